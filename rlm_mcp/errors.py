@@ -1,0 +1,163 @@
+"""Everything this package raises on purpose.
+
+RLMError
+├── InvalidInputError         an argument that cannot be used; nothing was changed
+│   ├── PathNotAllowedError   a path outside the allowed ones
+│   └── NotTextError          a file that holds no text
+├── NotFoundError             an unknown handle, run, variable or document
+├── ConfigurationError        a setting that is missing or wrong
+├── ModelError                the model endpoint
+│   ├── ModelConnectionError      refused, reset or timed out
+│   ├── ModelAuthenticationError  the key was rejected
+│   ├── ModelRateLimitError       told to wait, longer than we were ready to
+│   ├── ModelRequestError         the request was rejected for good
+│   │   └── ContextLengthError    the prompt does not fit the model's window
+│   └── ModelReplyError           an answer that is not a chat completion
+├── BudgetExceededError       a budget of the run is used up
+├── SandboxError              the REPL's machinery, never the code in it
+│   ├── SandboxDiedError          the process that held the REPL is gone
+│   ├── WireError                 the child broke the protocol
+│   └── IsolationError            the walls asked for cannot be had here
+└── StoreError                the database could not do what was asked
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RLMError(Exception):
+    """The root of the tree.
+
+    Args:
+        message: what went wrong, with the offending value by `repr`.
+        fix: the next step for whoever reads it; empty when `message` names it.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, fix: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.fix}".rstrip()
+
+
+class InvalidInputError(RLMError, ValueError):
+    """An argument cannot be used; nothing was changed."""
+
+    code = "invalid_input"
+
+
+class PathNotAllowedError(InvalidInputError):
+    """A path lies outside the allowed ones, after symlinks are resolved."""
+
+    code = "path_not_allowed"
+
+
+class NotTextError(InvalidInputError):
+    """A file holds no text: it is empty, binary, or in no known encoding."""
+
+    code = "not_text"
+
+
+class NotFoundError(RLMError, LookupError):
+    """No such handle, run, variable or document."""
+
+    code = "not_found"
+
+
+class ConfigurationError(RLMError):
+    """A setting is missing or wrong."""
+
+    code = "configuration"
+
+
+class ModelError(RLMError):
+    """The model endpoint did not give an answer."""
+
+    code = "model_error"
+
+
+class ModelConnectionError(ModelError):
+    """The endpoint refused, reset or did not answer in time."""
+
+    code = "model_unreachable"
+    retryable = True
+
+
+class ModelAuthenticationError(ModelError):
+    """The endpoint rejected the key."""
+
+    code = "model_authentication"
+
+
+class ModelRateLimitError(ModelError):
+    """The endpoint asked to wait for longer than retries allow."""
+
+    code = "model_rate_limit"
+    retryable = True
+
+
+class ModelRequestError(ModelError):
+    """The endpoint rejected the request itself."""
+
+    code = "model_request"
+
+
+class ContextLengthError(ModelRequestError):
+    """The prompt does not fit the model's window."""
+
+    code = "model_context_length"
+
+
+class ModelReplyError(ModelError):
+    """The endpoint answered with something that is not a chat completion."""
+
+    code = "model_reply"
+    retryable = True
+
+
+class BudgetExceededError(RLMError):
+    """A budget of the run is used up; `limit` names which."""
+
+    code = "budget_exceeded"
+
+    def __init__(self, message: str, *, limit: str, fix: str = "") -> None:
+        super().__init__(message, fix=fix)
+        self.limit = limit
+
+
+class SandboxError(RLMError):
+    """The REPL's machinery failed; the code in it is not to blame."""
+
+    code = "sandbox_error"
+    retryable = True
+
+
+class SandboxDiedError(SandboxError):
+    """The process that held the REPL is gone, and its variables with it."""
+
+    code = "sandbox_died"
+
+
+class WireError(SandboxError):
+    """The child sent a frame that the protocol does not allow; it was killed."""
+
+    code = "sandbox_protocol"
+
+
+class IsolationError(SandboxError):
+    """The isolation asked for cannot be had on this machine."""
+
+    code = "isolation_missing"
+    retryable = False
+
+
+class StoreError(RLMError):
+    """The database could not do what was asked; nothing was lost."""
+
+    code = "store_error"
