@@ -1,0 +1,1 @@
+"""The Recursive Language Model as a library: knows neither MCP nor SQLite."""

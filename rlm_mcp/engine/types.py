@@ -1,0 +1,96 @@
+"""What a run tells while it works and gives when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+EventType = Literal[
+    "run_started",
+    "iteration_start",
+    "code_generated",
+    "code_executed",
+    "sub_calls_started",
+    "sub_calls_finished",
+    "warning",
+    "final_answer",
+    "run_finished",
+]
+RunStatus = Literal["completed", "exhausted", "failed", "cancelled"]
+HistoryRole = Literal["root", "repl_output", "sub_call"]
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Figures of a run, children included. `cost_usd` is None while no price is known."""
+
+    iterations: int = 0
+    sub_calls: int = 0
+    cached_sub_calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True)
+class RLMEvent:
+    """One line of a run's log.
+
+    Args:
+        type: what happened.
+        iteration: the root's turn, from 1; 0 before the first.
+        preview: one short line for people.
+        detail: everything, by type; JSON-like.
+        depth: 0 for the run itself, more for runs inside it.
+        usage: the figures after this event.
+    """
+
+    type: EventType
+    iteration: int
+    preview: str
+    detail: Mapping[str, Any] = _NOTHING
+    depth: int = 0
+    usage: Usage = Usage()
+
+
+EventSink = Callable[[RLMEvent], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """One entry of the trace.
+
+    `content` is whole, `truncated_content` is what the root model saw of it.
+    """
+
+    role: HistoryRole
+    content: str
+    truncated_content: str
+    iteration: int
+
+
+@dataclass(frozen=True)
+class RLMResponse:
+    """The outcome of one question; whatever ended it, nothing that was found is left out.
+
+    `answer` is None when there is none. `error` says why a run that is not `completed` ended.
+    `data` is the answer as JSON when a schema was asked for or the value was JSON-like.
+    """
+
+    answer: str | None
+    status: RunStatus
+    iterations: int
+    sub_calls: int
+    total_input_tokens: int
+    total_output_tokens: int
+    elapsed_seconds: float
+    cost: float | None = None
+    cached_sub_calls: int = 0
+    error: Exception | None = None
+    data: Any = None
+    history: tuple[HistoryEntry, ...] = ()
+    repl_variables: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -1,0 +1,1 @@
+"""The REPL: where model-written code runs."""
