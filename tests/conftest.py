@@ -1,0 +1,19 @@
+"""What every test stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_of_the_event_loop() -> Iterator[BlockBuster]:
+    with blockbuster_ctx("rlm_mcp") as blockbuster:
+        yield blockbuster
