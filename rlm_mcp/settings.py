@@ -1,0 +1,159 @@
+"""The only reader of the environment and of the configuration file."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.errors import ConfigurationError
+
+PREFIX = "RLM_MCP_"
+IsolationLevel = Literal["full", "partial", "process"]
+
+
+class Settings(RLMConfig, BaseSettings):
+    """What an operator sets: where things are, what may be reached, and defaults of every run.
+
+    Each field is read from `RLM_MCP_<FIELD>` in the environment, else from the configuration file.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
+    )
+
+    base_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("base_url", "RLM_MCP_BASE_URL", "OPENAI_BASE_URL"),
+        description="Root of an OpenAI-compatible API, such as http://127.0.0.1:11434/v1.",
+    )
+    api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("api_key", "RLM_MCP_API_KEY", "OPENAI_API_KEY"),
+        description="Key of that API; local servers need none.",
+    )
+    root_model: str | None = Field(None, description="Model that writes the code.")
+    sub_model: str | None = Field(
+        None, description="Model that `llm_query` calls; the root model if not set."
+    )
+    data_dir: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("rlm-mcp", appauthor=False)),
+        description="Directory of the database; the platform's own place if not set.",
+    )
+    allowed_paths: Annotated[tuple[Path, ...] | None, NoDecode] = Field(
+        None,
+        description=f"Directories that `path` may read, separated by {os.pathsep!r}; if not set, "
+        "the working directory and the home directory, hidden entries left out.",
+    )
+    wait_seconds: float = Field(
+        45, ge=0, le=3600, description="How long a call waits for its run before it says go on."
+    )
+    min_isolation: IsolationLevel = Field(
+        "partial", description="Weakest sandbox in which model-written code may run."
+    )
+    http_token: SecretStr | None = Field(None, description="Bearer token of the HTTP server.")
+    max_concurrent_calls: int = Field(
+        32, ge=1, le=10_000, description="Model calls at once, whole server."
+    )
+
+    @field_validator("allowed_paths", mode="before")
+    @classmethod
+    def _split_paths(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(Path(part).expanduser() for part in value.split(os.pathsep) if part)
+        return value
+
+    @field_validator("data_dir", mode="after")
+    @classmethod
+    def _expand_home(cls, value: Path) -> Path:
+        return value.expanduser()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file, which arrives as initial values."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+    def config(self) -> RLMConfig:
+        """The part that a run takes as its `RLMConfig`."""
+        return RLMConfig(**{name: getattr(self, name) for name in RLMConfig.model_fields})
+
+
+def load_settings(config_file: Path | None = None) -> Settings:
+    """Read the environment and, below it, a TOML file with the same names in lower case.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or a value does not fit; names each.
+    """
+    values = _read_toml(config_file) if config_file else {}
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        problems = "; ".join(_problem(detail) for detail in error.errors(include_url=False))
+        # No cause is chained: pydantic's own text could show the value of a secret.
+        raise ConfigurationError(
+            f"Settings that cannot be used: {problems}.",
+            fix="Correct them in the environment or in the file given by --config.",
+        ) from None
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Describe variables that carry our prefix but name no setting, with the nearest that does."""
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    return [
+        f"{name} is not a setting" + _nearest(name, known)
+        for name in sorted(environ)
+        if name.startswith(PREFIX) and name not in known
+    ]
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _problem(detail: Mapping[str, Any]) -> str:
+    place = ".".join(str(part) for part in detail["loc"])
+    name = place if place.startswith(("RLM_MCP_", "OPENAI_")) else f"{PREFIX}{place.upper()}"
+    secret = "KEY" in name or "TOKEN" in name
+    value = "" if secret else f"={detail['input']!r}"
+    return f"{name}{value}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(
+            f"The configuration file {str(path)!r} cannot be read: {error.strerror}.",
+            fix="Give --config the path of a TOML file.",
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"The configuration file {str(path)!r} is not TOML: {error}.",
+            fix="Write lines such as: root_model = 'NAME'.",
+        ) from error
