@@ -139,7 +139,7 @@ def _nearest(name: str, known: list[str]) -> str:
 def _problem(detail: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in detail["loc"])
     name = place if place.startswith(("RLM_MCP_", "OPENAI_")) else f"{PREFIX}{place.upper()}"
-    secret = "KEY" in name or "TOKEN" in name
+    secret = name.endswith(("_KEY", "_HTTP_TOKEN"))
     value = "" if secret else f"={detail['input']!r}"
     return f"{name}{value}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
 

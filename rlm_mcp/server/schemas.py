@@ -1,0 +1,233 @@
+"""What crosses the boundary of the server: arguments in, results out."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+RunStatus = Literal["running", "completed", "exhausted", "cancelled", "failed", "interrupted"]
+
+
+class Arguments(BaseModel):
+    """A group of arguments; an unknown one is refused rather than dropped."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class BudgetArguments(Arguments):
+    """Limits of one run, its children included."""
+
+    max_usd: float | None = Field(None, gt=0)
+    max_tokens: int | None = Field(None, ge=1)
+    max_seconds: float | None = Field(None, gt=0)
+    max_sub_calls: int | None = Field(None, ge=1)
+    max_iterations: int | None = Field(None, ge=1)
+    max_depth: int | None = Field(None, ge=1)
+
+
+class ErrorInfo(BaseModel):
+    """Why something did not work, and the next step."""
+
+    code: str
+    message: str
+    retryable: bool
+    fix: str
+
+
+class SkippedFile(BaseModel):
+    """A file of a directory or glob that was left out."""
+
+    path: str
+    reason: str
+
+
+class AddedContext(BaseModel):
+    """A stored text, or an upload that is still open."""
+
+    handle: str | None
+    upload_id: str | None
+    name: str
+    sha256: str | None
+    bytes: int
+    chars: int
+    documents: int
+    estimated_tokens: int
+    deduplicated: bool
+    skipped: list[SkippedFile]
+    skipped_total: int
+    replaced_characters: int
+    preview: str
+
+
+class ContextInfo(BaseModel):
+    """One line of the list of contexts."""
+
+    handle: str
+    name: str
+    bytes: int
+    chars: int
+    documents: int
+    estimated_tokens: int
+    created_at: str
+
+
+class ContextPage(BaseModel):
+    """A page of contexts, newest first."""
+
+    contexts: list[ContextInfo]
+    next_cursor: str | None
+
+
+class ContextSlice(BaseModel):
+    """A piece of one document."""
+
+    text: str
+    start: int
+    end: int
+    total: int
+    next_start: int | None
+
+
+class SearchMatch(BaseModel):
+    """One match; offsets are characters of its document, `line` counts from 1."""
+
+    handle: str
+    document: int
+    line: int
+    start: int
+    end: int
+    text: str
+
+
+class SearchPage(BaseModel):
+    """A page of matches, in text order."""
+
+    matches: list[SearchMatch]
+    truncated: bool
+    next_cursor: str | None
+
+
+class DeletedContext(BaseModel):
+    """What deleting gave back."""
+
+    deleted: bool
+    freed_bytes: int
+
+
+class Event(BaseModel):
+    """One line of a run's log; `detail` only in a trace."""
+
+    seq: int
+    at: str
+    type: str
+    iteration: int
+    depth: int
+    preview: str
+    detail: dict[str, Any] | None = None
+
+
+class Run(BaseModel):
+    """One execution of a question."""
+
+    run_id: str
+    status: RunStatus
+    answer: str | None
+    data: Any
+    iterations: int
+    sub_calls: int
+    cached_sub_calls: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+    elapsed_seconds: float
+    error: ErrorInfo | None
+    last_event: int
+    next: str | None
+    answer_chars: int
+    events: list[Event] | None = None
+
+
+class RunInfo(BaseModel):
+    """One line of the list of runs."""
+
+    run_id: str
+    status: RunStatus
+    question: str
+    created_at: str
+    elapsed_seconds: float
+    cost_usd: float | None
+
+
+class RunPage(BaseModel):
+    """A page of runs, newest first."""
+
+    runs: list[RunInfo]
+    next_cursor: str | None
+
+
+class RunTrace(BaseModel):
+    """Events in full."""
+
+    events: list[Event]
+    next_event: int | None
+
+
+class VariableInfo(BaseModel):
+    """One variable of a run's REPL."""
+
+    name: str
+    type: str
+    size: int
+    preview: str
+
+
+class RunVariables(BaseModel):
+    """The variables of a run, or a slice of one of them as text."""
+
+    variables: list[VariableInfo] | None = None
+    name: str | None = None
+    type: str | None = None
+    size: int | None = None
+    text: str | None = None
+    start: int | None = None
+    end: int | None = None
+    next_start: int | None = None
+
+
+class ModelStatus(BaseModel):
+    """The model endpoint as it answers now."""
+
+    configured: bool
+    base_url: str | None
+    root_model: str | None
+    sub_model: str | None
+    reachable: bool | None
+    error: str | None
+
+
+class SandboxStatus(BaseModel):
+    """What stands between model-written code and the machine."""
+
+    isolation: str
+    layers: list[str]
+    missing: list[str]
+
+
+class StoreStatus(BaseModel):
+    """The database."""
+
+    path: str
+    contexts: int
+    runs: int
+    bytes: int
+
+
+class Status(BaseModel):
+    """The server's state."""
+
+    version: str
+    model: ModelStatus
+    sandbox: SandboxStatus
+    store: StoreStatus
+    limits: dict[str, Any]

@@ -1,0 +1,1 @@
+"""Use cases: joins store, engine and sandbox; one function for each thing a user can do."""
