@@ -1,0 +1,99 @@
+"""Builds the MCP server: its lifespan, its tools, and one place where errors are translated."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
+from mcp_types import CallToolResult
+from pydantic import ValidationError
+
+from rlm_mcp import __version__
+from rlm_mcp.errors import InvalidInputError, RLMError
+from rlm_mcp.server.context_tools import CONTEXT_TOOLS
+from rlm_mcp.server.results import error_result, invalid_arguments
+from rlm_mcp.server.run_tools import RUN_TOOLS
+from rlm_mcp.server.tool import make_tool
+from rlm_mcp.service import Service
+
+INSTRUCTIONS = """\
+Ask questions over text that is too long for a context window. Texts are stored once, by handle; a \
+question runs a Recursive Language Model over them: a model writes Python that reads, searches and \
+cuts up the text, and calls models on the pieces.
+
+1. rlm_context_add stores a text: give `path` for files on the server's machine (a file, a \
+directory or a glob); large texts are best given so. It returns a handle such as ctx_....
+2. rlm_query asks a question over one or more handles. It waits up to wait_seconds; if the run is \
+still `running` then, call rlm_run_wait with its run_id. Runs go on by themselves, and nothing is \
+lost when a call ends.
+3. rlm_run_trace shows what was done, rlm_run_variables what the REPL holds.
+
+For a plain look-up use rlm_context_search or rlm_context_read: they call no model and cost nothing.
+"""
+
+OpenService = Callable[[], AbstractAsyncContextManager[Service]]
+
+
+def build_server(open_service: OpenService) -> MCPServer[Service]:
+    """Build the server; `open_service` is entered once, when it starts to serve."""
+
+    @asynccontextmanager
+    async def lifespan(_: MCPServer[Service]) -> AsyncGenerator[Service]:
+        async with open_service() as service:
+            yield service
+
+    return RLMServer(
+        [make_tool(spec) for spec in (*CONTEXT_TOOLS, *RUN_TOOLS)],
+        name="rlm-mcp",
+        title="Recursive Language Models",
+        version=__version__,
+        instructions=INSTRUCTIONS,
+        lifespan=lifespan,
+        log_level="WARNING",
+    )
+
+
+class RLMServer(MCPServer[Service]):
+    """An `MCPServer` whose errors say what was wrong and what to do, in every tool alike."""
+
+    def __init__(self, tools: list[Tool], **kwargs: Any) -> None:
+        super().__init__(tools=tools, **kwargs)
+        self._arguments = {tool.name: list(tool.parameters["properties"]) for tool in tools}
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Service, Any] | None = None
+    ) -> Any:
+        """Call a tool; what it raises on purpose becomes a typed error result."""
+        try:
+            self._refuse_unknown_arguments(name, arguments)
+            return await super().call_tool(name, arguments, context)
+        except RLMError as error:
+            return error_result(error)
+        except ToolError as error:
+            return _translated(name, error)
+
+    def _refuse_unknown_arguments(self, name: str, arguments: dict[str, Any]) -> None:
+        known = self._arguments.get(name, list(arguments))
+        unknown = sorted(set(arguments) - set(known))
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], known, n=1)
+            hint = f"Did you mean {near[0]!r}? " if near else ""
+            raise InvalidInputError(
+                f"{name} has no argument {unknown[0]!r}.",
+                fix=f"{hint}It takes: {', '.join(known)}. Nothing was changed.",
+            )
+
+
+def _translated(name: str, error: ToolError) -> CallToolResult:
+    cause = error.__cause__
+    if isinstance(cause, RLMError):
+        return error_result(cause)
+    if isinstance(cause, ValidationError):
+        return error_result(invalid_arguments(name, cause))
+    raise error

@@ -1,0 +1,171 @@
+"""Tools for texts: store, list, read, search, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from mcp_types import CallToolResult
+from pydantic import Field
+
+from rlm_mcp.server import schemas
+from rlm_mcp.server.results import result
+from rlm_mcp.server.tool import ToolContext, ToolSpec, service_of
+from rlm_mcp.service.contexts import Added, NewText
+from rlm_mcp.service.search import SearchQuery
+
+MAX_LISTED_SKIPS = 50
+MAX_READ_CHARS = 50_000
+
+
+async def rlm_context_add(  # noqa: PLR0913  # a tool's parameters are its arguments
+    ctx: ToolContext,
+    text: str = "",
+    path: Annotated[
+        str, Field(description="File, directory or glob on the server's machine.")
+    ] = "",
+    documents: Sequence[str] = (),
+    name: str = "",
+    upload_id: Annotated[str, Field(description="Continue a text sent in parts.")] = "",
+    final: Annotated[bool, Field(description="False: more parts follow.")] = True,
+) -> Annotated[CallToolResult, schemas.AddedContext]:
+    """Store a long text and get its handle. Give one source: `path` (best for anything large: the
+    text does not pass through you; a directory or glob becomes one context with a document for
+    each text file), `text`, or `documents`. A text in parts: send `text` with final=false, then
+    go on with the upload_id you get. The same content always has the same handle."""
+    progress = _ByteProgress(ctx)
+    added = await service_of(ctx).contexts.add(
+        NewText(text, path, tuple(documents), name, upload_id, is_final=final), progress.report
+    )
+    return result(_added(added), _added_text(added))
+
+
+async def rlm_context_list(
+    ctx: ToolContext,
+    limit: Annotated[int, Field(ge=1, le=200)] = 50,
+    cursor: str = "",
+) -> Annotated[CallToolResult, schemas.ContextPage]:
+    """List stored texts, newest first."""
+    page = await service_of(ctx).contexts.list(limit, cursor)
+    contexts = [
+        schemas.ContextInfo.model_validate(record, from_attributes=True) for record in page.items
+    ]
+    lines = [
+        f"{item.handle}  {item.chars:,} characters, {item.documents} document"
+        f"{'s' * (item.documents != 1)}  {item.name}"
+        for item in contexts
+    ]
+    text = "\n".join(lines) or "No context is stored yet; rlm_context_add stores one."
+    return result(schemas.ContextPage(contexts=contexts, next_cursor=page.next_cursor), text)
+
+
+async def rlm_context_read(  # noqa: PLR0913  # a tool's parameters are its arguments
+    ctx: ToolContext,
+    handle: str,
+    document: int = 0,
+    start: int = 0,
+    limit: Annotated[int, Field(ge=1, le=MAX_READ_CHARS)] = 4000,
+    unit: Literal["chars", "lines"] = "chars",
+) -> Annotated[CallToolResult, schemas.ContextSlice]:
+    """Read a piece of a stored text, by characters or by lines from 0. Calls no model."""
+    piece = await service_of(ctx).contexts.read(handle, document, start, limit, unit)
+    return result(schemas.ContextSlice.model_validate(piece, from_attributes=True), piece.text)
+
+
+async def rlm_context_search(  # noqa: PLR0913  # a tool's parameters are its arguments
+    ctx: ToolContext,
+    handles: Sequence[str],
+    pattern: Annotated[str, Field(description="Python regular expression.")],
+    literal: bool = False,
+    ignore_case: bool = False,
+    context_lines: Annotated[int, Field(ge=0, le=20)] = 0,
+    limit: Annotated[int, Field(ge=1, le=500)] = 50,
+    cursor: str = "",
+) -> Annotated[CallToolResult, schemas.SearchPage]:
+    """Find a pattern in stored texts, line by line as ^ and $ see it. Calls no model. `start` and
+    `end` are characters of the document, for rlm_context_read."""
+    query = SearchQuery(pattern, literal, ignore_case, context_lines, limit)
+    page = await service_of(ctx).contexts.search(tuple(handles), query, cursor)
+    matches = [
+        schemas.SearchMatch.model_validate(match, from_attributes=True) for match in page.matches
+    ]
+    lines = [
+        f"{match.handle}[{match.document}] line {match.line}: {match.text}" for match in matches
+    ]
+    found = schemas.SearchPage(
+        matches=matches, truncated=page.next_cursor is not None, next_cursor=page.next_cursor
+    )
+    return result(found, "\n".join(lines) or "No match.")
+
+
+async def rlm_context_delete(
+    ctx: ToolContext, handle: str
+) -> Annotated[CallToolResult, schemas.DeletedContext]:
+    """Delete a stored text for good. Runs over it keep their answers and logs."""
+    freed = await service_of(ctx).contexts.delete(handle)
+    return result(
+        schemas.DeletedContext(deleted=True, freed_bytes=freed),
+        f"{handle} is deleted; {freed:,} bytes are free.",
+    )
+
+
+CONTEXT_TOOLS = (
+    ToolSpec(rlm_context_add, "Store a long text", repeats=True, open_world=True),
+    ToolSpec(rlm_context_list, "List stored texts", reads_only=True, repeats=True),
+    ToolSpec(rlm_context_read, "Read a stored text", reads_only=True, repeats=True),
+    ToolSpec(rlm_context_search, "Search stored texts", reads_only=True, repeats=True),
+    ToolSpec(rlm_context_delete, "Delete a stored text", destroys=True, repeats=True),
+)
+
+
+class _ByteProgress:
+    """Progress of an upload, in bytes."""
+
+    def __init__(self, ctx: ToolContext) -> None:
+        self._ctx = ctx
+
+    async def report(self, done: int, total: int) -> None:
+        message = f"stored {done / 1e6:.0f} of {total / 1e6:.0f} MB"
+        await self._ctx.report_progress(done, total, message)
+
+
+def _added(added: Added) -> schemas.AddedContext:
+    return schemas.AddedContext(
+        handle=added.handle,
+        upload_id=added.upload_id,
+        name=added.name,
+        sha256=added.sha256,
+        bytes=added.bytes,
+        chars=added.chars,
+        documents=added.documents,
+        estimated_tokens=added.estimated_tokens,
+        deduplicated=added.deduplicated,
+        skipped=[
+            schemas.SkippedFile(path=path, reason=reason)
+            for path, reason in added.skipped[:MAX_LISTED_SKIPS]
+        ],
+        skipped_total=len(added.skipped),
+        replaced_characters=added.replaced_characters,
+        preview=added.preview,
+    )
+
+
+def _added_text(added: Added) -> str:
+    if added.handle is None:
+        return (
+            f"{added.chars:,} characters so far. Send the next part with "
+            f"upload_id={added.upload_id!r}, and final=true with the last."
+        )
+    size = f"{added.chars:,} characters, about {added.estimated_tokens:,} tokens"
+    plural = "s" * (added.documents != 1)
+    lines = [f"{added.handle}  {added.name} ({size}, {added.documents} document{plural})"]
+    if added.deduplicated:
+        lines.append("The same content was stored before; it has that handle.")
+    if added.replaced_characters:
+        lines.append(
+            f"{added.replaced_characters} invalid UTF-8 sequences were replaced by U+FFFD."
+        )
+    if added.skipped:
+        some = "; ".join(f"{path}: {reason}" for path, reason in added.skipped[:5])
+        lines.append(f"{len(added.skipped)} files were left out: {some}")
+    return "\n".join(lines)

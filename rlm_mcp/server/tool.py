@@ -1,0 +1,77 @@
+"""What a tool is here, and how it is told to the server."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.tools import Tool
+from mcp_types import CallToolResult, ToolAnnotations
+
+from rlm_mcp.service import Service
+
+ToolContext = Context[Service, Any]
+ToolFunction = Callable[..., Awaitable[CallToolResult]]
+
+
+@dataclass(frozen=True)
+class ToolSpec:
+    """A tool: its function, whose docstring is its description, and its hints.
+
+    Args:
+        function: named as the tool is.
+        title: for people.
+        reads_only: it changes nothing.
+        destroys: it takes away something that cannot be had again.
+        repeats: calling it again with the same arguments changes nothing more.
+        open_world: it reaches beyond this server (a model endpoint, files).
+    """
+
+    function: ToolFunction
+    title: str
+    reads_only: bool = False
+    destroys: bool = False
+    repeats: bool = False
+    open_world: bool = False
+
+
+def make_tool(spec: ToolSpec) -> Tool:
+    """Make the SDK's tool, its schemas without what only takes up the reader's window."""
+    tool = Tool.from_function(
+        spec.function,
+        title=spec.title,
+        description=" ".join((spec.function.__doc__ or "").split()),
+        annotations=ToolAnnotations(
+            title=spec.title,
+            read_only_hint=spec.reads_only,
+            destructive_hint=spec.destroys,
+            idempotent_hint=spec.repeats,
+            open_world_hint=spec.open_world,
+        ),
+    )
+    tool.parameters = _lean(tool.parameters)
+    tool.fn_metadata.output_schema = _lean(tool.fn_metadata.output_schema)
+    return tool
+
+
+def service_of(ctx: ToolContext) -> Service:
+    """The service that this server was started with."""
+    return ctx.request_context.lifespan_context
+
+
+def _lean(schema: Any) -> Any:
+    """Drop generated titles and the descriptions of groups; a property named `title` stays."""
+    if isinstance(schema, list):
+        return [_lean(item) for item in cast("list[Any]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    fields = cast("dict[str, Any]", schema)
+    lean: dict[str, Any] = {}
+    for key, value in fields.items():
+        if key == "properties":
+            lean[key] = {name: _lean(field) for name, field in value.items()}
+        elif not (key == "title" and isinstance(value, str)):
+            lean[key] = _lean(value)
+    return lean

@@ -1,0 +1,97 @@
+"""What a caller asks, checked before anything is started."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.errors import InvalidInputError
+
+MAX_QUESTION_CHARS = 20_000
+_BUDGET_FIELDS = {
+    "max_usd": "max_usd",
+    "max_tokens": "max_tokens",
+    "max_seconds": "max_seconds",
+    "max_sub_calls": "max_sub_calls",
+    "max_iterations": "max_iterations",
+    "max_depth": "max_recursion_depth",
+}
+# Prices are the operator's to know, and the log is not a terminal.
+_NOT_OPTIONS = {"cost_per_input_token", "cost_per_output_token", "verbose"}
+_OPTIONS = sorted(RLMConfig.model_fields.keys() - _BUDGET_FIELDS.values() - _NOT_OPTIONS)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question as it was asked; empty strings mean not given.
+
+    `budget` has the names of the tool's budget, `options` those of `RLMConfig`.
+    """
+
+    text: str
+    contexts: tuple[str, ...] = ()
+    inline_text: str = ""
+    root_model: str = ""
+    sub_model: str = ""
+    budget: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    answer_schema: Mapping[str, Any] | None = None
+    continue_run: str = ""
+    idempotency_key: str = ""
+
+
+def check_question(question: Question) -> None:
+    """Refuse what cannot be asked.
+
+    Raises:
+        InvalidInputError: the question is empty or too long, or there is nothing to ask it of.
+    """
+    if not question.text.strip():
+        raise InvalidInputError("The question is empty.", fix="Say what is to be found out.")
+    if len(question.text) > MAX_QUESTION_CHARS:
+        raise InvalidInputError(
+            f"The question has {len(question.text):,} characters "
+            f"(it starts with {question.text[:60]!r}); the limit is {MAX_QUESTION_CHARS:,}.",
+            fix="Store its long part with rlm_context_add and ask a short question over the "
+            "handle.",
+        )
+    if not (question.contexts or question.inline_text or question.continue_run):
+        raise InvalidInputError(
+            "There is no text to ask about: contexts, text and continue_run are all empty.",
+            fix="Give handles from rlm_context_list, or store a text with rlm_context_add.",
+        )
+
+
+def run_config(defaults: RLMConfig, question: Question) -> RLMConfig:
+    """Lay the caller's budget and options over the server's defaults.
+
+    Raises:
+        InvalidInputError: a name is unknown or a value out of range; names both.
+    """
+    unknown = sorted(question.options.keys() - set(_OPTIONS))
+    if unknown:
+        raise InvalidInputError(_unknown_option(unknown[0]), fix=f"Options: {', '.join(_OPTIONS)}.")
+    chosen = {_BUDGET_FIELDS[name]: value for name, value in question.budget.items()}
+    try:
+        return RLMConfig.model_validate(defaults.model_dump() | dict(question.options) | chosen)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, detail['loc']))}={detail['input']!r}: {detail['msg']}"
+            for detail in error.errors(include_url=False)
+        )
+        raise InvalidInputError(
+            f"Options that cannot be used: {problems}.", fix="Nothing was started; ask again."
+        ) from error
+
+
+def _unknown_option(name: str) -> str:
+    in_budget = name in _BUDGET_FIELDS or name in _BUDGET_FIELDS.values()
+    near = difflib.get_close_matches(name, _OPTIONS, n=1)
+    if in_budget:
+        return f"{name!r} is a part of `budget`, not of `options`."
+    return f"There is no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
