@@ -40,37 +40,42 @@ class Settings(RLMConfig, BaseSettings):
     )
 
     base_url: str | None = Field(
-        None,
+        default=None,
         validation_alias=AliasChoices("base_url", "RLM_MCP_BASE_URL", "OPENAI_BASE_URL"),
         description="Root of an OpenAI-compatible API, such as http://127.0.0.1:11434/v1.",
     )
     api_key: SecretStr | None = Field(
-        None,
+        default=None,
         validation_alias=AliasChoices("api_key", "RLM_MCP_API_KEY", "OPENAI_API_KEY"),
         description="Key of that API; local servers need none.",
     )
-    root_model: str | None = Field(None, description="Model that writes the code.")
+    root_model: str | None = Field(default=None, description="Model that writes the code.")
     sub_model: str | None = Field(
-        None, description="Model that `llm_query` calls; the root model if not set."
+        default=None, description="Model that `llm_query` calls; the root model if not set."
     )
     data_dir: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("rlm-mcp", appauthor=False)),
         description="Directory of the database; the platform's own place if not set.",
     )
     allowed_paths: Annotated[tuple[Path, ...] | None, NoDecode] = Field(
-        None,
+        default=None,
         description=f"Directories that `path` may read, separated by {os.pathsep!r}; if not set, "
         "the working directory and the home directory, hidden entries left out.",
     )
     wait_seconds: float = Field(
-        45, ge=0, le=3600, description="How long a call waits for its run before it says go on."
+        default=45,
+        ge=0,
+        le=3600,
+        description="How long a call waits for its run before it says go on.",
     )
     min_isolation: IsolationLevel = Field(
-        "partial", description="Weakest sandbox in which model-written code may run."
+        default="partial", description="Weakest sandbox in which model-written code may run."
     )
-    http_token: SecretStr | None = Field(None, description="Bearer token of the HTTP server.")
+    http_token: SecretStr | None = Field(
+        default=None, description="Bearer token of the HTTP server."
+    )
     max_concurrent_calls: int = Field(
-        32, ge=1, le=10_000, description="Model calls at once, whole server."
+        default=32, ge=1, le=10_000, description="Model calls at once, whole server."
     )
 
     @field_validator("allowed_paths", mode="before")

@@ -18,12 +18,12 @@ class Arguments(BaseModel):
 class BudgetArguments(Arguments):
     """Limits of one run, its children included."""
 
-    max_usd: float | None = Field(None, gt=0)
-    max_tokens: int | None = Field(None, ge=1)
-    max_seconds: float | None = Field(None, gt=0)
-    max_sub_calls: int | None = Field(None, ge=1)
-    max_iterations: int | None = Field(None, ge=1)
-    max_depth: int | None = Field(None, ge=1)
+    max_usd: float | None = Field(default=None, gt=0)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_seconds: float | None = Field(default=None, gt=0)
+    max_sub_calls: int | None = Field(default=None, ge=1)
+    max_iterations: int | None = Field(default=None, ge=1)
+    max_depth: int | None = Field(default=None, ge=1)
 
 
 class ErrorInfo(BaseModel):

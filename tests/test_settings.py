@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.errors import ConfigurationError
+from rlm_mcp.settings import Settings, load_settings, unknown_variables
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"RLM_MCP_{name.upper()}", raising=False)
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_without_any_setting_every_field_has_its_default() -> None:
+    settings = load_settings()
+
+    assert settings.config() == RLMConfig()
+    assert settings.root_model is None
+    assert settings.wait_seconds == 45
+    assert settings.min_isolation == "partial"
+    assert settings.max_concurrent_calls == 32
+    assert settings.data_dir.name == "rlm-mcp"
+
+
+@pytest.mark.parametrize("name", sorted(RLMConfig.model_fields))
+def test_every_field_of_the_config_is_a_setting(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {
+        "enable_sub_calls": "false",
+        "prompt_variant": "small_context",
+        "verbose": "true",
+        "temperature": "1",
+        "sub_temperature": "1",
+    }
+    monkeypatch.setenv(f"RLM_MCP_{name.upper()}", values.get(name, "3"))
+
+    config = load_settings().config()
+
+    assert config != RLMConfig() or name == "max_recursion_depth"
+    assert (
+        getattr(config, name)
+        == RLMConfig.model_validate({name: values.get(name, "1")}).__dict__[name]
+    )
+
+
+def test_the_environment_wins_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "rlm.toml"
+    file.write_text("root_model = 'from-file'\nsub_model = 'from-file'\nallowed_paths = ['/srv']\n")
+    monkeypatch.setenv("RLM_MCP_ROOT_MODEL", "from-environment")
+
+    settings = load_settings(file)
+
+    assert settings.root_model == "from-environment"
+    assert settings.sub_model == "from-file"
+    assert settings.allowed_paths == (Path("/srv"),)
+
+
+def test_the_names_of_openai_serve_where_ours_are_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "theirs")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://theirs/v1")
+    theirs = load_settings()
+    monkeypatch.setenv("RLM_MCP_BASE_URL", "http://ours/v1")
+    ours = load_settings()
+
+    assert theirs.base_url == "http://theirs/v1"
+    assert theirs.api_key is not None
+    assert theirs.api_key.get_secret_value() == "theirs"
+    assert ours.base_url == "http://ours/v1"
+
+
+def test_allowed_paths_are_separated_as_in_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLM_MCP_ALLOWED_PATHS", "/srv/a:/srv/b")
+
+    assert load_settings().allowed_paths == (Path("/srv/a"), Path("/srv/b"))
+
+
+def test_a_value_out_of_range_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLM_MCP_MAX_ITERATIONS", "0")
+
+    with pytest.raises(ConfigurationError, match=r"RLM_MCP_MAX_ITERATIONS='0': .*greater than"):
+        load_settings()
+
+
+def test_a_secret_is_not_shown_when_it_does_not_fit(tmp_path: Path) -> None:
+    file = tmp_path / "rlm.toml"
+    file.write_text("api_key = ['canary-key']\n")
+
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings(file)
+
+    assert "API_KEY" in str(raised.value)
+    assert "canary-key" not in str(raised.value)
+
+
+def test_an_unknown_name_in_the_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "rlm.toml"
+    file.write_text("rot_model = 'x'\n")
+
+    with pytest.raises(ConfigurationError, match="ROT_MODEL"):
+        load_settings(file)
+
+
+@pytest.mark.parametrize("text", ["root_model = ", "root_model = '\\xff"])
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "rlm.toml"
+    file.write_text(text)
+
+    with pytest.raises(ConfigurationError, match=r"rlm\.toml.* is not TOML"):
+        load_settings(file)
+
+
+def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"missing\.toml.* cannot be read"):
+        load_settings(tmp_path / "missing.toml")
+
+
+def test_a_misspelt_variable_is_told_with_the_nearest_setting() -> None:
+    told = unknown_variables({"RLM_MCP_ROOT_MODLE": "x", "RLM_MCP_SUB_MODEL": "y", "HOME": "/"})
+
+    assert told == ["RLM_MCP_ROOT_MODLE is not a setting; did you mean RLM_MCP_ROOT_MODEL?"]
