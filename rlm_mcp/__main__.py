@@ -1,0 +1,8 @@
+"""`python -m rlm_mcp` is `rlm-mcp`."""
+
+from __future__ import annotations
+
+from rlm_mcp.cli import main
+
+if __name__ == "__main__":
+    main()
