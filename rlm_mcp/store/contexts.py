@@ -1,0 +1,207 @@
+"""Long texts, stored once each, by a handle that is made from their content."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from sqlite3 import Connection
+
+import anyio
+
+from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.store.cutter import TextCutter
+from rlm_mcp.store.database import Database
+from rlm_mcp.store.paging import COMPARED, check_limit, decode_cursor, encode_cursor, not_found
+from rlm_mcp.store.reading import check_span, read_span
+from rlm_mcp.store.records import ContextRecord, DocumentRecord, Page, Span, TextSlice
+from rlm_mcp.store.source import StoredSource, load_lengths, load_names
+from rlm_mcp.store.texts import drop_text, sweep
+from rlm_mcp.store.uploads import (
+    RECORD_COLUMNS,
+    Upload,
+    begin_upload,
+    claim_upload,
+    find_context,
+    find_upload,
+)
+
+PREFIX_CHARS = 4000
+_ABORT_SECONDS = 10.0
+
+
+class Contexts:
+    """The contexts in a database, and the uploads that become contexts."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def open_upload(self, name: str = "") -> AsyncGenerator[Upload]:
+        """Begin an upload; what is neither sealed nor paused when the block ends is removed.
+
+        Raises:
+            StoreError: the database could not take it.
+        """
+        row = await self._database.write(lambda db: begin_upload(db, name))
+        upload = Upload(self._database, row, TextCutter())
+        try:
+            yield upload
+        finally:
+            if not upload.is_kept:
+                # Bounded: what is not dropped in time is dropped by the next sweep.
+                with anyio.move_on_after(_ABORT_SECONDS, shield=True):
+                    await upload.abort()
+
+    @asynccontextmanager
+    async def continue_upload(self, upload_id: str) -> AsyncGenerator[Upload]:
+        """Go on with a paused upload, in this process or another one.
+
+        What is neither sealed nor paused again when the block ends is forgotten: the upload
+        stays as it was paused before. Whoever continued it earlier can write to it no more.
+
+        Raises:
+            NotFoundError: it was sealed or aborted, or never was.
+            StoreError: the database could not do it.
+        """
+        row, cutter = await self._database.write(lambda db: claim_upload(db, upload_id))
+        yield Upload(self._database, row, cutter)
+
+    async def abort_upload(self, upload_id: str) -> None:
+        """Remove an upload and all that was written to it.
+
+        Raises:
+            NotFoundError: it was sealed or aborted, or never was.
+        """
+        text_id = await self._database.write(lambda db: _forget_upload(db, upload_id))
+        await drop_text(self._database, text_id)
+
+    async def get(self, handle: str) -> ContextRecord:
+        """Return a context's record.
+
+        Raises:
+            NotFoundError: there is none; the error names near handles and how to list them.
+        """
+        return await self._database.read(lambda db: _get(db, handle))
+
+    async def list(self, *, limit: int = 50, cursor: str | None = None) -> Page[ContextRecord]:
+        """Return contexts, newest first; pages stay put when others are added.
+
+        Raises:
+            InvalidInputError: the limit is below 1, or the cursor is not one of this list.
+        """
+        before, limit = decode_cursor("contexts", cursor), check_limit(limit)
+        return await self._database.read(lambda db: _list(db, before, limit))
+
+    async def count(self) -> int:
+        """How many contexts there are."""
+        return await self._database.read(_count)
+
+    async def documents(
+        self, handle: str, *, start: int = 0, limit: int = 1000
+    ) -> Sequence[DocumentRecord]:
+        """Return some of a context's documents, in order, from the one at index `start`.
+
+        Raises:
+            NotFoundError: there is no such context.
+            InvalidInputError: `start` is negative or `limit` is below 1.
+        """
+        if start < 0:
+            raise InvalidInputError(f"start must not be negative, not {start!r}.")
+        return await self._database.read(
+            lambda db: _documents(db, handle, start, check_limit(limit))
+        )
+
+    async def read(self, handle: str, span: Span = Span()) -> TextSlice:  # noqa: B008  # frozen
+        """Read part of one document. Offsets are characters or lines from 0, ends exclusive.
+
+        Raises:
+            NotFoundError: there is no such context or document; the error names what there is.
+            InvalidInputError: an offset is negative, or the unit is unknown.
+        """
+        check_span(span)
+        return await self._database.read(lambda db: _read(db, handle, span))
+
+    async def delete(self, handle: str) -> int:
+        """Remove a context; return how many bytes of text that frees.
+
+        The context is gone at once; its text is dropped in steps, between which others write.
+
+        Raises:
+            NotFoundError: there is no such context.
+        """
+        text_id, freed = await self._database.write(lambda db: _forget_context(db, handle))
+        await drop_text(self._database, text_id)
+        return freed
+
+    async def sweep(self) -> int:
+        """Drop the texts that a crash or a cancelled delete left behind; return how many."""
+        return await sweep(self._database)
+
+    async def source(self, handles: Sequence[str]) -> StoredSource:
+        """Make the text of a REPL from one context or several.
+
+        Raises:
+            InvalidInputError: no handle was given.
+            NotFoundError: there is no context with one of the handles.
+        """
+        if not handles:
+            raise InvalidInputError("No context was given.", fix="Pass at least one handle.")
+        return await self._database.scan(lambda db: _source(self._database, db, tuple(handles)))
+
+
+def _get(db: Connection, handle: str) -> ContextRecord:
+    record = find_context(db, handle)
+    if record is None:
+        rows = db.execute("SELECT handle FROM contexts ORDER BY id DESC LIMIT ?", [COMPARED])
+        raise not_found("context", handle, [row[0] for row in rows], "rlm_context_list")
+    return record
+
+
+def _text_id(db: Connection, handle: str) -> int:
+    _get(db, handle)
+    return db.execute("SELECT text_id FROM contexts WHERE handle = ?", [handle]).fetchone()[0]
+
+
+def _list(db: Connection, before: int, limit: int) -> Page[ContextRecord]:
+    sql = f"SELECT id, {RECORD_COLUMNS} FROM contexts WHERE id < ? ORDER BY id DESC LIMIT ?"  # noqa: S608  # our constant
+    rows = db.execute(sql, [before, limit + 1]).fetchall()
+    more = len(rows) > limit
+    records = [ContextRecord(*row[1:]) for row in rows[:limit]]
+    return Page(records, encode_cursor("contexts", rows[limit - 1][0]) if more else None)
+
+
+def _count(db: Connection) -> int:
+    return db.execute("SELECT count(*) FROM contexts").fetchone()[0]
+
+
+def _documents(db: Connection, handle: str, start: int, limit: int) -> list[DocumentRecord]:
+    rows = db.execute(
+        "SELECT position, name, bytes, chars, lines FROM documents "
+        "WHERE text_id = ? AND position >= ? ORDER BY position LIMIT ?",
+        [_text_id(db, handle), start, limit],
+    )
+    return [DocumentRecord(*row) for row in rows]
+
+
+def _read(db: Connection, handle: str, span: Span) -> TextSlice:
+    return read_span(db, handle, _text_id(db, handle), span)
+
+
+def _source(database: Database, db: Connection, handles: tuple[str, ...]) -> StoredSource:
+    records = [_get(db, handle) for handle in handles]
+    sizes, chars = load_lengths(db, records)
+    names = load_names(db, records)
+    prefix = _read(db, handles[0], Span(limit=PREFIX_CHARS)).text
+    return StoredSource(database, handles, names, sizes, chars, prefix)
+
+
+def _forget_upload(db: Connection, upload_id: str) -> int:
+    text_id = find_upload(db, upload_id)["text_id"]
+    db.execute("DELETE FROM uploads WHERE upload_id = ?", [upload_id])
+    return text_id
+
+
+def _forget_context(db: Connection, handle: str) -> tuple[int, int]:
+    record, text_id = _get(db, handle), _text_id(db, handle)
+    db.execute("DELETE FROM contexts WHERE handle = ?", [handle])
+    return text_id, record.bytes

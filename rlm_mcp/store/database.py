@@ -1,0 +1,254 @@
+"""The SQLite file: one writer, several readers, never on the event loop."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+import sqlite_utils
+
+from rlm_mcp.errors import StoreError
+from rlm_mcp.store.failures import translated
+from rlm_mcp.store.migrations import is_foreign, migrations, unknown_migrations
+
+T = TypeVar("T")
+
+BUSY_SECONDS = 30.0
+READERS = 4
+SCANNERS = 2
+# Chunks of 1 MiB are read twice as fast in pages of 8 KiB as in the default ones of 4 KiB;
+# 16 KiB adds little, and makes the many small commits of a run's log dearer.
+PAGE_BYTES = 8192
+_PAGES_BEFORE_CHECKPOINT = (16 << 20) // PAGE_BYTES
+
+
+class Database:
+    """An open file; made by `open_database`.
+
+    `write` and `read` take a function of a connection and run it in a worker thread,
+    inside a transaction. A cancelled caller that still waits for its turn leaves no trace; one
+    whose function has begun gets its cancellation after the function has ended.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._closed = False
+        self._writer = _connect(path)
+        self._writing = threading.Lock()
+        self._idle_readers: list[sqlite3.Connection] = []
+        self._write_limiter = anyio.CapacityLimiter(1)
+        self._read_limiter = anyio.CapacityLimiter(READERS)
+        self._scan_limiter = anyio.CapacityLimiter(SCANNERS)
+
+    async def write(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `fn` in a transaction of the one writer; it is rolled back if `fn` raises.
+
+        Raises:
+            StoreError: the database could not do it; the error names the path and the next step.
+        """
+        return await anyio.to_thread.run_sync(self._write, fn, limiter=self._write_limiter)
+
+    async def read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `fn` over one snapshot of the file; writers and readers do not wait for each other.
+
+        Raises:
+            StoreError: as for `write`.
+        """
+        return await anyio.to_thread.run_sync(self._read, fn, limiter=self._read_limiter)
+
+    async def scan(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        """Do as `read` does, for functions that may take seconds: other reads do not queue behind.
+
+        Raises:
+            StoreError: as for `write`.
+        """
+        return await anyio.to_thread.run_sync(self._scan, fn, limiter=self._scan_limiter)
+
+    @contextmanager
+    def open_reader(self) -> Generator[sqlite3.Connection]:
+        """Open a snapshot on a connection of its own, in the calling thread; blocks.
+
+        Raises:
+            StoreError: as for `write`.
+        """
+        with translated(self.path):
+            self._check_open()
+            db = _connect(self.path, read_only=True)
+            try:
+                with _transaction(db, "BEGIN"):
+                    yield db
+            finally:
+                db.close()
+
+    async def size_bytes(self) -> int:
+        """Bytes that the file takes on disk, what is not yet merged into it included."""
+        return await anyio.to_thread.run_sync(self._size_bytes)
+
+    def _write(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        # The limiter alone would do, if nobody ever cancelled an asyncio task past anyio.
+        with self._writing, translated(self.path):
+            self._check_open()
+            with _transaction(self._writer, "BEGIN IMMEDIATE"):
+                return fn(self._writer)
+
+    def _read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        with translated(self.path), self._reader() as db, _transaction(db, "BEGIN"):
+            return fn(db)
+
+    def _scan(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        with self.open_reader() as db:
+            return fn(db)
+
+    @contextmanager
+    def _reader(self) -> Generator[sqlite3.Connection]:
+        self._check_open()
+        try:
+            db = self._idle_readers.pop()
+        except IndexError:
+            db = _connect(self.path, read_only=True)
+        try:
+            yield db
+        finally:
+            if self._closed or len(self._idle_readers) >= READERS:
+                db.close()
+            else:
+                self._idle_readers.append(db)
+
+    def _size_bytes(self) -> int:
+        files = (self.path, self.path.with_name(self.path.name + "-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError(f"The database {str(self.path)!r} is closed.", fix="Open it again.")
+
+    def close(self) -> None:
+        """Close every connection, once a write that has begun is done; blocks."""
+        with self._writing:
+            self._closed = True
+            self._writer.close()
+        while self._idle_readers:
+            self._idle_readers.pop().close()
+
+
+@asynccontextmanager
+async def open_database(path: Path) -> AsyncGenerator[Database]:
+    """Open the file, made with its directory where missing, and bring its schema up to date.
+
+    Raises:
+        StoreError: the place cannot be written, or the file is not a database, not ours, or was
+            made by a newer version; such a file is left as it was.
+    """
+    database = await anyio.to_thread.run_sync(_open, path)
+    try:
+        yield database
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(database.close)
+
+
+def _open(path: Path) -> Database:
+    with translated(path):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.touch(mode=0o600, exist_ok=True)
+        connection = _connect(path)
+        try:
+            _migrate(connection, path)
+            return Database(path)
+        finally:
+            connection.close()
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    # Plugins that someone installed for the sqlite-utils command have no business in this file.
+    db = sqlite_utils.Database(connection, execute_plugins=False)
+    _refuse_others(db, path)
+    _prepare(connection)
+    with _transaction(connection, "BEGIN IMMEDIATE"):
+        # Another process may have got here first, and may be newer.
+        _refuse_others(db, path)
+        migrations.apply(db)
+
+
+def _refuse_others(db: sqlite_utils.Database, path: Path) -> None:
+    newer = unknown_migrations(db)
+    if newer:
+        raise StoreError(
+            f"The database {str(path)!r} was made by a newer version of rlm-mcp ({newer[-1]!r}).",
+            fix="Upgrade rlm-mcp, or set RLM_MCP_DATA_DIR to another directory.",
+        )
+    if is_foreign(db):
+        raise StoreError(
+            f"The database {str(path)!r} belongs to another program; it was left alone.",
+            fix="Set RLM_MCP_DATA_DIR to another directory.",
+        )
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Set what is kept in the file itself; the first two bind only while the file is empty."""
+    connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
+    # Gives room back to the disk in steps; it cannot be switched on later without a full VACUUM.
+    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            # Two processes that make this switch at once: SQLite's own wait does not cover it.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    # `rw`, not `rwc`: a file that was taken away must not come back empty.
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        for pragma in _pragmas(read_only=read_only):
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _pragmas(*, read_only: bool) -> tuple[str, ...]:
+    if read_only:
+        return ("query_only=ON",)
+    return (
+        "foreign_keys=ON",
+        "synchronous=NORMAL",
+        f"wal_autocheckpoint={_PAGES_BEFORE_CHECKPOINT}",
+        f"journal_size_limit={64 << 20}",
+        # Some builds overwrite every deleted page with zeros, which makes a delete as dear as a
+        # write; this leaves what costs nothing extra.
+        "secure_delete=FAST",
+    )
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Generator[None]:
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # A full disk, among others, may have ended the transaction already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,184 @@
+"""The schema, as steps that are only ever appended; each is applied whole or not at all."""
+
+from __future__ import annotations
+
+from sqlite_utils import Database, Migrations
+
+migrations = Migrations("rlm_mcp")
+
+_TEXTS = (
+    # A text is what an upload fills and a context names. One that neither an upload nor a
+    # context names any more is waste, and is dropped in steps.
+    "CREATE TABLE texts (id INTEGER PRIMARY KEY AUTOINCREMENT)",
+    # `start_line` counts the line breaks before the chunk, over all documents. The blob comes
+    # last, so that the numbers are read without touching the pages it spills over.
+    """
+    CREATE TABLE chunks (
+        id INTEGER PRIMARY KEY,
+        text_id INTEGER NOT NULL REFERENCES texts(id),
+        start_byte INTEGER NOT NULL,
+        start_char INTEGER NOT NULL,
+        start_line INTEGER NOT NULL,
+        data BLOB NOT NULL
+    )
+    """,
+    "CREATE UNIQUE INDEX chunks_by_byte ON chunks(text_id, start_byte)",
+    "CREATE UNIQUE INDEX chunks_by_char ON chunks(text_id, start_char)",
+    "CREATE INDEX chunks_by_line ON chunks(text_id, start_line)",
+    # `start_line` counts line breaks, as above; `lines` counts lines, the last of which may
+    # lack its break.
+    """
+    CREATE TABLE documents (
+        text_id INTEGER NOT NULL REFERENCES texts(id),
+        position INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        start_byte INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        start_char INTEGER NOT NULL,
+        chars INTEGER NOT NULL,
+        start_line INTEGER NOT NULL,
+        lines INTEGER NOT NULL,
+        PRIMARY KEY (text_id, position)
+    ) WITHOUT ROWID
+    """,
+)
+
+_UPLOADS_AND_CONTEXTS = (
+    # `state` is where the upload stood when it was last put down. `claim` names who writes to
+    # it now: whoever continues an upload takes it away from whoever did before.
+    """
+    CREATE TABLE uploads (
+        upload_id TEXT PRIMARY KEY,
+        text_id INTEGER NOT NULL UNIQUE REFERENCES texts(id),
+        name TEXT NOT NULL,
+        caller TEXT NOT NULL DEFAULT '',
+        state TEXT NOT NULL,
+        claim TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        touched_at REAL NOT NULL
+    )
+    """,
+    # `id` grows with every context sealed, so that pages of a list stay put under inserts.
+    """
+    CREATE TABLE contexts (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        handle TEXT NOT NULL UNIQUE,
+        text_id INTEGER NOT NULL UNIQUE REFERENCES texts(id),
+        name TEXT NOT NULL,
+        sha256 TEXT NOT NULL,
+        bytes INTEGER NOT NULL,
+        chars INTEGER NOT NULL,
+        lines INTEGER NOT NULL,
+        documents INTEGER NOT NULL,
+        preview TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        caller TEXT NOT NULL DEFAULT '',
+        expires_at REAL
+    )
+    """,
+)
+
+_RUNS = (
+    """
+    CREATE TABLE runs (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        run_id TEXT NOT NULL UNIQUE,
+        status TEXT NOT NULL,
+        question TEXT NOT NULL,
+        contexts TEXT NOT NULL,
+        config TEXT NOT NULL,
+        caller TEXT NOT NULL DEFAULT '',
+        idempotency_key TEXT,
+        continues TEXT,
+        created_at TEXT NOT NULL,
+        finished_at TEXT,
+        started REAL NOT NULL,
+        elapsed_seconds REAL NOT NULL DEFAULT 0,
+        answer TEXT,
+        data TEXT,
+        error TEXT,
+        iterations INTEGER NOT NULL DEFAULT 0,
+        sub_calls INTEGER NOT NULL DEFAULT 0,
+        cached_sub_calls INTEGER NOT NULL DEFAULT 0,
+        input_tokens INTEGER NOT NULL DEFAULT 0,
+        output_tokens INTEGER NOT NULL DEFAULT 0,
+        cost_usd REAL,
+        last_event INTEGER NOT NULL DEFAULT 0,
+        owner TEXT NOT NULL,
+        lease_until REAL NOT NULL
+    )
+    """,
+    "CREATE INDEX runs_by_status ON runs(status, id)",
+    "CREATE UNIQUE INDEX runs_by_key ON runs(caller, idempotency_key) "
+    "WHERE idempotency_key IS NOT NULL",
+    """
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY,
+        run INTEGER NOT NULL REFERENCES runs(id) ON DELETE CASCADE,
+        seq INTEGER NOT NULL,
+        at TEXT NOT NULL,
+        type TEXT NOT NULL,
+        iteration INTEGER NOT NULL,
+        depth INTEGER NOT NULL,
+        preview TEXT NOT NULL,
+        figures TEXT NOT NULL,
+        detail TEXT NOT NULL
+    )
+    """,
+    "CREATE UNIQUE INDEX events_by_seq ON events(run, seq)",
+    """
+    CREATE TABLE variables (
+        id INTEGER PRIMARY KEY,
+        run INTEGER NOT NULL REFERENCES runs(id) ON DELETE CASCADE,
+        position INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        type TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        preview TEXT NOT NULL,
+        json INTEGER NOT NULL DEFAULT 0,
+        value TEXT
+    )
+    """,
+    "CREATE UNIQUE INDEX variables_by_name ON variables(run, name)",
+)
+
+# `used_at` lets the oldest replies go first once there are too many.
+_REPLIES = (
+    """
+    CREATE TABLE replies (
+        id INTEGER PRIMARY KEY,
+        key TEXT NOT NULL UNIQUE,
+        input_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL,
+        cost_usd REAL,
+        created_at REAL NOT NULL,
+        used_at REAL NOT NULL,
+        reply TEXT NOT NULL
+    )
+    """,
+    "CREATE INDEX replies_by_use ON replies(used_at)",
+)
+
+
+@migrations()
+def m001_texts_contexts_and_runs(db: Database) -> None:
+    """Make every table of the first version."""
+    for statement in (*_TEXTS, *_UPLOADS_AND_CONTEXTS, *_RUNS, *_REPLIES):
+        db.conn.execute(statement)
+
+
+def unknown_migrations(db: Database) -> list[str]:
+    """Name the applied steps that this version does not know: a newer one made them."""
+    known = _known_names()
+    return [step.name for step in migrations.applied(db) if step.name not in known]
+
+
+def is_foreign(db: Database) -> bool:
+    """Say whether the file holds tables, but none of ours: another program's database."""
+    return bool(db.table_names()) and not migrations.applied(db)
+
+
+def _known_names() -> set[str]:
+    # The steps still to be taken in an empty database are all there are.
+    with Database(memory=True) as empty:
+        return {step.name for step in migrations.pending(empty)}

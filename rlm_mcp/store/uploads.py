@@ -1,0 +1,275 @@
+"""Texts that arrive in pieces, at any size, in one call or in several."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from sqlite3 import Connection
+from typing import Any
+
+import anyio.from_thread
+import anyio.to_thread
+
+from rlm_mcp.errors import InvalidInputError, NotFoundError, NotTextError, StoreError
+from rlm_mcp.store.cutter import CHUNK_BYTES, Cut, TextCutter
+from rlm_mcp.store.database import Database
+from rlm_mcp.store.records import ContextRecord, OpenUpload, SealedContext
+from rlm_mcp.store.texts import chunk_data, cut_back, drop_text, new_text, store_cut
+
+PREVIEW_CHARS = 200
+# Pieces are gathered up to here before they are taken to a worker thread.
+_GATHERED_PIECES = 20_000
+# No UTF-8 begins with this byte, so no single document can have the digest of several.
+_SEVERAL = b"\xffdocuments\n"
+
+
+class Upload:
+    """A text on its way in; made by `Contexts.open_upload` and `Contexts.continue_upload`.
+
+    Not for concurrent use. An upload on which a call failed takes no more: leave its block.
+    """
+
+    def __init__(self, database: Database, row: dict[str, Any], cutter: TextCutter) -> None:
+        self.upload_id: str = row["upload_id"]
+        self.name: str = row["name"]
+        self._text_id: int = row["text_id"]
+        self._claim: str = row["claim"]
+        self._database = database
+        self._cutter = cutter
+        self._pieces: list[bytes | str] = []
+        self._gathered = 0
+        self.is_kept = False
+
+    async def begin_document(self, name: str) -> None:
+        """Begin a document; without this, what is written goes to one named like the context."""
+        self._pieces.append(name)
+        if len(self._pieces) >= _GATHERED_PIECES:
+            await self._drain()
+
+    async def write(self, data: bytes) -> None:
+        """Take in more bytes of the document: UTF-8, split anywhere.
+
+        Raises:
+            InvalidInputError: another call has continued this upload in the meantime.
+            NotFoundError: the upload was aborted in the meantime.
+            StoreError: the database could not take it.
+        """
+        for start in range(0, len(data), CHUNK_BYTES):
+            piece = data[start : start + CHUNK_BYTES]
+            self._pieces.append(piece)
+            self._gathered += len(piece)
+            if self._gathered >= CHUNK_BYTES or len(self._pieces) >= _GATHERED_PIECES:
+                await self._drain()
+
+    async def pause(self) -> OpenUpload:
+        """Keep all that was written so far, to be continued by the upload's id.
+
+        Raises:
+            InvalidInputError, NotFoundError, StoreError: as for `write`.
+        """
+        await self._drain()
+        await self._database.write(self._save)
+        self.is_kept = True
+        end = self._cutter.end
+        return OpenUpload(self.upload_id, self.name, end.byte, end.char, self._cutter.documents)
+
+    async def seal(self) -> SealedContext:
+        """Make a context of what was written. Equal content is stored once.
+
+        Raises:
+            NotTextError: not one character was written.
+            InvalidInputError, NotFoundError, StoreError: as for `write`.
+        """
+        await self._drain()
+        await anyio.to_thread.run_sync(self._cutter.finish)
+        if self._cutter.end.char == 0:
+            raise NotTextError(f"The text {self.name!r} is empty.", fix="Give a text to store.")
+        await self._database.write(self._save)
+        sha256 = await self._database.scan(self._digest)
+        record, is_new = await self._database.write(lambda db: self._enter(db, sha256))
+        self.is_kept = True
+        if not is_new:
+            await drop_text(self._database, self._text_id)
+        return SealedContext(record, not is_new, self._cutter.replaced)
+
+    async def abort(self) -> None:
+        """Remove all that was written, unless it was sealed or is another call's by now."""
+        if await self._database.write(self._forget):
+            await drop_text(self._database, self._text_id)
+
+    async def _drain(self) -> None:
+        pieces, self._pieces, self._gathered = self._pieces, [], 0
+        cut = await anyio.to_thread.run_sync(self._cut, pieces)
+        if cut.chunks or cut.documents:
+            await self._database.write(lambda db: self._store(db, cut))
+
+    def _cut(self, pieces: Iterable[bytes | str]) -> Cut:
+        for piece in pieces:
+            if isinstance(piece, str):
+                self._cutter.begin(piece)
+                continue
+            if self._cutter.documents == 0:
+                self._cutter.begin(self.name)
+            self._cutter.feed(piece)
+        return self._cutter.take()
+
+    def _store(self, db: Connection, cut: Cut) -> None:
+        self._check_claim(db)
+        store_cut(db, self._text_id, cut)
+
+    def _save(self, db: Connection) -> None:
+        """Write what is not yet a full chunk, and where the upload stands."""
+        cut, rest = self._cutter.take(), self._cutter.rest()
+        self._store(db, Cut([*cut.chunks, *([rest] if rest else [])], cut.documents))
+        db.execute(
+            "UPDATE uploads SET state = ? WHERE upload_id = ?",
+            [self._cutter.state(), self.upload_id],
+        )
+
+    def _check_claim(self, db: Connection) -> None:
+        changed = db.execute(
+            "UPDATE uploads SET touched_at = ? WHERE upload_id = ? AND claim = ?",
+            [time.time(), self.upload_id, self._claim],
+        ).rowcount
+        if changed:
+            return
+        find_upload(db, self.upload_id)
+        raise InvalidInputError(
+            f"Another call has continued the upload {self.upload_id!r}.",
+            fix="Send the parts of a text one after the other.",
+        )
+
+    def _forget(self, db: Connection) -> bool:
+        deleted = db.execute(
+            "DELETE FROM uploads WHERE upload_id = ? AND claim = ?", [self.upload_id, self._claim]
+        )
+        return deleted.rowcount > 0
+
+    def _digest(self, db: Connection) -> str:
+        documents = db.execute(
+            "SELECT name, bytes FROM documents WHERE text_id = ? ORDER BY position", [self._text_id]
+        )
+        chunks = _cancellable(chunk_data(db, self._text_id))
+        return digest(chunks, documents, count=self._cutter.documents)
+
+    def _enter(self, db: Connection, sha256: str) -> tuple[ContextRecord, bool]:
+        """Turn the upload into a context, or find the one that has its content."""
+        self._check_claim(db)
+        self._forget(db)
+        handle = f"ctx_{sha256[:16]}"
+        found = find_context(db, handle)
+        if found is None:
+            self._insert(db, handle, sha256)
+            found = find_context(db, handle)
+            assert found is not None  # inserted on the line before  # noqa: S101
+            return found, True
+        if found.sha256 != sha256:
+            raise StoreError(f"Two contexts share the handle {handle!r}.", fix="Change the text.")
+        if not found.name and self.name:
+            db.execute("UPDATE contexts SET name = ? WHERE handle = ?", [self.name, handle])
+            found = find_context(db, handle) or found
+        return found, False
+
+    def _insert(self, db: Connection, handle: str, sha256: str) -> None:
+        lines = "SELECT sum(lines) FROM documents WHERE text_id = ?"
+        total: int = db.execute(lines, [self._text_id]).fetchone()[0]
+        end = self._cutter.end
+        preview = next(chunk_data(db, self._text_id))[: 4 * PREVIEW_CHARS].decode("utf-8", "ignore")
+        db.execute(
+            "INSERT INTO contexts(handle, text_id, name, sha256, bytes, chars, lines, documents, "
+            "preview, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                *(handle, self._text_id, self.name, sha256, end.byte, end.char, total),
+                *(self._cutter.documents, preview[:PREVIEW_CHARS], utc_now()),
+            ],
+        )
+
+
+def utc_now() -> str:
+    """Return the time as ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def digest(chunks: Iterator[bytes], documents: Iterable[tuple[str, int]], *, count: int) -> str:
+    """Return the SHA-256 that names a content.
+
+    Of one document it is that of its UTF-8; of several, that of each one's name and own digest,
+    in order. `documents` gives names and sizes in bytes, `chunks` their UTF-8 without gaps.
+    """
+    several = hashlib.sha256(_SEVERAL)
+    one = hashlib.sha256()
+    rest = memoryview(b"")
+    for name, size in documents:
+        one = hashlib.sha256()
+        missing = size
+        while missing > 0:
+            rest = rest or memoryview(next(chunks))
+            one.update(rest[:missing])
+            missing, rest = missing - len(rest[:missing]), rest[missing:]
+        encoded = name.encode()
+        several.update(len(encoded).to_bytes(8, "big") + encoded + one.digest())
+    return one.hexdigest() if count == 1 else several.hexdigest()
+
+
+def begin_upload(db: Connection, name: str) -> dict[str, Any]:
+    """Make the row of a new upload."""
+    row: dict[str, Any] = {
+        "upload_id": f"upl_{secrets.token_hex(16)}",
+        "text_id": new_text(db),
+        "name": name.encode("utf-8", "replace").decode(),
+        "state": TextCutter().state(),
+        "claim": secrets.token_hex(8),
+        "created_at": utc_now(),
+        "touched_at": time.time(),
+    }
+    db.execute(
+        "INSERT INTO uploads(upload_id, text_id, name, state, claim, created_at, touched_at) "
+        "VALUES (:upload_id, :text_id, :name, :state, :claim, :created_at, :touched_at)",
+        row,
+    )
+    return row
+
+
+def claim_upload(db: Connection, upload_id: str) -> tuple[dict[str, Any], TextCutter]:
+    """Take an upload over, as it was when it was last put down."""
+    row = find_upload(db, upload_id)
+    state = TextCutter.resumed(row["state"], None)
+    tail = cut_back(db, row["text_id"], state.end.byte, state.finished_documents)
+    row["claim"] = secrets.token_hex(8)
+    db.execute("UPDATE uploads SET claim = ? WHERE upload_id = ?", [row["claim"], upload_id])
+    return row, TextCutter.resumed(row["state"], tail)
+
+
+def find_upload(db: Connection, upload_id: str) -> dict[str, Any]:
+    """Return an upload's row.
+
+    Raises:
+        NotFoundError: there is none, or no longer.
+    """
+    sql = "SELECT upload_id, text_id, name, state FROM uploads WHERE upload_id = ?"
+    row = db.execute(sql, [upload_id]).fetchone()
+    if row is not None:
+        return dict(zip(("upload_id", "text_id", "name", "state"), row, strict=True))
+    raise NotFoundError(
+        f"There is no open upload {upload_id!r}; it was sealed or aborted, or never was.",
+        fix="Begin a new one with rlm_context_add.",
+    )
+
+
+RECORD_COLUMNS = "handle, name, sha256, bytes, chars, lines, documents, created_at, preview"
+
+
+def find_context(db: Connection, handle: str) -> ContextRecord | None:
+    """Return a context's record, or None."""
+    sql = f"SELECT {RECORD_COLUMNS} FROM contexts WHERE handle = ?"  # noqa: S608  # our constant
+    row = db.execute(sql, [handle]).fetchone()
+    return ContextRecord(*row) if row else None
+
+
+def _cancellable(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        anyio.from_thread.check_cancelled()
+        yield chunk
