@@ -1,0 +1,284 @@
+"""What a user can do with texts: add, list, read, search, delete."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from rlm_mcp.errors import InvalidInputError, NotTextError
+from rlm_mcp.sandbox.types import ReplOptions, Sandbox
+from rlm_mcp.service.paths import (
+    AllowedPaths,
+    FoundFiles,
+    find_files,
+    read_pieces,
+    require_text,
+)
+from rlm_mcp.service.search import FoundMatch, SearchQuery, check_pattern, search
+from rlm_mcp.store.contexts import Contexts
+from rlm_mcp.store.records import (
+    ContextRecord,
+    OpenUpload,
+    Page,
+    SealedContext,
+    Span,
+    TextSlice,
+    Unit,
+)
+from rlm_mcp.store.uploads import Upload
+
+MAX_NAME_CHARS = 200
+MAX_READ_CHARS = 50_000
+# Searching runs none of the caller's code but a regular expression, over text that it only reads.
+_SEARCH_OPTIONS = ReplOptions(sub_calls=False)
+
+ReportBytes = Callable[[int, int], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class NewText:
+    """A text to be added, from one source; empty means not given."""
+
+    text: str = ""
+    path: str = ""
+    documents: tuple[str, ...] = ()
+    name: str = ""
+    upload_id: str = ""
+    is_final: bool = True
+
+
+@dataclass(frozen=True)
+class Added:
+    """A stored text, or an upload that waits for more (`handle` and `sha256` are None)."""
+
+    handle: str | None
+    upload_id: str | None
+    name: str
+    sha256: str | None
+    bytes: int
+    chars: int
+    documents: int
+    estimated_tokens: int
+    deduplicated: bool = False
+    skipped: tuple[tuple[str, str], ...] = ()
+    replaced_characters: int = 0
+    preview: str = ""
+
+
+@dataclass(frozen=True)
+class LocatedMatch:
+    """A match with the handle of its context; `document` counts within that context."""
+
+    handle: str
+    document: int
+    line: int
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True)
+class FoundPage:
+    """Some matches, in text order."""
+
+    matches: tuple[LocatedMatch, ...]
+    next_cursor: str | None
+
+
+class ContextService:
+    """Use cases over stored texts."""
+
+    def __init__(self, store: Contexts, sandbox: Sandbox, allowed: AllowedPaths) -> None:
+        self._store = store
+        self._sandbox = sandbox
+        self._allowed = allowed
+
+    async def add(self, new: NewText, report: ReportBytes) -> Added:
+        """Store a text from one source, or one more part of it.
+
+        Raises:
+            InvalidInputError: no source, two sources, or one that cannot be read.
+            NotFoundError: the upload to be continued does not exist.
+            StoreError: the database could not take it.
+        """
+        _check(new)
+        if new.path:
+            return await self._add_path(new, report)
+        if new.documents:
+            return await self._add_documents(new)
+        return await self._add_text(new)
+
+    async def _add_text(self, new: NewText) -> Added:
+        opened = (
+            self._store.continue_upload(new.upload_id)
+            if new.upload_id
+            else self._store.open_upload(new.name or _first_words(new.text))
+        )
+        async with opened as upload:
+            await upload.write(new.text.encode("utf-8", "replace"))
+            if new.is_final:
+                return _sealed(await upload.seal())
+            return _open(await upload.pause())
+
+    async def _add_documents(self, new: NewText) -> Added:
+        async with self._store.open_upload(new.name or f"{len(new.documents)} documents") as upload:
+            for index, document in enumerate(new.documents):
+                await upload.begin_document(f"document {index}")
+                await upload.write(document.encode("utf-8", "replace"))
+            return _sealed(await upload.seal())
+
+    async def _add_path(self, new: NewText, report: ReportBytes) -> Added:
+        found = await anyio.to_thread.run_sync(find_files, new.path, self._allowed)
+        if found.is_single:
+            await anyio.to_thread.run_sync(require_text, found.files[0][1])
+        if not found.files:
+            raise NotTextError(
+                f"The path {new.path!r} holds no text file; {len(found.skipped)} were left out"
+                + (f", such as {found.skipped[0]}" if found.skipped else "")
+                + ".",
+                fix="Give a directory or glob with UTF-8 text files in it.",
+            )
+        async with self._store.open_upload(new.name or Path(new.path).name or new.path) as upload:
+            await _write_files(upload, found, report)
+            return _sealed(await upload.seal(), found.skipped)
+
+    async def list(self, limit: int, cursor: str) -> Page[ContextRecord]:
+        """List contexts, newest first.
+
+        Raises:
+            InvalidInputError: the cursor is not one of this list.
+        """
+        return await self._store.list(limit=limit, cursor=cursor or None)
+
+    async def read(
+        self, handle: str, document: int, start: int, limit: int, unit: Unit
+    ) -> TextSlice:
+        """Read a piece of one document.
+
+        Raises:
+            InvalidInputError: an offset is negative.
+            NotFoundError: there is no such context or document.
+        """
+        return await self._store.read(handle, Span(document, start, limit, unit, MAX_READ_CHARS))
+
+    async def search(self, handles: tuple[str, ...], query: SearchQuery, cursor: str) -> FoundPage:
+        """Find a pattern; one that runs away is stopped by time.
+
+        Raises:
+            InvalidInputError: the pattern or cursor cannot be used, or took too long.
+            NotFoundError: there is no such context.
+        """
+        check_pattern(query)
+        source = await self._store.source(handles)
+        owners = [(handle, await self._store.get(handle)) for handle in handles]
+        async with self._sandbox.open_repl(source, _SEARCH_OPTIONS) as repl:
+            found, next_cursor = await search(repl, query, cursor)
+        return FoundPage(tuple(_located(match, owners) for match in found), next_cursor)
+
+    async def delete(self, handle: str) -> int:
+        """Delete a context; returns the bytes that are free then.
+
+        Raises:
+            NotFoundError: there is no such context.
+        """
+        return await self._store.delete(handle)
+
+
+def _check(new: NewText) -> None:
+    given = [
+        name
+        for name, value in (("text", new.text), ("path", new.path), ("documents", new.documents))
+        if value
+    ]
+    if len(given) > 1:
+        raise InvalidInputError(
+            f"There are {len(given)} sources at once: {' and '.join(given)}.",
+            fix="Give one; several texts go into `documents`, several files into a glob.",
+        )
+    in_parts = bool(new.upload_id) or not new.is_final
+    if not given and not (new.upload_id and new.is_final):
+        raise InvalidInputError(
+            "There is no source: text, path and documents are all empty.",
+            fix="Give `path` for a file on the server's machine, or `text`.",
+        )
+    if in_parts and given and given != ["text"]:
+        raise InvalidInputError(
+            f"Only `text` can be sent in parts, not {given[0]!r}.",
+            fix="Leave out upload_id and final.",
+        )
+    if len(new.name) > MAX_NAME_CHARS:
+        raise InvalidInputError(
+            f"The name {new.name[:40]!r}... has {len(new.name)} characters; the limit is "
+            f"{MAX_NAME_CHARS}.",
+            fix="Give a shorter name.",
+        )
+
+
+async def _write_files(upload: Upload, found: FoundFiles, report: ReportBytes) -> None:
+    sizes = await anyio.to_thread.run_sync(lambda: [path.stat().st_size for _, path in found.files])
+    done, total = 0, sum(sizes)
+    await report(0, total)
+    for name, path in found.files:
+        await upload.begin_document(name)
+        async for piece in _pieces(path):
+            await upload.write(piece)
+            done += len(piece)
+            await report(done, total)
+
+
+async def _pieces(path: Path) -> AsyncIterator[bytes]:
+    """Read a file in worker threads, a piece at a time."""
+    pieces: Iterator[bytes] = read_pieces(path)
+    while True:
+        piece = await anyio.to_thread.run_sync(next, pieces, b"")
+        if not piece:
+            return
+        yield piece
+
+
+def _sealed(sealed: SealedContext, skipped: tuple[tuple[str, str], ...] = ()) -> Added:
+    record = sealed.record
+    return Added(
+        handle=record.handle,
+        upload_id=None,
+        name=record.name,
+        sha256=record.sha256,
+        bytes=record.bytes,
+        chars=record.chars,
+        documents=record.documents,
+        estimated_tokens=record.estimated_tokens,
+        deduplicated=sealed.deduplicated,
+        skipped=skipped,
+        replaced_characters=sealed.replaced_characters,
+        preview=record.preview,
+    )
+
+
+def _open(upload: OpenUpload) -> Added:
+    return Added(
+        handle=None,
+        upload_id=upload.upload_id,
+        name=upload.name,
+        sha256=None,
+        bytes=upload.bytes,
+        chars=upload.chars,
+        documents=upload.documents,
+        estimated_tokens=-(-upload.chars // 4),
+    )
+
+
+def _located(match: FoundMatch, owners: list[tuple[str, ContextRecord]]) -> LocatedMatch:
+    document = match.document
+    for handle, record in owners:
+        if document < record.documents:
+            return LocatedMatch(handle, document, match.line, match.start, match.end, match.text)
+        document -= record.documents
+    raise AssertionError(match)  # the REPL held these documents and no others
+
+
+def _first_words(text: str) -> str:
+    return " ".join(text[:200].split())[:60] or "text"
