@@ -1,0 +1,186 @@
+"""Calls out of the REPL, from any thread of model code. Runs in the REPL's process."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any
+
+from rlm_mcp.sandbox import wire
+
+Send = Callable[[bytes], None]
+
+
+class SubCallError(RuntimeError):
+    """A call to a model gave no answer; the text says why."""
+
+
+class FailedCall(str):
+    """Stands in a batch where a call failed: reads as its reason, and is false."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class _Reply:
+    place: int
+    ok: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """What all calls of a batch share; `documents` is the slice handed to `rlm_query`."""
+
+    name: str
+    model: str | None = None
+    documents: tuple[str, ...] = ()
+    is_list: bool = False
+
+
+class CallDesk:
+    """Sends calls to the host and hands each reply to the thread that waits for it."""
+
+    def __init__(self, send: Send, window: int) -> None:
+        self._send = send
+        self._window = max(window, 1)
+        self._ids = itertools.count(1)
+        self._lock = threading.Lock()
+        self._waiting: dict[int, tuple[SimpleQueue[_Reply], int]] = {}
+        self._cell = 0
+
+    def open(self, cell: int) -> None:
+        """Take calls: a cell begins."""
+        with self._lock:
+            self._cell = cell
+
+    def close(self) -> None:
+        """End what still waits: the cell is over, and the host has dropped its calls."""
+        with self._lock:
+            self._cell = 0
+            waiting, self._waiting = self._waiting, {}
+        for replies, place in waiting.values():
+            replies.put(
+                _Reply(place, ok=False, text="the cell ended before this call was answered")
+            )
+
+    def deliver(self, call: int, text: str, *, ok: bool) -> None:
+        """Hand over a reply; nobody waits for it any more if the cell is over."""
+        with self._lock:
+            replies, place = self._waiting.pop(call, (None, 0))
+        if replies is not None:
+            replies.put(_Reply(place, ok=ok, text=text))
+
+    def ask(self, request: Request, prompt: str) -> str:
+        """Make one call and wait for its answer.
+
+        Raises:
+            SubCallError: there is none.
+        """
+        (answer,) = self.ask_all(request, [prompt])
+        if isinstance(answer, FailedCall):
+            raise SubCallError(str(answer))
+        return answer
+
+    def ask_all(self, request: Request, prompts: Sequence[str]) -> list[str]:
+        """Make calls side by side, a window of them at once; answers in the order of prompts."""
+        replies: SimpleQueue[_Reply] = SimpleQueue()
+        answers: list[str] = [""] * len(prompts)
+        batch = next(self._ids)
+        sent = 0
+        for done in range(len(prompts)):
+            while sent < len(prompts) and sent - done < self._window:
+                self._dispatch(request, prompts[sent], (batch, len(prompts)), (replies, sent))
+                sent += 1
+            reply = replies.get()
+            answers[reply.place] = reply.text if reply.ok else FailedCall(reply.text)
+        return answers
+
+    def _dispatch(
+        self,
+        request: Request,
+        prompt: str,
+        batch: tuple[int, int],
+        waiter: tuple[SimpleQueue[_Reply], int],
+    ) -> None:
+        replies, place = waiter
+        call = next(self._ids)
+        with self._lock:
+            cell = self._cell
+            if cell:
+                self._waiting[call] = waiter
+        if not cell:
+            raise SubCallError("calls can be made only while a cell runs")
+        try:
+            self._send(self._frame(request, prompt, (cell, call, *batch)))
+        except ValueError as error:  # too large for one frame: this call's failure, not the batch's
+            with self._lock:
+                self._waiting.pop(call, None)
+            replies.put(_Reply(place, ok=False, text=str(error)))
+
+    @staticmethod
+    def _frame(request: Request, prompt: str, numbers: tuple[int, int, int, int]) -> bytes:
+        cell, call, batch, size = numbers
+        fields = {
+            "cell": cell,
+            "call": call,
+            "name": request.name,
+            "batch": batch,
+            "size": size,
+            "has_model": request.model is not None,
+            "is_list": request.is_list,
+        }
+        model = () if request.model is None else (request.model,)
+        texts = (prompt, *model, *request.documents)
+        return wire.encode("call", fields, *map(wire.utf8, texts))
+
+
+def llm_query(desk: CallDesk, prompt: object, model: str | None = None) -> str:
+    """Ask a model once.
+
+    Raises:
+        SubCallError: there is no answer.
+    """
+    return desk.ask(Request("llm_query", model), _as_prompt(prompt))
+
+
+def llm_query_batch(
+    desk: CallDesk, prompts: Iterable[object] | None, model: str | None = None
+) -> list[str]:
+    """Ask a model many times at once; a failed call leaves a false, readable value in its place."""
+    if prompts is None or isinstance(prompts, (str, bytes)):
+        raise TypeError(f"llm_query_batch takes a list of prompts, not {type(prompts).__name__}")
+    return desk.ask_all(Request("llm_query", model), [_as_prompt(prompt) for prompt in prompts])
+
+
+def rlm_query(desk: CallDesk, question: object, context: Any) -> str:  # noqa: ANN401  # from model code
+    """Ask a whole RLM about a text or a list of texts.
+
+    Raises:
+        SubCallError: there is no answer.
+    """
+    is_list = not isinstance(context, str)
+    documents = tuple(context) if is_list else (context,)
+    for document in documents:
+        if not isinstance(document, str):
+            raise TypeError(
+                f"rlm_query takes a str or a list of str, not {type(document).__name__}"
+            )
+    request = Request("rlm_query", None, documents, is_list)
+    return desk.ask(request, _as_prompt(question))
+
+
+def budget(desk: CallDesk) -> dict[str, Any]:
+    """Ask what is left of the run's budget."""
+    return json.loads(desk.ask(Request("budget"), "") or "{}")
+
+
+def _as_prompt(prompt: object) -> str:
+    return prompt if isinstance(prompt, str) else str(prompt)

@@ -1,0 +1,113 @@
+"""The host's end of the socket to a REPL's process."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+
+from rlm_mcp.errors import WireError
+from rlm_mcp.sandbox import wire
+from rlm_mcp.sandbox.wire import Frame
+
+RECEIVE_BYTES = 1 << 18
+
+
+class Channel:
+    """Frames over a non-blocking socket.
+
+    Receiving may be cancelled and taken up again: what has arrived stays. Sending a frame is never
+    left half done while the other side lives, so that no cancelled task breaks the stream.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._received = bytearray()
+        self._sending = anyio.Lock()
+        self._broken = False
+
+    async def send(
+        self, kind: str, fields: Mapping[str, Any], *blobs: bytes, patience_seconds: float = 30
+    ) -> None:
+        """Send a frame, waiting for the other side to take it.
+
+        Raises:
+            EOFError: the other side is gone, or reads no more.
+            ValueError: the frame is too large.
+        """
+        frame = wire.encode(kind, fields, *blobs)
+        async with self._sending:
+            try:
+                sent = self._send_now(frame)
+                if sent < len(frame):
+                    with anyio.fail_after(patience_seconds, shield=True):
+                        await self._send_rest(memoryview(frame)[sent:])
+            except OSError as error:  # TimeoutError too
+                self.close_reading()
+                raise EOFError("the REPL's process takes no more") from error
+
+    def _send_now(self, data: bytes | memoryview) -> int:
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+
+    async def _send_rest(self, rest: memoryview) -> None:
+        while rest:
+            if self._broken:
+                raise BrokenPipeError
+            await anyio.wait_writable(self._sock)
+            rest = rest[self._send_now(rest) :]
+
+    async def receive(self) -> Frame:
+        """Receive the next frame.
+
+        Raises:
+            EOFError: the other side is gone.
+            WireError: what arrived is no frame; nothing more is read, ever.
+        """
+        if self._broken:
+            raise EOFError("the channel is closed")
+        await anyio.lowlevel.checkpoint()  # a flood of frames must not starve the event loop
+        try:
+            return await self._receive()
+        except WireError:
+            self.close_reading()
+            raise
+
+    async def _receive(self) -> Frame:
+        await self._fill(wire.HEADER.size)
+        head, body = wire.sizes(bytes(self._received[: wire.HEADER.size]))
+        start = wire.HEADER.size
+        await self._fill(start + head + body)
+        view = bytes(self._received[start : start + head + body])
+        del self._received[: start + head + body]
+        return wire.decode(view[:head], view[head:], wire.TO_HOST)
+
+    async def _fill(self, size: int) -> None:
+        while len(self._received) < size:
+            try:
+                data = self._sock.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                await anyio.wait_readable(self._sock)
+                continue
+            except OSError as error:
+                raise EOFError("the REPL's process is gone") from error
+            if not data:
+                raise EOFError("the REPL's process closed its end")
+            self._received += data
+
+    def close_reading(self) -> None:
+        """Never read again: what may still lie in the buffer must not answer a later question."""
+        self._broken = True
+        self._received.clear()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.close_reading()
+        anyio.notify_closing(self._sock)
+        self._sock.close()

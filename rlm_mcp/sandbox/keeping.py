@@ -1,0 +1,65 @@
+"""Small variables as an opaque blob that outlives a killed REPL. Runs in the REPL's process.
+
+The host keeps the blob and never opens it: unpickling runs whatever the code that pickled it
+wanted. Only a fresh, confined REPL of the same run does.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Iterable
+from typing import Any
+
+MAX_VALUE_BYTES = 256 << 10
+MAX_BLOB_BYTES = 1 << 20
+
+
+class _Full(Exception):  # noqa: N818  # not an error: the value is too large to keep
+    pass
+
+
+class _Bounded(io.RawIOBase):
+    """Takes what pickle writes and stops it at a limit, so that no huge value is walked whole."""
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+        self.parts: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:  # noqa: ANN401  # any buffer
+        part = bytes(data)
+        self._left -= len(part)
+        if self._left < 0:
+            raise _Full
+        self.parts.append(part)
+        return len(part)
+
+
+def pack(variables: Iterable[tuple[str, Any]]) -> bytes:
+    """Pickle the variables that are small and can be pickled; the others are left out."""
+    kept: dict[str, bytes] = {}
+    left = MAX_BLOB_BYTES
+    for name, value in variables:
+        target = _Bounded(min(left, MAX_VALUE_BYTES))
+        try:
+            pickle.Pickler(target, protocol=5).dump(value)
+        except Exception:  # noqa: BLE001, S112  # values of model code raise what they like
+            continue
+        kept[name] = b"".join(target.parts)
+        left -= len(kept[name])
+    return pickle.dumps(kept) if kept else b""
+
+
+def unpack(blob: bytes) -> dict[str, Any]:
+    """Give back what `pack` kept; a variable that cannot be read is left out."""
+    variables: dict[str, Any] = {}
+    kept: dict[str, bytes] = pickle.loads(blob) if blob else {}  # noqa: S301  # in a confined child alone
+    for name, value in kept.items():
+        try:
+            variables[name] = pickle.loads(value)  # noqa: S301  # likewise
+        except Exception:  # noqa: BLE001, S112  # its class may be gone
+            continue
+    return variables

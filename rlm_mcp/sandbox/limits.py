@@ -1,0 +1,38 @@
+"""Resource limits of a REPL's process; they hold on every platform that has them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from pathlib import Path
+
+STACK_BYTES = 8 << 20
+OPEN_FILES = 64
+
+
+def mapped_bytes() -> int:
+    """Return the address space of this process; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+    except (OSError, ValueError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def limit(memory_bytes: int, mapped: int) -> None:
+    """Allow `memory_bytes` more than is mapped now, no files, no core, few descriptors."""
+    if mapped:
+        _set(resource.RLIMIT_AS, mapped + memory_bytes)
+    _set(resource.RLIMIT_CORE, 0)
+    _set(resource.RLIMIT_FSIZE, 0)
+    _set(resource.RLIMIT_NOFILE, OPEN_FILES)
+    _set(resource.RLIMIT_STACK, STACK_BYTES)
+    for name in ("RLIMIT_MEMLOCK", "RLIMIT_MSGQUEUE"):  # Linux
+        if hasattr(resource, name):
+            _set(getattr(resource, name), 0)
+
+
+def _set(what: int, value: int) -> None:
+    with contextlib.suppress(ValueError, OSError):  # a lower limit is in force already
+        resource.setrlimit(what, (value, value))

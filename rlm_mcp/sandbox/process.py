@@ -1,0 +1,105 @@
+"""Processes that hold REPLs, as the host sees them: how they begin, are signalled and end."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from anyio import to_thread
+
+from rlm_mcp.errors import SandboxError
+from rlm_mcp.sandbox.start import BOOT
+
+PACKAGE_ROOT = str(Path(__file__).resolve().parent.parent)
+END_SECONDS = 5
+
+
+class Process(Protocol):
+    """A process that holds one REPL."""
+
+    def interrupt(self) -> None:
+        """Send SIGINT."""
+        ...
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        ...
+
+    async def end(self) -> str:
+        """Kill it if it lives, wait until it is gone, and say how it ended."""
+        ...
+
+
+class PlainProcess:
+    """A process started for one REPL alone."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self._popen = popen
+
+    def interrupt(self) -> None:
+        """Send SIGINT."""
+        with contextlib.suppress(ProcessLookupError):
+            self._popen.send_signal(2)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        with contextlib.suppress(ProcessLookupError):
+            self._popen.kill()
+
+    async def end(self) -> str:
+        """Kill it if it lives, wait until it is gone, and say how it ended."""
+        return await to_thread.run_sync(self._end)
+
+    def _end(self) -> str:
+        # A process that closed its socket is about to end by itself; its own status says more.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return how_it_ended(self._popen.wait(0.1))
+        self._popen.kill()
+        return how_it_ended(self._popen.wait(END_SECONDS))
+
+
+def how_it_ended(status: int) -> str:
+    """Put an exit status into words."""
+    if status == -9:
+        return "it was killed, most likely for using too much memory"
+    if status < 0:
+        return f"it was ended by signal {-status}"
+    return f"the code ended it with status {status}"
+
+
+def spawn(module: str, argument: str, descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start `rlm_mcp.sandbox.<module>` in an interpreter of its own; blocks, so call in a thread.
+
+    The child gets an empty environment, no working directory of ours, none of our descriptors but
+    those given, and no standard streams: descriptors 0 and 1 of a server speak MCP.
+
+    Raises:
+        SandboxError: the interpreter cannot be started.
+    """
+    command = [sys.executable, "-I", "-S", "-B", "-c", BOOT.format(module=module)]
+    try:
+        return subprocess.Popen(  # noqa: S603  # our own interpreter and our own code
+            [*command, PACKAGE_ROOT, argument],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=descriptors,
+            env={"LANG": "C.UTF-8"},
+            cwd="/",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise SandboxError(f"cannot start {sys.executable!r}: {error.strerror!r}") from error
+
+
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Return a connected pair, for the host and for the child."""
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    return ours, theirs

@@ -1,0 +1,219 @@
+"""One cell while it runs: its clock, the calls it makes, and how it is stopped."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import anyio
+from anyio.abc import TaskGroup
+
+from rlm_mcp.errors import WireError
+from rlm_mcp.sandbox.channel import Channel
+from rlm_mcp.sandbox.process import Process
+from rlm_mcp.sandbox.types import CallHandler, CallName, CallReply, ReplCall
+from rlm_mcp.sandbox.wire import Frame, utf8
+
+GRACE_SECONDS = 1.0
+MAX_IN_FLIGHT = 1024
+MAX_IN_FLIGHT_BYTES = 128 << 20
+CALL_NAMES: dict[str, CallName] = {
+    "llm_query": "llm_query",
+    "rlm_query": "rlm_query",
+    "budget": "budget",
+}
+
+
+@dataclass
+class Clock:
+    """Counts the seconds a cell works, which leave out those it waits for calls.
+
+    The scope handed to `watch` is cancelled when they are used up.
+    """
+
+    limit_seconds: float
+    used_seconds: float = 0.0
+    _since: float | None = None
+    _scope: anyio.CancelScope | None = None
+
+    def watch(self, scope: anyio.CancelScope) -> None:
+        """Let `scope` end with the time."""
+        self._scope = scope
+        self.start()
+
+    def start(self) -> None:
+        """Go on."""
+        if self._since is None:
+            self._since = anyio.current_time()
+        if self._scope is not None:
+            self._scope.deadline = self._since + self.limit_seconds - self.used_seconds
+
+    def stop(self) -> None:
+        """Stand still."""
+        if self._since is not None:
+            self.used_seconds += anyio.current_time() - self._since
+            self._since = None
+        if self._scope is not None:
+            self._scope.deadline = math.inf
+
+
+@dataclass
+class Calls:
+    """The calls of one cell that are on their way; bounded in number and in bytes."""
+
+    channel: Channel
+    on_call: CallHandler
+    clock: Clock
+    _count: int = 0
+    _bytes: int = 0
+    _room: anyio.Event = field(default_factory=anyio.Event)
+
+    async def take(self, frame: Frame, tasks: TaskGroup) -> None:
+        """Start a call; waits while too many are on their way, so that the child waits too.
+
+        Raises:
+            WireError: the call is none of those there are.
+        """
+        call = read_call(frame)
+        size = sum(map(len, frame.blobs))
+        while self._count >= MAX_IN_FLIGHT or (
+            self._count and self._bytes + size > MAX_IN_FLIGHT_BYTES
+        ):
+            self._room = anyio.Event()
+            await self._room.wait()
+        self._count += 1
+        self._bytes += size
+        self.clock.stop()
+        tasks.start_soon(self._answer, frame.fields["call"], call, size)
+
+    async def _answer(self, number: int, call: ReplCall, size: int) -> None:
+        try:
+            reply = await self.on_call(call)
+        finally:
+            self._count -= 1
+            self._bytes -= size
+            self._room.set()
+            if not self._count:
+                self.clock.start()
+        await self._send(number, reply)
+
+    async def _send(self, number: int, reply: CallReply) -> None:
+        ok = reply.error is None
+        text = utf8(reply.text if reply.error is None else reply.error)
+        try:
+            await self.channel.send("reply", {"call": number, "ok": ok}, text)
+        except ValueError as error:
+            fields = {"call": number, "ok": False}
+            await self.channel.send("reply", fields, utf8(str(error)))
+        except EOFError:  # whoever receives learns that too, and deals with it
+            return
+
+
+def read_call(frame: Frame) -> ReplCall:
+    """Read a `call` frame.
+
+    Raises:
+        WireError: it names no call there is, or lacks a text.
+    """
+    fields = frame.fields
+    name = CALL_NAMES.get(fields["name"])
+    texts = [frame.text(index) for index in range(len(frame.blobs))]
+    if name is None or (fields["has_model"] and len(texts) < 2):
+        raise WireError(f"a call of {fields['name']!r} with {len(texts)} texts")
+    first_document = 2 if fields["has_model"] else 1
+    return ReplCall(
+        name=name,
+        prompt=texts[0],
+        model=texts[1] if fields["has_model"] else None,
+        documents=tuple(texts[first_document:]),
+        is_list=fields["is_list"],
+        batch_id=fields["batch"],
+        batch_size=fields["size"],
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell ended: its `done` frame, or None when its process is lost, and what is known."""
+
+    done: Frame | None = None
+    lost: str = ""
+    timed_out: bool = False
+
+
+class Running:
+    """Runs one cell to its end, whatever that is.
+
+    `is_lost` says, after `run` was cancelled too, that the process is of no more use.
+    """
+
+    def __init__(self, channel: Channel, process: Process, cell: int) -> None:
+        self._channel = channel
+        self._process = process
+        self._cell = cell
+        self.is_lost = False
+
+    async def run(self, code: str, on_call: CallHandler, clock: Clock) -> Outcome:
+        """Send the cell and serve it until it is done, out of time, or its process is gone."""
+        calls = Calls(self._channel, on_call, clock)
+        outcome = Outcome()
+        try:
+            async with anyio.create_task_group() as tasks:
+                try:
+                    outcome = await self._to_the_end(utf8(code), calls, tasks)
+                except BaseException:
+                    with anyio.CancelScope(shield=True):
+                        await self._stop()
+                    raise
+                tasks.cancel_scope.cancel()
+        except ExceptionGroup as group:  # a handler of calls failed: its error without the wrapping
+            raise group.exceptions[0] from None
+        finally:
+            clock.stop()
+        self.is_lost = outcome.done is None
+        return outcome
+
+    async def _to_the_end(self, code: bytes, calls: Calls, tasks: TaskGroup) -> Outcome:
+        timed_out = False
+        try:
+            fields = {"cell": self._cell}
+            await self._channel.send("exec", fields, code, patience_seconds=GRACE_SECONDS)
+            with anyio.CancelScope() as time:
+                calls.clock.watch(time)
+                return Outcome(await self._serve(calls, tasks))
+            timed_out = True
+            self._process.interrupt()
+            with anyio.move_on_after(GRACE_SECONDS):
+                return Outcome(await self._serve(calls, tasks), timed_out=True)
+            self._process.kill()
+        except EOFError:
+            return Outcome(timed_out=timed_out)
+        except WireError as error:
+            self._process.kill()
+            return Outcome(lost=f"it broke the protocol: {error.message}")
+        return Outcome(lost="it ignored the interrupt", timed_out=True)
+
+    async def _serve(self, calls: Calls | None, tasks: TaskGroup | None) -> Frame:
+        """Take frames until the cell is done; without `calls`, those it makes are dropped."""
+        while True:
+            frame = await self._channel.receive()
+            if frame.kind not in ("done", "call"):
+                raise WireError(f"a {frame.kind!r} frame while a cell runs")
+            if frame.fields["cell"] != self._cell:
+                if frame.kind == "done" or frame.fields["cell"] > self._cell:
+                    raise WireError(f"a {frame.kind!r} frame of another cell")
+            elif frame.kind == "done":
+                return frame
+            elif calls is not None and tasks is not None:
+                await calls.take(frame, tasks)
+
+    async def _stop(self) -> None:
+        """End the cell because nobody waits for it any more: interrupt, then kill."""
+        self._process.interrupt()
+        with anyio.move_on_after(GRACE_SECONDS):
+            try:
+                await self._serve(None, None)
+            except (EOFError, WireError):
+                self.is_lost = True
+            return
+        self.is_lost = True

@@ -1,0 +1,200 @@
+"""Frames between the server and a REPL's process.
+
+A frame is eight bytes of header (two big-endian lengths: JSON, blobs), a small JSON object and the
+blobs. The JSON names the kind of the frame, its few numbers and the length of each blob; text of
+any size travels in the blobs, as UTF-8. What arrives is checked against `TO_HOST` or `TO_CHILD`
+before anybody looks at it: the child runs code that nobody vouches for.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from rlm_mcp.errors import WireError
+
+HEADER = struct.Struct(">II")
+MAX_JSON_BYTES = 1 << 20
+MAX_BLOB_BYTES = 64 << 20
+MAX_BLOBS = 100_000
+MAX_NUMBER = 1 << 53
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One message: its kind, its numbers and flags, its texts."""
+
+    kind: str
+    fields: Mapping[str, Any]
+    blobs: tuple[bytes, ...] = ()
+
+    def text(self, index: int) -> str:
+        """Return a blob as text; what is not UTF-8 is replaced."""
+        return self.blobs[index].decode("utf-8", "replace")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a frame of one kind may hold: fields by the check they must pass, and blob counts."""
+
+    fields: Mapping[str, Callable[[object], bool]]
+    least_blobs: int = 0
+    most_blobs: int = 0
+
+
+def is_number(value: object) -> bool:
+    """Tell whether `value` is a whole number that a length or an id can be."""
+    return type(value) is int and 0 <= value <= MAX_NUMBER
+
+
+def is_number_or_none(value: object) -> bool:
+    """Tell whether `value` is None or passes `is_number`."""
+    return value is None or is_number(value)
+
+
+def is_flag(value: object) -> bool:
+    """Tell whether `value` is true or false."""
+    return type(value) is bool
+
+
+def is_name(value: object) -> bool:
+    """Tell whether `value` is a short string."""
+    return isinstance(value, str) and len(value) <= 100
+
+
+def is_numbers(value: object) -> TypeGuard[list[int]]:
+    """Tell whether `value` is a list of numbers."""
+    return isinstance(value, list) and all(map(is_number, value))  # pyright: ignore[reportUnknownArgumentType]  # each item is checked here
+
+
+TO_CHILD: Mapping[str, Shape] = {
+    "exec": Shape({"cell": is_number}, 1, 1),  # code
+    "reply": Shape({"call": is_number, "ok": is_flag}, 1, 1),  # answer or reason
+    "list": Shape({"ticket": is_number}),
+    "read": Shape({"ticket": is_number, "start": is_number, "limit": is_number}, 1, 1),  # name
+    "restore": Shape({}, 1, 1),  # what an earlier REPL handed over
+}
+
+TO_HOST: Mapping[str, Shape] = {
+    "ready": Shape({}),
+    "failed": Shape({}, 1, 1),  # why the REPL could not be set up
+    "restored": Shape({}, 0, MAX_BLOBS),  # names
+    "call": Shape(  # prompt, model if there is one, documents
+        {
+            "cell": is_number,
+            "call": is_number,
+            "name": is_name,
+            "batch": is_number,
+            "size": is_number,
+            "has_model": is_flag,
+            "is_list": is_flag,
+        },
+        1,
+        MAX_BLOBS,
+    ),
+    # output; error's type, message, traceback; final's text and type; what a successor may open
+    "done": Shape(
+        {
+            "cell": is_number,
+            "chars": is_number,
+            "error": is_flag,
+            "line": is_number_or_none,
+            "final": is_flag,
+            "json": is_flag,
+        },
+        7,
+        7,
+    ),
+    "variables": Shape({"ticket": is_number, "sizes": is_numbers}, 0, MAX_BLOBS),
+    "slice": Shape(  # type, text; or, when not found, the names there are
+        {
+            "ticket": is_number,
+            "found": is_flag,
+            "json": is_flag,
+            "size": is_number,
+            "start": is_number,
+            "total": is_number,
+        },
+        0,
+        MAX_BLOBS,
+    ),
+}
+
+
+def utf8(text: str) -> bytes:
+    """Encode text; lone surrogates, which UTF-8 cannot hold, become `?`."""
+    return text.encode("utf-8", "replace")
+
+
+def encode(kind: str, fields: Mapping[str, Any], *blobs: bytes) -> bytes:
+    """Lay out a frame.
+
+    Raises:
+        ValueError: the frame would be larger than the other side accepts.
+    """
+    head = json.dumps({**fields, "kind": kind, "lengths": [len(blob) for blob in blobs]}).encode()
+    size = sum(map(len, blobs))
+    if len(head) > MAX_JSON_BYTES or size > MAX_BLOB_BYTES or len(blobs) > MAX_BLOBS:
+        raise ValueError(
+            f"a message of {size:,} bytes in {len(blobs):,} parts is too large:"
+            f" at most {MAX_BLOB_BYTES:,} bytes in {MAX_BLOBS:,} parts"
+        )
+    return b"".join((HEADER.pack(len(head), size), head, *blobs))
+
+
+def sizes(header: bytes) -> tuple[int, int]:
+    """Read a header: bytes of JSON, bytes of blobs.
+
+    Raises:
+        WireError: a length is over its bound.
+    """
+    head, body = HEADER.unpack(header)
+    if not 0 < head <= MAX_JSON_BYTES or body > MAX_BLOB_BYTES:
+        raise WireError(f"a frame announces {head} bytes of JSON and {body} bytes of blobs")
+    return head, body
+
+
+def decode(head: bytes, body: bytes, shapes: Mapping[str, Shape]) -> Frame:
+    """Check a frame against the shapes its receiver knows.
+
+    Raises:
+        WireError: it fits none of them.
+    """
+    fields = _object(head)
+    kind = fields.pop("kind", None)
+    shape = shapes.get(kind) if isinstance(kind, str) else None
+    if shape is None:
+        raise WireError(f"a frame of an unknown kind: {str(kind)[:100]!r}")
+    blobs = _cut(body, fields.pop("lengths", None))
+    if not shape.least_blobs <= len(blobs) <= shape.most_blobs:
+        raise WireError(f"a {kind!r} frame with {len(blobs)} blobs")
+    if fields.keys() != shape.fields.keys():
+        raise WireError(f"a {kind!r} frame with fields {sorted(fields)[:20]!r}")
+    for name, is_valid in shape.fields.items():
+        if not is_valid(fields[name]):
+            raise WireError(f"a {kind!r} frame whose {name!r} is {str(fields[name])[:100]!r}")
+    return Frame(str(kind), fields, blobs)
+
+
+def _object(head: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(head)
+    except (ValueError, RecursionError) as error:  # undecodable, malformed, or nested too deep
+        raise WireError(f"a frame whose JSON cannot be read: {head[:100]!r}") from error
+    if not isinstance(value, dict):
+        raise WireError(f"a frame whose JSON is no object: {head[:100]!r}")
+    return value  # pyright: ignore[reportUnknownVariableType]  # keys of JSON objects are strings
+
+
+def _cut(body: bytes, lengths: object) -> tuple[bytes, ...]:
+    if not is_numbers(lengths) or len(lengths) > MAX_BLOBS or sum(lengths) != len(body):
+        raise WireError(f"a frame of {len(body)} bytes whose lengths are {str(lengths)[:100]!r}")
+    blobs: list[bytes] = []
+    start = 0
+    for length in lengths:
+        blobs.append(body[start : start + length])
+        start += length
+    return tuple(blobs)

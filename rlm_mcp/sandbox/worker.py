@@ -1,0 +1,226 @@
+"""The child half of a REPL: takes cells from the host, runs them, tells what came of it.
+
+Standard library only. Everything here is trusted until the first cell runs and worth nothing
+afterwards: model code shares the process. So it has no power the host would miss.
+"""
+
+from __future__ import annotations
+
+import _thread
+import io
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from types import FrameType
+from typing import Any
+
+from rlm_mcp.sandbox import cells, wire
+from rlm_mcp.sandbox.calls import CallDesk
+from rlm_mcp.sandbox.documents import Documents
+from rlm_mcp.sandbox.keeping import pack, unpack
+from rlm_mcp.sandbox.namespace import Namespace
+from rlm_mcp.sandbox.output import Output
+from rlm_mcp.sandbox.types import ReplOptions
+from rlm_mcp.sandbox.values import preview, short_repr, size_of, type_name, whole_text
+from rlm_mcp.sandbox.wire import Frame, utf8
+
+MAX_LISTED = 1_000
+
+
+class Interrupts:
+    """Turns SIGINT into `KeyboardInterrupt`, in a cell alone and never within a frame."""
+
+    def __init__(self) -> None:
+        self.running = False
+        self._sending = 0
+        self._pending = False
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        """Take the signal; runs in the main thread."""
+        if self._sending:
+            self._pending = True
+        elif self.running:
+            raise KeyboardInterrupt
+
+    def begin(self) -> None:
+        """Start a cell; what came before it is forgotten."""
+        self._pending = False
+        self.running = True
+
+    def hold(self) -> None:
+        """Put interrupts off; a frame is being sent by the main thread."""
+        self._sending += 1
+
+    def release(self) -> None:
+        """Let through an interrupt that was put off."""
+        self._sending -= 1
+        if self._pending and self.running and not self._sending:
+            self._pending = False
+            raise KeyboardInterrupt
+
+
+class Link:
+    """The child's end of the socket. Any thread sends; one thread reads."""
+
+    def __init__(self, sock: socket.socket, interrupts: Interrupts) -> None:
+        self._sock = sock
+        self._stream = sock.makefile("rb", buffering=1 << 16)
+        self._lock = threading.Lock()
+        self._interrupts = interrupts
+
+    def send(self, frame: bytes) -> None:
+        """Send a whole frame."""
+        if threading.get_ident() != threading.main_thread().ident:
+            with self._lock:
+                self._sock.sendall(frame)
+            return
+        self._interrupts.hold()
+        try:
+            with self._lock:
+                self._sock.sendall(frame)
+        finally:
+            self._interrupts.release()
+
+    def receive(self) -> Frame | None:
+        """Read the next frame; None at the end of the stream."""
+        header = self._stream.read(wire.HEADER.size)
+        if len(header) < wire.HEADER.size:
+            return None
+        head, body = wire.sizes(header)
+        return wire.decode(self._stream.read(head), self._stream.read(body), wire.TO_CHILD)
+
+
+class Worker:
+    """A REPL: its namespace, its output, and how it answers each frame."""
+
+    def __init__(
+        self,
+        send: Callable[[bytes], None],
+        content: tuple[str | Documents, Documents],
+        options: ReplOptions,
+        interrupts: Interrupts | None = None,
+    ) -> None:
+        self._send = send
+        self._interrupts = interrupts or Interrupts()
+        self.desk = CallDesk(send, options.call_window)
+        self._output = Output(options.output_chars)
+        self._limit = options.output_chars
+        self.namespace = Namespace(*content, self.desk, options)
+
+    def handle(self, frame: Frame) -> None:
+        """Answer one frame of the host."""
+        fields = frame.fields
+        if frame.kind == "exec":
+            self._execute(fields["cell"], frame.text(0))
+        elif frame.kind == "list":
+            self._list(fields["ticket"])
+        elif frame.kind == "read":
+            self._read(fields["ticket"], frame.text(0), fields["start"], fields["limit"])
+        elif frame.kind == "restore":
+            restored = unpack(frame.blobs[0])
+            self.namespace.variables.update(restored)
+            self._send(wire.encode("restored", {}, *map(utf8, restored)))
+
+    def _execute(self, cell: int, code: str) -> None:
+        self._output.clear()
+        self.namespace.restore()
+        self.namespace.final = None
+        sys.stdout = sys.stderr = self._output
+        sys.stdin = io.StringIO()
+        self.desk.open(cell)
+        failed = self._run(cell, code)
+        self.desk.close()
+        final = self.namespace.final
+        fields = {
+            "cell": cell,
+            "chars": self._output.total,
+            "error": failed is not None,
+            "line": failed.line if failed else None,
+            "final": final is not None,
+            "json": final is not None and final[2],
+        }
+        said = (failed.type, failed.message, failed.traceback) if failed else ("", "", "")
+        texts = (self._output.text(), *said, *(final[:2] if final else ("", "")))
+        kept = pack((name, self.namespace.variables[name]) for name in self.namespace.assigned())
+        self._send(wire.encode("done", fields, *map(utf8, texts), kept))
+
+    def _run(self, cell: int, code: str) -> cells.Failure | None:
+        try:
+            try:
+                self._interrupts.begin()
+                self._run_watching_final(cell, code)
+            finally:
+                self._interrupts.running = False
+        except cells.CellEnd:
+            return None
+        except BaseException as error:  # noqa: BLE001  # whatever model code raised is its own to repair
+            return cells.failure(error, self.namespace.variables)
+        return None
+
+    def _run_watching_final(self, cell: int, code: str) -> None:
+        before = self.namespace.variables.get("Final")
+        cells.run(code, cell, self.namespace.variables, self._echo)
+        after = self.namespace.variables.get("Final")
+        if cells.is_final_value(after) and (after is not before or cells.assigns_final(code)):
+            self.namespace.record(after)
+
+    def _echo(self, value: object) -> None:
+        self._output.write(short_repr(value, self._limit) + "\n")
+
+    def _list(self, ticket: int) -> None:
+        names = list(self.namespace.assigned())[:MAX_LISTED]
+        values = [self.namespace.variables[name] for name in names]
+        texts = (
+            text
+            for name, value in zip(names, values, strict=True)
+            for text in (name[:200], type_name(value), preview(value))
+        )
+        fields = {"ticket": ticket, "sizes": [size_of(value) for value in values]}
+        self._send(wire.encode("variables", fields, *map(utf8, texts)))
+
+    def _read(self, ticket: int, name: str, start: int, limit: int) -> None:
+        fields: dict[str, Any] = dict.fromkeys(("size", "start", "total"), 0)
+        fields |= {"ticket": ticket, "found": False, "json": False}
+        if name not in set(self.namespace.assigned()):
+            names = list(self.namespace.assigned())[:MAX_LISTED]
+            self._send(wire.encode("slice", fields, *map(utf8, names)))
+            return
+        value = self.namespace.variables[name]
+        text, is_json = whole_text(value)
+        start = min(start, len(text))
+        fields |= {"found": True, "json": is_json, "size": size_of(value)}
+        fields |= {"start": start, "total": len(text)}
+        texts = (type_name(value), text[start : start + limit])
+        self._send(wire.encode("slice", fields, *map(utf8, texts)))
+
+
+def serve(
+    sock: socket.socket, content: tuple[str | Documents, Documents], options: ReplOptions
+) -> None:
+    """Answer frames until the host closes the socket, which ends the process at once."""
+    interrupts = Interrupts()
+    link = Link(sock, interrupts)
+    worker = Worker(link.send, content, options, interrupts)
+    sys.modules["__main__"] = worker.namespace.module
+    signal.signal(signal.SIGINT, interrupts)
+    todo: SimpleQueue[Frame] = SimpleQueue()
+    # Not a `threading.Thread`: model code would find it listed among its own.
+    _thread.start_new_thread(_read_frames, (link, worker.desk, todo))
+    link.send(wire.encode("ready", {}))
+    while True:
+        worker.handle(todo.get())
+
+
+def _read_frames(link: Link, desk: CallDesk, todo: SimpleQueue[Frame]) -> None:
+    while True:
+        frame = link.receive()
+        if frame is None:
+            os._exit(0)
+        if frame.kind == "reply":
+            desk.deliver(frame.fields["call"], frame.text(0), ok=frame.fields["ok"])
+        else:
+            todo.put(frame)
