@@ -11,7 +11,14 @@ import anyio
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.store.cutter import TextCutter
 from rlm_mcp.store.database import Database
-from rlm_mcp.store.paging import COMPARED, check_limit, decode_cursor, encode_cursor, not_found
+from rlm_mcp.store.paging import (
+    COMPARED,
+    check_limit,
+    check_offset,
+    decode_cursor,
+    encode_cursor,
+    not_found,
+)
 from rlm_mcp.store.reading import check_span, read_span
 from rlm_mcp.store.records import ContextRecord, DocumentRecord, Page, Span, TextSlice
 from rlm_mcp.store.source import StoredSource, load_lengths, load_names
@@ -105,11 +112,8 @@ class Contexts:
             NotFoundError: there is no such context.
             InvalidInputError: `start` is negative or `limit` is below 1.
         """
-        if start < 0:
-            raise InvalidInputError(f"start must not be negative, not {start!r}.")
-        return await self._database.read(
-            lambda db: _documents(db, handle, start, check_limit(limit))
-        )
+        first, count = check_offset("start", start), check_limit(limit)
+        return await self._database.read(lambda db: _documents(db, handle, first, count))
 
     async def read(self, handle: str, span: Span = Span()) -> TextSlice:  # noqa: B008  # frozen
         """Read part of one document. Offsets are characters or lines from 0, ends exclusive.

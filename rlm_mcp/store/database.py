@@ -154,6 +154,11 @@ async def open_database(path: Path) -> AsyncGenerator[Database]:
             await anyio.to_thread.run_sync(database.close)
 
 
+def storable(text: str) -> str:
+    """Return text that SQLite can hold: lone surrogates, which UTF-8 has not, become `?`."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _open(path: Path) -> Database:
     with translated(path):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -54,8 +54,21 @@ def check_limit(limit: int) -> int:
     return min(limit, MAX_PAGE)
 
 
+def check_offset(name: str, value: int) -> int:
+    """Return an offset, no larger than SQLite can hold.
+
+    Raises:
+        InvalidInputError: it is negative; the error calls it `name`.
+    """
+    if value < 0:
+        raise InvalidInputError(f"{name} must not be negative, not {value!r}.")
+    return min(value, _LARGEST)
+
+
 def not_found(noun: str, given: str, known: Iterable[str], tool: str) -> NotFoundError:
     """Make the error for a name that does not exist, with up to three near ones."""
     near = difflib.get_close_matches(given[:200], list(known), n=3, cutoff=0.6)
     hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
-    return NotFoundError(f"There is no {noun} {given!r}.", fix=f"{hint}{tool} lists them all.")
+    return NotFoundError(
+        f"There is no {noun} {given[:200]!r}.", fix=f"{hint}{tool} lists them all."
+    )

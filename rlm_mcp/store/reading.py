@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from rlm_mcp.errors import InvalidInputError, NotFoundError
 from rlm_mcp.store.cutter import Place
+from rlm_mcp.store.paging import check_offset
 from rlm_mcp.store.records import Span, TextSlice
 
 
@@ -26,8 +27,7 @@ def check_span(span: Span) -> None:
         InvalidInputError: one is negative, or the unit is unknown.
     """
     for name, value in (("document", span.document), ("start", span.start), ("limit", span.limit)):
-        if value < 0:
-            raise InvalidInputError(f"{name} must not be negative, not {value!r}.")
+        check_offset(name, value)
     if span.max_chars < 1:
         raise InvalidInputError(f"max_chars must be at least 1, not {span.max_chars!r}.")
     if span.unit not in ("chars", "lines"):

@@ -15,7 +15,7 @@ import anyio.to_thread
 
 from rlm_mcp.errors import InvalidInputError, NotFoundError, NotTextError, StoreError
 from rlm_mcp.store.cutter import CHUNK_BYTES, Cut, TextCutter
-from rlm_mcp.store.database import Database
+from rlm_mcp.store.database import Database, storable
 from rlm_mcp.store.records import ContextRecord, OpenUpload, SealedContext
 from rlm_mcp.store.texts import chunk_data, cut_back, drop_text, new_text, store_cut
 
@@ -219,7 +219,7 @@ def begin_upload(db: Connection, name: str) -> dict[str, Any]:
     row: dict[str, Any] = {
         "upload_id": f"upl_{secrets.token_hex(16)}",
         "text_id": new_text(db),
-        "name": name.encode("utf-8", "replace").decode(),
+        "name": storable(name),
         "state": TextCutter().state(),
         "claim": secrets.token_hex(8),
         "created_at": utc_now(),
@@ -250,7 +250,7 @@ def find_upload(db: Connection, upload_id: str) -> dict[str, Any]:
         NotFoundError: there is none, or no longer.
     """
     sql = "SELECT upload_id, text_id, name, state FROM uploads WHERE upload_id = ?"
-    row = db.execute(sql, [upload_id]).fetchone()
+    row = db.execute(sql, [storable(upload_id)]).fetchone()
     if row is not None:
         return dict(zip(("upload_id", "text_id", "name", "state"), row, strict=True))
     raise NotFoundError(
@@ -265,7 +265,7 @@ RECORD_COLUMNS = "handle, name, sha256, bytes, chars, lines, documents, created_
 def find_context(db: Connection, handle: str) -> ContextRecord | None:
     """Return a context's record, or None."""
     sql = f"SELECT {RECORD_COLUMNS} FROM contexts WHERE handle = ?"  # noqa: S608  # our constant
-    row = db.execute(sql, [handle]).fetchone()
+    row = db.execute(sql, [storable(handle)]).fetchone()
     return ContextRecord(*row) if row else None
 
 

@@ -1,0 +1,68 @@
+"""Which process a run belongs to, and whether that process is surely gone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+_PROC = Path("/proc")
+
+
+class _Owner(NamedTuple):
+    """A process, told apart from another one that got its number later or elsewhere.
+
+    `started` is in clock ticks since boot; `boot` and `namespace` say where numbers are counted.
+    Empty where the platform does not tell.
+    """
+
+    pid: str
+    started: str
+    boot: str
+    namespace: str
+
+
+def owner_id() -> str:
+    """Return an id of this process that no other process ever has; blocks for file reads."""
+    pid = os.getpid()
+    return ":".join(_Owner(str(pid), _started(pid), _boot(), _namespace()))
+
+
+def is_surely_dead(owner: str) -> bool:
+    """Say whether the process with this id is known to be gone; blocks for file reads.
+
+    False when it lives, and also when it cannot be told from here: another machine or container
+    shares the file, or the platform shows no start times. Leases settle those.
+    """
+    parts = owner.split(":")
+    if len(parts) != len(_Owner._fields):
+        return False
+    other = _Owner(*parts)
+    known = other.started and other.boot and other.namespace and other.pid.isdecimal()
+    if not known or (other.boot, other.namespace) != (_boot(), _namespace()):
+        return False
+    return _started(int(other.pid)) != other.started
+
+
+def _started(pid: int) -> str:
+    # Field 22 of proc_pid_stat(5); the name before it may hold spaces and parentheses.
+    fields = _read(_PROC / str(pid) / "stat").rpartition(")")[2].split()
+    return fields[19] if len(fields) > 19 and fields[0] != "Z" else ""
+
+
+def _boot() -> str:
+    return _read(_PROC / "sys/kernel/random/boot_id").strip()
+
+
+def _namespace() -> str:
+    try:
+        return str((_PROC / "self/ns/pid").readlink()).strip("pid:[]")
+    except OSError:
+        return ""
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,147 @@
+"""What the store takes in and gives out about runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Status = Literal["running", "completed", "exhausted", "cancelled", "failed", "interrupted"]
+FinalStatus = Literal["completed", "exhausted", "cancelled", "failed", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a run has used, its children included; `cost_usd` is None while no price is known."""
+
+    iterations: int = 0
+    sub_calls: int = 0
+    cached_sub_calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """A run to begin.
+
+    Args:
+        run_id: `run_` and 32 hex digits of 128 random bits.
+        question: what is asked.
+        contexts: handles, in order.
+        config: its options, JSON-like.
+        caller: who asked; keys of one caller mean nothing to another.
+        idempotency_key: asking again with it gives the run that exists.
+        continues: the run whose REPL it goes on with.
+    """
+
+    run_id: str
+    question: str
+    contexts: Sequence[str] = ()
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    caller: str = ""
+    idempotency_key: str | None = None
+    continues: str | None = None
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """One line to append to a run's log; `figures` are those after it, `detail` is JSON-like."""
+
+    type: str
+    preview: str = ""
+    iteration: int = 0
+    depth: int = 0
+    detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    figures: Figures = Figures()
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of a run's log: `seq` counts from 1 without gaps, `at` is ISO 8601 in UTC."""
+
+    seq: int
+    at: str
+    type: str
+    iteration: int
+    depth: int
+    preview: str
+    detail: Mapping[str, Any]
+    figures: Figures
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `data` is JSON-like, `error` is `{code, message, retryable, fix}`."""
+
+    status: FinalStatus
+    answer: str | None = None
+    data: Any = None
+    error: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class SavedVariable:
+    """A variable of a run's REPL, to be read once the REPL is gone.
+
+    `value` is its text, bounded by the caller, where it is worth keeping; `json` says that it is
+    JSON. `size` is what `len` said.
+    """
+
+    name: str
+    type: str
+    size: int
+    preview: str
+    value: str | None = None
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One line of the list of runs."""
+
+    run_id: str
+    status: Status
+    question: str
+    created_at: str
+    elapsed_seconds: float
+    cost_usd: float | None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """All that is known of a run but its log and its variables.
+
+    `last_event` is the number of the last event, 0 before the first. `lease_until` is in seconds
+    since the epoch: a run that is `running` past it has lost its owner.
+    """
+
+    run_id: str
+    status: Status
+    question: str
+    contexts: tuple[str, ...]
+    config: Mapping[str, Any]
+    created_at: str
+    finished_at: str | None
+    answer: str | None
+    data: Any
+    error: Mapping[str, Any] | None
+    figures: Figures
+    last_event: int
+    elapsed_seconds: float
+    owner: str
+    lease_until: float
+    caller: str
+    idempotency_key: str | None
+    continues: str | None
+
+
+@dataclass(frozen=True)
+class CachedReply:
+    """A sub-call's reply, kept so that it is not paid for twice."""
+
+    text: str
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None

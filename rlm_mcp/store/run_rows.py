@@ -1,0 +1,254 @@
+"""Rows of the tables of runs: found, read and written inside a caller's transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple
+from datetime import UTC, datetime
+from sqlite3 import Connection
+from typing import Any
+
+from rlm_mcp.errors import NotFoundError, StoreError
+from rlm_mcp.store.database import storable
+from rlm_mcp.store.paging import COMPARED, not_found
+from rlm_mcp.store.run_records import (
+    Event,
+    Figures,
+    NewEvent,
+    NewRun,
+    Outcome,
+    RunRecord,
+    RunSummary,
+    SavedVariable,
+)
+
+_COLUMNS = (
+    *("run_id", "status", "question", "contexts", "config", "created_at", "finished_at"),
+    *("answer", "data", "error", "last_event", "elapsed_seconds", "started"),
+    *("owner", "lease_until", "caller", "idempotency_key", "continues"),
+    *("iterations", "sub_calls", "cached_sub_calls", "input_tokens", "output_tokens", "cost_usd"),
+)
+_PLAIN = (
+    *("run_id", "status", "question", "created_at", "finished_at", "answer", "last_event"),
+    *("owner", "lease_until", "caller", "idempotency_key", "continues"),
+)
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM runs"  # noqa: S608  # our own constants
+
+
+def to_json(value: object) -> str:
+    """Write JSON; a value that is not JSON-like becomes its `repr` rather than lose an event."""
+    return json.dumps(value, default=_plain, separators=(",", ":"))
+
+
+def iso(seconds: float) -> str:
+    """Return a time given in seconds since the epoch as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def find_run(db: Connection, run_id: str, now: float) -> RunRecord:
+    """Return a run's record.
+
+    Raises:
+        NotFoundError: there is none; the error names near ones.
+    """
+    row = db.execute(f"{_SELECT} WHERE run_id = ?", [storable(run_id)]).fetchone()
+    if row is None:
+        raise missing_run(db, run_id)
+    return _record(dict(zip(_COLUMNS, row, strict=True)), now)
+
+
+def missing_run(db: Connection, run_id: str) -> NotFoundError:
+    """Make the error for a run that does not exist."""
+    rows = db.execute("SELECT run_id FROM runs ORDER BY id DESC LIMIT ?", [COMPARED])
+    return not_found("run", run_id, [row[0] for row in rows], "rlm_run_list")
+
+
+def row_of(db: Connection, run_id: str) -> int:
+    """Return the row number of a run.
+
+    Raises:
+        NotFoundError: there is no such run.
+    """
+    row = db.execute("SELECT id FROM runs WHERE run_id = ?", [storable(run_id)]).fetchone()
+    if row is None:
+        raise missing_run(db, run_id)
+    return row[0]
+
+
+def owned_row(db: Connection, run_id: str, owner: str) -> int:
+    """Return the row number of a run that `owner` may write to.
+
+    Raises:
+        NotFoundError: there is no such run.
+        StoreError: it has ended, or another process works on it.
+    """
+    row = row_of(db, run_id)
+    status, actual = db.execute("SELECT status, owner FROM runs WHERE id = ?", [row]).fetchone()
+    if status != "running":
+        raise StoreError(
+            f"The run {run_id!r} is {status!r} and takes no more events.",
+            fix="rlm_run_resume goes on with it.",
+        )
+    if actual != owner:
+        raise StoreError(
+            f"The run {run_id!r} is worked on by another process, {actual!r}.",
+            fix="rlm_run_wait follows it from here.",
+        )
+    return row
+
+
+def insert_run(db: Connection, run: NewRun, *, owner: str, now: float, lease_until: float) -> None:
+    """Write a run that begins to work now."""
+    db.execute(
+        "INSERT INTO runs(run_id, status, question, contexts, config, caller, idempotency_key, "
+        "continues, created_at, started, owner, lease_until) "
+        "VALUES (?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            *(run.run_id, storable(run.question), to_json(run.contexts), to_json(run.config)),
+            storable(run.caller),
+            None if run.idempotency_key is None else storable(run.idempotency_key),
+            *(run.continues, iso(now), now, owner, lease_until),
+        ],
+    )
+
+
+def summaries(
+    db: Connection, status: str | None, before: int, limit: int, now: float
+) -> list[tuple[int, RunSummary]]:
+    """Return runs older than a row, newest first, each with its row number."""
+    rows = db.execute(
+        "SELECT id, run_id, status, question, created_at, elapsed_seconds, started, cost_usd "
+        "FROM runs WHERE id < ? AND (? IS NULL OR status = ?) ORDER BY id DESC LIMIT ?",
+        [before, status, status, limit],
+    )
+    return [
+        (row, RunSummary(run_id, state, question, at, elapsed(state, past, start, now), cost))
+        for row, run_id, state, question, at, past, start, cost in rows
+    ]
+
+
+def interrupt_run(db: Connection, row: int, outcome: Outcome, now: float) -> str:
+    """End a run that lost its owner, with a last event; return its id."""
+    run_id: str
+    run_id, *figures = db.execute(
+        "SELECT run_id, iterations, sub_calls, cached_sub_calls, input_tokens, output_tokens, "
+        "cost_usd FROM runs WHERE id = ?",
+        [row],
+    ).fetchone()
+    heard = db.execute(
+        "SELECT at FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1", [row]
+    ).fetchone()
+    # It worked at least until it was last heard of; the time it lay dead does not count.
+    worked_until = datetime.fromisoformat(heard[0]).timestamp() if heard else 0.0
+    detail = {"status": outcome.status, "error": outcome.error}
+    used = Figures(*figures)
+    event = NewEvent("run_finished", outcome.status, used.iterations, detail=detail, figures=used)
+    append_rows(db, row, [event], now)
+    end_run(db, row, outcome, now, worked_until=worked_until)
+    return run_id
+
+
+def append_rows(db: Connection, row: int, events: Sequence[NewEvent], now: float) -> list[Event]:
+    """Append to a run's log, and bring the run's own figures up to the last event's."""
+    seq: int = db.execute("SELECT last_event FROM runs WHERE id = ?", [row]).fetchone()[0]
+    at = iso(now)
+    stored = [_event(seq + index, at, event) for index, event in enumerate(events, start=1)]
+    if not stored:
+        return stored
+    db.executemany(
+        "INSERT INTO events(run, seq, at, type, iteration, depth, preview, figures, detail) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (_event_row(row, event) for event in stored),
+    )
+    db.execute(
+        "UPDATE runs SET last_event = ?, iterations = ?, sub_calls = ?, cached_sub_calls = ?, "
+        "input_tokens = ?, output_tokens = ?, cost_usd = ? WHERE id = ?",
+        [stored[-1].seq, *astuple(stored[-1].figures), row],
+    )
+    return stored
+
+
+def read_events(db: Connection, row: int, after: int, limit: int) -> list[Event]:
+    """Return events with numbers above `after`, in order."""
+    rows = db.execute(
+        "SELECT seq, at, type, iteration, depth, preview, detail, figures FROM events "
+        "WHERE run = ? AND seq > ? ORDER BY seq LIMIT ?",
+        [row, after, limit],
+    )
+    return [
+        Event(*plain, detail=json.loads(detail), figures=Figures(*json.loads(figures)))
+        for *plain, detail, figures in rows
+    ]
+
+
+def end_run(
+    db: Connection, row: int, outcome: Outcome, now: float, *, worked_until: float | None = None
+) -> None:
+    """Set a running run's end; the time it worked, to now if not said otherwise, is added up."""
+    until = now if worked_until is None else worked_until
+    db.execute(
+        "UPDATE runs SET status = ?, answer = ?, data = ?, error = ?, finished_at = ?, "
+        "elapsed_seconds = elapsed_seconds + max(0, ? - started) WHERE id = ?",
+        [
+            outcome.status,
+            None if outcome.answer is None else storable(outcome.answer),
+            None if outcome.data is None else to_json(outcome.data),
+            None if outcome.error is None else to_json(outcome.error),
+            *(iso(now), until, row),
+        ],
+    )
+
+
+def replace_variables(db: Connection, row: int, variables: Iterable[SavedVariable]) -> None:
+    """Keep these variables of a run, in place of those kept before."""
+    db.execute("DELETE FROM variables WHERE run = ?", [row])
+    db.executemany(
+        "INSERT INTO variables(run, position, name, type, size, preview, json, value) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            (
+                *(row, position, storable(one.name), storable(one.type), one.size),
+                *(storable(one.preview), one.json),
+                None if one.value is None else storable(one.value),
+            )
+            for position, one in enumerate(variables)
+        ),
+    )
+
+
+def elapsed(status: str, past: float, started: float, now: float) -> float:
+    """Return how long a run has worked; one that works now has a stretch that is not over."""
+    return past + (max(0.0, now - started) if status == "running" else 0.0)
+
+
+def _record(row: dict[str, Any], now: float) -> RunRecord:
+    return RunRecord(
+        **{name: row[name] for name in _PLAIN},
+        contexts=tuple(json.loads(row["contexts"])),
+        config=json.loads(row["config"]),
+        data=None if row["data"] is None else json.loads(row["data"]),
+        error=None if row["error"] is None else json.loads(row["error"]),
+        figures=Figures(*(row[name] for name in asdict(Figures()))),
+        elapsed_seconds=elapsed(row["status"], row["elapsed_seconds"], row["started"], now),
+    )
+
+
+def _event(seq: int, at: str, new: NewEvent) -> Event:
+    return Event(
+        *(seq, at, new.type, new.iteration, new.depth),
+        preview=storable(new.preview),
+        detail=new.detail,
+        figures=new.figures,
+    )
+
+
+def _event_row(row: int, event: Event) -> tuple[Any, ...]:
+    return (
+        *(row, event.seq, event.at, event.type, event.iteration, event.depth, event.preview),
+        *(to_json(astuple(event.figures)), to_json(event.detail)),
+    )
+
+
+def _plain(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else repr(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # any mapping will do

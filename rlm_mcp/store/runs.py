@@ -1,0 +1,267 @@
+"""Runs and their logs: what a waiting caller, a page or a resumed run knows, it reads here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from sqlite3 import Connection
+from typing import get_args
+
+import anyio.to_thread
+
+from rlm_mcp.errors import InvalidInputError, NotFoundError
+from rlm_mcp.sandbox.types import Variable, VariableText
+from rlm_mcp.store import run_rows
+from rlm_mcp.store.database import Database, storable
+from rlm_mcp.store.owners import is_surely_dead
+from rlm_mcp.store.paging import check_limit, check_offset, decode_cursor, encode_cursor
+from rlm_mcp.store.records import Page
+from rlm_mcp.store.run_records import (
+    Event,
+    NewEvent,
+    NewRun,
+    Outcome,
+    RunRecord,
+    RunSummary,
+    SavedVariable,
+    Status,
+)
+
+LEASE_SECONDS = 60.0
+_LOST = Outcome(
+    "interrupted",
+    error={
+        "code": "interrupted",
+        "message": "The server that worked on this run ended before the run did.",
+        "retryable": True,
+        "fix": "Go on with it by rlm_run_resume.",
+    },
+)
+
+
+class Runs:
+    """The runs in a database, as one server process sees them.
+
+    Args:
+        owner: this process, from `owner_id()`; only it writes to the runs it makes.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self, database: Database, *, owner: str, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._database = database
+        self._owner = owner
+        self._clock = clock
+
+    async def create(self, run: NewRun, *, lease_seconds: float = LEASE_SECONDS) -> RunRecord:
+        """Begin a run; its caller's run with the same idempotency key is returned in its place.
+
+        Raises:
+            StoreError: the database could not take it.
+        """
+        return await self._database.write(lambda db: self._create(db, run, lease_seconds))
+
+    async def append_event(self, run_id: str, event: NewEvent) -> Event:
+        """Append one event; see `append_events`."""
+        return (await self.append_events(run_id, [event]))[0]
+
+    async def append_events(self, run_id: str, events: Sequence[NewEvent]) -> list[Event]:
+        """Append events to a run of this process, in one transaction; they last once returned.
+
+        Raises:
+            NotFoundError: there is no such run.
+            StoreError: the run has ended or is another process's; the error says which.
+        """
+
+        def append(db: Connection) -> list[Event]:
+            row = run_rows.owned_row(db, run_id, self._owner)
+            return run_rows.append_rows(db, row, events, self._clock())
+
+        return await self._database.write(append)
+
+    async def finish(
+        self,
+        run_id: str,
+        outcome: Outcome,
+        event: NewEvent,
+        variables: Sequence[SavedVariable] | None = None,
+    ) -> RunRecord:
+        """End a run of this process: last event, status, answer and variables, all or nothing.
+
+        Args:
+            variables: None keeps those that were saved before.
+
+        Raises:
+            NotFoundError: there is no such run.
+            StoreError: it has ended already, or is another process's.
+        """
+
+        def end(db: Connection) -> RunRecord:
+            row = run_rows.owned_row(db, run_id, self._owner)
+            now = self._clock()
+            run_rows.append_rows(db, row, [event], now)
+            run_rows.end_run(db, row, outcome, now)
+            if variables is not None:
+                run_rows.replace_variables(db, row, variables)
+            return run_rows.find_run(db, run_id, now)
+
+        return await self._database.write(end)
+
+    async def get(self, run_id: str) -> RunRecord:
+        """Return a run's record.
+
+        Raises:
+            NotFoundError: there is none; the error names near ones and how to list them.
+        """
+        return await self._database.read(lambda db: run_rows.find_run(db, run_id, self._clock()))
+
+    async def list(
+        self, *, status: Status | None = None, limit: int = 20, cursor: str | None = None
+    ) -> Page[RunSummary]:
+        """Return runs, newest first; pages stay put when others begin.
+
+        Raises:
+            InvalidInputError: the status is unknown, the limit below 1, or the cursor not ours.
+        """
+        _check_status(status)
+        before, limit = decode_cursor("runs", cursor), check_limit(limit)
+        return await self._database.read(lambda db: self._list(db, status, before, limit))
+
+    async def count(self, status: Status | None = None) -> int:
+        """How many runs there are, of one status or of all."""
+        _check_status(status)
+        sql = "SELECT count(*) FROM runs WHERE ? IS NULL OR status = ?"
+        return await self._database.read(lambda db: db.execute(sql, [status] * 2).fetchone()[0])
+
+    async def events(self, run_id: str, *, after: int = 0, limit: int = 20) -> Sequence[Event]:
+        """Return a run's events with numbers above `after`, in order.
+
+        Raises:
+            NotFoundError: there is no such run.
+            InvalidInputError: `after` is negative or the limit below 1.
+        """
+        after, limit = check_offset("after", after), check_limit(limit)
+        return await self._database.read(
+            lambda db: run_rows.read_events(db, run_rows.row_of(db, run_id), after, limit)
+        )
+
+    async def save_variables(self, run_id: str, variables: Sequence[SavedVariable]) -> None:
+        """Keep a run's variables, in place of those kept before, whatever its status.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
+        await self._database.write(
+            lambda db: run_rows.replace_variables(db, run_rows.row_of(db, run_id), variables)
+        )
+
+    async def variables(self, run_id: str) -> Sequence[Variable]:
+        """Return the variables that were saved, in order.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
+        return await self._database.read(lambda db: _variables(db, run_id))
+
+    async def variable(
+        self, run_id: str, name: str, *, start: int = 0, limit: int = 4000
+    ) -> VariableText:
+        """Read a slice of a saved variable; of one whose value was not kept, of its preview.
+
+        Raises:
+            NotFoundError: there is no such run or variable; the error names those that exist.
+            InvalidInputError: an offset is negative.
+        """
+        start, limit = check_offset("start", start), check_offset("limit", limit)
+        return await self._database.read(lambda db: _variable(db, run_id, name, (start, limit)))
+
+    async def renew_leases(self, seconds: float = LEASE_SECONDS) -> int:
+        """Put off the end of the leases of this process's runs; return how many work."""
+        until = self._clock() + seconds
+        sql = "UPDATE runs SET lease_until = ? WHERE status = 'running' AND owner = ?"
+        return await self._database.write(lambda db: db.execute(sql, [until, self._owner]).rowcount)
+
+    async def interrupt_expired(self, now: float | None = None) -> list[str]:
+        """Mark as `interrupted` the runs that work but whose lease is over; return their ids."""
+        moment = self._clock() if now is None else now
+        sql = "SELECT id FROM runs WHERE status = 'running' AND lease_until < ?"
+        return await self._database.write(lambda db: self._interrupt(db, sql, moment))
+
+    async def interrupt_owner_runs(self, owner: str) -> list[str]:
+        """Mark as `interrupted` the runs of a process that is known to be gone."""
+        sql = "SELECT id FROM runs WHERE status = 'running' AND owner = ?"
+        return await self._database.write(lambda db: self._interrupt(db, sql, owner))
+
+    async def interrupt_dead(self) -> list[str]:
+        """Mark as `interrupted` the runs of every process that is surely gone."""
+        sql = "SELECT DISTINCT owner FROM runs WHERE status = 'running'"
+        owners = await self._database.read(lambda db: [row[0] for row in db.execute(sql)])
+        interrupted: list[str] = []
+        for owner in owners:
+            if await anyio.to_thread.run_sync(is_surely_dead, owner):
+                interrupted += await self.interrupt_owner_runs(owner)
+        return interrupted
+
+    def _create(self, db: Connection, run: NewRun, lease_seconds: float) -> RunRecord:
+        now = self._clock()
+        if run.idempotency_key is not None:
+            found = db.execute(
+                "SELECT run_id FROM runs WHERE caller = ? AND idempotency_key = ?",
+                [storable(run.caller), storable(run.idempotency_key)],
+            ).fetchone()
+            if found is not None:
+                return run_rows.find_run(db, found[0], now)
+        run_rows.insert_run(db, run, owner=self._owner, now=now, lease_until=now + lease_seconds)
+        return run_rows.find_run(db, run.run_id, now)
+
+    def _list(
+        self, db: Connection, status: Status | None, before: int, limit: int
+    ) -> Page[RunSummary]:
+        now = self._clock()
+        found = run_rows.summaries(db, status, before, limit + 1, now)
+        cursor = encode_cursor("runs", found[limit - 1][0]) if len(found) > limit else None
+        return Page([summary for _, summary in found[:limit]], cursor)
+
+    def _interrupt(self, db: Connection, sql: str, argument: float | str) -> list[str]:
+        now = self._clock()
+        ids = [row[0] for row in db.execute(sql, [argument]).fetchall()]
+        return [run_rows.interrupt_run(db, row, _LOST, now) for row in ids]
+
+
+def _check_status(status: str | None) -> None:
+    if status is not None and status not in get_args(Status):
+        raise InvalidInputError(
+            f"There is no status {status!r}.", fix=f"Use one of {', '.join(get_args(Status))}."
+        )
+
+
+def _variables(db: Connection, run_id: str) -> list[Variable]:
+    sql = "SELECT name, type, size, preview FROM variables WHERE run = ? ORDER BY position"
+    return [Variable(*row) for row in db.execute(sql, [run_rows.row_of(db, run_id)])]
+
+
+def _variable(db: Connection, run_id: str, name: str, part: tuple[int, int]) -> VariableText:
+    row = db.execute(
+        "SELECT type, size, coalesce(value, preview), json FROM variables "
+        "WHERE run = ? AND name = ?",
+        [run_rows.row_of(db, run_id), storable(name)],
+    ).fetchone()
+    if row is None:
+        known = [one.name for one in _variables(db, run_id)]
+        raise NotFoundError(
+            f"The run {run_id!r} has no variable {name[:200]!r}.",
+            fix=f"It has {', '.join(known[:50])}." if known else "It has none.",
+        )
+    kind, size, text, is_json = row
+    # Cut here and not by SQL's substr, which stops at the first NUL character.
+    start = min(part[0], len(text))
+    end = min(start + part[1], len(text))
+    return VariableText(
+        *(name, kind, size),
+        text=text[start:end],
+        start=start,
+        end=end,
+        total=len(text),
+        json=bool(is_json),
+    )
