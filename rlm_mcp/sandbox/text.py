@@ -44,15 +44,19 @@ class TextContext:
         return tuple(document.encode("utf-8", "replace") for document in self.documents)
 
     @cached_property
-    def key(self) -> str:
-        """A digest of the documents and of how they are divided."""
+    def _digest(self) -> str:
         digest = hashlib.sha256(b"list" if self.is_list else b"str")
         for document in self._encoded:
             digest.update(len(document).to_bytes(8, "big"))
             digest.update(document)
         return digest.hexdigest()
 
-    @cached_property
+    @property
+    def key(self) -> str:
+        """A digest of the documents and of how they are divided."""
+        return self._digest
+
+    @property
     def byte_lengths(self) -> Sequence[int]:
         """UTF-8 bytes of each document."""
         return tuple(map(len, self._encoded))
