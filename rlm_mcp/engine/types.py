@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal
 
 EventType = Literal[
@@ -20,8 +19,6 @@ EventType = Literal[
 ]
 RunStatus = Literal["completed", "exhausted", "failed", "cancelled"]
 HistoryRole = Literal["root", "repl_output", "sub_call"]
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class RLMEvent:
     type: EventType
     iteration: int
     preview: str
-    detail: Mapping[str, Any] = _NOTHING
+    detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
     depth: int = 0
     usage: Usage = Usage()
 
