@@ -1,0 +1,125 @@
+"""Whether a piece of text is Python, told by parsing it; nothing is ever run here."""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# Far above what a model writes in one turn; parsing more would only cost time.
+_MAX_CODE_CHARS = 400_000
+
+_PROMPT = re.compile(r"^(?:>>>|\.\.\.)(?: |$)")
+
+_CODE_EXPRESSIONS = (
+    ast.Call,
+    ast.Subscript,
+    ast.ListComp,
+    ast.SetComp,
+    ast.DictComp,
+    ast.GeneratorExp,
+    ast.Await,
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What came of parsing: a tree, or the reason why there is none.
+
+    `in_string` says that the text ends inside a triple-quoted string, so that more may mend it.
+    """
+
+    tree: ast.Module | None = None
+    problem: str | None = None
+    in_string: bool = False
+
+
+def read_python(code: str) -> Reading:
+    """Parse `code`; never raises, whatever it holds."""
+    if len(code) > _MAX_CODE_CHARS:
+        return Reading(problem=f"SyntaxError: {len(code)} characters are too many for one cell")
+    try:
+        # An unknown escape in a model's string is a warning, and none of the host's business.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Reading(tree=ast.parse(code))
+    except SyntaxError as error:
+        return Reading(problem=_describe(error), in_string="triple-quoted" in (error.msg or ""))
+    except (ValueError, MemoryError, RecursionError) as error:  # null bytes, surrogates, nesting
+        reason = str(error) or "too deeply nested to be parsed"
+        return Reading(problem=f"SyntaxError: {reason}")
+
+
+def parse_arguments(text: str) -> ast.Call | None:
+    """Parse `text` as the arguments of a call; None when it is no such thing."""
+    tree = read_python(f"_({text}\n)").tree
+    if tree is None or len(tree.body) != 1 or not isinstance(tree.body[0], ast.Expr):
+        return None
+    call = tree.body[0].value
+    # `_(a)(b)` is a call too, but `text` is then not its arguments.
+    return call if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) else None
+
+
+def is_code(tree: ast.Module, *, besides: frozenset[str] = frozenset()) -> bool:
+    """Whether some statement does more than name a thing.
+
+    Words, numbers, JSON and `Label: word` parse as Python too. A call of a function named in
+    `besides`, in capitals there, does not count in any case.
+    """
+    return any(_does_something(statement, besides) for statement in tree.body)
+
+
+def is_empty(tree: ast.Module) -> bool:
+    """Whether there is nothing to run: blank lines, comments, `...`."""
+    return all(
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and statement.value.value is ...
+        for statement in tree.body
+    )
+
+
+def layouts(lines: list[str], width: int) -> Iterator[str]:
+    """Yield the code in `lines` as it stands, then with indentation of the fence taken off."""
+    as_it_is = "\n".join(lines)
+    yield as_it_is
+    yield textwrap.dedent(as_it_is)
+    # CommonMark takes off up to the fence's own indentation, which spares strings at column 0.
+    yield "\n".join(line[min(width, len(line) - len(line.lstrip())) :] for line in lines)
+
+
+def without_prompts(code: str) -> str:
+    """Take the prompts and the printed lines out of a pasted interpreter session."""
+    lines = code.split("\n")
+    if not next((line for line in lines if line.strip()), "").startswith(">>>"):
+        return code
+    return "\n".join(line[4:] for line in lines if _PROMPT.match(line))
+
+
+def _does_something(statement: ast.stmt, besides: frozenset[str]) -> bool:
+    if isinstance(statement, ast.AnnAssign):
+        return statement.value is not None
+    if not isinstance(statement, ast.Expr):
+        return True
+    nodes = list(ast.walk(statement.value))
+    called = (node.func for node in nodes if isinstance(node, ast.Call))
+    if any(
+        isinstance(function, ast.Name) and function.id.upper() in besides for function in called
+    ):
+        return False
+    return any(isinstance(node, _CODE_EXPRESSIONS) for node in nodes)
+
+
+def _describe(error: SyntaxError) -> str:
+    name = type(error).__name__
+    where = f" (line {error.lineno})" if error.lineno else ""
+    message = f"{name}: {error.msg}{where}"
+    line = (error.text or "").split("\n")[0].rstrip()
+    if not line.strip() or not error.offset:
+        return message
+    shown = line.lstrip()
+    caret = max(0, min(error.offset - 1, len(line)) - (len(line) - len(shown)))
+    return f"{message}\n    {shown[:200]}\n    {' ' * caret}^" if caret < 200 else message

@@ -1,0 +1,55 @@
+"""Thinking that models write into their replies: neither code nor answer."""
+
+from __future__ import annotations
+
+import re
+
+_NAMES = r"(?:think|thinking|reasoning|thought|thoughts|reflection|scratchpad)"
+# A tag beside a quotation mark is a string in code or a word spoken of, and no tag.
+_OPEN = re.compile(rf"(?<![\"'`])<(?P<name>{_NAMES})(?: [^<>\n]*)?>(?![\"'`])", re.IGNORECASE)
+_CLOSE = re.compile(rf"(?<![\"'`])</{_NAMES}>(?![\"'`])", re.IGNORECASE)
+_TAG = re.compile(rf"<(?P<slash>/?)(?P<name>{_NAMES})(?: [^<>\n]*)?>", re.IGNORECASE)
+_END_TOKENS = re.compile(r"(?:<\|\w{1,30}\|>|</s>|<eos>|<end_of_turn>)\s*\Z")
+_CHANNEL = re.compile(r"\s*(?:<\|start\|>assistant)?<\|channel\|>")
+_ANALYSIS = re.compile(
+    r"<\|channel\|>analysis<\|message\|>.*?(?:<\|end\|>(?:<\|start\|>assistant)?|\Z)", re.DOTALL
+)
+_OTHER_CHANNEL = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>\w+<\|message\|>|<\|end\|>")
+
+
+def without_tokens(reply: str) -> str:
+    """Take off end tokens that a server let through, and the channels of the harmony format."""
+    text = reply.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    if _CHANNEL.match(text):
+        text = _OTHER_CHANNEL.sub("", _ANALYSIS.sub("", text))
+    while match := _END_TOKENS.search(text, max(0, len(text) - 100)):
+        text = text[: match.start()]
+    return text
+
+
+def after_orphan_close(text: str) -> str:
+    """Drop what stands before a closing tag whose opening tag was part of the prompt."""
+    opening = _OPEN.search(text)
+    closes = list(_CLOSE.finditer(text, 0, opening.start() if opening else len(text)))
+    return text[closes[-1].end() :] if closes else text
+
+
+def find_reasoning(line: str) -> re.Match[str] | None:
+    """Find an opening tag in `line`."""
+    return _OPEN.search(line)
+
+
+def reasoning_end(text: str, start: int) -> int | None:
+    """Find where the thinking that opens at `start` ends; None when it never does."""
+    opening = _TAG.match(text, start)
+    name = opening["name"].lower() if opening else ""
+    depth = 0
+    for tag in _TAG.finditer(text, start):
+        if tag["name"].lower() != name:
+            continue
+        depth += -1 if tag["slash"] else 1
+        if depth == 0:
+            return tag.end()
+    # Thinking that talks of its own tag never balances; the last closing tag is its end.
+    closes = [tag.end() for tag in _CLOSE.finditer(text, start)]
+    return closes[-1] if closes else None
