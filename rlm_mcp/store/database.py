@@ -6,7 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,10 +37,10 @@ class Database:
     whose function has begun gets its cancellation after the function has ended.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, writer: sqlite3.Connection) -> None:
         self.path = path
         self._closed = False
-        self._writer = _connect(path)
+        self._writer = writer
         self._writing = threading.Lock()
         self._idle_readers: list[sqlite3.Connection] = []
         self._write_limiter = anyio.CapacityLimiter(1)
@@ -146,7 +146,7 @@ async def open_database(path: Path) -> AsyncGenerator[Database]:
         StoreError: the place cannot be written, or the file is not a database, not ours, or was
             made by a newer version; such a file is left as it was.
     """
-    database = await anyio.to_thread.run_sync(_open, path)
+    database = Database(path, await anyio.to_thread.run_sync(_open, path))
     try:
         yield database
     finally:
@@ -159,16 +159,18 @@ def storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _open(path: Path) -> Database:
+def _open(path: Path) -> sqlite3.Connection:
     with translated(path):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.touch(mode=0o600, exist_ok=True)
+        with suppress(FileExistsError):
+            path.touch(mode=0o600, exist_ok=False)
         connection = _connect(path)
         try:
             _migrate(connection, path)
-            return Database(path)
-        finally:
+        except BaseException:
             connection.close()
+            raise
+        return connection
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:

@@ -183,15 +183,20 @@ class Runs:
         return await self._database.write(lambda db: db.execute(sql, [until, self._owner]).rowcount)
 
     async def interrupt_expired(self, now: float | None = None) -> list[str]:
-        """Mark as `interrupted` the runs that work but whose lease is over; return their ids."""
+        """Mark as `interrupted` others' runs whose lease is over; return their ids.
+
+        Runs of this process are let be: it lives, and was only too busy, or asleep, to renew.
+        """
         moment = self._clock() if now is None else now
-        sql = "SELECT id FROM runs WHERE status = 'running' AND lease_until < ?"
-        return await self._database.write(lambda db: self._interrupt(db, sql, moment))
+        sql = "SELECT id FROM runs WHERE status = 'running' AND lease_until < ? AND owner != ?"
+        return await self._database.write(
+            lambda db: self._interrupt(db, sql, [moment, self._owner])
+        )
 
     async def interrupt_owner_runs(self, owner: str) -> list[str]:
         """Mark as `interrupted` the runs of a process that is known to be gone."""
         sql = "SELECT id FROM runs WHERE status = 'running' AND owner = ?"
-        return await self._database.write(lambda db: self._interrupt(db, sql, owner))
+        return await self._database.write(lambda db: self._interrupt(db, sql, [owner]))
 
     async def interrupt_dead(self) -> list[str]:
         """Mark as `interrupted` the runs of every process that is surely gone."""
@@ -223,9 +228,9 @@ class Runs:
         cursor = encode_cursor("runs", found[limit - 1][0]) if len(found) > limit else None
         return Page([summary for _, summary in found[:limit]], cursor)
 
-    def _interrupt(self, db: Connection, sql: str, argument: float | str) -> list[str]:
+    def _interrupt(self, db: Connection, sql: str, arguments: Sequence[float | str]) -> list[str]:
         now = self._clock()
-        ids = [row[0] for row in db.execute(sql, [argument]).fetchall()]
+        ids = [row[0] for row in db.execute(sql, arguments).fetchall()]
         return [run_rows.interrupt_run(db, row, _LOST, now) for row in ids]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from sqlite3 import Connection
 from typing import Any
@@ -41,6 +42,7 @@ class Upload:
         self._cutter = cutter
         self._pieces: list[bytes | str] = []
         self._gathered = 0
+        self._is_broken = False
         self.is_kept = False
 
     async def begin_document(self, name: str) -> None:
@@ -58,7 +60,7 @@ class Upload:
             StoreError: the database could not take it.
         """
         for start in range(0, len(data), CHUNK_BYTES):
-            piece = data[start : start + CHUNK_BYTES]
+            piece = bytes(data[start : start + CHUNK_BYTES])
             self._pieces.append(piece)
             self._gathered += len(piece)
             if self._gathered >= CHUNK_BYTES or len(self._pieces) >= _GATHERED_PIECES:
@@ -71,7 +73,8 @@ class Upload:
             InvalidInputError, NotFoundError, StoreError: as for `write`.
         """
         await self._drain()
-        await self._database.write(self._save)
+        with self._unbroken():
+            await self._database.write(self._save)
         self.is_kept = True
         end = self._cutter.end
         return OpenUpload(self.upload_id, self.name, end.byte, end.char, self._cutter.documents)
@@ -79,17 +82,20 @@ class Upload:
     async def seal(self) -> SealedContext:
         """Make a context of what was written. Equal content is stored once.
 
+        Content that is here already keeps its name, unless it had none.
+
         Raises:
             NotTextError: not one character was written.
             InvalidInputError, NotFoundError, StoreError: as for `write`.
         """
         await self._drain()
-        await anyio.to_thread.run_sync(self._cutter.finish)
-        if self._cutter.end.char == 0:
-            raise NotTextError(f"The text {self.name!r} is empty.", fix="Give a text to store.")
-        await self._database.write(self._save)
-        sha256 = await self._database.scan(self._digest)
-        record, is_new = await self._database.write(lambda db: self._enter(db, sha256))
+        with self._unbroken():
+            await anyio.to_thread.run_sync(self._cutter.finish)
+            if self._cutter.end.char == 0:
+                raise NotTextError(f"The text {self.name!r} is empty.", fix="Give a text to store.")
+            await self._database.write(self._save)
+            sha256 = await self._database.scan(self._digest)
+            record, is_new = await self._database.write(lambda db: self._enter(db, sha256))
         self.is_kept = True
         if not is_new:
             await drop_text(self._database, self._text_id)
@@ -102,9 +108,23 @@ class Upload:
 
     async def _drain(self) -> None:
         pieces, self._pieces, self._gathered = self._pieces, [], 0
-        cut = await anyio.to_thread.run_sync(self._cut, pieces)
-        if cut.chunks or cut.documents:
-            await self._database.write(lambda db: self._store(db, cut))
+        with self._unbroken():
+            cut = await anyio.to_thread.run_sync(self._cut, pieces)
+            if cut.chunks or cut.documents:
+                await self._database.write(lambda db: self._store(db, cut))
+
+    @contextmanager
+    def _unbroken(self) -> Generator[None]:
+        # After a step that failed or was cancelled, what is in the file and what was cut differ:
+        # sealing that would lose a part of the text without a word.
+        if self._is_broken:
+            raise StoreError(
+                f"The upload {self.upload_id!r} failed before and takes no more.",
+                fix="Continue it from its last pause, or begin a new one.",
+            )
+        self._is_broken = True
+        yield
+        self._is_broken = False
 
     def _cut(self, pieces: Iterable[bytes | str]) -> Cut:
         for piece in pieces:
