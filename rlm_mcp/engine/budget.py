@@ -1,0 +1,228 @@
+"""One budget for the whole tree of a run, checked before every model call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+from rlm_mcp.engine.chat import ChatReply, estimate_tokens
+from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.engine.types import Usage
+from rlm_mcp.errors import BudgetExceededError, ConfigurationError
+
+FIRST_GUESS_OUTPUT_TOKENS = 256
+LAST_WORD_SHARE = 4  # at most a quarter of a token budget is kept back for the answer itself
+
+
+class Budget:
+    """What a run may spend and has spent, its children included.
+
+    A call's tokens are estimated and reserved before it is sent and replaced by the true figures
+    afterwards, so that the calls of a batch cannot overshoot together. Sub-calls leave enough
+    tokens for one more turn of the root: the answer itself.
+
+    Args:
+        config: the limits and the prices.
+        clock: seconds, only ever forward.
+        spent: what an earlier part of the same run has used up.
+
+    Raises:
+        ConfigurationError: a limit in USD without a price per token.
+    """
+
+    def __init__(
+        self,
+        config: RLMConfig,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        spent: Usage | None = None,
+    ) -> None:
+        spent = spent or Usage()
+        self._config = config
+        self._clock = clock
+        self._started = clock()
+        self._iterations = spent.iterations
+        self._sub_calls = spent.sub_calls
+        self._cached = spent.cached_sub_calls
+        self._input_tokens = spent.input_tokens
+        self._output_tokens = spent.output_tokens
+        self._reserved = _Tokens()
+        self._answered = _Tokens()  # sub-calls alone, for what the next one may give
+        self._answers = 0
+        self._root_turn = _Tokens()
+        self._has_prices = bool(config.cost_per_input_token or config.cost_per_output_token)
+        if config.max_usd is not None and not self._has_prices:
+            raise ConfigurationError(
+                f"max_usd={config.max_usd!r} cannot be kept without prices.",
+                fix="Set cost_per_input_token and cost_per_output_token.",
+            )
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Seconds since the budget was made."""
+        return self._clock() - self._started
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the time limit, at least 0; None without one."""
+        limit = self._config.max_seconds
+        return None if limit is None else max(0.0, limit - self.elapsed_seconds)
+
+    def snapshot(self) -> Usage:
+        """Say what was spent, children included."""
+        spent = _Tokens(self._input_tokens, self._output_tokens)
+        return Usage(
+            iterations=self._iterations,
+            sub_calls=self._sub_calls,
+            cached_sub_calls=self._cached,
+            input_tokens=self._input_tokens,
+            output_tokens=self._output_tokens,
+            cost_usd=self.cost(spent.given, spent.made) if self._has_prices else None,
+        )
+
+    def remaining(self) -> dict[str, Any]:
+        """Say what is left, JSON-like; only limits that are set."""
+        config, spent = self._config, self.snapshot()
+        left: dict[str, Any] = {
+            "iterations": max(0, config.max_iterations - spent.iterations),
+            "sub_calls": max(0, config.max_sub_calls - spent.sub_calls),
+        }
+        if config.max_tokens is not None:
+            used = spent.input_tokens + spent.output_tokens
+            left["tokens"] = max(0, config.max_tokens - used)
+        if config.max_usd is not None:
+            left["usd"] = round(max(0.0, config.max_usd - (spent.cost_usd or 0.0)), 6)
+        if self.seconds_left is not None:
+            left["seconds"] = round(self.seconds_left, 1)
+        return left
+
+    def cost(self, input_tokens: int, output_tokens: int) -> float:
+        """Price tokens, in USD."""
+        config = self._config
+        given = input_tokens * config.cost_per_input_token
+        return given + output_tokens * config.cost_per_output_token
+
+    def count_iteration(self) -> None:
+        """Count one turn of the root."""
+        self._iterations += 1
+
+    def count_cached(self) -> None:
+        """Count one sub-call that was answered without a model."""
+        self._cached += 1
+
+    @contextmanager
+    def root_turn(self, prompt_chars: int) -> Generator[Callable[[ChatReply], None]]:
+        """Reserve a turn of the root; call what is yielded with the reply.
+
+        Raises:
+            BudgetExceededError: it does not fit.
+        """
+        expected = _Tokens(estimate_tokens(prompt_chars), self._root_turn.made or 1)
+        self._check(expected)
+        with self._reserving(expected) as spend:
+
+            def settle(reply: ChatReply) -> None:
+                spend(reply)
+                self._root_turn = _Tokens(reply.input_tokens, reply.output_tokens)
+
+            yield settle
+
+    @contextmanager
+    def sub_call(
+        self, prompt_chars: int, max_output_tokens: int
+    ) -> Generator[Callable[[ChatReply], None]]:
+        """Reserve a sub-call, which counts as made; call what is yielded with the reply.
+
+        Raises:
+            BudgetExceededError: it does not fit.
+        """
+        limit = self._config.max_sub_calls
+        if self._sub_calls >= limit:
+            raise _exceeded("sub_calls", f"{self._sub_calls} of {limit} sub-calls are made")
+        average = self._answered.made // self._answers if self._answers else None
+        output = min(max_output_tokens, average or FIRST_GUESS_OUTPUT_TOKENS)
+        expected = _Tokens(estimate_tokens(prompt_chars), output)
+        self._check(expected, keep_back=self._last_word())
+        self._sub_calls += 1
+        with self._reserving(expected) as spend:
+
+            def settle(reply: ChatReply) -> None:
+                spend(reply)
+                self._answers += 1
+                self._answered = self._answered.plus(_Tokens(0, reply.output_tokens))
+
+            yield settle
+
+    @property
+    def has_room_for_two_turns(self) -> bool:
+        """Whether another turn of the root would leave enough for one that answers."""
+        try:
+            self._check(self._root_turn, keep_back=self._last_word())
+        except BudgetExceededError:
+            return False
+        return True
+
+    @contextmanager
+    def _reserving(self, expected: _Tokens) -> Generator[Callable[[ChatReply], None]]:
+        self._reserved = self._reserved.plus(expected)
+
+        def spend(reply: ChatReply) -> None:
+            self._input_tokens += reply.input_tokens
+            self._output_tokens += reply.output_tokens
+
+        try:
+            yield spend
+        finally:
+            self._reserved = self._reserved.minus(expected)
+
+    def _last_word(self) -> _Tokens:
+        """Tokens of one more turn of the root, which is a little longer than the last one."""
+        turn = self._root_turn
+        return _Tokens(turn.given * 5 // 4, turn.made)
+
+    def _check(self, expected: _Tokens, keep_back: _Tokens | None = None) -> None:
+        config = self._config
+        if self.seconds_left == 0.0:
+            raise _exceeded("seconds", f"{config.max_seconds} seconds are over")
+        kept = keep_back or _Tokens()
+        planned = self._reserved.plus(_Tokens(self._input_tokens, self._output_tokens))
+        planned = planned.plus(expected)
+        if config.max_tokens is not None:
+            room = config.max_tokens - min(kept.total, config.max_tokens // LAST_WORD_SHARE)
+            if planned.total > room:
+                raise _exceeded("tokens", f"{planned.total} of {config.max_tokens} would be used")
+        if config.max_usd is not None:
+            kept_usd = min(self.cost(kept.given, kept.made), config.max_usd / LAST_WORD_SHARE)
+            cost = self.cost(planned.given, planned.made)
+            if cost > config.max_usd - kept_usd:
+                raise _exceeded("usd", f"{cost:.4f} of {config.max_usd} USD would be used")
+
+
+class _Tokens:
+    """Tokens in and out."""
+
+    __slots__ = ("given", "made")
+
+    def __init__(self, given: int = 0, made: int = 0) -> None:
+        self.given = given
+        self.made = made
+
+    @property
+    def total(self) -> int:
+        return self.given + self.made
+
+    def plus(self, other: _Tokens) -> _Tokens:
+        return _Tokens(self.given + other.given, self.made + other.made)
+
+    def minus(self, other: _Tokens) -> _Tokens:
+        return _Tokens(self.given - other.given, self.made - other.made)
+
+
+def _exceeded(limit: str, why: str) -> BudgetExceededError:
+    return BudgetExceededError(
+        f"The budget of {limit} is used up: {why}.",
+        limit=limit,
+        fix="Answer from what is known, or give the run more.",
+    )

@@ -1,0 +1,95 @@
+"""The parts that a run is made of, handed in by whoever starts it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rlm_mcp.engine.budget import Budget
+from rlm_mcp.engine.chat import ChatModel, OnDelta
+from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.engine.types import EventSink
+from rlm_mcp.sandbox.types import ReplOptions, Sandbox
+
+
+class SubCallCache(Protocol):
+    """Where answers of sub-calls are kept, by a digest of model, parameters and prompt."""
+
+    async def get(self, key: str) -> str | None:
+        """Give the answer that was put there, if any."""
+        ...
+
+    async def put(self, key: str, text: str) -> None:
+        """Keep an answer."""
+        ...
+
+
+class MemoryCache:
+    """A `SubCallCache` in memory that forgets the least recently used beyond `max_chars`."""
+
+    def __init__(self, max_chars: int = 50_000_000) -> None:
+        self._max_chars = max_chars
+        self._chars = 0
+        self._texts: OrderedDict[str, str] = OrderedDict()
+
+    async def get(self, key: str) -> str | None:
+        """Give the answer that was put there, if it is still known."""
+        text = self._texts.get(key)
+        if text is not None:
+            self._texts.move_to_end(key)
+        return text
+
+    async def put(self, key: str, text: str) -> None:
+        """Keep an answer."""
+        self._chars += len(text) - len(self._texts.pop(key, ""))
+        self._texts[key] = text
+        while self._chars > self._max_chars:
+            self._chars -= len(self._texts.popitem(last=False)[1])
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What one run needs.
+
+    Args:
+        root: writes the code.
+        sub: answers `llm_query`, and is the root of inner runs.
+        sandbox: where inner runs get their REPLs.
+        config: limits and options.
+        budget: shared by the whole tree of the run.
+        emit: is told every event, in order.
+        cache: answers of sub-calls that need not be asked again.
+        model_names: names that `llm_query(model=…)` may ask for; the last is the one asked
+            without a name. Empty: no other model may be asked.
+        answer_schema: JSON Schema that the answer must fit.
+        on_root_delta: awaited with pieces of the root's replies as they arrive.
+        depth: 0 for the run itself, more for runs inside it.
+    """
+
+    root: ChatModel
+    sub: ChatModel
+    sandbox: Sandbox
+    config: RLMConfig
+    budget: Budget
+    emit: EventSink
+    cache: SubCallCache | None = None
+    model_names: tuple[str, ...] = ()
+    answer_schema: Mapping[str, Any] | None = None
+    on_root_delta: OnDelta | None = None
+    depth: int = 0
+
+    @property
+    def can_recurse(self) -> bool:
+        """Whether a run inside this one is allowed."""
+        return self.config.enable_sub_calls and self.depth + 1 < self.config.max_recursion_depth
+
+
+def repl_options(config: RLMConfig, *, seed: int | None = None) -> ReplOptions:
+    """Make the options of a run's REPL; `rlm_query` falls back to `llm_query` at the last level."""
+    return ReplOptions(
+        sub_calls=config.enable_sub_calls,
+        recursion=config.enable_sub_calls and config.max_recursion_depth > 1,
+        seed=seed,
+    )

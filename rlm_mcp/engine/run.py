@@ -1,0 +1,221 @@
+"""One run at work: its conversation, its REPL, and what it tells while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+
+from rlm_mcp.engine.chat import ChatReply, ChatRequest
+from rlm_mcp.engine.conversation import Conversation
+from rlm_mcp.engine.engine import Engine
+from rlm_mcp.engine.metadata import describe_context, preview, show_cell
+from rlm_mcp.engine.parser import CodeBlock
+from rlm_mcp.engine.prompt import TurnInfo, first_message, system_prompt, worked_example
+from rlm_mcp.engine.sub_caller import SubCaller
+from rlm_mcp.engine.types import EventType, HistoryEntry, RLMEvent
+from rlm_mcp.errors import ContextLengthError, SandboxError
+from rlm_mcp.sandbox.types import CellResult, ContextSource, Repl
+
+LOOK_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What the blocks of one reply did: results in order, and how each is shown."""
+
+    cells: tuple[CellResult, ...] = ()
+    shown: tuple[str, ...] = ()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last cell raised."""
+        return bool(self.cells) and self.cells[-1].error is not None
+
+
+class Run:
+    """What changes while one question is answered; `orchestrator.answer` makes and drives it."""
+
+    def __init__(
+        self, question: str, source: ContextSource, repl: Repl, engine: Engine, calls: SubCaller
+    ) -> None:
+        self.question = question
+        self.repl = repl
+        self.engine = engine
+        self.config = engine.config
+        self.iteration = 0
+        self.fruitless = 0
+        self.repairs = 0
+        self.has_run_code = False
+        self.guess: str | None = None
+        self.guesses_doubted = 0
+        self.last_reply = ""
+        self._calls = calls
+        self._history: list[HistoryEntry] = []
+        self._conversation = self._opening(source)
+
+    def _opening(self, source: ContextSource) -> Conversation:
+        engine, config = self.engine, self.config
+        system = system_prompt(
+            config, recursion=engine.can_recurse, has_sub_model=engine.sub is not engine.root
+        )
+        first = first_message(
+            self.question,
+            describe_context(source, config.metadata_prefix_chars),
+            config,
+            turn=self.next_turn(),
+            schema=engine.answer_schema,
+        )
+        head = Conversation(({"role": "system", "content": system}, *worked_example(config)))
+        return Conversation(tuple(head.told(first).messages))
+
+    @property
+    def history(self) -> tuple[HistoryEntry, ...]:
+        """The trace so far: the root's turns and outputs, and sub-calls, by iteration."""
+        entries = [*self._history, *self._calls.history]
+        return tuple(sorted(entries, key=lambda entry: entry.iteration))
+
+    def next_turn(self) -> TurnInfo:
+        """Say where the run stands before its next turn."""
+        left = self.engine.budget.remaining()
+        return TurnInfo(
+            iteration=self.iteration + 1,
+            max_iterations=self.config.max_iterations,
+            sub_calls_left=left["sub_calls"] if self.config.enable_sub_calls else None,
+            seconds_left=left.get("seconds"),
+            usd_left=left.get("usd"),
+            tokens_left=left.get("tokens"),
+        )
+
+    def tell(self, *texts: str) -> None:
+        """Add to what the model is told before its next turn."""
+        self._conversation = self._conversation.told("\n\n".join(text for text in texts if text))
+
+    async def emit(self, type_: EventType, line: str, detail: dict[str, Any]) -> None:
+        """Tell of one event, with the figures after it."""
+        usage = self.engine.budget.snapshot()
+        event = RLMEvent(type_, self.iteration, line, detail, self.engine.depth, usage)
+        await self.engine.emit(event)
+
+    async def ask(self) -> ChatReply:
+        """Take one turn of the root model.
+
+        Raises:
+            BudgetExceededError: there is no room for it.
+            ModelError: there is no reply.
+        """
+        self.iteration += 1
+        self._calls.iteration = self.iteration
+        if self.engine.depth == 0:
+            self.engine.budget.count_iteration()
+        of = f"turn {self.iteration} of {self.config.max_iterations}"
+        chars = self._conversation.chars
+        await self.emit(
+            "iteration_start", of, {"of": self.config.max_iterations, "prompt_chars": chars}
+        )
+        reply = await self._complete()
+        self._conversation = self._conversation.replied(reply.text)
+        self._history.append(HistoryEntry("root", reply.text, reply.text, self.iteration))
+        return reply
+
+    async def _complete(self) -> ChatReply:
+        while True:
+            try:
+                with self._turn_budget() as settle:
+                    reply = await self.engine.root.complete(self._request())
+                    settle(reply)
+                    return reply
+            except ContextLengthError:
+                shorter = self._conversation.shortened(tuple(await self.variables()))
+                if shorter is None:
+                    raise
+                self._conversation = shorter
+                line = "The conversation outgrew the model's window; older turns were left out."
+                await self.emit("warning", line, {})
+
+    def _turn_budget(self) -> AbstractContextManager[Any]:
+        chars = self._conversation.chars
+        if self.engine.depth == 0:
+            return self.engine.budget.root_turn(chars)
+        # To the tree, a turn of an inner run is a sub-call like any other.
+        return self.engine.budget.sub_call(chars, self.config.root_max_tokens)
+
+    def _request(self) -> ChatRequest:
+        return ChatRequest(
+            messages=self._conversation.messages,
+            max_tokens=self.config.root_max_tokens,
+            temperature=self.config.temperature,
+            on_delta=self.engine.on_root_delta,
+        )
+
+    async def tell_code(self, reply: ChatReply, blocks: Sequence[CodeBlock]) -> None:
+        """Tell of the reply that came and of the code in it."""
+        code = "\n\n".join(block.code for block in blocks)
+        detail = {
+            "code": code,
+            "reply": reply.text,
+            "reasoning": reply.reasoning,
+            "finish_reason": reply.finish_reason,
+            "input_tokens": reply.input_tokens,
+            "output_tokens": reply.output_tokens,
+            "usage_estimated": reply.usage_estimated,
+        }
+        await self.emit("code_generated", preview(code or reply.text), detail)
+
+    async def execute(self, blocks: Sequence[CodeBlock]) -> Turn:
+        """Run blocks in order, until one fails or hands over the answer."""
+        wanted = blocks[:1] if self.config.prompt_variant == "small_context" else blocks
+        cells: list[CellResult] = []
+        shown: list[str] = []
+        for block in wanted:
+            result, as_shown = await self.execute_one(block.code)
+            cells.append(result)
+            shown.append(as_shown)
+            if result.error is not None or result.final is not None:
+                break
+        left = len(blocks) - len(cells)
+        if left and cells and cells[-1].final is None:
+            # A weak model invents the output of its first block in its second.
+            why = "it failed" if cells[-1].error else "its output was not seen yet"
+            shown.append(f"[{left} more code block(s) of your reply did not run, since {why}.]")
+        return Turn(tuple(cells), tuple(shown))
+
+    async def execute_one(self, code: str) -> tuple[CellResult, str]:
+        """Run one cell; gives its result and how it is shown.
+
+        Raises:
+            SandboxError: the REPL is gone for good.
+        """
+        result = await self.repl.execute(
+            code, timeout_seconds=self.config.sandbox_timeout, on_call=self._calls.handle
+        )
+        await self._calls.end_cell()
+        self.has_run_code = True
+        fold = self.config.prompt_variant == "small_context"
+        shown = show_cell(result, self.config.metadata_prefix_chars, fold=fold)
+        whole = result.output + (result.error.traceback if result.error else "")
+        self._history.append(HistoryEntry("repl_output", whole, shown, self.iteration))
+        detail = {
+            "output": shown,
+            "output_chars": result.output_chars,
+            "error": result.error.traceback if result.error else None,
+            "elapsed_seconds": round(result.elapsed_seconds, 3),
+            "timed_out": result.timed_out,
+            "lost_variables": result.lost_variables,
+        }
+        problem = f"{result.error.type}: {result.error.message}" if result.error else ""
+        await self.emit("code_executed", preview(problem or result.output), detail)
+        if result.lost_variables:
+            await self.emit("warning", "The REPL was replaced; its variables are gone.", {})
+        return result, shown
+
+    async def variables(self) -> dict[str, str]:
+        """Give a preview of every variable; none when the REPL cannot say."""
+        found: dict[str, str] = {}
+        with anyio.move_on_after(LOOK_SECONDS):
+            with suppress(SandboxError):
+                found = {each.name: each.preview for each in await self.repl.variables()}
+        return found

@@ -1,0 +1,170 @@
+"""What follows from a turn: an answer, or what the model is told next."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rlm_mcp.engine.chat import ChatReply
+from rlm_mcp.engine.parser import Directive, ParsedReply
+from rlm_mcp.engine.prompt import (
+    NudgeReason,
+    confirm_final,
+    doubt_empty,
+    feedback,
+    missing_variable,
+    nudge,
+    schema_repair,
+)
+from rlm_mcp.engine.run import Run, Turn
+from rlm_mcp.engine.schema import read_typed_answer
+from rlm_mcp.engine.types import RunStatus
+from rlm_mcp.errors import BudgetExceededError, InvalidInputError, ModelReplyError
+from rlm_mcp.sandbox.types import Final
+
+MAX_GUESSES_DOUBTED = 3
+MAX_SCHEMA_REPAIRS = 3
+
+Origin = Literal["code", "variable", "text", "prose", "guess"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ends. `origin` says where the answer came from."""
+
+    status: RunStatus
+    answer: str | None = None
+    data: Any = None
+    origin: Origin | None = None
+    error: Exception | None = None
+
+
+async def judge(run: Run, reply: ChatReply, parsed: ParsedReply, turn: Turn) -> Outcome | None:
+    """Decide after a turn; None goes on, with what the model is told already added.
+
+    Code comes first: its own final counts, then a `FINAL_VAR`, whose value is what the code made.
+    A `FINAL` text beside code was written before the output was seen.
+    """
+    is_repeated = reply.text == run.last_reply
+    run.last_reply = reply.text
+    if turn.cells and turn.cells[-1].final is not None:
+        return _accept(run, turn.cells[-1].final, "code")
+    if parsed.final is None or parsed.problem is not None or turn.has_failed:
+        _go_on(run, parsed, turn, is_repeated=is_repeated)
+        return None
+    run.fruitless = 0
+    if parsed.final.kind == "variable":
+        final, problem = await take_variable(run, parsed.final)
+        if final is not None:
+            return _accept(run, final, "variable")
+        run.tell(feedback(run.question, (*turn.shown, problem), run.next_turn(), run.config))
+        return None
+    return _judge_text(run, parsed.final.value, turn)
+
+
+def _judge_text(run: Run, text: str, turn: Turn) -> Outcome | None:
+    is_known = text == run.guess
+    run.guess = text
+    if turn.cells and not is_known and run.guesses_doubted < MAX_GUESSES_DOUBTED:
+        run.guesses_doubted += 1
+        run.tell(confirm_final(text, "\n".join(turn.shown)))
+        return None
+    doubt = None if is_known else _doubt(run, text)
+    if doubt is not None:
+        run.guesses_doubted += 1
+        run.tell(doubt)
+        return None
+    return _accept(run, Final(text, "str"), "text")
+
+
+def _doubt(run: Run, text: str) -> str | None:
+    """Question what small models answer before they have looked, or when they found nothing."""
+    is_small = run.config.prompt_variant == "small_context"
+    if not is_small or run.guesses_doubted >= MAX_GUESSES_DOUBTED:
+        return None
+    if not run.has_run_code:
+        return nudge("no_code", run.question, run.next_turn(), run.config)
+    return doubt_empty(text) if text.strip() in {"", "0", "[]", "{}", "None"} else None
+
+
+def _go_on(run: Run, parsed: ParsedReply, turn: Turn, *, is_repeated: bool) -> None:
+    """Show what the code did, or say what was missing."""
+    reason: NudgeReason | None = parsed.problem
+    if reason is None and is_repeated:
+        reason = "repeated"
+    if not turn.cells and reason is None:
+        reason = "no_code"
+    if parsed.final is not None and parsed.final.kind == "text" and not turn.has_failed:
+        run.guess = parsed.final.value
+    run.fruitless = 0 if turn.cells and not is_repeated else run.fruitless + 1
+    detail = parsed.syntax or ""
+    before = run.next_turn()
+    shown = feedback(run.question, turn.shown, before, run.config) if turn.shown else ""
+    said = nudge(reason, run.question, before, run.config, detail=detail) if reason else ""
+    run.tell(shown, said)
+
+
+async def take_variable(run: Run, directive: Directive) -> tuple[Final | None, str]:
+    """Read the value that `FINAL_VAR` names in the REPL; without one, say why."""
+    name = directive.value
+    if name.isidentifier():
+        existing = tuple(await run.variables())
+        if name not in existing and name != "context":
+            return None, missing_variable(name, existing)
+    argument = json.dumps(name) if name.isidentifier() else name
+    result, shown = await run.execute_one(f"FINAL_VAR({argument})")
+    return result.final, shown
+
+
+def _accept(run: Run, final: Final, origin: Origin) -> Outcome | None:
+    """Take an answer, once it fits the schema if there is one."""
+    schema = run.engine.answer_schema
+    if schema is None:
+        return Outcome("completed", final.text, _data_of(final), origin)
+    try:
+        data = read_typed_answer(final, schema)
+    except InvalidInputError as error:
+        run.repairs += 1
+        run.guess = final.text
+        if run.repairs > MAX_SCHEMA_REPAIRS:
+            unfit = ModelReplyError(f"The answer does not fit the schema: {error.message}")
+            return Outcome("failed", final.text, None, origin, unfit)
+        run.tell(schema_repair(error.message, run.repairs, MAX_SCHEMA_REPAIRS))
+        return None
+    return Outcome("completed", final.text, data, origin)
+
+
+async def take_best(run: Run, parsed: ParsedReply, turn: Turn) -> tuple[Final | None, Origin]:
+    """Take whatever a last reply holds: a final of any kind, an earlier guess, or its prose."""
+    if turn.cells and turn.cells[-1].final is not None:
+        return turn.cells[-1].final, "code"
+    if parsed.final is not None and parsed.final.kind == "variable":
+        final, _ = await take_variable(run, parsed.final)
+        if final is not None:
+            return final, "variable"
+    elif parsed.final is not None and parsed.final.value.strip():
+        return Final(parsed.final.value, "str"), "text"
+    if run.guess:
+        return Final(run.guess, "str"), "guess"
+    return (Final(parsed.prose, "str"), "prose") if parsed.prose else (None, "prose")
+
+
+def accept_best(
+    run: Run, final: Final | None, origin: Origin, reason: BudgetExceededError
+) -> Outcome:
+    """End a run that was stopped, with the best that it has."""
+    if final is None:
+        return Outcome("exhausted", error=reason)
+    schema = run.engine.answer_schema
+    if schema is None:
+        return Outcome("exhausted", final.text, _data_of(final), origin, reason)
+    try:
+        data = read_typed_answer(final, schema)
+    except InvalidInputError:
+        data = None
+    return Outcome("exhausted", final.text, data, origin, reason)
+
+
+def _data_of(final: Final) -> Any:  # any JSON
+    return json.loads(final.json) if final.json is not None and final.type != "str" else None
