@@ -16,6 +16,7 @@ RLMError
 ├── BudgetExceededError       a budget of the run is used up
 ├── SandboxError              the REPL's machinery, never the code in it
 │   ├── SandboxDiedError          the process that held the REPL is gone
+│   ├── SandboxBusyError          a cell runs that must end first
 │   ├── WireError                 the child broke the protocol
 │   └── IsolationError            the walls asked for cannot be had here
 └── StoreError                the database could not do what was asked
@@ -142,6 +143,12 @@ class SandboxDiedError(SandboxError):
     """The process that held the REPL is gone, and its variables with it."""
 
     code = "sandbox_died"
+
+
+class SandboxBusyError(SandboxError):
+    """A cell runs in the REPL; what was asked for can be had when it ends."""
+
+    code = "sandbox_busy"
 
 
 class WireError(SandboxError):

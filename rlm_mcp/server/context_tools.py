@@ -20,6 +20,7 @@ MAX_READ_CHARS = 50_000
 
 async def rlm_context_add(  # noqa: PLR0913  # a tool's parameters are its arguments
     ctx: ToolContext,
+    *,
     text: str = "",
     path: Annotated[
         str, Field(description="File, directory or glob on the server's machine.")
@@ -42,6 +43,7 @@ async def rlm_context_add(  # noqa: PLR0913  # a tool's parameters are its argum
 
 async def rlm_context_list(
     ctx: ToolContext,
+    *,
     limit: Annotated[int, Field(ge=1, le=200)] = 50,
     cursor: str = "",
 ) -> Annotated[CallToolResult, schemas.ContextPage]:
@@ -59,8 +61,9 @@ async def rlm_context_list(
     return result(schemas.ContextPage(contexts=contexts, next_cursor=page.next_cursor), text)
 
 
-async def rlm_context_read(  # noqa: PLR0913  # a tool's parameters are its arguments
+async def rlm_context_read(  # a tool's parameters are its arguments
     ctx: ToolContext,
+    *,
     handle: str,
     document: int = 0,
     start: int = 0,
@@ -74,6 +77,7 @@ async def rlm_context_read(  # noqa: PLR0913  # a tool's parameters are its argu
 
 async def rlm_context_search(  # noqa: PLR0913  # a tool's parameters are its arguments
     ctx: ToolContext,
+    *,
     handles: Sequence[str],
     pattern: Annotated[str, Field(description="Python regular expression.")],
     literal: bool = False,

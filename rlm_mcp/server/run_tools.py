@@ -14,7 +14,7 @@ from rlm_mcp.server.tool import ToolContext, ToolSpec, service_of
 from rlm_mcp.service.progress import progress_line
 from rlm_mcp.service.questions import Question
 from rlm_mcp.service.runs import ANSWER_NAME, RunState
-from rlm_mcp.store.runs import Event
+from rlm_mcp.store.run_records import Event, RunSummary
 
 MAX_ANSWER_CHARS = 16_000
 MAX_WAITED_EVENTS = 20
@@ -26,6 +26,7 @@ WaitSeconds = Annotated[
 
 async def rlm_query(  # noqa: PLR0913  # a tool's parameters are its arguments
     ctx: ToolContext,
+    *,
     question: str,
     contexts: Annotated[Sequence[str], Field(description="Handles (ctx_...).")] = (),
     text: Annotated[str, Field(description="A small text, instead of handles.")] = "",
@@ -67,6 +68,7 @@ async def rlm_query(  # noqa: PLR0913  # a tool's parameters are its arguments
 
 async def rlm_run_wait(
     ctx: ToolContext,
+    *,
     run_id: str,
     after_event: Annotated[int, Field(ge=0)] = 0,
     wait_seconds: WaitSeconds = None,
@@ -81,6 +83,7 @@ async def rlm_run_wait(
 
 async def rlm_run_list(
     ctx: ToolContext,
+    *,
     status: schemas.RunStatus | None = None,
     limit: Annotated[int, Field(ge=1, le=200)] = 20,
     cursor: str = "",
@@ -102,6 +105,7 @@ async def rlm_run_cancel(ctx: ToolContext, run_id: str) -> Annotated[CallToolRes
 
 async def rlm_run_trace(
     ctx: ToolContext,
+    *,
     run_id: str,
     after_event: Annotated[int, Field(ge=0)] = 0,
     limit: Annotated[int, Field(ge=1, le=100)] = 20,
@@ -123,6 +127,7 @@ async def rlm_run_trace(
 
 async def rlm_run_variables(
     ctx: ToolContext,
+    *,
     run_id: str,
     name: Annotated[str, Field(description="Read this one; without it, list all.")] = "",
     start: Annotated[int, Field(ge=0)] = 0,
@@ -231,15 +236,9 @@ def _run_text(run: schemas.Run, state: RunState) -> str:
     return "\n".join(lines)
 
 
-def _run_info(state: RunState) -> schemas.RunInfo:
-    return schemas.RunInfo(
-        run_id=state.run_id,
-        status=state.status,
-        question=cut(state.question, 500),
-        created_at=state.created_at,
-        elapsed_seconds=round(state.elapsed_seconds, 3),
-        cost_usd=state.figures.cost_usd,
-    )
+def _run_info(summary: RunSummary) -> schemas.RunInfo:
+    info = schemas.RunInfo.model_validate(summary, from_attributes=True)
+    return info.model_copy(update={"question": cut(info.question, 500)})
 
 
 def _event(event: Event, *, with_detail: bool = False) -> schemas.Event:

@@ -1,1 +1,136 @@
 """Use cases: joins store, engine and sandbox; one function for each thing a user can do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from rlm_mcp import __version__
+from rlm_mcp.engine.model import OPENAI_BASE_URL, Provider, open_endpoint
+from rlm_mcp.errors import StoreError
+from rlm_mcp.sandbox.repl import ProcessSandbox
+from rlm_mcp.service.contexts import ContextService
+from rlm_mcp.service.execution import Workshop
+from rlm_mcp.service.live import LiveRuns
+from rlm_mcp.service.paths import AllowedPaths
+from rlm_mcp.service.replies import StoredReplies
+from rlm_mcp.service.runs import RunDefaults, RunService
+from rlm_mcp.service.status import Status, model_status, sandbox_status, store_status
+from rlm_mcp.settings import Settings
+from rlm_mcp.store.contexts import Contexts
+from rlm_mcp.store.database import Database, open_database
+from rlm_mcp.store.owners import owner_id
+from rlm_mcp.store.replies import Replies
+from rlm_mcp.store.runs import Runs
+
+DATABASE_NAME = "rlm.sqlite3"
+_HOUSEKEEPING_SECONDS = 20.0
+_SHUTDOWN_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Service:
+    """Everything a user can do, while the service is open."""
+
+    contexts: ContextService
+    runs: RunService
+    _shop: Workshop
+    _texts: Contexts
+    _database: Database
+    _provider: Provider
+    _defaults: RunDefaults
+    _settings: Settings
+
+    async def status(self) -> Status:
+        """Say how the server is; asks the model endpoint whether it is there."""
+        return Status(
+            version=__version__,
+            model=await model_status(self._shop.endpoint, self._provider, self._defaults),
+            sandbox=await sandbox_status(self._shop.sandbox),
+            store=await store_status(self._database, self._texts, self._shop.runs),
+            limits={
+                **self._settings.config().model_dump(exclude={"verbose"}),
+                "max_concurrent_calls": self._settings.max_concurrent_calls,
+                "wait_seconds": self._settings.wait_seconds,
+                "min_isolation": self._settings.min_isolation,
+            },
+        )
+
+
+@asynccontextmanager
+async def open_service(settings: Settings) -> AsyncGenerator[Service]:
+    """Open the store and the model endpoint, and let runs work until the block is left.
+
+    Runs that still work then are ended as `interrupted`.
+
+    Raises:
+        StoreError: the database cannot be opened.
+    """
+    provider = _provider(settings)
+    limiter = anyio.CapacityLimiter(settings.max_concurrent_calls)
+    async with (
+        open_database(settings.data_dir / DATABASE_NAME) as database,
+        open_endpoint(provider, limiter=limiter) as endpoint,
+        anyio.create_task_group() as tasks,
+    ):
+        owner = await anyio.to_thread.run_sync(owner_id)
+        runs, texts, live = Runs(database, owner=owner), Contexts(database), LiveRuns()
+        sandbox = ProcessSandbox(min_isolation=settings.min_isolation)
+        shop = Workshop(runs, sandbox, endpoint, live, StoredReplies(Replies(database)))
+        contexts = ContextService(texts, sandbox, _allowed_paths(settings))
+        defaults = RunDefaults(
+            settings.config(), settings.wait_seconds, settings.root_model, settings.sub_model
+        )
+        run_service = RunService(shop, contexts, texts, tasks, defaults)
+        tasks.start_soon(_keep_house, runs, texts)
+        try:
+            yield Service(
+                contexts, run_service, shop, texts, database, provider, defaults, settings
+            )
+        finally:
+            await _end_runs(live)
+            tasks.cancel_scope.cancel()
+
+
+async def _end_runs(live: LiveRuns) -> None:
+    with anyio.move_on_after(_SHUTDOWN_SECONDS, shield=True):
+        working = list(live)
+        for run in working:
+            run.end("interrupted")
+        for run in working:
+            await run.ended.wait()
+
+
+async def _keep_house(runs: Runs, texts: Contexts) -> None:
+    """Renew the leases of our runs, end those of processes that are gone, drop half uploads."""
+    is_first = True
+    while True:
+        try:
+            if is_first:
+                await texts.sweep()
+            await runs.interrupt_dead()
+            await runs.renew_leases()
+            await runs.interrupt_expired()
+            is_first = False
+        except StoreError as error:
+            log.warning("housekeeping is put off: %s", error)
+        await anyio.sleep(_HOUSEKEEPING_SECONDS)
+
+
+def _provider(settings: Settings) -> Provider:
+    key = settings.api_key.get_secret_value() if settings.api_key else ""
+    return Provider(settings.base_url or OPENAI_BASE_URL, key)
+
+
+def _allowed_paths(settings: Settings) -> AllowedPaths:
+    if settings.allowed_paths is not None:
+        return AllowedPaths.chosen(settings.allowed_paths)
+    return AllowedPaths.usual(Path.cwd(), Path.home())

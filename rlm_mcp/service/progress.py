@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rlm_mcp.store.runs import RunRecord
+from rlm_mcp.store.run_records import RunRecord
 
 
 def progress_line(run: RunRecord) -> str:
-    """Say turn, calls out of those allowed, cost and time: `turn 3 · 12/40 calls · $0.04 · 31 s`."""
+    """Say turn, calls of those allowed, cost and time: `turn 3 · 12/40 calls · $0.04 · 31 s`."""
     figures = run.figures
     calls = f"{figures.sub_calls}/{run.config.get('max_sub_calls', '?')} calls"
     parts = [f"turn {figures.iterations}", calls]

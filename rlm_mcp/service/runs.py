@@ -1,0 +1,302 @@
+"""What a user can do with questions: ask, wait, look on, cancel, look inside."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from rlm_mcp.engine.budget import Budget
+from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.errors import ConfigurationError, InvalidInputError, NotFoundError, SandboxBusyError
+from rlm_mcp.sandbox.types import Repl, Variable, VariableText
+from rlm_mcp.service.contexts import ContextService, NewText
+from rlm_mcp.service.execution import Execution, Task, Workshop
+from rlm_mcp.service.live import LiveRun
+from rlm_mcp.service.questions import Question, check_question, run_config
+from rlm_mcp.store.contexts import Contexts
+from rlm_mcp.store.records import Page
+from rlm_mcp.store.run_records import (
+    Event,
+    NewEvent,
+    NewRun,
+    RunRecord,
+    RunSummary,
+    SavedVariable,
+    Status,
+)
+
+ANSWER_NAME = "FINAL"
+HEARTBEAT_SECONDS = 10.0
+# A run of another process tells us nothing, so its log is read again.
+FOREIGN_POLL_SECONDS = 0.5
+_BUSY_SECONDS = 5.0
+_CANCEL_SECONDS = 5.0
+
+RunState = RunRecord
+Report = Callable[[RunState], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class RunDefaults:
+    """What a question that does not say otherwise is answered with."""
+
+    config: RLMConfig
+    wait_seconds: float
+    root_model: str | None
+    sub_model: str | None
+
+
+class RunService:
+    """Use cases over runs; `tasks` outlives every request."""
+
+    def __init__(
+        self,
+        shop: Workshop,
+        contexts: ContextService,
+        texts: Contexts,
+        tasks: TaskGroup,
+        defaults: RunDefaults,
+    ) -> None:
+        self._shop = shop
+        self._contexts = contexts
+        self._texts = texts
+        self._tasks = tasks
+        self._defaults = defaults
+
+    async def start(self, question: Question) -> str:
+        """Begin a run that goes on whatever becomes of the caller; returns its id.
+
+        Raises:
+            InvalidInputError: the question or an option cannot be used.
+            NotFoundError: there is no such context, or no such run to continue.
+            ConfigurationError: no model is configured, or a limit in USD has no prices.
+        """
+        check_question(question)
+        config = run_config(self._defaults.config, question)
+        root_model, sub_model = self._models(question)
+        budget = Budget(config)
+        handles, variables = await self._material(question)
+        task = Task(
+            run_id=f"run_{secrets.token_hex(16)}",
+            question=question.text,
+            config=config,
+            source=await self._texts.source(handles),
+            root_model=root_model,
+            sub_model=sub_model,
+            answer_schema=question.answer_schema,
+            variables=variables,
+        )
+        # A caller that gives up here must not leave a run behind that nobody works on.
+        with anyio.CancelScope(shield=True):
+            record = await self._begin(task, question, handles, budget)
+        return record.run_id
+
+    async def _begin(
+        self, task: Task, question: Question, handles: Sequence[str], budget: Budget
+    ) -> RunRecord:
+        options = _stored_options(task)
+        new = NewRun(
+            task.run_id,
+            task.question,
+            contexts=handles,
+            config=options,
+            idempotency_key=question.idempotency_key or None,
+            continues=question.continue_run or None,
+        )
+        record = await self._shop.runs.create(new)
+        if record.run_id != task.run_id:
+            return record
+        started = NewEvent(
+            "run_started",
+            preview=task.question[:200],
+            detail={"question": task.question, "contexts": list(handles), "options": options},
+        )
+        await self._shop.runs.append_event(task.run_id, started)
+        run = LiveRun(task.run_id)
+        self._shop.live.add(run)
+        execution = Execution(task, run, self._shop, budget)
+        self._tasks.start_soon(execution.perform, name=task.run_id)
+        return record
+
+    def _models(self, question: Question) -> tuple[str, str]:
+        root = question.root_model or self._defaults.root_model
+        if not root:
+            raise ConfigurationError(
+                "No model is configured: RLM_MCP_ROOT_MODEL is not set.",
+                fix="Set it in the server's environment, with RLM_MCP_API_KEY or, for a server "
+                "of your own, RLM_MCP_BASE_URL; or name one as root_model.",
+            )
+        return root, question.sub_model or self._defaults.sub_model or root
+
+    async def _material(self, question: Question) -> tuple[list[str], Sequence[SavedVariable]]:
+        """Find the contexts of a question, in order and once each, and an earlier run's values."""
+        handles: list[str] = []
+        variables: Sequence[SavedVariable] = ()
+        if question.continue_run:
+            earlier = await self._shop.runs.get(question.continue_run)
+            handles += earlier.contexts
+            variables = await self._saved(earlier.run_id)
+        handles += question.contexts
+        if question.inline_text:
+            added = await self._contexts.add(NewText(text=question.inline_text), _unreported)
+            handles.append(str(added.handle))
+        return list(dict.fromkeys(handles)), variables
+
+    async def _saved(self, run_id: str) -> list[SavedVariable]:
+        saved: list[SavedVariable] = []
+        for variable in await self._shop.runs.variables(run_id):
+            text = await self._shop.runs.variable(run_id, variable.name, limit=1 << 30)
+            # What was too long to keep is given as its preview.
+            is_whole = text.json or text.total == variable.size
+            value = text.text if is_whole else None
+            saved.append(SavedVariable(**asdict(variable), value=value, json=text.json))
+        return saved
+
+    async def wait(self, run_id: str, seconds: float | None, report: Report) -> RunState:
+        """Wait for a run to end, reporting at once, at every change and every ten seconds.
+
+        Args:
+            seconds: how long at most; None: the server's default.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
+        seconds = self._defaults.wait_seconds if seconds is None else seconds
+        with anyio.move_on_after(seconds):
+            await self._follow(run_id, report)
+        return await self._shop.runs.get(run_id)
+
+    async def _follow(self, run_id: str, report: Report) -> None:
+        while True:
+            news = self._shop.live.news(run_id)
+            is_ours = self._shop.live.get(run_id) is not None
+            state = await self._shop.runs.get(run_id)
+            await report(state)
+            if state.status != "running":
+                return
+            with anyio.move_on_after(HEARTBEAT_SECONDS if is_ours else FOREIGN_POLL_SECONDS):
+                await news.wait()
+
+    async def events(self, run_id: str, after: int, limit: int) -> Sequence[Event]:
+        """Read a run's log.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
+        return await self._shop.runs.events(run_id, after=after, limit=limit)
+
+    async def list(self, status: Status | None, limit: int, cursor: str) -> Page[RunSummary]:
+        """List runs, newest first.
+
+        Raises:
+            InvalidInputError: the cursor is not one of this list.
+        """
+        return await self._shop.runs.list(status=status, limit=limit, cursor=cursor or None)
+
+    async def cancel(self, run_id: str) -> RunState:
+        """Stop a run and its spending; one that has ended stays as it is.
+
+        Raises:
+            NotFoundError: there is no such run.
+            InvalidInputError: another process works on it.
+        """
+        run = self._shop.live.get(run_id)
+        if run is not None:
+            run.end("cancelled")
+            with anyio.move_on_after(_CANCEL_SECONDS):
+                await run.ended.wait()
+        state = await self._shop.runs.get(run_id)
+        if run is None and state.status == "running":
+            raise InvalidInputError(
+                f"Another server process works on {run_id!r}.",
+                fix="Cancel it from the assistant that asked; rlm_run_wait follows it from here.",
+            )
+        return state
+
+    async def variables(self, run_id: str) -> list[Variable]:
+        """List a run's variables, live ones while it works; the answer comes last, as `FINAL`.
+
+        Raises:
+            NotFoundError: there is no such run.
+            SandboxBusyError: a cell of it runs.
+        """
+        state = await self._shop.runs.get(run_id)
+        repl = self._repl(run_id)
+        if repl is None:
+            found = list(await self._shop.runs.variables(run_id))
+        else:
+            with _while_idle(run_id):
+                found = await repl.variables()
+        if state.answer is not None:
+            preview = state.answer[:100]
+            found.append(Variable(ANSWER_NAME, "str", len(state.answer), preview))
+        return found
+
+    async def variable(self, run_id: str, name: str, start: int, limit: int) -> VariableText:
+        """Read a slice of one variable as text; `FINAL` is the answer.
+
+        Raises:
+            NotFoundError: there is no such run or variable.
+            SandboxBusyError: a cell of the run is running.
+        """
+        state = await self._shop.runs.get(run_id)
+        if name == ANSWER_NAME:
+            return _answer_slice(state, start, limit)
+        repl = self._repl(run_id)
+        if repl is None:
+            return await self._shop.runs.variable(run_id, name, start=start, limit=limit)
+        with _while_idle(run_id):
+            return await repl.read_variable(name, start=start, limit=limit)
+
+    def _repl(self, run_id: str) -> Repl | None:
+        run = self._shop.live.get(run_id)
+        return run.repl if run else None
+
+
+async def _unreported(done: int, total: int) -> None:
+    """Small texts need no progress."""
+
+
+@contextmanager
+def _while_idle(run_id: str) -> Generator[None]:
+    """Bound the wait for a REPL whose cell runs.
+
+    Raises:
+        SandboxBusyError: the cell did not end in time.
+    """
+    with anyio.move_on_after(_BUSY_SECONDS) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise SandboxBusyError(
+            f"A cell of {run_id!r} is running; its variables can be read between cells.",
+            fix="Try again in a moment.",
+        )
+
+
+def _stored_options(task: Task) -> Mapping[str, Any]:
+    return {
+        **task.config.model_dump(),
+        "root_model": task.root_model,
+        "sub_model": task.sub_model,
+        "answer_schema": task.answer_schema,
+    }
+
+
+def _answer_slice(state: RunState, start: int, limit: int) -> VariableText:
+    if state.answer is None:
+        raise NotFoundError(
+            f"The run {state.run_id!r} has no answer; it is {state.status}.",
+            fix="rlm_run_variables without a name lists what there is.",
+        )
+    total = len(state.answer)
+    start = min(start, total)
+    end = min(start + limit, total)
+    return VariableText(
+        ANSWER_NAME, "str", total, state.answer[start:end], start=start, end=end, total=total
+    )

@@ -1,0 +1,95 @@
+"""How the server is: its model, its sandbox, its store, its limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rlm_mcp.engine.model import Endpoint, Provider
+from rlm_mcp.errors import ModelError
+from rlm_mcp.sandbox.types import Sandbox
+from rlm_mcp.service.runs import RunDefaults
+from rlm_mcp.store.contexts import Contexts
+from rlm_mcp.store.database import Database
+from rlm_mcp.store.runs import Runs
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """The endpoint as it answers now; `reachable` is None while no model is configured."""
+
+    configured: bool
+    base_url: str
+    root_model: str | None
+    sub_model: str | None
+    reachable: bool | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class SandboxStatus:
+    """What stands between model-written code and the machine."""
+
+    isolation: str
+    layers: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StoreStatus:
+    """The database file; `bytes` is what it takes on disk."""
+
+    path: str
+    contexts: int
+    runs: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """The server's state."""
+
+    version: str
+    model: ModelStatus
+    sandbox: SandboxStatus
+    store: StoreStatus
+    limits: Mapping[str, Any]
+
+
+async def model_status(
+    endpoint: Endpoint, provider: Provider, defaults: RunDefaults
+) -> ModelStatus:
+    """Ask the endpoint whether it is there."""
+    error = None
+    if defaults.root_model:
+        try:
+            await endpoint.check()
+        except ModelError as raised:
+            error = str(raised)
+    else:
+        error = "RLM_MCP_ROOT_MODEL is not set."
+    return ModelStatus(
+        configured=bool(defaults.root_model),
+        base_url=provider.base_url,
+        root_model=defaults.root_model,
+        sub_model=defaults.sub_model or defaults.root_model,
+        reachable=error is None if defaults.root_model else None,
+        error=error,
+    )
+
+
+async def sandbox_status(sandbox: Sandbox) -> SandboxStatus:
+    """Say what the walls hold."""
+    isolation = await sandbox.isolation()
+    return SandboxStatus(isolation.level, isolation.layers, isolation.missing)
+
+
+async def store_status(database: Database, contexts: Contexts, runs: Runs) -> StoreStatus:
+    """Count what is stored."""
+    return StoreStatus(
+        path=str(database.path),
+        contexts=await contexts.count(),
+        runs=await runs.count(),
+        bytes=await database.size_bytes(),
+    )
