@@ -1,0 +1,343 @@
+"""The file itself: made, shared, refused, full, cancelled."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import anyio
+import pytest
+
+from rlm_mcp.errors import StoreError
+from rlm_mcp.store.database import Database, open_database
+
+COUNT = "SELECT count(*) FROM texts"
+
+
+def add_text(db: sqlite3.Connection) -> None:
+    db.execute("INSERT INTO texts DEFAULT VALUES")
+
+
+def count_texts(db: sqlite3.Connection) -> int:
+    return db.execute(COUNT).fetchone()[0]
+
+
+def content_of(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def files_in(directory: Path) -> list[Path]:
+    return list(directory.iterdir())
+
+
+def damage(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:8192] + b"\xa5" * (len(content) - 8192))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "new directory" / "rlm.sqlite3"
+
+
+async def test_a_missing_file_is_made_private_with_its_directory(path: Path) -> None:
+    async with open_database(path) as database:
+        await database.write(add_text)
+        modes = [stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()]
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert len(modes) == 3
+        assert set(modes) == {0o600}
+        assert await database.size_bytes() > 0
+
+
+async def test_what_was_written_is_there_when_the_file_is_opened_again(path: Path) -> None:
+    async with open_database(path) as database:
+        await database.write(add_text)
+    async with open_database(path) as database:
+        assert await database.read(count_texts) == 1
+        assert await database.scan(count_texts) == 1
+
+
+async def test_the_file_is_set_up_as_the_design_says(path: Path) -> None:
+    names = ("journal_mode", "synchronous", "foreign_keys", "auto_vacuum", "page_size")
+    async with open_database(path) as database:
+        found = await database.write(
+            lambda db: [db.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
+        )
+    assert found == ["wal", 1, 1, 2, 8192]
+
+
+async def test_a_write_that_raises_leaves_nothing(path: Path) -> None:
+    def fail(db: sqlite3.Connection) -> None:
+        add_text(db)
+        raise LookupError("after the insert")
+
+    async with open_database(path) as database:
+        with pytest.raises(LookupError, match="after the insert"):
+            await database.write(fail)
+        assert await database.read(count_texts) == 0
+        await database.write(add_text)
+        assert await database.read(count_texts) == 1
+
+
+async def test_a_read_cannot_write(path: Path) -> None:
+    async with open_database(path) as database:
+        with pytest.raises(StoreError, match="cannot be written") as caught:
+            await database.read(add_text)
+    assert str(path) in caught.value.message
+    assert "RLM_MCP_DATA_DIR" in caught.value.fix
+
+
+async def test_reads_go_on_while_a_write_is_under_way_and_see_nothing_of_it(path: Path) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def write_and_wait(db: sqlite3.Connection) -> None:
+        add_text(db)
+        begun.set()
+        assert end.wait(5)
+
+    async with open_database(path) as database, anyio.create_task_group() as group:
+        with anyio.fail_after(5):
+            group.start_soon(database.write, write_and_wait)
+            await anyio.to_thread.run_sync(begun.wait, 5)
+            assert await database.read(count_texts) == 0
+            assert await database.scan(count_texts) == 0
+            end.set()
+
+
+async def test_writes_go_on_while_reads_are_under_way(path: Path) -> None:
+    end = threading.Event()
+
+    def read_and_wait(db: sqlite3.Connection) -> int:
+        before = count_texts(db)
+        assert end.wait(5)
+        assert count_texts(db) == before
+        return before
+
+    async with open_database(path) as database, anyio.create_task_group() as group:
+        with anyio.fail_after(5):
+            for _ in range(4):
+                group.start_soon(database.read, read_and_wait)
+            for _ in range(10):
+                await database.write(add_text)
+            end.set()
+        assert await database.scan(count_texts) == 10
+
+
+async def test_a_cancelled_write_that_has_begun_finishes_and_the_next_one_goes_on(
+    path: Path,
+) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def write_and_wait(db: sqlite3.Connection) -> None:
+        begun.set()
+        assert end.wait(5)
+        add_text(db)
+
+    async with open_database(path) as database:
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as group:
+                group.start_soon(database.write, write_and_wait)
+                await anyio.to_thread.run_sync(begun.wait, 5)
+                group.start_soon(database.write, add_text)
+                await anyio.wait_all_tasks_blocked()
+                group.cancel_scope.cancel()
+                end.set()
+            assert await database.read(count_texts) == 1
+            await database.write(add_text)
+            assert await database.read(count_texts) == 2
+
+
+async def test_a_task_cancelled_past_anyio_leaves_no_half_transaction(path: Path) -> None:
+    import asyncio  # noqa: PLC0415  # the one way to cancel that goes around anyio's shields
+
+    begun, end = threading.Event(), threading.Event()
+
+    def write_and_wait(db: sqlite3.Connection) -> None:
+        add_text(db)
+        begun.set()
+        assert end.wait(5)
+        add_text(db)
+
+    async with open_database(path) as database:
+        with anyio.fail_after(5):
+            task = asyncio.ensure_future(database.write(write_and_wait))
+            await anyio.to_thread.run_sync(begun.wait, 5)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            async with anyio.create_task_group() as group:
+                group.start_soon(database.write, add_text)
+                await anyio.wait_all_tasks_blocked()
+                end.set()
+            assert await database.read(count_texts) == 3
+
+
+async def test_a_closed_database_says_so(path: Path) -> None:
+    async with open_database(path) as database:
+        await database.read(count_texts)
+    for call in (database.read, database.write, database.scan):
+        with pytest.raises(StoreError, match="is closed"):
+            await call(count_texts)
+
+
+async def test_a_full_disk_is_named_and_nothing_is_lost(path: Path) -> None:
+    def fill(db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA max_page_count=60")
+        for _ in range(100):
+            text = db.execute("INSERT INTO texts DEFAULT VALUES").lastrowid
+            db.execute(
+                "INSERT INTO chunks(text_id, start_byte, start_char, start_line, data) "
+                "VALUES (?, 0, 0, 0, zeroblob(100000))",
+                [text],
+            )
+
+    async with open_database(path) as database:
+        await database.write(add_text)
+        with pytest.raises(StoreError, match="is full") as caught:
+            await database.write(fill)
+        assert str(path) in caught.value.message
+        assert "Free some space" in caught.value.fix
+        await database.write(add_text)
+        assert await database.read(count_texts) == 2
+
+
+@pytest.mark.parametrize("content", [b"hello", b"not a database, but a long text\n" * 1000])
+async def test_a_file_that_is_no_database_is_refused_and_left_alone(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="is not a database"):
+        async with open_database(path):
+            pass
+    assert content_of(path) == content
+    assert files_in(tmp_path) == [path]
+
+
+async def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE mail (id)")
+    other.close()
+    content = content_of(path)
+    with pytest.raises(StoreError, match="belongs to another program"):
+        async with open_database(path):
+            pass
+    assert content_of(path) == content
+
+
+async def test_a_file_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
+    def age(db: sqlite3.Connection) -> None:
+        db.execute(
+            "INSERT INTO _sqlite_migrations(migration_set, name, applied_at) "
+            "VALUES ('rlm_mcp', 'm999_from_the_future', '')"
+        )
+
+    async with open_database(path) as database:
+        await database.write(age)
+    content = content_of(path)
+    with pytest.raises(StoreError, match=r"newer version.*'m999_from_the_future'") as caught:
+        async with open_database(path):
+            pass
+    assert "Upgrade" in caught.value.fix
+    assert content_of(path) == content
+
+
+@pytest.mark.parametrize("name", ["a file/rlm.sqlite3", "directory"])
+async def test_a_place_that_cannot_hold_a_file_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a file").write_text("in the way")
+    (tmp_path / "directory").mkdir()
+    path = tmp_path / name
+    with pytest.raises(StoreError, match="cannot be opened") as caught:
+        async with open_database(path):
+            pass
+    assert str(path) in caught.value.message
+
+
+async def test_a_damaged_file_is_a_clear_error(path: Path) -> None:
+    async with open_database(path) as database:
+        await database.write(add_text)
+    damage(path)
+    with pytest.raises(StoreError, match="is damaged"):
+        async with open_database(path) as database:
+            await database.read(count_texts)
+
+
+async def test_a_file_that_was_taken_away_does_not_come_back_empty(path: Path) -> None:
+    async with open_database(path) as database:
+        for file in path.parent.iterdir():
+            file.unlink()
+        with pytest.raises(StoreError, match="cannot be opened"):
+            await database.scan(count_texts)
+        assert files_in(path.parent) == []
+
+
+async def test_paths_may_hold_any_character(tmp_path: Path) -> None:
+    path = tmp_path / "50% of #1? ü.sqlite3"
+    async with open_database(path) as database:
+        await database.write(add_text)
+    assert files_in(tmp_path) == [path]
+
+
+WRITER = """
+import sys, anyio
+from pathlib import Path
+from rlm_mcp.store.database import open_database
+
+def add(db):
+    db.execute("INSERT INTO texts DEFAULT VALUES")
+
+async def main():
+    sys.stdin.readline()
+    async with open_database(Path(sys.argv[1])) as database:
+        for _ in range(50):
+            await database.write(add)
+
+print("ready", flush=True)
+anyio.run(main)
+"""
+
+
+async def test_processes_that_start_at_once_on_an_empty_directory_share_the_file(
+    path: Path,
+) -> None:
+    def race() -> list[int]:
+        children = [
+            subprocess.Popen(
+                [sys.executable, "-c", WRITER, str(path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(3)
+        ]
+        for child in children:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        for child in children:
+            child.communicate(timeout=20)
+        return [child.returncode for child in children]
+
+    assert await anyio.to_thread.run_sync(race) == [0, 0, 0]
+    async with open_database(path) as database:
+        assert await database.read(count_texts) == 150
+
+
+async def test_a_reader_left_half_way_gives_its_connection_back(path: Path) -> None:
+    def half(database: Database) -> None:
+        with database.open_reader() as db:
+            count_texts(db)
+            raise LookupError("left")
+
+    async with open_database(path) as database:
+        with pytest.raises(LookupError, match="left"):
+            await anyio.to_thread.run_sync(half, database)
