@@ -72,4 +72,5 @@ def demo(settings: Settings) -> None:
     """Store a text of some megabytes, ask a question over it, and show the work."""
     from rlm_mcp.demo import run_demo  # noqa: PLC0415
 
-    anyio.run(run_demo, settings)
+    if not anyio.run(run_demo, settings):
+        raise SystemExit(1)

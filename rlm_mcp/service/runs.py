@@ -92,14 +92,15 @@ class RunService:
             answer_schema=question.answer_schema,
             variables=variables,
         )
+        run_id = task.run_id
         # A caller that gives up here must not leave a run behind that nobody works on.
         with anyio.CancelScope(shield=True):
-            record = await self._begin(task, question, handles, budget)
-        return record.run_id
+            run_id = await self._begin(task, question, handles, budget)
+        return run_id  # noqa: RET504  # a scope may swallow what is raised in it, as types go
 
     async def _begin(
         self, task: Task, question: Question, handles: Sequence[str], budget: Budget
-    ) -> RunRecord:
+    ) -> str:
         options = _stored_options(task)
         new = NewRun(
             task.run_id,
@@ -111,7 +112,7 @@ class RunService:
         )
         record = await self._shop.runs.create(new)
         if record.run_id != task.run_id:
-            return record
+            return record.run_id
         started = NewEvent(
             "run_started",
             preview=task.question[:200],
@@ -122,7 +123,7 @@ class RunService:
         self._shop.live.add(run)
         execution = Execution(task, run, self._shop, budget)
         self._tasks.start_soon(execution.perform, name=task.run_id)
-        return record
+        return task.run_id
 
     def _models(self, question: Question) -> tuple[str, str]:
         root = question.root_model or self._defaults.root_model
