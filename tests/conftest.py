@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -17,3 +18,10 @@ def anyio_backend() -> str:
 def no_blocking_of_the_event_loop() -> Iterator[BlockBuster]:
     with blockbuster_ctx("rlm_mcp") as blockbuster:
         yield blockbuster
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith(("RLM_MCP_", "OPENAI_")):
+            monkeypatch.delenv(name)

@@ -6,15 +6,7 @@ import pytest
 
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.errors import ConfigurationError
-from rlm_mcp.settings import Settings, load_settings, unknown_variables
-
-
-@pytest.fixture(autouse=True)
-def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(f"RLM_MCP_{name.upper()}", raising=False)
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
+from rlm_mcp.settings import load_settings, unknown_variables
 
 
 def test_without_any_setting_every_field_has_its_default() -> None:

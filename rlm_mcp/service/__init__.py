@@ -85,7 +85,8 @@ async def open_service(settings: Settings) -> AsyncGenerator[Service]:
         runs, texts, live = Runs(database, owner=owner), Contexts(database), LiveRuns()
         sandbox = ProcessSandbox(min_isolation=settings.min_isolation)
         shop = Workshop(runs, sandbox, endpoint, live, StoredReplies(Replies(database)))
-        contexts = ContextService(texts, sandbox, _allowed_paths(settings))
+        allowed = await anyio.to_thread.run_sync(_allowed_paths, settings)
+        contexts = ContextService(texts, sandbox, allowed)
         defaults = RunDefaults(
             settings.config(), settings.wait_seconds, settings.root_model, settings.sub_model
         )

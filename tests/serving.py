@@ -1,0 +1,113 @@
+"""A served instance for tests: a real client, a real store, and a scripted model over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from mcp import Client
+from mcp_types import CallToolResult, TextContent
+
+from rlm_mcp.scripted_model import Answer, ChatRequestView, ScriptedModel, open_scripted_model
+from rlm_mcp.scripted_replies import Script
+from rlm_mcp.server.app import build_server
+from rlm_mcp.server.results import ERROR_META_KEY
+from rlm_mcp.service import open_service
+from rlm_mcp.settings import Settings
+
+KEY = "canary-key-5f1d"
+
+
+def settings_in(directory: Path, **changes: Any) -> Settings:
+    """Settings that keep everything below a directory."""
+    values: dict[str, Any] = {
+        "data_dir": directory / "data",
+        "allowed_paths": (directory,),
+        "root_model": "root",
+        "sub_model": "sub",
+        "api_key": KEY,
+        "min_isolation": "process",
+    }
+    return Settings(**(values | changes))
+
+
+@dataclass
+class Served:
+    """A client, the model behind its server, and what was reported of progress."""
+
+    client: Client
+    model: ScriptedModel
+    settings: Settings
+    progress: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
+
+    async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        """Call a tool that must work, and give its structured content."""
+        result = await self.raw(tool, **arguments)
+        assert not result.is_error, text_of(result)
+        assert result.structured_content is not None
+        return result.structured_content
+
+    async def error(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        """Call a tool that must refuse, and give its typed error with the text as `text`."""
+        result = await self.raw(tool, **arguments)
+        assert result.is_error, text_of(result)
+        assert result.meta is not None
+        return {**result.meta[ERROR_META_KEY], "text": text_of(result)}
+
+    async def raw(self, tool: str, **arguments: Any) -> CallToolResult:
+        """Call a tool, and record its progress."""
+
+        async def note(progress: float, total: float | None, message: str | None) -> None:
+            del total
+            self.progress.append((progress, message or ""))
+
+        return await self.client.call_tool(tool, arguments, progress_callback=note)
+
+    async def ended(self, run_id: str) -> dict[str, Any]:
+        """Wait until a run is no longer running."""
+        with anyio.fail_after(30):
+            while True:
+                run = await self.call("rlm_run_wait", run_id=run_id, wait_seconds=10)
+                if run["status"] != "running":
+                    return run
+
+
+@asynccontextmanager
+async def open_served(
+    directory: Path, script: Script, *, mode: Any = "auto", **changes: Any
+) -> AsyncGenerator[Served]:
+    """Serve in memory, with the scripted model over real HTTP."""
+    async with open_scripted_model(script) as model:
+        settings = settings_in(directory, **({"base_url": model.base_url} | changes))
+        # In a thread, as the SDK reads files when a server is made; none is at work then.
+        server = await anyio.to_thread.run_sync(build_server, partial(open_service, settings))
+        async with Client(server, mode=mode) as client:
+            yield Served(client, model, settings)
+
+
+def text_of(result: CallToolResult) -> str:
+    """The text that is beside a result."""
+    return "\n".join(part.text for part in result.content if isinstance(part, TextContent))
+
+
+def turns(*replies: str, sub: Callable[[str], str] = lambda prompt: prompt[:20]) -> Script:
+    """A script: the root's replies by turn, over and over the last; `sub` answers sub-calls."""
+
+    def answer(request: ChatRequestView) -> Answer:
+        if request.model == "sub":
+            return sub(request.text)
+        turn = sum(message["role"] == "assistant" for message in request.messages)
+        return replies[min(turn, len(replies) - 1)]
+
+    return answer
+
+
+def cell(code: str) -> str:
+    """A reply that holds one block of code."""
+    return f"```repl\n{code}\n```"
