@@ -2,4 +2,84 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rlm_mcp.engine.chat import ChatModel, ChatReply, ChatRequest
+    from rlm_mcp.engine.config import RLMConfig
+    from rlm_mcp.engine.engine import MemoryCache, SubCallCache
+    from rlm_mcp.engine.types import HistoryEntry, RLMEvent, RLMResponse, Usage
+    from rlm_mcp.engine.wrapper import RLMWrapper
+    from rlm_mcp.errors import (
+        BudgetExceededError,
+        ConfigurationError,
+        ContextLengthError,
+        InvalidInputError,
+        IsolationError,
+        ModelAuthenticationError,
+        ModelConnectionError,
+        ModelError,
+        ModelRateLimitError,
+        ModelReplyError,
+        ModelRequestError,
+        RLMError,
+        SandboxError,
+    )
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "BudgetExceededError",
+    "ChatModel",
+    "ChatReply",
+    "ChatRequest",
+    "ConfigurationError",
+    "ContextLengthError",
+    "HistoryEntry",
+    "InvalidInputError",
+    "IsolationError",
+    "MemoryCache",
+    "ModelAuthenticationError",
+    "ModelConnectionError",
+    "ModelError",
+    "ModelRateLimitError",
+    "ModelReplyError",
+    "ModelRequestError",
+    "RLMConfig",
+    "RLMError",
+    "RLMEvent",
+    "RLMResponse",
+    "RLMWrapper",
+    "SandboxError",
+    "SubCallCache",
+    "Usage",
+    "__version__",
+]
+
+_HOMES = {
+    "ChatModel": "engine.chat",
+    "ChatReply": "engine.chat",
+    "ChatRequest": "engine.chat",
+    "HistoryEntry": "engine.types",
+    "MemoryCache": "engine.engine",
+    "RLMConfig": "engine.config",
+    "RLMEvent": "engine.types",
+    "RLMResponse": "engine.types",
+    "RLMWrapper": "engine.wrapper",
+    "SubCallCache": "engine.engine",
+    "Usage": "engine.types",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name on first use, so that `import rlm_mcp` stays light."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -44,6 +44,7 @@ class RLMEvent:
         detail: everything, by type; JSON-like.
         depth: 0 for the run itself, more for runs inside it.
         usage: the figures after this event.
+        response: the outcome, in the last event that `astream_generate` yields.
     """
 
     type: EventType
@@ -52,6 +53,7 @@ class RLMEvent:
     detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
     depth: int = 0
     usage: Usage = Usage()
+    response: RLMResponse | None = None
 
 
 EventSink = Callable[[RLMEvent], Awaitable[None]]
