@@ -1,8 +1,18 @@
-"""What is shown of a value that is too long to be shown whole."""
+"""What is shown of a value that is too long to be shown whole. Pure."""
 
 from __future__ import annotations
 
-from rlm_mcp.sandbox.types import CellResult, ContextSource
+from collections.abc import Sequence
+from itertools import groupby
+
+from rlm_mcp.sandbox.types import CellError, CellResult, ContextSource
+
+_MAX_NAMES = 4
+_MAX_NAME_CHARS = 60
+# Sorting a million lengths would hold up the event loop; every n-th of them does for a median.
+_MEDIAN_SAMPLE = 10_000
+_MIN_TRACEBACK_CHARS = 400
+_FOLDED_FROM = 3
 
 
 def describe_context(source: ContextSource, prefix_chars: int) -> str:
@@ -10,27 +20,115 @@ def describe_context(source: ContextSource, prefix_chars: int) -> str:
 
     However many documents there are, the rest stays under 1,500 characters.
     """
-    raise NotImplementedError
+    lengths = source.char_lengths
+    if not source.is_list:
+        total = sum(lengths)
+        head = f"`context` is a str of {total} characters."
+        return head + _start("It", source.prefix, prefix_chars, total)
+    if not lengths:
+        return "`context` is an empty list: there are no documents."
+    head = (
+        f"`context` is a list of {len(lengths)} str, one a document, {sum(lengths)} characters "
+        f"in all. Characters of a document: smallest {min(lengths)}, median {_median(lengths)}, "
+        f"largest {max(lengths)}."
+    )
+    names = f"\n`context_names`: {_few(source.names)}." if len(source.names) else ""
+    return head + names + _start("`context[0]`", source.prefix, prefix_chars, lengths[0])
 
 
-def cut_middle(text: str, limit: int) -> str:
-    """Keep head and tail of `text`, about `limit` characters, and say how many are left out."""
-    raise NotImplementedError
+def cut_middle(text: str, limit: int, *, total: int | None = None) -> str:
+    """Keep head and tail of `text`, `limit` characters, and say how many are left out.
+
+    Args:
+        text: what is to be shown. Surrogates, which no request can carry, become `?`.
+        limit: characters kept, besides the note.
+        total: characters there were before `text` was cut an earlier time.
+    """
+    text = _sendable(text)
+    if len(text) <= limit:
+        return text
+    tail = limit // 3
+    head = limit - tail
+    left_out = max(total or 0, len(text)) - limit
+    note = f"[… {left_out} characters left out …]"
+    return "\n".join(part for part in (text[:head], note, text[len(text) - tail :]) if part)
 
 
 def fold_lines(text: str) -> str:
-    """Show equal lines that follow each other once, with their number."""
-    raise NotImplementedError
+    """Show equal lines that follow each other once, with their number, from three on."""
+    shown: list[str] = []
+    for line, group in groupby(text.split("\n")):
+        count = sum(1 for _ in group)
+        if count < _FOLDED_FROM:
+            shown += [line] * count
+        else:
+            shown.append(f"{line}   (this line {count} times)" if line.strip() else line)
+    return "\n".join(shown)
 
 
 def show_cell(result: CellResult, limit: int, *, fold: bool = False) -> str:
     """Show what a cell printed and how it failed; at most `limit` characters of output.
 
-    The error's traceback comes last, its type and message whole.
+    The error comes last, its type and message whole, however long the traceback before them.
     """
-    raise NotImplementedError
+    output = fold_lines(result.output) if fold else result.output
+    total = result.output_chars if result.output_chars > len(result.output) else None
+    parts = [cut_middle(output.strip("\n"), limit, total=total)] if output.strip() else []
+    if result.timed_out and not result.lost_variables:
+        parts.append("The cell was stopped at its time limit; what it had assigned is kept.")
+    if result.lost_variables:
+        parts.append(
+            "The REPL had to be replaced by a fresh one: all variables are gone, `context` is "
+            "still there. Assign again what you need."
+        )
+    if result.error is not None:
+        parts.append(_show_error(result.error, limit))
+    return "\n".join(parts) or "(nothing was printed; print what you want to see)"
 
 
 def preview(text: str, limit: int = 120) -> str:
-    """Make one short line of `text`, for events."""
-    raise NotImplementedError
+    """Make one line of at most `limit` characters of `text`, for events."""
+    # White space may shrink the text, hardly ever to an eighth.
+    line = " ".join(_sendable(text[: limit * 8]).split())
+    return line if len(line) <= limit else line[: max(0, limit - 1)] + "…"
+
+
+def _start(subject: str, prefix: str, limit: int, total: int) -> str:
+    shown = _sendable(prefix[:limit])
+    if not shown:
+        return ""
+    rest = total - len(shown)
+    end = f"[… {rest} characters more]" if rest > 0 else "[the end]"
+    return f"\n{subject} starts with:\n{shown}\n{end}"
+
+
+def _median(lengths: Sequence[int]) -> str:
+    step = -(-len(lengths) // _MEDIAN_SAMPLE)
+    sample = sorted(lengths[::step])
+    middle = sample[len(sample) // 2]
+    return f"about {middle}" if step > 1 else str(middle)
+
+
+def _few(names: Sequence[str]) -> str:
+    if len(names) <= _MAX_NAMES:
+        return ", ".join(_name(name) for name in names)
+    first = ", ".join(_name(names[index]) for index in range(_MAX_NAMES - 1))
+    return f"{first}, … {_name(names[-1])}"
+
+
+def _name(name: str) -> str:
+    # Cut before and after: a line end or an odd character grows when it is quoted.
+    shown = repr(name[: _MAX_NAME_CHARS + 1])
+    return shown if len(shown) <= _MAX_NAME_CHARS + 2 else f"{shown[:_MAX_NAME_CHARS]}…{shown[0]}"
+
+
+def _show_error(error: CellError, limit: int) -> str:
+    last = f"{error.type}: {error.message}" if error.message else error.type
+    frames = error.traceback.rstrip().removesuffix(last).rstrip()
+    if frames:
+        frames = cut_middle(frames, max(limit, _MIN_TRACEBACK_CHARS)) + "\n"
+    return frames + _sendable(last)
+
+
+def _sendable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
