@@ -7,6 +7,9 @@ import json
 from typing import Any, NamedTuple
 
 CHUNK_BYTES = 1 << 20
+# Small pieces are decoded and counted while they are in the processor's cache, and where one lies
+# over the edge of a chunk, little is counted twice.
+_PIECE_BYTES = 1 << 16
 _BOM = "\ufeff"
 _BOM_BYTES = 3
 _REPLACEMENT = "\ufffd".encode()
@@ -122,7 +125,8 @@ class TextCutter:
 
     def feed(self, data: bytes) -> None:
         """Take in the next bytes of the document that was begun last."""
-        self._take_in(self._undecoded + data if self._undecoded else data, is_last=False)
+        for start in range(0, len(data), _PIECE_BYTES):
+            self._take_in(self._undecoded + data[start : start + _PIECE_BYTES], is_last=False)
 
     def finish(self) -> None:
         """End the document that was begun last; a character it left half-written is replaced."""
@@ -158,23 +162,23 @@ class TextCutter:
             self._append(text, encoded)
 
     def _append(self, text: str, encoded: bytes) -> None:
+        self._ends_line = text[-1] == "\n"
+        while len(self._tail) + len(encoded) >= CHUNK_BYTES:
+            size = CHUNK_BYTES - len(self._tail)
+            # A byte that continues a character must not come first in the next chunk.
+            while 0 < size < len(encoded) and encoded[size] & 0xC0 == 0x80:
+                size -= 1
+            part = encoded[:size].decode()
+            self._grow(part, encoded[:size])
+            text, encoded = text[len(part) :], encoded[size:]
+            self._cut.chunks.append(Chunk(self._tail_start, bytes(self._tail)))
+            self._tail, self._tail_start = bytearray(), self.end
+        self._grow(text, encoded)
+
+    def _grow(self, text: str, encoded: bytes) -> None:
         byte, char, line = self.end
         self.end = Place(byte + len(encoded), char + len(text), line + encoded.count(b"\n"))
-        self._ends_line = text[-1] == "\n"
         self._tail += encoded
-        while len(self._tail) >= CHUNK_BYTES:
-            self._cut_chunk()
-
-    def _cut_chunk(self) -> None:
-        size = CHUNK_BYTES
-        # A byte that continues a character must not come first in the next chunk.
-        while size < len(self._tail) and self._tail[size] & 0xC0 == 0x80:
-            size -= 1
-        data = bytes(self._tail[:size])
-        del self._tail[:size]
-        self._cut.chunks.append(Chunk(self._tail_start, data))
-        byte, char, line = self._tail_start
-        self._tail_start = Place(byte + size, char + len(data.decode()), line + data.count(b"\n"))
 
 
 def _decode(raw: bytes, *, is_last: bool) -> tuple[str, int, int]:
