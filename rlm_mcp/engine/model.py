@@ -22,7 +22,13 @@ from rlm_mcp.engine.retry import (
     borrowed,
     parse_retry_after,
 )
-from rlm_mcp.errors import ConfigurationError, ModelConnectionError, ModelError, ModelReplyError
+from rlm_mcp.errors import (
+    ConfigurationError,
+    ModelAuthenticationError,
+    ModelConnectionError,
+    ModelError,
+    ModelReplyError,
+)
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI, OpenAI
@@ -42,6 +48,7 @@ __all__ = [
 OPENAI_BASE_URL = "https://api.openai.com/v1"
 CALLS_AT_ONCE = 32
 EMPTY_REPLIES_ALLOWED = 1
+CHECK_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,23 @@ class Endpoint:
     def model(self, name: str) -> ChatModel:
         """One model of this endpoint, asked by name."""
         return _EndpointModel(self, name)
+
+    async def check(self) -> None:
+        """See that the endpoint is there and takes the key, by asking for its models once.
+
+        Raises:
+            ModelConnectionError: nothing answers.
+            ModelAuthenticationError: the key was rejected.
+        """
+        client = await self._connection.client()
+        try:
+            with _translated(self._connection, {}), anyio.fail_after(CHECK_SECONDS):
+                await _get_models(client)
+        except AttemptFailedError as failure:
+            # Not every server lists its models: an answer of another kind is one too.
+            error = failure.diagnosis.error
+            if isinstance(error, (ModelConnectionError, ModelAuthenticationError)):
+                raise error from None
 
     async def complete(self, model: str, request: ChatRequest) -> ChatReply:
         """Ask until there is an answer or patience ends.
@@ -264,6 +288,12 @@ async def _post(client: AsyncOpenAI, body: dict[str, Any], request: ChatRequest)
         "/chat/completions", cast_to=httpx2.Response, body=body, options={"max_retries": 0}
     )
     return read_completion(response.content, request.chars)
+
+
+async def _get_models(client: AsyncOpenAI) -> None:
+    import httpx2  # noqa: PLC0415  # likewise
+
+    await client.get("/models", cast_to=httpx2.Response, options={"max_retries": 0})
 
 
 async def _stream(client: AsyncOpenAI, body: dict[str, Any], request: ChatRequest) -> ChatReply:
