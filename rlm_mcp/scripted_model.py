@@ -143,7 +143,7 @@ class ScriptedModel:
             model=str(body.pop("model", "")),
             params=body,
             at=anyio.current_time(),
-            authorization=request.headers.get("authorization", ""),
+            headers=request.headers,
             number=self.received,
         )
         self.requests.append(view)

@@ -16,16 +16,21 @@ STREAM_PIECE_CHARS = 8
 class ChatRequestView:
     """One request as it arrived.
 
-    `params` is the body without `messages` and `model`; `at` is in seconds of `anyio`'s clock,
-    `number` counts requests from 1.
+    `params` is the body without `messages` and `model`; `headers` have lower-case names; `at` is
+    in seconds of `anyio`'s clock; `number` counts requests from 1.
     """
 
     messages: tuple[Mapping[str, Any], ...]
     model: str
     params: Mapping[str, Any]
     at: float
-    authorization: str
+    headers: Mapping[str, str]
     number: int
+
+    @property
+    def authorization(self) -> str:
+        """The header that carries the key."""
+        return self.headers.get("authorization", "")
 
     @property
     def text(self) -> str:

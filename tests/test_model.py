@@ -1,0 +1,536 @@
+"""Models asked over HTTP, by providers that are not polite."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import anyio
+import anyio.lowlevel
+import openai
+import pytest
+
+from rlm_mcp.engine.chat import ChatModel, ChatReply, ChatRequest
+from rlm_mcp.engine.completion import read_completion
+from rlm_mcp.engine.model import Provider, RetryPolicy, Timing, open_endpoint
+from rlm_mcp.engine.retry import Pace, parse_retry_after
+from rlm_mcp.errors import (
+    ConfigurationError,
+    ContextLengthError,
+    ModelAuthenticationError,
+    ModelConnectionError,
+    ModelError,
+    ModelRateLimitError,
+    ModelReplyError,
+    ModelRequestError,
+)
+from rlm_mcp.scripted_model import (
+    Answer,
+    Fault,
+    Reply,
+    Script,
+    ScriptedModel,
+    context_too_long,
+    cut_connection,
+    empty_choices,
+    malformed,
+    no_answer,
+    open_scripted_model,
+    rate_limited,
+    rejected,
+    rejected_parameter,
+    server_error,
+    unauthorized,
+)
+
+KEY = "sk-very-secret-0123456789"
+
+
+@dataclass
+class NoTime:
+    """A clock that goes forward by what is slept."""
+
+    now: float = 0.0
+    sleeps: list[float] = field(default_factory=list[float])
+
+    async def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self.now += seconds
+        await anyio.lowlevel.checkpoint()
+
+    @property
+    def timing(self) -> Timing:
+        return Timing(self.sleep, lambda: self.now)
+
+
+@asynccontextmanager
+async def a_model(
+    script: Script, policy: RetryPolicy | None = None, time: NoTime | None = None
+) -> AsyncGenerator[tuple[ScriptedModel, ChatModel]]:
+    with anyio.fail_after(10):
+        async with (
+            open_scripted_model(script) as server,
+            open_endpoint(
+                Provider(server.base_url, KEY), policy=policy, timing=(time or NoTime()).timing
+            ) as endpoint,
+        ):
+            yield server, endpoint.model("root")
+
+
+def a_request(text: str = "hello", **more: object) -> ChatRequest:
+    values = {"max_tokens": 99, "temperature": 0.6, **more}
+    return ChatRequest(({"role": "user", "content": text},), **values)  # pyright: ignore[reportArgumentType]
+
+
+async def test_a_reply_comes_with_its_figures() -> None:
+    async with a_model([Reply("fine", reasoning="hm", usage=(7, 3))]) as (server, model):
+        assert await model.complete(a_request()) == ChatReply(
+            text="fine",
+            finish_reason="stop",
+            input_tokens=7,
+            output_tokens=3,
+            usage_estimated=False,
+            reasoning="hm",
+        )
+        [request] = server.requests
+        assert dict(request.params) == {"max_tokens": 99, "temperature": 0.6}
+        assert (request.model, request.authorization) == ("root", f"Bearer {KEY}")
+
+
+async def test_another_model_of_the_endpoint_can_be_named() -> None:
+    async with a_model("ok") as (server, model):
+        await model.complete(a_request(model="other"))
+        assert [request.model for request in server.requests] == ["other"]
+
+
+async def test_missing_usage_is_estimated_from_lengths_and_marked() -> None:
+    async with a_model([Reply("12345", usage=None)]) as (_, model):
+        reply = await model.complete(a_request("x" * 8))
+        assert (reply.input_tokens, reply.output_tokens, reply.usage_estimated) == (2, 2, True)
+
+
+async def test_a_reply_that_was_cut_says_so_even_when_it_is_empty() -> None:
+    async with a_model([Reply(None, "length", reasoning="long thoughts")]) as (server, model):
+        reply = await model.complete(a_request())
+        assert (reply.text, reply.finish_reason) == ("", "length")
+        assert server.received == 1
+
+
+@pytest.mark.parametrize("empty", [Reply(None), Reply("")])
+async def test_an_empty_reply_is_asked_for_once_more(empty: Reply) -> None:
+    async with a_model([empty, "words"]) as (_, model):
+        assert (await model.complete(a_request())).text == "words"
+    async with a_model(lambda _: empty) as (server, model):
+        assert (await model.complete(a_request())).text == ""
+        assert server.received == 2
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        server_error(500),
+        server_error(503),
+        rate_limited(),
+        malformed(),
+        empty_choices(),
+        Fault(body="<html>Bad gateway</html>"),
+        Fault(body="[]"),
+        Fault(body={"error": {"message": "upstream failed"}}),
+        cut_connection(),
+        cut_connection(in_body=True),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_passing_fault_is_retried_with_growing_pauses(fault: Fault, streamed: bool) -> None:
+    async def on_delta(_: str) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    time = NoTime()
+    async with a_model([fault, fault, "fine"], time=time) as (server, model):
+        request = a_request(on_delta=on_delta if streamed else None)
+        assert (await model.complete(request)).text == "fine"
+        assert server.received == 3
+    assert 0.25 <= time.sleeps[0] <= 0.5 <= time.sleeps[1] <= 1.0
+
+
+async def test_the_pause_that_the_provider_names_is_kept() -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    time = NoTime()
+    script: list[Answer] = [rate_limited("7"), rate_limited(date), "fine"]
+    async with a_model(script, time=time) as (_, model):
+        await model.complete(a_request())
+    assert time.sleeps[0] == 7
+    assert 20 < time.sleeps[1] <= 30
+
+
+async def test_a_pause_longer_than_our_patience_ends_at_once() -> None:
+    time = NoTime()
+    async with a_model(lambda _: rate_limited("3600"), time=time) as (server, model):
+        with pytest.raises(ModelRateLimitError, match=r"asked to wait 3600 s.*waits 300 s"):
+            await model.complete(a_request())
+        assert (server.received, time.sleeps) == (1, [])
+
+
+async def test_attempts_are_bounded() -> None:
+    async with a_model(lambda _: server_error(), RetryPolicy(attempts=4)) as (server, model):
+        with pytest.raises(ModelConnectionError, match="answered 503: The server is overloaded"):
+            await model.complete(a_request())
+        assert server.received == 4
+
+
+async def test_the_whole_time_of_retries_is_bounded() -> None:
+    time = NoTime()
+    policy = RetryPolicy(attempts=1000, total_seconds=60)
+    async with a_model(lambda _: server_error(), policy, time) as (_, model):
+        with pytest.raises(ModelConnectionError):
+            await model.complete(a_request())
+    assert sum(time.sleeps) <= 60
+
+
+async def test_an_endpoint_that_never_answers_is_given_up_and_asked_again() -> None:
+    policy = RetryPolicy(attempt_seconds=0.2)
+    async with a_model([no_answer(), "late"], policy) as (server, model):
+        assert (await model.complete(a_request())).text == "late"
+        assert server.hung_up == 1
+    async with a_model(lambda _: no_answer(), RetryPolicy(2, attempt_seconds=0.1)) as (
+        server,
+        model,
+    ):
+        with pytest.raises(ModelConnectionError, match=r"No answer in time from .*127\.0\.0\.1"):
+            await model.complete(a_request())
+
+
+async def test_a_refused_connection_is_retried_briefly_and_names_what_to_set() -> None:
+    async with open_scripted_model("ok") as gone:
+        pass
+    time = NoTime()
+    with anyio.fail_after(10):
+        async with open_endpoint(Provider(gone.base_url), timing=time.timing) as endpoint:
+            with pytest.raises(ModelConnectionError) as caught:
+                await endpoint.model("root").complete(a_request())
+    assert gone.base_url in str(caught.value)
+    assert "RLM_MCP_BASE_URL" in caught.value.fix
+    assert len(time.sleeps) == 2
+
+
+async def test_a_rejected_key_ends_at_once_and_is_in_no_text() -> None:
+    async with a_model(lambda _: unauthorized(KEY)) as (server, model):
+        with pytest.raises(ModelAuthenticationError) as caught:
+            await model.complete(a_request())
+        assert server.received == 1
+    assert "RLM_MCP_API_KEY" in caught.value.fix
+    assert "Incorrect API key provided: ***" in caught.value.message
+    whole = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
+    assert KEY not in whole
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        rejected(400, f"Bad request with {KEY}"),
+        rejected(404, f"No such key {KEY}"),
+        rejected(429, f"Too fast, {KEY}"),
+        server_error(),
+        Fault(500, f"stack trace with {KEY}"),
+        Fault(body=f"not JSON but {KEY}"),
+        Fault(body={"error": {"message": KEY}}),
+        empty_choices(),
+    ],
+)
+async def test_the_key_is_in_no_error_text(answer: Fault) -> None:
+    async with a_model(lambda _: answer, RetryPolicy(attempts=1)) as (_, model):
+        with pytest.raises(ModelError) as caught:
+            await model.complete(a_request())
+    whole = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
+    assert KEY not in whole
+
+
+async def test_credentials_in_the_address_are_not_shown() -> None:
+    source = Provider("http://user:hunter2@127.0.0.1:9/v1?key=hunter3")
+    async with open_endpoint(source, policy=RetryPolicy(attempts=1)) as endpoint:
+        with anyio.fail_after(10), pytest.raises(ModelError) as caught:
+            await endpoint.model("root").complete(a_request())
+    assert "hunter" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_a_provider_is_shown_without_its_key() -> None:
+    assert KEY not in repr(Provider("http://x", KEY))
+
+
+async def test_a_rejected_parameter_is_left_out_and_remembered() -> None:
+    refusals: list[Answer] = [rejected_parameter("temperature"), rejected_parameter("max_tokens")]
+    time = NoTime()
+    async with a_model([*refusals, "one", "two"], time=time) as (server, model):
+        assert (await model.complete(a_request())).text == "one"
+        assert (await model.complete(a_request())).text == "two"
+        params = [dict(request.params) for request in server.requests]
+    assert params == [
+        {"temperature": 0.6, "max_tokens": 99},
+        {"max_tokens": 99},
+        {"max_completion_tokens": 99},
+        {"max_completion_tokens": 99},
+    ]
+    assert time.sleeps == []
+
+
+async def test_what_one_model_refuses_is_still_sent_to_another() -> None:
+    async with a_model([rejected_parameter("temperature"), "one", "two"]) as (server, model):
+        await model.complete(a_request())
+        await model.complete(a_request(model="other"))
+        assert "temperature" in server.requests[-1].params
+
+
+async def test_a_provider_that_takes_no_limit_at_all_is_asked_without_one() -> None:
+    script: list[Answer] = [
+        rejected_parameter("max_tokens"),
+        rejected_parameter("max_completion_tokens"),
+        "fine",
+    ]
+    async with a_model(script) as (server, model):
+        assert (await model.complete(a_request())).text == "fine"
+        assert dict(server.requests[-1].params) == {"temperature": 0.6}
+
+
+async def test_stream_options_are_left_out_where_they_are_refused() -> None:
+    async def on_delta(_: str) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    async with a_model([rejected_parameter("stream_options"), "streamed"]) as (server, model):
+        reply = await model.complete(a_request(on_delta=on_delta))
+        assert (reply.text, reply.usage_estimated) == ("streamed", True)
+        assert "stream_options" not in server.requests[-1].params
+
+
+async def test_room_for_the_reply_that_is_too_large_is_not_a_prompt_too_long() -> None:
+    told = "You requested 20000 tokens (3616 in the messages, 16384 in the completion)."
+    fault = rejected(400, told, code="context_length_exceeded", param="messages")
+    async with a_model([fault, fault, "fine"]) as (_, model):
+        assert (await model.complete(a_request())).text == "fine"
+
+
+async def test_a_parameter_that_was_not_sent_cannot_be_left_out() -> None:
+    async with a_model(lambda _: rejected_parameter("temperature")) as (server, model):
+        with pytest.raises(ModelRequestError):
+            await model.complete(a_request(temperature=None))
+        assert server.received == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        context_too_long(),
+        rejected(400, "the request exceeds the available context size", type="exceed_context_size"),
+        rejected(400, "x", type="exceed_context_size_error"),
+        rejected(413, "prompt is too long: 210000 tokens > 200000 maximum"),
+    ],
+)
+async def test_a_prompt_too_long_has_an_error_of_its_own(fault: Fault) -> None:
+    async with a_model(lambda _: fault) as (server, model):
+        with pytest.raises(ContextLengthError):
+            await model.complete(a_request())
+        assert server.received == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "part"),
+    [
+        (rejected(404, "The model `root` does not exist"), ModelRequestError, "does not exist"),
+        (rejected(402, "Insufficient credits"), ModelRequestError, "Insufficient credits"),
+        (rejected(429, "No quota", code="insufficient_quota"), ModelRateLimitError, "No quota"),
+        (rejected(403, "Region not served"), ModelAuthenticationError, "Region not served"),
+        (Fault(400, "plain words"), ModelRequestError, "plain words"),
+        (Fault(400, {"detail": "odd shape"}), ModelRequestError, "odd shape"),
+        (Fault(400), ModelRequestError, "answered 400"),
+    ],
+)
+async def test_a_lasting_fault_is_not_retried(
+    fault: Fault, error: type[ModelError], part: str
+) -> None:
+    async with a_model(lambda _: fault) as (server, model):
+        with pytest.raises(error, match=part):
+            await model.complete(a_request())
+        assert server.received == 1
+
+
+async def test_pieces_of_a_stream_are_handed_on_as_they_come() -> None:
+    pieces: list[str] = []
+
+    async def on_delta(piece: str) -> None:
+        pieces.append(piece)
+        await anyio.lowlevel.checkpoint()
+
+    async with a_model([Reply("a text of several pieces", reasoning="hm")]) as (_, model):
+        reply = await model.complete(a_request(on_delta=on_delta))
+    assert len(pieces) > 1
+    assert "".join(pieces) == reply.text == "a text of several pieces"
+    assert (reply.reasoning, reply.usage_estimated) == ("hm", False)
+
+
+async def test_a_stream_that_broke_begins_again_and_says_so() -> None:
+    pieces: list[str] = []
+
+    async def on_delta(piece: str) -> None:
+        pieces.append(piece)
+        await anyio.lowlevel.checkpoint()
+
+    ends_early = Fault(
+        body='data: {"choices": [{"delta": {"content": "half"}}]}\n\ndata: [DONE]\n\n',
+        headers={"content-type": "text/event-stream"},
+    )
+    async with a_model([ends_early, "whole"]) as (_, model):
+        assert (await model.complete(a_request(on_delta=on_delta))).text == "whole"
+    assert pieces == ["half", "", "whole"]
+
+
+async def test_a_cancelled_request_is_closed_at_the_server() -> None:
+    async with a_model(lambda _: no_answer()) as (server, model):
+        async with anyio.create_task_group() as group:
+            group.start_soon(model.complete, a_request())
+            await server.until(lambda: server.in_flight == 1)
+            group.cancel_scope.cancel()
+        await server.until(lambda: server.hung_up == 1)
+        assert server.in_flight == 0
+
+
+async def test_calls_at_once_are_limited_across_endpoints() -> None:
+    gate = anyio.Event()
+    limiter = anyio.CapacityLimiter(3)
+    with anyio.fail_after(10):
+        async with open_scripted_model(lambda _: Reply("ok", gate=gate)) as server:
+            source = Provider(server.base_url)
+            async with (
+                open_endpoint(source, limiter=limiter) as one,
+                open_endpoint(source, limiter=limiter) as two,
+                anyio.create_task_group() as group,
+            ):
+                for endpoint in (one, two) * 4:
+                    group.start_soon(endpoint.model("root").complete, a_request())
+                await server.until(lambda: server.in_flight == 3)
+                gate.set()
+            assert (server.received, server.most_in_flight) == (8, 3)
+
+
+async def test_a_rate_limit_holds_back_the_other_calls_too() -> None:
+    asleep, over = anyio.Event(), anyio.Event()
+
+    async def sleep(_: float) -> None:
+        asleep.set()
+        await over.wait()
+
+    with anyio.fail_after(10):
+        async with (
+            open_scripted_model([rate_limited("9"), "one", "two"]) as server,
+            open_endpoint(Provider(server.base_url), timing=Timing(sleep, lambda: 0.0)) as endpoint,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(endpoint.model("root").complete, a_request())
+            await asleep.wait()
+            group.start_soon(endpoint.model("other").complete, a_request())
+            await anyio.wait_all_tasks_blocked()
+            assert server.received == 1
+            over.set()
+        assert server.received == 3
+
+
+async def test_the_window_halves_in_a_crowd_and_recovers() -> None:
+    time = NoTime()
+    pace = Pace(time.timing)
+    widest = pace.window
+    async with pace.turn(), pace.turn(), pace.turn(), pace.turn():
+        pace.slow_down(5)
+        pace.slow_down(5)  # the same crowd, not another
+    assert pace.window == 2
+    async with pace.turn():
+        assert time.sleeps == [5]
+    for _ in range(widest):
+        pace.recover()
+    assert pace.window == widest
+
+
+async def test_lone_surrogates_are_replaced_before_they_are_sent() -> None:
+    async with a_model("ok") as (server, model):
+        await model.complete(a_request("half \ud83d é"))
+        assert server.requests[0].text == "half ? é"
+
+
+@pytest.mark.parametrize("kind", [openai.OpenAI, openai.AsyncOpenAI])
+async def test_a_client_that_the_user_made_is_asked_with_its_own_settings(
+    kind: type[openai.OpenAI] | type[openai.AsyncOpenAI],
+) -> None:
+    with anyio.fail_after(10):
+        async with open_scripted_model("ok") as server:
+            client = kind(api_key=KEY, base_url=server.base_url, default_headers={"x-team": "a"})
+            async with open_endpoint(client) as endpoint:
+                await endpoint.model("root").complete(a_request())
+            [request] = server.requests
+            assert request.authorization == f"Bearer {KEY}"
+            assert request.headers["x-team"] == "a"
+            assert not client.is_closed()
+            if isinstance(client, openai.AsyncOpenAI):
+                await client.close()
+            else:
+                client.close()
+
+
+async def test_a_key_that_is_made_on_demand_is_used() -> None:
+    with anyio.fail_after(10):
+        async with open_scripted_model("ok") as server:
+            client = openai.OpenAI(api_key=lambda: "made", base_url=server.base_url)
+            async with open_endpoint(client) as endpoint:
+                await endpoint.model("root").complete(a_request())
+            assert server.requests[0].authorization == "Bearer made"
+
+
+async def test_a_client_without_a_twin_and_a_key_that_is_none_are_refused() -> None:
+    azure = openai.AzureOpenAI(
+        api_key="k", azure_endpoint="http://127.0.0.1:9", api_version="2024-10-21"
+    )
+    async with open_endpoint(azure) as endpoint:
+        with pytest.raises(ConfigurationError, match="AsyncAzureOpenAI"):
+            await endpoint.model("root").complete(a_request())
+    async with open_endpoint(Provider(api_key="sk-…")) as endpoint:
+        with pytest.raises(ConfigurationError, match="Copy it again"):
+            await endpoint.model("root").complete(a_request())
+
+
+def test_native_tool_calls_are_read_as_text() -> None:
+    body = (
+        '{"choices": [{"message": {"content": null, "tool_calls": '
+        '[{"function": {"name": "python", "arguments": "{}"}}]}, "finish_reason": "tool_calls"}]}'
+    )
+    assert read_completion(body, 0).text == (
+        '<tool_call>{"name": "python", "arguments": "{}"}</tool_call>'
+    )
+
+
+def test_content_in_parts_is_joined() -> None:
+    body = '{"choices": [{"message": {"content": [{"text": "a"}, {"text": "b"}]}}]}'
+    assert read_completion(body, 0).text == "ab"
+
+
+def test_a_reply_that_is_no_completion_is_quoted_in_the_error() -> None:
+    with pytest.raises(ModelReplyError, match="<html>"):
+        read_completion(b"<html>" + b"x" * 10_000, 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("3", 3.0),
+        ("0.5", 0.5),
+        ("-1", 0.0),
+        ("soon", None),
+        ("Mon, 23 Nov 2026 10:00:30 GMT", 30.0),
+        ("Mon, 23 Nov 2026 09:00:00 GMT", 0.0),
+        ("nan", None),
+        ("inf", None),
+    ],
+)
+def test_retry_after_is_read_as_seconds(value: str | None, seconds: float | None) -> None:
+    now = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+    assert parse_retry_after(value, now) == seconds
