@@ -160,7 +160,7 @@ def llm_query_batch(
     return desk.ask_all(Request("llm_query", model), [_as_prompt(prompt) for prompt in prompts])
 
 
-def rlm_query(desk: CallDesk, question: object, context: Any) -> str:  # noqa: ANN401  # from model code
+def rlm_query(desk: CallDesk, question: object, context: Any) -> str:  # from model code
     """Ask a whole RLM about a text or a list of texts.
 
     Raises:

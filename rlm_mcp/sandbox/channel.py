@@ -14,6 +14,7 @@ from rlm_mcp.sandbox import wire
 from rlm_mcp.sandbox.wire import Frame
 
 RECEIVE_BYTES = 1 << 18
+MAX_UNWAITED = 16
 
 
 class Channel:
@@ -27,8 +28,9 @@ class Channel:
         sock.setblocking(False)
         self._sock = sock
         self._received = bytearray()
-        self._sending = anyio.Lock()
+        self._sending = anyio.Lock(fast_acquire=True)
         self._broken = False
+        self._unwaited = 0
 
     async def send(
         self, kind: str, fields: Mapping[str, Any], *blobs: bytes, patience_seconds: float = 30
@@ -72,7 +74,10 @@ class Channel:
         """
         if self._broken:
             raise EOFError("the channel is closed")
-        await anyio.lowlevel.checkpoint()  # a flood of frames must not starve the event loop
+        self._unwaited += 1
+        if self._unwaited > MAX_UNWAITED:  # a flood of frames must not starve the event loop
+            self._unwaited = 0
+            await anyio.lowlevel.checkpoint()
         try:
             return await self._receive()
         except WireError:
@@ -93,6 +98,7 @@ class Channel:
             try:
                 data = self._sock.recv(RECEIVE_BYTES)
             except BlockingIOError:
+                self._unwaited = 0
                 await anyio.wait_readable(self._sock)
                 continue
             except OSError as error:

@@ -11,7 +11,7 @@ from rlm_mcp.errors import NotFoundError, SandboxDiedError, SandboxError, WireEr
 from rlm_mcp.sandbox import results
 from rlm_mcp.sandbox.channel import Channel
 from rlm_mcp.sandbox.process import Process
-from rlm_mcp.sandbox.running import Clock, Outcome, Running
+from rlm_mcp.sandbox.running import Clock, Core, Outcome, Running
 from rlm_mcp.sandbox.types import CallHandler, CellResult, Variable, VariableText
 from rlm_mcp.sandbox.wire import Frame, utf8
 
@@ -42,9 +42,10 @@ Launch = Callable[[], Awaitable[Seat]]
 class ChildRepl:
     """A `Repl` in a process of its own, made by `launch` and made again when it is lost."""
 
-    def __init__(self, launch: Launch) -> None:
+    def __init__(self, launch: Launch, cores: anyio.Semaphore | None = None) -> None:
         self._launch = launch
-        self._turn = anyio.Lock()
+        self._cores = cores
+        self._turn = anyio.Lock(fast_acquire=True)
         self._seat: Seat | None = None
         self._numbers = 0
         self._kept = b""
@@ -73,7 +74,7 @@ class ChildRepl:
         async with self._turn:
             seat = await self._ready()
             self._numbers += 1
-            running = Running(seat.channel, seat.process, self._numbers)
+            running = Running(seat.channel, seat.process, self._numbers, Core(self._cores))
             clock = Clock(timeout_seconds)
             ended = ""
             try:

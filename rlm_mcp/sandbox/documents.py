@@ -59,7 +59,7 @@ class Documents(list[str]):
 
     __slots__ = ("_base", "_ends", "_file", "_view")
 
-    def __init__(self, file: mmap.mmap, base: int, lengths: array[int]) -> None:
+    def __init__(self, file: mmap.mmap | bytes, base: int, lengths: array[int]) -> None:
         super().__init__()
         self._file = file
         self._view = memoryview(file)
@@ -89,7 +89,7 @@ class Documents(list[str]):
     def __bool__(self) -> bool:
         return len(self._ends) > 0
 
-    def __getitem__(self, index: SupportsIndex | slice, /) -> Any:  # noqa: ANN401  # str or list
+    def __getitem__(self, index: SupportsIndex | slice, /) -> Any:  # str or list
         if isinstance(index, slice):
             return [self.cut(*self.span(at)) for at in range(*index.indices(len(self)))]
         at = index.__index__()
@@ -116,10 +116,10 @@ class Documents(list[str]):
 
     __hash__ = None  # pyright: ignore[reportAssignmentType]  # lists have none
 
-    def __add__(self, other: Any, /) -> list[Any]:  # noqa: ANN401  # any list
+    def __add__(self, other: Any, /) -> list[Any]:  # any list
         return [*self, *other]
 
-    def __radd__(self, other: Any, /) -> list[Any]:  # noqa: ANN401  # any list
+    def __radd__(self, other: Any, /) -> list[Any]:  # any list
         return [*other, *self]
 
     def __mul__(self, times: SupportsIndex, /) -> list[str]:
@@ -153,12 +153,20 @@ class Documents(list[str]):
 
 
 def load(descriptor: int, layout: Layout) -> tuple[str | Documents, Documents]:
-    """Map the file and return `context` and `context_names`."""
+    """Map the file and return `context` and `context_names`.
+
+    A `str` is a copy, so the caller may close the descriptor and the text is there once; a list
+    keeps the mapping.
+    """
     file = mmap.mmap(descriptor, layout.file_bytes, prot=mmap.PROT_READ)
-    names = Documents(file, layout.text_bytes, _lengths(file, layout, layout.count))
     if layout.is_list:
+        names = Documents(file, layout.text_bytes, _lengths(file, layout, layout.count))
         return Documents(file, 0, _lengths(file, layout, 0)), names
-    return str(memoryview(file)[: layout.text_bytes], "utf-8", "replace"), names
+    with file, memoryview(file) as view:
+        kept = bytes(view[layout.text_bytes : layout.table_start])
+        names = Documents(kept, 0, _lengths(file, layout, layout.count))
+        text = str(view[: layout.text_bytes], "utf-8", "replace")
+    return text, names
 
 
 def _lengths(file: mmap.mmap, layout: Layout, first: int) -> array[int]:

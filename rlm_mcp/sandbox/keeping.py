@@ -29,7 +29,7 @@ class _Bounded(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: Any, /) -> int:  # noqa: ANN401  # any buffer
+    def write(self, data: Any, /) -> int:  # any buffer
         part = bytes(data)
         self._left -= len(part)
         if self._left < 0:

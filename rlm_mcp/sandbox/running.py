@@ -15,6 +15,7 @@ from rlm_mcp.sandbox.types import CallHandler, CallName, CallReply, ReplCall
 from rlm_mcp.sandbox.wire import Frame, utf8
 
 GRACE_SECONDS = 1.0
+CORE_PATIENCE_SECONDS = 2.0
 MAX_IN_FLIGHT = 1024
 MAX_IN_FLIGHT_BYTES = 128 << 20
 CALL_NAMES: dict[str, CallName] = {
@@ -58,12 +59,38 @@ class Clock:
 
 
 @dataclass
+class Core:
+    """A cell's claim to one of the cores, which cells share; given back while it waits for calls.
+
+    A cell that waits long for one goes on without: those that spin must not starve the others.
+    """
+
+    cores: anyio.Semaphore | None
+    _is_held: bool = False
+
+    async def take(self) -> None:
+        """Wait for a core, for a while."""
+        if self.cores is not None and not self._is_held:
+            with anyio.move_on_after(CORE_PATIENCE_SECONDS):
+                await self.cores.acquire()
+                self._is_held = True
+
+    def give_back(self) -> None:
+        """Let another cell have it."""
+        if self.cores is not None and self._is_held:
+            self._is_held = False
+            self.cores.release()
+
+
+@dataclass
 class Calls:
     """The calls of one cell that are on their way; bounded in number and in bytes."""
 
     channel: Channel
     on_call: CallHandler
     clock: Clock
+    core: Core
+    tasks: int = 0
     _count: int = 0
     _bytes: int = 0
     _room: anyio.Event = field(default_factory=anyio.Event)
@@ -81,21 +108,26 @@ class Calls:
         ):
             self._room = anyio.Event()
             await self._room.wait()
+        self.tasks += 1
         self._count += 1
         self._bytes += size
         self.clock.stop()
+        self.core.give_back()
         tasks.start_soon(self._answer, frame.fields["call"], call, size)
 
     async def _answer(self, number: int, call: ReplCall, size: int) -> None:
-        try:
-            reply = await self.on_call(call)
-        finally:
-            self._count -= 1
-            self._bytes -= size
-            self._room.set()
-            if not self._count:
-                self.clock.start()
+        reply = await self.on_call(call)
+        self._count -= 1
+        self._bytes -= size
+        self._room.set()
+        if not self._count:
+            await self.core.take()
+        if not self._count:
+            self.clock.start()
+        else:  # another thread of the cell called meanwhile
+            self.core.give_back()
         await self._send(number, reply)
+        self.tasks -= 1
 
     async def _send(self, number: int, reply: CallReply) -> None:
         ok = reply.error is None
@@ -147,15 +179,16 @@ class Running:
     `is_lost` says, after `run` was cancelled too, that the process is of no more use.
     """
 
-    def __init__(self, channel: Channel, process: Process, cell: int) -> None:
+    def __init__(self, channel: Channel, process: Process, cell: int, core: Core) -> None:
         self._channel = channel
         self._process = process
         self._cell = cell
+        self._core = core
         self.is_lost = False
 
     async def run(self, code: str, on_call: CallHandler, clock: Clock) -> Outcome:
         """Send the cell and serve it until it is done, out of time, or its process is gone."""
-        calls = Calls(self._channel, on_call, clock)
+        calls = Calls(self._channel, on_call, clock, self._core)
         outcome = Outcome()
         try:
             async with anyio.create_task_group() as tasks:
@@ -165,16 +198,19 @@ class Running:
                     with anyio.CancelScope(shield=True):
                         await self._stop()
                     raise
-                tasks.cancel_scope.cancel()
+                if calls.tasks:
+                    tasks.cancel_scope.cancel()
         except ExceptionGroup as group:  # a handler of calls failed: its error without the wrapping
             raise group.exceptions[0] from None
         finally:
             clock.stop()
+            self._core.give_back()
         self.is_lost = outcome.done is None
         return outcome
 
     async def _to_the_end(self, code: bytes, calls: Calls, tasks: TaskGroup) -> Outcome:
         timed_out = False
+        await self._core.take()
         try:
             fields = {"cell": self._cell}
             await self._channel.send("exec", fields, code, patience_seconds=GRACE_SECONDS)

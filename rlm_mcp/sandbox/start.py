@@ -55,8 +55,13 @@ def main() -> None:
     try:
         content = documents.load(start.text, start.layout)
         os.close(start.text)
-        limits.limit(start.options.memory_bytes, limits.mapped_bytes())
-    except Exception as error:  # noqa: BLE001  # outermost frame: the host must learn why
+        mapped = limits.mapped_bytes()
+        worker.serve(
+            sock,
+            content,
+            start.options,
+            lambda: limits.limit(start.options.memory_bytes, mapped),
+        )
+    except (OSError, MemoryError) as error:
         sock.sendall(wire.encode("failed", {}, wire.utf8(f"{type(error).__name__}: {error}")))
         os._exit(1)
-    worker.serve(sock, content, start.options)

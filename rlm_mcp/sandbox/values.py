@@ -81,11 +81,11 @@ def _pieces(value: object, limit: int, depth: int) -> Iterator[str]:
         yield safe_repr(value)
 
 
-def _sliced(value: Any, limit: int) -> str:  # noqa: ANN401  # str, bytes or bytearray
+def _sliced(value: Any, limit: int) -> str:  # str, bytes or bytearray
     return repr(value) if len(value) <= limit else repr(value[:limit]) + "…"
 
 
-def _items(value: Any, kind: type[Any], bounds: tuple[int, int]) -> Iterator[str]:  # noqa: ANN401  # of that kind
+def _items(value: Any, kind: type[Any], bounds: tuple[int, int]) -> Iterator[str]:  # of that kind
     opening, closing = _BRACKETS[kind]
     yield opening
     separator = ""

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from rlm_mcp.sandbox import cells, wire
 from rlm_mcp.sandbox.calls import CallDesk
@@ -199,14 +199,25 @@ class Worker:
 
 
 def serve(
-    sock: socket.socket, content: tuple[str | Documents, Documents], options: ReplOptions
-) -> None:
-    """Answer frames until the host closes the socket, which ends the process at once."""
+    sock: socket.socket,
+    content: tuple[str | Documents, Documents],
+    options: ReplOptions,
+    put_up_walls: Callable[[], None],
+) -> NoReturn:
+    """Answer frames until the host closes the socket, which ends the process at once.
+
+    The walls go up when SIGINT has its handler, which they keep, and before there is a thread,
+    which Landlock would not reach.
+
+    Raises:
+        OSError: a wall does not stand.
+    """
     interrupts = Interrupts()
     link = Link(sock, interrupts)
     worker = Worker(link.send, content, options, interrupts)
     sys.modules["__main__"] = worker.namespace.module
     signal.signal(signal.SIGINT, interrupts)
+    put_up_walls()
     todo: SimpleQueue[Frame] = SimpleQueue()
     # Not a `threading.Thread`: model code would find it listed among its own.
     _thread.start_new_thread(_read_frames, (link, worker.desk, todo))

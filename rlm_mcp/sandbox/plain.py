@@ -1,0 +1,75 @@
+"""A REPL in a process of its own, without a fork server: the way of platforms without our walls."""
+
+from __future__ import annotations
+
+import os
+
+import anyio
+from anyio import to_thread
+
+from rlm_mcp.errors import SandboxError, WireError
+from rlm_mcp.sandbox.channel import Channel
+from rlm_mcp.sandbox.child_repl import Seat
+from rlm_mcp.sandbox.filling import write_text
+from rlm_mcp.sandbox.process import PlainProcess, socket_pair, spawn
+from rlm_mcp.sandbox.start import Start
+from rlm_mcp.sandbox.types import ContextSource, ReplOptions
+
+START_SECONDS = 60
+
+
+class PlainLauncher:
+    """Starts a process for each REPL; the text is written anew for each."""
+
+    def __init__(self, source: ContextSource, options: ReplOptions) -> None:
+        self._source = source
+        self._options = options
+
+    async def launch(self) -> Seat:
+        """Start a process and fill it.
+
+        Raises:
+            SandboxError: it cannot be started or filled.
+        """
+        text, layout = await write_text(self._source)
+        ours, theirs = socket_pair()
+        channel = Channel(ours)
+        argument = Start(theirs.fileno(), text, layout, self._options).to_json()
+        try:
+            popen = await to_thread.run_sync(spawn, "start", argument, (theirs.fileno(), text))
+        except BaseException:
+            channel.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(text)
+        return await ready(Seat(channel, PlainProcess(popen)))
+
+    async def release(self) -> None:
+        """Nothing is kept between REPLs."""
+
+
+async def ready(seat: Seat) -> Seat:
+    """Wait until a REPL can take cells; it is ended if it cannot.
+
+    Raises:
+        SandboxError: the REPL could not be set up.
+    """
+    try:
+        await _wait_until_ready(seat.channel)
+    except BaseException:
+        await seat.leave()
+        raise
+    return seat
+
+
+async def _wait_until_ready(channel: Channel) -> None:
+    try:
+        with anyio.fail_after(START_SECONDS):
+            frame = await channel.receive()
+    except (EOFError, TimeoutError) as error:
+        raise SandboxError(f"a REPL's process did not start: {error!s}") from error
+    if frame.kind == "failed":
+        raise SandboxError(f"a REPL could not be set up: {frame.text(0)[:500]}")
+    if frame.kind != "ready":
+        raise WireError(f"a {frame.kind!r} frame instead of 'ready'")
