@@ -184,6 +184,8 @@ UNFENCED: dict[str, tuple[str, ParsedReply]] = {
     "code with a final": ("x = 3\nFINAL(x)", code("x = 3\nFINAL(x)")),
     "the language on the first line": (f"python\n{P}", code(P)),
     "code with a comment": (f"# FINAL(no)\n{P}", code(f"# FINAL(no)\n{P}")),
+    "indented code": ("    x = 1\n    print(x)", code("x = 1\nprint(x)")),
+    "a final inside a call": ("print(FINAL(42))", code("print(FINAL(42))")),
     "prose and code": (
         f"Here it is:\n{P}",
         nothing("no_code", f"Here it is:\n{P}"),
@@ -252,6 +254,24 @@ FINALS: dict[str, tuple[str, ParsedReply]] = {
     "nested": ("FINAL(f(x) = (a + b) * c)", text("f(x) = (a + b) * c")),
     "a smile": ("FINAL(all good :))", text("all good :)")),
     "a sad face": ("FINAL(bad :( but ok)", text("bad :( but ok")),
+    "a parenthesis that never closes": (
+        "FINAL(it opens ( and stays so)\n\nMore.",
+        text("it opens ( and stays so)", "More."),
+    ),
+    "a forgotten last parenthesis": ("FINAL(It is (42)", text("It is (42)")),
+    "wide parentheses": ("FINAL（四十二（42））", text("四十二（42）")),
+    "curly quotes": ("FINAL(“forty two”)", text("forty two")),
+    "a label": ("**Final answer:** FINAL(42)", text("42")),
+    "bold name": ("**FINAL**(42)", text("42")),
+    "a final in a final": ("FINAL(FINAL(42))", text("42")),
+    "a variable in a final": ("FINAL(FINAL_VAR(x))", variable("x")),
+    "one line in a fence": ("```FINAL(The end)```", text("The end")),
+    "a plan": (
+        "FINAL(I will first look at the text, then count.)",
+        nothing("promise", "I will first look at the text, then count."),
+    ),
+    "what only begins like a plan": ("FINAL(I Will Survive)", text("I Will Survive")),
+    "two arguments": ("FINAL('a', 'b')", text("'a', 'b'")),
     "list marks": (
         "FINAL(Steps: 1) first 2) then)",
         text("Steps: 1) first 2) then"),
@@ -372,6 +392,14 @@ TOOL_CALLS: dict[str, tuple[str, ParsedReply]] = {
     "in a JSON fence": ('```json\n{"tool": "python", "code": "print(1)"}\n```', code("print(1)")),
     "an action": ('{"action": "python", "action_input": "print(1)"}', code("print(1)")),
     "code alone": ('{"code": "print(1)"}', code("print(1)")),
+    "code beside a thought": (
+        '```json\n{"thought": "count", "code": "print(1)"}\n```',
+        code("print(1)"),
+    ),
+    "data with a code": (
+        '{"code": "E11", "city": "Lisbon"}',
+        nothing("no_code", '{"code": "E11", "city": "Lisbon"}'),
+    ),
     "a real line end in the string": ('{"code": "x = 1\nprint(x)"}', code("x = 1\nprint(x)")),
     "two calls": (
         '[{"name": "py", "arguments": {"code": "a = 1"}},'

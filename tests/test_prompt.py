@@ -34,8 +34,19 @@ from rlm_mcp.engine.prompt import (
 VARIANTS: tuple[PromptVariant, ...] = get_args(PromptVariant)
 REASONS: tuple[NudgeReason, ...] = (*get_args(Problem), "syntax", "repeated")
 REPL_NAMES = frozenset(
-    ("context", "context_names", "llm_query", "llm_query_batch", "rlm_query", "search", "lines")
-    + ("FINAL", "FINAL_VAR", "budget", "SHOW_VARS")
+    {
+        "context",
+        "context_names",
+        "llm_query",
+        "llm_query_batch",
+        "rlm_query",
+        "search",
+        "lines",
+        "FINAL",
+        "FINAL_VAR",
+        "budget",
+        "SHOW_VARS",
+    }
 )
 SUB_CALLS = re.compile(r"llm_query|rlm_query|sub-call|language model|weaker model", re.IGNORECASE)
 QUESTION = "Which of the whales is white?"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from rlm_mcp.engine.python_text import Reading, is_code, layouts, read_python, without_prompts
@@ -80,8 +81,10 @@ def opening_fence(line: str) -> Fence | None:
     mark, indent, info = match["fence"], match["indent"], match["info"].strip()
     closing = _ONE_LINE.match(info)
     if closing and closing["fence"].startswith(mark):
-        language, body = _split_info(closing["body"].strip())
-        return Fence(mark, language, indent, one_line=body)
+        whole = closing["body"].strip()
+        language, body = _split_info(whole)
+        is_python = bool(_PYTHON.match(language))
+        return Fence(mark, language, indent, one_line=body if is_python else whole)
     if mark[0] == "`" and "`" in info:
         return None  # inline code, says CommonMark
     language, rest = _split_info(info)
@@ -118,42 +121,40 @@ def _split_info(info: str) -> tuple[str, str]:
 
 
 def _one_line_block(fence: Fence, start: int) -> Block:
-    code = fence.one_line or fence.language
+    code = fence.one_line or ""
     reading = read_python(code)
-    bare = not fence.is_python
-    if fence.one_line and (not bare or (reading.tree is not None and is_code(reading.tree))):
+    if code and (fence.is_python or (reading.tree is not None and is_code(reading.tree))):
         return Block("python", code, start + 1, reading=reading)
     return Block("other", code, start + 1)
 
 
 def _python_block(lines: Sequence[str], start: int, fence: Fence) -> Block:
-    end = _python_end(lines, start, fence)
-    stop = end.line if end else len(lines)
-    code, reading = _laid_out(_body(lines, start, stop, fence, end), fence)
-    if end is None:
-        return Block("python", code, len(lines), closed=False, reading=reading)
-    after = end.line if end.opens else end.line + 1
-    return Block("python", code, after, reading=reading, after=end.after)
-
-
-def _python_end(lines: Sequence[str], start: int, fence: Fence) -> _End | None:
-    """Find the end that leaves Python behind: a fence in a string of the code ends nothing."""
-    first: _End | None = None
+    """Read up to the end that leaves Python behind: a fence in a string ends nothing."""
+    first: Block | None = None
     crossed = False
-    for count, end in enumerate(_ends(lines, start, fence)):
-        first = first or end
-        body = _body(lines, start, end.line, fence, end)
-        reading = _laid_out(body, fence)[1]
-        if reading.tree is not None:
-            return end
-        if count >= _MAX_ENDS:
-            break
-        if not reading.in_string:
+    for end in islice(_ends(lines, start, fence), _MAX_ENDS):
+        block, in_string = _block_to(lines, start, fence, end)
+        first = first or block
+        if block.reading is not None and block.reading.tree is not None:
+            return block
+        if not in_string:
             # The string has ended and the error is elsewhere. Behind another opening fence this
             # may as well be the next block's end, so the plain reading wins there.
-            return first if crossed else end
+            return first if crossed else block
         crossed = crossed or end.opens
-    return first
+    return first or _block_to(lines, start, fence, None)[0]
+
+
+def _block_to(
+    lines: Sequence[str], start: int, fence: Fence, end: _End | None
+) -> tuple[Block, bool]:
+    """Make the block up to `end`; says too whether it ends within a string."""
+    stop = end.line if end else len(lines)
+    code, reading = _laid_out(_body(lines, start, stop, fence, end), fence)
+    after = stop if end is None or end.opens else stop + 1
+    rest = end.after if end else ""
+    block = Block("python", code, after, closed=end is not None, reading=reading, after=rest)
+    return block, reading.in_string
 
 
 def _ends(lines: Sequence[str], start: int, fence: Fence) -> Iterator[_End]:

@@ -13,7 +13,8 @@ from rlm_mcp.engine.python_text import parse_arguments
 
 _OPENING = re.compile(
     r"^(?P<marks>(?:[#>*+\-•~`_ \t]|\d+[.)][ \t])*)"
-    r"(?:(?P<var>FINAL[_ ]?VAR)|FINAL(?:[_ ]?ANSWER)?)(?P<gap>[ \t]*)\(",
+    r"(?:(?:the |my )?(?:final )?answer(?: is)?[*_]*:[*_` \t]*)?"
+    r"(?P<word>(?P<var>FINAL[_ ]?VAR)|FINAL(?:[_ ]?ANSWER)?)[*_`]*(?P<gap>[ \t]*)(?P<open>[(（])",
     re.IGNORECASE,
 )
 # "FINAL(x) will be called later" speaks of the call and is none.
@@ -30,11 +31,16 @@ _LITERAL_START = re.compile(r"\s*(?:\w+\s*=\s*)?[rRfFbBuU]{0,2}[\"']")
 _PLACEHOLDERS = frozenset({"...", "…", "<answer>", "<your answer>", "your answer", "your_answer"})
 _GOES_ON = re.compile(r"[ \t]+\S|[()]")
 _QUOTED = re.compile(r"\"[^\"\n]*\"|(?<!\w)'[^'\n]*'(?!\w)")
-_UPPER = ("FINAL", "FINAL_VAR", "FINAL_ANSWER", "FINAL VAR", "FINAL ANSWER")
+_WIDE = str.maketrans("（）", "()")
+_QUOTES = (('"""', '"""'), ("'''", "'''"), ('"', '"'), ("'", "'"), ("“", "”"), ("「", "」"))
+_LAST_PARENTHESIS = re.compile(r"(?P<last>[)）])[*_.]*`?[*_.]*$")
 _APOSTROPHE = re.compile(r"(?<=\w)'(?=\w)")
 _METHODS = frozenset({"join", "format", "strip", "replace", "split", "dumps", "most_common", "get"})
 _BUILTINS = frozenset(vars(builtins))
 _MAX_TRIES = 100
+
+
+FinalKind = Literal["text", "variable", "code", "empty", "bad_variable"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class FoundFinal:
         closed: whether its parenthesis was closed.
     """
 
-    kind: Literal["text", "variable", "code", "empty", "bad_variable"]
+    kind: FinalKind
     value: str
     length: int
     closed: bool = True
@@ -66,18 +72,30 @@ def read_final(text: str) -> FoundFinal | None:
     None when the words only speak of one.
     """
     opening = _OPENING.match(text)
-    if opening is None or (opening["gap"] and not opening[0].strip(" \t(").endswith(_UPPER)):
+    if opening is None or (opening["gap"] and not opening["word"].isupper()):
         return None
     body = text[opening.end() :]
-    length = _argument_length(body)
+    length = _argument_length(body if opening["open"] == "(" else body.translate(_WIDE))
     argument = body if length is None else body[:length]
     if length is not None and _is_mention(opening["marks"], body[length + 1 :]):
         return None
     if argument.strip().lower() in _PLACEHOLDERS:
         return None
-    kind, value = _read_variable(argument) if opening["var"] else _read_text(argument)
-    end = len(text) if length is None else opening.end() + length + 1
+    end = len(text) if length is None else min(len(text), opening.end() + length + 1)
+    is_variable, argument = _unwrapped(bool(opening["var"]), argument.strip())
+    kind, value = _read_variable(argument) if is_variable else _read_text(argument)
     return FoundFinal(kind, value, end, closed=length is not None)
+
+
+def _unwrapped(is_variable: bool, argument: str) -> tuple[bool, str]:
+    """Take a final out of a final, as in `FINAL(FINAL_VAR(x))`."""
+    inner = _OPENING.match(argument)
+    if (
+        inner is None
+        or _argument_length(argument[inner.end() :]) != len(argument) - inner.end() - 1
+    ):
+        return is_variable, argument
+    return bool(inner["var"]), argument[inner.end() : -1]
 
 
 def _is_mention(marks: str, after: str) -> bool:
@@ -106,7 +124,17 @@ def _argument_length(body: str) -> int | None:
         length = _balanced_length(body, quotes=quotes, marks=False)
         if length is not None:
             return length
-    return None
+    return _unbalanced_length(body)
+
+
+def _unbalanced_length(body: str) -> int | None:
+    """End where the paragraph ends with a parenthesis.
+
+    It may close the argument, or one in it when the last was forgotten; kept, it harms least.
+    """
+    paragraph = body.split("\n\n", 1)[0].rstrip()
+    end = _LAST_PARENTHESIS.search(paragraph, max(0, len(paragraph) - 10))
+    return end.end("last") if end else None
 
 
 def _literal_length(body: str) -> int | None:
@@ -162,7 +190,7 @@ def _is_list_mark(before: str, number: int) -> bool:
     return int(mark) == number if mark.isdecimal() else ord(mark.lower()) - 96 == number
 
 
-def _read_text(argument: str) -> tuple[Literal["text", "code", "empty"], str]:
+def _read_text(argument: str) -> tuple[FinalKind, str]:
     node = _only_argument(argument)
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return ("text", node.value) if node.value.strip() else ("empty", "")
@@ -172,9 +200,7 @@ def _read_text(argument: str) -> tuple[Literal["text", "code", "empty"], str]:
     return ("text", text) if text else ("empty", "")
 
 
-def _read_variable(
-    argument: str,
-) -> tuple[Literal["text", "variable", "bad_variable", "empty"], str]:
+def _read_variable(argument: str) -> tuple[FinalKind, str]:
     name = argument.strip().strip("`*<>").strip()
     node = _only_argument(name)
     if node is None:
@@ -217,9 +243,9 @@ def _calls_python(node: ast.AST) -> bool:
 
 def _unquoted(text: str) -> str:
     """Take quotation marks off that enclose the whole text, Python literal or not."""
-    for quote in ('"""', "'''", '"', "'"):
-        inner = text[len(quote) : -len(quote)]
-        if len(text) > 2 * len(quote) and text.startswith(quote) and text.endswith(quote):
+    for first, last in _QUOTES:
+        inner = text[len(first) : -len(last)]
+        if inner and len(text) > 2 * len(first) and text.startswith(first) and text.endswith(last):
             # An apostrophe within a word closes nothing; any other mark may.
-            return text if quote in _APOSTROPHE.sub("", inner) else inner.strip()
+            return text if last in _APOSTROPHE.sub("", inner) else inner.strip()
     return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -33,10 +34,18 @@ Problem = Literal[
 
 _FINALS = frozenset({"FINAL", "FINAL_VAR", "FINALVAR", "FINAL_ANSWER", "FINALANSWER"})
 # A reply that repeats itself without end is tried no more often than this.
-_MAX_FINALS = 20
+_MAX_FINALS = 10
+_MAX_CUTS = 40
 _PROMISE = re.compile(
     r"\b(?:I(?:'|’| wi)ll|I(?:'m| am) going to|let me|let's|let us|(?:next|first|then),? I"
     r"|I (?:need|want|plan) to|we (?:need to|will|should))\b",
+    re.IGNORECASE,
+)
+# A plan handed in as the answer.
+_PLAN = re.compile(
+    r"(?:I(?:'|’| wi)ll|I am going to|I need to|let me|let's|(?:first|next),? I(?:'ll| will)?) "
+    r"(?:\w+ ){0,2}?(?:look|search|read|examine|check|count|find|start|analy[sz]e|print|use|write"
+    r"|split|explore|inspect|extract|begin|run)\b",
     re.IGNORECASE,
 )
 _BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+\n")
@@ -119,7 +128,7 @@ def _unfenced_code(text: str) -> str | None:
     lines = text.strip("\n").rstrip().split("\n")
     if lines[0].strip().lower() in {"python", "repl", "py"}:
         del lines[0]
-    code = "\n".join(lines)
+    code = textwrap.dedent("\n".join(lines))
     if "```" in code or "~~~" in code or not code.strip():
         return None
     tree = read_python(code).tree
@@ -166,6 +175,8 @@ def _take_block(lines: list[str], index: int, fence: Fence, draft: _Draft) -> in
     draft.prose += [fence.prose] if fence.prose else []
     if block.kind == "python" and not _is_blank(block):
         return _take_python(lines, index, block, draft)
+    if fence.one_line and opens_final(fence.one_line):
+        return _take_final([fence.one_line], 0, draft) + index
     if block.kind != "stray":
         draft.saw_other = True
         draft.prose.extend(lines[index : block.end])
@@ -218,7 +229,7 @@ def _split_off_prose(lines: list[str], block: Block, draft: _Draft) -> bool:
         return False
     body = block.code.split("\n")
     blanks = [number for number, line in enumerate(body) if not line.strip()]
-    for number in reversed(blanks[-_MAX_FINALS:]):
+    for number in reversed(blanks[-_MAX_CUTS:]):
         tree = read_python("\n".join(body[:number])).tree
         if tree is not None and is_code(tree):
             draft.blocks.append(CodeBlock("\n".join(body[:number]).rstrip()))
@@ -253,6 +264,9 @@ def _record(found: FoundFinal, draft: _Draft) -> None:
         return
     if found.kind == "code":
         draft.blocks.append(CodeBlock(f"FINAL({found.value})"))
+    elif found.kind == "text" and _PLAN.match(found.value):
+        draft.prose.append(found.value)
+        draft.problem = "promise"
     elif found.kind in ("text", "variable"):
         draft.final = Directive(found.kind, found.value)
         draft.problem = None if found.closed else "unclosed_final"

@@ -104,13 +104,12 @@ def _does_something(statement: ast.stmt, besides: frozenset[str]) -> bool:
         return statement.value is not None
     if not isinstance(statement, ast.Expr):
         return True
-    nodes = list(ast.walk(statement.value))
-    called = (node.func for node in nodes if isinstance(node, ast.Call))
-    if any(
-        isinstance(function, ast.Name) and function.id.upper() in besides for function in called
-    ):
-        return False
-    return any(isinstance(node, _CODE_EXPRESSIONS) for node in nodes)
+    value = statement.value
+    while isinstance(value, ast.UnaryOp):  # "- FINAL(42)" is a list item
+        value = value.operand
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
+        return value.func.id.upper() not in besides
+    return any(isinstance(node, _CODE_EXPRESSIONS) for node in ast.walk(value))
 
 
 def _describe(error: SyntaxError) -> str:

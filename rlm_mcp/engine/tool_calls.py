@@ -81,7 +81,8 @@ def _json_values(text: str) -> Iterator[Mapping[str, Any]]:
 
 def _is_call(value: Mapping[str, Any]) -> bool:
     named = bool(_name_of(value)) and any(key in value for key in _ARGUMENT_KEYS + _CODE_KEYS)
-    bare = len(value) == 1 and any(isinstance(value.get(key), str) for key in _CODE_KEYS)
+    codes = [value[key] for key in _CODE_KEYS if isinstance(value.get(key), str)]
+    bare = len(codes) == 1 and _is_python(codes[0])
     return named or bare or isinstance(value.get("function"), dict)
 
 

@@ -135,8 +135,8 @@ def confirm_final(guess: str, output: str) -> str:
 def doubt_empty(value: str) -> str:
     """Ask once about an answer that is empty or zero."""
     return (
-        f"Your answer {value!r} was not taken yet: an empty or zero result often means that the code "
-        "does not fit the way the text is written. Print a few lines of `context` that should "
+        f"Your answer {value!r} was not taken yet: an empty or zero result often means that the "
+        "code does not fit the way the text is written. Print a few lines of `context` that should "
         "match, and look at them. If the answer stands, give the same FINAL again."
     )
 
