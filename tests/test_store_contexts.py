@@ -321,20 +321,22 @@ async def test_a_source_of_one_document_is_a_str(contexts: Contexts) -> None:
 async def test_a_source_of_several_contexts_is_their_documents_in_order(
     contexts: Contexts,
 ) -> None:
-    one = (await add_several(contexts, {"a": "x", "empty": "", "b": "yz"}, "first")).record.handle
+    one = (
+        await add_several(contexts, {"a\r\n😀": "x", "empty": "", "b": "yz"}, "first")
+    ).record.handle
     two = (await add(contexts, "é", "second")).record.handle
     source = await contexts.source([two, one, two])
     assert source.is_list
     assert source.key == f"{two}+{one}+{two}"
     assert list(source.names) == [
         "second/second",
-        "first/a",
+        "first/a\r\n😀",
         "first/empty",
         "first/b",
         "second/second",
     ]
     assert source.names[-1] == "second/second"
-    assert source.names[1:3] == ["first/a", "first/empty"]
+    assert source.names[1:3] == ["first/a\r\n😀", "first/empty"]
     assert list(source.byte_lengths) == [2, 1, 0, 2, 2]
     assert list(source.char_lengths) == [1, 1, 0, 2, 1]
     assert source.prefix == "é"

@@ -21,7 +21,7 @@ from rlm_mcp.store.paging import (
 )
 from rlm_mcp.store.reading import check_span, read_span
 from rlm_mcp.store.records import ContextRecord, DocumentRecord, Page, Span, TextSlice
-from rlm_mcp.store.source import StoredSource, load_lengths, load_names
+from rlm_mcp.store.source import StoredSource, load_documents
 from rlm_mcp.store.texts import drop_text, sweep
 from rlm_mcp.store.uploads import (
     RECORD_COLUMNS,
@@ -193,8 +193,7 @@ def _read(db: Connection, handle: str, span: Span) -> TextSlice:
 
 def _source(database: Database, db: Connection, handles: tuple[str, ...]) -> StoredSource:
     records = [_get(db, handle) for handle in handles]
-    sizes, chars = load_lengths(db, records)
-    names = load_names(db, records)
+    names, sizes, chars = load_documents(db, records)
     prefix = _read(db, handles[0], Span(limit=PREFIX_CHARS)).text
     return StoredSource(database, handles, names, sizes, chars, prefix)
 

@@ -12,7 +12,8 @@ from rlm_mcp.errors import InvalidInputError, NotFoundError
 MAX_PAGE = 1000
 # How many of the newest names a mistyped one is compared with.
 COMPARED = 1000
-_LARGEST = (1 << 63) - 1
+# The largest integer that SQLite holds.
+LARGEST = (1 << 63) - 1
 
 
 def encode_cursor(kind: str, row: int) -> str:
@@ -27,13 +28,13 @@ def decode_cursor(kind: str, cursor: str | None) -> int:
         InvalidInputError: the cursor was not made by `encode_cursor` for this list.
     """
     if cursor is None:
-        return _LARGEST
+        return LARGEST
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         found, _, row = (
             base64.b64decode(padded, altchars=b"-_", validate=True).decode().partition(":")
         )
-        if found == kind and row.isascii() and row.isdigit() and int(row) <= _LARGEST:
+        if found == kind and row.isascii() and row.isdigit() and int(row) <= LARGEST:
             return int(row)
     except (binascii.Error, ValueError):
         pass
@@ -62,7 +63,7 @@ def check_offset(name: str, value: int) -> int:
     """
     if value < 0:
         raise InvalidInputError(f"{name} must not be negative, not {value!r}.")
-    return min(value, _LARGEST)
+    return min(value, LARGEST)
 
 
 def not_found(noun: str, given: str, known: Iterable[str], tool: str) -> NotFoundError:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from rlm_mcp.errors import InvalidInputError, NotFoundError
 from rlm_mcp.store.cutter import Place
-from rlm_mcp.store.paging import check_offset
+from rlm_mcp.store.paging import LARGEST, check_offset
 from rlm_mcp.store.records import Span, TextSlice
 
 
@@ -50,20 +50,18 @@ def read_span(db: Connection, handle: str, text_id: int, span: Span) -> TextSlic
 
 
 def _find_document(db: Connection, handle: str, text_id: int, index: int) -> _Document:
-    count: int = db.execute(
-        "SELECT count(*) FROM documents WHERE text_id = ?", [text_id]
-    ).fetchone()[0]
-    if index >= count:
-        raise NotFoundError(
-            f"The context {handle!r} has no document {index!r}.",
-            fix=f"Its documents are 0 to {count - 1}.",
-        )
     row = db.execute(
         "SELECT start_byte, start_char, start_line, chars, lines FROM documents "
         "WHERE text_id = ? AND position = ?",
-        [text_id, index],
+        [text_id, min(index, LARGEST)],
     ).fetchone()
-    return _Document(text_id, Place(*row[:3]), *row[3:])
+    if row is not None:
+        return _Document(text_id, Place(*row[:3]), *row[3:])
+    last = "SELECT max(position) FROM documents WHERE text_id = ?"
+    raise NotFoundError(
+        f"The context {handle!r} has no document {index!r}.",
+        fix=f"Its documents are 0 to {db.execute(last, [text_id]).fetchone()[0]}.",
+    )
 
 
 def _read_lines(db: Connection, document: _Document, span: Span) -> TextSlice:

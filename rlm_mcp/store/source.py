@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import overload
@@ -17,16 +18,9 @@ from rlm_mcp.store.texts import chunk_data
 class PackedNames(Sequence[str]):
     """Many short names in one string: a million of them take a tenth of what a list would."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self._ends = array("Q")
-        self._text = "".join(self._counted(names))
-
-    def _counted(self, names: Iterable[str]) -> Iterator[str]:
-        end = 0
-        for name in names:
-            end += len(name)
-            self._ends.append(end)
-            yield name
+    def __init__(self, text: str, ends: array[int]) -> None:
+        self._text = text
+        self._ends = ends
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -75,32 +69,26 @@ class StoredSource:
                 yield from chunk_data(db, _text_of(db, handle))
 
 
-def load_lengths(db: Connection, records: Sequence[ContextRecord]) -> tuple[array[int], array[int]]:
-    """Return bytes and characters of every document, in order."""
-    sizes, chars = array("Q"), array("Q")
-    for record in records:
-        for size, count in db.execute(
-            "SELECT bytes, chars FROM documents WHERE text_id = ? ORDER BY position",
-            [_text_of(db, record.handle)],
-        ):
-            sizes.append(size)
-            chars.append(count)
-    return sizes, chars
+def load_documents(
+    db: Connection, records: Sequence[ContextRecord]
+) -> tuple[PackedNames, array[int], array[int]]:
+    """Return every document's name, bytes and characters, in order.
 
-
-def load_names(db: Connection, records: Sequence[ContextRecord]) -> PackedNames:
-    """Return every document's name, after its context's when there are several contexts."""
-    return PackedNames(_names(db, records))
-
-
-def _names(db: Connection, records: Sequence[ContextRecord]) -> Iterator[str]:
+    Names come after their context's name when there are several contexts.
+    """
+    names, ends, sizes, chars = io.StringIO(), array("Q"), array("Q"), array("Q")
+    end = 0
     for record in records:
         prefix = f"{record.name or record.handle}/" if len(records) > 1 else ""
-        for (name,) in db.execute(
-            "SELECT name FROM documents WHERE text_id = ? ORDER BY position",
+        for name, size, count in db.execute(
+            "SELECT name, bytes, chars FROM documents WHERE text_id = ? ORDER BY position",
             [_text_of(db, record.handle)],
         ):
-            yield prefix + name
+            end += names.write(prefix + name)
+            ends.append(end)
+            sizes.append(size)
+            chars.append(count)
+    return PackedNames(names.getvalue(), ends), sizes, chars
 
 
 def _text_of(db: Connection, handle: str) -> int:

@@ -10,7 +10,7 @@ from rlm_mcp.store.database import Database
 
 # One step of a delete must stay short, since writers wait for it.
 _CHUNKS_A_STEP = 16
-_DOCUMENTS_A_STEP = 5000
+_DOCUMENTS_A_STEP = 20_000
 
 
 def new_text(db: Connection) -> int:
@@ -88,11 +88,11 @@ def _drop_some(db: Connection, text_id: int) -> bool:
     if chunks == _CHUNKS_A_STEP:
         return False
     documents = db.execute(
-        "DELETE FROM documents WHERE text_id = ? AND position IN "
-        "(SELECT position FROM documents WHERE text_id = ? LIMIT ?)",
-        [text_id, text_id, _DOCUMENTS_A_STEP],
+        "DELETE FROM documents WHERE text_id = ? AND position < "
+        "(SELECT min(position) + ? FROM documents WHERE text_id = ?)",
+        [text_id, _DOCUMENTS_A_STEP, text_id],
     ).rowcount
-    if documents == _DOCUMENTS_A_STEP:
+    if documents:
         return False
     db.execute("DELETE FROM texts WHERE id = ?", [text_id])
     return True
