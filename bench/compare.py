@@ -1,0 +1,85 @@
+"""Measures rlm-mcp beside the bare client, the bare MCP SDK and replm 0.1.0; prints tables.
+
+    uv run python bench/compare.py                    # everything, about four minutes
+    uv run python bench/compare.py iteration sub-calls --repeat 15
+
+Repetitions are interleaved (A B C, A B C), so that a noisy machine is noisy for all. `uv` makes an
+environment for replm, with the same Python and client library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import tempfile
+import time
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import process_sections
+import sections
+from subjects import open_model, open_subjects
+from tables import Table
+
+SECTIONS = ("iteration", "first-call", "sub-calls", "memory", "cold-start")
+
+
+def main() -> None:
+    """Measure the sections that were asked for."""
+    options = _options()
+    began = time.monotonic()
+    names = options.sections or SECTIONS
+    print(f"`python bench/compare.py {' '.join(options.sections)}`".replace(" `", "`"))
+    print(f"on {_machine()}\n")
+    with (
+        tempfile.TemporaryDirectory(dir=options.directory) as directory,
+        open_model() as base_url,
+    ):
+        for name in SECTIONS:
+            if name in names:
+                print(_measure(name, base_url, Path(directory), options), flush=True)
+    print(f"Measured in {time.monotonic() - began:.0f} s.")
+
+
+def _measure(name: str, base_url: str, directory: Path, options: argparse.Namespace) -> Table:
+    repeat, sizes = options.repeat, options.sizes
+    if name == "memory":
+        return process_sections.memory(base_url, options.uv, directory, sizes)
+    if name == "cold-start":
+        return process_sections.cold_start(base_url, directory, repeat or 10)
+    ways = {
+        "iteration": partial(sections.iteration, repeat=repeat or 7),
+        "first-call": partial(sections.first_call, repeat=repeat or 3, sizes=[1, *sizes]),
+        "sub-calls": partial(sections.sub_calls, repeat=repeat or 7),
+    }
+    with open_subjects(base_url, options.uv, directory) as subjects:
+        return ways[name](subjects)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
+    parser.add_argument(
+        "--repeat", type=int, default=0, help="repetitions; each section has its own"
+    )
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 500], help="texts, in MB")
+    parser.add_argument("--uv", default=shutil.which("uv") or "uv", help="where uv is")
+    parser.add_argument("--directory", help="for files and databases (about 2 GB); default: temp")
+    options = parser.parse_args()
+    if unknown := set(options.sections) - set(SECTIONS):
+        parser.error(f"no section {sorted(unknown)!r}; there are {', '.join(SECTIONS)}")
+    return options
+
+
+def _machine() -> str:
+    python, client = platform.python_version(), version("openai")
+    return f"{os.cpu_count()} cores, {platform.system()}, Python {python}, openai {client}"
+
+
+if __name__ == "__main__":
+    main()

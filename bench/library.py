@@ -1,0 +1,93 @@
+"""A process that works with one library, or with the bare client; measured by `compare.py`.
+
+`python library.py PACKAGE BASE_URL`: `rlm_mcp` and `replm` have the same public names, so the code
+that uses them is the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from importlib import import_module
+from typing import Any
+
+import httpx2
+import lines
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+from texts import make_text
+
+QUESTION = "How many ships came in?"
+
+
+class Subject:
+    """Answers commands with one package and one base URL."""
+
+    def __init__(self, package: str, base_url: str) -> None:
+        self._package = import_module(package)
+        self._base_url = base_url
+        self._client = AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0)
+        self._text = "a short text"
+
+    async def text(self, megabytes: int, salt: str) -> None:
+        """Make the text that runs are given."""
+        self._text = ""  # so that two of them are never there at once
+        self._text = make_text(megabytes, salt)
+
+    async def run(self, model: str, connections: int = 0) -> dict[str, Any]:
+        """Answer a question; says when it began and what it took."""
+        client = self._client
+        if connections:
+            limits = httpx2.Limits(
+                max_connections=connections, max_keepalive_connections=connections
+            )
+            client = self._client.with_options(http_client=DefaultAsyncHttpxClient(limits=limits))
+        wrapper = self._package.RLMWrapper(client, root_model=model, sub_model="sub:50")
+        started, worked = time.monotonic(), time.process_time()
+        response = await wrapper.agenerate(QUESTION, self._text)
+        assert response.answer == "done", response
+        return {"started": started, "cpu": time.process_time() - worked}
+
+    async def sequence(self, calls: int) -> dict[str, Any]:
+        """Ask the bare client so many times, one after another."""
+        worked = time.process_time()
+        for _ in range(calls):
+            await self._ask("once")
+        return {"cpu": time.process_time() - worked}
+
+    async def gather(self, calls: int, limit: int) -> dict[str, Any]:
+        """Ask the bare client so many times, `limit` at once."""
+        semaphore = asyncio.Semaphore(limit)
+
+        async def ask() -> None:
+            async with semaphore:
+                await self._ask("sub:50")
+
+        started, worked = time.monotonic(), time.process_time()
+        await asyncio.gather(*(ask() for _ in range(calls)))
+        return {"seconds": time.monotonic() - started, "cpu": time.process_time() - worked}
+
+    async def peak(self) -> float:
+        """The peak of this process's memory, in MB."""
+        return lines.peak_mb()
+
+    async def _ask(self, model: str) -> None:
+        await self._client.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": QUESTION}]
+        )
+
+
+async def main(package: str, base_url: str) -> None:
+    """Serve commands until stdin ends."""
+    it = Subject(package, base_url)
+    commands = {
+        "text": it.text,
+        "run": it.run,
+        "sequence": it.sequence,
+        "gather": it.gather,
+        "peak": it.peak,
+    }
+    await lines.serve(commands)
+
+
+asyncio.run(main(*sys.argv[1:]))

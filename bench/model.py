@@ -1,0 +1,75 @@
+"""The scripted model in a process of its own, so that its work is not counted as anybody's.
+
+What it answers is in the name of the model asked: `turns:20` runs nineteen cells and ends,
+`batch:200` makes so many sub-calls, `once` ends at once, `look` reads all of the text, `sub:50`
+thinks for 50 ms, `report` tells when requests arrived since the last report.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import lines
+
+from rlm_mcp.scripted_model import (
+    Answer,
+    ChatRequestView,
+    Reply,
+    ScriptedModel,
+    open_scripted_model,
+)
+
+END = "FINAL(done)"
+
+
+class Desk:
+    """Answers by the model's name, and keeps the time of each request."""
+
+    def __init__(self) -> None:
+        self.model: ScriptedModel | None = None
+        self._root: list[float] = []
+        self._sub: list[float] = []
+
+    def answer(self, request: ChatRequestView) -> Answer:
+        kind, _, number = request.model.partition(":")
+        if kind == "report":
+            return self._report()
+        if kind == "sub":
+            self._sub.append(request.at)
+            return Reply("fine", latency_seconds=int(number) / 1000)
+        self._root.append(request.at)
+        return _turn(kind, int(number or 1), len(self._root))
+
+    def _report(self) -> str:
+        assert self.model is not None
+        told = {"root": self._root, "sub": self._sub, "at_once": self.model.most_in_flight}
+        self._root, self._sub, self.model.most_in_flight = [], [], 0
+        return json.dumps(told)
+
+
+def _turn(kind: str, number: int, turn: int) -> str:
+    if kind == "turns" and turn < number:
+        return _cell(f"x{turn} = {turn}\nprint('turn', x{turn})")
+    if kind == "batch" and turn == 1:
+        return _cell(
+            f"a = llm_query_batch([f'piece {{i}}' for i in range({number})])\nprint(len(a))"
+        )
+    if kind == "look" and turn == 1:
+        return _cell("print(sum(text.count('ship') for text in [context]))")
+    return END
+
+
+def _cell(code: str) -> str:
+    return f"```repl\n{code}\n```"
+
+
+async def main() -> None:
+    """Serve until stdin ends; says the base URL first."""
+    desk = Desk()
+    async with open_scripted_model(desk.answer, keep=1) as model:
+        desk.model = model
+        await lines.serve({}, model.base_url)
+
+
+asyncio.run(main())

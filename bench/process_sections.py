@@ -1,0 +1,126 @@
+"""What is measured of whole processes: peak memory with large texts, and a cold start."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lines import Child
+from stdio import ChildPeaks, StdioServer
+from subjects import HERE, library_command, replm_command
+from tables import Samples, Table
+from texts import write_text
+
+START_TARGET = 1.3
+
+
+def memory(base_url: str, uv: str, directory: Path, sizes: list[int]) -> Table:
+    """Measure peaks of a server to which a file is added by path and then asked about."""
+    rows: list[list[str]] = []
+    for size in sizes:
+        idle, added, asked, children = _server_peaks(base_url, directory, size)
+        ours = _library_peaks(library_command("rlm_mcp", base_url), size)
+        replm = _library_peaks(replm_command(uv, base_url), size)
+        figures = (idle, added, asked, children, *ours, *replm)
+        rows.append([f"{size} MB", *(f"{figure:.0f}" for figure in figures)])
+    header = [
+        "peak MB", "server idle", "file added", "asked", "its REPL processes",
+        "library before", "library", "replm before", "replm",
+    ]  # fmt: skip
+    note = (
+        "`VmHWM` of a real `rlm-mcp` over stdio that stores a file and is asked a question whose "
+        "code reads all of it; what REPL processes share (the text) is counted in each of them. "
+        "The libraries hold the text as one `str` before they are asked (`before`: without it)."
+    )
+    return Table("Peak memory", header, rows, note)
+
+
+def _server_peaks(base_url: str, directory: Path, size: int) -> tuple[float, float, float, float]:
+    path = directory / "text.txt"
+    write_text(path, size, "memory")
+    server = StdioServer([_rlm_mcp()], _settings(base_url, directory / f"memory-{size}"))
+    with ChildPeaks(server.pid) as children:
+        server.start()
+        server.request("tools/list")
+        idle = server.peak_mb
+        handle = server.tool("rlm_context_add", path=str(path))["handle"]
+        added = server.peak_mb
+        run = server.tool("rlm_query", question="?", contexts=[handle], wait_seconds=300)
+        assert run["answer"] == "done", run
+        asked = server.peak_mb
+    server.close()
+    path.unlink()
+    return idle, added, asked, children.total_mb
+
+
+def _library_peaks(command: Sequence[str], size: int) -> tuple[float, float]:
+    child = Child(command)
+    before = child.ask("peak")
+    child.ask("text", megabytes=size, salt="memory")
+    child.ask("run", model="look")
+    peak = child.ask("peak")
+    child.close()
+    return before, peak
+
+
+def cold_start(base_url: str, directory: Path, repeat: int) -> Table:
+    """Measure from the start of a server's process to its list of tools."""
+    seconds = Samples()
+    ways = {
+        "bare `MCPServer`, one tool": [sys.executable, str(HERE / "bare_server.py")],
+        "rlm-mcp": [_rlm_mcp()],
+    }
+    settings = _settings(base_url, directory / "cold")
+    for number in range(repeat + 1):
+        for name, command in ways.items():
+            taken = _start(command, settings)
+            if number:
+                seconds.add(name, 1000 * taken)
+    bare, ours = (seconds.median(name) for name in ways)
+    rows = [
+        [
+            name,
+            f"{seconds.median(name):.0f}",
+            seconds.spread(name),
+            f"{seconds.median(name) / bare:.2f}",
+        ]
+        for name in ways
+    ]
+    verdict = "met" if ours <= START_TARGET * bare else "missed"
+    note = (
+        f"Medians of {repeat} pairs, real processes, JSON lines without a client library. "
+        f"Target: at most {START_TARGET} times, {verdict}."
+    )
+    header = ["", "ms to the answered `tools/list`", "middle half", "ratio"]
+    return Table("Cold start", header, rows, note)
+
+
+def _start(command: Sequence[str], settings: Mapping[str, str]) -> float:
+    started = time.monotonic()
+    server = StdioServer(command, settings)
+    server.start()
+    assert server.request("tools/list")["tools"]
+    seconds = time.monotonic() - started
+    server.close()
+    return seconds
+
+
+def _settings(base_url: str, data_dir: Path) -> dict[str, str]:
+    return {
+        "RLM_MCP_BASE_URL": base_url,
+        "RLM_MCP_ROOT_MODEL": "look",
+        "RLM_MCP_SUB_MODEL": "sub:50",
+        "RLM_MCP_DATA_DIR": str(data_dir),
+        "RLM_MCP_ALLOWED_PATHS": str(data_dir.parent),
+    }
+
+
+def _rlm_mcp() -> str:
+    beside = Path(sys.executable).parent / "rlm-mcp"
+    found = str(beside) if beside.exists() else shutil.which("rlm-mcp")
+    if found is None:
+        raise SystemExit("rlm-mcp is not installed beside this Python; run `uv sync` first.")
+    return found

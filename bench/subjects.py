@@ -1,0 +1,91 @@
+"""The processes that are measured beside each other, and the model that all of them ask."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+from lines import Child
+from texts import write_text
+
+HERE = Path(__file__).parent
+PEER = "replm==0.1.0"
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """Running processes: our library, our server with a client, and replm."""
+
+    ours: Child
+    served: Child
+    replm: Child
+    base_url: str
+    directory: Path
+
+    def report(self) -> dict[str, Any]:
+        """When requests arrived since the last report, and how many at once."""
+        return report(self.base_url)
+
+    def prepare(self, megabytes: int, salt: str) -> None:
+        """Give everybody the same new text."""
+        path = self.directory / "text.txt"
+        write_text(path, megabytes, salt)
+        self.served.ask("add", path=str(path))
+        path.unlink()
+        for library in (self.ours, self.replm):
+            library.ask("text", megabytes=megabytes, salt=salt)
+
+
+@contextmanager
+def open_subjects(base_url: str, uv: str, directory: Path) -> Generator[Subjects]:
+    """Start the processes, and end them with the block."""
+    with ExitStack() as stack:
+        started = [
+            Child(command)
+            for command in (
+                library_command("rlm_mcp", base_url),
+                [sys.executable, str(HERE / "served.py"), base_url, str(directory)],
+                replm_command(uv, base_url),
+            )
+        ]
+        for child in started:
+            stack.callback(child.close)
+        yield Subjects(*started, base_url, directory)
+
+
+@contextmanager
+def open_model() -> Generator[str]:
+    """Start the scripted model; gives its base URL."""
+    child = Child([sys.executable, str(HERE / "model.py")])
+    try:
+        yield child.hello
+    finally:
+        child.close()
+
+
+def library_command(package: str, base_url: str) -> list[str]:
+    """How to start a process that uses a library of our environment."""
+    return [sys.executable, str(HERE / "library.py"), package, base_url]
+
+
+def replm_command(uv: str, base_url: str) -> list[str]:
+    """How to start one that uses replm, on the same Python with the same client library."""
+    same = [f"{name}=={version(name)}" for name in ("openai", "httpx2", "anyio", "pydantic")]
+    wanted = [part for name in (PEER, *same) for part in ("--with", name)]
+    python = ["--python", sys.executable, "python"]
+    command = [uv, "run", "--quiet", "--isolated", "--no-project", *wanted, *python]
+    return [*command, str(HERE / "library.py"), "replm", base_url]
+
+
+def report(base_url: str) -> dict[str, Any]:
+    """Ask the scripted model what it saw."""
+    body = json.dumps({"model": "report", "messages": []}).encode()
+    with urlopen(Request(f"{base_url}/chat/completions", body, method="POST"), timeout=10) as reply:
+        return json.loads(json.load(reply)["choices"][0]["message"]["content"])
