@@ -1,0 +1,188 @@
+"""The server as hosts run it: a real process over stdio."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client
+from mcp.client.stdio import StdioServerParameters
+
+from rlm_mcp.scripted_model import Reply, ScriptedModel, open_scripted_model
+from tests.serving import KEY, Served, cell, settings_in, turns
+
+MEGABYTES = 100
+FACT = "The lighthouse keeper's name is Ottilie."
+FIND = cell("place = context.find('lighthouse keeper')\nprint(len(context), place)")
+TELL = cell("fact = context[place - 4 : place + 40].split('\\n')[0]\nprint(fact)\nFINAL(fact)")
+
+
+@asynccontextmanager
+async def open_process(
+    directory: Path, model: ScriptedModel, *, mode: Any = "auto", **environment: str
+) -> AsyncGenerator[Served]:
+    """Start `python -m rlm_mcp` as a host does, with nothing but what it names in `env`."""
+    settings = settings_in(directory, base_url=model.base_url)
+    env = {
+        "HOME": str(directory),
+        "RLM_MCP_DATA_DIR": str(settings.data_dir),
+        "RLM_MCP_ALLOWED_PATHS": str(directory),
+        "RLM_MCP_BASE_URL": model.base_url,
+        "RLM_MCP_API_KEY": KEY,
+        "RLM_MCP_ROOT_MODEL": "root",
+        "RLM_MCP_SUB_MODEL": "sub",
+        "RLM_MCP_MIN_ISOLATION": "process",
+    }
+    process = StdioServerParameters(
+        command=sys.executable, args=["-m", "rlm_mcp"], env=env | environment
+    )
+    with anyio.fail_after(120):
+        async with Client(process, mode=mode) as client:
+            yield Served(client, model, settings)
+
+
+@pytest.fixture(scope="module")
+def large_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text of 100 MB with one fact in it."""
+    path = tmp_path_factory.mktemp("large") / "large.txt"
+    line = "Nothing of note happened at the harbour on this day, and nobody wrote more.\n"
+    half = line * (MEGABYTES * 500_000 // len(line))
+    with path.open("w") as file:
+        file.write(half)
+        file.write(FACT + "\n")
+        file.write(half)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_a_file_of_100_mb_is_asked_about_and_all_of_it_outlives_the_server(
+    mode: str, tmp_path: Path, large_file: Path
+) -> None:
+    (tmp_path / "large.txt").symlink_to(large_file)
+    allowed = f"{tmp_path}:{large_file.parent}"
+    async with open_scripted_model(turns(FIND, TELL)) as model:
+        async with open_process(
+            tmp_path, model, mode=mode, RLM_MCP_ALLOWED_PATHS=allowed
+        ) as served:
+            added = await served.call("rlm_context_add", path=str(tmp_path / "large.txt"))
+            served.progress.clear()
+            run = await served.call(
+                "rlm_query", question="What is her name?", contexts=[added["handle"]]
+            )
+            place = await served.call("rlm_run_variables", run_id=run["run_id"], name="place")
+            trace = await served.call("rlm_run_trace", run_id=run["run_id"], limit=100)
+        async with open_process(tmp_path, model, mode=mode) as restarted:
+            contexts = await restarted.call("rlm_context_list")
+            variables = await restarted.call("rlm_run_variables", run_id=run["run_id"])
+            fact = await restarted.call("rlm_run_variables", run_id=run["run_id"], name="fact")
+
+    assert added["bytes"] >= MEGABYTES * 999_000
+    assert (run["status"], run["answer"]) == ("completed", FACT)
+    assert len(served.progress) >= 3
+    assert int(place["text"]) == (added["chars"] - len(FACT) - 1) // 2 + len("The ")
+    assert trace["events"][-1]["type"] == "run_finished"
+    assert [context["handle"] for context in contexts["contexts"]] == [added["handle"]]
+    assert [variable["name"] for variable in variables["variables"]] == ["place", "fact", "FINAL"]
+    assert fact["text"] == FACT
+    longest = max(
+        sum(len(str(message["content"])) for message in request.messages)
+        for request in model.requests
+    )
+    assert longest < 60_000
+
+
+async def test_a_cell_that_never_ends_is_stopped_and_the_run_goes_on(tmp_path: Path) -> None:
+    spin = cell("kept = 7\nwhile True: pass")
+    async with (
+        open_scripted_model(turns(spin, cell("FINAL(kept)"))) as model,
+        open_process(tmp_path, model, RLM_MCP_SANDBOX_TIMEOUT="1") as served,
+    ):
+        run = await served.call("rlm_query", question="?", text="some text")
+        trace = await served.call("rlm_run_trace", run_id=run["run_id"], limit=100)
+
+    assert (run["status"], run["answer"]) == ("completed", "7")
+    [stopped] = [event for event in trace["events"] if event.get("detail", {}).get("timed_out")]
+    assert "1 s" in stopped["detail"]["error"]
+
+
+async def test_other_calls_are_answered_while_a_cell_spins_and_a_large_file_loads(
+    tmp_path: Path, large_file: Path
+) -> None:
+    """Answers must not wait for the work; how fast they are is measured in bench/."""
+    spin = cell("while True: pass")
+    allowed = str(large_file.parent)
+    async with (
+        open_scripted_model(turns(spin, "FINAL(done)")) as model,
+        open_process(
+            tmp_path, model, RLM_MCP_SANDBOX_TIMEOUT="20", RLM_MCP_ALLOWED_PATHS=allowed
+        ) as served,
+    ):
+        run = await served.call("rlm_query", question="?", text="some text", wait_seconds=0)
+        answered: list[float] = []
+        async with anyio.create_task_group() as group:
+            done = anyio.Event()
+
+            async def load() -> None:
+                await served.call("rlm_context_add", path=str(large_file))
+                done.set()
+
+            group.start_soon(load)
+            while not done.is_set():
+                started = time.perf_counter()
+                await served.call("rlm_run_list")
+                answered.append(time.perf_counter() - started)
+        state = await served.call("rlm_run_wait", run_id=run["run_id"], wait_seconds=0)
+        await served.call("rlm_run_cancel", run_id=run["run_id"])
+
+    assert state["status"] == "running"
+    assert len(answered) >= 5
+    assert statistics.median(answered) < 1
+
+
+async def test_a_server_whose_host_goes_away_ends_and_leaves_its_run_interrupted(
+    tmp_path: Path,
+) -> None:
+    never = anyio.Event()
+    async with open_scripted_model(lambda _: Reply("FINAL(x)", gate=never)) as model:
+        async with open_process(tmp_path, model) as served:
+            run = await served.call("rlm_query", question="?", text="text", wait_seconds=0)
+            with anyio.fail_after(20):
+                await model.until(lambda: model.in_flight == 1)
+        with anyio.fail_after(20):
+            await model.until(lambda: model.in_flight == 0)
+        async with open_process(tmp_path, model) as after:
+            read = await after.call("rlm_run_wait", run_id=run["run_id"], wait_seconds=0)
+
+    assert read["status"] == "interrupted"
+
+
+async def test_nothing_but_the_protocol_is_written_to_stdout(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    env = {"HOME": str(tmp_path), "RLM_MCP_DATA_DIR": str(settings.data_dir)}
+    with anyio.fail_after(60):
+        done = await anyio.run_process(
+            [sys.executable, "-m", "rlm_mcp"], env=env | {"RLM_MCP_TYPO": "1"}, input=b""
+        )
+
+    assert done.returncode == 0
+    assert done.stdout == b""
+    assert b"RLM_MCP_TYPO is not a setting" in done.stderr
+
+
+async def test_a_setting_that_cannot_be_used_ends_the_start_with_its_name(tmp_path: Path) -> None:
+    env = {"HOME": str(tmp_path), "RLM_MCP_MAX_ITERATIONS": "many"}
+    with anyio.fail_after(60):
+        done = await anyio.run_process(
+            [sys.executable, "-m", "rlm_mcp"], env=env, input=b"", check=False
+        )
+
+    assert done.returncode == 2
+    assert b"RLM_MCP_MAX_ITERATIONS='many'" in done.stderr
+    assert b"Traceback" not in done.stderr
