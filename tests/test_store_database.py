@@ -295,7 +295,7 @@ def add(db):
 async def main():
     sys.stdin.readline()
     async with open_database(Path(sys.argv[1])) as database:
-        for _ in range(50):
+        for _ in range(20):
             await database.write(add)
 
 print("ready", flush=True)
@@ -329,7 +329,7 @@ async def test_processes_that_start_at_once_on_an_empty_directory_share_the_file
 
     assert await anyio.to_thread.run_sync(race) == [0, 0, 0]
     async with open_database(path) as database:
-        assert await database.read(count_texts) == 150
+        assert await database.read(count_texts) == 60
 
 
 async def test_a_reader_left_half_way_gives_its_connection_back(path: Path) -> None:

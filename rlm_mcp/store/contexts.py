@@ -21,16 +21,10 @@ from rlm_mcp.store.paging import (
 )
 from rlm_mcp.store.reading import check_span, read_span
 from rlm_mcp.store.records import ContextRecord, DocumentRecord, Page, Span, TextSlice
+from rlm_mcp.store.sealing import RECORD_COLUMNS, find_context
 from rlm_mcp.store.source import StoredSource, load_documents
 from rlm_mcp.store.texts import drop_text, sweep
-from rlm_mcp.store.uploads import (
-    RECORD_COLUMNS,
-    Upload,
-    begin_upload,
-    claim_upload,
-    find_context,
-    find_upload,
-)
+from rlm_mcp.store.uploads import Upload, begin_upload, claim_upload, find_upload
 
 PREFIX_CHARS = 4000
 _ABORT_SECONDS = 10.0

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from sqlite3 import Connection
 from typing import Any
 
@@ -18,13 +16,11 @@ from rlm_mcp.errors import InvalidInputError, NotFoundError, NotTextError, Store
 from rlm_mcp.store.cutter import CHUNK_BYTES, Cut, TextCutter
 from rlm_mcp.store.database import Database, storable
 from rlm_mcp.store.records import ContextRecord, OpenUpload, SealedContext
+from rlm_mcp.store.sealing import NewContext, digest, enter_context, utc_now
 from rlm_mcp.store.texts import chunk_data, cut_back, drop_text, new_text, store_cut
 
-PREVIEW_CHARS = 200
 # Pieces are gathered up to here before they are taken to a worker thread.
 _GATHERED_PIECES = 20_000
-# No UTF-8 begins with this byte, so no single document can have the digest of several.
-_SEVERAL = b"\xffdocuments\n"
 
 
 class Upload:
@@ -176,62 +172,11 @@ class Upload:
         return digest(chunks, documents, count=self._cutter.documents)
 
     def _enter(self, db: Connection, sha256: str) -> tuple[ContextRecord, bool]:
-        """Turn the upload into a context, or find the one that has its content."""
         self._check_claim(db)
         self._forget(db)
-        handle = f"ctx_{sha256[:16]}"
-        found = find_context(db, handle)
-        if found is None:
-            self._insert(db, handle, sha256)
-            found = find_context(db, handle)
-            assert found is not None  # inserted on the line before  # noqa: S101
-            return found, True
-        if found.sha256 != sha256:
-            raise StoreError(f"Two contexts share the handle {handle!r}.", fix="Change the text.")
-        if not found.name and self.name:
-            db.execute("UPDATE contexts SET name = ? WHERE handle = ?", [self.name, handle])
-            found = find_context(db, handle) or found
-        return found, False
-
-    def _insert(self, db: Connection, handle: str, sha256: str) -> None:
-        lines = "SELECT sum(lines) FROM documents WHERE text_id = ?"
-        total: int = db.execute(lines, [self._text_id]).fetchone()[0]
-        end = self._cutter.end
-        preview = next(chunk_data(db, self._text_id))[: 4 * PREVIEW_CHARS].decode("utf-8", "ignore")
-        db.execute(
-            "INSERT INTO contexts(handle, text_id, name, sha256, bytes, chars, lines, documents, "
-            "preview, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                *(handle, self._text_id, self.name, sha256, end.byte, end.char, total),
-                *(self._cutter.documents, preview[:PREVIEW_CHARS], utc_now()),
-            ],
-        )
-
-
-def utc_now() -> str:
-    """Return the time as ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def digest(chunks: Iterator[bytes], documents: Iterable[tuple[str, int]], *, count: int) -> str:
-    """Return the SHA-256 that names a content.
-
-    Of one document it is that of its UTF-8; of several, that of each one's name and own digest,
-    in order. `documents` gives names and sizes in bytes, `chunks` their UTF-8 without gaps.
-    """
-    several = hashlib.sha256(_SEVERAL)
-    one = hashlib.sha256()
-    rest = memoryview(b"")
-    for name, size in documents:
-        one = hashlib.sha256()
-        missing = size
-        while missing > 0:
-            rest = rest or memoryview(next(chunks))
-            one.update(rest[:missing])
-            missing, rest = missing - len(rest[:missing]), rest[missing:]
-        encoded = name.encode()
-        several.update(len(encoded).to_bytes(8, "big") + encoded + one.digest())
-    return one.hexdigest() if count == 1 else several.hexdigest()
+        end, documents = self._cutter.end, self._cutter.documents
+        new = NewContext(self._text_id, self.name, sha256, end.byte, end.char, documents)
+        return enter_context(db, new)
 
 
 def begin_upload(db: Connection, name: str) -> dict[str, Any]:
@@ -277,16 +222,6 @@ def find_upload(db: Connection, upload_id: str) -> dict[str, Any]:
         f"There is no open upload {upload_id!r}; it was sealed or aborted, or never was.",
         fix="Begin a new one with rlm_context_add.",
     )
-
-
-RECORD_COLUMNS = "handle, name, sha256, bytes, chars, lines, documents, created_at, preview"
-
-
-def find_context(db: Connection, handle: str) -> ContextRecord | None:
-    """Return a context's record, or None."""
-    sql = f"SELECT {RECORD_COLUMNS} FROM contexts WHERE handle = ?"  # noqa: S608  # our constant
-    row = db.execute(sql, [storable(handle)]).fetchone()
-    return ContextRecord(*row) if row else None
 
 
 def _cancellable(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -1,0 +1,118 @@
+"""The moment at which a text becomes a context: named by its content, and stored once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from sqlite3 import Connection
+
+from rlm_mcp.errors import StoreError
+from rlm_mcp.store.database import storable
+from rlm_mcp.store.records import ContextRecord
+from rlm_mcp.store.texts import chunk_data
+
+PREVIEW_CHARS = 200
+RECORD_COLUMNS = "handle, name, sha256, bytes, chars, lines, documents, created_at, preview"
+# No UTF-8 begins with this byte, so no single document can have the digest of several.
+_SEVERAL = b"\xffdocuments\n"
+
+
+@dataclass(frozen=True)
+class NewContext:
+    """A whole text that is ready to be a context, and what was counted while it came in."""
+
+    text_id: int
+    name: str
+    sha256: str
+    bytes: int
+    chars: int
+    documents: int
+
+    @property
+    def handle(self) -> str:
+        """The name that any text with this content has."""
+        return f"ctx_{self.sha256[:16]}"
+
+
+def utc_now() -> str:
+    """Return the time as ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def digest(chunks: Iterator[bytes], documents: Iterable[tuple[str, int]], *, count: int) -> str:
+    """Return the SHA-256 that names a content.
+
+    Of one document it is that of its UTF-8; of several, that of each one's name and own digest,
+    in order. `documents` gives names and sizes in bytes, `chunks` their UTF-8 without gaps.
+    """
+    several = hashlib.sha256(_SEVERAL)
+    one = hashlib.sha256()
+    rest = memoryview(b"")
+    for name, size in documents:
+        one = hashlib.sha256()
+        missing = size
+        while missing > 0:
+            rest = rest or memoryview(next(chunks))
+            one.update(rest[:missing])
+            missing, rest = missing - len(rest[:missing]), rest[missing:]
+        encoded = name.encode()
+        several.update(len(encoded).to_bytes(8, "big") + encoded + one.digest())
+    return one.hexdigest() if count == 1 else several.hexdigest()
+
+
+def enter_context(db: Connection, new: NewContext) -> tuple[ContextRecord, bool]:
+    """Make a context, or find the one that has its content; return it and whether it is new.
+
+    Raises:
+        StoreError: another content has the same handle, a chance of one in 2 to the power of 64.
+    """
+    found = find_context(db, new.handle)
+    if found is None:
+        return _insert(db, new), True
+    if found.sha256 != new.sha256:
+        raise StoreError(
+            f"Another content has the handle {new.handle!r} already.",
+            fix="Change the text by a character and add it again.",
+        )
+    if new.name and not found.name:
+        db.execute("UPDATE contexts SET name = ? WHERE handle = ?", [new.name, new.handle])
+        found = replace(found, name=new.name)
+    return found, False
+
+
+def find_context(db: Connection, handle: str) -> ContextRecord | None:
+    """Return a context's record, or None."""
+    sql = f"SELECT {RECORD_COLUMNS} FROM contexts WHERE handle = ?"  # noqa: S608  # our constant
+    row = db.execute(sql, [storable(handle)]).fetchone()
+    return ContextRecord(*row) if row else None
+
+
+def _insert(db: Connection, new: NewContext) -> ContextRecord:
+    record = ContextRecord(
+        handle=new.handle,
+        name=new.name,
+        sha256=new.sha256,
+        bytes=new.bytes,
+        chars=new.chars,
+        lines=_count_lines(db, new.text_id),
+        documents=new.documents,
+        created_at=utc_now(),
+        preview=_preview(db, new.text_id),
+    )
+    row = {**asdict(record), "text_id": new.text_id}
+    columns, values = ", ".join(row), ", ".join(f":{name}" for name in row)
+    db.execute(f"INSERT INTO contexts({columns}) VALUES ({values})", row)  # noqa: S608  # field names
+    return record
+
+
+def _count_lines(db: Connection, text_id: int) -> int:
+    sql = "SELECT sum(lines) FROM documents WHERE text_id = ?"
+    return db.execute(sql, [text_id]).fetchone()[0]
+
+
+def _preview(db: Connection, text_id: int) -> str:
+    # A character takes at most four bytes.
+    start = next(chunk_data(db, text_id))[: 4 * PREVIEW_CHARS]
+    return start.decode("utf-8", "ignore")[:PREVIEW_CHARS]
