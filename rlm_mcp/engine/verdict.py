@@ -112,8 +112,9 @@ async def take_variable(run: Run, directive: Directive) -> tuple[Final | None, s
         existing = tuple(await run.variables())
         if name not in existing and name != "context":
             return None, missing_variable(name, existing)
-    argument = json.dumps(name) if name.isidentifier() else name
-    result, shown = await run.execute_one(f"FINAL_VAR({argument})")
+    # An expression is its own value; a string that it gives is not the name of another.
+    code = f"FINAL_VAR({name!r})" if name.isidentifier() else f"FINAL({name})"
+    result, shown = await run.execute_one(code)
     return result.final, shown
 
 

@@ -1,0 +1,695 @@
+"""The loop: questions answered over HTTP models and a real REPL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import anyio
+import pytest
+
+from rlm_mcp.engine.budget import Budget
+from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.engine.engine import Engine, MemoryCache, SubCallCache
+from rlm_mcp.engine.model import Provider, RetryPolicy, open_endpoint
+from rlm_mcp.engine.orchestrator import answer, repl_options
+from rlm_mcp.engine.types import HistoryEntry, RLMEvent, RLMResponse
+from rlm_mcp.errors import (
+    BudgetExceededError,
+    ModelAuthenticationError,
+    ModelConnectionError,
+    ModelReplyError,
+)
+from rlm_mcp.sandbox.repl import ProcessSandbox
+from rlm_mcp.sandbox.text import TextContext
+from rlm_mcp.scripted_model import (
+    Answer,
+    Reply,
+    Script,
+    ScriptedModel,
+    by_model,
+    context_too_long,
+    no_answer,
+    open_scripted_model,
+    server_error,
+    unauthorized,
+)
+
+TEXT = "The harbour light is green.\n" * 40
+
+
+@pytest.fixture(scope="module")
+async def sandbox() -> AsyncGenerator[ProcessSandbox]:
+    async with ProcessSandbox(min_isolation="process") as sandbox:
+        yield sandbox
+
+
+def code(*lines: str) -> str:
+    return "\n".join(["Let me see.", "```repl", *lines, "```"])
+
+
+@dataclass
+class Bench:
+    """One question at a time, with what was told and asked."""
+
+    engine: Engine
+    server: ScriptedModel
+    events: list[RLMEvent] = field(default_factory=list[RLMEvent])
+
+    async def ask(self, text: str | Sequence[str] = TEXT, question: str = "What?") -> RLMResponse:
+        source = TextContext.of(text)
+        options = repl_options(self.engine.config)
+        async with self.engine.sandbox.open_repl(source, options) as repl:
+            return await answer(question, source, repl, self.engine)
+
+    @property
+    def types(self) -> list[str]:
+        return [event.type for event in self.events]
+
+    def told(self, type_: str) -> list[RLMEvent]:
+        return [event for event in self.events if event.type == type_]
+
+    @property
+    def root_requests(self) -> list[Any]:
+        return [request for request in self.server.requests if request.model == "root"]
+
+    @property
+    def sub_prompts(self) -> list[str]:
+        return [request.text for request in self.server.requests if request.model == "sub"]
+
+
+@asynccontextmanager
+async def a_bench(
+    sandbox: ProcessSandbox,
+    root: Script,
+    sub: Script = "sub reply",
+    *,
+    cache: SubCallCache | None = None,
+    answer_schema: dict[str, Any] | None = None,
+    **config: Any,  # fields of RLMConfig, which checks them
+) -> AsyncGenerator[Bench]:
+    events: list[RLMEvent] = []
+
+    async def emit(event: RLMEvent) -> None:
+        events.append(event)
+        await anyio.lowlevel.checkpoint()
+
+    with anyio.fail_after(30):
+        async with (
+            open_scripted_model(by_model(root=root, sub=sub)) as server,
+            open_endpoint(
+                Provider(server.base_url), policy=RetryPolicy(first_pause_seconds=0)
+            ) as endpoint,
+        ):
+            settings = RLMConfig.model_validate(config)
+            engine = Engine(
+                root=endpoint.model("root"),
+                sub=endpoint.model("sub"),
+                sandbox=sandbox,
+                config=settings,
+                budget=Budget(settings),
+                emit=emit,
+                cache=cache,
+                model_names=("root", "sub"),
+                answer_schema=answer_schema,
+            )
+            yield Bench(engine, server, events)
+
+
+async def outcome_of(
+    sandbox: ProcessSandbox,
+    root: Script,
+    sub: Script = "sub reply",
+    **config: Any,  # likewise
+) -> RLMResponse:
+    async with a_bench(sandbox, root, sub, **config) as bench:
+        return await bench.ask()
+
+
+# --- how answers are taken
+
+
+@pytest.mark.parametrize(
+    ("replies", "expected"),
+    [
+        (["FINAL(green)"], "green"),
+        ([code("x = len(context)"), "FINAL_VAR(x)"], str(len(TEXT))),
+        ([code("x = 'a' * 3", "FINAL(x)")], "aaa"),
+        ([code("x = [1, 2]", "FINAL_VAR('x')")], "[1, 2]"),
+        ([code("Final = 'kept'")], "kept"),
+        ([code("x = 7") + "\nFINAL_VAR(x)"], "7"),
+        ([code("d = {'k': 'v'}"), 'FINAL_VAR(d["k"])'], "v"),
+    ],
+)
+async def test_an_answer_is_taken(
+    sandbox: ProcessSandbox, replies: list[Answer], expected: str
+) -> None:
+    response = await outcome_of(sandbox, replies)
+    assert (response.answer, response.status, response.error) == (expected, "completed", None)
+    assert response.iterations == len(replies)
+
+
+async def test_a_text_written_beside_code_is_a_guess_to_confirm_once(
+    sandbox: ProcessSandbox,
+) -> None:
+    replies = [code("print('blue')") + "\nFINAL(green)", "FINAL(blue)"]
+    async with a_bench(sandbox, replies) as bench:
+        response = await bench.ask()
+        asked = bench.root_requests[1].text
+    assert (response.answer, response.iterations) == ("blue", 2)
+    assert "green" in asked
+    assert "blue" in asked
+
+
+async def test_a_guess_that_is_given_again_is_confirmed(sandbox: ProcessSandbox) -> None:
+    guess = code("print(1)") + "\nFINAL(green)"
+    response = await outcome_of(sandbox, [guess, guess])
+    assert (response.answer, response.iterations) == ("green", 2)
+
+
+async def test_a_final_after_failing_code_is_not_taken(sandbox: ProcessSandbox) -> None:
+    replies = [code("x = 1 / 0") + "\nFINAL(done)", "FINAL(really)"]
+    async with a_bench(sandbox, replies) as bench:
+        response = await bench.ask()
+        assert "ZeroDivisionError" in bench.root_requests[1].text
+    assert response.answer == "really"
+
+
+async def test_a_missing_variable_is_told_with_those_that_exist(sandbox: ProcessSandbox) -> None:
+    replies = [code("total = 5"), "FINAL_VAR(totle)", "FINAL_VAR(total)"]
+    async with a_bench(sandbox, replies) as bench:
+        response = await bench.ask()
+        told = bench.root_requests[2].text
+    assert "totle" in told
+    assert "total" in told.replace("totle", "")
+    assert response.answer == "5"
+
+
+async def test_the_context_itself_is_no_answer(sandbox: ProcessSandbox) -> None:
+    response = await outcome_of(sandbox, ["FINAL_VAR(context)", "FINAL(no)"])
+    assert response.answer == "no"
+
+
+async def test_json_like_values_come_as_data_too(sandbox: ProcessSandbox) -> None:
+    response = await outcome_of(sandbox, [code("FINAL({'n': [1, None]})")])
+    assert response.data == {"n": [1, None]}
+    assert (await outcome_of(sandbox, ["FINAL(5)"])).data is None
+
+
+# --- how the loop goes on
+
+
+async def test_blocks_run_in_order_and_stop_at_the_first_that_fails(
+    sandbox: ProcessSandbox,
+) -> None:
+    replies = [
+        "\n".join([code("a = 1"), code("b = a + nope"), code("c = 3")]),
+        code("FINAL(str('c' in globals()) + str(a))"),
+    ]
+    async with a_bench(sandbox, replies) as bench:
+        response = await bench.ask()
+        assert "did not run" in bench.root_requests[1].text
+    assert response.answer == "False1"
+
+
+async def test_small_models_have_one_block_run_at_a_time(sandbox: ProcessSandbox) -> None:
+    replies = ["\n".join([code("a = 1"), code("b = 2")]), code("FINAL(str('b' in globals()))")]
+    response = await outcome_of(sandbox, replies, prompt_variant="small_context")
+    assert response.answer == "False"
+
+
+async def test_prose_gets_a_nudge_and_not_an_end(sandbox: ProcessSandbox) -> None:
+    async with a_bench(sandbox, ["I will look at it soon.", "FINAL(x)"]) as bench:
+        response = await bench.ask()
+        [first, second] = bench.root_requests
+    assert (response.answer, response.status) == ("x", "completed")
+    assert first.messages[-1] != second.messages[-1]
+
+
+async def test_a_few_fruitless_turns_in_a_row_end_with_the_best_answer(
+    sandbox: ProcessSandbox,
+) -> None:
+    response = await outcome_of(sandbox, [*["Hmm."] * 3, "It is probably green."], max_iterations=9)
+    assert (response.status, response.answer) == ("exhausted", "It is probably green.")
+    assert response.iterations == 4
+    assert "neither new code nor an answer" in str(response.error)
+
+
+async def test_the_same_reply_over_and_over_is_fruitless(sandbox: ProcessSandbox) -> None:
+    response = await outcome_of(sandbox, [*[code("print(1)")] * 4, "FINAL(x)"], max_iterations=20)
+    assert (response.iterations, response.answer) == (5, "x")
+
+
+async def test_at_the_last_turn_the_best_answer_is_asked_for_and_marked(
+    sandbox: ProcessSandbox,
+) -> None:
+    replies = [code("x = 1"), code("x = 2"), "FINAL(so far: two)"]
+    async with a_bench(sandbox, replies, max_iterations=3) as bench:
+        response = await bench.ask()
+        assert bench.root_requests[2].text != bench.root_requests[1].text
+    assert (response.status, response.answer) == ("exhausted", "so far: two")
+    assert isinstance(response.error, BudgetExceededError)
+    assert response.error.limit == "iterations"
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        ("Green, I think.", "Green, I think."),
+        (code("FINAL(x + 1)"), "2"),
+        ("FINAL_VAR(x)", "1"),
+        ("FINAL_VAR(nothing)", None),
+        ("", None),
+    ],
+)
+async def test_whatever_the_last_reply_holds_is_taken(
+    sandbox: ProcessSandbox, last: str, expected: str | None
+) -> None:
+    response = await outcome_of(
+        sandbox, lambda request: code("x = 1") if request.number == 1 else last, max_iterations=2
+    )
+    assert (response.status, response.answer) == ("exhausted", expected)
+
+
+async def test_an_earlier_guess_is_better_than_nothing(sandbox: ProcessSandbox) -> None:
+    replies = [code("print(1)") + "\nFINAL(green)", "FINAL_VAR(nothing)"]
+    response = await outcome_of(sandbox, replies, max_iterations=2)
+    assert (response.status, response.answer) == ("exhausted", "green")
+
+
+async def test_a_single_turn_can_answer(sandbox: ProcessSandbox) -> None:
+    assert (await outcome_of(sandbox, ["FINAL(x)"], max_iterations=1)).status == "completed"
+    response = await outcome_of(sandbox, [code("x = 1")], max_iterations=1)
+    assert (response.status, response.answer) == ("exhausted", None)
+
+
+async def test_a_reply_cut_by_length_is_told_and_goes_on(sandbox: ProcessSandbox) -> None:
+    cut = Reply("```repl\nx = [1, 2,\n", finish_reason="length")
+    async with a_bench(sandbox, [cut, "FINAL(x)"]) as bench:
+        response = await bench.ask()
+        assert bench.told("code_executed") == []
+        assert bench.told("code_generated")[0].detail["finish_reason"] == "length"
+    assert response.answer == "x"
+
+
+async def test_roles_alternate_and_what_was_sent_stays_as_it_was(sandbox: ProcessSandbox) -> None:
+    replies = [code("x = 1"), "Hmm.", "FINAL_VAR(nope)", code("x = 1 / 0"), "FINAL(done)"]
+    async with a_bench(sandbox, replies) as bench:
+        await bench.ask()
+        requests = bench.root_requests
+    for request in requests:
+        roles = [message["role"] for message in request.messages]
+        assert roles[0] == "system"
+        assert roles[1:] == (["user", "assistant"] * len(roles))[: len(roles) - 1]
+        assert roles[-1] == "user"
+    for earlier, later in pairwise(requests):
+        assert later.messages[: len(earlier.messages)] == earlier.messages
+
+
+async def test_output_is_shown_cut_and_kept_whole(sandbox: ProcessSandbox) -> None:
+    replies = [code("print('a' * 5000)"), "FINAL(x)"]
+    async with a_bench(sandbox, replies, metadata_prefix_chars=300) as bench:
+        response = await bench.ask()
+        shown = bench.root_requests[1].text
+        [executed] = bench.told("code_executed")
+    assert 200 < shown.count("a") < 700
+    assert executed.detail["output_chars"] == 5001
+    [output] = [entry for entry in response.history if entry.role == "repl_output"]
+    assert output.content.count("a") == 5000
+    assert output.truncated_content == executed.detail["output"]
+
+
+async def test_a_conversation_that_outgrows_the_window_loses_its_oldest_turns(
+    sandbox: ProcessSandbox,
+) -> None:
+    turns = [code(f"x{number} = {number}") for number in range(8)]
+    async with a_bench(sandbox, [*turns, context_too_long(), "FINAL_VAR(x0)"]) as bench:
+        response = await bench.ask()
+        long, short = bench.root_requests[-2:]
+    assert (response.status, response.answer) == ("completed", "0")
+    assert len(short.messages) < len(long.messages)
+    assert short.messages[:2] == long.messages[:2]
+    assert "x0, x1" in str(short.messages)
+    assert [event.preview for event in bench.told("warning")] != []
+
+
+async def test_a_first_prompt_that_does_not_fit_ends_the_run(sandbox: ProcessSandbox) -> None:
+    response = await outcome_of(sandbox, lambda _: context_too_long())
+    assert (response.status, type(response.error).__name__) == ("failed", "ContextLengthError")
+
+
+# --- whatever ends a run
+
+
+async def test_a_root_that_fails_leaves_everything_known(sandbox: ProcessSandbox) -> None:
+    def root(request: Any) -> Answer:
+        return code("found = 'green'", "print(found)") if request.number == 1 else server_error()
+
+    async with a_bench(sandbox, root) as bench:
+        response = await bench.ask()
+    assert (response.status, response.answer, response.iterations) == ("failed", None, 2)
+    assert isinstance(response.error, ModelConnectionError)
+    assert response.repl_variables == {"found": "'green'"}
+    assert [entry.role for entry in response.history] == ["root", "repl_output"]
+    assert response.total_input_tokens > 0
+
+
+async def test_a_rejected_key_fails_the_run(sandbox: ProcessSandbox) -> None:
+    response = await outcome_of(sandbox, lambda _: unauthorized())
+    assert response.status == "failed"
+    assert isinstance(response.error, ModelAuthenticationError)
+
+
+async def test_the_time_limit_stops_a_cell_and_asks_for_the_best_answer(
+    sandbox: ProcessSandbox,
+) -> None:
+    replies = [code("seen = 1", "while True: pass"), "FINAL(in time)"]
+    response = await outcome_of(sandbox, replies, max_seconds=4)
+    assert (response.status, response.answer) == ("exhausted", "in time")
+
+
+async def test_the_time_limit_holds_when_the_model_hangs(sandbox: ProcessSandbox) -> None:
+    response = await outcome_of(sandbox, lambda _: no_answer(), max_seconds=1)
+    assert (response.status, response.answer) == ("exhausted", None)
+    assert isinstance(response.error, BudgetExceededError)
+    assert response.error.limit == "seconds"
+
+
+async def test_a_token_budget_is_not_overshot_and_ends_with_an_answer(
+    sandbox: ProcessSandbox,
+) -> None:
+    replies = [Reply(code("x = 1"), usage=(2000, 100)), Reply("FINAL(short)", usage=(2100, 10))]
+    response = await outcome_of(sandbox, replies, max_tokens=5200)
+    assert (response.status, response.answer) == ("exhausted", "short")
+    assert response.total_input_tokens + response.total_output_tokens == 4210
+
+
+async def test_a_cell_over_its_time_is_told_and_the_run_goes_on(sandbox: ProcessSandbox) -> None:
+    replies = [code("x = 1", "while True: pass"), code("FINAL(x)")]
+    async with a_bench(sandbox, replies, sandbox_timeout=0.5) as bench:
+        response = await bench.ask()
+        assert bench.told("code_executed")[0].detail["timed_out"]
+    assert response.answer == "1"
+
+
+async def test_a_lost_repl_is_told_and_the_run_goes_on(sandbox: ProcessSandbox) -> None:
+    replies = [code("x = 1", "import os", "os._exit(3)"), code("FINAL(str('x' in globals()))")]
+    async with a_bench(sandbox, replies) as bench:
+        response = await bench.ask()
+        assert bench.told("code_executed")[0].detail["lost_variables"]
+        assert len(bench.told("warning")) == 1
+    assert response.answer == "False"
+
+
+async def test_cancelling_ends_the_model_call_and_starts_no_other(sandbox: ProcessSandbox) -> None:
+    async with a_bench(
+        sandbox, [code("llm_query_batch(['p'] * 100)")], sub=lambda _: no_answer()
+    ) as bench:
+        async with anyio.create_task_group() as group:
+            group.start_soon(bench.ask)
+            await bench.server.until(lambda: bench.server.in_flight >= 10)
+            group.cancel_scope.cancel()
+        await bench.server.until(lambda: bench.server.in_flight == 0)
+        received = bench.server.received
+        await anyio.wait_all_tasks_blocked()
+        assert bench.server.received == received
+        assert "final_answer" not in bench.types
+
+
+# --- what is told
+
+
+async def test_events_tell_the_run_in_order_with_its_figures(sandbox: ProcessSandbox) -> None:
+    replies = [
+        Reply(code("r = llm_query('ask')", "print(r)"), usage=(100, 10)),
+        Reply("FINAL_VAR(r)", usage=(200, 5)),
+    ]
+    prices: dict[str, Any] = {"cost_per_input_token": 0.01, "cost_per_output_token": 0.1}
+    async with a_bench(
+        sandbox, replies, sub=lambda _: Reply("heard", usage=(7, 3)), **prices
+    ) as bench:
+        response = await bench.ask()
+    assert [(event.type, event.iteration) for event in bench.events] == [
+        ("iteration_start", 1),
+        ("code_generated", 1),
+        ("sub_calls_started", 1),
+        ("sub_calls_finished", 1),
+        ("code_executed", 1),
+        ("iteration_start", 2),
+        ("code_generated", 2),
+        ("code_executed", 2),
+        ("final_answer", 2),
+    ]
+    usage = bench.events[-1].usage
+    assert (usage.iterations, usage.sub_calls) == (2, 1)
+    assert (usage.input_tokens, usage.output_tokens) == (307, 18)
+    assert usage.cost_usd == pytest.approx(3.07 + 1.8)
+    assert response.cost == usage.cost_usd
+    assert bench.told("final_answer")[0].detail["answer"] == "heard"
+    generated = bench.told("code_generated")[0].detail
+    assert (generated["input_tokens"], generated["code"]) == (100, "r = llm_query('ask')\nprint(r)")
+    [finished] = bench.told("sub_calls_finished")
+    [item] = finished.detail["items"]
+    assert (item["prompt"], item["reply"], item["error"]) == ("ask", "heard", None)
+    assert finished.detail["cost_usd"] == pytest.approx(0.07 + 0.3)
+
+
+async def test_the_history_is_the_whole_trace(sandbox: ProcessSandbox) -> None:
+    first = code("r = llm_query('ask')", "print(r)")
+    response = await outcome_of(sandbox, [first, "FINAL(x)"], sub="heard")
+    assert response.history == (
+        HistoryEntry("root", first, first, 1),
+        HistoryEntry("repl_output", "heard\n", "heard", 1),
+        HistoryEntry("sub_call", "heard", "", 1),
+        HistoryEntry("root", "FINAL(x)", "FINAL(x)", 2),
+    )
+
+
+# --- sub-calls
+
+
+async def test_parameters_of_root_and_sub_calls_are_their_own(sandbox: ProcessSandbox) -> None:
+    settings: dict[str, Any] = {
+        "temperature": 0.1,
+        "sub_temperature": None,
+        "root_max_tokens": 111,
+        "sub_max_tokens": 222,
+    }
+    async with a_bench(sandbox, [code("llm_query('p')"), "FINAL(x)"], **settings) as bench:
+        await bench.ask()
+        sent = {request.model: dict(request.params) for request in bench.server.requests}
+    assert sent == {
+        "root": {"temperature": 0.1, "max_tokens": 111},
+        "sub": {"max_tokens": 222},
+    }
+
+
+async def test_a_batch_is_asked_at_once_and_answered_in_order(sandbox: ProcessSandbox) -> None:
+    gate = anyio.Event()
+    replies = [code("FINAL(llm_query_batch([f'p{i}' for i in range(20)]))")]
+    async with a_bench(sandbox, replies, sub=lambda r: Reply(r.text.upper(), gate=gate)) as bench:
+        responses: list[RLMResponse] = []
+        async with anyio.create_task_group() as group:
+
+            async def ask() -> None:
+                responses.append(await bench.ask())
+
+            group.start_soon(ask)
+            await bench.server.until(lambda: bench.server.in_flight == 20)
+            gate.set()
+        assert responses[0].data == [f"P{i}" for i in range(20)]
+        assert len(bench.told("sub_calls_started")) == 1
+        assert bench.told("sub_calls_started")[0].detail["calls"] == 20
+
+
+async def test_one_failure_in_a_batch_loses_nothing_else(sandbox: ProcessSandbox) -> None:
+    def sub(request: Any) -> Answer:
+        return unauthorized() if request.text == "p1" else request.text.upper()
+
+    replies = [
+        code(
+            "r = llm_query_batch(['p0', 'p1', 'p2'])",
+            "FINAL([r[0], bool(r[1]), 'answered 401' in str(r[1]), r[2]])",
+        )
+    ]
+    async with a_bench(sandbox, replies, sub=sub) as bench:
+        response = await bench.ask()
+        [finished] = bench.told("sub_calls_finished")
+    assert response.data == ["P0", False, True, "P2"]
+    assert (finished.detail["calls"], finished.detail["failed"]) == (3, 1)
+
+
+async def test_a_batch_larger_than_the_budget_makes_exactly_what_fits(
+    sandbox: ProcessSandbox,
+) -> None:
+    replies = [
+        code("r = llm_query_batch(['p'] * 1000)", "FINAL([len(r), sum(map(bool, r))])"),
+    ]
+    async with a_bench(sandbox, replies, max_sub_calls=10) as bench:
+        response = await bench.ask()
+        assert len(bench.sub_prompts) == 10
+        assert len(bench.told("sub_calls_finished")) <= 1000 // 32 + 1
+        assert sum(e.detail["calls"] for e in bench.told("sub_calls_finished")) == 1000
+        assert len(bench.told("warning")) == 1
+    assert (response.data, response.sub_calls) == ([1000, 10], 10)
+    assert response.status == "completed"
+
+
+async def test_the_code_is_told_why_there_are_no_more_sub_calls(sandbox: ProcessSandbox) -> None:
+    replies = [code("llm_query('a')", "llm_query('b')"), "FINAL(x)"]
+    async with a_bench(sandbox, replies, max_sub_calls=1) as bench:
+        await bench.ask()
+        assert "1 of 1 sub-calls are made" in bench.root_requests[1].text
+
+
+async def test_a_prompt_too_long_is_told_with_its_length_and_the_limit(
+    sandbox: ProcessSandbox,
+) -> None:
+    replies = [code("llm_query('x' * 1001)"), "FINAL(x)"]
+    async with a_bench(sandbox, replies, sub_call_max_input_chars=1000) as bench:
+        response = await bench.ask()
+        told = bench.root_requests[1].text
+        assert bench.sub_prompts == []
+    assert "1,001" in told
+    assert "1,000" in told
+    assert response.sub_calls == 0
+
+
+async def test_an_empty_reply_is_that_calls_error(sandbox: ProcessSandbox) -> None:
+    async with a_bench(
+        sandbox, [code("llm_query('p')"), "FINAL(x)"], sub=lambda _: Reply("")
+    ) as bench:
+        await bench.ask()
+        assert "empty reply" in bench.root_requests[1].text
+
+
+async def test_only_known_models_may_be_asked(sandbox: ProcessSandbox) -> None:
+    replies = [code("FINAL([llm_query('p', model='root')])"), "FINAL(x)"]
+    async with a_bench(sandbox, lambda r: "as root" if r.text == "p" else replies[0]) as bench:
+        assert (await bench.ask()).data == ["as root"]
+    async with a_bench(sandbox, [code("llm_query('p', model='dear')"), "FINAL(x)"]) as bench:
+        await bench.ask()
+        assert "no model 'dear'" in bench.root_requests[1].text
+        assert bench.server.received == 2
+
+
+async def test_prompts_and_replies_in_events_are_cut(sandbox: ProcessSandbox) -> None:
+    replies = [code("llm_query('p' * 9000)"), "FINAL(x)"]
+    async with a_bench(sandbox, replies, sub="r" * 9000) as bench:
+        await bench.ask()
+        [item] = bench.told("sub_calls_finished")[0].detail["items"]
+    assert (len(item["prompt"]), item["prompt_chars"]) == (2000, 9000)
+    assert (len(item["reply"]), item["reply_chars"]) == (4000, 9000)
+
+
+async def test_the_code_can_ask_for_its_budget(sandbox: ProcessSandbox) -> None:
+    replies = [code("llm_query('p')", "FINAL(budget())")]
+    response = await outcome_of(sandbox, replies, max_sub_calls=5, max_iterations=4)
+    assert response.data == {"iterations": 3, "sub_calls": 4}
+
+
+async def test_cached_replies_cost_nothing(sandbox: ProcessSandbox) -> None:
+    cache = MemoryCache()
+    replies = [code("llm_query('p')", "llm_query('p')", "llm_query('q')", "FINAL('x')")]
+    async with a_bench(sandbox, replies, cache=cache) as bench:
+        response = await bench.ask()
+        assert bench.sub_prompts == ["p", "q"]
+    assert (response.sub_calls, response.cached_sub_calls) == (2, 1)
+    async with a_bench(sandbox, replies, cache=cache, sub_temperature=1.0) as bench:
+        await bench.ask()
+        assert bench.sub_prompts == ["p", "q"]
+
+
+async def test_a_cache_forgets_the_least_recently_used() -> None:
+    cache = MemoryCache(max_chars=10)
+    await cache.put("a", "12345")
+    await cache.put("b", "12345")
+    assert await cache.get("a") == "12345"
+    await cache.put("c", "123")
+    assert [await cache.get(key) for key in "abc"] == ["12345", None, "123"]
+    await cache.put("c", "12345")
+    assert await cache.get("a") == "12345"
+
+
+async def test_without_sub_calls_there_is_no_word_of_them(sandbox: ProcessSandbox) -> None:
+    replies = [code("FINAL(str('llm_query' in globals()))")]
+    async with a_bench(sandbox, replies, enable_sub_calls=False) as bench:
+        response = await bench.ask()
+        assert "llm_query" not in str(bench.root_requests[0].messages)
+    assert response.answer == "False"
+
+
+# --- runs inside a run
+
+
+async def test_at_depth_two_a_run_answers_in_a_repl_of_its_own(sandbox: ProcessSandbox) -> None:
+    def sub(request: Any) -> Answer:
+        if request.messages[0]["role"] != "system":
+            return f"leaf: {request.text}"
+        if len(request.messages) == 2:
+            return code("mine = llm_query('leaf ' + context[0])", "rlm_query('deeper', 'abc')")
+        return "FINAL_VAR(mine)"
+
+    replies = [code("r = rlm_query('inner?', ['one', 'two'])", "FINAL([r, 'mine' in globals()])")]
+    async with a_bench(sandbox, replies, sub=sub, max_recursion_depth=2) as bench:
+        response = await bench.ask()
+        prompts = bench.sub_prompts
+        inner = [event for event in bench.events if event.depth == 1]
+    assert response.data == ["leaf: leaf one", False]
+    assert response.iterations == 1
+    # Two turns of the inner run, its sub-call, and `rlm_query` at the last level as a sub-call.
+    assert response.sub_calls == 4
+    assert "deeper\n\nabc" in prompts
+    assert [event.type for event in inner][:2] == ["iteration_start", "code_generated"]
+    assert {event.usage.iterations for event in inner} == {1}
+
+
+async def test_an_inner_run_spends_the_budget_of_the_whole_tree(sandbox: ProcessSandbox) -> None:
+    def sub(request: Any) -> Answer:
+        return code(f"x = {request.number}")
+
+    replies = [code("rlm_query('inner?', 'text')"), "FINAL(x)"]
+    async with a_bench(sandbox, replies, sub=sub, max_recursion_depth=2, max_sub_calls=3) as bench:
+        response = await bench.ask()
+        assert len(bench.sub_prompts) == 3
+        assert "ended as exhausted" in bench.root_requests[1].text
+    assert (response.sub_calls, response.answer) == (3, "x")
+
+
+# --- typed answers
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"colour": {"type": "string"}},
+    "required": ["colour"],
+}
+
+
+async def test_an_answer_that_fits_the_schema_comes_as_data(sandbox: ProcessSandbox) -> None:
+    for reply in (code("FINAL({'colour': 'green'})"), 'FINAL({"colour": "green"})'):
+        async with a_bench(sandbox, [reply], answer_schema=SCHEMA) as bench:
+            response = await bench.ask()
+            assert "colour" in bench.root_requests[0].text
+        assert (response.status, response.data) == ("completed", {"colour": "green"})
+
+
+async def test_an_answer_that_does_not_fit_is_repaired_with_the_validators_words(
+    sandbox: ProcessSandbox,
+) -> None:
+    replies = ["FINAL(green)", 'FINAL({"color": "green"})', 'FINAL({"colour": "green"})']
+    async with a_bench(sandbox, replies, answer_schema=SCHEMA) as bench:
+        response = await bench.ask()
+        assert "'green' is not of type 'object'" in bench.root_requests[1].text
+        assert "'colour' is a required property" in bench.root_requests[2].text
+    assert response.data == {"colour": "green"}
+
+
+async def test_an_answer_that_never_fits_fails_and_is_kept(sandbox: ProcessSandbox) -> None:
+    async with a_bench(sandbox, lambda _: "FINAL(green)", answer_schema=SCHEMA) as bench:
+        response = await bench.ask()
+        assert len(bench.root_requests) == 4
+    assert (response.status, response.answer, response.data) == ("failed", "green", None)
+    assert isinstance(response.error, ModelReplyError)
