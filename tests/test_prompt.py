@@ -7,11 +7,15 @@ import builtins
 import itertools
 import json
 import re
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import get_args
 
+import anyio
 import pytest
 
 from rlm_mcp.engine.config import PromptVariant, RLMConfig
+from rlm_mcp.engine.metadata import show_cell
 from rlm_mcp.engine.parser import Directive, Problem, parse_reply
 from rlm_mcp.engine.prompt import (
     Message,
@@ -30,24 +34,18 @@ from rlm_mcp.engine.prompt import (
     system_prompt,
     worked_example,
 )
+from rlm_mcp.sandbox.repl import ProcessSandbox
+from rlm_mcp.sandbox.text import TextContext
+from rlm_mcp.sandbox.types import CallReply, CellResult, Repl, ReplCall, ReplOptions
 
 VARIANTS: tuple[PromptVariant, ...] = get_args(PromptVariant)
 REASONS: tuple[NudgeReason, ...] = (*get_args(Problem), "syntax", "repeated")
-REPL_NAMES = frozenset(
-    {
-        "context",
-        "context_names",
-        "llm_query",
-        "llm_query_batch",
-        "rlm_query",
-        "search",
-        "lines",
-        "FINAL",
-        "FINAL_VAR",
-        "budget",
-        "SHOW_VARS",
-    }
-)
+REPL_NAMES = frozenset({"llm_query", "llm_query_batch", "rlm_query", "FINAL", "FINAL_VAR"}) | {
+    "search",
+    "lines",
+    "budget",
+    "SHOW_VARS",
+}
 SUB_CALLS = re.compile(r"llm_query|rlm_query|sub-call|language model|weaker model", re.IGNORECASE)
 QUESTION = "Which of the whales is white?"
 SCHEMA = {"type": "object", "properties": {"größe": {"type": "integer"}}}
@@ -78,6 +76,66 @@ def everything_said(config: RLMConfig) -> list[str]:
 def called_names(code: str) -> set[str]:
     calls = (node.func for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call))
     return {function.id for function in calls if isinstance(function, ast.Name)}
+
+
+async def yes(_: ReplCall) -> CallReply:
+    return CallReply("Yes: it is one")
+
+
+@asynccontextmanager
+async def a_sandbox() -> AsyncGenerator[ProcessSandbox]:
+    with anyio.fail_after(60):
+        async with ProcessSandbox(min_isolation="process") as sandbox:
+            yield sandbox
+
+
+async def run(repl: Repl, code: str) -> CellResult:
+    result = await repl.execute(code, timeout_seconds=10, on_call=yes)
+    assert result.error is None, show_cell(result, 2000)
+    return result
+
+
+async def test_every_name_that_the_prompts_rest_on_exists_in_a_real_repl() -> None:
+    names = sorted(REPL_NAMES | {"context", "context_names"})
+    options = ReplOptions(recursion=True)
+    async with a_sandbox() as box, box.open_repl(TextContext.of("text"), options) as repl:
+        await run(repl, "\n".join(names))
+
+
+@pytest.mark.parametrize("sub_calls", [True, False])
+async def test_the_code_in_the_system_prompt_runs_in_a_real_repl(sub_calls: bool) -> None:
+    blocks = parse_reply(system_prompt(config_of("default", sub_calls=sub_calls))).blocks
+    assert len(blocks) == 2
+    async with a_sandbox() as sandbox:
+        for text in ("a complaint\nand more\n" * 50, ["a complaint", "thanks"]):
+            options = ReplOptions(sub_calls=sub_calls)
+            async with sandbox.open_repl(TextContext.of(text), options) as repl:
+                assert all([(await run(repl, block.code)).output for block in blocks])
+
+
+WORKED_TEXTS: tuple[tuple[str | list[str], str], ...] = (
+    (["It never came.", "It broke."], "2"),
+    ("Order 18 from FR paid 31.00 euro\nOrder 17 from DE paid 22.50 euro\n", "1"),
+    ("Anna laughed.\nAnna moved to the city of Lisbon.\nThe city slept.\n", "Lisbon"),
+)
+
+
+async def test_each_worked_session_works_in_a_real_repl_and_looks_like_it() -> None:
+    said = [message["content"] for message in worked_example(config_of("small_context"))]
+    async with a_sandbox() as sandbox:
+        for number, (text, expected) in enumerate(WORKED_TEXTS):
+            look, told, answer = said[4 * number + 1 : 4 * number + 4]
+            async with sandbox.open_repl(TextContext.of(text), ReplOptions()) as repl:
+                printed = (await run(repl, parse_reply(look).blocks[0].code)).output
+                final = (await run(repl, parse_reply(answer).blocks[0].code)).final
+            assert final is not None
+            assert final.text == expected
+            assert first_words(told.splitlines()[1]) == first_words(printed)
+
+
+def first_words(output: str) -> list[str]:
+    """The form of an output: its first two words, numbers aside."""
+    return re.sub(r"\d+", "0", output).split()[:2]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

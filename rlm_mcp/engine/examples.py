@@ -32,8 +32,8 @@ _FIND = _Session(
     description="`context` is a str of 90211 characters.\nIt starts with:\n"
     "Chapter 1\nIt was raining when the train came in.\n[… 90162 characters more]",
     code='search("Anna moved city", k=3)',
-    output="[line 311] In 2019 my friend Anna moved to the city of Lisbon and stayed there.\n"
-    "[line 12] Anna laughed.\n[line 90] The city slept.",
+    output="[at 31207] In 2019 my friend Anna moved to the city of Lisbon and stayed there.\n"
+    "[at 902] Anna laughed.\n[at 7713] The city slept.",
     answer='FINAL("Lisbon")',
 )
 _COUNT = _Session(

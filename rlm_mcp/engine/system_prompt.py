@@ -21,8 +21,8 @@ _NAMES = """
 ## Names in the REPL
 - `context`: a `str`, or a `list` of `str` with one item a document; `context_names`: a list with \
 a name for each document.
-- `search(words, k=5)`: prints and returns the k lines, or documents of a list, that match the \
-words best. It calls no model.
+- `search(words, k=5)`: prints and returns the k lines that match the words best, each with its \
+offset in `context`; of a list the k documents, each with its index. It calls no model.
 - `lines()`: walks the lines of the text one by one, without a copy of the whole.
 """
 
@@ -116,7 +116,7 @@ _SMALL = """\
 You answer a question about a text that is too long to read at once. The text is in the Python \
 variable `context`. In each turn write ONE short ```python block and nothing after it. It is run, \
 and you see what it printed. Variables stay.
-- `search(words, k=5)` prints the places that match the words best. Use it to find a fact.
+- `search(words, k=5)` prints the k places that match the words best. Use it to find a fact.
 - Use Python (`in`, `re`, `split`) to find exact words, to count and to compare.
 {calls}- `FINAL(value)` gives the answer. Use it only for a value that your code has printed or \
 computed from `context`.
