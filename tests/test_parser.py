@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from rlm_mcp.engine.parser import CodeBlock, Directive, ParsedReply, Problem, parse_reply
@@ -102,6 +104,13 @@ FENCES: dict[str, tuple[str, ParsedReply]] = {
     "a fence in a string": (
         'Look.\n```python\np = """Answer as\n```json\n{"a": 1}\n```\n"""\nprint(p)\n```\nDone.',
         code('p = """Answer as\n```json\n{"a": 1}\n```\n"""\nprint(p)', prose="Look.\nDone."),
+    ),
+    "a fence of backticks in a block of tildes": (
+        "~~~python\nx = 1\n```\ny = 2\n~~~",
+        ParsedReply(
+            (CodeBlock("x = 1\n```\ny = 2"),),
+            syntax="SyntaxError: invalid syntax (line 2)\n    ```\n    ^",
+        ),
     ),
     "a bare fence in a string": (
         "```python\np = '''\n```\n'''\n```",
@@ -216,6 +225,11 @@ REASONING: dict[str, tuple[str, ParsedReply]] = {
         text("2"),
     ),
     "alone": ("<think>Hm.</think>", nothing("empty")),
+    "that speaks of its own tag": (
+        f"<think>a <think> b, no end\n</think>\n```repl\n{P}\n```",
+        code(P),
+    ),
+    "that closes another tag": (f"<think>Hm.</thinking>\n```repl\n{P}\n```", code(P)),
 }
 
 FINALS: dict[str, tuple[str, ParsedReply]] = {
@@ -412,6 +426,14 @@ TOOL_CALLS: dict[str, tuple[str, ParsedReply]] = {
         code("print(1)"),
     ),
     "a python tag": ("<|python_tag|>print(1)", code("print(1)")),
+    "a python tag before words": (
+        "<|python_tag|>no code",
+        nothing("tool_call", "<|python_tag|>no code"),
+    ),
+    "a parameter that is no code": (
+        "<parameter=code>no code</parameter><function=repl>",
+        nothing("tool_call", "<parameter=code>no code</parameter><function=repl>"),
+    ),
     "FINAL as a tool": ('{"name": "FINAL", "arguments": {"answer": "42"}}', text("42")),
     "another tool": (
         '{"name": "llm_query", "arguments": {"prompt": "Who is it?"}}',
@@ -533,6 +555,7 @@ HOSTILE = {
     "deep parentheses": "```python\n" + "(" * 5000 + "\n```",
     "deep signs": "```python\nx = " + "-" * 50_000 + "1\n```",
     "deep attributes": "```python\nx = a" + ".b" * 20_000 + "\n```",
+    "more than a cell may hold": "```python\n" + "x = 1\n" * 80_000 + "```",
     "a huge integer": "```python\nx = " + "9" * 10_000 + "\n```",
 }
 
@@ -569,3 +592,60 @@ REPEATED = {
 def test_a_reply_that_repeats_itself_without_end_is_still_read(reply: str) -> None:
     parsed = parse_reply(reply)
     assert parsed.blocks or parsed.final or parsed.problem
+
+
+FRAGMENTS = (
+    *("```python\n", "```\n", "~~~\n", "````\n", "```json\n", "print(1)\n", "x = '''\n", "'''\n"),
+    *(
+        "FINAL(",
+        "FINAL_VAR(x)\n",
+        ")",
+        "(",
+        "\n",
+        "\n\n",
+        "I will do it. ",
+        "<think>",
+        "</think>\n",
+    ),
+    *(
+        "**",
+        "> ",
+        "- ",
+        "1. ",
+        "`",
+        '{"code": "print(1)"}',
+        "{",
+        '"',
+        "'",
+        "FINAL(42)\n",
+        "    ",
+        "\r\n",
+    ),
+    *(
+        "<tool_call>",
+        "<code>",
+        "\\",
+        "1) ",
+        ":)",
+        "（",
+        "x",
+        "x = 1\n",
+        "python ",
+        "...",
+        "\0",
+        "\ud800",
+    ),
+)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_mix_of_fragments_is_read_as_something_that_can_be_acted_on(seed: int) -> None:
+    pick = random.Random(seed)
+    for _ in range(60):
+        reply = "".join(pick.choices(FRAGMENTS, k=pick.randint(1, 50)))
+        for was_cut in (False, True):
+            parsed = parse_reply(reply, was_cut=was_cut)
+            assert parsed.blocks or parsed.final or parsed.problem
+            assert all(block.code.strip() for block in parsed.blocks)
+            assert parsed.final is None or parsed.final.value.strip()
+            assert parsed.syntax is None or parsed.blocks

@@ -366,6 +366,21 @@ def test_each_nudge_names_its_fault_and_shows_the_form(
     assert "Turn 3 of 25" in said
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_nudge_on_the_last_turn_asks_for_the_answer(variant: PromptVariant) -> None:
+    said = nudge("no_code", QUESTION, TurnInfo(25, 25), config_of(variant))
+    assert "last turn" in said
+    assert "FINAL" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_nudge_shows_what_ran_all_the_same_and_what_is_left_once(variant: PromptVariant) -> None:
+    config = config_of(variant)
+    said = nudge("unclosed_fence", QUESTION, TURN, config, shown_cells=["first out", "second"])
+    assert said.index("first out") < said.index("second") < said.index("no end")
+    assert said.count("Turn 3 of 25") == 1
+
+
 def test_a_huge_detail_is_cut() -> None:
     assert len(nudge("syntax", QUESTION, TURN, config_of("default"), detail="x" * 99_999)) < 3000
 

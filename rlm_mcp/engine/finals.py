@@ -112,6 +112,8 @@ def _argument_length(body: str) -> int | None:
     Strictness falls step by step: a Python literal, then text whose faces and list marks, as in
     "1) first 2) then", are text and not parentheses, then plain balance, at last without quotes.
     """
+    if ")" not in body:
+        return None
     if _LITERAL_START.match(body):
         length = _literal_length(body)
         if length is not None:

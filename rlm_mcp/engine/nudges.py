@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.metadata import cut_middle
 from rlm_mcp.engine.parser import Problem
-from rlm_mcp.engine.turns import TurnInfo, closing, is_small
+from rlm_mcp.engine.turns import TurnInfo, closing, is_small, show_outputs
 
 NudgeReason = Problem | Literal["syntax", "repeated"]
 
@@ -37,7 +37,13 @@ _WRONG: Mapping[NudgeReason, str] = {
 
 
 def nudge(
-    reason: NudgeReason, question: str, turn: TurnInfo, config: RLMConfig, *, detail: str = ""
+    reason: NudgeReason,
+    question: str,
+    turn: TurnInfo,
+    config: RLMConfig,
+    *,
+    detail: str = "",
+    shown_cells: Sequence[str] = (),
 ) -> str:
     """Say what was wrong with a reply, show the form that is wanted, and what is left.
 
@@ -47,8 +53,10 @@ def nudge(
         turn: what is left.
         config: its variant.
         detail: the particulars, e.g. the syntax error with line and caret.
+        shown_cells: outputs of the blocks that ran all the same.
     """
-    parts = [_WRONG[reason], cut_middle(detail, _MAX_DETAIL_CHARS) if detail else ""]
+    parts = [show_outputs(shown_cells) if shown_cells else "", _WRONG[reason]]
+    parts.append(cut_middle(detail, _MAX_DETAIL_CHARS))
     if is_small(config):
         parts.append("Write one block like this:\n```python\nprint(context[:300])\n```")
     elif not turn.is_last:
