@@ -274,6 +274,7 @@ FINALS: dict[str, tuple[str, ParsedReply]] = {
     ),
     "a forgotten last parenthesis": ("FINAL(It is (42)", text("It is (42)")),
     "wide parentheses": ("FINAL（四十二（42））", text("四十二（42）")),
+    "a wide closing parenthesis": ("FINAL(42）", text("42")),
     "curly quotes": ("FINAL(“forty two”)", text("forty two")),
     "a label": ("**Final answer:** FINAL(42)", text("42")),
     "bold name": ("**FINAL**(42)", text("42")),

@@ -14,7 +14,7 @@ from rlm_mcp.engine.python_text import parse_arguments
 _OPENING = re.compile(
     r"^(?P<marks>(?:[#>*+\-•~`_ \t]|\d+[.)][ \t])*)"
     r"(?:(?:the |my )?(?:final )?answer(?: is)?[*_]*:[*_` \t]*)?"
-    r"(?P<word>(?P<var>FINAL[_ ]?VAR)|FINAL(?:[_ ]?ANSWER)?)[*_`]*(?P<gap>[ \t]*)(?P<open>[(（])",
+    r"(?P<word>(?P<var>FINAL[_ ]?VAR)|FINAL(?:[_ ]?ANSWER)?)[*_`]*(?P<gap>[ \t]*)[(（]",
     re.IGNORECASE,
 )
 # "FINAL(x) will be called later" speaks of the call and is none.
@@ -75,7 +75,7 @@ def read_final(text: str) -> FoundFinal | None:
     if opening is None or (opening["gap"] and not opening["word"].isupper()):
         return None
     body = text[opening.end() :]
-    length = _argument_length(body if opening["open"] == "(" else body.translate(_WIDE))
+    length = _argument_length(body.translate(_WIDE))
     argument = body if length is None else body[:length]
     if length is not None and _is_mention(opening["marks"], body[length + 1 :]):
         return None
@@ -90,12 +90,10 @@ def read_final(text: str) -> FoundFinal | None:
 def _unwrapped(is_variable: bool, argument: str) -> tuple[bool, str]:
     """Take a final out of a final, as in `FINAL(FINAL_VAR(x))`."""
     inner = _OPENING.match(argument)
-    if (
-        inner is None
-        or _argument_length(argument[inner.end() :]) != len(argument) - inner.end() - 1
-    ):
+    body = argument[inner.end() :] if inner else ""
+    if inner is None or _argument_length(body.translate(_WIDE)) != len(body) - 1:
         return is_variable, argument
-    return bool(inner["var"]), argument[inner.end() : -1]
+    return bool(inner["var"]), body[:-1]
 
 
 def _is_mention(marks: str, after: str) -> bool:
