@@ -30,10 +30,10 @@ async def rlm_context_add(  # noqa: PLR0913  # a tool's parameters are its argum
     upload_id: Annotated[str, Field(description="Continue a text sent in parts.")] = "",
     final: Annotated[bool, Field(description="False: more parts follow.")] = True,
 ) -> Annotated[CallToolResult, schemas.AddedContext]:
-    """Store a long text and get its handle. Give one source: `path` (best for anything large: the
-    text does not pass through you; a directory or glob becomes one context with a document for
-    each text file), `text`, or `documents`. A text in parts: send `text` with final=false, then
-    go on with the upload_id you get. The same content always has the same handle."""
+    """Store a long text and get its handle. Give one source: `path` (best for anything large; a
+    directory or glob becomes one context, each text file a document), `text`, or `documents`.
+    In parts: `text` with final=false, then more with the upload_id you get. The same content
+    always has the same handle."""
     progress = _ByteProgress(ctx)
     added = await service_of(ctx).contexts.add(
         NewText(text, path, tuple(documents), name, upload_id, is_final=final), progress.report

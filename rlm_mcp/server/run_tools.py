@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from mcp_types import CallToolResult
@@ -14,7 +15,7 @@ from rlm_mcp.server.tool import ToolContext, ToolSpec, service_of
 from rlm_mcp.service.progress import progress_line
 from rlm_mcp.service.questions import Question
 from rlm_mcp.service.runs import ANSWER_NAME, RunState
-from rlm_mcp.store.run_records import Event, RunSummary
+from rlm_mcp.store.run_records import RunSummary
 
 MAX_ANSWER_CHARS = 16_000
 MAX_WAITED_EVENTS = 20
@@ -72,13 +73,17 @@ async def rlm_run_wait(
     run_id: str,
     after_event: Annotated[int, Field(ge=0)] = 0,
     wait_seconds: WaitSeconds = None,
-) -> Annotated[CallToolResult, schemas.Run]:
+) -> Annotated[CallToolResult, schemas.WaitedRun]:
     """Wait for a run to end, up to wait_seconds; gives its state and what happened after
     after_event."""
     runs = service_of(ctx).runs
     state = await runs.wait(run_id, wait_seconds, _Progress(ctx).report)
     events = await runs.events(run_id, after_event, MAX_WAITED_EVENTS)
-    return _run_result(state, [_event(event) for event in events])
+    run = schemas.WaitedRun(
+        **_run(state).model_dump(),
+        events=[schemas.EventLine.model_validate(event, from_attributes=True) for event in events],
+    )
+    return result(run, _run_text(run, state, run.events))
 
 
 async def rlm_run_list(
@@ -115,7 +120,7 @@ async def rlm_run_trace(
     events: list[schemas.Event] = []
     size = 0
     for event in found[:limit]:
-        full = _event(event, with_detail=True)
+        full = schemas.Event.model_validate(event, from_attributes=True)
         size += len(full.model_dump_json())
         if events and size > MAX_DETAIL_CHARS:
             break
@@ -190,27 +195,25 @@ class _Progress:
         await self._ctx.report_progress(self._last, None, message)
 
 
-def _run_result(state: RunState, events: list[schemas.Event] | None = None) -> CallToolResult:
+def _run_result(state: RunState) -> CallToolResult:
+    run = _run(state)
+    return result(run, _run_text(run, state))
+
+
+def _run(state: RunState) -> schemas.Run:
     answer = state.answer
-    run = schemas.Run(
+    return schemas.Run(
         run_id=state.run_id,
         status=state.status,
         answer=None if answer is None else cut(answer, MAX_ANSWER_CHARS),
         answer_chars=len(answer or ""),
         data=state.data,
-        iterations=state.figures.iterations,
-        sub_calls=state.figures.sub_calls,
-        cached_sub_calls=state.figures.cached_sub_calls,
-        input_tokens=state.figures.input_tokens,
-        output_tokens=state.figures.output_tokens,
-        cost_usd=state.figures.cost_usd,
+        **asdict(state.figures),
         elapsed_seconds=round(state.elapsed_seconds, 3),
         error=schemas.ErrorInfo.model_validate(state.error) if state.error else None,
         last_event=state.last_event,
         next=_next_call(state),
-        events=events,
     )
-    return result(run, _run_text(run, state))
 
 
 def _next_call(state: RunState) -> str | None:
@@ -224,7 +227,7 @@ def _next_call(state: RunState) -> str | None:
     return None
 
 
-def _run_text(run: schemas.Run, state: RunState) -> str:
+def _run_text(run: schemas.Run, state: RunState, events: Sequence[schemas.EventLine] = ()) -> str:
     lines = [f"{run.run_id} is {run.status}: {progress_line(state)}"]
     if run.error:
         lines.append(f"{run.error.code}: {run.error.message} {run.error.fix}".rstrip())
@@ -232,7 +235,7 @@ def _run_text(run: schemas.Run, state: RunState) -> str:
         lines.insert(0, run.answer + "\n")
     if run.next:
         lines.append(f"Next: {run.next}")
-    lines.extend(_event_text(event) for event in run.events or ())
+    lines.extend(_event_text(event) for event in events)
     return "\n".join(lines)
 
 
@@ -241,17 +244,5 @@ def _run_info(summary: RunSummary) -> schemas.RunInfo:
     return info.model_copy(update={"question": cut(info.question, 500)})
 
 
-def _event(event: Event, *, with_detail: bool = False) -> schemas.Event:
-    return schemas.Event(
-        seq=event.seq,
-        at=event.at,
-        type=event.type,
-        iteration=event.iteration,
-        depth=event.depth,
-        preview=event.preview,
-        detail=dict(event.detail) if with_detail else None,
-    )
-
-
-def _event_text(event: schemas.Event) -> str:
+def _event_text(event: schemas.EventLine) -> str:
     return f"{event.seq}. {event.type}: {event.preview}"

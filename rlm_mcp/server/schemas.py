@@ -115,8 +115,8 @@ class DeletedContext(BaseModel):
     freed_bytes: int
 
 
-class Event(BaseModel):
-    """One line of a run's log; `detail` only in a trace."""
+class EventLine(BaseModel):
+    """One line of a run's log, compact."""
 
     seq: int
     at: str
@@ -124,7 +124,12 @@ class Event(BaseModel):
     iteration: int
     depth: int
     preview: str
-    detail: dict[str, Any] | None = None
+
+
+class Event(EventLine):
+    """One line of a run's log, in full."""
+
+    detail: dict[str, Any]
 
 
 class Run(BaseModel):
@@ -145,7 +150,12 @@ class Run(BaseModel):
     last_event: int
     next: str | None
     answer_chars: int
-    events: list[Event] | None = None
+
+
+class WaitedRun(Run):
+    """A run, with what happened in it."""
+
+    events: list[EventLine]
 
 
 class RunInfo(BaseModel):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult, ToolAnnotations
 
+from rlm_mcp.server.outline import input_outline, output_outline
 from rlm_mcp.service import Service
 
 ToolContext = Context[Service, Any]
@@ -44,34 +45,17 @@ def make_tool(spec: ToolSpec) -> Tool:
         title=spec.title,
         description=" ".join((spec.function.__doc__ or "").split()),
         annotations=ToolAnnotations(
-            title=spec.title,
             read_only_hint=spec.reads_only,
             destructive_hint=spec.destroys,
             idempotent_hint=spec.repeats,
             open_world_hint=spec.open_world,
         ),
     )
-    tool.parameters = _lean(tool.parameters)
-    tool.fn_metadata.output_schema = _lean(tool.fn_metadata.output_schema)
+    tool.parameters = input_outline(tool.parameters)
+    tool.fn_metadata.output_schema = output_outline(tool.fn_metadata.output_schema or {})
     return tool
 
 
 def service_of(ctx: ToolContext) -> Service:
     """The service that this server was started with."""
     return ctx.request_context.lifespan_context
-
-
-def _lean(schema: Any) -> Any:
-    """Drop generated titles and the descriptions of groups; a property named `title` stays."""
-    if isinstance(schema, list):
-        return [_lean(item) for item in cast("list[Any]", schema)]
-    if not isinstance(schema, dict):
-        return schema
-    fields = cast("dict[str, Any]", schema)
-    lean: dict[str, Any] = {}
-    for key, value in fields.items():
-        if key == "properties":
-            lean[key] = {name: _lean(field) for name, field in value.items()}
-        elif not (key == "title" and isinstance(value, str)):
-            lean[key] = _lean(value)
-    return lean

@@ -1,0 +1,91 @@
+"""Schemas as a reader's window should see them: all the names, little else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+Schema = dict[str, Any]
+
+
+def input_outline(schema: Schema) -> Schema:
+    """Shorten a schema of arguments without refusing anything that it takes.
+
+    Left out: generated titles, what a group is for, and defaults and nulls that mean "not given".
+    """
+    definitions: Mapping[str, Schema] = schema.get("$defs", {})
+    fields = cast("Schema", _lean(schema["properties"], is_names=True))
+    rest = {"required": schema["required"]} if "required" in schema else {}
+    properties = {name: _argument(field, definitions) for name, field in fields.items()}
+    return {"type": "object", "properties": properties, **rest}
+
+
+def output_outline(schema: Schema) -> Schema:
+    """Shorten a schema of results: every field of them and of lists in them, with its type.
+
+    What lies deeper is named as an object; which fields are always there is left to the code.
+    """
+    definitions: Mapping[str, Schema] = schema.get("$defs", {})
+    fields = cast("Schema", _lean(schema["properties"], is_names=True))
+    return {
+        "type": "object",
+        "properties": {name: _outlined(field, definitions) for name, field in fields.items()},
+    }
+
+
+def _argument(field: Schema, definitions: Mapping[str, Schema]) -> Schema:
+    match field:
+        case {"anyOf": [{"$ref": str(path)}, {"type": "null"}], **rest}:
+            group = input_outline(definitions[path.rpartition("/")[2]])
+            return {**group, "additionalProperties": False, **rest}
+        case {"type": [str(kind), "null"], **rest}:
+            return {"type": kind, **rest}
+        case {"anyOf": [{"enum": values}, {"type": "null"}], **rest}:
+            return {"enum": values, **rest}
+        case _:
+            return field
+
+
+def _outlined(field: Schema, definitions: Mapping[str, Schema]) -> Schema:
+    match field:
+        case {"$ref": str()}:
+            return {"type": "object"}
+        case {"anyOf": [{"$ref": str()}, {"type": "null"}]}:
+            return {"type": ["object", "null"]}
+        case {"items": {"$ref": str(path)}, **rest}:
+            item = definitions[path.rpartition("/")[2]]
+            return {**rest, "items": output_outline(item)}
+        case {"enum": _, "type": kind}:
+            return {"type": kind}
+        case _:
+            return field
+
+
+def _lean(schema: Any, *, is_names: bool = False) -> Any:
+    if isinstance(schema, list):
+        return [_lean(item) for item in cast("list[Any]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    fields = cast("Schema", schema)
+    lean = {
+        key: _lean(value, is_names=key in {"properties", "$defs"})
+        for key, value in fields.items()
+        if is_names or not _says_nothing(key, value, fields)
+    }
+    return _without_null(lean)
+
+
+def _says_nothing(key: str, value: Any, beside: Schema) -> bool:
+    is_of_a_group = key == "description" and "properties" in beside
+    is_not_given = key == "default" and value in (None, "", [], False)
+    is_usual = key == "additionalProperties" and value is True
+    return key == "title" or is_of_a_group or is_not_given or is_usual
+
+
+def _without_null(schema: Schema) -> Schema:
+    """Fold a choice between one type and null into a list of types."""
+    match schema:
+        case {"anyOf": [{"type": str(kind), **rest}, {"type": "null"}], **beside}:
+            return {"type": [kind, "null"], **rest, **beside}
+        case _:
+            return schema
