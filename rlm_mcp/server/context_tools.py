@@ -86,8 +86,8 @@ async def rlm_context_search(  # noqa: PLR0913  # a tool's parameters are its ar
     limit: Annotated[int, Field(ge=1, le=500)] = 50,
     cursor: str = "",
 ) -> Annotated[CallToolResult, schemas.SearchPage]:
-    """Find a pattern in stored texts, line by line as ^ and $ see it. Calls no model. `start` and
-    `end` are characters of the document, for rlm_context_read."""
+    """Find a pattern in stored texts; ^ and $ match at lines. Calls no model. `start` and `end`
+    are characters of the document."""
     query = SearchQuery(pattern, literal, ignore_case, context_lines, limit)
     page = await service_of(ctx).contexts.search(tuple(handles), query, cursor)
     matches = [

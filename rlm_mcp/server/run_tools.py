@@ -138,8 +138,8 @@ async def rlm_run_variables(
     start: Annotated[int, Field(ge=0)] = 0,
     limit: Annotated[int, Field(ge=1, le=50_000)] = 4000,
 ) -> Annotated[CallToolResult, schemas.RunVariables]:
-    """Look into a run's REPL: its variables, or the text of one. While a run works (between
-    cells) and after it. The name FINAL reads the whole answer."""
+    """Look into a run's REPL, while it works (between cells) and after: its variables, or the text
+    of one. FINAL is the whole answer."""
     runs = service_of(ctx).runs
     if name:
         piece = await runs.variable(run_id, name, start, limit)
