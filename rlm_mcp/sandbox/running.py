@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from dataclasses import dataclass, field
 
 import anyio
@@ -12,9 +13,10 @@ from rlm_mcp.errors import WireError
 from rlm_mcp.sandbox.channel import Channel
 from rlm_mcp.sandbox.process import Process
 from rlm_mcp.sandbox.types import CallHandler, CallName, CallReply, ReplCall
-from rlm_mcp.sandbox.wire import Frame, utf8
+from rlm_mcp.sandbox.wire import MAX_NUMBER, Frame, utf8
 
 GRACE_SECONDS = 1.0
+CALL_SECONDS = 0.0002
 CORE_PATIENCE_SECONDS = 2.0
 MAX_IN_FLIGHT = 1024
 MAX_IN_FLIGHT_BYTES = 128 << 20
@@ -29,7 +31,8 @@ CALL_NAMES: dict[str, CallName] = {
 class Clock:
     """Counts the seconds a cell works, which leave out those it waits for calls.
 
-    The scope handed to `watch` is cancelled when they are used up.
+    The scope handed to `watch` is cancelled when they are used up. Each call costs a little, about
+    what the host's work on it takes: a cell that floods the host with calls works, and waits never.
     """
 
     limit_seconds: float
@@ -55,7 +58,12 @@ class Clock:
             self.used_seconds += anyio.current_time() - self._since
             self._since = None
         if self._scope is not None:
-            self._scope.deadline = math.inf
+            has_time = self.used_seconds < self.limit_seconds
+            self._scope.deadline = math.inf if has_time else -math.inf
+
+    def charge(self) -> None:
+        """Count one call."""
+        self.used_seconds += CALL_SECONDS
 
 
 @dataclass
@@ -111,6 +119,7 @@ class Calls:
         self.tasks += 1
         self._count += 1
         self._bytes += size
+        self.clock.charge()
         self.clock.stop()
         self.core.give_back()
         tasks.start_soon(self._answer, frame.fields["call"], call, size)
@@ -179,10 +188,12 @@ class Running:
     `is_lost` says, after `run` was cancelled too, that the process is of no more use.
     """
 
-    def __init__(self, channel: Channel, process: Process, cell: int, core: Core) -> None:
+    def __init__(self, channel: Channel, process: Process, number: int, core: Core) -> None:
         self._channel = channel
         self._process = process
-        self._cell = cell
+        self._number = number
+        # Not to be guessed, so that no frame sent before the cell can pass for its end.
+        self._cell = secrets.randbelow(MAX_NUMBER)
         self._core = core
         self.is_lost = False
 
@@ -212,7 +223,7 @@ class Running:
         timed_out = False
         await self._core.take()
         try:
-            fields = {"cell": self._cell}
+            fields = {"cell": self._cell, "number": self._number}
             await self._channel.send("exec", fields, code, patience_seconds=GRACE_SECONDS)
             with anyio.CancelScope() as time:
                 calls.clock.watch(time)
@@ -235,12 +246,13 @@ class Running:
             frame = await self._channel.receive()
             if frame.kind not in ("done", "call"):
                 raise WireError(f"a {frame.kind!r} frame while a cell runs")
-            if frame.fields["cell"] != self._cell:
-                if frame.kind == "done" or frame.fields["cell"] > self._cell:
-                    raise WireError(f"a {frame.kind!r} frame of another cell")
-            elif frame.kind == "done":
+            is_ours = frame.fields["cell"] == self._cell
+            if frame.kind == "done":
+                if not is_ours:
+                    raise WireError("a 'done' frame of another cell")
                 return frame
-            elif calls is not None and tasks is not None:
+            # A call of another cell comes from a thread that an earlier one left behind.
+            if is_ours and calls is not None and tasks is not None:
                 await calls.take(frame, tasks)
 
     async def _stop(self) -> None:

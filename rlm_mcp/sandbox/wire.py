@@ -71,7 +71,7 @@ def is_numbers(value: object) -> TypeGuard[list[int]]:
 
 
 TO_CHILD: Mapping[str, Shape] = {
-    "exec": Shape({"cell": is_number}, 1, 1),  # code
+    "exec": Shape({"cell": is_number, "number": is_number}, 1, 1),  # code
     "reply": Shape({"call": is_number, "ok": is_flag}, 1, 1),  # answer or reason
     "list": Shape({"ticket": is_number}),
     "read": Shape({"ticket": is_number, "start": is_number, "limit": is_number}, 1, 1),  # name

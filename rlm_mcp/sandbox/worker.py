@@ -115,7 +115,7 @@ class Worker:
         """Answer one frame of the host."""
         fields = frame.fields
         if frame.kind == "exec":
-            self._execute(fields["cell"], frame.text(0))
+            self._execute(fields["cell"], fields["number"], frame.text(0))
         elif frame.kind == "list":
             self._list(fields["ticket"])
         elif frame.kind == "read":
@@ -125,14 +125,14 @@ class Worker:
             self.namespace.variables.update(restored)
             self._send(wire.encode("restored", {}, *map(utf8, restored)))
 
-    def _execute(self, cell: int, code: str) -> None:
+    def _execute(self, cell: int, number: int, code: str) -> None:
         self._output.clear()
         self.namespace.restore()
         self.namespace.final = None
         sys.stdout = sys.stderr = self._output
         sys.stdin = io.StringIO()
         self.desk.open(cell)
-        failed = self._run(cell, code)
+        failed = self._run(number, code)
         self.desk.close()
         final = self.namespace.final
         fields = {
@@ -148,11 +148,11 @@ class Worker:
         kept = pack((name, self.namespace.variables[name]) for name in self.namespace.assigned())
         self._send(wire.encode("done", fields, *map(utf8, texts), kept))
 
-    def _run(self, cell: int, code: str) -> cells.Failure | None:
+    def _run(self, number: int, code: str) -> cells.Failure | None:
         try:
             try:
                 self._interrupts.begin()
-                self._run_watching_final(cell, code)
+                self._run_watching_final(number, code)
             finally:
                 self._interrupts.running = False
         except cells.CellEnd:
@@ -161,9 +161,9 @@ class Worker:
             return cells.failure(error, self.namespace.variables)
         return None
 
-    def _run_watching_final(self, cell: int, code: str) -> None:
+    def _run_watching_final(self, number: int, code: str) -> None:
         before = self.namespace.variables.get("Final")
-        cells.run(code, cell, self.namespace.variables, self._echo)
+        cells.run(code, number, self.namespace.variables, self._echo)
         after = self.namespace.variables.get("Final")
         if cells.is_final_value(after) and (after is not before or cells.assigns_final(code)):
             self.namespace.record(after)

@@ -1,0 +1,126 @@
+"""Model code tries to leave its REPL, in every way we know; nothing outside may show it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from sandbox_attempts import ATTEMPTS, FILES, NETWORK
+from sandbox_battery import NOBODY, TEXT, open_arena, run_attempts
+
+from rlm_mcp.errors import IsolationError
+from rlm_mcp.sandbox.confine import Walls
+from rlm_mcp.sandbox.repl import ProcessSandbox
+from rlm_mcp.sandbox.types import ReplOptions
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the walls are Linux's")
+
+ALL = sorted({attempt.group for attempt in ATTEMPTS})
+QUICK = ["files", "environment and processes", "network and IPC", "kernel surface"]
+BATTERY = Path(__file__).with_name("sandbox_battery.py")
+
+
+def python_for_nobody() -> str | None:
+    """Return an interpreter that an ordinary user can run, with this project's packages."""
+    for python in (sys.executable, *(shutil.which(name) or "" for name in ("python3", "python"))):
+        trial = [python, "-c", "import sys; print(sys.version_info >= (3, 11))"]
+        try:
+            found = subprocess.run(
+                trial, user=NOBODY, group=NOBODY, capture_output=True, check=True
+            )
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        if found.stdout.strip() == b"True":
+            return python
+    return None
+
+
+async def battery(
+    walls: Walls, groups: list[str], *, user: int | None = None, python: str = sys.executable
+) -> dict[str, Any]:
+    """Run the battery in a process of its own; its standard output holds nothing but the result."""
+    asked = json.dumps({"walls": asdict(walls), "groups": groups})
+    root = Path(__file__).parent.parent
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    with anyio.fail_after(120):
+        ended = await anyio.run_process(
+            [python, str(BATTERY), asked],
+            env={"PYTHONPATH": os.pathsep.join([str(root), *packages]), "LANG": "C.UTF-8"},
+            user=user,
+            group=user,
+            extra_groups=None if user is None else [],
+            cwd="/",
+            check=False,
+        )
+    assert ended.returncode == 0, ended.stderr.decode()
+    assert ended.stderr == b""
+    return json.loads(ended.stdout)
+
+
+def test_there_are_enough_attempts_of_every_kind() -> None:
+    assert Counter(attempt.group for attempt in ATTEMPTS).total() >= 150
+    assert set(QUICK) < set(ALL)
+
+
+async def test_no_attempt_leaves_a_repl_behind_all_walls() -> None:
+    result = await battery(Walls(), ALL)
+    assert result["escapes"] == {}
+    assert result["left"] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+async def test_no_attempt_leaves_a_repl_of_an_ordinary_user() -> None:
+    python = await anyio.to_thread.run_sync(python_for_nobody)
+    if python is None:
+        pytest.skip("no interpreter here that an ordinary user may run")
+    result = await battery(Walls(), QUICK, user=NOBODY, python=python)
+    assert (result["user"], result["escapes"], result["left"]) == (NOBODY, {}, [])
+
+
+async def test_seccomp_alone_holds_against_every_quick_attempt() -> None:
+    result = await battery(Walls(landlock=False, namespaces=False), QUICK)
+    assert (result["level"], result["escapes"]) == ("partial", {})
+    assert result["layers"] == ["seccomp", "limits"]
+
+
+async def test_the_attempts_are_real_since_they_succeed_without_walls() -> None:
+    no_walls = Walls(seccomp=False, landlock=False, namespaces=False)
+    with open_arena() as arena:
+        async with ProcessSandbox(walls=no_walls, min_isolation="process") as sandbox:
+            found = await run_attempts(sandbox, arena, [*FILES, *NETWORK])
+    assert len(found) > 15
+    assert "outside" in found
+
+
+async def test_without_seccomp_no_model_code_runs() -> None:
+    async with ProcessSandbox(walls=Walls(seccomp=False)) as sandbox:
+        assert (await sandbox.isolation()).level == "process"
+        with pytest.raises(IsolationError, match="seccomp: not asked for") as caught:
+            async with sandbox.open_repl(TEXT, ReplOptions()):
+                pass
+    assert "RLM_MCP_MIN_ISOLATION" in caught.value.fix
+
+
+@pytest.mark.parametrize("denied", ["landlock", "namespaces"])
+async def test_a_wall_that_is_missing_makes_the_level_partial_and_is_named(denied: str) -> None:
+    async with ProcessSandbox(walls=Walls(**{denied: False})) as sandbox:
+        isolation = await sandbox.isolation()
+    assert isolation.level == "partial"
+    assert isolation.missing == (f"{denied}: not asked for",)
+    assert denied not in isolation.layers
+
+
+async def test_full_isolation_is_refused_where_a_wall_is_missing() -> None:
+    async with ProcessSandbox(walls=Walls(landlock=False), min_isolation="full") as sandbox:
+        with pytest.raises(IsolationError, match="'full' is the least allowed"):
+            async with sandbox.open_repl(TEXT, ReplOptions()):
+                pass
