@@ -1,0 +1,186 @@
+"""What others rely on: the names of the library and of the server, and how the layers lie."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mcp_types import ListToolsResult
+
+import rlm_mcp
+from tests.serving import Served, open_served, turns
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "rlm_mcp"
+
+# Each layer may import from those to its right, and from itself.
+LAYERS = ("cli", "demo", "server", "service", "store", "engine", "sandbox", "errors")
+NEVER = {("store", "engine"), ("engine", "store")}
+HOMES = {
+    "mcp": "server",
+    "mcp_types": "server",
+    "openai": "engine",
+    "sqlite3": "store",
+    "sqlite_utils": "store",
+    "subprocess": "sandbox",
+    "click": "cli.py",
+    "rich": "demo.py",
+    "pydantic_settings": "settings.py",
+    "platformdirs": "settings.py",
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def layer_of(name: str) -> str | None:
+    """The layer of a module's name below the package, if it has one."""
+    first = name.split(".")[1] if "." in name else ""
+    return first if first in LAYERS else None
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down_the_layers(path: Path) -> None:
+    own = layer_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    if own is None:
+        return
+    for name in imports(path):
+        other = layer_of(name) if name.startswith("rlm_mcp.") else None
+        if other is not None and other != own:
+            assert LAYERS.index(own) < LAYERS.index(other), f"{path} imports {name}"
+            assert (own, other) not in NEVER, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_a_foreign_library_has_one_home(library: str) -> None:
+    home = PACKAGE / HOMES[library]
+    users = {
+        path for path in modules() if library in {name.split(".")[0] for name in imports(path)}
+    }
+
+    assert users
+    assert {path for path in users if path != home and home not in path.parents} == set()
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    reading = re.compile(r"os\.environ(?!\.clear\(\))|getenv")
+    readers = {path.name for path in modules() if reading.search(path.read_text())}
+
+    assert readers <= {"settings.py", "cli.py"}
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    heavy = "('openai', 'mcp', 'sqlite_utils', 'pydantic', 'rich', 'click')"
+    code = f"import sys, rlm_mcp; print([name for name in {heavy} if name in sys.modules])"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    assert project["version"] == rlm_mcp.__version__
+
+
+def test_every_dependency_is_bounded_from_above() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = settings["project"]["dependencies"] + settings["dependency-groups"]["dev"]
+
+    assert [one for one in wanted if "<" not in one and "==" not in one] == []
+
+
+async def listed(served: Served) -> ListToolsResult:
+    return await served.client.list_tools()
+
+
+async def test_the_tools_and_their_arguments_are_those_that_clients_rely_on(
+    tmp_path: Path,
+) -> None:
+    async with open_served(tmp_path, turns("never")) as served:
+        tools = (await listed(served)).tools
+
+    arguments = {tool.name: sorted(tool.input_schema["properties"]) for tool in tools}
+    assert arguments == {
+        "rlm_context_add": ["documents", "final", "name", "path", "text", "upload_id"],
+        "rlm_context_list": ["cursor", "limit"],
+        "rlm_context_read": ["document", "handle", "limit", "start", "unit"],
+        "rlm_context_search": [
+            "context_lines",
+            "cursor",
+            "handles",
+            "ignore_case",
+            "limit",
+            "literal",
+            "pattern",
+        ],
+        "rlm_context_delete": ["handle"],
+        "rlm_query": [
+            "answer_schema",
+            "budget",
+            "contexts",
+            "continue_run",
+            "idempotency_key",
+            "options",
+            "question",
+            "root_model",
+            "sub_model",
+            "text",
+            "wait_seconds",
+        ],
+        "rlm_run_wait": ["after_event", "run_id", "wait_seconds"],
+        "rlm_run_list": ["cursor", "limit", "status"],
+        "rlm_run_cancel": ["run_id"],
+        "rlm_run_trace": ["after_event", "limit", "run_id"],
+        "rlm_run_variables": ["limit", "name", "run_id", "start"],
+        "rlm_status": [],
+    }
+
+
+async def test_every_tool_says_what_it_is_and_does(tmp_path: Path) -> None:
+    async with open_served(tmp_path, turns("never")) as served:
+        found = await listed(served)
+
+    for tool in found.tools:
+        assert tool.title
+        assert tool.description
+        assert len(tool.description) < 1000
+        assert tool.output_schema is not None
+        hints = tool.annotations
+        assert hints is not None
+        assert None not in (
+            hints.read_only_hint,
+            hints.destructive_hint,
+            hints.idempotent_hint,
+            hints.open_world_hint,
+        )
+    assert len(found.model_dump_json(by_alias=True, exclude_none=True)) < 12_000
+
+
+async def test_the_server_introduces_itself(tmp_path: Path) -> None:
+    async with open_served(tmp_path, turns("never"), mode="legacy") as served:
+        instructions = served.client.instructions
+        info = served.client.server_info
+
+    assert info is not None
+    assert (info.name, info.version) == ("rlm-mcp", rlm_mcp.__version__)
+    assert instructions is not None
+    assert "rlm_context_add" in instructions
+    assert len(instructions) < 2000
