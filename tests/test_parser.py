@@ -101,6 +101,15 @@ FENCES: dict[str, tuple[str, ParsedReply]] = {
         code("x = 1\nif x:\n    print(x)"),
     ),
     "an end token let through": (f"```python\n{P}\n```<|im_end|>\n", code(P)),
+    "an invented next turn": (
+        f"```python\n{P}\n```<|im_end|>\n<|im_start|>user\nOutput:\n5<|im_end|>\n"
+        "<|im_start|>assistant\nFINAL(5)",
+        code(P),
+    ),
+    "a header let through": (
+        f"<|start_header_id|>assistant<|end_header_id|>\n\n```python\n{P}\n```",
+        code(P),
+    ),
     "a fence in a string": (
         'Look.\n```python\np = """Answer as\n```json\n{"a": 1}\n```\n"""\nprint(p)\n```\nDone.',
         code('p = """Answer as\n```json\n{"a": 1}\n```\n"""\nprint(p)', prose="Look.\nDone."),
@@ -212,6 +221,7 @@ REASONING: dict[str, tuple[str, ParsedReply]] = {
     "capitals": (f"<THINK>Hm.</THINK>\n```repl\n{P}\n```", code(P)),
     "nested": ("<think>a<think>FINAL(1)</think>\nFINAL(2)\n</think>\nFINAL(3)", text("3")),
     "only a closing tag": (f"Hm, ```python\nbad()\n```\n</think>\n\n```repl\n{P}\n```", code(P)),
+    "only a closing tag, before a fence": (f"Hm.</think>```repl\n{P}\n```", code(P)),
     "unclosed": ("<think>\n```python\nbad()\n```", nothing("unclosed_reasoning")),
     "unclosed, after code": (
         f"```repl\n{P}\n```\n<think>\nFINAL(1)",

@@ -5,11 +5,19 @@ from __future__ import annotations
 import re
 
 _NAMES = r"(?:think|thinking|reasoning|thought|thoughts|reflection|scratchpad)"
+_UNQUOTED = r"(?![\"']|`(?!``))"
 # A tag beside a quotation mark is a string in code or a word spoken of, and no tag.
-_OPEN = re.compile(rf"(?<![\"'`])<(?P<name>{_NAMES})(?: [^<>\n]*)?>(?![\"'`])", re.IGNORECASE)
-_CLOSE = re.compile(rf"(?<![\"'`])</{_NAMES}>(?![\"'`])", re.IGNORECASE)
+_OPEN = re.compile(rf"(?<![\"'`])<(?P<name>{_NAMES})(?: [^<>\n]*)?>{_UNQUOTED}", re.IGNORECASE)
+_CLOSE = re.compile(rf"(?<![\"'`])</{_NAMES}>{_UNQUOTED}", re.IGNORECASE)
 _TAG = re.compile(rf"<(?P<slash>/?)(?P<name>{_NAMES})(?: [^<>\n]*)?>", re.IGNORECASE)
 _END_TOKENS = re.compile(r"(?:<\|\w{1,30}\|>|</s>|<eos>|<end_of_turn>)\s*\Z")
+# Behind its own end a model that was not stopped goes on with an invented conversation.
+_NEXT_MESSAGE = re.compile(
+    r"<\|(?:im_end|eot_id|end)\|>\s*<\|(?:im_start|start_header_id)\|>.*", re.DOTALL
+)
+_HEADER = re.compile(
+    r"\s*<\|(?:im_start\|>assistant|start_header_id\|>assistant<\|end_header_id\|>)\s*"
+)
 _CHANNEL = re.compile(r"\s*(?:<\|start\|>assistant)?<\|channel\|>")
 _ANALYSIS = re.compile(
     r"<\|channel\|>analysis<\|message\|>.*?(?:<\|end\|>(?:<\|start\|>assistant)?|\Z)", re.DOTALL
@@ -20,6 +28,8 @@ _OTHER_CHANNEL = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>\w+<\|messag
 def without_tokens(reply: str) -> str:
     """Take off end tokens that a server let through, and the channels of the harmony format."""
     text = reply.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    header = _HEADER.match(text)
+    text = _NEXT_MESSAGE.sub("", text[header.end() :] if header else text)
     if _CHANNEL.match(text):
         text = _OTHER_CHANNEL.sub("", _ANALYSIS.sub("", text))
     while match := _END_TOKENS.search(text, max(0, len(text) - 100)):
