@@ -111,7 +111,7 @@ async def _silent(done: int, total: int) -> None:
 
 
 class _Display:
-    """Prints each event once, and a line of progress after it."""
+    """Prints each event once, and where the run stands when a turn begins or nothing is new."""
 
     def __init__(self, service: Service, console: Console) -> None:
         self._service = service
@@ -119,20 +119,33 @@ class _Display:
         self._seen = 0
 
     async def report(self, state: RunState) -> None:
-        for event in await self._service.runs.events(state.run_id, self._seen, 100):
+        events = await self._service.runs.events(state.run_id, self._seen, 100)
+        for event in events:
             self._seen = event.seq
-            self._show(event)
-        self._console.print(f"  [dim]{progress_line(state)}[/dim]")
+            self._show(event, state)
+        if not events:
+            self._console.print(f"[dim]{progress_line(state)}[/dim]")
 
-    def _show(self, event: Event) -> None:
-        if event.type == "code_generated":
-            code = str(event.detail.get("code", ""))
-            self._console.print(Syntax(code, "python", background_color="default"))
-        elif event.type == "code_executed":
-            output = str(event.detail.get("output", ""))
-            self._console.print(escape(output[:_SHOWN_CHARS]), style="cyan")
-        else:
-            self._console.print(f"[dim]{event.type}[/dim] {escape(event.preview)}")
+    def _show(self, event: Event, state: RunState) -> None:
+        match event.type:
+            case "iteration_start":
+                self._console.print(f"\n[bold]{event.preview}[/bold]  [dim]{_so_far(state)}[/dim]")
+            case "code_generated":
+                code = str(event.detail.get("code", ""))
+                self._console.print(
+                    Syntax(code, "python", background_color="default", word_wrap=True)
+                )
+            case "code_executed" if event.detail.get("output_chars") or event.detail.get("error"):
+                output = str(event.detail.get("output", ""))[:_SHOWN_CHARS]
+                self._console.print(escape(output), style="cyan")
+            case "sub_calls_started" | "sub_calls_finished" | "warning":
+                self._console.print(f"[dim]{escape(event.preview)}[/dim]")
+            case _:
+                pass  # the question is on the screen, and the answer will be
+
+
+def _so_far(state: RunState) -> str:
+    return progress_line(state).partition(" · ")[2]
 
 
 async def _show_outcome(service: Service, console: Console, state: RunState) -> None:
