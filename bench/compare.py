@@ -15,13 +15,14 @@ import platform
 import shutil
 import tempfile
 import time
+from collections.abc import Generator, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import process_sections
 import sections
-from subjects import open_model, open_subjects
+from subjects import Place, open_model, open_subjects
 from tables import Table
 
 SECTIONS = ("iteration", "first-call", "sub-calls", "memory", "cold-start")
@@ -31,32 +32,33 @@ def main() -> None:
     """Measure the sections that were asked for."""
     options = _options()
     began = time.monotonic()
-    names = options.sections or SECTIONS
-    print(f"`python bench/compare.py {' '.join(options.sections)}`".replace(" `", "`"))
+    print(f"`{' '.join(['python bench/compare.py', *options.sections])}`")
     print(f"on {_machine()}\n")
     with (
-        tempfile.TemporaryDirectory(dir=options.directory) as directory,
+        tempfile.TemporaryDirectory(dir=options.directory) as name,
         open_model() as base_url,
     ):
-        for name in SECTIONS:
-            if name in names:
-                print(_measure(name, base_url, Path(directory), options), flush=True)
+        place = Place(base_url, options.uv, Path(name))
+        for table in _tables(options.sections or SECTIONS, place, options):
+            print(table, flush=True)
     print(f"Measured in {time.monotonic() - began:.0f} s.")
 
 
-def _measure(name: str, base_url: str, directory: Path, options: argparse.Namespace) -> Table:
+def _tables(wanted: Sequence[str], place: Place, options: argparse.Namespace) -> Generator[Table]:
     repeat, sizes = options.repeat, options.sizes
-    if name == "memory":
-        return process_sections.memory(base_url, options.uv, directory, sizes)
-    if name == "cold-start":
-        return process_sections.cold_start(base_url, directory, repeat or 10)
-    ways = {
-        "iteration": partial(sections.iteration, repeat=repeat or 7),
+    of_runs = {
+        "iteration": partial(sections.iteration, repeat=repeat or 5),
         "first-call": partial(sections.first_call, repeat=repeat or 3, sizes=[1, *sizes]),
-        "sub-calls": partial(sections.sub_calls, repeat=repeat or 7),
+        "sub-calls": partial(sections.sub_calls, repeat=repeat or 5),
     }
-    with open_subjects(base_url, options.uv, directory) as subjects:
-        return ways[name](subjects)
+    of_processes = {
+        "memory": partial(process_sections.memory, sizes=sizes),
+        "cold-start": partial(process_sections.cold_start, repeat=repeat or 7),
+    }
+    if not of_runs.keys().isdisjoint(wanted):
+        with open_subjects(place) as subjects:
+            yield from (measure(subjects) for name, measure in of_runs.items() if name in wanted)
+    yield from (measure(place) for name, measure in of_processes.items() if name in wanted)
 
 
 def _options() -> argparse.Namespace:

@@ -30,6 +30,7 @@ class Desk:
         self.model: ScriptedModel | None = None
         self._root: list[float] = []
         self._sub: list[float] = []
+        self._reports = 0
 
     def answer(self, request: ChatRequestView) -> Answer:
         kind, _, number = request.model.partition(":")
@@ -39,25 +40,25 @@ class Desk:
             self._sub.append(request.at)
             return Reply("fine", latency_seconds=int(number) / 1000)
         self._root.append(request.at)
-        return _turn(kind, int(number or 1), len(self._root))
+        return self._turn(kind, int(number or 1), len(self._root))
 
     def _report(self) -> str:
         assert self.model is not None
         told = {"root": self._root, "sub": self._sub, "at_once": self.model.most_in_flight}
         self._root, self._sub, self.model.most_in_flight = [], [], 0
+        self._reports += 1
         return json.dumps(told)
 
-
-def _turn(kind: str, number: int, turn: int) -> str:
-    if kind == "turns" and turn < number:
-        return _cell(f"x{turn} = {turn}\nprint('turn', x{turn})")
-    if kind == "batch" and turn == 1:
-        return _cell(
-            f"a = llm_query_batch([f'piece {{i}}' for i in range({number})])\nprint(len(a))"
-        )
-    if kind == "look" and turn == 1:
-        return _cell("print(sum(text.count('ship') for text in [context]))")
-    return END
+    def _turn(self, kind: str, number: int, turn: int) -> str:
+        if kind == "turns" and turn < number:
+            return _cell(f"x{turn} = {turn}\nprint('turn', x{turn})")
+        if kind == "batch" and turn == 1:
+            # New prompts each time: equal ones would be answered from the server's store.
+            prompts = f"[f'piece {{i}} of {self._reports}' for i in range({number})]"
+            return _cell(f"answers = llm_query_batch({prompts})\nprint(len(answers))")
+        if kind == "look" and turn == 1:
+            return _cell("print(context.count('ship'))")
+        return END
 
 
 def _cell(code: str) -> str:

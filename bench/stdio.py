@@ -91,9 +91,9 @@ class ChildPeaks:
         self._thread = threading.Thread(target=self._watch)
 
     @property
-    def total_mb(self) -> float:
-        """The sum of the peaks; what two of them share is counted in both."""
-        return sum(self._peaks.values())
+    def largest_mb(self) -> float:
+        """The largest of the peaks; a sum would count what is shared again and again."""
+        return max(self._peaks.values())
 
     def __enter__(self) -> ChildPeaks:
         self._thread.start()

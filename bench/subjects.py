@@ -20,22 +20,42 @@ PEER = "replm==0.1.0"
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where things are: the model, the `uv` that makes an environment, files and databases."""
+
+    base_url: str
+    uv: str
+    directory: Path
+
+    def library_command(self, package: str) -> list[str]:
+        """How to start a process that uses a library of our environment."""
+        return [sys.executable, str(HERE / "library.py"), package, self.base_url]
+
+    def replm_command(self) -> list[str]:
+        """How to start one that uses replm, on the same Python with the same client library."""
+        same = [f"{name}=={version(name)}" for name in ("openai", "httpx2", "anyio", "pydantic")]
+        wanted = [part for name in (PEER, *same) for part in ("--with", name)]
+        python = ["--python", sys.executable, "python"]
+        command = [self.uv, "run", "--quiet", "--isolated", "--no-project", *wanted, *python]
+        return [*command, str(HERE / "library.py"), "replm", self.base_url]
+
+
+@dataclass(frozen=True)
 class Subjects:
     """Running processes: our library, our server with a client, and replm."""
 
     ours: Child
     served: Child
     replm: Child
-    base_url: str
-    directory: Path
+    place: Place
 
     def report(self) -> dict[str, Any]:
         """When requests arrived since the last report, and how many at once."""
-        return report(self.base_url)
+        return report(self.place.base_url)
 
     def prepare(self, megabytes: int, salt: str) -> None:
         """Give everybody the same new text."""
-        path = self.directory / "text.txt"
+        path = self.place.directory / "text.txt"
         write_text(path, megabytes, salt)
         self.served.ask("add", path=str(path))
         path.unlink()
@@ -44,20 +64,20 @@ class Subjects:
 
 
 @contextmanager
-def open_subjects(base_url: str, uv: str, directory: Path) -> Generator[Subjects]:
+def open_subjects(place: Place) -> Generator[Subjects]:
     """Start the processes, and end them with the block."""
     with ExitStack() as stack:
         started = [
             Child(command)
             for command in (
-                library_command("rlm_mcp", base_url),
-                [sys.executable, str(HERE / "served.py"), base_url, str(directory)],
-                replm_command(uv, base_url),
+                place.library_command("rlm_mcp"),
+                [sys.executable, str(HERE / "served.py"), place.base_url, str(place.directory)],
+                place.replm_command(),
             )
         ]
         for child in started:
             stack.callback(child.close)
-        yield Subjects(*started, base_url, directory)
+        yield Subjects(*started, place)
 
 
 @contextmanager
@@ -68,20 +88,6 @@ def open_model() -> Generator[str]:
         yield child.hello
     finally:
         child.close()
-
-
-def library_command(package: str, base_url: str) -> list[str]:
-    """How to start a process that uses a library of our environment."""
-    return [sys.executable, str(HERE / "library.py"), package, base_url]
-
-
-def replm_command(uv: str, base_url: str) -> list[str]:
-    """How to start one that uses replm, on the same Python with the same client library."""
-    same = [f"{name}=={version(name)}" for name in ("openai", "httpx2", "anyio", "pydantic")]
-    wanted = [part for name in (PEER, *same) for part in ("--with", name)]
-    python = ["--python", sys.executable, "python"]
-    command = [uv, "run", "--quiet", "--isolated", "--no-project", *wanted, *python]
-    return [*command, str(HERE / "library.py"), "replm", base_url]
 
 
 def report(base_url: str) -> dict[str, Any]:
