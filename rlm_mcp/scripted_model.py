@@ -98,6 +98,7 @@ class ScriptedModel:
         self.base_url = base_url
         self.requests: deque[ChatRequestView] = deque(maxlen=keep)
         self.received = 0
+        self.connections = 0
         self.in_flight = 0
         self.most_in_flight = 0
         self.hung_up = 0
@@ -112,6 +113,14 @@ class ScriptedModel:
 
     async def serve_connection(self, stream: SocketStream) -> None:
         """Answer the requests of one connection, one after another."""
+        self.connections += 1
+        try:
+            await self._converse(stream)
+        finally:
+            self.connections -= 1
+            self._tell()
+
+    async def _converse(self, stream: SocketStream) -> None:
         async with stream:
             connection = _Connection(stream)
             while (request := await connection.read_request()) is not None:

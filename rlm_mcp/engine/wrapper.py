@@ -7,10 +7,10 @@ import inspect
 import logging
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import anyio
 from anyio.from_thread import start_blocking_portal
@@ -39,6 +39,9 @@ _log = logging.getLogger("rlm_mcp")
 
 class RLMWrapper:
     """Answers questions over texts far larger than a model's window.
+
+    Within `async with`, connections and a warm REPL process are kept between questions; without it,
+    each question opens and closes its own.
 
     Args:
         client: an `OpenAI` or `AsyncOpenAI`, or any `ChatModel`.
@@ -75,6 +78,16 @@ class RLMWrapper:
         self._config = config or RLMConfig()
         self._sandbox = sandbox
         self._cache = cache
+        self._kept: _Means | None = None
+        self._closing = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self._kept = await self._closing.enter_async_context(self._open_means())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._kept = None
+        await self._closing.aclose()
 
     def generate(
         self,
@@ -162,13 +175,13 @@ class RLMWrapper:
         source = TextContext.of(context)
         if answer_schema is not None:
             check_schema(answer_schema)
-        config, sandbox = self._config, self._sandbox or ProcessSandbox()
+        config = self._config
         emit = _Listeners(on_event, is_verbose=config.verbose).emit
-        async with self._models(is_other_loop=is_other_loop) as (root, sub):
+        async with self._means(is_other_loop=is_other_loop) as means:
             engine = Engine(
-                root=root,
-                sub=sub,
-                sandbox=sandbox,
+                root=means.root,
+                sub=means.sub,
+                sandbox=means.sandbox,
                 config=config,
                 budget=Budget(config),
                 emit=emit,
@@ -179,18 +192,38 @@ class RLMWrapper:
             return await _run(query, source, engine)
 
     @asynccontextmanager
-    async def _models(self, *, is_other_loop: bool) -> AsyncGenerator[tuple[ChatModel, ChatModel]]:
-        client, root, sub = self._client, self._root_model, self._sub_model
-        if _is_chat_model(client):
-            given = cast("ChatModel", client)
-            first = _Named(given, root) if root else given
-            yield first, first if sub == root else _Named(given, sub)
+    async def _means(self, *, is_other_loop: bool) -> AsyncGenerator[_Means]:
+        if self._kept is not None and not is_other_loop:
+            yield self._kept
             return
-        async with open_endpoint(
-            cast("OpenAI | AsyncOpenAI", client), own_pool=is_other_loop
-        ) as endpoint:
+        async with self._open_means(is_other_loop=is_other_loop) as means:
+            yield means
+
+    @asynccontextmanager
+    async def _open_means(self, *, is_other_loop: bool = False) -> AsyncGenerator[_Means]:
+        async with AsyncExitStack() as stack:
+            sandbox = self._sandbox
+            if sandbox is None:
+                sandbox = await stack.enter_async_context(ProcessSandbox())
+            client, root, sub = self._client, self._root_model, self._sub_model
+            if _is_chat_model(client):
+                given = cast("ChatModel", client)
+                first = _Named(given, root) if root else given
+                yield _Means(first, first if sub == root else _Named(given, sub), sandbox)
+                return
+            opening = open_endpoint(cast("OpenAI | AsyncOpenAI", client), own_pool=is_other_loop)
+            endpoint = await stack.enter_async_context(opening)
             first = endpoint.model(root)
-            yield first, first if sub == root else endpoint.model(sub)
+            yield _Means(first, first if sub == root else endpoint.model(sub), sandbox)
+
+
+@dataclass(frozen=True)
+class _Means:
+    """What questions are answered with, one after another."""
+
+    root: ChatModel
+    sub: ChatModel
+    sandbox: Sandbox
 
 
 async def _run(query: str, source: TextContext, engine: Engine) -> RLMResponse:
