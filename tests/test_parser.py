@@ -222,6 +222,10 @@ REASONING: dict[str, tuple[str, ParsedReply]] = {
     "nested": ("<think>a<think>FINAL(1)</think>\nFINAL(2)\n</think>\nFINAL(3)", text("3")),
     "only a closing tag": (f"Hm, ```python\nbad()\n```\n</think>\n\n```repl\n{P}\n```", code(P)),
     "only a closing tag, before a fence": (f"Hm.</think>```repl\n{P}\n```", code(P)),
+    "a closing tag in a comment of the code": (
+        f"```repl\n# strip </think> first\n{P}\n```",
+        code(f"# strip </think> first\n{P}"),
+    ),
     "unclosed": ("<think>\n```python\nbad()\n```", nothing("unclosed_reasoning")),
     "unclosed, after code": (
         f"```repl\n{P}\n```\n<think>\nFINAL(1)",

@@ -106,6 +106,19 @@ def read_block(lines: Sequence[str], start: int, fence: Fence) -> Block:
     return _other_block(lines, start, fence)
 
 
+def python_spans(lines: Sequence[str]) -> list[tuple[int, int]]:
+    """Give the first and the last line, exclusive, of each block that parses as Python."""
+    spans: list[tuple[int, int]] = []
+    index = 0
+    while index < len(lines):
+        fence = opening_fence(lines[index])
+        block = read_block(lines, index, fence) if fence else None
+        if block and block.reading is not None and block.reading.tree is not None:
+            spans.append((index, block.end))
+        index = block.end if block else index + 1
+    return spans
+
+
 def _split_info(info: str) -> tuple[str, str]:
     """Split an info string into a language and what follows it."""
     word, _, rest = info.partition(" ")

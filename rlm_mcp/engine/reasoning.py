@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from rlm_mcp.engine.fences import python_spans
+
 _NAMES = r"(?:think|thinking|reasoning|thought|thoughts|reflection|scratchpad)"
 _UNQUOTED = r"(?![\"']|`(?!``))"
 # A tag beside a quotation mark is a string in code or a word spoken of, and no tag.
@@ -41,7 +43,13 @@ def after_orphan_close(text: str) -> str:
     """Drop what stands before a closing tag whose opening tag was part of the prompt."""
     opening = _OPEN.search(text)
     closes = list(_CLOSE.finditer(text, 0, opening.start() if opening else len(text)))
-    return text[closes[-1].end() :] if closes else text
+    # A tag in a comment or a text of the code is the code's own.
+    blocks = python_spans(text.split("\n")) if closes else []
+    for close in reversed(closes):
+        line = text.count("\n", 0, close.start())
+        if not any(start < line < end for start, end in blocks):
+            return text[close.end() :]
+    return text
 
 
 def find_reasoning(line: str) -> re.Match[str] | None:
