@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -282,6 +283,66 @@ async def test_paths_may_hold_any_character(tmp_path: Path) -> None:
     async with open_database(path) as database:
         await database.write(add_text)
     assert files_in(tmp_path) == [path]
+
+
+def hold(path: Path, statement: str) -> sqlite3.Connection:
+    """Lock a file as another program would, until the connection is closed."""
+    path.parent.mkdir(exist_ok=True)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute(statement)
+    connection.execute("SELECT * FROM sqlite_master").fetchall()
+    return connection
+
+
+async def test_a_writer_that_stays_in_the_way_is_named_in_time(path: Path) -> None:
+    async with open_database(path, busy_seconds=0.1) as database:
+        with closing(hold(path, "BEGIN IMMEDIATE")), anyio.fail_after(5):
+            with pytest.raises(StoreError, match="stayed busy") as caught:
+                await database.write(add_text)
+            assert await database.read(count_texts) == 0
+        assert "Try again" in caught.value.fix
+        await database.write(add_text)
+
+
+async def is_given_up(path: Path) -> None:
+    with pytest.raises(StoreError, match="stayed busy"):
+        async with open_database(path, busy_seconds=0.1):
+            pass
+
+
+@pytest.mark.parametrize("statement", ["BEGIN", "BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
+async def test_an_empty_file_that_another_process_holds_is_given_up_in_time(
+    path: Path, statement: str
+) -> None:
+    with anyio.fail_after(5), closing(hold(path, statement)):
+        await is_given_up(path)
+    async with open_database(path) as database:
+        assert await database.read(count_texts) == 0
+
+
+async def test_a_file_that_was_taken_out_of_wal_is_put_back_once_nobody_holds_it(
+    path: Path,
+) -> None:
+    async with open_database(path) as database:
+        await database.write(add_text)
+    hold(path, "PRAGMA journal_mode=DELETE").close()
+    with anyio.fail_after(5), closing(hold(path, "BEGIN IMMEDIATE")):
+        await is_given_up(path)
+    async with open_database(path) as database:
+        mode = await database.read(lambda db: db.execute("PRAGMA journal_mode").fetchone())
+        assert mode == ("wal",)
+        assert await database.read(count_texts) == 1
+
+
+async def test_a_writer_waits_for_another_process_to_finish(path: Path) -> None:
+    async with open_database(path) as database:
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as group:
+                with closing(hold(path, "BEGIN IMMEDIATE")):
+                    group.start_soon(database.write, add_text)
+                    await anyio.wait_all_tasks_blocked()
+                    assert await database.read(count_texts) == 0
+        assert await database.read(count_texts) == 1
 
 
 WRITER = """

@@ -138,6 +138,13 @@ async def test_events_are_numbered_and_bring_the_run_up_to_date(runs: Runs, cloc
     assert (record.last_event, record.figures, record.elapsed_seconds) == (3, used, 1.5)
 
 
+async def test_no_events_change_nothing(runs: Runs) -> None:
+    run_id = await begin(runs)
+    before = await runs.get(run_id)
+    assert await runs.append_events(run_id, []) == []
+    assert await runs.get(run_id) == before
+
+
 async def test_events_of_many_tasks_have_no_gaps_and_those_of_each_keep_their_order(
     runs: Runs,
 ) -> None:

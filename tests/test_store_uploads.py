@@ -146,6 +146,15 @@ async def test_an_upload_that_is_left_unsealed_disappears(
     assert await is_empty(database)
 
 
+async def test_an_upload_that_cannot_be_removed_hides_no_other_error(
+    contexts: Contexts, database: Database
+) -> None:
+    refuse = "CREATE TRIGGER refuse BEFORE DELETE ON uploads BEGIN SELECT RAISE(ABORT, 'no'); END"
+    await database.write(lambda db: db.execute(refuse))
+    with pytest.raises(LookupError):
+        await fail_after_writing(contexts.open_upload())
+
+
 async def test_an_upload_that_is_cancelled_disappears(
     contexts: Contexts, database: Database
 ) -> None:

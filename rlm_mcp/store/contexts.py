@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from sqlite3 import Connection
 
 import anyio
 
-from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.errors import InvalidInputError, StoreError
 from rlm_mcp.store.cutter import TextCutter
 from rlm_mcp.store.database import Database
 from rlm_mcp.store.paging import (
@@ -49,8 +49,8 @@ class Contexts:
             yield upload
         finally:
             if not upload.is_kept:
-                # Bounded: what is not dropped in time is dropped by the next sweep.
-                with anyio.move_on_after(_ABORT_SECONDS, shield=True):
+                # Bounded, and silent: whatever ended the block is what the caller should hear of.
+                with anyio.move_on_after(_ABORT_SECONDS, shield=True), suppress(StoreError):
                     await upload.abort()
 
     @asynccontextmanager

@@ -37,8 +37,9 @@ class Database:
     whose function has begun gets its cancellation after the function has ended.
     """
 
-    def __init__(self, path: Path, writer: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, writer: sqlite3.Connection, busy_seconds: float) -> None:
         self.path = path
+        self._busy_seconds = busy_seconds
         self._closed = False
         self._writer = writer
         self._writing = threading.Lock()
@@ -80,7 +81,7 @@ class Database:
         """
         with translated(self.path):
             self._check_open()
-            db = _connect(self.path, read_only=True)
+            db = _connect(self.path, self._busy_seconds, read_only=True)
             try:
                 with _transaction(db, "BEGIN"):
                     yield db
@@ -112,7 +113,7 @@ class Database:
         try:
             db = self._idle_readers.pop()
         except IndexError:
-            db = _connect(self.path, read_only=True)
+            db = _connect(self.path, self._busy_seconds, read_only=True)
         try:
             yield db
         finally:
@@ -139,14 +140,21 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(path: Path) -> AsyncGenerator[Database]:
+async def open_database(
+    path: Path, *, busy_seconds: float = BUSY_SECONDS
+) -> AsyncGenerator[Database]:
     """Open the file, made with its directory where missing, and bring its schema up to date.
+
+    Args:
+        path: the file; `-wal` and `-shm` files come and go beside it.
+        busy_seconds: how long to wait for another process that writes.
 
     Raises:
         StoreError: the place cannot be written, or the file is not a database, not ours, or was
             made by a newer version; such a file is left as it was.
     """
-    database = Database(path, await anyio.to_thread.run_sync(_open, path))
+    writer = await anyio.to_thread.run_sync(_open, path, busy_seconds)
+    database = Database(path, writer, busy_seconds)
     try:
         yield database
     finally:
@@ -159,25 +167,25 @@ def storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path, busy_seconds: float) -> sqlite3.Connection:
     with translated(path):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with suppress(FileExistsError):
             path.touch(mode=0o600, exist_ok=False)
-        connection = _connect(path)
+        connection = _connect(path, busy_seconds)
         try:
-            _migrate(connection, path)
+            _migrate(connection, path, time.monotonic() + busy_seconds)
         except BaseException:
             connection.close()
             raise
         return connection
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+def _migrate(connection: sqlite3.Connection, path: Path, deadline: float) -> None:
     # Plugins that someone installed for the sqlite-utils command have no business in this file.
     db = sqlite_utils.Database(connection, execute_plugins=False)
     _refuse_others(db, path)
-    _prepare(connection)
+    _prepare(connection, deadline)
     with _transaction(connection, "BEGIN IMMEDIATE"):
         # Another process may have got here first, and may be newer.
         _refuse_others(db, path)
@@ -198,12 +206,11 @@ def _refuse_others(db: sqlite_utils.Database, path: Path) -> None:
         )
 
 
-def _prepare(connection: sqlite3.Connection) -> None:
+def _prepare(connection: sqlite3.Connection, deadline: float) -> None:
     """Set what is kept in the file itself; the first two bind only while the file is empty."""
     connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
     # Gives room back to the disk in steps; it cannot be switched on later without a full VACUUM.
     connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-    deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -216,12 +223,12 @@ def _prepare(connection: sqlite3.Connection) -> None:
             return
 
 
-def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+def _connect(path: Path, busy_seconds: float, *, read_only: bool = False) -> sqlite3.Connection:
     # `rw`, not `rwc`: a file that was taken away must not come back empty.
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw",
         uri=True,
-        timeout=BUSY_SECONDS,
+        timeout=busy_seconds,
         isolation_level=None,
         check_same_thread=False,
     )
