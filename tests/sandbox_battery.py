@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from sandbox_attempts import ATTEMPTS, PRELUDE, Attempt
 
 from rlm_mcp.sandbox.confine import Walls
 from rlm_mcp.sandbox.repl import ProcessSandbox
 from rlm_mcp.sandbox.text import TextContext
 from rlm_mcp.sandbox.types import CallReply, CellResult, ReplCall, ReplOptions
+from tests.sandbox_attempts import ATTEMPTS, PRELUDE, Attempt
 
 NOBODY = 65534
+SHARED = Path("/dev/shm/rlm-mcp-escape")
 TEXT = TextContext.of("nothing of worth\n")
-MARKS = frozenset(
-    "LISTED READ TRACED SENT LISTENS NETLINK VSOCK RESOLVED SHM MSG SEM MQ WROTE PASSED WORKED".split()  # noqa: SIM905  # reads better
-)
+_MARKS = "LISTED READ TRACED SENT LISTENS NETLINK VSOCK RESOLVED SHM MSG SEM MQ WROTE PASSED WORKED"
+MARKS = frozenset(_MARKS.split())
 OPTIONS = ReplOptions(memory_bytes=256 << 20, call_window=8)
 MAX_HOST_GROWTH_KB = 500_000
 AT_ONCE = 6
@@ -59,7 +59,7 @@ class Arena:
         return {
             "canary": _file(self.canary),
             "folder": sorted(path.name for path in self.folder.iterdir()),
-            "shared memory": Path("/dev/shm/rlm-mcp-escape").exists(),
+            "shared memory": SHARED.exists(),
             "reached": sorted(name for name, sock in self.listeners.items() if _reached(sock)),
             "victim": (self.victim.poll(), _status(self.victim.pid), _limits(self.victim.pid)),
             "ipc": [_has_key(kind) for kind in ("shm", "msg", "sem")],
@@ -119,6 +119,7 @@ def open_arena() -> Generator[Arena]:
         finally:
             victim.kill()
             victim.wait()
+            SHARED.unlink(missing_ok=True)
             del os.environ["RLM_TEST_SECRET"]
 
 
