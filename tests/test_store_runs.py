@@ -333,6 +333,17 @@ async def test_a_variable_whose_value_was_not_kept_gives_its_preview(runs: Runs)
     assert (await runs.variable(run_id, "f")).text == "<function f>"
 
 
+async def test_variables_come_back_as_they_were_saved(runs: Runs) -> None:
+    run_id = await begin(runs)
+    saved = [
+        SavedVariable("x", "str", 3, "a…", "a\0b"),
+        SavedVariable("y", "list", 2, "[1, 2]", "[1,2]", json=True),
+        SavedVariable("f", "function", 0, "<function f>"),
+    ]
+    await runs.save_variables(run_id, saved)
+    assert await runs.saved_variables(run_id) == saved
+
+
 async def test_saved_variables_take_the_place_of_earlier_ones(runs: Runs) -> None:
     run_id = await begin(runs)
     await runs.save_variables(run_id, [SavedVariable("old", "int", 0, "1")])

@@ -217,6 +217,16 @@ def replace_variables(db: Connection, row: int, variables: Iterable[SavedVariabl
     )
 
 
+def read_variables(db: Connection, run_id: str) -> list[SavedVariable]:
+    """Return a run's saved variables, values included, in order."""
+    rows = db.execute(
+        "SELECT name, type, size, preview, value, json FROM variables "
+        "WHERE run = ? ORDER BY position",
+        [row_of(db, run_id)],
+    )
+    return [SavedVariable(*plain, json=bool(is_json)) for *plain, is_json in rows]
+
+
 def elapsed(status: str, past: float, started: float, now: float) -> float:
     """Return how long a run has worked; one that works now has a stretch that is not over."""
     return past + (max(0.0, now - started) if status == "running" else 0.0)

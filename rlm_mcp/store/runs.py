@@ -164,6 +164,14 @@ class Runs:
         """
         return await self._database.read(lambda db: _variables(db, run_id))
 
+    async def saved_variables(self, run_id: str) -> Sequence[SavedVariable]:
+        """Return the variables as they were saved, with the values that were kept, in order.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
+        return await self._database.read(lambda db: run_rows.read_variables(db, run_id))
+
     async def variable(
         self, run_id: str, name: str, *, start: int = 0, limit: int = 4000
     ) -> VariableText:
