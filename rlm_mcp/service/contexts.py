@@ -119,7 +119,7 @@ class ContextService:
             else self._store.open_upload(new.name or _first_words(new.text))
         )
         async with opened as upload:
-            await upload.write(new.text.encode("utf-8", "replace"))
+            await upload.write(await anyio.to_thread.run_sync(_utf8, new.text))
             if new.is_final:
                 return _sealed(await upload.seal())
             return _open(await upload.pause())
@@ -128,7 +128,7 @@ class ContextService:
         async with self._store.open_upload(new.name or f"{len(new.documents)} documents") as upload:
             for index, document in enumerate(new.documents):
                 await upload.begin_document(f"document {index}")
-                await upload.write(document.encode("utf-8", "replace"))
+                await upload.write(_utf8(document))
             return _sealed(await upload.seal())
 
     async def _add_path(self, new: NewText, report: ReportBytes) -> Added:
@@ -278,6 +278,11 @@ def _located(match: FoundMatch, owners: list[tuple[str, ContextRecord]]) -> Loca
             return LocatedMatch(handle, document, match.line, match.start, match.end, match.text)
         document -= record.documents
     raise AssertionError(match)  # the REPL held these documents and no others
+
+
+def _utf8(text: str) -> bytes:
+    """Encode a text; lone surrogates, which UTF-8 cannot hold, become question marks."""
+    return text.encode("utf-8", "replace")
 
 
 def _first_words(text: str) -> str:

@@ -225,7 +225,7 @@ def _stopped(run: LiveRun) -> Outcome:
         "interrupted",
         "The server stopped while it worked on this run.",
         retryable=True,
-        fix="Ask again.",
+        fix="Ask again; continue_run begins with what this run saved.",
     )
     return Outcome("interrupted", error=error)
 

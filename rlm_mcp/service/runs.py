@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -142,22 +142,12 @@ class RunService:
         if question.continue_run:
             earlier = await self._shop.runs.get(question.continue_run)
             handles += earlier.contexts
-            variables = await self._saved(earlier.run_id)
+            variables = await self._shop.runs.saved_variables(earlier.run_id)
         handles += question.contexts
         if question.inline_text:
             added = await self._contexts.add(NewText(text=question.inline_text), _unreported)
             handles.append(str(added.handle))
         return list(dict.fromkeys(handles)), variables
-
-    async def _saved(self, run_id: str) -> list[SavedVariable]:
-        saved: list[SavedVariable] = []
-        for variable in await self._shop.runs.variables(run_id):
-            text = await self._shop.runs.variable(run_id, variable.name, limit=1 << 30)
-            # What was too long to keep is given as its preview.
-            is_whole = text.json or text.total == variable.size
-            value = text.text if is_whole else None
-            saved.append(SavedVariable(**asdict(variable), value=value, json=text.json))
-        return saved
 
     async def wait(self, run_id: str, seconds: float | None, report: Report) -> RunState:
         """Wait for a run to end, reporting at once, at every change and every ten seconds.

@@ -88,7 +88,7 @@ def owned_row(db: Connection, run_id: str, owner: str) -> int:
     if status != "running":
         raise StoreError(
             f"The run {run_id!r} is {status!r} and takes no more events.",
-            fix="rlm_run_resume goes on with it.",
+            fix="Ask again, with continue_run for what it saved.",
         )
     if actual != owner:
         raise StoreError(

@@ -34,7 +34,7 @@ _LOST = Outcome(
         "code": "interrupted",
         "message": "The server that worked on this run ended before the run did.",
         "retryable": True,
-        "fix": "Go on with it by rlm_run_resume.",
+        "fix": "Ask again; continue_run begins with what this run saved.",
     },
 )
 
