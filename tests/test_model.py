@@ -386,6 +386,19 @@ async def test_a_stream_that_broke_begins_again_and_says_so() -> None:
     assert pieces == ["half", "", "whole"]
 
 
+async def test_a_server_that_does_not_stream_is_read_all_the_same() -> None:
+    pieces: list[str] = []
+
+    async def on_delta(piece: str) -> None:
+        pieces.append(piece)
+        await anyio.lowlevel.checkpoint()
+
+    whole = Fault(body={"choices": [{"message": {"content": "whole"}, "finish_reason": "stop"}]})
+    async with a_model([whole]) as (_, model):
+        assert (await model.complete(a_request(on_delta=on_delta))).text == "whole"
+    assert pieces == ["whole"]
+
+
 async def test_a_cancelled_request_is_closed_at_the_server() -> None:
     async with a_model(lambda _: no_answer()) as (server, model):
         async with anyio.create_task_group() as group:
@@ -451,6 +464,17 @@ async def test_the_window_halves_in_a_crowd_and_recovers() -> None:
     assert pace.window == widest
 
 
+async def test_an_endpoint_can_be_looked_for_without_asking_a_model() -> None:
+    with anyio.fail_after(10):
+        async with open_scripted_model("ok") as server:
+            async with open_endpoint(Provider(server.base_url)) as endpoint:
+                await endpoint.check()
+            assert server.received == 0
+        async with open_endpoint(Provider(server.base_url)) as endpoint:
+            with pytest.raises(ModelConnectionError, match="No connection"):
+                await endpoint.check()
+
+
 async def test_lone_surrogates_are_replaced_before_they_are_sent() -> None:
     async with a_model("ok") as (server, model):
         await model.complete(a_request("half \ud83d é"))
@@ -485,16 +509,31 @@ async def test_a_key_that_is_made_on_demand_is_used() -> None:
             assert server.requests[0].authorization == "Bearer made"
 
 
-async def test_a_client_without_a_twin_and_a_key_that_is_none_are_refused() -> None:
+async def test_a_client_without_a_twin_is_refused() -> None:
     azure = openai.AzureOpenAI(
         api_key="k", azure_endpoint="http://127.0.0.1:9", api_version="2024-10-21"
     )
     async with open_endpoint(azure) as endpoint:
         with pytest.raises(ConfigurationError, match="AsyncAzureOpenAI"):
             await endpoint.model("root").complete(a_request())
-    async with open_endpoint(Provider(api_key="sk-…")) as endpoint:
-        with pytest.raises(ConfigurationError, match="Copy it again"):
+
+
+@pytest.mark.parametrize(
+    ("source", "part"),
+    [
+        (Provider(api_key="sk-…"), "Copy it again"),
+        (Provider(api_key=f"{KEY}\n"), "Copy it again"),
+        (Provider("localhost:8000/v1", KEY), "'localhost:8000/v1' is no address"),
+        (Provider("http://host:port/v1", KEY), "cannot be made"),
+    ],
+)
+async def test_what_cannot_be_an_endpoint_is_refused_without_a_retry(
+    source: Provider, part: str
+) -> None:
+    async with open_endpoint(source) as endpoint:
+        with pytest.raises(ConfigurationError, match=part) as caught:
             await endpoint.model("root").complete(a_request())
+    assert KEY not in "".join(traceback.format_exception(caught.value))
 
 
 def test_native_tool_calls_are_read_as_text() -> None:
@@ -510,6 +549,16 @@ def test_native_tool_calls_are_read_as_text() -> None:
 def test_content_in_parts_is_joined() -> None:
     body = '{"choices": [{"message": {"content": [{"text": "a"}, {"text": "b"}]}}]}'
     assert read_completion(body, 0).text == "ab"
+
+
+def test_surrogates_in_a_reply_are_made_whole_or_replaced() -> None:
+    body = '{"choices": [{"message": {"content": "\\ud83d\\ude00 \\ud83d é"}}]}'
+    assert read_completion(body, 0).text == "😀 \ufffd é"
+
+
+def test_a_reply_nested_without_end_is_no_completion() -> None:
+    with pytest.raises(ModelReplyError, match="not JSON"):
+        read_completion("[" * 200_000, 0)
 
 
 def test_a_reply_that_is_no_completion_is_quoted_in_the_error() -> None:

@@ -22,6 +22,7 @@ from rlm_mcp.errors import (
     ModelAuthenticationError,
     ModelConnectionError,
     ModelReplyError,
+    StoreError,
 )
 from rlm_mcp.sandbox.repl import ProcessSandbox
 from rlm_mcp.sandbox.text import TextContext
@@ -601,6 +602,21 @@ async def test_cached_replies_cost_nothing(sandbox: ProcessSandbox) -> None:
     async with a_bench(sandbox, replies, cache=cache, sub_temperature=1.0) as bench:
         await bench.ask()
         assert bench.sub_prompts == ["p", "q"]
+
+
+async def test_a_cache_that_fails_loses_no_reply(sandbox: ProcessSandbox) -> None:
+    class FullDisk:
+        async def get(self, key: str) -> str | None:
+            raise StoreError(f"cannot read {key[:4]!r}")
+
+        async def put(self, key: str, text: str) -> None:
+            raise StoreError("the disk is full")
+
+    replies = [code("FINAL(llm_query('p'))")]
+    async with a_bench(sandbox, replies, cache=FullDisk()) as bench:
+        response = await bench.ask()
+        assert [event.detail["code"] for event in bench.told("warning")] == ["store_error"] * 2
+    assert response.answer == "sub reply"
 
 
 async def test_a_cache_forgets_the_least_recently_used() -> None:

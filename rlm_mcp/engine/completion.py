@@ -37,7 +37,7 @@ def read_completion(body: bytes | str, prompt_chars: int) -> ChatReply:
     """
     try:
         data = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelReplyError(f"The reply is not JSON: {_quoted(body)}.") from error
     completion = _mapping(data)
     if problem := completion.get("error"):
@@ -97,7 +97,7 @@ class ReplyParts:
 
     def reply(self) -> ChatReply:
         """Make the reply of what has arrived."""
-        text, reasoning = "".join(self._texts), "".join(self._reasoning)
+        text, reasoning = _whole(self._texts), _whole(self._reasoning)
         given, made = _count(self._usage, "prompt_tokens"), _count(self._usage, "completion_tokens")
         is_estimated = given is None or made is None
         if given is None:
@@ -173,6 +173,14 @@ def _is_about(problem: _Problem, name: str, is_too_long: bool) -> bool:
         return True
     # OpenAI counts the room kept for the reply: "3616 in the messages, 16384 in the completion".
     return is_too_long and name.startswith("max_") and "in the completion" in problem.message
+
+
+def _whole(pieces: Sequence[str]) -> str:
+    """Join pieces; halves of a surrogate pair become one, a lone half becomes U+FFFD."""
+    text = "".join(pieces)
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

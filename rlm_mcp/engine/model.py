@@ -1,10 +1,11 @@
-"""How models are asked: the small protocol, and its adapter for OpenAI-compatible endpoints."""
+"""The adapter for OpenAI-compatible endpoints; the only home of the `openai` package."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -12,14 +13,13 @@ import anyio.to_thread
 
 from rlm_mcp.engine.chat import ChatModel, ChatReply, ChatRequest, OnDelta
 from rlm_mcp.engine.completion import ReplyParts, diagnose_status, read_completion
+from rlm_mcp.engine.endpoint import Endpoint, Limits
 from rlm_mcp.engine.retry import (
     AttemptFailedError,
     Diagnosis,
     Pace,
-    Patience,
     RetryPolicy,
     Timing,
-    borrowed,
     parse_retry_after,
 )
 from rlm_mcp.errors import (
@@ -47,7 +47,6 @@ __all__ = [
 
 OPENAI_BASE_URL = "https://api.openai.com/v1"
 CALLS_AT_ONCE = 32
-EMPTY_REPLIES_ALLOWED = 1
 CHECK_SECONDS = 3.0
 
 
@@ -72,18 +71,20 @@ async def open_endpoint(
 
     Args:
         source: a `Provider`; or a client of the `openai` package. A synchronous one gets an
-            asynchronous twin with the same key, address, headers and timeout; the pool of an
-            `AsyncOpenAI` is its owner's and stays open.
+            asynchronous twin with the same key, address, headers and timeout, but not with the
+            `http_client` it may have been given (proxies, certificates: hand in an `AsyncOpenAI`).
+            The pool of an `AsyncOpenAI` is its owner's and stays open.
         limiter: calls at once, shared by whoever holds it; 32 where there is none.
         policy: how patient calls are.
         timing: how to wait between attempts, and what time it is.
         own_pool: whether an `AsyncOpenAI` gets a twin too, since its pool belongs to another event
             loop.
     """
-    connection = _Connection(source, own_pool=own_pool)
+    policy = policy or RetryPolicy()
+    connection = _Connection(source, policy.attempt_seconds, own_pool=own_pool)
     timing = timing or Timing()
     limiter = limiter or anyio.CapacityLimiter(CALLS_AT_ONCE)
-    limits = _Limits(limiter, policy or RetryPolicy(), Pace(timing), timing)
+    limits = Limits(limiter, policy, Pace(timing), timing)
     try:
         yield Endpoint(connection, limits)
     finally:
@@ -91,116 +92,14 @@ async def open_endpoint(
             await connection.close()
 
 
-@dataclass(frozen=True)
-class _Limits:
-    limiter: anyio.CapacityLimiter
-    policy: RetryPolicy
-    pace: Pace
-    timing: Timing
-
-
-class Endpoint:
-    """One provider, with what was learnt about it: its pace, and parameters it refused."""
-
-    def __init__(self, connection: _Connection, limits: _Limits) -> None:
-        self._connection = connection
-        self._limits = limits
-        self._refused: dict[str, frozenset[str]] = {}
-
-    def model(self, name: str) -> ChatModel:
-        """One model of this endpoint, asked by name."""
-        return _EndpointModel(self, name)
-
-    async def check(self) -> None:
-        """See that the endpoint is there and takes the key, by asking for its models once.
-
-        Raises:
-            ModelConnectionError: nothing answers.
-            ModelAuthenticationError: the key was rejected.
-        """
-        client = await self._connection.client()
-        try:
-            with _translated(self._connection, {}), anyio.fail_after(CHECK_SECONDS):
-                await _get_models(client)
-        except AttemptFailedError as failure:
-            # Not every server lists its models: an answer of another kind is one too.
-            error = failure.diagnosis.error
-            if isinstance(error, (ModelConnectionError, ModelAuthenticationError)):
-                raise error from None
-
-    async def complete(self, model: str, request: ChatRequest) -> ChatReply:
-        """Ask until there is an answer or patience ends.
-
-        Raises:
-            ModelError: there is none.
-        """
-        patience = Patience(self._limits.policy, self._limits.timing.clock)
-        empty = 0
-        while True:
-            try:
-                reply = await self._attempt(model, request)
-            except AttemptFailedError as failure:
-                await self._prepare_next(model, failure.diagnosis, patience)
-            else:
-                self._limits.pace.recover()
-                if reply.text or reply.finish_reason != "stop" or empty == EMPTY_REPLIES_ALLOWED:
-                    return reply
-                empty += 1
-            if request.on_delta is not None:
-                await request.on_delta("")
-
-    async def _prepare_next(self, model: str, failed: Diagnosis, patience: Patience) -> None:
-        if failed.refused_parameter is not None:
-            refused = self._refused.get(model, frozenset())
-            self._refused[model] = refused | {failed.refused_parameter}
-            return
-        pause = patience.pause_after(failed)
-        if failed.is_crowded:
-            self._limits.pace.slow_down(pause)  # the next attempt waits with all the others
-        else:
-            await self._limits.timing.sleep(pause)
-
-    async def _attempt(self, model: str, request: ChatRequest) -> ChatReply:
-        body = self._body(model, request)
-        async with self._limits.pace.turn(), borrowed(self._limits.limiter):
-            client = await self._connection.client()
-            with _translated(self._connection, body):
-                with anyio.fail_after(self._limits.policy.attempt_seconds):
-                    if request.on_delta is not None:
-                        return await _stream(client, body, request)
-                    return await _post(client, body, request)
-
-    def _body(self, model: str, request: ChatRequest) -> dict[str, Any]:
-        body: dict[str, Any] = {
-            "model": model,
-            "messages": [_sendable(message) for message in request.messages],
-        }
-        refused = self._refused.get(model, frozenset())
-        optional: dict[str, Any] = {"temperature": request.temperature}
-        # Newer models of OpenAI refuse the one name, most other servers know only it.
-        name = "max_completion_tokens" if "max_tokens" in refused else "max_tokens"
-        optional[name] = request.max_tokens
-        if request.on_delta is not None:
-            body["stream"] = True
-            optional["stream_options"] = {"include_usage": True}
-        taken = {k: v for k, v in optional.items() if v is not None and k not in refused}
-        return {**body, **taken}
-
-
-@dataclass(frozen=True)
-class _EndpointModel:
-    endpoint: Endpoint
-    name: str
-
-    async def complete(self, request: ChatRequest) -> ChatReply:
-        return await self.endpoint.complete(request.model or self.name, request)
-
-
 class _Connection:
     """The client behind an endpoint, made on first use."""
 
-    def __init__(self, source: Provider | OpenAI | AsyncOpenAI, *, own_pool: bool) -> None:
+    def __init__(
+        self, source: Provider | OpenAI | AsyncOpenAI, attempt_seconds: float, *, own_pool: bool
+    ) -> None:
         self._source = source
+        self._attempt_seconds = attempt_seconds
         self._own_pool = own_pool
         self._client: AsyncOpenAI | None = None
         self._lock = anyio.Lock()
@@ -208,15 +107,39 @@ class _Connection:
     @property
     def base_url(self) -> str:
         """The address without credentials, for error texts."""
-        scheme, _, rest = str(self._source.base_url).partition("://")
-        return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+        return _without_credentials(str(self._source.base_url))
 
     @property
     def secret(self) -> str:
         """What must not be in any text."""
         return self._source.api_key
 
-    async def client(self) -> AsyncOpenAI:
+    async def send(self, body: dict[str, Any], request: ChatRequest) -> ChatReply:
+        """Send one request once.
+
+        Raises:
+            AttemptFailedError: there is no reply.
+            ConfigurationError: there can be none with these settings.
+        """
+        client = await self._made()
+        with _translated(self, body), anyio.fail_after(self._attempt_seconds):
+            if request.on_delta is not None:
+                return await _stream(client, body, request)
+            return await _post(client, body, request)
+
+    async def check(self) -> None:
+        """See that the endpoint is there and takes the key, by asking for its models once."""
+        client = await self._made()
+        try:
+            with _translated(self, {}), anyio.fail_after(CHECK_SECONDS):
+                await _get_models(client)
+        except AttemptFailedError as failure:
+            # Not every server lists its models: an answer of another kind is one too.
+            error = failure.diagnosis.error
+            if isinstance(error, (ModelConnectionError, ModelAuthenticationError)):
+                raise error from error.__cause__
+
+    async def _made(self) -> AsyncOpenAI:
         async with self._lock:
             if self._client is None:
                 # The import takes a second, reading certificates some 20 ms: not on the event loop.
@@ -231,11 +154,18 @@ class _Connection:
 
 
 def _make_client(source: Provider | OpenAI | AsyncOpenAI, own_pool: bool) -> AsyncOpenAI:
-    from openai import AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError  # noqa: PLC0415  # heavy: see client()
+    import httpx2  # noqa: PLC0415  # comes with openai, and is as heavy
+    from openai import AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError  # noqa: PLC0415  # heavy: see _made()
 
-    if not source.api_key.isascii():
+    if not all("!" <= character <= "~" for character in source.api_key):
+        # Refused here, since an error of the HTTP library would quote the header it cannot send.
         raise ConfigurationError(
             "The API key holds characters that no key has.", fix="Copy it again from the provider."
+        )
+    if not str(source.base_url).startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"The base URL {_without_credentials(str(source.base_url))!r} is no address.",
+            fix="Set RLM_MCP_BASE_URL to one that begins with http:// or https://.",
         )
     try:
         if isinstance(source, AsyncOpenAI):
@@ -245,7 +175,7 @@ def _make_client(source: Provider | OpenAI | AsyncOpenAI, own_pool: bool) -> Asy
             key = source.api_key or "none"
             return AsyncOpenAI(base_url=source.base_url, api_key=key, max_retries=0)
         return _twin(source)
-    except OpenAIError as error:
+    except (OpenAIError, httpx2.InvalidURL) as error:
         raise ConfigurationError(f"The model client cannot be made: {error}") from error
 
 
@@ -310,20 +240,16 @@ async def _stream(client: AsyncOpenAI, body: dict[str, Any], request: ChatReques
         stream_cls=AsyncStream[object],
     )
     async with stream:
+        if "json" in stream.response.headers.get("content-type", ""):  # it does not stream
+            reply = read_completion(await stream.response.aread(), request.chars)
+            await on_delta(reply.text)
+            return reply
         async for chunk in stream:
             if text := parts.add_chunk(chunk):
                 await on_delta(text)
     if not parts.is_ended:
         raise ModelReplyError("The stream ended without a finish reason.")
     return parts.reply()
-
-
-def _sendable(message: Mapping[str, object]) -> dict[str, object]:
-    """Copy a message without lone surrogates, which UTF-8 cannot hold."""
-    content = message.get("content")
-    if isinstance(content, str) and not content.isascii():
-        content = content.encode("utf-8", "replace").decode()
-    return {**message, "content": content}
 
 
 @contextmanager
@@ -333,7 +259,8 @@ def _translated(connection: _Connection, body: Mapping[str, Any]) -> Generator[N
     Raises:
         AttemptFailedError: the request failed.
     """
-    import openai  # noqa: PLC0415  # loaded by now
+    import httpx2  # noqa: PLC0415  # loaded by now
+    import openai  # noqa: PLC0415  # likewise
 
     fix = "Set RLM_MCP_BASE_URL (or OPENAI_BASE_URL), and see that the server runs."
     at = f"the model endpoint at {connection.base_url!r}"
@@ -344,11 +271,12 @@ def _translated(connection: _Connection, body: Mapping[str, Any]) -> Generator[N
     except (openai.APITimeoutError, TimeoutError) as error:
         late = ModelConnectionError(f"No answer in time from {at}.", fix=fix)
         diagnosis, cause = Diagnosis(late, "yes"), error
-    except openai.APIConnectionError as error:
-        reason = type(error.__cause__).__name__
-        gone = ModelConnectionError(f"No connection to {at}: {error.__cause__!r}.", fix=fix)
+    except (openai.APIConnectionError, httpx2.HTTPError) as error:
+        why = error.__cause__ or error
+        reason = type(why).__name__
+        gone = ModelConnectionError(f"No connection to {at}: {why!r}.", fix=fix)
         diagnosis, cause = Diagnosis(gone, "briefly" if "Connect" in reason else "yes"), error
-    except (openai.OpenAIError, ModelReplyError, ValueError) as error:
+    except (openai.OpenAIError, ModelReplyError, JSONDecodeError, UnicodeError) as error:
         diagnosis, cause = Diagnosis(ModelReplyError(f"From {at}: {error}"), "yes"), error
     else:
         return
@@ -363,6 +291,11 @@ def _diagnose(error: APIStatusError, body: Mapping[str, Any]) -> Diagnosis:
     wait = parse_retry_after(error.response.headers.get("retry-after"))
     optional = tuple(name for name in body if name not in {"model", "messages", "stream"})
     return diagnose_status(error.status_code, error.body or error.response.text, wait, optional)
+
+
+def _without_credentials(address: str) -> str:
+    scheme, separator, rest = address.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def _hide(error: ModelError, secret: str) -> None:

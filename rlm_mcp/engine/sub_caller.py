@@ -13,7 +13,7 @@ from rlm_mcp.engine.chat import ChatRequest
 from rlm_mcp.engine.engine import Engine
 from rlm_mcp.engine.metadata import preview
 from rlm_mcp.engine.types import EventType, HistoryEntry, RLMEvent, RLMResponse
-from rlm_mcp.errors import BudgetExceededError, RLMError
+from rlm_mcp.errors import BudgetExceededError, RLMError, StoreError
 from rlm_mcp.sandbox.text import TextContext
 from rlm_mcp.sandbox.types import CallReply, ContextSource, ReplCall
 
@@ -96,11 +96,10 @@ class SubCaller:
         if problem := self._problem_with(prompt, call.model):
             return _Outcome(CallReply(error=problem))
         key = self._key(prompt, call.model)
-        if self._engine.cache is not None:
-            known = await self._engine.cache.get(key)
-            if known is not None:
-                self._engine.budget.count_cached()
-                return _Outcome(CallReply(known), is_cached=True)
+        known = await self._known(key)
+        if known is not None:
+            self._engine.budget.count_cached()
+            return _Outcome(CallReply(known), is_cached=True)
         request = ChatRequest(
             messages=({"role": "user", "content": prompt},),
             max_tokens=config.sub_max_tokens,
@@ -118,9 +117,26 @@ class SubCaller:
         if not reply.text.strip():
             why = "its reply was cut at the length limit" if reply.finish_reason == "length" else ""
             return _Outcome(CallReply(error=f"The model gave an empty reply. {why}".strip()), *used)
-        if engine.cache is not None and reply.finish_reason != "length":
-            await engine.cache.put(key, reply.text)
+        if reply.finish_reason != "length":
+            await self._keep(key, reply.text)
         return _Outcome(CallReply(reply.text), *used)
+
+    async def _known(self, key: str) -> str | None:
+        if self._engine.cache is None:
+            return None
+        try:
+            return await self._engine.cache.get(key)
+        except StoreError as error:  # the model can still be asked
+            await self._emit("warning", error.message, {"code": error.code})
+            return None
+
+    async def _keep(self, key: str, text: str) -> None:
+        if self._engine.cache is None:
+            return
+        try:
+            await self._engine.cache.put(key, text)
+        except StoreError as error:  # the answer is paid for and must reach the code
+            await self._emit("warning", error.message, {"code": error.code})
 
     async def _run_inside(self, call: ReplCall) -> _Outcome:
         source = TextContext(
