@@ -275,7 +275,7 @@ RESOURCES = [
     Attempt(
         "resources",
         "spinning with SIGINT swallowed",
-        "while True:\n  try:\n    while True: pass\n  except BaseException: pass",
+        "while True:\n  try:\n    while True: int()\n  except BaseException: pass",
         0.5,
     ),
     Attempt("resources", "spinning in C", "sum(range(10**15))", 0.5),

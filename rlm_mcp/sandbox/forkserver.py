@@ -152,6 +152,7 @@ def main() -> None:
     control = socket.socket(fileno=order["control"])
     walls, standing = Walls(**order["walls"]), Standing()
     confine.ignore_interrupts()
+    limits.share_arenas()
     in_namespaces = confine.enter_namespaces(walls, standing)
     if in_namespaces:
         _go_on_in_a_child(control)

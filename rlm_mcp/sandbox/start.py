@@ -55,6 +55,7 @@ def main() -> None:
     try:
         content = documents.load(start.text, start.layout)
         os.close(start.text)
+        limits.share_arenas()
         mapped = limits.mapped_bytes()
         worker.serve(
             sock,

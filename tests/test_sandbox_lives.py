@@ -1,0 +1,433 @@
+"""Cells that run over, REPLs that die, servers that are killed: what is told and what is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from rlm_mcp.errors import SandboxDiedError, SandboxError
+from rlm_mcp.sandbox.confine import Walls
+from rlm_mcp.sandbox.repl import ProcessSandbox
+from rlm_mcp.sandbox.text import TextContext
+from rlm_mcp.sandbox.types import CallReply, CellResult, Repl, ReplCall, ReplOptions
+from rlm_mcp.sandbox.warm import Keep
+
+TEXT = TextContext.of("alpha\nbeta\n")
+OPTIONS = ReplOptions(memory_bytes=256 << 20)
+
+
+@pytest.fixture(scope="module", params=["walled", "plain"])
+async def sandbox(request: pytest.FixtureRequest) -> AsyncGenerator[ProcessSandbox]:
+    walls = Walls(seccomp=request.param == "walled")
+    async with ProcessSandbox(walls=walls, min_isolation="process") as opened:
+        yield opened
+
+
+@pytest.fixture
+async def repl(sandbox: ProcessSandbox) -> AsyncGenerator[Repl]:
+    with anyio.fail_after(60):
+        async with sandbox.open_repl(TEXT, OPTIONS) as opened:
+            yield opened
+
+
+async def echo(call: ReplCall) -> CallReply:
+    return CallReply(text=call.prompt)
+
+
+async def run(repl: Repl, code: str, *, seconds: float = 10) -> CellResult:
+    return await repl.execute(code, timeout_seconds=seconds, on_call=echo)
+
+
+def descendants() -> dict[int, str]:
+    """Return the processes that descend from this one, zombies too."""
+    parents: dict[int, tuple[int, str]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                name, _, rest = (entry / "stat").read_text().rpartition(")")
+            except OSError:
+                continue
+            parents[int(entry.name)] = (int(rest.split()[1]), name.partition("(")[2])
+    ours = {os.getpid()}
+    while more := {pid for pid, (parent, _) in parents.items() if parent in ours} - ours:
+        ours |= more
+    return {pid: parents[pid][1] for pid in ours - {os.getpid()}}
+
+
+def descriptors() -> list[str]:
+    """Return what this process has open."""
+
+    def targets() -> Iterator[str]:
+        for entry in Path("/proc/self/fd").iterdir():
+            try:
+                yield str(entry.readlink()).partition(":[")[0]
+            except OSError:  # the one of the listing itself
+                continue
+
+    return sorted(targets())
+
+
+def temporary_files() -> list[str]:
+    """Return the files of ours in the temporary directory."""
+    return sorted(path.name for path in Path(tempfile.gettempdir()).glob("rlm-mcp*"))
+
+
+# --- time ---
+
+
+async def test_a_cell_that_runs_over_is_interrupted_and_keeps_its_variables(repl: Repl) -> None:
+    result = await run(repl, "kept = [7]\nwhile True: pass", seconds=0.2)
+    assert (result.timed_out, result.lost_variables) == (True, False)
+    assert result.error is not None
+    assert result.error.type == "TimeoutError"
+    assert "longer than 0.2 s" in result.error.message
+    assert "while True: pass" in result.error.traceback
+    assert (await run(repl, "kept")).output == "[7]\n"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import time; time.sleep(60)",
+        "import re; re.match('(a+)+$', 'a' * 40 + 'b')",
+        "import threading; threading.Event().wait()",
+        "import queue; queue.SimpleQueue().get()",
+        "import asyncio; asyncio.run(asyncio.sleep(60))",
+        "import subprocess, sys; print('x' * 10)\nwhile True: print('y' * 1000)",
+    ],
+)
+async def test_an_interrupt_reaches_whatever_a_cell_waits_in(repl: Repl, code: str) -> None:
+    result = await run(repl, f"kept = 7\n{code}", seconds=0.2)
+    assert (result.timed_out, result.lost_variables) == (True, False)
+    assert (await run(repl, "kept")).output == "7\n"
+
+
+SWALLOWED = "while True:\n  try:\n    while True: int()\n  except BaseException: pass"
+
+
+async def test_a_cell_that_swallows_the_interrupt_is_killed_and_small_variables_survive(
+    repl: Repl,
+) -> None:
+    await run(repl, "small = {'a': [1, 2]}; big = 'x' * 1_000_000; f = lambda: 1")
+    result = await run(repl, f"late = 1\n{SWALLOWED}", seconds=0.2)
+    assert (result.timed_out, result.lost_variables) == (True, True)
+    assert result.error is not None
+    assert "Small variables are back as they were before this cell: small;" in result.error.message
+    assert (await run(repl, "small, 'big' in globals(), 'late' in globals()")).output == (
+        "({'a': [1, 2]}, False, False)\n"
+    )
+    assert (await run(repl, "context[:5]")).output == "'alpha'\n"
+
+
+async def test_an_interrupt_amid_calls_breaks_no_frame(repl: Repl) -> None:
+    code = "n = 0\nwhile True:\n  assert llm_query('x' * 100_000) == 'x' * 100_000\n  n += 1"
+    for _ in range(5):
+        result = await run(repl, code, seconds=0.05)
+        assert (result.timed_out, result.lost_variables) == (True, False)
+    assert (await run(repl, "llm_query('still here')")).output == "'still here'\n"
+
+
+# --- death ---
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("import os; os._exit(3)", "the code ended it with status 3"),
+        ("import ctypes; ctypes.string_at(1)", "ended by signal 11"),
+        ("import os\nfor fd in range(3, 64):\n  try: os.close(fd)\n  except OSError: pass", ""),
+    ],
+)
+async def test_a_repl_that_dies_is_replaced_and_the_reason_is_told(
+    repl: Repl, code: str, why: str
+) -> None:
+    await run(repl, "x = 1; y = (i for i in [])")
+    result = await run(repl, code)
+    assert (result.lost_variables, result.timed_out) == (True, False)
+    assert result.error is not None
+    assert (result.error.type, why in result.error.message) == ("REPLDied", True)
+    assert (await run(repl, "x, 'y' in globals()")).output == "(1, False)\n"
+
+
+async def test_a_repl_that_dies_between_cells_is_replaced_by_the_next(repl: Repl) -> None:
+    code = "import os, threading, sys\n"
+    code += "go = threading.Event()\ndef end(): go.wait(); os._exit(0)\n"
+    code += "threading.Thread(target=end).start()"
+    await run(repl, f"{code}\nkept = 1")
+    first = await run(repl, "go.set(); import time; time.sleep(9)")
+    assert first.lost_variables
+    assert [variable.name for variable in await repl.variables()] == ["kept"]
+
+
+async def test_variables_that_cannot_be_restored_are_left_out(repl: Repl) -> None:
+    code = "class P:\n  def __reduce__(self): return (eval, ('1 / 0',))\np = P(); good = 2"
+    await run(repl, code)
+    result = await run(repl, "import os; os._exit(0)")
+    assert result.error is not None
+    assert "before this cell: good;" in result.error.message
+
+
+# --- cancellation ---
+
+
+async def test_cancelling_a_cell_interrupts_it_and_keeps_the_repl(repl: Repl) -> None:
+    started = anyio.Event()
+
+    async def begin(_call: ReplCall) -> CallReply:
+        started.set()
+        return CallReply(text="go")
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(
+                lambda: repl.execute(
+                    "kept = 7; llm_query('')\nwhile True: pass", timeout_seconds=60, on_call=begin
+                )
+            )
+            await started.wait()
+            tasks.cancel_scope.cancel()
+        result = await run(repl, "kept")
+    assert (result.output, result.lost_variables) == ("7\n", False)
+
+
+async def test_cancelling_a_cell_that_does_not_listen_kills_it(repl: Repl) -> None:
+    started = anyio.Event()
+
+    async def begin(_call: ReplCall) -> CallReply:
+        started.set()
+        return CallReply(text="go")
+
+    await run(repl, "small = 1")
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(
+                lambda: repl.execute(
+                    "try: llm_query('')\nexcept BaseException: pass\n" + SWALLOWED,
+                    timeout_seconds=60,
+                    on_call=begin,
+                )
+            )
+            await started.wait()
+            tasks.cancel_scope.cancel()
+        result = await run(repl, "small")
+    assert (result.output, result.lost_variables) == ("1\n", True)
+
+
+async def test_cancelling_a_waiting_call_cancels_its_handler(repl: Repl) -> None:
+    started, ended = anyio.Event(), anyio.Event()
+
+    async def wait(_call: ReplCall) -> CallReply:
+        started.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.set()
+        raise AssertionError
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(
+                lambda: repl.execute("llm_query('')", timeout_seconds=60, on_call=wait)
+            )
+            await started.wait()
+            tasks.cancel_scope.cancel()
+        assert ended.is_set()
+        assert (await run(repl, "1")).output == "1\n"
+
+
+# --- what is left ---
+
+
+async def test_nothing_is_left_when_the_sandbox_is_closed() -> None:
+    open_before, files_before = descriptors(), temporary_files()
+    processes_before = set(descendants())
+    with anyio.fail_after(60):
+        async with ProcessSandbox() as sandbox, AsyncExitStack() as stack:
+            repls = [
+                await stack.enter_async_context(
+                    sandbox.open_repl(TextContext.of(f"text {n % 3}" * 1000), OPTIONS)
+                )
+                for n in range(9)
+            ]
+            await run(repls[0], "import os; os._exit(0)")
+            await run(repls[1], SWALLOWED, seconds=0.1)
+            async with anyio.create_task_group() as tasks:
+                for repl in repls:
+                    tasks.start_soon(run, repl, "import time\nwhile True: time.sleep(1)")
+                await anyio.wait_all_tasks_blocked()
+                tasks.cancel_scope.cancel()
+    assert set(descendants()) == processes_before
+    assert descriptors() == open_before
+    assert temporary_files() == files_before
+
+
+async def test_nothing_outlives_the_last_repl_of_a_sandbox_that_was_not_entered() -> None:
+    before, processes = descriptors(), set(descendants())
+    with anyio.fail_after(60):
+        async with ProcessSandbox().open_repl(TEXT, OPTIONS) as repl:
+            assert (await run(repl, "1")).output == "1\n"
+    assert (descriptors(), set(descendants())) == (before, processes)
+
+
+async def test_a_source_that_lies_about_its_size_leaves_nothing_behind() -> None:
+    class Liar(TextContext):
+        @property
+        def byte_lengths(self) -> tuple[int, ...]:
+            return (99,)
+
+    before = descriptors()
+    with anyio.fail_after(60):
+        async with ProcessSandbox() as sandbox:
+            with pytest.raises(SandboxError, match="gave 3 bytes of 99"):
+                async with sandbox.open_repl(Liar(("abc",)), OPTIONS):
+                    pass
+    assert descriptors() == before
+
+
+async def test_cancelling_while_a_text_is_filled_in_leaves_nothing_behind() -> None:
+    filling = anyio.Event()
+
+    class Slow(TextContext):
+        def chunks(self) -> Iterator[bytes]:
+            anyio.from_thread.run_sync(filling.set)
+            while True:
+                anyio.from_thread.run(anyio.lowlevel.checkpoint)
+                yield b""
+
+    before = descriptors()
+    with anyio.fail_after(60):
+        async with ProcessSandbox() as sandbox:
+            await sandbox.isolation()
+
+            async def fill() -> None:
+                async with sandbox.open_repl(Slow(("abc",)), OPTIONS):
+                    pass
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(fill)
+                await filling.wait()
+                tasks.cancel_scope.cancel()
+            async with sandbox.open_repl(TextContext.of("abc"), OPTIONS) as repl:
+                assert (await run(repl, "context")).output == "'abc'\n"
+    assert descriptors() == before
+
+
+# --- the fork server ---
+
+
+async def test_repls_over_equal_texts_share_one_holder_and_others_do_not() -> None:
+    with anyio.fail_after(60):
+        async with ProcessSandbox() as sandbox, AsyncExitStack() as stack:
+            for text in ("one", "one", "two"):
+                await stack.enter_async_context(sandbox.open_repl(TextContext.of(text), OPTIONS))
+            alive = len(descendants())
+            await stack.enter_async_context(sandbox.open_repl(TextContext.of("one"), OPTIONS))
+            assert len(descendants()) == alive + 1
+            await stack.enter_async_context(sandbox.open_repl(TextContext.of("three"), OPTIONS))
+            assert len(descendants()) == alive + 3
+
+
+async def test_texts_that_nobody_uses_are_let_go_when_there_are_too_many() -> None:
+    with anyio.fail_after(60):
+        async with ProcessSandbox(keep=Keep(idle_texts=2)) as sandbox:
+            await sandbox.isolation()
+            counts: list[int] = []
+            for number in range(6):
+                text = TextContext.of(f"text {number}")
+                async with sandbox.open_repl(text, OPTIONS) as repl:
+                    assert (await run(repl, "context")).output == f"'text {number}'\n"
+                counts.append(len(descendants()))
+            assert counts[-1] == counts[-2] == counts[-3]
+
+
+async def test_a_killed_fork_server_is_an_error_of_its_cells_and_the_next_works() -> None:
+    def kill_all() -> None:
+        for pid in descendants():
+            os.kill(pid, signal.SIGKILL)
+
+    with anyio.fail_after(60):
+        async with ProcessSandbox() as sandbox, sandbox.open_repl(TEXT, OPTIONS) as repl:
+            await run(repl, "small = 1")
+
+            async def kill(_call: ReplCall) -> CallReply:
+                await anyio.to_thread.run_sync(kill_all)
+                return CallReply(text="")
+
+            result = await repl.execute("llm_query('')", timeout_seconds=9, on_call=kill)
+            assert result.lost_variables
+            assert result.error is not None
+            assert "the process that held the text is gone" in result.error.message
+            assert (await run(repl, "small, context")).output == "(1, 'alpha\\nbeta\\n')\n"
+            async with sandbox.open_repl(TextContext.of("next"), OPTIONS) as other:
+                assert (await run(other, "context")).output == "'next'\n"
+
+
+HOST = """
+import anyio, sys
+from rlm_mcp.sandbox.repl import ProcessSandbox
+from rlm_mcp.sandbox.text import TextContext
+from rlm_mcp.sandbox.types import CallReply, ReplOptions
+async def main():
+    async def tell(call):
+        print("spinning", flush=True)
+        return CallReply()
+    async with ProcessSandbox() as sandbox:
+        async with sandbox.open_repl(TextContext.of("x"), ReplOptions()) as repl:
+            code = "llm_query('')\\nwhile True: pass"
+            await repl.execute(code, timeout_seconds=600, on_call=tell)
+anyio.run(main)
+"""
+
+
+async def test_a_killed_server_leaves_no_process_behind() -> None:
+    def start_and_kill() -> list[int]:
+        with subprocess.Popen([sys.executable, "-c", HOST], stdout=subprocess.PIPE) as host:
+            assert host.stdout is not None
+            assert host.stdout.readline() == b"spinning\n"
+            ours = [os.pidfd_open(pid) for pid in descendants() if pid != host.pid]
+            host.kill()
+        return ours
+
+    handles = await anyio.to_thread.run_sync(start_and_kill)
+    assert len(handles) >= 4  # the warm process and its guard, two holders or more, a REPL
+    try:
+        with anyio.fail_after(2):
+            for handle in handles:
+                await anyio.wait_readable(handle)
+    finally:
+        for handle in handles:
+            os.close(handle)
+
+
+async def test_a_sandbox_whose_interpreter_is_gone_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    sandbox = ProcessSandbox(min_isolation="process")
+    isolation = await sandbox.isolation()
+    assert isolation.level == "process"
+    assert "/nonexistent/python" in isolation.missing[0]
+    with pytest.raises(SandboxError, match="cannot start '/nonexistent/python'"):
+        async with sandbox.open_repl(TEXT, OPTIONS):
+            pass
+
+
+async def test_a_repl_that_cannot_be_replaced_is_an_error_of_the_sandbox(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sandbox = ProcessSandbox(min_isolation="process", walls=Walls(seccomp=False))
+    with anyio.fail_after(60):
+        async with sandbox.open_repl(TEXT, OPTIONS) as repl:
+            monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+            with pytest.raises(SandboxDiedError, match="no fresh one could be had"):
+                await run(repl, "import os; os._exit(0)")
