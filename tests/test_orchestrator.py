@@ -239,6 +239,26 @@ async def test_a_few_fruitless_turns_in_a_row_end_with_the_best_answer(
     assert "neither new code nor an answer" in str(response.error)
 
 
+async def test_a_variable_that_never_exists_is_fruitless(sandbox: ProcessSandbox) -> None:
+    response = await outcome_of(sandbox, [*["FINAL_VAR(nope)"] * 3, "FINAL(x)"], max_iterations=9)
+    assert (response.iterations, response.answer) == (4, "x")
+
+
+async def test_a_small_model_must_look_before_it_answers(sandbox: ProcessSandbox) -> None:
+    replies = ["FINAL(guessed)", code("print(context[:5])"), "FINAL(seen)"]
+    response = await outcome_of(sandbox, replies, prompt_variant="small_context")
+    assert (response.answer, response.iterations) == ("seen", 3)
+
+
+async def test_a_small_model_is_asked_once_whether_nothing_is_the_answer(
+    sandbox: ProcessSandbox,
+) -> None:
+    replies = [code("print(0)"), "FINAL(0)", "FINAL(0)"]
+    response = await outcome_of(sandbox, replies, prompt_variant="small_context")
+    assert (response.answer, response.iterations) == ("0", 3)
+    assert (await outcome_of(sandbox, replies)).iterations == 2
+
+
 async def test_the_same_reply_over_and_over_is_fruitless(sandbox: ProcessSandbox) -> None:
     response = await outcome_of(sandbox, [*[code("print(1)")] * 4, "FINAL(x)"], max_iterations=20)
     assert (response.iterations, response.answer) == (5, "x")
@@ -263,6 +283,8 @@ async def test_at_the_last_turn_the_best_answer_is_asked_for_and_marked(
         (code("FINAL(x + 1)"), "2"),
         ("FINAL_VAR(x)", "1"),
         ("FINAL_VAR(nothing)", None),
+        ("Now I will count them.\n" + code("y = 1"), None),
+        ("I will now count the lines.", None),
         ("", None),
     ],
 )
@@ -709,3 +731,26 @@ async def test_an_answer_that_never_fits_fails_and_is_kept(sandbox: ProcessSandb
         assert len(bench.root_requests) == 4
     assert (response.status, response.answer, response.data) == ("failed", "green", None)
     assert isinstance(response.error, ModelReplyError)
+
+
+@pytest.mark.parametrize(
+    ("last", "data"), [('FINAL({"colour": "green"})', {"colour": "green"}), ("FINAL(green)", None)]
+)
+async def test_a_last_answer_is_kept_whether_it_fits_or_not(
+    sandbox: ProcessSandbox, last: str, data: object
+) -> None:
+    replies = [code("x = 1"), last]
+    async with a_bench(sandbox, replies, answer_schema=SCHEMA, max_iterations=2) as bench:
+        response = await bench.ask()
+    assert (response.status, response.data) == ("exhausted", data)
+    assert response.answer is not None
+
+
+async def test_text_in_a_fence_and_plain_strings_can_be_typed_answers(
+    sandbox: ProcessSandbox,
+) -> None:
+    fenced = code("FINAL('~~~json\\n[1, 2]\\n~~~')")
+    async with a_bench(sandbox, [fenced], answer_schema={"type": "array"}) as bench:
+        assert (await bench.ask()).data == [1, 2]
+    async with a_bench(sandbox, ["FINAL(green)"], answer_schema={"type": "string"}) as bench:
+        assert (await bench.ask()).data == "green"

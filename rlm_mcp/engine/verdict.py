@@ -53,11 +53,11 @@ async def judge(run: Run, reply: ChatReply, parsed: ParsedReply, turn: Turn) -> 
     if parsed.final is None or parsed.problem is not None or turn.has_failed:
         _go_on(run, parsed, turn, is_repeated=is_repeated)
         return None
-    run.fruitless = 0
     if parsed.final.kind == "variable":
         final, problem = await take_variable(run, parsed.final)
         if final is not None:
             return _accept(run, final, "variable")
+        run.fruitless = 0 if turn.cells else run.fruitless + 1
         run.tell(feedback(run.question, (*turn.shown, problem), run.next_turn(), run.config))
         return None
     return _judge_text(run, parsed.final.value, turn)
@@ -148,7 +148,11 @@ async def take_best(run: Run, parsed: ParsedReply, turn: Turn) -> tuple[Final | 
         return Final(parsed.final.value, "str"), "text"
     if run.guess:
         return Final(run.guess, "str"), "guess"
-    return (Final(parsed.prose, "str"), "prose") if parsed.prose else (None, "prose")
+    # Words around code, and words that only announce what comes next, answer nothing.
+    is_answer = not parsed.blocks and parsed.problem not in {"promise", "tool_call", "not_code"}
+    if is_answer and parsed.prose:
+        return Final(parsed.prose, "str"), "prose"
+    return None, "prose"
 
 
 def accept_best(
