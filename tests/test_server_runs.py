@@ -122,6 +122,24 @@ async def test_the_log_tells_what_was_done(served: Served) -> None:
     ]
 
 
+async def test_a_reader_of_text_alone_sees_code_and_output(served: Served) -> None:
+    run = await served.call("rlm_query", question="What is hidden?", text="hay needle hay")
+
+    trace = text_of(await served.raw("rlm_run_trace", run_id=run["run_id"], limit=100))
+
+    assert "found = context.find('needle')" in trace
+    assert "\n14 4\n" in trace
+    assert trace.endswith("[the end so far]")
+
+
+async def test_a_single_handle_serves_as_a_list_of_one(served: Served) -> None:
+    handle = await stored(served)
+
+    run = await served.call("rlm_query", question="What is hidden?", contexts=handle)
+
+    assert run["answer"] == "needle"
+
+
 async def test_sub_calls_are_made_and_told(tmp_path: Path) -> None:
     script = turns(
         cell("parts = llm_query_batch([f'part {n}' for n in range(5)])\nprint(parts)"),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from mcp_types import CallToolResult
 from pydantic import Field
 
 from rlm_mcp.server import schemas
-from rlm_mcp.server.results import result
-from rlm_mcp.server.tool import ToolContext, ToolSpec, service_of
+from rlm_mcp.server.results import beside, more, result
+from rlm_mcp.server.tool import Strings, ToolContext, ToolSpec, service_of
 from rlm_mcp.service.contexts import Added, NewText
 from rlm_mcp.service.search import SearchQuery
 
@@ -25,7 +24,7 @@ async def rlm_context_add(  # noqa: PLR0913  # a tool's parameters are its argum
     path: Annotated[
         str, Field(description="File, directory or glob on the server's machine.")
     ] = "",
-    documents: Sequence[str] = (),
+    documents: Strings = (),
     name: str = "",
     upload_id: Annotated[str, Field(description="Continue a text sent in parts.")] = "",
     final: Annotated[bool, Field(description="False: more parts follow.")] = True,
@@ -58,7 +57,10 @@ async def rlm_context_list(
         for item in contexts
     ]
     text = "\n".join(lines) or "No context is stored yet; rlm_context_add stores one."
-    return result(schemas.ContextPage(contexts=contexts, next_cursor=page.next_cursor), text)
+    return result(
+        schemas.ContextPage(contexts=contexts, next_cursor=page.next_cursor),
+        text + more(page.next_cursor),
+    )
 
 
 async def rlm_context_read(  # a tool's parameters are its arguments
@@ -72,13 +74,16 @@ async def rlm_context_read(  # a tool's parameters are its arguments
 ) -> Annotated[CallToolResult, schemas.ContextSlice]:
     """Read a piece of a stored text, by characters or by lines from 0. Calls no model."""
     piece = await service_of(ctx).contexts.read(handle, document, start, limit, unit)
-    return result(schemas.ContextSlice.model_validate(piece, from_attributes=True), piece.text)
+    end = "the end" if piece.next_start is None else f"next_start={piece.next_start}"
+    place = f"[{unit} {piece.start} to {piece.end} of {piece.total}; {end}]"
+    text = beside(piece.text, place)
+    return result(schemas.ContextSlice.model_validate(piece, from_attributes=True), text)
 
 
 async def rlm_context_search(  # noqa: PLR0913  # a tool's parameters are its arguments
     ctx: ToolContext,
     *,
-    handles: Sequence[str],
+    handles: Strings,
     pattern: Annotated[str, Field(description="Python regular expression.")],
     literal: bool = False,
     ignore_case: bool = False,
@@ -94,12 +99,14 @@ async def rlm_context_search(  # noqa: PLR0913  # a tool's parameters are its ar
         schemas.SearchMatch.model_validate(match, from_attributes=True) for match in page.matches
     ]
     lines = [
-        f"{match.handle}[{match.document}] line {match.line}: {match.text}" for match in matches
+        f"{match.handle} document {match.document}, line {match.line}, characters {match.start} "
+        f"to {match.end}: {match.text}"
+        for match in matches
     ]
     found = schemas.SearchPage(
         matches=matches, truncated=page.next_cursor is not None, next_cursor=page.next_cursor
     )
-    return result(found, "\n".join(lines) or "No match.")
+    return result(found, ("\n".join(lines) or "No match.") + more(page.next_cursor))
 
 
 async def rlm_context_delete(

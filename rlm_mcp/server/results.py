@@ -64,5 +64,15 @@ def cut(text: str, limit: int) -> str:
     return text[: limit - 60] + note
 
 
+def more(cursor: str | None) -> str:
+    """A last line that tells how to get the next page; empty where there is none."""
+    return f"\n[more: cursor={cursor!r}]" if cursor else ""
+
+
+def beside(text: str, note: str) -> str:
+    """Put a note below a text, which is cut before the note is."""
+    return f"{cut(text, MAX_TEXT_CHARS - len(note) - 1)}\n{note}"
+
+
 def _shown(value: Any) -> str:
     return cut(repr(value), _SHOWN_INPUT_CHARS)

@@ -10,8 +10,9 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from rlm_mcp.server import schemas
-from rlm_mcp.server.results import cut, result
-from rlm_mcp.server.tool import ToolContext, ToolSpec, service_of
+from rlm_mcp.server.results import beside, cut, more, result
+from rlm_mcp.server.tool import Strings, ToolContext, ToolSpec, service_of
+from rlm_mcp.server.trace_text import event_line, trace_text
 from rlm_mcp.service.progress import progress_line
 from rlm_mcp.service.questions import Question
 from rlm_mcp.service.runs import ANSWER_NAME, RunState
@@ -29,7 +30,7 @@ async def rlm_query(  # noqa: PLR0913  # a tool's parameters are its arguments
     ctx: ToolContext,
     *,
     question: str,
-    contexts: Annotated[Sequence[str], Field(description="Handles (ctx_...).")] = (),
+    contexts: Annotated[Strings, Field(description="Handles (ctx_...).")] = (),
     text: Annotated[str, Field(description="A small text, instead of handles.")] = "",
     wait_seconds: WaitSeconds = None,
     root_model: str = "",
@@ -99,7 +100,7 @@ async def rlm_run_list(
     lines = [f"{info.run_id}  {info.status:11}  {cut(info.question, 100)}" for info in infos]
     return result(
         schemas.RunPage(runs=infos, next_cursor=page.next_cursor),
-        "\n".join(lines) or "No run yet; rlm_query starts one.",
+        ("\n".join(lines) or "No run yet; rlm_query starts one.") + more(page.next_cursor),
     )
 
 
@@ -127,7 +128,7 @@ async def rlm_run_trace(
         events.append(full)
     is_more = len(found) > len(events)
     trace = schemas.RunTrace(events=events, next_event=events[-1].seq if is_more else None)
-    return result(trace, "\n".join(_event_text(event) for event in events) or "No such event yet.")
+    return result(trace, trace_text(events, trace.next_event))
 
 
 async def rlm_run_variables(
@@ -153,7 +154,8 @@ async def rlm_run_variables(
             end=piece.end,
             next_start=more,
         )
-        return result(read, piece.text)
+        place = f"[characters {piece.start} to {piece.end} of {piece.total}]"
+        return result(read, beside(piece.text, place))
     variables = [
         schemas.VariableInfo.model_validate(variable, from_attributes=True)
         for variable in await runs.variables(run_id)
@@ -235,14 +237,10 @@ def _run_text(run: schemas.Run, state: RunState, events: Sequence[schemas.EventL
         lines.insert(0, run.answer + "\n")
     if run.next:
         lines.append(f"Next: {run.next}")
-    lines.extend(_event_text(event) for event in events)
+    lines.extend(event_line(event) for event in events)
     return "\n".join(lines)
 
 
 def _run_info(summary: RunSummary) -> schemas.RunInfo:
     info = schemas.RunInfo.model_validate(summary, from_attributes=True)
     return info.model_copy(update={"question": cut(info.question, 500)})
-
-
-def _event_text(event: schemas.EventLine) -> str:
-    return f"{event.seq}. {event.type}: {event.preview}"

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult, ToolAnnotations
+from pydantic import BeforeValidator
 
 from rlm_mcp.server.outline import input_outline, output_outline
 from rlm_mcp.service import Service
 
 ToolContext = Context[Service, Any]
+# Models give a single string where a list of one is meant.
+Strings = Annotated[
+    Sequence[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+]
 ToolFunction = Callable[..., Awaitable[CallToolResult]]
 
 

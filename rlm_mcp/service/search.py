@@ -94,9 +94,11 @@ def check_pattern(query: SearchQuery) -> None:
 
 
 async def search(
-    repl: Repl, query: SearchQuery, cursor: str
+    repl: Repl, query: SearchQuery, cursor: str, seconds: float = SEARCH_SECONDS
 ) -> tuple[list[FoundMatch], str | None]:
     """Find up to `query.limit` matches from `cursor` on; also gives the cursor of the next page.
+
+    When the `seconds` are over, those found by then are given.
 
     Raises:
         InvalidInputError: the pattern is no regular expression, nothing was found before the time
@@ -106,7 +108,7 @@ async def search(
     document, position = _decode_cursor(cursor)
     wanted = json.dumps({**asdict(query), "document": document, "position": position})
     done = await repl.execute(
-        _PROGRAM.format(query=wanted), timeout_seconds=SEARCH_SECONDS, on_call=_no_calls
+        _PROGRAM.format(query=wanted), timeout_seconds=seconds, on_call=_no_calls
     )
     if done.timed_out and not done.lost_variables:
         done = await repl.execute("FINAL(matches)", timeout_seconds=2, on_call=_no_calls)
@@ -114,7 +116,7 @@ async def search(
         if found:
             return found[: query.limit], _encode_cursor(found[: query.limit][-1])
     if done.final is None or done.timed_out or not done.final.json:
-        raise _failure(query, done)
+        raise _failure(query, done, seconds)
     found = _matches(done)
     is_more = len(found) > query.limit
     return found[: query.limit], _encode_cursor(found[query.limit - 1]) if is_more else None
@@ -129,11 +131,10 @@ def _matches(done: CellResult) -> list[FoundMatch]:
     return [FoundMatch(*row) for row in rows]
 
 
-def _failure(query: SearchQuery, done: CellResult) -> Exception:
+def _failure(query: SearchQuery, done: CellResult, seconds: float) -> Exception:
     if done.timed_out or done.lost_variables:
         return InvalidInputError(
-            f"The pattern {query.pattern[:200]!r} was stopped after {SEARCH_SECONDS:g} s without a "
-            "match.",
+            f"The pattern {query.pattern[:200]!r} was stopped after {seconds:g} s without a match.",
             fix="Avoid nested repetition such as (a+)+, search fewer contexts, or set "
             "literal=true.",
         )
@@ -156,7 +157,7 @@ def _decode_cursor(cursor: str) -> tuple[int, int]:
     if not cursor:
         return 0, 0
     try:
-        document, position = base64.urlsafe_b64decode(cursor.encode()).decode().split(":")
+        document, position = base64.b64decode(cursor, b"-_", validate=True).decode().split(":")
         if document.isdecimal() and position.isdecimal():
             return int(document), int(position)
     except (binascii.Error, UnicodeError, ValueError):
