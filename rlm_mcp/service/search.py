@@ -111,11 +111,11 @@ async def search(
         _PROGRAM.format(query=wanted), timeout_seconds=seconds, on_call=_no_calls
     )
     if done.timed_out and not done.lost_variables:
-        done = await repl.execute("FINAL(matches)", timeout_seconds=2, on_call=_no_calls)
-        found = _matches(done)
+        by_then = await repl.execute("FINAL(matches)", timeout_seconds=2, on_call=_no_calls)
+        found = _matches(by_then)[: query.limit]
         if found:
-            return found[: query.limit], _encode_cursor(found[: query.limit][-1])
-    if done.final is None or done.timed_out or not done.final.json:
+            return found, _encode_cursor(found[-1])
+    if done.final is None or not done.final.json:
         raise _failure(query, done, seconds)
     found = _matches(done)
     is_more = len(found) > query.limit
