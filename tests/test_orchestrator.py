@@ -612,6 +612,8 @@ async def test_the_code_can_ask_for_its_budget(sandbox: ProcessSandbox) -> None:
     replies = [code("llm_query('p')", "FINAL(budget())")]
     response = await outcome_of(sandbox, replies, max_sub_calls=5, max_iterations=4)
     assert response.data == {"iterations": 3, "sub_calls": 4}
+    deep = await outcome_of(sandbox, [code("FINAL(budget()['depth'])")], max_recursion_depth=3)
+    assert deep.data == 2
 
 
 async def test_cached_replies_cost_nothing(sandbox: ProcessSandbox) -> None:

@@ -66,11 +66,16 @@ class SubCaller:
     async def handle(self, call: ReplCall) -> CallReply:
         """Answer one call; what fails it is told to the code that made it."""
         if call.name == "budget":
-            return CallReply(json.dumps(self._engine.budget.remaining()))
+            return CallReply(json.dumps(self._remaining()))
         batch = await self._batch_of(call)
         outcome = await self._outcome(call)
         await self._note(batch, call, outcome)
         return outcome.reply
+
+    def _remaining(self) -> dict[str, Any]:
+        left = self._engine.budget.remaining()
+        levels = self._engine.config.max_recursion_depth
+        return left if levels == 1 else {**left, "depth": levels - 1 - self._engine.depth}
 
     async def end_cell(self) -> None:
         """Tell of calls that finished in batches which the end of their cell cut short."""
