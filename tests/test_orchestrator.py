@@ -390,7 +390,7 @@ async def test_the_time_limit_stops_a_cell_and_asks_for_the_best_answer(
     sandbox: ProcessSandbox,
 ) -> None:
     replies = [code("seen = 1", "while True: pass"), "FINAL(in time)"]
-    response = await outcome_of(sandbox, replies, max_seconds=4)
+    response = await outcome_of(sandbox, replies, max_seconds=5)
     assert (response.status, response.answer) == ("exhausted", "in time")
 
 
