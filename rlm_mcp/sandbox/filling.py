@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 
@@ -14,6 +14,9 @@ from rlm_mcp.errors import SandboxError
 from rlm_mcp.sandbox.documents import Layout, table
 from rlm_mcp.sandbox.types import ContextSource
 from rlm_mcp.sandbox.wire import utf8
+
+if sys.platform != "win32":  # the host imports this everywhere
+    import fcntl
 
 _SEALS = ("F_SEAL_SHRINK", "F_SEAL_GROW", "F_SEAL_WRITE", "F_SEAL_SEAL")
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import resource
+import sys
 from pathlib import Path
+
+if sys.platform != "win32":  # the host imports this everywhere
+    import resource
 
 STACK_BYTES = 8 << 20
 OPEN_FILES = 64

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from functools import cache
 from pathlib import Path
 
 NOBODY = 65534
@@ -24,7 +25,10 @@ _CAPABILITY_VERSION = 0x2008_0522
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
 _SIGKILL = 9
 
-_libc = ctypes.CDLL(None, use_errno=True)
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def enter(architecture: str) -> None:
@@ -37,7 +41,7 @@ def enter(architecture: str) -> None:
     flags = _NEW_NET | _NEW_IPC | _NEW_UTS | _NEW_NS | _NEW_PID
     if user:
         flags |= _NEW_USER
-    _check(_libc.syscall(ctypes.c_long(_UNSHARE[architecture]), ctypes.c_long(flags)))
+    _check(_libc().syscall(ctypes.c_long(_UNSHARE[architecture]), ctypes.c_long(flags)))
     if user:
         Path("/proc/self/setgroups").write_text("deny", "ascii")
         Path("/proc/self/uid_map").write_text(f"{NOBODY} {user} 1", "ascii")
@@ -57,9 +61,9 @@ def empty_root(architecture: str) -> None:
     old = Path("/tmp/old")  # noqa: S108  # in the mount just made
     old.mkdir()
     call = ctypes.c_long(_PIVOT_ROOT[architecture])
-    _check(_libc.syscall(call, b"/tmp", b"/tmp/old"))
+    _check(_libc().syscall(call, b"/tmp", b"/tmp/old"))
     os.chdir("/")
-    _check(_libc.umount2(b"/old", _DETACH))
+    _check(_libc().umount2(b"/old", _DETACH))
     Path("/old").rmdir()
     flags = _REMOUNT | _READ_ONLY | _NO_SUID | _NO_DEV | _NO_EXEC
     _mount(b"none", b"/", b"none", flags)
@@ -72,14 +76,14 @@ def drop_capabilities_and_user(architecture: str) -> None:
         OSError: there is no other user here, as in some containers, or the kernel refuses.
     """
     for capability in range(64):
-        _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)  # those that do not exist are refused
+        _libc().prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)  # those that do not exist are refused
     if os.geteuid() == 0:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
     nothing = (ctypes.c_uint32 * 6)()
-    _check(_libc.syscall(ctypes.c_long(_CAPSET[architecture]), header, nothing))
+    _check(_libc().syscall(ctypes.c_long(_CAPSET[architecture]), header, nothing))
 
 
 def give_up_privileges() -> None:
@@ -88,17 +92,17 @@ def give_up_privileges() -> None:
     Raises:
         OSError: the kernel refuses.
     """
-    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-    _check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
+    _check(_libc().prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    _check(_libc().prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
 
 
 def die_with_parent() -> None:
     """Ask for SIGKILL when the thread that forked this process ends."""
-    _check(_libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0))
+    _check(_libc().prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0))
 
 
 def _mount(source: bytes, target: bytes, kind: bytes, flags: int, data: bytes = b"") -> None:
-    _check(_libc.mount(source, target, kind, ctypes.c_ulong(flags), data))
+    _check(_libc().mount(source, target, kind, ctypes.c_ulong(flags), data))
 
 
 def _check(result: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from functools import partial
 
 import anyio
 from anyio import to_thread
@@ -16,14 +18,19 @@ from rlm_mcp.sandbox.start import Start
 from rlm_mcp.sandbox.types import ContextSource, ReplOptions
 
 START_SECONDS = 60
+WIDEST_CHAR = 4
+INTERPRETER_BYTES = 64 << 20
 
 
 class PlainLauncher:
     """Starts a process for each REPL; the text is written anew for each."""
 
-    def __init__(self, source: ContextSource, options: ReplOptions) -> None:
+    def __init__(
+        self, source: ContextSource, options: ReplOptions, *, seatbelt: bool = False
+    ) -> None:
         self._source = source
         self._options = options
+        self._seatbelt = seatbelt
 
     async def launch(self) -> Seat:
         """Start a process and fill it.
@@ -35,15 +42,19 @@ class PlainLauncher:
         ours, theirs = socket_pair()
         channel = Channel(ours)
         argument = Start(theirs.fileno(), text, layout, self._options).to_json()
+        given = (theirs.fileno(), text)
         try:
-            popen = await to_thread.run_sync(spawn, "start", argument, (theirs.fileno(), text))
+            start = partial(spawn, "start", argument, given, seatbelt=self._seatbelt)
+            popen = await to_thread.run_sync(start)
         except BaseException:
             channel.close()
             raise
         finally:
             theirs.close()
             os.close(text)
-        return await ready(Seat(channel, PlainProcess(popen)))
+        most = self._options.memory_bytes + layout.text_bytes * WIDEST_CHAR + INTERPRETER_BYTES
+        is_limited = sys.platform.startswith("linux")
+        return await ready(Seat(channel, PlainProcess(popen, None if is_limited else most)))
 
     async def release(self) -> None:
         """Nothing is kept between REPLs."""

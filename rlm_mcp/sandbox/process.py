@@ -10,13 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+import anyio
 from anyio import to_thread
 
 from rlm_mcp.errors import SandboxError
+from rlm_mcp.sandbox.seatbelt import behind_seatbelt, resident_bytes
 from rlm_mcp.sandbox.start import BOOT
 
 PACKAGE_ROOT = str(Path(__file__).resolve().parent.parent)
 END_SECONDS = 5
+WATCH_SECONDS = 1
 
 
 class Process(Protocol):
@@ -30,16 +33,43 @@ class Process(Protocol):
         """Send SIGKILL."""
         ...
 
+    async def watch(self) -> None:
+        """Kill it when it takes too much memory; returns at once where the kernel sees to that."""
+        ...
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether `watch` must run while a cell does."""
+        ...
+
     async def end(self) -> str:
         """Kill it if it lives, wait until it is gone, and say how it ended."""
         ...
 
 
 class PlainProcess:
-    """A process started for one REPL alone."""
+    """A process started for one REPL alone.
 
-    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+    `most_bytes` is the memory it may hold where the kernel does not limit it, else None.
+    """
+
+    def __init__(self, popen: subprocess.Popen[bytes], most_bytes: int | None = None) -> None:
         self._popen = popen
+        self._most_bytes = most_bytes
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether `watch` must run while a cell does."""
+        return self._most_bytes is not None
+
+    async def watch(self) -> None:
+        """Kill it when it takes too much memory; it is looked at every second."""
+        while self._most_bytes is not None:
+            held = await to_thread.run_sync(resident_bytes, self._popen.pid)
+            if held > self._most_bytes:
+                self.kill()
+                return
+            await anyio.sleep(WATCH_SECONDS)
 
     def interrupt(self) -> None:
         """Send SIGINT."""
@@ -72,7 +102,9 @@ def how_it_ended(status: int) -> str:
     return f"the code ended it with status {status}"
 
 
-def spawn(module: str, argument: str, descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
+def spawn(
+    module: str, argument: str, descriptors: Sequence[int], *, seatbelt: bool = False
+) -> subprocess.Popen[bytes]:
     """Start `rlm_mcp.sandbox.<module>` in an interpreter of its own; blocks, so call in a thread.
 
     The child gets an empty environment, no working directory of ours, none of our descriptors but
@@ -81,10 +113,11 @@ def spawn(module: str, argument: str, descriptors: Sequence[int]) -> subprocess.
     Raises:
         SandboxError: the interpreter cannot be started.
     """
-    command = [sys.executable, "-I", "-S", "-B", "-c", BOOT.format(module=module)]
+    boot = BOOT.format(module=module)
+    command = [sys.executable, "-I", "-S", "-B", "-c", boot, PACKAGE_ROOT, argument]
     try:
         return subprocess.Popen(  # noqa: S603  # our own interpreter and our own code
-            [*command, PACKAGE_ROOT, argument],
+            behind_seatbelt(command, PACKAGE_ROOT) if seatbelt else command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -91,12 +91,17 @@ class ProcessSandbox:
             IsolationError: the walls asked for do not stand here.
             SandboxError: no process can be had, or none can hold the text.
         """
+        if sys.platform == "win32":
+            raise IsolationError(
+                "model code does not run on Windows yet",
+                fix="Run the server in WSL or in a Linux container.",
+            )
         async with self:
             isolation = await self.isolation()
             if _RANKS[isolation.level] < _RANKS[self._min_isolation]:
                 raise _too_little(isolation, self._min_isolation)
-            if isolation.level == "process":
-                launcher = PlainLauncher(source, options)
+            if isolation.level == "process" or "seatbelt" in isolation.layers:
+                launcher = PlainLauncher(source, options, seatbelt="seatbelt" in isolation.layers)
             else:
                 launcher = ForkLauncher(self._warm_process, source, options)
             async with self._open(launcher) as repl:
@@ -122,6 +127,8 @@ class ProcessSandbox:
             return self._warm
 
     async def _find_isolation(self) -> Isolation:
+        if sys.platform == "darwin":
+            return await self._find_seatbelt()
         if not sys.platform.startswith("linux"):
             return Isolation("process", ("limits",), (f"walls: none for {sys.platform!r} yet",))
         try:
@@ -135,11 +142,25 @@ class ProcessSandbox:
             return Isolation("process", ("limits",), (f"fork server: {error.message}",))
         return _judged(warm, breaches)
 
+    async def _find_seatbelt(self) -> Isolation:
+        launcher = PlainLauncher(selftest.TEXT, selftest.OPTIONS, seatbelt=True)
+        try:
+            async with self._open(launcher) as repl:
+                breaches = await selftest.find_breaches(repl, sys.executable, memory=False)
+        except SandboxError as error:
+            return Isolation("process", ("limits",), (f"seatbelt: {error.message}",))
+        if breaches:
+            return Isolation("process", ("limits",), _as_missing(breaches))
+        return Isolation("partial", ("seatbelt", "limits"), ("memory: watched, not limited",))
+
+
+def _as_missing(breaches: list[str]) -> tuple[str, ...]:
+    return tuple(f"self-test: model code could {breach}" for breach in breaches)
+
 
 def _judged(warm: Warm, breaches: list[str]) -> Isolation:
     if breaches:
-        found = tuple(f"self-test: model code could {breach}" for breach in breaches)
-        return Isolation("process", ("limits",), (*warm.missing, *found))
+        return Isolation("process", ("limits",), (*warm.missing, *_as_missing(breaches)))
     level: Level = "full" if warm.layers and set(warm.layers) >= _FULL_LAYERS else "partial"
     return Isolation(level, (*warm.layers, "limits"), warm.missing)
 

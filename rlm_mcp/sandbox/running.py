@@ -204,6 +204,9 @@ class Running:
         try:
             async with anyio.create_task_group() as tasks:
                 try:
+                    if self._process.is_watched:
+                        calls.tasks += 1
+                        tasks.start_soon(self._process.watch)
                     outcome = await self._to_the_end(utf8(code), calls, tasks)
                 except BaseException:
                     with anyio.CancelScope(shield=True):

@@ -137,6 +137,10 @@ class ForkedProcess:
     control: Control
     pid: int
     handle: int
+    is_watched: bool = False  # the kernel limits its memory
+
+    async def watch(self) -> None:
+        """Nothing to do."""
 
     def interrupt(self) -> None:
         """Send SIGINT."""

@@ -1,0 +1,308 @@
+"""The child half, in this process: what it makes of frames, and its parts one by one."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from rlm_mcp.sandbox import finding, wire
+from rlm_mcp.sandbox.calls import CallDesk, FailedCall, Request, SubCallError
+from rlm_mcp.sandbox.documents import Documents, Layout, load, table
+from rlm_mcp.sandbox.keeping import pack, unpack
+from rlm_mcp.sandbox.output import Output
+from rlm_mcp.sandbox.types import ReplOptions
+from rlm_mcp.sandbox.values import (
+    json_text,
+    names_in_words,
+    preview,
+    short_repr,
+    size_of,
+    whole_text,
+)
+from rlm_mcp.sandbox.wire import Frame
+from rlm_mcp.sandbox.worker import Interrupts, Worker
+
+
+def laid_out(documents: list[str], *, is_list: bool = True) -> tuple[str | Documents, Documents]:
+    texts = [document.encode() for document in documents]
+    names = [f"n{at}".encode() for at in range(len(texts))]
+    layout = Layout(sum(map(len, texts)), sum(map(len, names)), len(texts), is_list)
+    descriptor = os.memfd_create("test") if hasattr(os, "memfd_create") else -1
+    try:
+        parts = (*texts, *names, table(map(len, texts)), table(map(len, names)), bytes(8))
+        os.write(descriptor, b"".join(parts))
+        return load(descriptor, layout)
+    finally:
+        os.close(descriptor)
+
+
+def documents_of(*documents: str) -> Documents:
+    context, _ = laid_out(list(documents))
+    assert isinstance(context, Documents)
+    return context
+
+
+class Answers:
+    """What a worker sent, decoded."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+
+    def __call__(self, data: bytes) -> None:
+        head, _ = wire.sizes(data[: wire.HEADER.size])
+        rest = data[wire.HEADER.size :]
+        self.frames.append(wire.decode(rest[:head], rest[head:], wire.TO_HOST))
+
+
+def a_worker(context: str | Documents = "text") -> tuple[Worker, Answers]:
+    answers = Answers()
+    _, names = laid_out(["a"])
+    return Worker(answers, (context, names), ReplOptions()), answers
+
+
+def execute(worker: Worker, code: str, number: int = 1) -> None:
+    worker.handle(Frame("exec", {"cell": 10 + number, "number": number}, (code.encode(),)))
+
+
+@pytest.fixture(autouse=True)
+def standard_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give back what a worker takes for its cells."""
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))
+
+
+# --- the worker ---
+
+
+def test_a_cell_is_answered_with_what_came_of_it() -> None:
+    worker, answers = a_worker()
+    execute(worker, "x = {'a': 1}\nFINAL(x)")
+    (done,) = answers.frames
+    assert done.fields == {
+        "cell": 11,
+        "chars": 0,
+        "error": False,
+        "line": None,
+        "final": True,
+        "json": True,
+    }
+    assert [done.text(at) for at in range(6)] == ["", "", "", "", '{"a": 1}', "dict"]
+    assert unpack(done.blobs[6]) == {"x": {"a": 1}}
+
+
+def test_variables_are_listed_and_read() -> None:
+    worker, answers = a_worker()
+    execute(worker, "x = [1, 2]")
+    worker.handle(Frame("list", {"ticket": 5}))
+    worker.handle(Frame("read", {"ticket": 6, "start": 1, "limit": 2}, (b"x",)))
+    worker.handle(Frame("read", {"ticket": 7, "start": 0, "limit": 2}, (b"y",)))
+    listed, read, missing = answers.frames[1:]
+    assert listed == Frame("variables", {"ticket": 5, "sizes": [2]}, (b"x", b"list", b"[1, 2]"))
+    assert read.blobs == (b"list", b"1,")
+    assert (missing.fields["found"], missing.blobs) == (False, (b"x",))
+
+
+def test_what_was_kept_is_put_back() -> None:
+    worker, answers = a_worker()
+    worker.handle(Frame("restore", {}, (pack([("x", 5), ("y", lambda: 1)]),)))
+    execute(worker, "x + 1")
+    assert answers.frames[0] == Frame("restored", {}, (b"x",))
+    assert answers.frames[1].text(0) == "6\n"
+
+
+def test_an_interrupt_waits_until_a_frame_is_sent() -> None:
+    interrupts = Interrupts()
+    interrupts(2, None)  # no cell runs: nothing happens
+    interrupts.begin()
+    with pytest.raises(KeyboardInterrupt):
+        interrupts(2, None)
+    interrupts.hold()
+    interrupts(2, None)
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.release()
+    interrupts.hold()
+    interrupts.release()
+
+
+# --- calls ---
+
+
+def a_desk(answer: Callable[[CallDesk, Frame], None], window: int = 3) -> CallDesk:
+    answers = Answers()
+
+    def send(data: bytes) -> None:
+        answers(data)
+        answer(desk, answers.frames[-1])
+
+    desk = CallDesk(send, window)
+    return desk
+
+
+def test_replies_that_come_in_any_order_are_put_in_the_order_of_prompts() -> None:
+    held: list[Frame] = []
+    rng = random.Random(3)
+
+    def answer(desk: CallDesk, frame: Frame) -> None:
+        held.append(frame)
+        if len(held) == 3 or frame.text(0) in ("8", "9"):
+            rng.shuffle(held)
+            while held:
+                one = held.pop()
+                desk.deliver(one.fields["call"], f"r{one.text(0)}", ok=True)
+
+    desk = a_desk(answer)
+    desk.open(1)
+    prompts = [str(number) for number in range(10)]
+    assert desk.ask_all(Request("llm_query"), prompts) == [f"r{prompt}" for prompt in prompts]
+
+
+def test_calls_outside_a_cell_are_refused_and_waiting_ones_end_with_it() -> None:
+    asked = threading.Event()
+    desk = a_desk(lambda _desk, _frame: asked.set())
+    with pytest.raises(SubCallError, match="only while a cell runs"):
+        desk.ask(Request("llm_query"), "early")
+    desk.open(1)
+    said: list[str] = []
+    thread = threading.Thread(
+        target=lambda: said.extend(desk.ask_all(Request("llm_query"), ["waits"]))
+    )
+    thread.start()
+    assert asked.wait(5)
+    desk.close()
+    thread.join(5)
+    assert said == [FailedCall("the cell ended before this call was answered")]
+    assert not said[0]
+    desk.deliver(99, "nobody waits", ok=True)
+
+
+# --- output and values ---
+
+
+def test_output_keeps_both_ends_however_it_is_written() -> None:
+    text = "".join(chr(97 + at % 26) for at in range(10_000))
+    rng = random.Random(7)
+    for limit in (2, 10, 1001, 20_000):
+        output, at = Output(limit), 0
+        while at < len(text):
+            step = rng.choice([1, 7, 300, 5000])
+            output.write(text[at : at + step])
+            at += step
+        half = limit // 2
+        cut = len(text) - 2 * half
+        assert output.total == len(text)
+        if cut > 0:
+            marked = f"{text[:half]}\n… [{cut:,} characters cut] …\n{text[-half:]}"
+            assert output.text() == marked
+        else:
+            assert output.text() == text
+
+
+def test_output_refuses_what_is_no_text() -> None:
+    with pytest.raises(TypeError, match="not bytes"):
+        Output(10).write(b"x")  # pyright: ignore[reportArgumentType]  # what is tested
+
+
+SHORT: list[object] = [
+        [], (), {}, set[int](), (1,), [1, "a", None], {"a": [1, {2: (3,)}]}, {1}, "it's", b"b",
+        bytearray(b"x"), 1.5, True, None, [[[]]], frozenset({1}), range(3), {(): []}, -1,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", SHORT)
+def test_a_short_value_is_shown_as_repr_shows_it(value: object) -> None:
+    assert short_repr(value, 1000) == repr(value)
+    assert preview(value) in (repr(value), f"<{type(value).__name__}>")
+
+
+def test_a_long_value_is_cut_without_walking_the_rest() -> None:
+    class Touchy:
+        def __repr__(self) -> str:
+            raise AssertionError("walked too far")
+
+    shown = short_repr(["a" * 30] * 10 + [Touchy()] * 1000, 100)
+    assert shown == repr(["a" * 30] * 10)[:100] + "…"
+    deep: list[object] = []
+    for _ in range(10_000):
+        deep = [deep]
+    assert short_repr(deep, 100_000).count("[") < 30
+
+
+def test_values_as_text() -> None:
+    assert whole_text("a") == ("a", False)
+    assert whole_text({"ä": (1, None)}) == ('{"ä": [1, null]}', True)
+    assert whole_text(
+        {
+            1,
+        }
+    ) == ("{1}", False)
+    assert json_text(float("inf")) is None
+    assert json_text({"a": object()}) is None
+    assert size_of(object()) == 1
+    assert names_in_words([]) == "none so far"
+    assert names_in_words("abcd", most=2) == "a, b and 2 more"
+
+
+def test_only_small_variables_are_kept() -> None:
+    variables = {
+        "small": [1],
+        "big": "x" * 300_000,
+        "endless": ["y" * 100] * 10,
+        "lock": threading.Lock(),
+        "many": list(range(10_000_000 // 100)),
+    }
+    assert unpack(pack(variables.items())) == {"small": [1], "endless": ["y" * 100] * 10}
+    assert unpack(b"") == {}
+
+
+# --- documents and search ---
+
+
+def test_documents_lie_in_the_file_and_are_read_one_by_one() -> None:
+    documents = documents_of("one", "", "zwölf", "😀")
+    assert list(documents) == ["one", "", "zwölf", "😀"]
+    assert documents.span(2) == (3, 9)
+    assert [documents.document_at(at) for at in (0, 2, 3, 8, 9)] == [0, 0, 2, 2, 3]
+    with pytest.raises(TypeError, match="cannot be changed"):
+        documents.append("x")
+    with pytest.raises(ValueError, match="'x' is not in context"):
+        documents.index("x")
+
+
+def test_one_document_is_a_copy_that_needs_no_file() -> None:
+    context, names = laid_out(["größe"], is_list=False)
+    assert (context, list(names)) == ("größe", ["n0"])
+
+
+def test_search_ranks_rare_whole_words_first() -> None:
+    filler = "".join(f"the report of day {day}\n" for day in range(300))
+    text = f"{filler}the heron report\nherons of the day\n{filler}"
+    found = finding.search(text, "the HERON", 2)
+    assert [match.text for match in found] == ["the heron report", "herons of the day"]
+    assert text[found[0].at :].startswith("the heron report")
+    documents = documents_of(*filler.splitlines(), "x" * 2000 + " Ärger " + "y" * 2000)
+    (match,) = finding.search(documents, ["ärger"], 5)
+    assert match.at == 300
+    assert " Ärger " in match.text
+    assert len(match.text) < 600
+
+
+@pytest.mark.parametrize("words", ["", "   ", [], "…", "nowhere"])
+def test_search_for_nothing_finds_nothing(words: str | list[str]) -> None:
+    assert finding.search("some text", words) == []
+    assert finding.search("", words) == []
+
+
+def test_a_common_word_is_found_all_over_a_long_text() -> None:
+    text = "needle in hay\n" * 400_000
+    found = finding.search(text, "needle hay", 3)
+    assert [match.text for match in found] == ["needle in hay"] * 3
+
+
+def test_lines_are_those_of_splitlines_for_plain_ends() -> None:
+    for text in ("", "a", "a\n", "a\nb", "\n\n", "a\r\nb\r\n"):
+        assert list(finding.lines(text)) == text.splitlines()
