@@ -53,7 +53,7 @@ def _tables(wanted: Sequence[str], place: Place, options: argparse.Namespace) ->
     }
     of_processes = {
         "memory": partial(process_sections.memory, sizes=sizes),
-        "cold-start": partial(process_sections.cold_start, repeat=repeat or 7),
+        "cold-start": partial(process_sections.cold_start, repeat=repeat or 5),
     }
     if not of_runs.keys().isdisjoint(wanted):
         with open_subjects(place) as subjects:

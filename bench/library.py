@@ -34,15 +34,19 @@ class Subject:
         self._text = ""  # so that two of them are never there at once
         self._text = make_text(megabytes, salt)
 
-    async def run(self, model: str, connections: int = 0) -> dict[str, Any]:
-        """Answer a question; says when it began and what it took."""
+    async def run(self, model: str, connections: int = 0, **options: Any) -> dict[str, Any]:
+        """Answer a question; says when it began and what it took.
+
+        `connections` bounds the client's; `options` are fields of the package's `RLMConfig`.
+        """
         client = self._client
         if connections:
             limits = httpx2.Limits(
                 max_connections=connections, max_keepalive_connections=connections
             )
             client = self._client.with_options(http_client=DefaultAsyncHttpxClient(limits=limits))
-        wrapper = self._package.RLMWrapper(client, root_model=model, sub_model="sub:50")
+        config = self._package.RLMConfig(**options)
+        wrapper = self._package.RLMWrapper(client, model, "sub:50", config=config)
         started, worked = time.monotonic(), time.process_time()
         response = await wrapper.agenerate(QUESTION, self._text)
         assert response.answer == "done", response

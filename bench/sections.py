@@ -12,6 +12,7 @@ CALLS = 200
 AT_ONCE = 32
 CALL_SECONDS = 0.05
 OURS, SERVED, REPLM, BARE = "rlm-mcp, library", "rlm-mcp, server", "replm 0.1.0", "bare client"
+REPLM_CHILD = f"{REPLM}, `subprocess`"
 REPLM_LIMITED = f"replm, client of {AT_ONCE} connections"
 
 
@@ -25,6 +26,7 @@ def iteration(subjects: Subjects, repeat: int) -> Table:
         OURS: lambda: subjects.ours.ask("run", model=model),
         SERVED: lambda: subjects.served.ask("run", model=model),
         REPLM: lambda: subjects.replm.ask("run", model=model),
+        REPLM_CHILD: lambda: subjects.replm.ask("run", model=model, sandbox_mode="subprocess"),
     }
     for number in range(repeat + 1):
         for name, work in ways.items():
@@ -50,7 +52,8 @@ def iteration(subjects: Subjects, repeat: int) -> Table:
     ]  # fmt: skip
     note = (
         f"Between two requests as the model sees them; {repeat} runs of {TURNS} turns. The CPU is "
-        "that of the host's process (the server's includes the client), start and end included."
+        "that of the host's process (the server's includes the client), start and end included. "
+        "By default replm runs model code in its own process; `subprocess` is its other mode."
     )
     return Table("Overhead of an iteration", header, rows, note)
 
@@ -58,33 +61,29 @@ def iteration(subjects: Subjects, repeat: int) -> Table:
 def first_call(subjects: Subjects, repeat: int, sizes: list[int]) -> Table:
     """Measure from the question to the first request that arrives at the model."""
     seconds = Samples()
+    ways = {
+        SERVED: lambda: subjects.served.ask("run", model="once"),
+        f"{SERVED}, again": lambda: subjects.served.ask("run", model="once"),
+        OURS: lambda: subjects.ours.ask("run", model="once"),
+        REPLM_CHILD: lambda: subjects.replm.ask("run", model="once", sandbox_mode="subprocess"),
+        REPLM: lambda: subjects.replm.ask("run", model="once"),
+    }
     for size, number in itertools.product(sizes, range(repeat)):
         subjects.prepare(size, f"first {number}")
-        for child, name in (
-            (subjects.served, SERVED),
-            (subjects.served, f"{SERVED}, again"),
-            (subjects.ours, OURS),
-            (subjects.replm, REPLM),
-        ):
-            started = child.ask("run", model="once")["started"]
-            seconds.add(f"{name} {size}", subjects.report()["root"][0] - started)
-    rows = [
-        [name, *(f"{1000 * seconds.median(f'{name} {size}'):.0f}" for size in sizes)]
-        for name in (SERVED, f"{SERVED}, again", OURS, REPLM)
-    ]
-    rows.append(
-        [
-            "server to replm",
-            *(
-                f"{seconds.median(f'{SERVED} {size}') / seconds.median(f'{REPLM} {size}'):.1f}"
-                for size in sizes
-            ),
-        ]
-    )
-    header = ["ms, by size of the text", *(f"{size} MB" for size in sizes)]
+        for name, work in ways.items():
+            started = work()["started"]
+            seconds.add(f"{name} {size}", 1000 * (subjects.report()["root"][0] - started))
+    rows: list[list[str]] = []
+    for name in ways:
+        figures = [seconds.median(f"{name} {size}") for size in sizes]
+        theirs = [seconds.median(f"{REPLM_CHILD} {size}") for size in sizes]
+        pairs = zip(figures, theirs, strict=True)
+        rows.append([name, *(f"{ours:.0f} ({ours / other:.2f})" for ours, other in pairs)])
+    header = ["ms (to replm in a child)", *(f"{size} MB" for size in sizes)]
     note = (
         f"Medians of {repeat}. The server reads a stored text, which nobody has asked about before "
-        "(`again`: a second question on it); the libraries are given a `str`."
+        "(`again`: a second question on it); the libraries are given a `str`. By default replm "
+        "runs model code in its own process, so nothing starts and no text moves."
     )
     return Table("From the question to the first model call", header, rows, note)
 
