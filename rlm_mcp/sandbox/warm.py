@@ -35,6 +35,7 @@ class Control:
         sock.setblocking(False)
         self._sock = sock
         self._turn = anyio.Lock()
+        self._sending = anyio.Lock()
         self.is_closed = False
 
     async def ask(
@@ -57,10 +58,11 @@ class Control:
 
     async def tell(self, order: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
         """Send an order that is answered elsewhere."""
-        if self.is_closed:
-            raise BrokenPipeError("it was closed")
-        await anyio.wait_writable(self._sock)
-        socket.send_fds(self._sock, [json.dumps(order).encode()], descriptors)
+        async with self._sending:  # only one task may wait for a socket
+            if self.is_closed:
+                raise BrokenPipeError("it was closed")
+            await anyio.wait_writable(self._sock)
+            socket.send_fds(self._sock, [json.dumps(order).encode()], descriptors)
 
     async def answer(self) -> tuple[dict[str, Any], list[int]]:
         """Wait for an answer.
