@@ -94,6 +94,9 @@ class Channel:
         return wire.decode(view[:head], view[head:], wire.TO_HOST)
 
     async def _fill(self, size: int) -> None:
+        if not self._received:  # as a rule the other side has yet to answer
+            await anyio.wait_readable(self._sock)
+            self._unwaited = 0
         while len(self._received) < size:
             try:
                 data = self._sock.recv(RECEIVE_BYTES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import anyio
@@ -61,6 +62,12 @@ class Clock:
             has_time = self.used_seconds < self.limit_seconds
             self._scope.deadline = math.inf if has_time else -math.inf
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the seconds are used up."""
+        running = 0.0 if self._since is None else anyio.current_time() - self._since
+        return self.used_seconds + running >= self.limit_seconds
+
     def charge(self) -> None:
         """Count one call."""
         self.used_seconds += CALL_SECONDS
@@ -78,10 +85,16 @@ class Core:
 
     async def take(self) -> None:
         """Wait for a core, for a while."""
-        if self.cores is not None and not self._is_held:
+        if self.cores is None or self._is_held:
+            return
+        try:
+            self.cores.acquire_nowait()
+        except anyio.WouldBlock:
             with anyio.move_on_after(CORE_PATIENCE_SECONDS):
                 await self.cores.acquire()
                 self._is_held = True
+        else:
+            self._is_held = True
 
     def give_back(self) -> None:
         """Let another cell have it."""
@@ -98,7 +111,6 @@ class Calls:
     on_call: CallHandler
     clock: Clock
     core: Core
-    tasks: int = 0
     _count: int = 0
     _bytes: int = 0
     _room: anyio.Event = field(default_factory=anyio.Event)
@@ -116,7 +128,6 @@ class Calls:
         ):
             self._room = anyio.Event()
             await self._room.wait()
-        self.tasks += 1
         self._count += 1
         self._bytes += size
         self.clock.charge()
@@ -136,7 +147,6 @@ class Calls:
         else:  # another thread of the cell called meanwhile
             self.core.give_back()
         await self._send(number, reply)
-        self.tasks -= 1
 
     async def _send(self, number: int, reply: CallReply) -> None:
         ok = reply.error is None
@@ -195,34 +205,24 @@ class Running:
         # Not to be guessed, so that no frame sent before the cell can pass for its end.
         self._cell = secrets.randbelow(MAX_NUMBER)
         self._core = core
+        self._is_stopped = False
         self.is_lost = False
 
     async def run(self, code: str, on_call: CallHandler, clock: Clock) -> Outcome:
         """Send the cell and serve it until it is done, out of time, or its process is gone."""
         calls = Calls(self._channel, on_call, clock, self._core)
-        outcome = Outcome()
         try:
-            async with anyio.create_task_group() as tasks:
-                try:
-                    if self._process.is_watched:
-                        calls.tasks += 1
-                        tasks.start_soon(self._process.watch)
-                    outcome = await self._to_the_end(utf8(code), calls, tasks)
-                except BaseException:
-                    with anyio.CancelScope(shield=True):
-                        await self._stop()
-                    raise
-                if calls.tasks:
-                    tasks.cancel_scope.cancel()
-        except ExceptionGroup as group:  # a handler of calls failed: its error without the wrapping
-            raise group.exceptions[0] from None
+            outcome = await self._to_the_end(utf8(code), calls)
+        except BaseException:
+            await self._stop()
+            raise
         finally:
             clock.stop()
             self._core.give_back()
         self.is_lost = outcome.done is None
         return outcome
 
-    async def _to_the_end(self, code: bytes, calls: Calls, tasks: TaskGroup) -> Outcome:
+    async def _to_the_end(self, code: bytes, calls: Calls) -> Outcome:
         timed_out = False
         await self._core.take()
         try:
@@ -230,11 +230,11 @@ class Running:
             await self._channel.send("exec", fields, code, patience_seconds=GRACE_SECONDS)
             with anyio.CancelScope() as time:
                 calls.clock.watch(time)
-                return Outcome(await self._serve(calls, tasks))
+                return Outcome(await self._serve(calls))
             timed_out = True
             self._process.interrupt()
             with anyio.move_on_after(GRACE_SECONDS):
-                return Outcome(await self._serve(calls, tasks), timed_out=True)
+                return Outcome(await self._serve(calls), timed_out=True)
             self._process.kill()
         except EOFError:
             return Outcome(timed_out=timed_out)
@@ -243,28 +243,59 @@ class Running:
             return Outcome(lost=f"it broke the protocol: {error.message}")
         return Outcome(lost="it ignored the interrupt", timed_out=True)
 
-    async def _serve(self, calls: Calls | None, tasks: TaskGroup | None) -> Frame:
-        """Take frames until the cell is done; without `calls`, those it makes are dropped."""
+    async def _serve(self, calls: Calls) -> Frame:
+        """Take frames until the cell is done; most cells make no call and need no tasks."""
+        if self._process.is_watched:
+            return await self._serve_calls(None, calls)
+        frame = await self._next()
+        return frame if frame.kind == "done" else await self._serve_calls(frame, calls)
+
+    async def _serve_calls(self, call: Frame | None, calls: Calls) -> Frame:
+        """Go on with a cell that has made a call, until it is done; its calls end with it."""
+        done: Frame | None = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                if self._process.is_watched:
+                    tasks.start_soon(self._process.watch)
+                try:
+                    while done is None:
+                        if call is not None:
+                            await calls.take(call, tasks)
+                        frame = await self._next()
+                        call, done = (None, frame) if frame.kind == "done" else (frame, None)
+                except BaseException:
+                    # Here, where replies still flow: a frame that is half sent must get through.
+                    if not calls.clock.is_over:
+                        await self._stop()
+                    self._process.interrupt()
+                    raise
+                tasks.cancel_scope.cancel()
+        except ExceptionGroup as group:  # a handler of calls failed: its error without the wrapping
+            raise group.exceptions[0] from None
+        assert done is not None  # noqa: S101  # for the type checker: no other way leads here
+        return done
+
+    async def _next(self) -> Frame:
+        """Receive the end of this cell or a call of it; what else there is breaks the protocol."""
         while True:
             frame = await self._channel.receive()
-            if frame.kind not in ("done", "call"):
-                raise WireError(f"a {frame.kind!r} frame while a cell runs")
-            is_ours = frame.fields["cell"] == self._cell
-            if frame.kind == "done":
-                if not is_ours:
-                    raise WireError("a 'done' frame of another cell")
+            is_ours = frame.kind in ("done", "call") and frame.fields["cell"] == self._cell
+            if is_ours:
                 return frame
             # A call of another cell comes from a thread that an earlier one left behind.
-            if is_ours and calls is not None and tasks is not None:
-                await calls.take(frame, tasks)
+            if frame.kind != "call":
+                raise WireError(f"a {frame.kind!r} frame that does not belong to the cell")
 
     async def _stop(self) -> None:
         """End the cell because nobody waits for it any more: interrupt, then kill."""
-        self._process.interrupt()
-        with anyio.move_on_after(GRACE_SECONDS):
-            try:
-                await self._serve(None, None)
-            except (EOFError, WireError):
-                self.is_lost = True
+        if self._is_stopped:
             return
+        self._is_stopped = True
+        self._process.interrupt()
         self.is_lost = True
+        with anyio.move_on_after(GRACE_SECONDS, shield=True), suppress(EOFError, WireError):
+            while (await self._next()).kind != "done":
+                pass
+            self.is_lost = False
+        if self.is_lost:
+            self._process.kill()
