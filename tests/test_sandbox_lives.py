@@ -431,3 +431,32 @@ async def test_a_repl_that_cannot_be_replaced_is_an_error_of_the_sandbox(
             monkeypatch.setattr(sys, "executable", "/nonexistent/python")
             with pytest.raises(SandboxDiedError, match="no fresh one could be had"):
                 await run(repl, "import os; os._exit(0)")
+
+
+# --- many at once ---
+
+
+async def test_a_hundred_busy_repls_leave_the_host_responsive_and_nothing_behind() -> None:
+    """Half of them spin, half sleep; answers to the host are counted, not timed."""
+    before, processes = descriptors(), set(descendants())
+    busy = ("while True: pass", "import time\nwhile True: time.sleep(1)")
+    with anyio.fail_after(120):
+        async with ProcessSandbox() as sandbox, AsyncExitStack() as stack:
+            repls = [
+                await stack.enter_async_context(sandbox.open_repl(TEXT, OPTIONS))
+                for _ in range(100)
+            ]
+            asked = await stack.enter_async_context(sandbox.open_repl(TEXT, OPTIONS))
+            async with anyio.create_task_group() as tasks:
+                for number, repl in enumerate(repls):
+                    tasks.start_soon(
+                        lambda repl=repl, code=busy[number % 2]: repl.execute(
+                            code, timeout_seconds=60, on_call=echo
+                        )
+                    )
+                await anyio.wait_all_tasks_blocked()
+                with anyio.fail_after(30):
+                    for number in range(5):
+                        assert (await run(asked, f"{number} + 1")).output == f"{number + 1}\n"
+                tasks.cancel_scope.cancel()
+    assert (descriptors(), set(descendants())) == (before, processes)

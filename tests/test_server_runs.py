@@ -419,3 +419,20 @@ async def test_the_status_names_model_sandbox_and_store(served: Served) -> None:
     assert status["sandbox"]["isolation"] in {"full", "partial", "process"}
     assert status["limits"]["max_sub_calls"] == 500
     assert KEY not in str(status)
+
+
+@pytest.mark.parametrize(
+    ("schema", "named"),
+    [
+        ({"type": "objekt"}, "objekt"),
+        ({"$ref": "http://127.0.0.1:9/schema.json"}, "http://127.0.0.1:9/schema.json"),
+        ({"$ref": "#"}, "without end"),
+    ],
+)
+async def test_an_answer_schema_that_cannot_be_used_is_refused(
+    served: Served, schema: dict[str, Any], named: str
+) -> None:
+    error = await refused(served, "rlm_query", question="?", text="x", answer_schema=schema)
+
+    assert error["code"] == "invalid_input"
+    assert named in error["text"]

@@ -15,6 +15,8 @@ import pytest
 
 from rlm_mcp.errors import StoreError
 from rlm_mcp.store.database import Database, open_database
+from rlm_mcp.store.migrations import bring_up_to_date
+from rlm_mcp.store.steps import STEPS, applied_steps
 
 COUNT = "SELECT count(*) FROM texts"
 
@@ -402,3 +404,10 @@ async def test_a_reader_left_half_way_gives_its_connection_back(path: Path) -> N
     async with open_database(path) as database:
         with pytest.raises(LookupError, match="left"):
             await anyio.to_thread.run_sync(half, database)
+
+
+def test_the_steps_that_are_known_are_those_that_are_applied() -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        bring_up_to_date(connection)
+
+        assert applied_steps(connection) == STEPS

@@ -7,9 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, best_match  # pyright: ignore[reportUnknownVariableType]  # likewise below
-
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.sandbox.types import Final
 
@@ -22,8 +19,13 @@ def check_schema(schema: Mapping[str, Any]) -> None:
     Raises:
         InvalidInputError: it is none; the message is the validator's.
     """
+    # Loaded where schemas are in use: most runs have none, and it slows every start.
+    from jsonschema import Draft202012Validator  # noqa: PLC0415
+    from jsonschema.exceptions import SchemaError  # noqa: PLC0415
+
     try:
         Draft202012Validator.check_schema(schema)
+        _problem(None, schema)
     except SchemaError as error:
         raise InvalidInputError(f"answer_schema is no JSON Schema: {error.message}") from error
 
@@ -44,8 +46,22 @@ def read_typed_answer(final: Final, schema: Mapping[str, Any]) -> Any:  # any JS
 
 
 def _problem(data: object, schema: Mapping[str, Any]) -> str | None:
-    validator = cast("Any", Draft202012Validator(schema))  # its own types are not known
-    error = cast("Any", best_match)(validator.iter_errors(data))
+    from jsonschema import Draft202012Validator  # noqa: PLC0415  # as above
+    from jsonschema.exceptions import best_match  # noqa: PLC0415  # pyright: ignore[reportUnknownVariableType]  # its own types are not known
+    from referencing import Registry  # noqa: PLC0415
+    from referencing.exceptions import Unresolvable  # noqa: PLC0415
+
+    # An empty registry: a reference must not make this process fetch an address.
+    validator = cast("Any", Draft202012Validator(schema, registry=Registry()))
+    try:
+        error = cast("Any", best_match)(validator.iter_errors(data))
+    except Unresolvable as unresolved:
+        raise InvalidInputError(
+            f"answer_schema refers to {unresolved.ref!r}, which is not in it.",
+            fix="Put all definitions under $defs.",
+        ) from unresolved
+    except RecursionError as endless:
+        raise InvalidInputError("answer_schema refers to itself without end.") from endless
     if error is None:
         return None
     where = f" at {error.json_path}" if error.absolute_path else ""

@@ -32,6 +32,8 @@ from rlm_mcp.store.runs import Runs
 DATABASE_NAME = "rlm.sqlite3"
 _HOUSEKEEPING_SECONDS = 20.0
 _SHUTDOWN_SECONDS = 10.0
+# A host asks for the tools first of all, and the trying of walls takes half a second of a core.
+_SETTLING_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +81,11 @@ async def open_service(settings: Settings) -> AsyncGenerator[Service]:
     async with (
         open_database(settings.data_dir / DATABASE_NAME) as database,
         open_endpoint(provider, limiter=limiter) as endpoint,
+        ProcessSandbox(min_isolation=settings.min_isolation) as sandbox,
         anyio.create_task_group() as tasks,
     ):
         owner = await anyio.to_thread.run_sync(owner_id)
         runs, texts, live = Runs(database, owner=owner), Contexts(database), LiveRuns()
-        sandbox = ProcessSandbox(min_isolation=settings.min_isolation)
         shop = Workshop(runs, sandbox, endpoint, live, StoredReplies(Replies(database)))
         allowed = await anyio.to_thread.run_sync(_allowed_paths, settings)
         contexts = ContextService(texts, sandbox, allowed)
@@ -92,6 +94,7 @@ async def open_service(settings: Settings) -> AsyncGenerator[Service]:
         )
         run_service = RunService(shop, contexts, texts, tasks, defaults)
         tasks.start_soon(_keep_house, runs, texts)
+        tasks.start_soon(_tell_isolation, sandbox)
         try:
             yield Service(
                 contexts, run_service, shop, texts, database, provider, defaults, settings
@@ -124,6 +127,14 @@ async def _keep_house(runs: Runs, texts: Contexts) -> None:
         except StoreError as error:
             log.warning("housekeeping is put off: %s", error)
         await anyio.sleep(_HOUSEKEEPING_SECONDS)
+
+
+async def _tell_isolation(sandbox: ProcessSandbox) -> None:
+    """Try the walls before the first question, which need not wait then; say what is missing."""
+    await anyio.sleep(_SETTLING_SECONDS)
+    isolation = await sandbox.isolation()
+    if isolation.missing:
+        log.warning("isolation is %r; missing: %s", isolation.level, "; ".join(isolation.missing))
 
 
 def _provider(settings: Settings) -> Provider:

@@ -13,6 +13,7 @@ from anyio.abc import TaskGroup
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.engine.schema import check_schema
 from rlm_mcp.errors import ConfigurationError, InvalidInputError, NotFoundError, SandboxBusyError
 from rlm_mcp.sandbox.types import Repl, Variable, VariableText
 from rlm_mcp.service.contexts import ContextService, NewText
@@ -81,6 +82,8 @@ class RunService:
         config = run_config(self._defaults.config, question)
         root_model, sub_model = self._models(question)
         budget = Budget(config)
+        if question.answer_schema is not None:
+            check_schema(question.answer_schema)
         handles, variables = await self._material(question)
         task = Task(
             run_id=f"run_{secrets.token_hex(16)}",

@@ -12,11 +12,10 @@ from typing import TypeVar
 
 import anyio
 import anyio.to_thread
-import sqlite_utils
 
 from rlm_mcp.errors import StoreError
 from rlm_mcp.store.failures import translated
-from rlm_mcp.store.migrations import is_foreign, migrations, unknown_migrations
+from rlm_mcp.store.steps import STEPS, applied_steps
 
 T = TypeVar("T")
 
@@ -182,24 +181,29 @@ def _open(path: Path, busy_seconds: float) -> sqlite3.Connection:
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, deadline: float) -> None:
-    # Plugins that someone installed for the sqlite-utils command have no business in this file.
-    db = sqlite_utils.Database(connection, execute_plugins=False)
-    _refuse_others(db, path)
+    if applied_steps(connection) == STEPS:
+        _prepare(connection, deadline)
+        return
+    from rlm_mcp.store.migrations import bring_up_to_date  # noqa: PLC0415  # see its docstring
+
+    _refuse_others(connection, path)
     _prepare(connection, deadline)
     with _transaction(connection, "BEGIN IMMEDIATE"):
         # Another process may have got here first, and may be newer.
-        _refuse_others(db, path)
-        migrations.apply(db)
+        _refuse_others(connection, path)
+        bring_up_to_date(connection)
 
 
-def _refuse_others(db: sqlite_utils.Database, path: Path) -> None:
-    newer = unknown_migrations(db)
+def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
+    from rlm_mcp.store.migrations import is_foreign, unknown_steps  # noqa: PLC0415  # likewise
+
+    newer = unknown_steps(connection)
     if newer:
         raise StoreError(
             f"The database {str(path)!r} was made by a newer version of rlm-mcp ({newer[-1]!r}).",
             fix="Upgrade rlm-mcp, or set RLM_MCP_DATA_DIR to another directory.",
         )
-    if is_foreign(db):
+    if is_foreign(connection):
         raise StoreError(
             f"The database {str(path)!r} belongs to another program; it was left alone.",
             fix="Set RLM_MCP_DATA_DIR to another directory.",

@@ -1,10 +1,17 @@
-"""The schema, as steps that are only ever appended; each is applied whole or not at all."""
+"""The schema, as steps that are only ever appended; each is applied whole or not at all.
+
+Imported only when a file may need a step: the library that applies them takes a while to load.
+"""
 
 from __future__ import annotations
 
+from sqlite3 import Connection
+
 from sqlite_utils import Database, Migrations
 
-migrations = Migrations("rlm_mcp")
+from rlm_mcp.store.steps import MIGRATION_SET, STEPS, applied_steps
+
+migrations = Migrations(MIGRATION_SET)
 
 _TEXTS = (
     # A text is what an upload fills and a context names. One that neither an upload nor a
@@ -167,18 +174,21 @@ def m001_texts_contexts_and_runs(db: Database) -> None:
         db.conn.execute(statement)
 
 
-def unknown_migrations(db: Database) -> list[str]:
+def bring_up_to_date(connection: Connection) -> None:
+    """Apply the steps that a file lacks, within the caller's transaction."""
+    migrations.apply(_opened(connection))
+
+
+def unknown_steps(connection: Connection) -> list[str]:
     """Name the applied steps that this version does not know: a newer one made them."""
-    known = _known_names()
-    return [step.name for step in migrations.applied(db) if step.name not in known]
+    return [name for name in applied_steps(connection) if name not in STEPS]
 
 
-def is_foreign(db: Database) -> bool:
+def is_foreign(connection: Connection) -> bool:
     """Say whether the file holds tables, but none of ours: another program's database."""
-    return bool(db.table_names()) and not migrations.applied(db)
+    return bool(_opened(connection).table_names()) and not applied_steps(connection)
 
 
-def _known_names() -> set[str]:
-    # The steps still to be taken in an empty database are all there are.
-    with Database(memory=True) as empty:
-        return {step.name for step in migrations.pending(empty)}
+def _opened(connection: Connection) -> Database:
+    # Plugins that someone installed for the sqlite-utils command have no business in this file.
+    return Database(connection, execute_plugins=False)

@@ -1,0 +1,17 @@
+"""Which steps of the schema there are, and which a file has."""
+
+from __future__ import annotations
+
+from sqlite3 import Connection
+
+MIGRATION_SET = "rlm_mcp"
+STEPS = ("m001_texts_contexts_and_runs",)
+
+
+def applied_steps(connection: Connection) -> tuple[str, ...]:
+    """Name the steps that were applied to a file, in order; none if it is not ours."""
+    tables = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_sqlite_migrations'"
+    if connection.execute(tables).fetchone() is None:
+        return ()
+    sql = "SELECT name FROM _sqlite_migrations WHERE migration_set = ? ORDER BY rowid"
+    return tuple(row[0] for row in connection.execute(sql, [MIGRATION_SET]))
