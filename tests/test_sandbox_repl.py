@@ -150,13 +150,17 @@ async def test_a_traceback_shows_frames_of_cells_alone(repl: Repl) -> None:
     result = await run(repl, "load('{')")
     assert result.error is not None
     assert result.error.line == 3
-    assert result.error.traceback.splitlines() == [
+    shown = [
+        line
+        for line in result.error.traceback.splitlines()
+        if not set(line.strip()) <= set("^~")  # which frames have carets differs by version
+    ]
+    assert shown == [
         "Traceback (most recent call last):",
         '  File "<cell 2>", line 1, in <module>',
         "    load('{')",
         '  File "<cell 1>", line 3, in load',
         "    return json.loads(text)",
-        *[line for line in result.error.traceback.splitlines() if set(line.strip()) <= set("^~")],
         "json.decoder.JSONDecodeError: " + result.error.message,
     ]
 
