@@ -7,46 +7,32 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import platformdirs
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import Field, SecretStr, ValidationError, field_validator
 
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.errors import ConfigurationError
 
 PREFIX = "RLM_MCP_"
+# Names that other programs use for the same thing; ours win.
+ALSO = {"base_url": "OPENAI_BASE_URL", "api_key": "OPENAI_API_KEY"}
 IsolationLevel = Literal["full", "partial", "process"]
 
 
-class Settings(RLMConfig, BaseSettings):
+class Settings(RLMConfig):
     """What an operator sets: where things are, what may be reached, and defaults of every run.
 
     Each field is read from `RLM_MCP_<FIELD>` in the environment, else from the configuration file.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_ignore_empty=True,
-        extra="forbid",
-        frozen=True,
-        populate_by_name=True,
-    )
-
     base_url: str | None = Field(
         default=None,
-        validation_alias=AliasChoices("base_url", "RLM_MCP_BASE_URL", "OPENAI_BASE_URL"),
         description="Root of an OpenAI-compatible API, such as http://127.0.0.1:11434/v1.",
     )
     api_key: SecretStr | None = Field(
         default=None,
-        validation_alias=AliasChoices("api_key", "RLM_MCP_API_KEY", "OPENAI_API_KEY"),
         description="Key of that API; local servers need none.",
     )
     root_model: str | None = Field(default=None, description="Model that writes the code.")
@@ -57,7 +43,7 @@ class Settings(RLMConfig, BaseSettings):
         default_factory=lambda: Path(platformdirs.user_data_dir("rlm-mcp", appauthor=False)),
         description="Directory of the database; the platform's own place if not set.",
     )
-    allowed_paths: Annotated[tuple[Path, ...] | None, NoDecode] = Field(
+    allowed_paths: tuple[Path, ...] | None = Field(
         default=None,
         description=f"Directories that `path` may read, separated by {os.pathsep!r}; if not set, "
         "the working directory and the home directory, hidden entries left out.",
@@ -90,19 +76,6 @@ class Settings(RLMConfig, BaseSettings):
     def _expand_home(cls, value: Path) -> Path:
         return value.expanduser()
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment win over the file, which arrives as initial values."""
-        del settings_cls, dotenv_settings, file_secret_settings
-        return env_settings, init_settings
-
     def config(self) -> RLMConfig:
         """The part that a run takes as its `RLMConfig`."""
         return RLMConfig(**{name: getattr(self, name) for name in RLMConfig.model_fields})
@@ -116,7 +89,7 @@ def load_settings(config_file: Path | None = None) -> Settings:
     """
     values = _read_toml(config_file) if config_file else {}
     try:
-        return Settings(**values)
+        return Settings.model_validate(values | _read_variables(os.environ))
     except ValidationError as error:
         problems = "; ".join(_problem(detail) for detail in error.errors(include_url=False))
         # No cause is chained: pydantic's own text could show the value of a secret.
@@ -136,6 +109,16 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     ]
 
 
+def _read_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Give the variables that are set and not empty, by field; pydantic reads their text."""
+    values: dict[str, str] = {}
+    for field in Settings.model_fields:
+        value = environ.get(PREFIX + field.upper()) or environ.get(ALSO.get(field, ""))
+        if value:
+            values[field] = value
+    return values
+
+
 def _nearest(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
@@ -143,7 +126,7 @@ def _nearest(name: str, known: list[str]) -> str:
 
 def _problem(detail: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in detail["loc"])
-    name = place if place.startswith(("RLM_MCP_", "OPENAI_")) else f"{PREFIX}{place.upper()}"
+    name = f"{PREFIX}{place.upper()}"
     secret = name.endswith(("_KEY", "_HTTP_TOKEN"))
     value = "" if secret else f"={detail['input']!r}"
     return f"{name}{value}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"

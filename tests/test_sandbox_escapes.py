@@ -27,6 +27,13 @@ ALL = sorted({attempt.group for attempt in ATTEMPTS})
 QUICK = ["files", "environment and processes", "network and IPC", "kernel surface"]
 
 
+def environment() -> dict[str, str]:
+    """Return what an interpreter needs to find this project and its packages."""
+    root = Path(__file__).parent.parent
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    return {"PYTHONPATH": os.pathsep.join([str(root), *packages]), "LANG": "C.UTF-8"}
+
+
 def python_for_nobody() -> str | None:
     """Return an interpreter that an ordinary user can run, with this project's packages."""
     for python in (sys.executable, "/usr/local/bin/python3", "/usr/bin/python3"):
@@ -47,12 +54,10 @@ async def battery(
 ) -> dict[str, Any]:
     """Run the battery in a process of its own; its standard output holds nothing but the result."""
     asked = json.dumps({"walls": asdict(walls), "groups": groups})
-    root = Path(__file__).parent.parent
-    packages = [path for path in sys.path if path.endswith("site-packages")]
     with anyio.fail_after(120):
         ended = await anyio.run_process(
             [python, "-m", "tests.sandbox_battery", asked],
-            env={"PYTHONPATH": os.pathsep.join([str(root), *packages]), "LANG": "C.UTF-8"},
+            env=environment(),
             user=user,
             group=user,
             extra_groups=None if user is None else [],

@@ -31,7 +31,6 @@ HOMES = {
     "subprocess": "sandbox",
     "click": "cli.py",
     "rich": "demo.py",
-    "pydantic_settings": "settings.py",
     "platformdirs": "settings.py",
 }
 

@@ -65,11 +65,13 @@ def failure(error: BaseException, names: Iterable[str]) -> Failure:
     except BaseException as broken:  # noqa: BLE001  # exceptions of model code may raise when read
         message = f"(its text cannot be read: {type_name(broken)})"
         text = f"{type_name(error)}: {message}"
-    hint = "" if "Did you mean" in text else _hint(error, names)
+    hint = _hint(error, names)
     kind = type_name(error)
     if len(text) > TRACEBACK_CHARS:
         text = f"{_cut(text, TRACEBACK_CHARS)}\n{kind}: {message}"
-    return Failure(kind, message + hint, text + hint, _line(error))
+    if "Did you mean" not in text:  # Python 3.12 and later say it themselves
+        text += hint
+    return Failure(kind, message + hint, text, _line(error))
 
 
 def assigns_final(code: str) -> bool:
