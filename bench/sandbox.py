@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import socket
 import sqlite3
 import statistics
 import subprocess
@@ -164,6 +165,26 @@ async def many(sandbox: ProcessSandbox, megabytes: int, count: int) -> None:
         f"{statistics.median(private) / MB:.1f} MB private each, {total / MB:,.0f} MB in all",
         f"fresh interpreters: {count * megabytes:,} MB of text alone",
     )
+
+
+async def floor() -> float:
+    """Seconds of a message to another process and back on this event loop: no REPL does better."""
+    ours, theirs = socket.socketpair()
+    code = "import socket, sys; s = socket.socket(fileno=int(sys.argv[1]))\n"
+    code += "while d := s.recv(99): s.send(d)"
+    command = [sys.executable, "-I", "-S", "-c", code, str(theirs.fileno())]
+    samples: list[float] = []
+    with ours, subprocess.Popen(command, pass_fds=[theirs.fileno()]) as echoing:  # noqa: ASYNC220  # a bench
+        theirs.close()
+        ours.setblocking(False)
+        for _ in range(1000):
+            start = time.perf_counter()
+            ours.send(b"x")
+            await anyio.wait_readable(ours)
+            ours.recv(99)
+            samples.append(time.perf_counter() - start)
+        echoing.kill()
+    return statistics.median(samples)
 
 
 async def latency(sandbox: ProcessSandbox) -> None:

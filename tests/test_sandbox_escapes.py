@@ -37,7 +37,7 @@ def environment() -> dict[str, str]:
 def python_for_nobody() -> str | None:
     """Return an interpreter that an ordinary user can run, with this project's packages."""
     for python in (sys.executable, "/usr/local/bin/python3", "/usr/bin/python3"):
-        trial = [python, "-c", "import sys; print(sys.version_info >= (3, 11))"]
+        trial = [python, "-c", "import anyio, sys; print(sys.version_info >= (3, 11))"]
         try:
             found = subprocess.run(
                 trial, user=NOBODY, group=NOBODY, capture_output=True, check=True

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 import pytest
 
@@ -17,7 +14,6 @@ from rlm_mcp.sandbox import finding, wire
 from rlm_mcp.sandbox.calls import CallDesk, FailedCall, Request, SubCallError
 from rlm_mcp.sandbox.documents import Documents, Layout, load, table
 from rlm_mcp.sandbox.keeping import pack, unpack
-from rlm_mcp.sandbox.link import Interrupts, Link
 from rlm_mcp.sandbox.output import Output
 from rlm_mcp.sandbox.types import ReplOptions
 from rlm_mcp.sandbox.values import (
@@ -29,9 +25,7 @@ from rlm_mcp.sandbox.values import (
     whole_text,
 )
 from rlm_mcp.sandbox.wire import Frame
-from rlm_mcp.sandbox.worker import Worker
-
-T = TypeVar("T")
+from rlm_mcp.sandbox.worker import Interrupts, Worker
 
 
 def laid_out(documents: list[str], *, is_list: bool = True) -> tuple[str | Documents, Documents]:
@@ -68,18 +62,7 @@ class Answers:
 def a_worker(context: str | Documents = "text") -> tuple[Worker, Answers]:
     answers = Answers()
     _, names = laid_out(["a"])
-    return Worker(answers, (context, names), ReplOptions(), (at_once, nobody)), answers
-
-
-def nobody() -> None:
-    """Nobody waits, so nobody is woken."""
-
-
-def at_once(ready: Callable[[], T | None]) -> T:
-    """Return what is ready; nobody here has to wait."""
-    found = ready()
-    assert found is not None
-    return found
+    return Worker(answers, (context, names), ReplOptions()), answers
 
 
 def execute(worker: Worker, code: str, number: int = 1) -> None:
@@ -156,7 +139,7 @@ def a_desk(answer: Callable[[CallDesk, Frame], None], window: int = 3) -> CallDe
         answers(data)
         answer(desk, answers.frames[-1])
 
-    desk = CallDesk(send, (at_once, nobody), window)
+    desk = CallDesk(send, window)
     return desk
 
 
@@ -179,21 +162,8 @@ def test_replies_that_come_in_any_order_are_put_in_the_order_of_prompts() -> Non
 
 
 def test_calls_outside_a_cell_are_refused_and_waiting_ones_end_with_it() -> None:
-    changed = threading.Condition()
     asked = threading.Event()
-
-    def wait(ready: Callable[[], T | None]) -> T:
-        asked.set()
-        with changed:
-            while (found := ready()) is None:
-                assert changed.wait(5)
-        return found
-
-    def wake() -> None:
-        with changed:
-            changed.notify_all()
-
-    desk = CallDesk(Answers(), (wait, wake), 3)
+    desk = a_desk(lambda _desk, _frame: asked.set())
     with pytest.raises(SubCallError, match="only while a cell runs"):
         desk.ask(Request("llm_query"), "early")
     desk.open(1)
@@ -208,41 +178,6 @@ def test_calls_outside_a_cell_are_refused_and_waiting_ones_end_with_it() -> None
     assert said == [FailedCall("the cell ended before this call was answered")]
     assert not said[0]
     desk.deliver(99, "nobody waits", ok=True)
-
-
-# --- the link ---
-
-
-def test_threads_that_wait_read_for_each_other() -> None:
-    ours, theirs = socket.socketpair()
-    arrived: dict[int, str] = {}
-
-    def dispatch(frame: Frame | None) -> None:
-        if frame is not None:
-            arrived[frame.fields["call"]] = frame.text(0)
-
-    with ours, theirs:
-        link = Link(theirs, Interrupts(), dispatch)
-        with ThreadPoolExecutor(20) as pool:
-            waiting = [
-                pool.submit(link.wait_for, lambda number=number: arrived.pop(number, None))
-                for number in range(20)
-            ]
-            for number in reversed(range(20)):
-                fields = {"call": number, "ok": True}
-                ours.sendall(wire.encode("reply", fields, b"%d" % number * 1000))
-            said = [future.result(10) for future in waiting]
-    assert said == [str(number) * 1000 for number in range(20)]
-
-
-def test_the_end_of_the_stream_is_told_once_it_is_read() -> None:
-    ours, theirs = socket.socketpair()
-    told: list[Frame | None] = []
-    with theirs:
-        link = Link(theirs, Interrupts(), told.append)
-        ours.sendall(wire.encode("list", {"ticket": 1})[:-1])
-        ours.close()
-        assert link.wait_for(lambda: told or None) == [None]
 
 
 # --- output and values ---

@@ -5,23 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from queue import SimpleQueue
+from typing import Any
 
 from rlm_mcp.sandbox import wire
 
-T = TypeVar("T")
 Send = Callable[[bytes], None]
-
-
-class Wait(Protocol):
-    """Waits until `ready` returns something."""
-
-    def __call__(self, ready: Callable[[], T | None], /) -> T:
-        """Return what `ready` returned."""
-        ...
 
 
 class SubCallError(RuntimeError):
@@ -57,13 +48,12 @@ class Request:
 class CallDesk:
     """Sends calls to the host and hands each reply to the thread that waits for it."""
 
-    def __init__(self, send: Send, waiting: tuple[Wait, Callable[[], None]], window: int) -> None:
+    def __init__(self, send: Send, window: int) -> None:
         self._send = send
-        self._wait, self._wake = waiting
         self._window = max(window, 1)
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
-        self._waiting: dict[int, tuple[deque[_Reply], int]] = {}
+        self._waiting: dict[int, tuple[SimpleQueue[_Reply], int]] = {}
         self._cell = 0
 
     def open(self, cell: int) -> None:
@@ -77,17 +67,16 @@ class CallDesk:
             self._cell = 0
             waiting, self._waiting = self._waiting, {}
         for replies, place in waiting.values():
-            text = "the cell ended before this call was answered"
-            replies.append(_Reply(place, ok=False, text=text))
-        if waiting:
-            self._wake()
+            replies.put(
+                _Reply(place, ok=False, text="the cell ended before this call was answered")
+            )
 
     def deliver(self, call: int, text: str, *, ok: bool) -> None:
         """Hand over a reply; nobody waits for it any more if the cell is over."""
         with self._lock:
             replies, place = self._waiting.pop(call, (None, 0))
         if replies is not None:
-            replies.append(_Reply(place, ok=ok, text=text))
+            replies.put(_Reply(place, ok=ok, text=text))
 
     def ask(self, request: Request, prompt: str) -> str:
         """Make one call and wait for its answer.
@@ -102,7 +91,7 @@ class CallDesk:
 
     def ask_all(self, request: Request, prompts: Sequence[str]) -> list[str]:
         """Make calls side by side, a window of them at once; answers in the order of prompts."""
-        replies: deque[_Reply] = deque()
+        replies: SimpleQueue[_Reply] = SimpleQueue()
         answers: list[str] = [""] * len(prompts)
         batch = next(self._ids)
         sent = 0
@@ -110,7 +99,7 @@ class CallDesk:
             while sent < len(prompts) and sent - done < self._window:
                 self._dispatch(request, prompts[sent], (batch, len(prompts)), (replies, sent))
                 sent += 1
-            reply = self._wait(lambda: replies.popleft() if replies else None)
+            reply = replies.get()
             answers[reply.place] = reply.text if reply.ok else FailedCall(reply.text)
         return answers
 
@@ -119,7 +108,7 @@ class CallDesk:
         request: Request,
         prompt: str,
         batch: tuple[int, int],
-        waiter: tuple[deque[_Reply], int],
+        waiter: tuple[SimpleQueue[_Reply], int],
     ) -> None:
         replies, place = waiter
         call = next(self._ids)
@@ -134,7 +123,7 @@ class CallDesk:
         except ValueError as error:  # too large for one frame: this call's failure, not the batch's
             with self._lock:
                 self._waiting.pop(call, None)
-            replies.append(_Reply(place, ok=False, text=str(error)))
+            replies.put(_Reply(place, ok=False, text=str(error)))
 
     @staticmethod
     def _frame(request: Request, prompt: str, numbers: tuple[int, int, int, int]) -> bytes:
