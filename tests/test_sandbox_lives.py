@@ -223,6 +223,37 @@ async def test_cancelling_a_cell_that_does_not_listen_kills_it(repl: Repl) -> No
     assert (result.output, result.lost_variables) == ("1\n", True)
 
 
+async def test_cancelling_a_cell_that_waits_for_a_core_harms_no_repl() -> None:
+    with anyio.fail_after(60):
+        async with ProcessSandbox(cores=1) as sandbox, AsyncExitStack() as stack:
+            first, second = [
+                await stack.enter_async_context(sandbox.open_repl(TEXT, OPTIONS)) for _ in range(2)
+            ]
+            await run(second, "kept = iter('kept')")
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(run, first, "while True: pass")
+                tasks.start_soon(run, second, "while True: pass")
+                await anyio.wait_all_tasks_blocked()
+                tasks.cancel_scope.cancel()
+            result = await run(second, "''.join(kept)")
+    assert (result.output, result.lost_variables) == ("'kept'\n", False)
+
+
+async def test_many_texts_are_loaded_at_once() -> None:
+    said: set[str] = set()
+
+    async def ask(sandbox: ProcessSandbox, number: int) -> None:
+        text = TextContext.of(f"text {number % 10}")
+        async with sandbox.open_repl(text, OPTIONS) as repl:
+            said.add((await run(repl, "context")).output)
+
+    with anyio.fail_after(60):
+        async with ProcessSandbox() as sandbox, anyio.create_task_group() as tasks:
+            for number in range(30):
+                tasks.start_soon(ask, sandbox, number)
+    assert said == {f"'text {number}'\n" for number in range(10)}
+
+
 async def test_cancelling_a_waiting_call_cancels_its_handler(repl: Repl) -> None:
     started, ended = anyio.Event(), anyio.Event()
 

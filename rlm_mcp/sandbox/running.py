@@ -66,7 +66,7 @@ class Clock:
     def is_over(self) -> bool:
         """Whether the seconds are used up."""
         running = 0.0 if self._since is None else anyio.current_time() - self._since
-        return self.used_seconds + running >= self.limit_seconds
+        return self.used_seconds + running >= self.limit_seconds - 0.001  # a rounding error early
 
     def charge(self) -> None:
         """Count one call."""
@@ -205,6 +205,8 @@ class Running:
         # Not to be guessed, so that no frame sent before the cell can pass for its end.
         self._cell = secrets.randbelow(MAX_NUMBER)
         self._core = core
+        self._is_sent = False
+        self._is_interrupted = False
         self._is_stopped = False
         self.is_lost = False
 
@@ -227,14 +229,16 @@ class Running:
         await self._core.take()
         try:
             fields = {"cell": self._cell, "number": self._number}
+            self._is_sent = True
             await self._channel.send("exec", fields, code, patience_seconds=GRACE_SECONDS)
             with anyio.CancelScope() as time:
                 calls.clock.watch(time)
                 return Outcome(await self._serve(calls))
             timed_out = True
-            self._process.interrupt()
-            with anyio.move_on_after(GRACE_SECONDS):
-                return Outcome(await self._serve(calls), timed_out=True)
+            for interrupt in (self._interrupt, self._process.interrupt):
+                interrupt()
+                with anyio.move_on_after(GRACE_SECONDS / 2):
+                    return Outcome(await self._serve(calls), timed_out=True)
             self._process.kill()
         except EOFError:
             return Outcome(timed_out=timed_out)
@@ -267,7 +271,7 @@ class Running:
                     # Here, where replies still flow: a frame that is half sent must get through.
                     if not calls.clock.is_over:
                         await self._stop()
-                    self._process.interrupt()
+                    self._interrupt()
                     raise
                 tasks.cancel_scope.cancel()
         except ExceptionGroup as group:  # a handler of calls failed: its error without the wrapping
@@ -286,16 +290,23 @@ class Running:
             if frame.kind != "call":
                 raise WireError(f"a {frame.kind!r} frame that does not belong to the cell")
 
+    def _interrupt(self) -> None:
+        """Interrupt the cell, unless that was done: another would hit it cleaning up."""
+        if not self._is_interrupted:
+            self._is_interrupted = True
+            self._process.interrupt()
+
     async def _stop(self) -> None:
         """End the cell because nobody waits for it any more: interrupt, then kill."""
-        if self._is_stopped:
+        if self._is_stopped or not self._is_sent:
             return
         self._is_stopped = True
-        self._process.interrupt()
+        # The second reaches a cell that had not begun when the first came, or swallowed it.
+        for interrupt in (self._interrupt, self._process.interrupt):
+            interrupt()
+            with anyio.move_on_after(GRACE_SECONDS / 2, shield=True), suppress(EOFError, WireError):
+                while (await self._next()).kind != "done":
+                    pass
+                return
         self.is_lost = True
-        with anyio.move_on_after(GRACE_SECONDS, shield=True), suppress(EOFError, WireError):
-            while (await self._next()).kind != "done":
-                pass
-            self.is_lost = False
-        if self.is_lost:
-            self._process.kill()
+        self._process.kill()
