@@ -149,6 +149,7 @@ async def test_the_tools_and_their_arguments_are_those_that_clients_rely_on(
         "rlm_run_cancel": ["run_id"],
         "rlm_run_trace": ["after_event", "limit", "run_id"],
         "rlm_run_variables": ["limit", "name", "run_id", "start"],
+        "rlm_exec": ["code", "contexts", "run_id", "timeout_seconds"],
         "rlm_status": [],
     }
 

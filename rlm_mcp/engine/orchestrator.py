@@ -17,7 +17,7 @@ from rlm_mcp.engine.verdict import Outcome, accept_best, judge, take_best
 from rlm_mcp.errors import BudgetExceededError, RLMError
 from rlm_mcp.sandbox.types import ContextSource, Repl
 
-__all__ = ["Engine", "answer", "repl_options"]
+__all__ = ["Engine", "answer", "calls_of", "repl_options"]
 
 MAX_FRUITLESS_TURNS = 3
 LAST_WORD_SHARE = 0.15  # of a time limit, kept for the best answer so far
@@ -35,7 +35,7 @@ async def answer(question: str, source: ContextSource, repl: Repl, engine: Engin
         repl: stays open, for its opener to look into.
         engine: models, limits, and who is told.
     """
-    run = Run(question, source, repl, engine, SubCaller(engine, _recursion(engine)))
+    run = Run(question, source, repl, engine, calls_of(engine))
     outcome = Outcome("failed")
     try:
         with anyio.move_on_after(_loop_seconds(engine)) as limit:
@@ -129,6 +129,11 @@ async def _respond(run: Run, outcome: Outcome) -> RLMResponse:
         history=run.history,
         repl_variables=await run.variables(),
     )
+
+
+def calls_of(engine: Engine) -> SubCaller:
+    """Make what answers `llm_query` and `rlm_query` for code that no root model wrote."""
+    return SubCaller(engine, _recursion(engine))
 
 
 def _recursion(engine: Engine) -> Recurse:

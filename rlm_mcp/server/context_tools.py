@@ -26,13 +26,12 @@ async def rlm_context_add(  # noqa: PLR0913  # a tool's parameters are its argum
     ] = "",
     documents: Strings = (),
     name: str = "",
-    upload_id: Annotated[str, Field(description="Continue a text sent in parts.")] = "",
-    final: Annotated[bool, Field(description="False: more parts follow.")] = True,
+    upload_id: str = "",
+    final: bool = True,
 ) -> Annotated[CallToolResult, schemas.AddedContext]:
     """Store a long text and get its handle. Give one source: `path` (best for anything large; a
     directory or glob becomes one context, each text file a document), `text`, or `documents`.
-    In parts: `text` with final=false, then more with the upload_id you get. The same content
-    always has the same handle."""
+    In parts: `text` with final=false, then more with the upload_id you get."""
     progress = _ByteProgress(ctx)
     added = await service_of(ctx).contexts.add(
         NewText(text, path, tuple(documents), name, upload_id, is_final=final), progress.report

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 Schema = dict[str, Any]
+_BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
+_FIELDS_OF_A_PAGE = 3
 
 
 def input_outline(schema: Schema) -> Schema:
     """Shorten a schema of arguments without refusing anything that it takes.
 
-    Left out: generated titles, what a group is for, and defaults and nulls that mean "not given".
+    Left out: generated titles, what a group is for, defaults and nulls that mean "not given", and
+    bounds, which an error names when they are crossed.
     """
     definitions: Mapping[str, Schema] = schema.get("$defs", {})
     fields = cast("Schema", _lean(schema["properties"], is_names=True))
@@ -21,15 +24,16 @@ def input_outline(schema: Schema) -> Schema:
 
 
 def output_outline(schema: Schema) -> Schema:
-    """Shorten a schema of results: every field of them and of lists in them, with its type.
+    """Shorten a schema of results: every field of them with its type, and of a page's entries.
 
     What lies deeper is named as an object; which fields are always there is left to the code.
     """
     definitions: Mapping[str, Schema] = schema.get("$defs", {})
     fields = cast("Schema", _lean(schema["properties"], is_names=True))
+    shown: Mapping[str, Schema] = definitions if len(fields) <= _FIELDS_OF_A_PAGE else {}
     return {
         "type": "object",
-        "properties": {name: _outlined(field, definitions) for name, field in fields.items()},
+        "properties": {name: _outlined(field, shown) for name, field in fields.items()},
     }
 
 
@@ -37,7 +41,7 @@ def _argument(field: Schema, definitions: Mapping[str, Schema]) -> Schema:
     match field:
         case {"anyOf": [{"$ref": str(path)}, {"type": "null"}], **rest}:
             group = input_outline(definitions[path.rpartition("/")[2]])
-            return {**group, "additionalProperties": False, **rest}
+            return {**group, **rest}
         case {"type": [str(kind), "null"], **rest}:
             return {"type": kind, **rest}
         case {"anyOf": [{"enum": values}, {"type": "null"}], **rest}:
@@ -53,8 +57,8 @@ def _outlined(field: Schema, definitions: Mapping[str, Schema]) -> Schema:
         case {"anyOf": [{"$ref": str()}, {"type": "null"}]}:
             return {"type": ["object", "null"]}
         case {"items": {"$ref": str(path)}, **rest}:
-            item = definitions[path.rpartition("/")[2]]
-            return {**rest, "items": output_outline(item)}
+            item = definitions.get(path.rpartition("/")[2])
+            return {**rest, "items": output_outline(item) if item else {"type": "object"}}
         case {"enum": _, "type": kind}:
             return {"type": kind}
         case _:
@@ -79,7 +83,7 @@ def _says_nothing(key: str, value: Any, beside: Schema) -> bool:
     is_of_a_group = key == "description" and "properties" in beside
     is_not_given = key == "default" and value in (None, "", [], False)
     is_usual = key == "additionalProperties" and value is True
-    return key == "title" or is_of_a_group or is_not_given or is_usual
+    return key == "title" or key in _BOUNDS or is_of_a_group or is_not_given or is_usual
 
 
 def _without_null(schema: Schema) -> Schema:

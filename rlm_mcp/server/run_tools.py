@@ -21,9 +21,7 @@ from rlm_mcp.store.run_records import RunSummary
 MAX_ANSWER_CHARS = 16_000
 MAX_WAITED_EVENTS = 20
 MAX_DETAIL_CHARS = 60_000
-WaitSeconds = Annotated[
-    float | None, Field(ge=0, le=3600, description="0 returns at once; default set by the server.")
-]
+WaitSeconds = Annotated[float | None, Field(ge=0, le=3600, description="0 returns at once.")]
 
 
 async def rlm_query(  # noqa: PLR0913  # a tool's parameters are its arguments
@@ -47,10 +45,9 @@ async def rlm_query(  # noqa: PLR0913  # a tool's parameters are its arguments
     ] = "",
     idempotency_key: str = "",
 ) -> Annotated[CallToolResult, schemas.Run]:
-    """Ask a question over stored texts of any length. A model writes Python that searches and cuts
-    up the texts and calls models on the pieces, until it has the answer. Takes seconds to minutes
-    and costs model calls. If status is `running` when the wait ends, the run goes on: call
-    rlm_run_wait with its run_id."""
+    """Ask a question over stored texts of any length: a model writes Python that searches them and
+    calls models on the pieces. Takes seconds to minutes and costs model calls. If the status is
+    `running`, go on with rlm_run_wait."""
     asked = Question(
         text=question,
         contexts=tuple(contexts),
@@ -164,6 +161,24 @@ async def rlm_run_variables(
     return result(schemas.RunVariables(variables=variables), "\n".join(lines) or "No variables.")
 
 
+async def rlm_exec(
+    ctx: ToolContext,
+    *,
+    code: str,
+    run_id: Annotated[str, Field(description="Go on in this run's REPL.")] = "",
+    contexts: Annotated[Strings, Field(description="Open a REPL over these handles.")] = (),
+    timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 30,
+) -> Annotated[CallToolResult, schemas.CellDone]:
+    """Run your own Python in a sandboxed REPL, with no root model. The text is `context` (str, or
+    list of str); llm_query(prompt) and llm_query_batch(prompts) call the sub model. Give contexts
+    to begin, then the run_id you get."""
+    done = await service_of(ctx).cells.execute(code, run_id, tuple(contexts), timeout_seconds)
+    cell = schemas.CellDone.model_validate(done, from_attributes=True)
+    parts = (done.note, done.output, done.error, done.answer and f"FINAL: {done.answer}")
+    text = "\n".join(part for part in parts if part) or "(nothing was printed)"
+    return result(cell, beside(text, f"[run_id={done.run_id}]"))
+
+
 async def rlm_status(ctx: ToolContext) -> Annotated[CallToolResult, schemas.Status]:
     """Check the server: model endpoint, sandbox, store, limits."""
     state = await service_of(ctx).status()
@@ -178,6 +193,7 @@ RUN_TOOLS = (
     ToolSpec(rlm_run_cancel, "Cancel a run", destroys=True, repeats=True),
     ToolSpec(rlm_run_trace, "See what a run did", reads_only=True, repeats=True),
     ToolSpec(rlm_run_variables, "Read a run's variables", reads_only=True, repeats=True),
+    ToolSpec(rlm_exec, "Run Python over long texts", open_world=True),
     ToolSpec(rlm_status, "Check the server", reads_only=True, repeats=True, open_world=True),
 )
 

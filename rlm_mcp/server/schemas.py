@@ -205,6 +205,18 @@ class RunVariables(BaseModel):
     next_start: int | None = None
 
 
+class CellDone(BaseModel):
+    """What a cell of the caller did."""
+
+    run_id: str
+    output: str
+    error: str | None
+    truncated: bool
+    variables: list[VariableInfo]
+    answer: str | None
+    note: str | None
+
+
 class ModelStatus(BaseModel):
     """The model endpoint as it answers now."""
 

@@ -15,11 +15,13 @@ from rlm_mcp import __version__
 from rlm_mcp.engine.model import OPENAI_BASE_URL, Provider, open_endpoint
 from rlm_mcp.errors import StoreError
 from rlm_mcp.sandbox.repl import ProcessSandbox
+from rlm_mcp.service.cells import CellService
 from rlm_mcp.service.contexts import ContextService
 from rlm_mcp.service.execution import Workshop
 from rlm_mcp.service.live import LiveRuns
 from rlm_mcp.service.paths import AllowedPaths
 from rlm_mcp.service.replies import StoredReplies
+from rlm_mcp.service.repls import Repls
 from rlm_mcp.service.runs import RunDefaults, RunService
 from rlm_mcp.service.status import Status, model_status, sandbox_status, store_status
 from rlm_mcp.settings import Settings
@@ -44,6 +46,7 @@ class Service:
 
     contexts: ContextService
     runs: RunService
+    cells: CellService
     _shop: Workshop
     _texts: Contexts
     _database: Database
@@ -86,7 +89,8 @@ async def open_service(settings: Settings) -> AsyncGenerator[Service]:
     ):
         owner = await anyio.to_thread.run_sync(owner_id)
         runs, texts, live = Runs(database, owner=owner), Contexts(database), LiveRuns()
-        shop = Workshop(runs, sandbox, endpoint, live, StoredReplies(Replies(database)))
+        repls = Repls(sandbox, tasks)
+        shop = Workshop(runs, sandbox, repls, endpoint, live, StoredReplies(Replies(database)))
         allowed = await anyio.to_thread.run_sync(_allowed_paths, settings)
         contexts = ContextService(texts, sandbox, allowed)
         defaults = RunDefaults(
@@ -95,9 +99,18 @@ async def open_service(settings: Settings) -> AsyncGenerator[Service]:
         run_service = RunService(shop, contexts, texts, tasks, defaults)
         tasks.start_soon(_keep_house, runs, texts)
         tasks.start_soon(_tell_isolation, sandbox)
+        tasks.start_soon(repls.evict)
         try:
             yield Service(
-                contexts, run_service, shop, texts, database, provider, defaults, settings
+                contexts,
+                run_service,
+                CellService(shop, texts, defaults),
+                shop,
+                texts,
+                database,
+                provider,
+                defaults,
+                settings,
             )
         finally:
             await _end_runs(live)

@@ -16,18 +16,17 @@ from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.engine import Engine, SubCallCache, repl_options
 from rlm_mcp.engine.model import Endpoint
 from rlm_mcp.engine.orchestrator import answer
-from rlm_mcp.engine.types import RLMEvent, RLMResponse, Usage
+from rlm_mcp.engine.types import EventSink, RLMEvent, RLMResponse, Usage
 from rlm_mcp.errors import RLMError, SandboxError
-from rlm_mcp.sandbox.types import CallReply, ContextSource, Repl, ReplCall, Sandbox
+from rlm_mcp.sandbox.types import ContextSource, Repl, Sandbox
 from rlm_mcp.service.live import LiveRun, LiveRuns
+from rlm_mcp.service.repls import OpenRepl, Repls
+from rlm_mcp.service.saving import saved_variables
 from rlm_mcp.store.run_records import Figures, NewEvent, Outcome, SavedVariable
 from rlm_mcp.store.runs import Runs
 
-MAX_SAVED_CHARS = 200_000
-MAX_SAVED_CHARS_IN_ALL = 5_000_000
 _LAST_LOOK_SECONDS = 1.0
 _FINISH_SECONDS = 10.0
-_RESTORE_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +35,8 @@ log = logging.getLogger(__name__)
 class Task:
     """A question that was checked, and all that its run needs to know.
 
-    `variables` are those of an earlier run that the REPL begins with.
+    `continues` is the run whose REPL it goes on with; `variables` are what was saved of that, for
+    when the REPL is gone.
     """
 
     run_id: str
@@ -46,6 +46,8 @@ class Task:
     root_model: str
     sub_model: str
     answer_schema: Mapping[str, Any] | None = None
+    handles: Sequence[str] = ()
+    continues: str = ""
     variables: Sequence[SavedVariable] = ()
 
 
@@ -55,9 +57,24 @@ class Workshop:
 
     runs: Runs
     sandbox: Sandbox
+    repls: Repls
     endpoint: Endpoint
     live: LiveRuns
     cache: SubCallCache | None = None
+
+    def engine(self, task: Task, budget: Budget, emit: EventSink) -> Engine:
+        """Put together what a task's code and model calls go through."""
+        return Engine(
+            root=self.endpoint.model(task.root_model),
+            sub=self.endpoint.model(task.sub_model),
+            sandbox=self.sandbox,
+            config=task.config,
+            budget=budget,
+            emit=emit,
+            cache=self.cache,
+            model_names=(task.root_model, task.sub_model),
+            answer_schema=task.answer_schema,
+        )
 
 
 class Execution:
@@ -99,42 +116,30 @@ class Execution:
             )
 
     async def _answered(self) -> RLMResponse:
-        task, shop = self._task, self._shop
+        task = self._task
+        one = await self._open_repl()
+        self._run.repl = one.repl
+        try:
+            return await answer(task.question, task.source, one.repl, self._engine())
+        finally:
+            await self._look_at_variables(one.repl)
+            self._run.repl = None
+            self._shop.repls.keep(task.run_id, one)
+
+    async def _open_repl(self) -> OpenRepl:
+        task, repls = self._task, self._shop.repls
         options = repl_options(task.config, seed=int(task.run_id[4:12], 16))
-        async with shop.sandbox.open_repl(task.source, options) as repl:
-            await _restore(repl, task.variables)
-            self._run.repl = repl
-            try:
-                return await answer(task.question, task.source, repl, self._engine())
-            finally:
-                self._run.repl = None
-                await self._look_at_variables(repl)
+        one = repls.take(task.continues, task.handles, options)
+        if one is None:
+            one = await repls.open(task.source, task.handles, options, task.variables)
+        return one
 
     def _engine(self) -> Engine:
-        task, shop = self._task, self._shop
-        return Engine(
-            root=shop.endpoint.model(task.root_model),
-            sub=shop.endpoint.model(task.sub_model),
-            sandbox=shop.sandbox,
-            config=task.config,
-            budget=self._budget,
-            emit=self._emit,
-            cache=shop.cache,
-            model_names=(task.root_model, task.sub_model),
-            answer_schema=task.answer_schema,
-        )
+        return self._shop.engine(self._task, self._budget, self._emit)
 
     async def _emit(self, event: RLMEvent) -> None:
         """Make an event durable, then tell whoever waits."""
-        new = NewEvent(
-            type=event.type,
-            preview=event.preview,
-            iteration=event.iteration,
-            depth=event.depth,
-            detail=event.detail,
-            figures=figures(event.usage),
-        )
-        await self._shop.runs.append_event(self._task.run_id, new)
+        await self._shop.runs.append_event(self._task.run_id, new_event(event))
         self._shop.live.tell(self._task.run_id)
 
     async def _look_at_variables(self, repl: Repl) -> None:
@@ -158,39 +163,16 @@ class Execution:
             log.error("the end of run %s could not be stored: %s", self._task.run_id, error)  # noqa: TRY400  # our own errors say enough without a traceback
 
 
-async def saved_variables(repl: Repl) -> list[SavedVariable]:
-    """Read what a REPL holds, values as far as they are worth keeping.
-
-    Raises:
-        SandboxError: the REPL is gone.
-    """
-    kept: list[SavedVariable] = []
-    room = MAX_SAVED_CHARS_IN_ALL
-    for variable in await repl.variables():
-        text = await repl.read_variable(variable.name, limit=min(room, MAX_SAVED_CHARS))
-        is_whole = text.end == text.total
-        room -= text.end if is_whole else 0
-        value = text.text if is_whole else None
-        kept.append(SavedVariable(**asdict(variable), value=value, json=text.json and is_whole))
-    return kept
-
-
-async def _restore(repl: Repl, variables: Sequence[SavedVariable]) -> None:
-    """Assign saved values anew: JSON-like ones and strings, which are all that were kept whole."""
-    lines = ["import json as _json"]
-    for variable in variables:
-        if variable.value is None or not variable.name.isidentifier():
-            continue
-        if variable.json:
-            lines.append(f"{variable.name} = _json.loads({variable.value!r})")
-        elif variable.type == "str":
-            lines.append(f"{variable.name} = {variable.value!r}")
-    if len(lines) > 1:
-        await repl.execute("\n".join(lines), timeout_seconds=_RESTORE_SECONDS, on_call=_no_calls)
-
-
-async def _no_calls(call: ReplCall) -> CallReply:
-    return CallReply(error=f"{call.name} is not available here")
+def new_event(event: RLMEvent) -> NewEvent:
+    """The engine's event as the store takes it."""
+    return NewEvent(
+        type=event.type,
+        preview=event.preview,
+        iteration=event.iteration,
+        depth=event.depth,
+        detail=event.detail,
+        figures=figures(event.usage),
+    )
 
 
 def figures(usage: Usage) -> Figures:

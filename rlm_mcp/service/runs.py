@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import anyio
@@ -15,7 +15,7 @@ from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.schema import check_schema
 from rlm_mcp.errors import ConfigurationError, InvalidInputError, NotFoundError, SandboxBusyError
-from rlm_mcp.sandbox.types import Repl, Variable, VariableText
+from rlm_mcp.sandbox.types import Isolation, Repl, Variable, VariableText
 from rlm_mcp.service.contexts import ContextService, NewText
 from rlm_mcp.service.execution import Execution, Task, Workshop
 from rlm_mcp.service.live import LiveRun
@@ -93,22 +93,25 @@ class RunService:
             root_model=root_model,
             sub_model=sub_model,
             answer_schema=question.answer_schema,
+            handles=handles,
+            continues=question.continue_run,
             variables=variables,
         )
         run_id = task.run_id
+        isolation = await self._shop.sandbox.isolation()
         # A caller that gives up here must not leave a run behind that nobody works on.
         with anyio.CancelScope(shield=True):
-            run_id = await self._begin(task, question, handles, budget)
+            run_id = await self._begin(task, question, budget, isolation)
         return run_id  # noqa: RET504  # a scope may swallow what is raised in it, as types go
 
     async def _begin(
-        self, task: Task, question: Question, handles: Sequence[str], budget: Budget
+        self, task: Task, question: Question, budget: Budget, isolation: Isolation
     ) -> str:
         options = _stored_options(task)
         new = NewRun(
             task.run_id,
             task.question,
-            contexts=handles,
+            contexts=task.handles,
             config=options,
             idempotency_key=question.idempotency_key or None,
             continues=question.continue_run or None,
@@ -119,7 +122,12 @@ class RunService:
         started = NewEvent(
             "run_started",
             preview=task.question[:200],
-            detail={"question": task.question, "contexts": list(handles), "options": options},
+            detail={
+                "question": task.question,
+                "contexts": task.handles,
+                "options": options,
+                "isolation": asdict(isolation),
+            },
         )
         await self._shop.runs.append_event(task.run_id, started)
         run = LiveRun(task.run_id)
@@ -249,8 +257,9 @@ class RunService:
             return await repl.read_variable(name, start=start, limit=limit)
 
     def _repl(self, run_id: str) -> Repl | None:
+        """The REPL of a run at work, or the one that is kept of it."""
         run = self._shop.live.get(run_id)
-        return run.repl if run else None
+        return run.repl if run else self._shop.repls.find(run_id)
 
 
 async def _unreported(done: int, total: int) -> None:

@@ -98,6 +98,20 @@ def owned_row(db: Connection, run_id: str, owner: str) -> int:
     return row
 
 
+def ended_row(db: Connection, run_id: str) -> int:
+    """Return the row number of a run that has ended.
+
+    Raises:
+        NotFoundError: there is no such run.
+        StoreError: it works.
+    """
+    row = row_of(db, run_id)
+    status = db.execute("SELECT status FROM runs WHERE id = ?", [row]).fetchone()[0]
+    if status == "running":
+        raise StoreError(f"The run {run_id!r} is running.", fix="rlm_run_wait waits for its end.")
+    return row
+
+
 def insert_run(db: Connection, run: NewRun, *, owner: str, now: float, lease_until: float) -> None:
     """Write a run that begins to work now."""
     db.execute(

@@ -80,6 +80,20 @@ class Runs:
 
         return await self._database.write(append)
 
+    async def append_afterwards(self, run_id: str, event: NewEvent) -> Event:
+        """Append what somebody did with the REPL of a run that has ended; its status stays.
+
+        Raises:
+            NotFoundError: there is no such run.
+            StoreError: it has not ended.
+        """
+
+        def append(db: Connection) -> list[Event]:
+            row = run_rows.ended_row(db, run_id)
+            return run_rows.append_rows(db, row, [event], self._clock())
+
+        return (await self._database.write(append))[0]
+
     async def finish(
         self,
         run_id: str,

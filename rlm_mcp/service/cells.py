@@ -1,0 +1,227 @@
+"""Code of the caller's own in a REPL, with no root model: for a caller that is its own root."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+from weakref import WeakValueDictionary
+
+import anyio
+
+from rlm_mcp.engine.budget import Budget
+from rlm_mcp.engine.engine import repl_options
+from rlm_mcp.engine.metadata import cut_middle, preview
+from rlm_mcp.engine.orchestrator import calls_of
+from rlm_mcp.engine.types import EventType, RLMEvent, Usage
+from rlm_mcp.errors import InvalidInputError, RLMError
+from rlm_mcp.sandbox.types import CallReply, CellResult, ReplCall, Variable
+from rlm_mcp.service.execution import Task, Workshop, error_fields, figures, new_event
+from rlm_mcp.service.repls import OpenRepl
+from rlm_mcp.service.runs import RunDefaults
+from rlm_mcp.service.saving import saved_variables
+from rlm_mcp.store.contexts import Contexts
+from rlm_mcp.store.run_records import NewEvent, NewRun, Outcome
+
+MAX_CODE_CHARS = 100_000
+MAX_OUTPUT_CHARS = 16_000
+_FINISH_SECONDS = 5.0
+
+Emit = Callable[[RLMEvent], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class CellDone:
+    """What one cell of the caller did.
+
+    `error` is the traceback or None; `answer` is what it handed to `FINAL`; `note` says what
+    happened to the REPL, if anything did.
+    """
+
+    run_id: str
+    output: str
+    error: str | None
+    truncated: bool
+    variables: list[Variable]
+    answer: str | None = None
+    note: str | None = None
+
+
+class CellService:
+    """Use cases over cells."""
+
+    def __init__(self, shop: Workshop, texts: Contexts, defaults: RunDefaults) -> None:
+        self._shop = shop
+        self._texts = texts
+        self._defaults = defaults
+        # Cells of one run take turns; an entry lasts as long as somebody has or wants the turn.
+        self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
+
+    async def execute(
+        self, code: str, run_id: str, handles: Sequence[str], timeout_seconds: float
+    ) -> CellDone:
+        """Run a cell over contexts, in a run of its own, or in the REPL of a run that has ended.
+
+        Raises:
+            InvalidInputError: the code is empty or too long, or it is not said where to run it.
+            NotFoundError: there is no such run or context.
+            StoreError: the run has not ended.
+            SandboxError: no REPL can be had.
+        """
+        _check(code, run_id, handles)
+        if run_id:
+            async with self._turns.setdefault(run_id, anyio.Lock()):
+                return await self._in_run(code, run_id, timeout_seconds)
+        return await self._in_new_run(code, list(dict.fromkeys(handles)), timeout_seconds)
+
+    async def _in_new_run(
+        self, code: str, handles: Sequence[str], timeout_seconds: float
+    ) -> CellDone:
+        task = await self._task(f"run_{secrets.token_hex(16)}", handles)
+        one = await self._shop.repls.open(task.source, handles, repl_options(task.config))
+        cell = _Cell(self._shop, task, Budget(task.config), self._appending(task.run_id))
+        outcome = Outcome("cancelled", error=error_fields(RLMError("The caller gave up.")))
+        try:
+            await self._record(task)
+            result = await cell.run(one, code, timeout_seconds)
+            outcome = Outcome("completed", answer=result.final.text if result.final else None)
+        finally:
+            with anyio.move_on_after(_FINISH_SECONDS, shield=True):
+                await self._finish(task, one, outcome, cell.usage)
+        return _done(task.run_id, result, await one.repl.variables())
+
+    async def _finish(self, task: Task, one: OpenRepl, outcome: Outcome, usage: Usage) -> None:
+        self._shop.repls.keep(task.run_id, one)
+        ended = NewEvent("run_finished", outcome.status, figures=figures(usage))
+        variables = await saved_variables(one.repl)
+        await self._shop.runs.finish(task.run_id, outcome, ended, variables)
+
+    async def _in_run(self, code: str, run_id: str, timeout_seconds: float) -> CellDone:
+        record = await self._shop.runs.get(run_id)
+        if record.status == "running":
+            raise InvalidInputError(
+                f"The run {run_id!r} is at work in its REPL.",
+                fix="Wait for its end with rlm_run_wait, or cancel it with rlm_run_cancel.",
+            )
+        task = await self._task(run_id, record.contexts)
+        one, note = await self._repl_of(task)
+        try:
+            spent = Usage(**asdict(record.figures))
+            budget = Budget(task.config, spent=spent)
+            cell = _Cell(self._shop, task, budget, self._appending_afterwards(run_id))
+            result = await cell.run(one, code, timeout_seconds)
+            await self._shop.runs.save_variables(run_id, await saved_variables(one.repl))
+        finally:
+            self._shop.repls.keep(run_id, one)
+        return _done(run_id, result, await one.repl.variables(), note)
+
+    async def _repl_of(self, task: Task) -> tuple[OpenRepl, str | None]:
+        options = repl_options(task.config)
+        one = self._shop.repls.take(task.run_id, task.handles, options)
+        if one is not None:
+            return one, None
+        saved = await self._shop.runs.saved_variables(task.run_id)
+        one = await self._shop.repls.open(task.source, task.handles, options, saved)
+        return one, "The run's REPL was gone; a fresh one was given the variables that were saved."
+
+    async def _task(self, run_id: str, handles: Sequence[str]) -> Task:
+        sub_model = self._defaults.sub_model or self._defaults.root_model or ""
+        return Task(
+            run_id=run_id,
+            question="",
+            config=self._defaults.config,
+            source=await self._texts.source(handles),
+            root_model=sub_model,
+            sub_model=sub_model,
+            handles=tuple(handles),
+        )
+
+    async def _record(self, task: Task) -> None:
+        new = NewRun(task.run_id, "", contexts=task.handles, config=task.config.model_dump())
+        await self._shop.runs.create(new)
+        isolation = asdict(await self._shop.sandbox.isolation())
+        detail = {"contexts": task.handles, "isolation": isolation}
+        started = NewEvent("run_started", "code of the caller", detail=detail)
+        await self._shop.runs.append_event(task.run_id, started)
+
+    def _appending(self, run_id: str) -> Emit:
+        async def emit(event: RLMEvent) -> None:
+            await self._shop.runs.append_event(run_id, new_event(event))
+
+        return emit
+
+    def _appending_afterwards(self, run_id: str) -> Emit:
+        async def emit(event: RLMEvent) -> None:
+            await self._shop.runs.append_afterwards(run_id, new_event(event))
+
+        return emit
+
+
+class _Cell:
+    """One cell: its calls to models, and its lines in the log."""
+
+    def __init__(self, shop: Workshop, task: Task, budget: Budget, emit: Emit) -> None:
+        self._budget = budget
+        self._emit = emit
+        self._has_model = bool(task.sub_model)
+        self._calls = calls_of(shop.engine(task, budget, emit))
+
+    @property
+    def usage(self) -> Usage:
+        """What the calls have used."""
+        return self._budget.snapshot()
+
+    async def run(self, one: OpenRepl, code: str, timeout_seconds: float) -> CellResult:
+        await self._tell("code_generated", preview(code), code=code)
+        result = await one.repl.execute(code, timeout_seconds=timeout_seconds, on_call=self._answer)
+        await self._calls.end_cell()
+        error = result.error.traceback if result.error else None
+        await self._tell(
+            "code_executed",
+            preview(result.error.message if result.error else result.output),
+            output=cut_middle(result.output, MAX_OUTPUT_CHARS),
+            output_chars=result.output_chars,
+            error=error,
+            elapsed_seconds=round(result.elapsed_seconds, 3),
+        )
+        return result
+
+    async def _answer(self, call: ReplCall) -> CallReply:
+        if self._has_model or call.name == "budget":
+            return await self._calls.handle(call)
+        return CallReply(error="no model is configured; the operator sets RLM_MCP_SUB_MODEL")
+
+    async def _tell(self, kind: EventType, line: str, **detail: object) -> None:
+        await self._emit(RLMEvent(kind, 0, line, detail, usage=self.usage))
+
+
+def _check(code: str, run_id: str, handles: Sequence[str]) -> None:
+    if not code.strip():
+        raise InvalidInputError("The code is empty.", fix="Give Python to run.")
+    if len(code) > MAX_CODE_CHARS:
+        raise InvalidInputError(
+            f"The code has {len(code):,} characters; the limit is {MAX_CODE_CHARS:,}.",
+            fix="Store data with rlm_context_add, and read it as `context`.",
+        )
+    if bool(run_id) == bool(handles):
+        given = "both" if run_id else "neither"
+        raise InvalidInputError(
+            f"Of run_id and contexts, {given} is given.",
+            fix="Give contexts to begin, then the run_id you get to go on.",
+        )
+
+
+def _done(
+    run_id: str, result: CellResult, variables: list[Variable], note: str | None = None
+) -> CellDone:
+    if result.lost_variables:
+        note = "The REPL was replaced by a fresh one; large variables are gone."
+    return CellDone(
+        run_id=run_id,
+        output=cut_middle(result.output, MAX_OUTPUT_CHARS),
+        error=result.error.traceback if result.error else None,
+        truncated=result.output_chars > MAX_OUTPUT_CHARS,
+        variables=variables,
+        answer=result.final.text if result.final else None,
+        note=note,
+    )

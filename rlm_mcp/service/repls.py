@@ -1,0 +1,127 @@
+"""REPLs that outlive the run they were opened for, so that more can be asked of them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup, TaskStatus
+
+from rlm_mcp.sandbox.types import ContextSource, Repl, ReplOptions, Sandbox
+from rlm_mcp.service.saving import restore
+from rlm_mcp.store.run_records import SavedVariable
+
+KEPT_REPLS = 8
+IDLE_SECONDS = 600.0
+SPARE_BYTES = 2 << 30
+_EVICTION_SECONDS = 30.0
+
+
+@dataclass(eq=False)
+class OpenRepl:
+    """A REPL, and what it was opened over; held open by a task of the process until let go."""
+
+    repl: Repl
+    handles: tuple[str, ...]
+    options: ReplOptions
+    last_used: float
+    let_go: anyio.Event = field(default_factory=anyio.Event)
+
+    def fits(self, handles: Sequence[str], options: ReplOptions) -> bool:
+        """Whether it can go on with a question over these contexts with these options."""
+        same_options = replace(self.options, seed=None) == replace(options, seed=None)
+        return self.handles == tuple(handles) and same_options
+
+
+class Repls:
+    """Opens REPLs, and keeps those of finished runs while there is room."""
+
+    def __init__(self, sandbox: Sandbox, tasks: TaskGroup) -> None:
+        self._sandbox = sandbox
+        self._tasks = tasks
+        self._kept: OrderedDict[str, OpenRepl] = OrderedDict()
+
+    async def open(
+        self,
+        source: ContextSource,
+        handles: Sequence[str],
+        options: ReplOptions,
+        variables: Sequence[SavedVariable] = (),
+    ) -> OpenRepl:
+        """Open a REPL that stays open until it is kept and evicted, or let go.
+
+        Args:
+            variables: saved ones, which it begins with.
+
+        Raises:
+            SandboxError: it cannot be opened.
+        """
+        # A task of its own enters and leaves it: the run that uses it may end in another one.
+        one: OpenRepl = await self._tasks.start(self._hold, source, tuple(handles), options)
+        try:
+            await restore(one.repl, variables)
+        except BaseException:
+            one.let_go.set()
+            raise
+        return one
+
+    async def _hold(
+        self,
+        source: ContextSource,
+        handles: tuple[str, ...],
+        options: ReplOptions,
+        *,
+        task_status: TaskStatus[OpenRepl],
+    ) -> None:
+        async with self._sandbox.open_repl(source, options) as repl:
+            one = OpenRepl(repl, handles, options, anyio.current_time())
+            task_status.started(one)
+            await one.let_go.wait()
+
+    def keep(self, run_id: str, one: OpenRepl) -> None:
+        """Keep a run's REPL, and let go the one that was used least recently if there are many."""
+        one.last_used = anyio.current_time()
+        before = self._kept.pop(run_id, one)
+        if before is not one:
+            before.let_go.set()
+        self._kept[run_id] = one
+        while len(self._kept) > KEPT_REPLS:
+            self._kept.popitem(last=False)[1].let_go.set()
+
+    def find(self, run_id: str) -> Repl | None:
+        """Give the REPL that is kept of a run, to read from."""
+        one = self._kept.get(run_id)
+        if one is None:
+            return None
+        one.last_used = anyio.current_time()
+        self._kept.move_to_end(run_id)
+        return one.repl
+
+    def take(self, run_id: str, handles: Sequence[str], options: ReplOptions) -> OpenRepl | None:
+        """Take a run's REPL away to go on with it, if it is kept and fits."""
+        one = self._kept.get(run_id)
+        return self._kept.pop(run_id) if one and one.fits(handles, options) else None
+
+    async def evict(self) -> None:
+        """Let go those that were idle for long, and all of them while memory is short."""
+        while True:
+            await anyio.sleep(_EVICTION_SECONDS)
+            is_short = await anyio.to_thread.run_sync(_is_memory_short)
+            now = anyio.current_time()
+            for run_id, one in list(self._kept.items()):
+                if is_short or now - one.last_used > IDLE_SECONDS:
+                    self._kept.pop(run_id).let_go.set()
+
+
+def _is_memory_short() -> bool:
+    """Whether the machine has little memory left; False where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return False
+    available = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return bool(available) and available[0] * 1024 < SPARE_BYTES

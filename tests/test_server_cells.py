@@ -1,0 +1,206 @@
+"""`rlm_exec`: code of the caller's own, and REPLs that outlive their runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from rlm_mcp.scripted_model import Reply
+from rlm_mcp.service import repls
+from tests.serving import Served, cell, open_served, text_of, turns
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncGenerator[Served]:
+    script = turns(
+        cell("found = object()\nmine = [1, 2]\nFINAL('done')"), sub=lambda text: text[::-1]
+    )
+    async with open_served(tmp_path, script) as served:
+        yield served
+
+
+async def handle_of(served: Served, text: str = "one two three") -> str:
+    return (await served.call("rlm_context_add", text=text))["handle"]
+
+
+async def test_code_runs_over_a_context_and_goes_on_with_its_variables(served: Served) -> None:
+    first = await served.call(
+        "rlm_exec", code="words = context.split()\nlen(words)", contexts=[await handle_of(served)]
+    )
+    second = await served.call("rlm_exec", code="print(words[-1])", run_id=first["run_id"])
+    run = await served.call("rlm_run_wait", run_id=first["run_id"])
+    trace = await served.call("rlm_run_trace", run_id=first["run_id"], limit=50)
+
+    assert (first["output"], first["error"], first["truncated"]) == ("3\n", None, False)
+    assert [variable["name"] for variable in first["variables"]] == ["words"]
+    assert (second["output"], second["note"]) == ("three\n", None)
+    assert (run["status"], run["iterations"]) == ("completed", 0)
+    assert served.model.received == 0
+    code = [e["detail"]["code"] for e in trace["events"] if e["type"] == "code_generated"]
+    assert code == ["words = context.split()\nlen(words)", "print(words[-1])"]
+
+
+async def test_code_may_ask_the_sub_model(served: Served) -> None:
+    done = await served.call(
+        "rlm_exec",
+        code="print(llm_query_batch(['abc', 'def']))",
+        contexts=[await handle_of(served)],
+    )
+    run = await served.call("rlm_run_wait", run_id=done["run_id"])
+
+    assert done["output"] == "['cba', 'fed']\n"
+    assert run["sub_calls"] == 2
+    assert {request.model for request in served.model.requests} == {"sub"}
+
+
+async def test_without_a_model_code_runs_and_a_call_says_what_to_set(tmp_path: Path) -> None:
+    async with open_served(tmp_path, turns("never"), root_model=None, sub_model=None) as served:
+        done = await served.call(
+            "rlm_exec", code="llm_query('hello')", contexts=[await handle_of(served)]
+        )
+
+    assert "RLM_MCP_SUB_MODEL" in done["error"]
+
+
+async def test_an_error_is_told_with_its_line_and_what_was_assigned_stays(served: Served) -> None:
+    done = await served.call(
+        "rlm_exec", code="kept = 1\nkept / 0", contexts=[await handle_of(served)]
+    )
+    after = await served.call("rlm_exec", code="FINAL(kept)", run_id=done["run_id"])
+
+    assert done["error"].rstrip().endswith("ZeroDivisionError: division by zero")
+    assert "kept / 0" in done["error"]
+    assert after["answer"] == "1"
+
+
+async def test_code_runs_in_the_repl_of_a_run_that_has_ended(served: Served) -> None:
+    run = await served.call("rlm_query", question="?", text="some text")
+
+    done = await served.call(
+        "rlm_exec", code="mine.append(3)\nprint(type(found), mine)", run_id=run["run_id"]
+    )
+    mine = await served.call("rlm_run_variables", run_id=run["run_id"], name="mine")
+
+    assert done["output"] == "<class 'object'> [1, 2, 3]\n"
+    assert mine["text"] == "[1, 2, 3]"
+
+
+async def test_a_question_goes_on_in_the_repl_of_an_earlier_one(tmp_path: Path) -> None:
+    replies = iter([cell("found = object\nFINAL('kept')"), cell("FINAL(found.__name__)")])
+    async with open_served(tmp_path, lambda _: next(replies)) as served:
+        first = await served.call("rlm_query", question="first?", text="some text")
+        second = await served.call("rlm_query", question="more?", continue_run=first["run_id"])
+
+    assert second["answer"] == "object"
+
+
+async def test_when_the_repl_is_gone_saved_variables_serve_and_it_is_said(
+    tmp_path: Path, served: Served
+) -> None:
+    run = await served.call("rlm_query", question="?", text="some text")
+    async with open_served(tmp_path, turns("never")) as restarted:
+        done = await restarted.call(
+            "rlm_exec", code="print(mine, 'found' in dir())", run_id=run["run_id"]
+        )
+
+    assert done["output"] == "[1, 2] False\n"
+    assert "REPL was gone" in done["note"]
+
+
+async def test_only_so_many_repls_are_kept(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repls, "KEPT_REPLS", 2)
+    handle = await handle_of(served)
+    runs = [
+        (await served.call("rlm_exec", code=f"x = {n}", contexts=[handle]))["run_id"]
+        for n in range(3)
+    ]
+
+    notes = [
+        (await served.call("rlm_exec", code="x", run_id=run))["note"] for run in reversed(runs)
+    ]
+
+    assert notes[:2] == [None, None]
+    assert "REPL was gone" in notes[2]
+
+
+async def test_code_that_runs_over_its_time_is_stopped(served: Served) -> None:
+    done = await served.call(
+        "rlm_exec",
+        code="kept = 1\nwhile True: pass",
+        contexts=[await handle_of(served)],
+        timeout_seconds=0.5,
+    )
+
+    assert "TimeoutError" in done["error"]
+    assert [variable["name"] for variable in done["variables"]] == ["kept"]
+
+
+async def test_a_caller_that_gives_up_leaves_a_run_that_has_ended(served: Served) -> None:
+    handle = await handle_of(served)
+    with anyio.move_on_after(1):
+        await served.call("rlm_exec", code="while True: pass", contexts=[handle])
+
+    with anyio.fail_after(20):
+        while True:
+            [run] = (await served.call("rlm_run_list"))["runs"]
+            if run["status"] != "running":
+                break
+    assert run["status"] == "cancelled"
+
+
+async def test_cells_of_one_run_take_turns(served: Served) -> None:
+    begun = await served.call("rlm_exec", code="n = 0", contexts=[await handle_of(served)])
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(
+                lambda: served.call("rlm_exec", code="n = n + 1", run_id=begun["run_id"])
+            )
+    done = await served.call("rlm_exec", code="FINAL(n)", run_id=begun["run_id"])
+
+    assert done["answer"] == "5"
+
+
+async def test_much_output_is_cut_and_said(served: Served) -> None:
+    result = await served.raw(
+        "rlm_exec", code="print('x' * 50_000, 'end')", contexts=[await handle_of(served)]
+    )
+
+    assert result.structured_content is not None
+    assert result.structured_content["truncated"] is True
+    assert result.structured_content["output"].rstrip().endswith("end")
+    assert len(text_of(result)) <= 20_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"code": " ", "run_id": "run_x"}, "code is empty"),
+        ({"code": "1"}, "neither is given"),
+        ({"code": "1", "run_id": "run_x", "contexts": ["ctx_x"]}, "both is given"),
+        ({"code": "1", "run_id": "run_x"}, "run_x"),
+        ({"code": "1", "contexts": ["ctx_x"]}, "ctx_x"),
+        ({"code": "1" * 200_000, "run_id": "run_x"}, "200,000 characters"),
+        ({"code": "1", "run_id": "run_x", "timeout_seconds": 0}, "timeout_seconds=0"),
+    ],
+)
+async def test_what_cannot_be_run_is_refused(
+    served: Served, arguments: dict[str, object], named: str
+) -> None:
+    error = await served.error("rlm_exec", **arguments)
+
+    assert named in error["text"]
+    assert (await served.call("rlm_run_list"))["runs"] == []
+
+
+async def test_a_run_at_work_lends_its_repl_to_nobody(tmp_path: Path) -> None:
+    gate = anyio.Event()
+    async with open_served(tmp_path, lambda _: Reply("FINAL(x)", gate=gate)) as served:
+        run = await served.call("rlm_query", question="?", text="text", wait_seconds=0)
+        error = await served.error("rlm_exec", code="1", run_id=run["run_id"])
+        gate.set()
+        await served.ended(run["run_id"])
+
+    assert "rlm_run_wait" in error["text"]
