@@ -7,20 +7,29 @@ what `smaps_rollup` says of the REPL's own pages, so it needs root (or the same,
 from __future__ import annotations
 
 import argparse
+import ast
+import csv
+import hashlib
+import io
+import json
 import os
 import platform
+import re
 import socket
 import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections import UserString
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -30,6 +39,30 @@ from rlm_mcp.sandbox.types import CallReply, Repl, ReplCall, ReplOptions
 MB = 1 << 20
 LINE = "the quick brown fox jumps over the lazy dog, as it did on the day before, and sleeps\n"
 KINDS = {"Latin": "é", "Cyrillic": "привет", "Chinese": "你好世界", "one emoji in ASCII": ""}
+IDIOMS: dict[str, Callable[[Any], object]] = {
+    "re.search": lambda text: re.search(r"\d", text),
+    "re.findall": lambda text: re.findall(r"\d", text),
+    "compiled finditer": lambda text: list(re.compile("a").finditer(text)),
+    "re.split": lambda text: re.split(r"\s", text),
+    "json.loads": lambda text: json.loads(text.__class__("[1]")),
+    "io.StringIO": io.StringIO,
+    "join": lambda text: "".join([text, "x"]),
+    "isinstance": lambda text: len(text) if isinstance(text, str) else text.none,
+    "ast.parse": lambda text: ast.parse(text.__class__("x = 1")),
+    "sys.stdout.write": lambda text: io.StringIO().write(text),
+    "str.upper(text)": str.upper,
+    "hashing": lambda text: hashlib.sha256(text.encode()).hexdigest(),
+    "slicing": lambda text: text[:5] + "x",
+    "find": lambda text: text.find("beta"),
+    "in": lambda text: "beta" in text,
+    "split": lambda text: text.split("\n"),
+    "splitlines": lambda text: text.splitlines(),
+    "count": lambda text: text.count("a"),
+    "formatting": lambda text: f"{text} {text[:3]}",
+    "iteration": list,
+    "csv": lambda text: list(csv.reader(text.splitlines())),
+    "textwrap": textwrap.fill,
+}
 FRESH = "import sys; text = sys.stdin.buffer.read().decode(); print(len(text)); sys.stdin.close()"
 
 
@@ -279,6 +312,20 @@ async def widths(sandbox: ProcessSandbox) -> None:
         async with sandbox.open_repl(source, ReplOptions()) as repl:
             wide = await run(repl, "import sys; round(sys.getsizeof(context) / 1048576 / 20, 2)")
         show(f"`str` of {name}", f"{wide} bytes a byte of UTF-8", "")
+    failed = [name for name, idiom in IDIOMS.items() if not works(idiom)]
+    show(
+        "a view that is no `str` (`UserString`)",
+        f"{len(failed)} of {len(IDIOMS)} idioms fail",
+        ", ".join(failed),
+    )
+
+
+def works(idiom: Callable[[Any], object]) -> bool:
+    try:
+        idiom(UserString("alpha beta 1\ngamma 2\n"))
+    except (TypeError, AttributeError, AssertionError):
+        return False
+    return True
 
 
 async def main(*, gigabyte: bool) -> None:

@@ -40,7 +40,7 @@ def python_for_nobody() -> str | None:
         trial = [python, "-c", "import anyio, sys; print(sys.version_info >= (3, 11))"]
         try:
             found = subprocess.run(
-                trial, user=NOBODY, group=NOBODY, capture_output=True, check=True
+                trial, env=environment(), user=NOBODY, group=NOBODY, capture_output=True, check=True
             )
         except (OSError, subprocess.CalledProcessError):
             continue

@@ -112,14 +112,14 @@ async def test_an_interrupt_reaches_whatever_a_cell_waits_in(repl: Repl, code: s
     assert (await run(repl, "kept")).output == "7\n"
 
 
-SWALLOWED = "while True:\n  try:\n    while True: int()\n  except BaseException: pass"
+DEAF = "sum(range(10**15))"  # in C, where no interrupt is looked for
 
 
-async def test_a_cell_that_swallows_the_interrupt_is_killed_and_small_variables_survive(
+async def test_a_cell_that_is_deaf_to_the_interrupt_is_killed_and_small_variables_survive(
     repl: Repl,
 ) -> None:
     await run(repl, "small = {'a': [1, 2]}; big = 'x' * 1_000_000; f = lambda: 1")
-    result = await run(repl, f"late = 1\n{SWALLOWED}", seconds=0.2)
+    result = await run(repl, f"late = 1\n{DEAF}", seconds=0.2)
     assert (result.timed_out, result.lost_variables) == (True, True)
     assert result.error is not None
     assert "Small variables are back as they were before this cell: small;" in result.error.message
@@ -212,7 +212,7 @@ async def test_cancelling_a_cell_that_does_not_listen_kills_it(repl: Repl) -> No
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(
                 lambda: repl.execute(
-                    "try: llm_query('')\nexcept BaseException: pass\n" + SWALLOWED,
+                    "try: llm_query('')\nexcept BaseException: pass\n" + DEAF,
                     timeout_seconds=60,
                     on_call=begin,
                 )
@@ -291,7 +291,7 @@ async def test_nothing_is_left_when_the_sandbox_is_closed() -> None:
                 for n in range(9)
             ]
             await run(repls[0], "import os; os._exit(0)")
-            await run(repls[1], SWALLOWED, seconds=0.1)
+            await run(repls[1], DEAF, seconds=0.1)
             async with anyio.create_task_group() as tasks:
                 for repl in repls:
                     tasks.start_soon(run, repl, "import time\nwhile True: time.sleep(1)")
@@ -328,7 +328,14 @@ async def test_a_source_that_lies_about_its_size_leaves_nothing_behind() -> None
 async def test_cancelling_while_a_text_is_filled_in_leaves_nothing_behind() -> None:
     filling = anyio.Event()
 
-    class Slow(TextContext):
+    class Slow:
+        key = "slow"
+        names = ("slow",)
+        byte_lengths = (3,)
+        char_lengths = (3,)
+        is_list = False
+        prefix = ""
+
         def chunks(self) -> Iterator[bytes]:
             anyio.from_thread.run_sync(filling.set)
             while True:
@@ -341,7 +348,7 @@ async def test_cancelling_while_a_text_is_filled_in_leaves_nothing_behind() -> N
             await sandbox.isolation()
 
             async def fill() -> None:
-                async with sandbox.open_repl(Slow(("abc",)), OPTIONS):
+                async with sandbox.open_repl(Slow(), OPTIONS):
                     pass
 
             async with anyio.create_task_group() as tasks:

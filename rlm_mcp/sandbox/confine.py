@@ -90,6 +90,7 @@ def confine_repl(walls: Walls, memory_bytes: int, mapped: int) -> None:
         OSError: one that stood before does not stand now.
     """
     namespaces.die_with_parent()
+    namespaces.use_small_pages()
     with contextlib.suppress(OSError):  # a lower priority is never refused, but by odd policies
         os.nice(REPL_NICENESS)
     limits.limit(memory_bytes, mapped)

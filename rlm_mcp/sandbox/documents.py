@@ -158,10 +158,12 @@ def load(descriptor: int, layout: Layout) -> tuple[str | Documents, Documents]:
     A `str` is a copy, so the caller may close the descriptor and the text is there once; a list
     keeps the mapping.
     """
-    file = mmap.mmap(descriptor, layout.file_bytes, prot=mmap.PROT_READ)
     if layout.is_list:
+        file = mmap.mmap(descriptor, layout.file_bytes, prot=mmap.PROT_READ)
         names = Documents(file, layout.text_bytes, _lengths(file, layout, layout.count))
         return Documents(file, 0, _lengths(file, layout, 0)), names
+    flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)  # all of it is read at once
+    file = mmap.mmap(descriptor, layout.file_bytes, flags=flags, prot=mmap.PROT_READ)
     with file, memoryview(file) as view:
         kept = bytes(view[layout.text_bytes : layout.table_start])
         names = Documents(kept, 0, _lengths(file, layout, layout.count))

@@ -23,6 +23,7 @@ _UNSHARE = {"x86_64": 272, "aarch64": 97}
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 _CAPABILITY_VERSION = 0x2008_0522
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
+_PR_SET_THP_DISABLE = 41
 _SIGKILL = 9
 
 
@@ -99,6 +100,11 @@ def give_up_privileges() -> None:
 def die_with_parent() -> None:
     """Ask for SIGKILL when the thread that forked this process ends."""
     _check(_libc().prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0))
+
+
+def use_small_pages() -> None:
+    """Leave large pages to texts: a REPL's own memory grows by what it needs."""
+    _libc().prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)  # no wall: an older kernel may refuse
 
 
 def _mount(source: bytes, target: bytes, kind: bytes, flags: int, data: bytes = b"") -> None:
