@@ -119,12 +119,17 @@ class Execution:
         task = self._task
         one = await self._open_repl()
         self._run.repl = one.repl
+        response = None
         try:
-            return await answer(task.question, task.source, one.repl, self._engine())
+            response = await answer(task.question, task.source, one.repl, self._engine())
+            return response
         finally:
             await self._look_at_variables(one.repl)
             self._run.repl = None
-            self._shop.repls.keep(task.run_id, one)
+            if response is None:
+                one.let_go.set()  # cancelled: nothing of it goes on
+            else:
+                self._shop.repls.keep(task.run_id, one)
 
     async def _open_repl(self) -> OpenRepl:
         task, repls = self._task, self._shop.repls

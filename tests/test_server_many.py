@@ -1,0 +1,88 @@
+"""Many runs at once on one server."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
+from rlm_mcp.scripted_model import Answer, ChatRequestView
+from tests.serving import Served, cell, open_served
+
+RUNS = 100
+
+
+def children() -> set[str]:
+    """Processes below this one, however deep."""
+    parents: dict[str, str] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                stat = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # it ended while we looked
+            if stat[0] != "Z":
+                parents[entry.name] = stat[1]
+    found = {str(os.getpid())}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {str(os.getpid())}
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def busy(request: ChatRequestView) -> Answer:
+    """Half of the runs spin, the others sleep."""
+    number = sum(map(ord, str(request.messages[-1]["content"])))
+    return cell("while True: pass" if number % 2 else "import time\ntime.sleep(600)")
+
+
+async def until_working(served: Served) -> None:
+    with anyio.fail_after(120):
+        await served.model.until(lambda: served.model.received >= RUNS)
+
+
+async def test_a_hundred_busy_runs_leave_the_server_answering_and_nothing_behind(
+    tmp_path: Path,
+) -> None:
+    before = await anyio.to_thread.run_sync(descriptors)
+    async with open_served(tmp_path, busy) as served:
+        handle = (await served.call("rlm_context_add", text="some text"))["handle"]
+        runs = [
+            await served.call(
+                "rlm_query", question=f"question {number}", contexts=[handle], wait_seconds=0
+            )
+            for number in range(RUNS)
+        ]
+        await until_working(served)
+        answered: list[float] = []
+        for _ in range(50):
+            started = time.perf_counter()
+            await served.call("rlm_run_list", limit=1)
+            answered.append(time.perf_counter() - started)
+        working = await anyio.to_thread.run_sync(children)
+        async with anyio.create_task_group() as group:
+            for run in runs:
+                group.start_soon(
+                    lambda run_id=run["run_id"]: served.call("rlm_run_cancel", run_id=run_id)
+                )
+        states = [await served.ended(run["run_id"]) for run in runs]
+        with anyio.fail_after(20):
+            while len(await anyio.to_thread.run_sync(children)) > len(working) - RUNS:
+                await anyio.lowlevel.checkpoint()
+    left = await anyio.to_thread.run_sync(children)
+    after = await anyio.to_thread.run_sync(descriptors)
+
+    assert {state["status"] for state in states} == {"cancelled"}
+    assert len(working) >= RUNS
+    assert left == set()
+    assert after <= before
+    assert statistics.median(answered) < 1  # how fast it is, bench/ measures
