@@ -71,9 +71,7 @@ async def test_a_hundred_busy_runs_leave_the_server_answering_and_nothing_behind
         working = await anyio.to_thread.run_sync(children)
         async with anyio.create_task_group() as group:
             for run in runs:
-                group.start_soon(
-                    lambda run_id=run["run_id"]: served.call("rlm_run_cancel", run_id=run_id)
-                )
+                group.start_soon(partial(served.call, "rlm_run_cancel", run_id=run["run_id"]))
         states = [await served.ended(run["run_id"]) for run in runs]
         with anyio.fail_after(20):
             while len(await anyio.to_thread.run_sync(children)) > len(working) - RUNS:
