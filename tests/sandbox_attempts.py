@@ -3,7 +3,8 @@
 
 Names given to every attempt: `canary` (a file anybody may read), `folder` (a directory anybody may
 write), `port` (a TCP and a UDP listener), `abstract` and `unix_path` (UNIX listeners), `victim` (a
-process of the same user, where the host is no root), `host` (the pid of the host), `syscall`.
+process of the same user, where the host is no root), `host` (the pid of the host), `shared` (a file
+to be made in shared memory), `syscall`.
 An attempt that reads the canary or the host's secret prints it.
 """
 
@@ -93,7 +94,7 @@ FILES = _group(
     ("listdir", "print('LISTED', os.listdir(folder))"),
     ("stat", "print('LISTED', os.stat(canary).st_size)"),
     ("chdir", "os.chdir(folder); open('w', 'w')"),
-    ("/dev/shm", "open('/dev/shm/rlm-mcp-escape', 'w').write('x')"),
+    ("/dev/shm", "open(shared, 'w').write('x')"),
     ("dlopen of a file", "ctypes.CDLL(canary); print('LISTED')"),
     ("a foreign library", "print('LISTED', ctypes.CDLL('libBrokenLocale.so.1'))"),
 )

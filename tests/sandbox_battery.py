@@ -24,7 +24,7 @@ from rlm_mcp.sandbox.types import CallReply, CellResult, ReplCall, ReplOptions
 from tests.sandbox_attempts import ATTEMPTS, PRELUDE, Attempt
 
 NOBODY = 65534
-SHARED = Path("/dev/shm/rlm-mcp-escape")
+SHARED = Path(f"/dev/shm/rlm-mcp-escape-{os.getpid()}")
 TEXT = TextContext.of("nothing of worth\n")
 _MARKS = "LISTED READ TRACED SENT LISTENS NETLINK VSOCK RESOLVED SHM MSG SEM MQ WROTE PASSED WORKED"
 MARKS = frozenset(_MARKS.split())
@@ -52,6 +52,7 @@ class Arena:
             "unix_path": self.listeners["unix"].getsockname(),
             "victim": self.victim.pid,
             "host": os.getpid(),
+            "shared": str(SHARED),
         }
 
     def state(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import anyio
 import pytest
 
 from rlm_mcp.errors import IsolationError
+from rlm_mcp.sandbox import seccomp
 from rlm_mcp.sandbox.confine import Walls
 from rlm_mcp.sandbox.repl import ProcessSandbox
 from rlm_mcp.sandbox.types import ReplOptions
@@ -127,3 +128,36 @@ async def test_full_isolation_is_refused_where_a_wall_is_missing() -> None:
         with pytest.raises(IsolationError, match="'full' is the least allowed"):
             async with sandbox.open_repl(TEXT, ReplOptions()):
                 pass
+
+
+DENYING = """
+import sys, anyio
+from rlm_mcp.sandbox import namespaces, seccomp
+from rlm_mcp.sandbox.repl import ProcessSandbox
+numbers = [int(word) for word in sys.argv[1:]]
+refusals = [line for number in numbers for line in ((0x15, 0, 1, number), (0x06, 0, 0, 0x50001))]
+namespaces.give_up_privileges()
+seccomp.install([(0x20, 0, 0, 0), *refusals, (0x06, 0, 0, 0x7FFF0000)], "x86_64")
+async def main():
+    async with ProcessSandbox() as sandbox:
+        isolation = await sandbox.isolation()
+    print(isolation.level, isolation.missing)
+anyio.run(main)
+"""
+
+
+@pytest.mark.skipif(seccomp.machine() != "x86_64", reason="numbers of calls are x86-64's")
+@pytest.mark.parametrize(
+    ("denied", "said"),
+    [
+        ([272], "partial ('namespaces: the system refuses them (Operation not permitted)',)"),
+        ([444], "partial ('landlock: the kernel has no Landlock',)"),
+        ([155], "partial ('namespaces: Operation not permitted',)"),
+        ([317], "process ('seccomp: Operation not permitted',)"),
+    ],
+)
+async def test_what_the_system_denies_is_found_and_named(denied: list[int], said: str) -> None:
+    with anyio.fail_after(60):
+        command = [sys.executable, "-c", DENYING, *map(str, denied)]
+        ended = await anyio.run_process(command, env=environment(), check=False)
+    assert ended.stdout.decode().strip() == said, ended.stderr.decode()
