@@ -35,6 +35,7 @@ LOCAL_SERVERS = (
 )
 DEMO_SECONDS = 900.0
 _PROBE_SECONDS = 1.0
+_QUIET_SECONDS = 5.0
 _SHOWN_CHARS = 1500
 
 
@@ -117,12 +118,16 @@ class _Display:
         self._service = service
         self._console = console
         self._seen = 0
+        self._last_shown = 0.0
 
     async def report(self, state: RunState) -> None:
         events = await self._service.runs.events(state.run_id, self._seen, 100)
         for event in events:
             self._seen = event.seq
             self._show(event, state)
+        if not events and state.elapsed_seconds - self._last_shown < _QUIET_SECONDS:
+            return
+        self._last_shown = state.elapsed_seconds
         if not events:
             self._console.print(f"[dim]{progress_line(state)}[/dim]")
 
