@@ -189,6 +189,31 @@ async def test_a_missing_variable_is_told_with_those_that_exist(sandbox: Process
     assert response.answer == "5"
 
 
+async def test_a_bare_name_of_a_variable_gives_its_value(sandbox: ProcessSandbox) -> None:
+    for replies in (
+        [code("total = 40 + 2"), "FINAL(total)"],
+        [code("total = 42") + "\nFINAL(total)"],
+    ):
+        async with a_bench(sandbox, replies) as bench:
+            response = await bench.ask()
+            [final] = bench.told("final_answer")
+        assert (response.answer, response.data, final.detail["origin"]) == ("42", 42, "variable")
+
+
+async def test_a_word_that_names_no_variable_is_the_answer(sandbox: ProcessSandbox) -> None:
+    for final in ("FINAL(green)", 'FINAL("total")', "FINAL(context)"):
+        async with a_bench(sandbox, [code("total = 42"), final]) as bench:
+            response = await bench.ask()
+            assert bench.told("final_answer")[0].detail["origin"] == "text"
+        assert response.answer == final[6:-1].strip('"')
+
+
+async def test_a_last_reply_may_name_a_variable_too(sandbox: ProcessSandbox) -> None:
+    replies = [code("total = 42"), "FINAL(total)"]
+    response = await outcome_of(sandbox, replies, max_iterations=2)
+    assert (response.answer, response.status) == ("42", "exhausted")
+
+
 async def test_the_context_itself_is_no_answer(sandbox: ProcessSandbox) -> None:
     response = await outcome_of(sandbox, ["FINAL_VAR(context)", "FINAL(no)"])
     assert response.answer == "no"
@@ -228,6 +253,72 @@ async def test_prose_gets_a_nudge_and_not_an_end(sandbox: ProcessSandbox) -> Non
         [first, second] = bench.root_requests
     assert (response.answer, response.status) == ("x", "completed")
     assert first.messages[-1] != second.messages[-1]
+
+
+async def test_output_and_nudge_are_told_together_and_what_is_left_once(
+    sandbox: ProcessSandbox,
+) -> None:
+    same = code("print('seen')")
+    for variant in ("default", "small_context"):
+        async with a_bench(sandbox, [same, same, "FINAL(x)"], prompt_variant=variant) as bench:
+            await bench.ask()
+            said = bench.root_requests[2].text
+        assert said.count("Turn 3 of 25") == 1
+        assert said.count("Question:") == (variant == "small_context")
+        assert said.index("seen") < said.index("same code as before")
+
+
+# --- what the first message shows
+
+
+async def test_a_small_model_is_shown_where_the_text_matches_the_question(
+    sandbox: ProcessSandbox,
+) -> None:
+    text = "\n".join([*["nothing here"] * 500, "The lantern is amber.", *["nor here"] * 500])
+    async with a_bench(sandbox, ["```repl\nFINAL(SHOW_VARS())\n```"] * 2) as bench:
+        await bench.ask(text, "What colour is the lantern?")
+        assert "amber" not in bench.root_requests[0].text
+    async with a_bench(
+        sandbox, [code("print(1)"), "FINAL(amber)"], prompt_variant="small_context"
+    ) as bench:
+        response = await bench.ask(text, "What colour is the lantern?")
+        assert "The lantern is amber." in bench.root_requests[0].text
+        assert bench.told("code_executed")[0].iteration == 1
+    assert (response.answer, response.repl_variables) == ("amber", {})
+
+
+@pytest.mark.parametrize("variant", ["default", "small_context"])
+async def test_a_short_text_is_read_directly_and_the_answer_says_so(
+    sandbox: ProcessSandbox, variant: str
+) -> None:
+    async with a_bench(
+        sandbox, ["FINAL(green)"], prompt_variant=variant, direct_max_chars=len(TEXT)
+    ) as bench:
+        response = await bench.ask()
+        [asked] = bench.root_requests
+        told = bench.told("iteration_start") + bench.told("final_answer")
+    assert TEXT in asked.text
+    assert (response.answer, response.direct, response.iterations) == ("green", True, 1)
+    assert [event.detail["direct"] for event in told] == [True, True]
+
+
+async def test_short_documents_are_read_directly_each_under_its_name(
+    sandbox: ProcessSandbox,
+) -> None:
+    async with a_bench(sandbox, ["FINAL(x)"], direct_max_chars=100) as bench:
+        await bench.ask(["öne", "twö\ud800"])
+        asked = bench.root_requests[0].text
+    assert "[context[0], 'document 0']\nöne\n" in asked
+    assert "[context[1], 'document 1']\ntwö?\n" in asked
+
+
+async def test_a_text_that_is_too_long_or_empty_is_not_read_directly(
+    sandbox: ProcessSandbox,
+) -> None:
+    async with a_bench(sandbox, ["FINAL(x)"] * 2, direct_max_chars=len(TEXT) - 1) as bench:
+        assert not (await bench.ask(TEXT)).direct
+        assert not (await bench.ask("")).direct
+        assert TEXT not in bench.root_requests[0].text
 
 
 async def test_a_few_fruitless_turns_in_a_row_end_with_the_best_answer(

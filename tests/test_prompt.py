@@ -18,6 +18,7 @@ from rlm_mcp.engine.config import PromptVariant, RLMConfig
 from rlm_mcp.engine.metadata import show_cell
 from rlm_mcp.engine.parser import Directive, Problem, parse_reply
 from rlm_mcp.engine.prompt import (
+    Glimpse,
     Message,
     NudgeReason,
     TurnInfo,
@@ -280,7 +281,7 @@ def test_the_first_message_asks_describes_and_tells_what_is_left(variant: Prompt
         config_of(variant),
         turn=TurnInfo(1, 25, sub_calls_left=500),
         schema=SCHEMA,
-        matches="[line 7] a white whale",
+        glimpse=Glimpse(matches="[line 7] a white whale"),
     )
     for part in (
         QUESTION,
@@ -295,7 +296,9 @@ def test_the_first_message_asks_describes_and_tells_what_is_left(variant: Prompt
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_what_is_not_given_leaves_no_empty_heading(variant: PromptVariant) -> None:
-    said = first_message(QUESTION, "`context` is a str.", config_of(variant), matches=" \n")
+    said = first_message(
+        QUESTION, "`context` is a str.", config_of(variant), glimpse=Glimpse(matches=" \n")
+    )
     assert "match the question" not in said
     assert "Schema" not in said
     assert "Turn " not in said

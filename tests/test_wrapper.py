@@ -26,13 +26,16 @@ from rlm_mcp import (
     InvalidInputError,
     MemoryCache,
     ModelAuthenticationError,
+    ModelError,
     RLMConfig,
     RLMEvent,
     RLMResponse,
     RLMWrapper,
 )
 from rlm_mcp.engine.config import RLMConfig as Config
+from rlm_mcp.engine.means import LastText, Supplier
 from rlm_mcp.sandbox.repl import ProcessSandbox
+from rlm_mcp.sandbox.text import TextContext
 from rlm_mcp.scripted_model import (
     Reply,
     Script,
@@ -447,3 +450,72 @@ SEED_DEFAULTS: Mapping[str, Any] = {
 def test_the_options_have_the_defaults_that_users_know() -> None:
     config = RLMConfig().model_dump()
     assert {name: config[name] for name in SEED_DEFAULTS} == SEED_DEFAULTS
+
+
+# --- streams of text
+
+
+async def test_the_roots_replies_are_heard_as_they_arrive(warm: ProcessSandbox) -> None:
+    heard: list[str] = []
+    async with a_server(ASKS_ONCE) as server:
+        response = await a_wrapper(server, warm).agenerate("What?", "text", on_delta=heard.append)
+        asked = [(request.model, request.streamed) for request in server.requests]
+    assert "".join(heard) == "".join(ASKS_ONCE)
+    assert len(heard) > 2
+    assert asked == [("root", True), ("sub", False), ("root", True)]
+    assert response.answer == "heard"
+
+
+async def test_a_listener_of_text_that_raises_changes_nothing(
+    warm: ProcessSandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def on_delta(_: str) -> None:
+        await anyio.lowlevel.checkpoint()
+        raise RuntimeError("listener broke")
+
+    async with a_server(ASKS_ONCE) as server:
+        with caplog.at_level(logging.WARNING):
+            response = await a_wrapper(server, warm).agenerate("What?", "text", on_delta=on_delta)
+    assert response.answer == "heard"
+    assert [record.message for record in caplog.records] == ["on_delta raised; the run goes on."]
+
+
+async def test_a_stream_of_events_can_hold_the_text_as_it_arrives(warm: ProcessSandbox) -> None:
+    async with a_server(ASKS_ONCE) as server:
+        stream = a_wrapper(server, warm).astream_generate("What?", "text", deltas=True)
+        events = [event async for event in stream]
+    pieces = [(e.iteration, e.preview) for e in events if e.type == "root_delta"]
+    for turn, reply in enumerate(ASKS_ONCE, 1):
+        assert "".join(piece for at, piece in pieces if at == turn) == reply
+    assert events[-1].response is not None
+
+
+# --- what is kept between questions, and what user code may do
+
+
+async def test_the_walls_are_tried_once_for_a_wrapper() -> None:
+    supplier = Supplier(LocalModel([]), "", "", None)
+    async with supplier.open() as means:
+        found = await means.sandbox.isolation()
+    async with supplier.open() as means:
+        assert await means.sandbox.isolation() is found
+
+
+async def test_a_text_that_is_asked_about_again_is_the_same_source() -> None:
+    long, other = "x" * 2_000_000, "y" * 2_000_000
+    texts = LastText()
+    first = texts.recall(TextContext.of(long))
+    assert texts.recall(TextContext.of(long)) is first
+    assert texts.recall(TextContext.of([long])) is not first
+    documents = texts.recall(TextContext.of([long, other]))
+    assert texts.recall(TextContext.of([long, other])) is documents
+    assert texts.recall(TextContext.of([other, long])) is not documents
+
+
+async def test_a_model_that_raises_anything_ends_in_a_response(warm: ProcessSandbox) -> None:
+    model = LocalModel(["```repl\nfound = 'green'\n```"])  # then its list is empty
+    response = await RLMWrapper(model, sandbox=warm).agenerate("What?", "text")
+    assert (response.status, response.iterations) == ("failed", 2)
+    assert isinstance(response.error, ModelError)
+    assert "IndexError" in str(response.error)
+    assert response.repl_variables == {"found": "'green'"}

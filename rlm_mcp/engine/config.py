@@ -40,6 +40,11 @@ class RLMConfig(BaseModel):
         ge=0,
         description="Characters of the context and of output shown to the root model.",
     )
+    direct_max_chars: int = Field(
+        default=0,
+        ge=0,
+        description="Texts up to so many characters stand in the first message whole; 0: none.",
+    )
     sub_call_max_input_chars: int = Field(
         default=500_000, ge=1, description="Longest prompt of one sub-call, characters."
     )

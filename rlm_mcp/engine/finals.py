@@ -53,12 +53,14 @@ class FoundFinal:
         value: text, name or expression.
         length: characters from the start of the line to the end of the directive.
         closed: whether its parenthesis was closed.
+        is_name: whether a text is one bare word that could name a variable.
     """
 
     kind: FinalKind
     value: str
     length: int
     closed: bool = True
+    is_name: bool = False
 
 
 def opens_final(line: str) -> bool:
@@ -84,7 +86,8 @@ def read_final(text: str) -> FoundFinal | None:
     end = len(text) if length is None else min(len(text), opening.end() + length + 1)
     is_variable, argument = _unwrapped(bool(opening["var"]), argument.strip())
     kind, value = _read_variable(argument) if is_variable else _read_text(argument)
-    return FoundFinal(kind, value, end, closed=length is not None)
+    is_name = kind == "text" and value == argument and value.isidentifier()
+    return FoundFinal(kind, value, end, closed=length is not None, is_name=is_name)
 
 
 def _unwrapped(is_variable: bool, argument: str) -> tuple[bool, str]:

@@ -36,6 +36,21 @@ def describe_context(source: ContextSource, prefix_chars: int) -> str:
     return head + names + _start("`context[0]`", source.prefix, prefix_chars, lengths[0])
 
 
+def show_whole(documents: Sequence[str], source: ContextSource) -> str:
+    """Describe a context that is short enough to be shown whole, and show it."""
+    total = sum(source.char_lengths)
+    if not source.is_list:
+        text = _sendable(documents[0])
+        return f"`context` is a str of {total} characters. This is all of it:\n{text}\n[the end]"
+    names = source.names if len(source.names) == len(documents) else [""] * len(documents)
+    shown = [
+        f"[context[{index}], {_name(name)}]\n{_sendable(document)}"
+        for index, (name, document) in enumerate(zip(names, documents, strict=True))
+    ]
+    head = f"`context` is a list of {len(documents)} str, {total} characters in all. This is all:"
+    return "\n".join((head, *shown, "[the end]"))
+
+
 def cut_middle(text: str, limit: int, *, total: int | None = None) -> str:
     """Keep head and tail of `text`, `limit` characters, and say how many are left out.
 

@@ -50,6 +50,7 @@ async def answer(question: str, source: ContextSource, repl: Repl, engine: Engin
 
 
 async def _loop(run: Run) -> Outcome:
+    await run.look()
     while (reason := _reason_to_end(run)) is None:
         reply = await run.ask()
         parsed = parse_reply(reply.text, was_cut=reply.finish_reason == "length")
@@ -111,6 +112,7 @@ async def _respond(run: Run, outcome: Outcome) -> RLMResponse:
             "data": outcome.data,
             "origin": outcome.origin,
             "status": outcome.status,
+            "direct": run.is_direct,
         }
         await run.emit("final_answer", preview(outcome.answer), detail)
     usage = run.engine.budget.snapshot()
@@ -126,6 +128,7 @@ async def _respond(run: Run, outcome: Outcome) -> RLMResponse:
         cached_sub_calls=usage.cached_sub_calls,
         error=outcome.error,
         data=outcome.data,
+        direct=run.is_direct,
         history=run.history,
         repl_variables=await run.variables(),
     )

@@ -63,10 +63,12 @@ class Directive:
     """A final written outside code.
 
     `text`: `value` is the answer. `variable`: `value` is a name or an expression for the REPL.
+    `is_name`: a text that is one bare word; where a variable has that name, its value is meant.
     """
 
     kind: Literal["text", "variable"]
     value: str
+    is_name: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -268,7 +270,7 @@ def _record(found: FoundFinal, draft: _Draft) -> None:
         draft.prose.append(found.value)
         draft.problem = "promise"
     elif found.kind in ("text", "variable"):
-        draft.final = Directive(found.kind, found.value)
+        draft.final = Directive(found.kind, found.value, found.is_name)
         draft.problem = None if found.closed else "unclosed_final"
     else:
         draft.problem = "empty_final" if found.kind == "empty" else "bad_variable"

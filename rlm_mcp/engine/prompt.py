@@ -7,12 +7,14 @@ from rlm_mcp.engine.messages import Message
 from rlm_mcp.engine.nudges import NudgeReason, nudge
 from rlm_mcp.engine.system_prompt import system_prompt
 from rlm_mcp.engine.turns import (
+    Glimpse,
     TurnInfo,
     best_answer_request,
     confirm_final,
     doubt_empty,
     feedback,
     first_message,
+    is_small,
     missing_variable,
     schema_instructions,
     schema_repair,
@@ -20,6 +22,7 @@ from rlm_mcp.engine.turns import (
 )
 
 __all__ = [
+    "Glimpse",
     "Message",
     "NudgeReason",
     "TurnInfo",
@@ -28,6 +31,7 @@ __all__ = [
     "doubt_empty",
     "feedback",
     "first_message",
+    "is_small",
     "missing_variable",
     "nudge",
     "schema_instructions",

@@ -10,11 +10,11 @@ from typing import Any
 import anyio
 
 from rlm_mcp.engine.chat import ChatReply, ChatRequest
-from rlm_mcp.engine.conversation import Conversation
 from rlm_mcp.engine.engine import Engine
-from rlm_mcp.engine.metadata import describe_context, preview, show_cell
+from rlm_mcp.engine.metadata import preview, show_cell
+from rlm_mcp.engine.opening import Opening
 from rlm_mcp.engine.parser import CodeBlock
-from rlm_mcp.engine.prompt import TurnInfo, first_message, system_prompt, worked_example
+from rlm_mcp.engine.prompt import TurnInfo
 from rlm_mcp.engine.sub_caller import SubCaller
 from rlm_mcp.engine.types import EventType, HistoryEntry, RLMEvent
 from rlm_mcp.errors import ContextLengthError, SandboxError
@@ -55,22 +55,16 @@ class Run:
         self.last_reply = ""
         self._calls = calls
         self._history: list[HistoryEntry] = []
-        self._conversation = self._opening(source)
+        self._opening = Opening(question, source, engine)
+        self.is_direct = False
+        self._conversation = self._opening.conversation(self.next_turn())
 
-    def _opening(self, source: ContextSource) -> Conversation:
-        engine, config = self.engine, self.config
-        system = system_prompt(
-            config, recursion=engine.can_recurse, has_sub_model=engine.sub is not engine.root
-        )
-        first = first_message(
-            self.question,
-            describe_context(source, config.metadata_prefix_chars),
-            config,
-            turn=self.next_turn(),
-            schema=engine.answer_schema,
-        )
-        head = Conversation(({"role": "system", "content": system}, *worked_example(config)))
-        return Conversation(tuple(head.told(first).messages))
+    async def look(self) -> None:
+        """Take the look at the text that the first message shows, if it shows any."""
+        glimpse = await self._opening.glimpse(self.repl)
+        if glimpse is not None:
+            self.is_direct = bool(glimpse.whole)
+            self._conversation = self._opening.conversation(self.next_turn(), glimpse)
 
     @property
     def history(self) -> tuple[HistoryEntry, ...]:
@@ -113,9 +107,8 @@ class Run:
             self.engine.budget.count_iteration()
         of = f"turn {self.iteration} of {self.config.max_iterations}"
         chars = self._conversation.chars
-        await self.emit(
-            "iteration_start", of, {"of": self.config.max_iterations, "prompt_chars": chars}
-        )
+        detail = {"of": self.config.max_iterations, "prompt_chars": chars, "direct": self.is_direct}
+        await self.emit("iteration_start", of, detail)
         reply = await self._complete()
         self._conversation = self._conversation.replied(reply.text)
         self._history.append(HistoryEntry("root", reply.text, reply.text, self.iteration))

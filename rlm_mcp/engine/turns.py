@@ -42,6 +42,18 @@ class TurnInfo:
         return self.iteration >= self.max_iterations
 
 
+@dataclass(frozen=True)
+class Glimpse:
+    """What the first message shows of a text besides its description.
+
+    `matches` is what `search(question)` printed. `whole` is the whole text with its description,
+    which it then stands for.
+    """
+
+    matches: str = ""
+    whole: str = ""
+
+
 def is_small(config: RLMConfig) -> bool:
     """Whether messages are written for a weak model with a small window."""
     return config.prompt_variant == "small_context"
@@ -54,7 +66,7 @@ def first_message(
     *,
     turn: TurnInfo | None = None,
     schema: Mapping[str, Any] | None = None,
-    matches: str = "",
+    glimpse: Glimpse | None = None,
 ) -> str:
     """Ask the question.
 
@@ -64,18 +76,29 @@ def first_message(
         config: its variant.
         turn: what is left; None shows nothing.
         schema: the JSON Schema that the answer must fit.
-        matches: what `search(question)` printed; empty shows nothing.
+        glimpse: more of the text, where a look was taken at it.
     """
-    parts = ["New session." if is_small(config) else "", f"Question: {question}", description]
-    parts.append(f"Places that match the question:\n{matches}" if matches.strip() else "")
+    seen = glimpse or Glimpse()
+    parts = ["New session." if is_small(config) else "", f"Question: {question}"]
+    parts.append(seen.whole or description)
+    parts.append(f"Places that match the question:\n{seen.matches}" if seen.matches.strip() else "")
     parts.append(schema_instructions(schema) if schema is not None else "")
-    if is_small(config):
-        left = f"{status(turn, config)} " if turn else ""
-        parts.append(f"{left}Write the code for turn 1.")
-        return "\n".join(part for part in parts if part)
     left = f"{status(turn, config)} " if turn else ""
-    parts.append(f"{left}Look at the text first: write a ```repl block.")
-    return "\n\n".join(part for part in parts if part)
+    parts.append(left + _wanted_first(config, is_whole=bool(seen.whole)))
+    return ("\n" if is_small(config) else "\n\n").join(part for part in parts if part)
+
+
+def _wanted_first(config: RLMConfig, *, is_whole: bool) -> str:
+    if is_whole:
+        block = "```python" if is_small(config) else "```repl"
+        return (
+            "The text is short, so you have read all of it. If reading is enough, answer now with "
+            f"FINAL(...) on a line of its own. What has to be counted or computed, do in a {block} "
+            "block."
+        )
+    if is_small(config):
+        return "Write the code for turn 1."
+    return "Look at the text first: write a ```repl block."
 
 
 def feedback(question: str, shown_cells: Sequence[str], turn: TurnInfo, config: RLMConfig) -> str:

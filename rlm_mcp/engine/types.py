@@ -16,6 +16,7 @@ EventType = Literal[
     "warning",
     "final_answer",
     "run_finished",
+    "root_delta",  # a piece of the root's reply; in streams that asked for it, never in a log
 ]
 RunStatus = Literal["completed", "exhausted", "failed", "cancelled"]
 HistoryRole = Literal["root", "repl_output", "sub_call"]
@@ -77,7 +78,8 @@ class RLMResponse:
     """The outcome of one question; whatever ended it, nothing that was found is left out.
 
     `answer` is None when there is none. `error` says why a run that is not `completed` ended.
-    `data` is the answer as JSON when a schema was asked for or the value was JSON-like.
+    `data` is the answer as JSON when a schema was asked for or the value was JSON-like. `direct`
+    says that the first message held the whole text, so that the answer may come from reading it.
     """
 
     answer: str | None
@@ -91,5 +93,6 @@ class RLMResponse:
     cached_sub_calls: int = 0
     error: Exception | None = None
     data: Any = None
+    direct: bool = False
     history: tuple[HistoryEntry, ...] = ()
     repl_variables: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -53,7 +53,7 @@ async def judge(run: Run, reply: ChatReply, parsed: ParsedReply, turn: Turn) -> 
     if parsed.final is None or parsed.problem is not None or turn.has_failed:
         _go_on(run, parsed, turn, is_repeated=is_repeated)
         return None
-    if parsed.final.kind == "variable":
+    if await _names_variable(run, parsed.final):
         final, problem = await take_variable(run, parsed.final)
         if final is not None:
             return _accept(run, final, "variable")
@@ -61,6 +61,13 @@ async def judge(run: Run, reply: ChatReply, parsed: ParsedReply, turn: Turn) -> 
         run.tell(feedback(run.question, (*turn.shown, problem), run.next_turn(), run.config))
         return None
     return _judge_text(run, parsed.final.value, turn)
+
+
+async def _names_variable(run: Run, final: Directive) -> bool:
+    """Whether the value of a variable is meant: `FINAL(total)` too, where the code made `total`."""
+    if final.kind == "variable":
+        return True
+    return final.is_name and final.value in await run.variables()
 
 
 def _judge_text(run: Run, text: str, turn: Turn) -> Outcome | None:
@@ -83,7 +90,7 @@ def _doubt(run: Run, text: str) -> str | None:
     is_small = run.config.prompt_variant == "small_context"
     if not is_small or run.guesses_doubted >= MAX_GUESSES_DOUBTED:
         return None
-    if not run.has_run_code:
+    if not run.has_run_code and not run.is_direct:
         return nudge("no_code", run.question, run.next_turn(), run.config)
     return doubt_empty(text) if text.strip() in {"", "0", "[]", "{}", "None"} else None
 
@@ -100,9 +107,11 @@ def _go_on(run: Run, parsed: ParsedReply, turn: Turn, *, is_repeated: bool) -> N
     run.fruitless = 0 if turn.cells and not is_repeated else run.fruitless + 1
     detail = parsed.syntax or ""
     before = run.next_turn()
-    shown = feedback(run.question, turn.shown, before, run.config) if turn.shown else ""
-    said = nudge(reason, run.question, before, run.config, detail=detail) if reason else ""
-    run.tell(shown, said)
+    if reason is None:
+        run.tell(feedback(run.question, turn.shown, before, run.config))
+        return
+    said = nudge(reason, run.question, before, run.config, detail=detail, shown_cells=turn.shown)
+    run.tell(said)
 
 
 async def take_variable(run: Run, directive: Directive) -> tuple[Final | None, str]:
@@ -140,7 +149,7 @@ async def take_best(run: Run, parsed: ParsedReply, turn: Turn) -> tuple[Final | 
     """Take whatever a last reply holds: a final of any kind, an earlier guess, or its prose."""
     if turn.cells and turn.cells[-1].final is not None:
         return turn.cells[-1].final, "code"
-    if parsed.final is not None and parsed.final.kind == "variable":
+    if parsed.final is not None and await _names_variable(run, parsed.final):
         final, _ = await take_variable(run, parsed.final)
         if final is not None:
             return final, "variable"

@@ -32,6 +32,7 @@ class ProcessSandbox:
         walls: which walls to put up; fewer only where an operator knows why.
         keep: what stays warm while no REPL uses it.
         cores: cells that run at once; None for as many as there are cores.
+        isolation: what another sandbox of this process found, with the same walls; None tries them.
 
     Within `async with` the warm process and the texts it holds stay between REPLs, and end with the
     block. Used without, nothing outlives the last open REPL.
@@ -44,6 +45,7 @@ class ProcessSandbox:
         walls: Walls | None = None,
         keep: Keep | None = None,
         cores: int | None = None,
+        isolation: Isolation | None = None,
     ) -> None:
         self._min_isolation: Level = min_isolation
         self._walls = walls or Walls()
@@ -53,7 +55,7 @@ class ProcessSandbox:
         self._starting = anyio.Lock()
         self._testing = anyio.Lock()
         self._warm: Warm | None = None
-        self._isolation: Isolation | None = None
+        self._isolation = isolation
 
     async def __aenter__(self) -> Self:
         self._users += 1

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 PREFIX_CHARS = 4000
+# Encoded piece by piece, so that there is never a second copy of the whole.
+CHUNK_CHARS = 1 << 20
+# Up to here a digest costs about a millisecond, and equal texts share one copy in the sandbox.
+SHARED_CHARS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -39,27 +44,30 @@ class TextContext:
         names = tuple(f"document {index}" for index in range(len(documents)))
         return cls(documents, is_list=True, names=names)
 
-    @cached_property
-    def _encoded(self) -> tuple[bytes, ...]:
-        return tuple(document.encode("utf-8", "replace") for document in self.documents)
+    @property
+    def key(self) -> str:
+        """A digest where the text is short; else this object's own, since hashing takes seconds."""
+        return self._key
 
     @cached_property
-    def _digest(self) -> str:
+    def _key(self) -> str:
+        if sum(self.char_lengths) > SHARED_CHARS:
+            return f"text-{secrets.token_hex(16)}"
         digest = hashlib.sha256(b"list" if self.is_list else b"str")
-        for document in self._encoded:
-            digest.update(len(document).to_bytes(8, "big"))
-            digest.update(document)
+        for length in self.byte_lengths:
+            digest.update(length.to_bytes(8, "big"))
+        for chunk in self.chunks():
+            digest.update(chunk)
         return digest.hexdigest()
 
     @property
-    def key(self) -> str:
-        """A digest of the documents and of how they are divided."""
-        return self._digest
-
-    @property
     def byte_lengths(self) -> Sequence[int]:
-        """UTF-8 bytes of each document."""
-        return tuple(map(len, self._encoded))
+        """UTF-8 bytes of each document; for text beyond ASCII it takes as long as encoding it."""
+        return self._byte_lengths
+
+    @cached_property
+    def _byte_lengths(self) -> tuple[int, ...]:
+        return tuple(map(_byte_length, self.documents))
 
     @property
     def char_lengths(self) -> Sequence[int]:
@@ -72,5 +80,24 @@ class TextContext:
         return self.documents[0][:PREFIX_CHARS] if self.documents else ""
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield each document's UTF-8."""
-        yield from self._encoded
+        """Yield the UTF-8 of all documents in pieces of a few megabytes at most."""
+        gathered: list[bytes] = []
+        room = CHUNK_CHARS
+        for document in self.documents:
+            for piece in _pieces(document):
+                gathered.append(piece)
+                room -= len(piece)
+                if room <= 0:
+                    yield b"".join(gathered)
+                    gathered, room = [], CHUNK_CHARS
+        if gathered:
+            yield b"".join(gathered)
+
+
+def _pieces(document: str) -> Iterator[bytes]:
+    for start in range(0, len(document), CHUNK_CHARS):
+        yield document[start : start + CHUNK_CHARS].encode("utf-8", "replace")
+
+
+def _byte_length(document: str) -> int:
+    return len(document) if document.isascii() else sum(map(len, _pieces(document)))

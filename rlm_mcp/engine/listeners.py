@@ -1,0 +1,56 @@
+"""Who is told what happens: functions of the library's user, and stderr."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from rlm_mcp.engine.types import RLMEvent
+
+OnEvent = Callable[[RLMEvent], Awaitable[None] | None]
+OnText = Callable[[str], Awaitable[None] | None]
+
+_log = logging.getLogger("rlm_mcp")
+
+
+class Listeners:
+    """Calls the user's functions; what they raise is logged once each and changes nothing."""
+
+    def __init__(
+        self, on_event: OnEvent | None, on_delta: OnText | None = None, *, is_verbose: bool = False
+    ) -> None:
+        self._on_event = on_event
+        self._on_delta = on_delta
+        self._is_verbose = is_verbose
+        self._failed: set[str] = set()
+
+    @property
+    def wants_deltas(self) -> bool:
+        """Whether anybody listens to pieces of replies."""
+        return self._on_delta is not None
+
+    async def emit(self, event: RLMEvent) -> None:
+        """Tell of an event."""
+        if self._is_verbose:
+            indent = "  " * event.depth
+            sys.stderr.write(f"{indent}[{event.iteration}] {event.type}: {event.preview}\n")
+        if self._on_event is not None:
+            await self._call("on_event", partial(self._on_event, event))
+
+    async def tell_delta(self, text: str) -> None:
+        """Tell of a piece of the root's reply; `""` when the reply begins again."""
+        if self._on_delta is not None:
+            await self._call("on_delta", partial(self._on_delta, text))
+
+    async def _call(self, name: str, function: Callable[[], Awaitable[None] | None]) -> None:
+        try:
+            result = function()
+            if inspect.isawaitable(result):
+                await result
+        except Exception:  # noqa: BLE001  # user code: what it raises must not end a run
+            if name not in self._failed:
+                self._failed.add(name)
+                _log.warning("%s raised; the run goes on.", name, exc_info=True)
