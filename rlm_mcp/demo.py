@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -45,13 +45,17 @@ class _Chosen:
     how: str
 
 
-async def run_demo(settings: Settings) -> bool:
+async def run_demo(settings: Settings, servers: Sequence[tuple[str, int]] = LOCAL_SERVERS) -> bool:
     """Store a text, ask a question over it, and show progress, answer, figures and variables.
+
+    Args:
+        settings: a model named there is used.
+        servers: else the first of these that answers, by name and port on this machine.
 
     Returns whether there was an answer.
     """
     console = Console(highlight=False)
-    async with _model(settings) as chosen, open_service(chosen.settings) as service:
+    async with _model(settings, servers) as chosen, open_service(chosen.settings) as service:
         console.print(escape(chosen.how), style="bold")
         handle = await _store_text(service, console)
         console.print(f"\nQuestion: {escape(QUESTION)}\n", style="bold")
@@ -63,12 +67,12 @@ async def run_demo(settings: Settings) -> bool:
 
 
 @asynccontextmanager
-async def _model(settings: Settings) -> AsyncGenerator[_Chosen]:
+async def _model(settings: Settings, servers: Sequence[tuple[str, int]]) -> AsyncGenerator[_Chosen]:
     """Choose the configured model, else a local one, else a scripted one."""
     if settings.root_model:
         yield _Chosen(settings, f"Model: {settings.root_model}, as configured.")
         return
-    found = await anyio.to_thread.run_sync(_local_model)
+    found = await anyio.to_thread.run_sync(_local_model, servers)
     if found is not None:
         name, base_url, model = found
         update = {"base_url": base_url, "root_model": model, "api_key": None}
@@ -84,9 +88,9 @@ async def _model(settings: Settings) -> AsyncGenerator[_Chosen]:
         )
 
 
-def _local_model() -> tuple[str, str, str] | None:
+def _local_model(servers: Sequence[tuple[str, int]]) -> tuple[str, str, str] | None:
     """Find a server at a usual address that names a model: its name, base URL, first model."""
-    for name, port in LOCAL_SERVERS:
+    for name, port in servers:
         base_url = f"http://127.0.0.1:{port}/v1"
         try:
             with urllib.request.urlopen(f"{base_url}/models", timeout=_PROBE_SECONDS) as reply:  # noqa: S310  # http on loopback
