@@ -498,3 +498,19 @@ async def test_a_hundred_busy_repls_leave_the_host_responsive_and_nothing_behind
                         assert (await run(asked, f"{number} + 1")).output == f"{number + 1}\n"
                 tasks.cancel_scope.cancel()
     assert (descriptors(), set(descendants())) == (before, processes)
+
+
+async def test_a_text_whose_idle_holder_was_killed_is_loaded_anew() -> None:
+    def kill_youngest() -> None:
+        os.kill(max(descendants()), signal.SIGKILL)
+
+    with anyio.fail_after(60):
+        async with ProcessSandbox() as sandbox:
+            async with sandbox.open_repl(TEXT, OPTIONS) as repl:
+                await run(repl, "1")
+            before = descriptors()
+            for _ in range(3):
+                await anyio.to_thread.run_sync(kill_youngest)
+                async with sandbox.open_repl(TEXT, OPTIONS) as repl:
+                    assert (await run(repl, "context[:5]")).output == "'alpha'\n"
+            assert descriptors() == before

@@ -12,6 +12,8 @@ from rlm_mcp.sandbox.process import socket_pair
 from rlm_mcp.sandbox.types import ContextSource, ReplOptions
 from rlm_mcp.sandbox.warm import Holder, Warm
 
+RETRIES = 2
+
 
 class ForkLauncher:
     """Forks a REPL, and again when it is lost; goes to a fresh holder when that is gone."""
@@ -30,11 +32,12 @@ class ForkLauncher:
         Raises:
             SandboxError: it cannot be had, from a fresh holder either.
         """
-        try:
-            return await self._fork()
-        except SandboxError:  # the holder, or the warm process itself, died since it was used
-            await self.release()
-            return await self._fork()
+        for _ in range(RETRIES):
+            try:
+                return await self._fork()
+            except SandboxError:  # the holder died since it was used, or the warm process did
+                await self.release()
+        return await self._fork()
 
     async def release(self) -> None:
         """Let the holder go."""

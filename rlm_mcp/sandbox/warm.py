@@ -82,6 +82,18 @@ class Control:
             raise SandboxError(f"the fork server could not do it: {said['error']}")
         return said, descriptors
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the process is gone, known as soon as it is."""
+        if self.is_closed:
+            return True
+        try:
+            return not self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def close(self) -> None:
         """Close our end, which ends the process."""
         if not self.is_closed:
@@ -192,7 +204,7 @@ class Warm:
     @property
     def is_alive(self) -> bool:
         """Whether the process still runs."""
-        return not self.control.is_closed and self.popen.poll() is None
+        return not self.control.is_gone and self.popen.poll() is None
 
     async def take(self, source: ContextSource) -> Holder:
         """Return the holder of a text, loading the text if none is there; see `give_back`.
@@ -205,7 +217,12 @@ class Warm:
         try:
             async with lock:
                 holder = self.holders.get(key)
-                if holder is None or holder.control.is_closed:
+                if holder is not None and holder.control.is_gone:
+                    del self.holders[key]
+                    if not holder.users:  # else the last of them ends it
+                        await holder.end()
+                    holder = None
+                if holder is None:
                     holder = self.holders[key] = await self._fill(source)
                 holder.users += 1
                 self.holders.move_to_end(key)
@@ -254,7 +271,7 @@ class Warm:
         for place, holder in enumerate(idle):
             is_old = now - holder.last_used > self.keep.idle_seconds
             is_over = total > self.keep.idle_bytes or len(idle) - place > self.keep.idle_texts
-            if is_old or is_over or holder.control.is_closed:
+            if is_old or is_over or holder.control.is_gone:
                 total -= holder.bytes
                 del self.holders[holder.key]
                 await holder.end()
