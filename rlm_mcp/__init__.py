@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rlm_mcp.engine.chat import ChatModel, ChatReply, ChatRequest
     from rlm_mcp.engine.config import RLMConfig
-    from rlm_mcp.engine.engine import MemoryCache, SubCallCache
+    from rlm_mcp.engine.engine import MemoryCache
+    from rlm_mcp.engine.grouping import SubCallCache
     from rlm_mcp.engine.types import HistoryEntry, RLMEvent, RLMResponse, Usage
     from rlm_mcp.engine.wrapper import RLMWrapper
     from rlm_mcp.errors import (
@@ -67,7 +68,7 @@ _HOMES = {
     "RLMEvent": "engine.types",
     "RLMResponse": "engine.types",
     "RLMWrapper": "engine.wrapper",
-    "SubCallCache": "engine.engine",
+    "SubCallCache": "engine.grouping",
     "Usage": "engine.types",
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -13,7 +13,8 @@ import pytest
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.engine import Engine, MemoryCache, SubCallCache
+from rlm_mcp.engine.engine import Engine, MemoryCache
+from rlm_mcp.engine.grouping import SubCallCache
 from rlm_mcp.engine.model import Provider, RetryPolicy, open_endpoint
 from rlm_mcp.engine.orchestrator import answer, repl_options
 from rlm_mcp.engine.types import HistoryEntry, RLMEvent, RLMResponse
@@ -721,11 +722,11 @@ async def test_cached_replies_cost_nothing(sandbox: ProcessSandbox) -> None:
 
 async def test_a_cache_that_fails_loses_no_reply(sandbox: ProcessSandbox) -> None:
     class FullDisk:
-        async def get(self, key: str) -> str | None:
-            raise StoreError(f"cannot read {key[:4]!r}")
+        async def get_many(self, keys: list[str]) -> dict[str, str]:
+            raise OSError(f"cannot read {keys!r}")
 
-        async def put(self, key: str, text: str) -> None:
-            raise StoreError("the disk is full")
+        async def put_many(self, texts: Mapping[str, str]) -> None:
+            raise StoreError(f"no room for {len(texts)}")
 
     replies = [code("FINAL(llm_query('p'))")]
     async with a_bench(sandbox, replies, cache=FullDisk()) as bench:
@@ -736,13 +737,12 @@ async def test_a_cache_that_fails_loses_no_reply(sandbox: ProcessSandbox) -> Non
 
 async def test_a_cache_forgets_the_least_recently_used() -> None:
     cache = MemoryCache(max_chars=10)
-    await cache.put("a", "12345")
-    await cache.put("b", "12345")
-    assert await cache.get("a") == "12345"
-    await cache.put("c", "123")
-    assert [await cache.get(key) for key in "abc"] == ["12345", None, "123"]
-    await cache.put("c", "12345")
-    assert await cache.get("a") == "12345"
+    await cache.put_many({"a": "12345", "b": "12345"})
+    assert await cache.get_many(["a"]) == {"a": "12345"}
+    await cache.put_many({"c": "123"})
+    assert await cache.get_many(["a", "b", "c"]) == {"a": "12345", "c": "123"}
+    await cache.put_many({"c": "12345"})
+    assert await cache.get_many(["a"]) == {"a": "12345"}
 
 
 async def test_without_sub_calls_there_is_no_word_of_them(sandbox: ProcessSandbox) -> None:

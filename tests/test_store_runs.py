@@ -402,11 +402,19 @@ async def test_the_runs_of_an_owner_known_to_be_gone_are_interrupted_at_once(
 
 async def test_replies_are_kept_by_key_and_replaced(database: Database, clock: Clock) -> None:
     replies = Replies(database, clock=clock)
-    assert await replies.get("a" * 64) is None
-    await replies.put("a" * 64, CachedReply("one\0\ud800", 10, 2, None))
-    assert await replies.get("a" * 64) == CachedReply("one\0?", 10, 2, None)
-    await replies.put("a" * 64, CachedReply("two", 10, 2, 0.5))
-    assert await replies.get("a" * 64) == CachedReply("two", 10, 2, 0.5)
+    one, other, unknown = "a" * 64, "b" * 64, "c" * 64
+    assert await replies.get_many([one]) == {}
+    kept = {one: CachedReply("one\0\ud800", 10, 2, None), other: CachedReply("other", 1, 1, 0.5)}
+    await replies.put_many(kept)
+    assert await replies.get_many([other, unknown, one]) == {
+        one: CachedReply("one\0?", 10, 2, None),
+        other: kept[other],
+    }
+    await replies.put_many({one: CachedReply("two", 10, 2, 0.5)})
+    assert await replies.get_many([one]) == {one: CachedReply("two", 10, 2, 0.5)}
+    await replies.put_many({})
+    many = [f"{number:064}" for number in range(40_000)]
+    assert await replies.get_many(many) == {}
 
 
 async def test_costs_are_kept_exactly_and_may_be_unknown(runs: Runs) -> None:

@@ -5,25 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.chat import ChatModel, OnDelta
 from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.engine.grouping import SubCallCache
 from rlm_mcp.engine.types import EventSink
 from rlm_mcp.sandbox.types import ReplOptions, Sandbox
-
-
-class SubCallCache(Protocol):
-    """Where answers of sub-calls are kept, by a digest of model, parameters and prompt."""
-
-    async def get(self, key: str) -> str | None:
-        """Give the answer that was put there, if any."""
-        ...
-
-    async def put(self, key: str, text: str) -> None:
-        """Keep an answer."""
-        ...
 
 
 class MemoryCache:
@@ -34,17 +23,18 @@ class MemoryCache:
         self._chars = 0
         self._texts: OrderedDict[str, str] = OrderedDict()
 
-    async def get(self, key: str) -> str | None:
-        """Give the answer that was put there, if it is still known."""
-        text = self._texts.get(key)
-        if text is not None:
+    async def get_many(self, keys: list[str]) -> Mapping[str, str]:
+        """Give the answers that are still known."""
+        found = {key: self._texts[key] for key in keys if key in self._texts}
+        for key in found:
             self._texts.move_to_end(key)
-        return text
+        return found
 
-    async def put(self, key: str, text: str) -> None:
-        """Keep an answer."""
-        self._chars += len(text) - len(self._texts.pop(key, ""))
-        self._texts[key] = text
+    async def put_many(self, texts: Mapping[str, str]) -> None:
+        """Keep answers."""
+        for key, text in texts.items():
+            self._chars += len(text) - len(self._texts.pop(key, ""))
+            self._texts[key] = text
         while self._chars > self._max_chars:
             self._chars -= len(self._texts.popitem(last=False)[1])
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from rlm_mcp.engine.chat import ChatRequest
 from rlm_mcp.engine.engine import Engine
+from rlm_mcp.engine.grouping import GroupedCache
 from rlm_mcp.engine.metadata import preview
 from rlm_mcp.engine.types import EventType, HistoryEntry, RLMEvent, RLMResponse
 from rlm_mcp.errors import BudgetExceededError, RLMError, StoreError
@@ -58,6 +59,7 @@ class SubCaller:
         self.iteration = 0
         self.history: list[HistoryEntry] = []
         self._engine = engine
+        self._cache = GroupedCache(engine.cache) if engine.cache is not None else None
         self._recurse = recurse
         self._batches: dict[int, _Batch] = {}
         self._singles = 0
@@ -127,19 +129,19 @@ class SubCaller:
         return _Outcome(CallReply(reply.text), *used)
 
     async def _known(self, key: str) -> str | None:
-        if self._engine.cache is None:
+        if self._cache is None:
             return None
         try:
-            return await self._engine.cache.get(key)
+            return await self._cache.get(key)
         except StoreError as error:  # the model can still be asked
             await self._emit("warning", error.message, {"code": error.code})
             return None
 
     async def _keep(self, key: str, text: str) -> None:
-        if self._engine.cache is None:
+        if self._cache is None:
             return
         try:
-            await self._engine.cache.put(key, text)
+            await self._cache.put(key, text)
         except StoreError as error:  # the answer is paid for and must reach the code
             await self._emit("warning", error.message, {"code": error.code})
 

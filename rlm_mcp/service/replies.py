@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rlm_mcp.store.replies import Replies
 from rlm_mcp.store.run_records import CachedReply
 
@@ -12,11 +14,13 @@ class StoredReplies:
     def __init__(self, replies: Replies) -> None:
         self._replies = replies
 
-    async def get(self, key: str) -> str | None:
-        """Give the reply that is kept under a key, if any."""
-        kept = await self._replies.get(key)
-        return kept.text if kept else None
+    async def get_many(self, keys: list[str]) -> dict[str, str]:
+        """Give the replies that are kept."""
+        kept = await self._replies.get_many(keys)
+        return {key: reply.text for key, reply in kept.items()}
 
-    async def put(self, key: str, text: str) -> None:
-        """Keep a reply."""
-        await self._replies.put(key, CachedReply(text, 0, 0, None))
+    async def put_many(self, texts: Mapping[str, str]) -> None:
+        """Keep replies."""
+        await self._replies.put_many(
+            {key: CachedReply(text, 0, 0, None) for key, text in texts.items()}
+        )

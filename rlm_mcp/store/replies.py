@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from sqlite3 import Connection
 
 from rlm_mcp.store.database import Database, storable
@@ -17,37 +18,42 @@ class Replies:
         self._database = database
         self._clock = clock
 
-    async def get(self, key: str) -> CachedReply | None:
-        """Return the reply kept under a key, or None.
+    async def get_many(self, keys: Sequence[str]) -> dict[str, CachedReply]:
+        """Return the replies that are kept, by key.
 
         Raises:
             StoreError: the database could not be read.
         """
-        return await self._database.read(lambda db: _find(db, key))
+        return await self._database.read(lambda db: _find(db, keys))
 
-    async def put(self, key: str, reply: CachedReply) -> None:
-        """Keep a reply; one that was kept under the same key before is replaced.
+    async def put_many(self, replies: Mapping[str, CachedReply]) -> None:
+        """Keep replies by key, all or none; those that were kept before are replaced.
 
         Raises:
-            StoreError: the database could not take it.
+            StoreError: the database could not take them.
         """
         now = self._clock()
-        await self._database.write(lambda db: _store(db, key, reply, now))
+        await self._database.write(lambda db: _store(db, replies, now))
 
 
-def _find(db: Connection, key: str) -> CachedReply | None:
-    sql = "SELECT reply, input_tokens, output_tokens, cost_usd FROM replies WHERE key = ?"
-    row = db.execute(sql, [key]).fetchone()
-    return CachedReply(*row) if row else None
+def _find(db: Connection, keys: Sequence[str]) -> dict[str, CachedReply]:
+    # One array, since the number of parameters of a statement is bounded.
+    sql = (
+        "SELECT key, reply, input_tokens, output_tokens, cost_usd FROM replies "
+        "WHERE key IN (SELECT value FROM json_each(?))"
+    )
+    return {key: CachedReply(*fields) for key, *fields in db.execute(sql, [json.dumps(keys)])}
 
 
-def _store(db: Connection, key: str, reply: CachedReply, now: float) -> None:
-    db.execute(
+def _store(db: Connection, replies: Mapping[str, CachedReply], now: float) -> None:
+    db.executemany(
         "INSERT INTO replies(key, reply, input_tokens, output_tokens, cost_usd, created_at, "
         "used_at) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT(key) DO UPDATE SET "
         "reply = excluded.reply, input_tokens = excluded.input_tokens, "
         "output_tokens = excluded.output_tokens, cost_usd = excluded.cost_usd, "
         "used_at = excluded.used_at",
-        [key, storable(reply.text), reply.input_tokens, reply.output_tokens, reply.cost_usd]
-        + [now] * 2,
+        (
+            (key, storable(it.text), it.input_tokens, it.output_tokens, it.cost_usd, now, now)
+            for key, it in replies.items()
+        ),
     )
