@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -68,15 +69,26 @@ class NoTime:
         return Timing(self.sleep, lambda: self.now)
 
 
+def a_client(base_url: str, api_key: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=base_url, api_key=api_key)
+
+
+Way = Callable[[str, str], Provider | openai.OpenAI]
+BOTH_WAYS = pytest.mark.parametrize("way", [Provider, a_client])
+
+
 @asynccontextmanager
 async def a_model(
-    script: Script, policy: RetryPolicy | None = None, time: NoTime | None = None
+    script: Script,
+    policy: RetryPolicy | None = None,
+    time: NoTime | None = None,
+    way: Way = Provider,
 ) -> AsyncGenerator[tuple[ScriptedModel, ChatModel]]:
     with anyio.fail_after(10):
         async with (
             open_scripted_model(script) as server,
             open_endpoint(
-                Provider(server.base_url, KEY), policy=policy, timing=(time or NoTime()).timing
+                way(server.base_url, KEY), policy=policy, timing=(time or NoTime()).timing
             ) as endpoint,
         ):
             yield server, endpoint.model("root")
@@ -87,7 +99,8 @@ def a_request(text: str = "hello", **more: object) -> ChatRequest:
     return ChatRequest(({"role": "user", "content": text},), **values)  # pyright: ignore[reportArgumentType]
 
 
-async def test_a_reply_comes_with_its_figures() -> None:
+@BOTH_WAYS
+async def test_a_reply_comes_with_its_figures(way: Way) -> None:
     async with a_model([Reply("fine", reasoning="hm", usage=(7, 3))]) as (server, model):
         assert await model.complete(a_request()) == ChatReply(
             text="fine",
@@ -146,23 +159,27 @@ async def test_an_empty_reply_is_asked_for_once_more(empty: Reply) -> None:
     ],
 )
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_a_passing_fault_is_retried_with_growing_pauses(fault: Fault, streamed: bool) -> None:
+@BOTH_WAYS
+async def test_a_passing_fault_is_retried_with_growing_pauses(
+    fault: Fault, streamed: bool, way: Way
+) -> None:
     async def on_delta(_: str) -> None:
         await anyio.lowlevel.checkpoint()
 
     time = NoTime()
-    async with a_model([fault, fault, "fine"], time=time) as (server, model):
+    async with a_model([fault, fault, "fine"], time=time, way=way) as (server, model):
         request = a_request(on_delta=on_delta if streamed else None)
         assert (await model.complete(request)).text == "fine"
         assert server.received == 3
     assert 0.25 <= time.sleeps[0] <= 0.5 <= time.sleeps[1] <= 1.0
 
 
-async def test_the_pause_that_the_provider_names_is_kept() -> None:
+@BOTH_WAYS
+async def test_the_pause_that_the_provider_names_is_kept(way: Way) -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
     time = NoTime()
     script: list[Answer] = [rate_limited("7"), rate_limited(date), "fine"]
-    async with a_model(script, time=time) as (_, model):
+    async with a_model(script, time=time, way=way) as (_, model):
         await model.complete(a_request())
     assert time.sleeps[0] == 7
     assert 50 < time.sleeps[1] <= 100
@@ -192,15 +209,16 @@ async def test_the_whole_time_of_retries_is_bounded() -> None:
     assert sum(time.sleeps) <= 60
 
 
-async def test_an_endpoint_that_never_answers_is_given_up_and_asked_again() -> None:
+@BOTH_WAYS
+async def test_an_endpoint_that_never_answers_is_given_up_and_asked_again(way: Way) -> None:
     def first_hangs(request: ChatRequestView) -> Answer:
         return no_answer() if request.number == 1 else "late"
 
-    async with a_model(first_hangs, RetryPolicy(attempt_seconds=0.5)) as (server, model):
+    async with a_model(first_hangs, RetryPolicy(attempt_seconds=0.5), way=way) as (server, model):
         assert (await model.complete(a_request())).text == "late"
         assert server.hung_up >= 1
     patience = RetryPolicy(2, attempt_seconds=0.1)
-    async with a_model(lambda _: no_answer(), patience) as (server, model):
+    async with a_model(lambda _: no_answer(), patience, way=way) as (server, model):
         with pytest.raises(ModelConnectionError, match=r"No answer in time from .*127\.0\.0\.1"):
             await model.complete(a_request())
         assert server.received <= 2
@@ -219,8 +237,9 @@ async def test_a_refused_connection_is_retried_briefly_and_names_what_to_set() -
     assert len(time.sleeps) == 2
 
 
-async def test_a_rejected_key_ends_at_once_and_is_in_no_text() -> None:
-    async with a_model(lambda _: unauthorized(KEY)) as (server, model):
+@BOTH_WAYS
+async def test_a_rejected_key_ends_at_once_and_is_in_no_text(way: Way) -> None:
+    async with a_model(lambda _: unauthorized(KEY), way=way) as (server, model):
         with pytest.raises(ModelAuthenticationError) as caught:
             await model.complete(a_request())
         assert server.received == 1
@@ -243,8 +262,9 @@ async def test_a_rejected_key_ends_at_once_and_is_in_no_text() -> None:
         empty_choices(),
     ],
 )
-async def test_the_key_is_in_no_error_text(answer: Fault) -> None:
-    async with a_model(lambda _: answer, RetryPolicy(attempts=1)) as (_, model):
+@BOTH_WAYS
+async def test_the_key_is_in_no_error_text(answer: Fault, way: Way) -> None:
+    async with a_model(lambda _: answer, RetryPolicy(attempts=1), way=way) as (_, model):
         with pytest.raises(ModelError) as caught:
             await model.complete(a_request())
     whole = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
@@ -263,10 +283,11 @@ async def test_a_provider_is_shown_without_its_key() -> None:
     assert KEY not in repr(Provider("http://x", KEY))
 
 
-async def test_a_rejected_parameter_is_left_out_and_remembered() -> None:
+@BOTH_WAYS
+async def test_a_rejected_parameter_is_left_out_and_remembered(way: Way) -> None:
     refusals: list[Answer] = [rejected_parameter("temperature"), rejected_parameter("max_tokens")]
     time = NoTime()
-    async with a_model([*refusals, "one", "two"], time=time) as (server, model):
+    async with a_model([*refusals, "one", "two"], time=time, way=way) as (server, model):
         assert (await model.complete(a_request())).text == "one"
         assert (await model.complete(a_request())).text == "two"
         params = [dict(request.params) for request in server.requests]
@@ -358,21 +379,23 @@ async def test_a_lasting_fault_is_not_retried(
         assert server.received == 1
 
 
-async def test_pieces_of_a_stream_are_handed_on_as_they_come() -> None:
+@BOTH_WAYS
+async def test_pieces_of_a_stream_are_handed_on_as_they_come(way: Way) -> None:
     pieces: list[str] = []
 
     async def on_delta(piece: str) -> None:
         pieces.append(piece)
         await anyio.lowlevel.checkpoint()
 
-    async with a_model([Reply("a text of several pieces", reasoning="hm")]) as (_, model):
+    async with a_model([Reply("a text of several pieces", reasoning="hm")], way=way) as (_, model):
         reply = await model.complete(a_request(on_delta=on_delta))
     assert len(pieces) > 1
     assert "".join(pieces) == reply.text == "a text of several pieces"
     assert (reply.reasoning, reply.usage_estimated) == ("hm", False)
 
 
-async def test_a_stream_that_broke_begins_again_and_says_so() -> None:
+@BOTH_WAYS
+async def test_a_stream_that_broke_begins_again_and_says_so(way: Way) -> None:
     pieces: list[str] = []
 
     async def on_delta(piece: str) -> None:
@@ -383,12 +406,13 @@ async def test_a_stream_that_broke_begins_again_and_says_so() -> None:
         body='data: {"choices": [{"delta": {"content": "half"}}]}\n\ndata: [DONE]\n\n',
         headers={"content-type": "text/event-stream"},
     )
-    async with a_model([ends_early, "whole"]) as (_, model):
+    async with a_model([ends_early, "whole"], way=way) as (_, model):
         assert (await model.complete(a_request(on_delta=on_delta))).text == "whole"
     assert pieces == ["half", "", "whole"]
 
 
-async def test_a_server_that_does_not_stream_is_read_all_the_same() -> None:
+@BOTH_WAYS
+async def test_a_server_that_does_not_stream_is_read_all_the_same(way: Way) -> None:
     pieces: list[str] = []
 
     async def on_delta(piece: str) -> None:
@@ -396,13 +420,104 @@ async def test_a_server_that_does_not_stream_is_read_all_the_same() -> None:
         await anyio.lowlevel.checkpoint()
 
     whole = Fault(body={"choices": [{"message": {"content": "whole"}, "finish_reason": "stop"}]})
-    async with a_model([whole]) as (_, model):
+    async with a_model([whole], way=way) as (_, model):
         assert (await model.complete(a_request(on_delta=on_delta))).text == "whole"
     assert pieces == ["whole"]
 
 
-async def test_a_cancelled_request_is_closed_at_the_server() -> None:
-    async with a_model(lambda _: no_answer()) as (server, model):
+@pytest.mark.parametrize(
+    ("said", "part"),
+    [
+        ('{"error": {"message": "overloaded"}}', "overloaded"),
+        ("not JSON", "not JSON"),
+    ],
+)
+async def test_a_stream_that_holds_an_error_is_asked_for_again(said: str, part: str) -> None:
+    async def on_delta(_: str) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    broken = Fault(
+        body=f": keep-alive\n\ndata: {said}\n\n", headers={"content-type": "text/event-stream"}
+    )
+    async with a_model([broken, "fine"]) as (_, model):
+        assert (await model.complete(a_request(on_delta=on_delta))).text == "fine"
+    async with a_model(lambda _: broken, RetryPolicy(attempts=1)) as (_, model):
+        with pytest.raises(ModelReplyError, match=part):
+            await model.complete(a_request(on_delta=on_delta))
+
+
+async def test_an_event_may_come_in_several_lines_and_without_an_end() -> None:
+    pieces: list[str] = []
+
+    async def on_delta(piece: str) -> None:
+        pieces.append(piece)
+        await anyio.lowlevel.checkpoint()
+
+    body = (
+        'data: {"choices": [{"delta":\r\ndata:  {"content": "one "}}]}\r\n\r\nid: 7\r\n'
+        'data:{"choices": [{"delta": {"content": "two"}, "finish_reason": "stop"}]}'
+    )
+    whole = Fault(body=body, headers={"content-type": "text/event-stream; charset=utf-8"})
+    async with a_model([whole]) as (_, model):
+        assert (await model.complete(a_request(on_delta=on_delta))).text == "one two"
+    assert pieces == ["one ", "two"]
+
+
+async def test_calls_at_once_have_connections_of_their_own_that_are_used_again() -> None:
+    gate = anyio.Event()
+    async with a_model(lambda _: Reply("x", gate=gate)) as (server, model):
+        for _ in range(2):
+            async with anyio.create_task_group() as group:
+                for _ in range(5):
+                    group.start_soon(model.complete, a_request())
+                await server.until(lambda: server.received in {5, 10} or server.in_flight == 5)
+                gate.set()
+        assert (server.received, server.connections) == (10, 5)
+        await model.complete(a_request())
+        assert server.connections == 5
+    assert server.connections == 0
+
+
+async def test_without_a_key_none_is_sent() -> None:
+    with anyio.fail_after(10):
+        async with (
+            open_scripted_model("ok") as server,
+            open_endpoint(Provider(server.base_url + "/")) as endpoint,
+        ):
+            await endpoint.model("root").complete(a_request())
+            assert server.requests[0].authorization == ""
+
+
+async def test_a_query_in_the_address_stays_at_its_end() -> None:
+    with anyio.fail_after(10):
+        async with (
+            open_scripted_model("ok") as server,
+            open_endpoint(Provider(f"{server.base_url}?version=2")) as endpoint,
+        ):
+            with pytest.raises(ModelRequestError, match=r"/v1/chat/completions\?version=2"):
+                await endpoint.model("root").complete(a_request())
+
+
+async def test_a_provider_is_asked_without_the_client_library() -> None:
+    code = (
+        "import sys, anyio\n"
+        "from rlm_mcp.engine.chat import ChatRequest\n"
+        "from rlm_mcp.engine.model import Provider, open_endpoint\n"
+        "async def main():\n"
+        "    async with open_endpoint(Provider(sys.argv[1])) as endpoint:\n"
+        "        reply = await endpoint.model('m').complete(ChatRequest(()))\n"
+        "    print(reply.text, 'openai' in sys.modules)\n"
+        "anyio.run(main)\n"
+    )
+    with anyio.fail_after(30):
+        async with open_scripted_model("ok") as server:
+            done = await anyio.run_process([sys.executable, "-c", code, server.base_url])
+    assert done.stdout.decode() == "ok False\n"
+
+
+@BOTH_WAYS
+async def test_a_cancelled_request_is_closed_at_the_server(way: Way) -> None:
+    async with a_model(lambda _: no_answer(), way=way) as (server, model):
         async with anyio.create_task_group() as group:
             group.start_soon(model.complete, a_request())
             await server.until(lambda: server.in_flight == 1)
@@ -526,7 +641,7 @@ async def test_a_client_without_a_twin_is_refused() -> None:
         (Provider(api_key="sk-…"), "Copy it again"),
         (Provider(api_key=f"{KEY}\n"), "Copy it again"),
         (Provider("localhost:8000/v1", KEY), "'localhost:8000/v1' is no address"),
-        (Provider("http://host:port/v1", KEY), "cannot be made"),
+        (Provider("http://host:port/v1", KEY), "cannot be used: Invalid port"),
     ],
 )
 async def test_what_cannot_be_an_endpoint_is_refused_without_a_retry(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
 from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +13,14 @@ import anyio.to_thread
 from rlm_mcp.engine.chat import ChatModel, ChatReply, ChatRequest, OnDelta
 from rlm_mcp.engine.completion import ReplyParts, diagnose_status, read_completion
 from rlm_mcp.engine.endpoint import Endpoint, Limits
+from rlm_mcp.engine.provider import (
+    CHECK_SECONDS,
+    OPENAI_BASE_URL,
+    Faults,
+    Provider,
+    ProviderWire,
+    refuse_unusable,
+)
 from rlm_mcp.engine.retry import (
     AttemptFailedError,
     Diagnosis,
@@ -26,7 +33,6 @@ from rlm_mcp.errors import (
     ConfigurationError,
     ModelAuthenticationError,
     ModelConnectionError,
-    ModelError,
     ModelReplyError,
 )
 
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI, OpenAI
 
 __all__ = [
+    "OPENAI_BASE_URL",
     "ChatModel",
     "ChatReply",
     "ChatRequest",
@@ -45,17 +52,7 @@ __all__ = [
     "open_endpoint",
 ]
 
-OPENAI_BASE_URL = "https://api.openai.com/v1"
 CALLS_AT_ONCE = 32
-CHECK_SECONDS = 3.0
-
-
-@dataclass(frozen=True)
-class Provider:
-    """Where models are: an OpenAI-compatible base URL and a key (none for most local servers)."""
-
-    base_url: str = OPENAI_BASE_URL
-    api_key: str = field(default="", repr=False)
 
 
 @asynccontextmanager
@@ -67,7 +64,7 @@ async def open_endpoint(
     timing: Timing | None = None,
     own_pool: bool = False,
 ) -> AsyncGenerator[Endpoint]:
-    """Open a provider's endpoint: one connection pool for all its models, closed at the end.
+    """Open a provider's endpoint, for all its models; connections are closed at the end.
 
     Args:
         source: a `Provider`; or a client of the `openai` package. A synchronous one gets an
@@ -81,7 +78,11 @@ async def open_endpoint(
             loop.
     """
     policy = policy or RetryPolicy()
-    connection = _Connection(source, policy.attempt_seconds, own_pool=own_pool)
+    seconds = policy.attempt_seconds
+    if isinstance(source, Provider):
+        connection = ProviderWire(source, seconds)
+    else:
+        connection = _Connection(source, seconds, own_pool=own_pool)
     timing = timing or Timing()
     limiter = limiter or anyio.CapacityLimiter(CALLS_AT_ONCE)
     limits = Limits(limiter, policy, Pace(timing), timing)
@@ -93,10 +94,10 @@ async def open_endpoint(
 
 
 class _Connection:
-    """The client behind an endpoint, made on first use."""
+    """A client of the `openai` package behind an endpoint, made on first use."""
 
     def __init__(
-        self, source: Provider | OpenAI | AsyncOpenAI, attempt_seconds: float, *, own_pool: bool
+        self, source: OpenAI | AsyncOpenAI, attempt_seconds: float, *, own_pool: bool
     ) -> None:
         self._source = source
         self._attempt_seconds = attempt_seconds
@@ -105,14 +106,9 @@ class _Connection:
         self._lock = anyio.Lock()
 
     @property
-    def base_url(self) -> str:
-        """The address without credentials, for error texts."""
-        return _without_credentials(str(self._source.base_url))
-
-    @property
-    def secret(self) -> str:
-        """What must not be in any text."""
-        return self._source.api_key
+    def faults(self) -> Faults:
+        """Makes diagnoses of what fails."""
+        return Faults(str(self._source.base_url), self._source.api_key)
 
     async def send(self, body: dict[str, Any], request: ChatRequest) -> ChatReply:
         """Send one request once.
@@ -153,27 +149,14 @@ class _Connection:
             await self._client.close()
 
 
-def _make_client(source: Provider | OpenAI | AsyncOpenAI, own_pool: bool) -> AsyncOpenAI:
+def _make_client(source: OpenAI | AsyncOpenAI, own_pool: bool) -> AsyncOpenAI:
     import httpx2  # noqa: PLC0415  # comes with openai, and is as heavy
     from openai import AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError  # noqa: PLC0415  # heavy: see _made()
 
-    if not all("!" <= character <= "~" for character in source.api_key):
-        # Refused here, since an error of the HTTP library would quote the header it cannot send.
-        raise ConfigurationError(
-            "The API key holds characters that no key has.", fix="Copy it again from the provider."
-        )
-    if not str(source.base_url).startswith(("http://", "https://")):
-        raise ConfigurationError(
-            f"The base URL {_without_credentials(str(source.base_url))!r} is no address.",
-            fix="Set RLM_MCP_BASE_URL to one that begins with http:// or https://.",
-        )
+    refuse_unusable(str(source.base_url), source.api_key)
     try:
         if isinstance(source, AsyncOpenAI):
             return source.copy(http_client=DefaultAsyncHttpxClient()) if own_pool else source
-        if isinstance(source, Provider):
-            # An empty key is refused by the client, though local servers want none.
-            key = source.api_key or "none"
-            return AsyncOpenAI(base_url=source.base_url, api_key=key, max_retries=0)
         return _twin(source)
     except (OpenAIError, httpx2.InvalidURL) as error:
         raise ConfigurationError(f"The model client cannot be made: {error}") from error
@@ -262,43 +245,20 @@ def _translated(connection: _Connection, body: Mapping[str, Any]) -> Generator[N
     import httpx2  # noqa: PLC0415  # loaded by now
     import openai  # noqa: PLC0415  # likewise
 
-    fix = "Set RLM_MCP_BASE_URL (or OPENAI_BASE_URL), and see that the server runs."
-    at = f"the model endpoint at {connection.base_url!r}"
+    faults = connection.faults
     try:
         yield
     except openai.APIStatusError as error:
-        diagnosis, cause = _diagnose(error, body), error
+        raise faults.failed(_diagnose(error, body), error) from None
     except (openai.APITimeoutError, TimeoutError) as error:
-        late = ModelConnectionError(f"No answer in time from {at}.", fix=fix)
-        diagnosis, cause = Diagnosis(late, "yes"), error
+        raise faults.failed(faults.late(), error) from None
     except (openai.APIConnectionError, httpx2.HTTPError) as error:
-        why = error.__cause__ or error
-        reason = type(why).__name__
-        gone = ModelConnectionError(f"No connection to {at}: {why!r}.", fix=fix)
-        diagnosis, cause = Diagnosis(gone, "briefly" if "Connect" in reason else "yes"), error
+        raise faults.failed(faults.gone(error.__cause__ or error), error) from None
     except (openai.OpenAIError, ModelReplyError, JSONDecodeError, UnicodeError) as error:
-        diagnosis, cause = Diagnosis(ModelReplyError(f"From {at}: {error}"), "yes"), error
-    else:
-        return
-    _hide(diagnosis.error, connection.secret)
-    # The package's own text may quote the key, so it is not shown below ours.
-    hides = connection.secret and connection.secret in f"{cause} {cause.__cause__}"
-    diagnosis.error.__cause__ = None if hides else cause
-    raise AttemptFailedError(diagnosis) from None
+        raise faults.failed(faults.odd(error), error) from None
 
 
 def _diagnose(error: APIStatusError, body: Mapping[str, Any]) -> Diagnosis:
     wait = parse_retry_after(error.response.headers.get("retry-after"))
     optional = tuple(name for name in body if name not in {"model", "messages", "stream"})
     return diagnose_status(error.status_code, error.body or error.response.text, wait, optional)
-
-
-def _without_credentials(address: str) -> str:
-    scheme, separator, rest = address.rpartition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}"
-
-
-def _hide(error: ModelError, secret: str) -> None:
-    if secret and secret in error.message:
-        error.message = error.message.replace(secret, "***")
-        error.args = (error.message,)
