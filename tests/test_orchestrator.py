@@ -446,9 +446,51 @@ async def test_a_conversation_that_outgrows_the_window_loses_its_oldest_turns(
         long, short = bench.root_requests[-2:]
     assert (response.status, response.answer) == ("completed", "0")
     assert len(short.messages) < len(long.messages)
-    assert short.messages[:2] == long.messages[:2]
-    assert "x0, x1" in str(short.messages)
-    assert [event.preview for event in bench.told("warning")] != []
+    assert short.messages[0] == long.messages[0]
+    assert short.messages[1]["content"].startswith(long.messages[1]["content"])
+    assert "x0 = 0" in short.messages[1]["content"]
+    assert [event.detail["summed_up"] for event in bench.told("warning")] != []
+
+
+async def test_two_hundred_turns_fit_into_a_window_of_eight_thousand_tokens(
+    sandbox: ProcessSandbox,
+) -> None:
+    def root(request: Any) -> Answer:
+        prompt = sum(len(message["content"]) for message in request.messages) // 3
+        if prompt + request.params["max_tokens"] > 8_000:
+            return context_too_long()
+        if request.number == 200:
+            return "FINAL_VAR(found_3)"
+        line = f"found_{request.number} = 'treasure {request.number}'"
+        return Reply(
+            code(line, f"print({request.number} * 'an output line\\n')"), usage=(prompt, 9)
+        )
+
+    async with a_bench(
+        sandbox, root, root_context_tokens=8_000, root_max_tokens=2_000, max_iterations=201
+    ) as bench:
+        response = await bench.ask()
+        requests = bench.root_requests
+        warned = bench.told("warning")
+    assert (response.status, response.answer, response.iterations) == (
+        "completed",
+        "treasure 3",
+        200,
+    )
+    assert len(requests) == 200  # none was too long
+    assert 0 < len(warned) < 30
+    anew = 0
+    for earlier, later in pairwise(requests):
+        roles = [message["role"] for message in later.messages]
+        assert roles == ["system", *["user", "assistant"] * (len(roles) // 2 - 1), "user"]
+        assert later.messages[0] == earlier.messages[0]
+        anew += later.messages[: len(earlier.messages)] != earlier.messages
+    assert anew == len(warned)
+    last = requests[-1].messages[1]["content"]
+    assert last.startswith(requests[0].messages[1]["content"])
+    left_out = warned[-1].detail["summed_up"]
+    assert f"\n{left_out}: found_{left_out} = 'treasure {left_out}'" in last
+    assert f"found_{left_out} = 'treasure {left_out}'\n" in last.partition("Variables that")[2]
 
 
 async def test_a_first_prompt_that_does_not_fit_ends_the_run(sandbox: ProcessSandbox) -> None:

@@ -57,6 +57,11 @@ class RLMConfig(BaseModel):
     root_max_tokens: int = Field(
         default=16_384, ge=1, description="Output tokens of one root turn."
     )
+    root_context_tokens: int | None = Field(
+        default=None,
+        ge=2_000,
+        description="The root model's window; older turns are summed up before it is full.",
+    )
     sub_max_tokens: int = Field(default=8_192, ge=1, description="Output tokens of one sub-call.")
     sandbox_timeout: float = Field(
         default=120, gt=0, description="Seconds one cell may run, waiting for sub-calls left out."

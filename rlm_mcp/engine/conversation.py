@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from rlm_mcp.engine.messages import Message
 
@@ -12,19 +13,23 @@ LATEST_TURNS_KEPT = 2
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages in order; `head` is never shortened, `turns` may be.
+    """Messages in order; `head` stays, of `turns` the oldest may give way to a `summary`.
 
     Providers cache equal prefixes, so nothing that was sent is changed by what is added: only
-    `shortened` begins anew.
+    `without_oldest` begins anew, behind the question.
     """
 
     head: tuple[Message, ...]
     turns: tuple[Message, ...] = ()
+    summary: str = ""
 
     @property
     def messages(self) -> Sequence[Message]:
         """All messages, as they are sent."""
-        return (*self.head, *self.turns)
+        if not self.summary:
+            return (*self.head, *self.turns)
+        question = _message("user", f"{self.head[-1]['content']}\n\n{self.summary}")
+        return (*self.head[:-1], question, *self.turns)
 
     @property
     def chars(self) -> int:
@@ -45,24 +50,26 @@ class Conversation:
             return replace(self, turns=(*self.turns[:-1], joined))
         return replace(self, head=(*self.head[:-1], joined))
 
-    def shortened(self, variables: Sequence[str]) -> Conversation | None:
-        """Leave out the older half of the turns; None when too few are left.
+    @property
+    def head_chars(self) -> int:
+        """Characters of what always stays."""
+        return sum(len(message["content"]) for message in self.head)
 
-        Args:
-            variables: names that exist in the REPL, which the model is reminded of.
+    def turns_within(self, chars: int) -> int | None:
+        """Count the newest turns that fit into so many characters; None when none can be left out.
+
+        The last ones are kept whatever their size.
         """
-        pairs = len(self.turns) // 2
-        kept = max(LATEST_TURNS_KEPT, pairs // 2)
-        if kept >= pairs:
-            return None
-        # Turns go assistant, user, …; the head ends with the user, so pairs can be cut out.
-        first, *rest = self.turns[-2 * kept :]
-        note = (
-            f"[{pairs - kept} earlier turns are left out here. Their variables are kept: "
-            f"{', '.join(variables) or 'none'}.]"
-        )
-        shown = _message("user", f"{note}\n\n{rest[0]['content']}")
-        return replace(self, turns=(first, shown, *rest[1:]))
+        # Turns go assistant, user, …; the head ends with the user, so pairs can be left out.
+        lengths = [len(message["content"]) for message in self.turns]
+        pairs = [sum(lengths[at : at + 2]) for at in range(0, len(lengths), 2)]
+        fitting = sum(total <= chars for total in accumulate(reversed(pairs)))
+        kept = max(fitting, min(LATEST_TURNS_KEPT, len(pairs) - 1), 1)
+        return kept if kept < len(pairs) else None
+
+    def without_oldest(self, kept: int, summary: str) -> Conversation:
+        """Leave out all turns but the newest, and say instead what they did."""
+        return replace(self, turns=self.turns[-2 * kept :], summary=summary)
 
 
 def _message(role: str, content: str) -> Message:

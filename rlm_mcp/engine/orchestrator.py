@@ -88,7 +88,7 @@ async def _best_answer(run: Run, reason: BudgetExceededError) -> Outcome:
     await run.tell_code(reply, parsed.blocks)
     turn = await run.execute(parsed.blocks)
     final, origin = await take_best(run, parsed, turn)
-    return accept_best(run, final, origin, reason)
+    return await accept_best(run, final, origin, reason)
 
 
 async def _out_of_time(run: Run) -> Outcome:

@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 
 from rlm_mcp.engine.chat import ChatReply, ChatRequest
+from rlm_mcp.engine.compaction import summarize
 from rlm_mcp.engine.engine import Engine
 from rlm_mcp.engine.metadata import preview, show_cell
 from rlm_mcp.engine.opening import Opening
@@ -17,6 +18,7 @@ from rlm_mcp.engine.parser import CodeBlock
 from rlm_mcp.engine.prompt import TurnInfo
 from rlm_mcp.engine.sub_caller import SubCaller
 from rlm_mcp.engine.types import EventType, HistoryEntry, RLMEvent
+from rlm_mcp.engine.window import Window
 from rlm_mcp.errors import ContextLengthError, SandboxError
 from rlm_mcp.sandbox.types import CellResult, ContextSource, Repl
 
@@ -56,6 +58,7 @@ class Run:
         self._calls = calls
         self._history: list[HistoryEntry] = []
         self._opening = Opening(question, source, engine)
+        self._window = Window.of(engine.config)
         self.is_direct = False
         self._conversation = self._opening.conversation(self.next_turn())
 
@@ -115,19 +118,36 @@ class Run:
         return reply
 
     async def _complete(self) -> ChatReply:
+        await self._fit_window()
         while True:
             try:
                 with self._turn_budget() as settle:
                     reply = await self.engine.root.complete(self._request())
                     settle(reply)
-                    return reply
             except ContextLengthError:
-                shorter = self._conversation.shortened(tuple(await self.variables()))
-                if shorter is None:
+                if not await self._sum_up(self._conversation.chars // 2):
                     raise
-                self._conversation = shorter
-                line = "The conversation outgrew the model's window; older turns were left out."
-                await self.emit("warning", line, {})
+            else:
+                self._window.learn(self._conversation.chars, reply)
+                return reply
+
+    async def _fit_window(self) -> None:
+        """Sum up older turns before the window is full: to half of it, so that it is not often."""
+        if self._window.is_full(self._conversation.chars):
+            await self._sum_up(self._window.chars // 2)
+
+    async def _sum_up(self, chars: int) -> bool:
+        """Let the oldest turns give way to a summary; gives whether any could."""
+        room = max(0, chars - self._conversation.head_chars)
+        kept = self._conversation.turns_within(room * 3 // 4)
+        if kept is None:
+            return False
+        last = self.iteration - 1 - kept
+        summary = summarize(self._history, last, await self.variables(), max(room // 4, 1000))
+        self._conversation = self._conversation.without_oldest(kept, summary)
+        line = f"The conversation outgrew the window: turns 1 to {last} were summed up."
+        await self.emit("warning", line, {"summed_up": last, "kept": kept})
+        return True
 
     def _turn_budget(self) -> AbstractContextManager[Any]:
         chars = self._conversation.chars
@@ -139,7 +159,7 @@ class Run:
     def _request(self) -> ChatRequest:
         return ChatRequest(
             messages=self._conversation.messages,
-            max_tokens=self.config.root_max_tokens,
+            max_tokens=self._window.reply_tokens,
             temperature=self.config.temperature,
             on_delta=self.engine.on_root_delta,
         )

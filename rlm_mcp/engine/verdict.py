@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from anyio import to_thread
 
 from rlm_mcp.engine.chat import ChatReply
 from rlm_mcp.engine.parser import Directive, ParsedReply
@@ -49,18 +52,18 @@ async def judge(run: Run, reply: ChatReply, parsed: ParsedReply, turn: Turn) -> 
     is_repeated = reply.text == run.last_reply
     run.last_reply = reply.text
     if turn.cells and turn.cells[-1].final is not None:
-        return _accept(run, turn.cells[-1].final, "code")
+        return await _accept(run, turn.cells[-1].final, "code")
     if parsed.final is None or parsed.problem is not None or turn.has_failed:
         _go_on(run, parsed, turn, is_repeated=is_repeated)
         return None
     if await _names_variable(run, parsed.final):
         final, problem = await take_variable(run, parsed.final)
         if final is not None:
-            return _accept(run, final, "variable")
+            return await _accept(run, final, "variable")
         run.fruitless = 0 if turn.cells else run.fruitless + 1
         run.tell(feedback(run.question, (*turn.shown, problem), run.next_turn(), run.config))
         return None
-    return _judge_text(run, parsed.final.value, turn)
+    return await _judge_text(run, parsed.final.value, turn)
 
 
 async def _names_variable(run: Run, final: Directive) -> bool:
@@ -70,7 +73,7 @@ async def _names_variable(run: Run, final: Directive) -> bool:
     return final.is_name and final.value in await run.variables()
 
 
-def _judge_text(run: Run, text: str, turn: Turn) -> Outcome | None:
+async def _judge_text(run: Run, text: str, turn: Turn) -> Outcome | None:
     is_known = text == run.guess
     run.guess = text
     if turn.cells and not is_known and run.guesses_doubted < MAX_GUESSES_DOUBTED:
@@ -82,7 +85,7 @@ def _judge_text(run: Run, text: str, turn: Turn) -> Outcome | None:
         run.guesses_doubted += 1
         run.tell(doubt)
         return None
-    return _accept(run, Final(text, "str"), "text")
+    return await _accept(run, Final(text, "str"), "text")
 
 
 def _doubt(run: Run, text: str) -> str | None:
@@ -127,13 +130,13 @@ async def take_variable(run: Run, directive: Directive) -> tuple[Final | None, s
     return result.final, shown
 
 
-def _accept(run: Run, final: Final, origin: Origin) -> Outcome | None:
+async def _accept(run: Run, final: Final, origin: Origin) -> Outcome | None:
     """Take an answer, once it fits the schema if there is one."""
     schema = run.engine.answer_schema
     if schema is None:
         return Outcome("completed", final.text, _data_of(final), origin)
     try:
-        data = read_typed_answer(final, schema)
+        data = await _typed(final, schema)
     except InvalidInputError as error:
         run.repairs += 1
         run.guess = final.text
@@ -143,6 +146,11 @@ def _accept(run: Run, final: Final, origin: Origin) -> Outcome | None:
         run.tell(schema_repair(error.message, run.repairs, MAX_SCHEMA_REPAIRS))
         return None
     return Outcome("completed", final.text, data, origin)
+
+
+async def _typed(final: Final, schema: Mapping[str, Any]) -> Any:
+    # In a thread: the validator is loaded on first use, and an answer may be long.
+    return await to_thread.run_sync(read_typed_answer, final, schema)
 
 
 async def take_best(run: Run, parsed: ParsedReply, turn: Turn) -> tuple[Final | None, Origin]:
@@ -164,7 +172,7 @@ async def take_best(run: Run, parsed: ParsedReply, turn: Turn) -> tuple[Final | 
     return None, "prose"
 
 
-def accept_best(
+async def accept_best(
     run: Run, final: Final | None, origin: Origin, reason: BudgetExceededError
 ) -> Outcome:
     """End a run that was stopped, with the best that it has."""
@@ -174,7 +182,7 @@ def accept_best(
     if schema is None:
         return Outcome("exhausted", final.text, _data_of(final), origin, reason)
     try:
-        data = read_typed_answer(final, schema)
+        data = await _typed(final, schema)
     except InvalidInputError:
         data = None
     return Outcome("exhausted", final.text, data, origin, reason)
