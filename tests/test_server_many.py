@@ -84,3 +84,19 @@ async def test_a_hundred_busy_runs_leave_the_server_answering_and_nothing_behind
     assert left == set()
     assert after <= before
     assert statistics.median(answered) < 1  # how fast it is, bench/ measures
+
+
+async def test_runs_over_many_texts_at_once_all_end(tmp_path: Path) -> None:
+    async with open_served(tmp_path, lambda _: cell("FINAL(context)")) as served:
+        answers: list[str] = []
+
+        async def ask(number: int) -> None:
+            run = await served.call("rlm_query", question="?", text=f"text {number}")
+            answers.append(run["answer"])
+
+        with anyio.fail_after(90):
+            async with anyio.create_task_group() as group:
+                for number in range(40):
+                    group.start_soon(ask, number)
+
+    assert sorted(answers) == sorted(f"text {number}" for number in range(40))

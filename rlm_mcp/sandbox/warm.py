@@ -265,16 +265,22 @@ class Warm:
 
     async def _evict(self) -> None:
         """End holders that nobody uses: gone ones, old ones, then the least recently used."""
+        for holder in self._given_up():
+            await holder.end()
+
+    def _given_up(self) -> list[Holder]:
+        """Take away the holders to be ended, all at once: nobody may find one that ends."""
         now = anyio.current_time()
         idle = [holder for holder in self.holders.values() if not holder.users]
         total = sum(holder.bytes for holder in idle)
+        given_up: list[Holder] = []
         for place, holder in enumerate(idle):
             is_old = now - holder.last_used > self.keep.idle_seconds
             is_over = total > self.keep.idle_bytes or len(idle) - place > self.keep.idle_texts
             if is_old or is_over or holder.control.is_gone:
                 total -= holder.bytes
-                del self.holders[holder.key]
-                await holder.end()
+                given_up.append(self.holders.pop(holder.key))
+        return given_up
 
     async def close(self) -> None:
         """End everything and wait until it is gone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,8 @@ from anyio.abc import TaskGroup, TaskStatus
 from rlm_mcp.sandbox.types import ContextSource, Repl, ReplOptions, Sandbox
 from rlm_mcp.service.saving import restore
 from rlm_mcp.store.run_records import SavedVariable
+
+log = logging.getLogger(__name__)
 
 KEPT_REPLS = 8
 IDLE_SECONDS = 600.0
@@ -77,10 +80,18 @@ class Repls:
         *,
         task_status: TaskStatus[OpenRepl],
     ) -> None:
-        async with self._sandbox.open_repl(source, options) as repl:
-            one = OpenRepl(repl, handles, options, anyio.current_time())
-            task_status.started(one)
-            await one.let_go.wait()
+        is_open = False
+        try:
+            async with self._sandbox.open_repl(source, options) as repl:
+                one = OpenRepl(repl, handles, options, anyio.current_time())
+                task_status.started(one)
+                is_open = True
+                await one.let_go.wait()
+        except Exception:
+            # The outermost frame of this task: what fails while a REPL is left must not end others.
+            if not is_open:
+                raise  # whoever asked for the REPL is told
+            log.exception("a REPL was not left cleanly")
 
     def keep(self, run_id: str, one: OpenRepl) -> None:
         """Keep a run's REPL, and let go the one that was used least recently if there are many."""

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from rlm_mcp.engine.budget import Budget
@@ -83,7 +84,7 @@ class RunService:
         root_model, sub_model = self._models(question)
         budget = Budget(config)
         if question.answer_schema is not None:
-            check_schema(question.answer_schema)
+            await anyio.to_thread.run_sync(check_schema, question.answer_schema)
         handles, variables = await self._material(question)
         task = Task(
             run_id=f"run_{secrets.token_hex(16)}",
