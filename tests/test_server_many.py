@@ -87,7 +87,7 @@ async def test_a_hundred_busy_runs_leave_the_server_answering_and_nothing_behind
 
 
 async def test_runs_over_many_texts_at_once_all_end(tmp_path: Path) -> None:
-    async with open_served(tmp_path, lambda _: cell("FINAL(context)")) as served:
+    async with open_served(tmp_path, lambda _: cell("FINAL('of ' + context)")) as served:
         answers: list[str] = []
 
         async def ask(number: int) -> None:
@@ -99,4 +99,4 @@ async def test_runs_over_many_texts_at_once_all_end(tmp_path: Path) -> None:
                 for number in range(40):
                     group.start_soon(ask, number)
 
-    assert sorted(answers) == sorted(f"text {number}" for number in range(40))
+    assert sorted(answers) == sorted(f"of text {number}" for number in range(40))
