@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from rlm_mcp.errors import InvalidInputError, NotTextError, PathNotAllowedError
-from rlm_mcp.service.paths import AllowedPaths, FoundFiles, find_files, read_pieces, require_text
+from rlm_mcp.service import files
+from rlm_mcp.service.files import FoundFiles, find_files, read_batches, require_text
+from rlm_mcp.service.paths import AllowedPaths
 
 
 def write(path: Path, data: bytes = b"some text\n") -> Path:
@@ -181,15 +183,121 @@ def test_a_text_with_a_few_invalid_bytes_is_still_text(root: Path) -> None:
     require_text(write(root / "file", b"mostly text " * 50 + b"\xff\xff"))
 
 
-def test_a_file_is_read_in_pieces_that_join_to_it(root: Path) -> None:
-    data = os.urandom(3_000_000)
+def test_files_are_read_in_pieces_that_join_to_them(root: Path) -> None:
+    large = os.urandom(3_000_000)
+    found = FoundFiles(
+        (
+            ("a", write(root / "a", b"small")),
+            ("b", write(root / "b", large)),
+            ("c", write(root / "c", b"last")),
+        )
+    )
 
-    pieces = list(read_pieces(write(root / "file", data)))
+    pieces = [piece for batch in read_batches(found) for piece in batch]
 
-    assert b"".join(pieces) == data
-    assert len(pieces) == 3
+    assert [piece.name for piece in pieces if piece.name] == ["a", "b", "c"]
+    assert b"".join(piece.data for piece in pieces) == b"small" + large + b"last"
+    assert max(len(piece.data) for piece in pieces) <= 1 << 20
+
+
+def test_many_small_files_are_read_at_once(root: Path) -> None:
+    found = FoundFiles(tuple((str(n), write(root / str(n), b"x")) for n in range(500)))
+
+    assert [len(batch) for batch in read_batches(found)] == [500]
 
 
 def test_a_file_that_vanished_is_named(root: Path) -> None:
     with pytest.raises(InvalidInputError, match="gone"):
-        list(read_pieces(root / "gone"))
+        list(read_batches(FoundFiles((("gone", root / "gone"),))))
+
+
+@pytest.mark.parametrize(
+    "path", ["a\0b", "~nosuchuser/x", "x" * 300, "y" * 5000, "loop", "loop/x", "[a", "**/loop/*"]
+)
+def test_a_path_that_cannot_be_one_is_refused_with_its_start(
+    path: str, root: Path, allowed: AllowedPaths
+) -> None:
+    (root / "loop").symlink_to(root / "loop")
+    given = path if path.startswith("~") else f"{root}/{path}"
+
+    with pytest.raises(InvalidInputError) as why:
+        find_files(given, allowed)
+
+    assert repr(given)[:20] in str(why.value)
+    assert len(str(why.value)) < 1000
+
+
+def test_a_glob_goes_round_no_loop_and_through_no_link(
+    root: Path, tmp_path: Path, allowed: AllowedPaths
+) -> None:
+    write(tmp_path / "elsewhere" / "secret.md")
+    write(root / "docs" / "one.md")
+    (root / "docs" / "around").symlink_to(root)
+    (root / "docs" / "again").symlink_to(root)
+    (root / "docs" / "away").symlink_to(tmp_path / "elsewhere")
+
+    found = find_files(str(root / "**" / "*.md"), allowed)
+
+    assert (found.files, found.skipped) == ((("one.md", root / "docs" / "one.md"),), ())
+
+
+@pytest.mark.parametrize("glob", ["*/../../elsewhere/*", "*/../*", "../root/*"])
+def test_a_glob_does_not_climb(
+    glob: str, root: Path, tmp_path: Path, allowed: AllowedPaths
+) -> None:
+    write(tmp_path / "elsewhere" / "secret.md")
+    write(root / "docs" / "one.md")
+
+    with pytest.raises(InvalidInputError) as why:
+        find_files(f"{root}/{glob}", allowed)
+
+    assert "secret" not in str(why.value)
+
+
+@pytest.mark.parametrize(
+    ("glob", "names"),
+    [
+        ("*.md", ["top.md"]),
+        ("*/*.md", ["mid.md"]),
+        ("**/*.md", ["a/b/deep.md", "a/mid.md", "top.md"]),
+        ("a/**/*.md", ["b/deep.md", "mid.md"]),
+        ("**", ["a/b/deep.md", "a/mid.md", "top.md"]),
+        ("[a-z]/?/d*.md", ["deep.md"]),
+    ],
+)
+def test_a_glob_finds_what_its_wildcards_say(
+    glob: str, names: list[str], root: Path, allowed: AllowedPaths
+) -> None:
+    for file in ("top.md", "a/mid.md", "a/b/deep.md", "a/.hidden.md", ".git/x.md"):
+        write(root / file)
+
+    assert [name for name, _ in find_files(f"{root}/{glob}", allowed).files] == names
+
+
+def test_looking_stops_when_it_is_told_to(root: Path, allowed: AllowedPaths) -> None:
+    write(root / "a" / "b.txt")
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        find_files(str(root), allowed, stop)
+
+
+def test_a_directory_with_too_much_in_it_is_refused(
+    root: Path, allowed: AllowedPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MAX_ENTRIES", 3)
+    for number in range(5):
+        write(root / f"{number}.txt")
+
+    with pytest.raises(InvalidInputError, match="holds too much"):
+        find_files(str(root), allowed)
+
+
+def test_a_name_that_is_no_text_is_made_one(root: Path, allowed: AllowedPaths) -> None:
+    (root / os.fsdecode(b"\xff.txt")).write_bytes(b"some text")
+
+    [(name, _)] = find_files(str(root), allowed).files
+
+    assert name == "?.txt"

@@ -133,9 +133,14 @@ class _ByteProgress:
 
     def __init__(self, ctx: ToolContext) -> None:
         self._ctx = ctx
+        self._last = -1
 
     async def report(self, done: int, total: int) -> None:
-        message = f"stored {done / 1e6:.0f} of {total / 1e6:.0f} MB"
+        unit, name = (1e6, "MB") if total >= 1e6 else (1e3, "kB")
+        message = f"stored {done / unit:.0f} of {total / unit:.0f} {name}"
+        if done <= self._last:
+            return
+        self._last = done
         await self._ctx.report_progress(done, total, message)
 
 

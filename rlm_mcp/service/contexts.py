@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 
 from rlm_mcp.errors import InvalidInputError, NotTextError
 from rlm_mcp.sandbox.types import ReplOptions, Sandbox
-from rlm_mcp.service.paths import (
-    AllowedPaths,
+from rlm_mcp.service.files import (
     FoundFiles,
+    Piece,
     find_files,
-    read_pieces,
+    read_batches,
     require_text,
+    total_bytes,
 )
+from rlm_mcp.service.paths import AllowedPaths
 from rlm_mcp.service.search import FoundMatch, SearchQuery, check_pattern, search
 from rlm_mcp.store.contexts import Contexts
 from rlm_mcp.store.records import (
@@ -33,6 +36,8 @@ from rlm_mcp.store.uploads import Upload
 
 MAX_NAME_CHARS = 200
 MAX_READ_CHARS = 50_000
+_REPORT_SECONDS = 0.5
+_ENCODED_AT_ONCE = 1000
 # Searching runs none of the caller's code but a regular expression, over text that it only reads.
 _SEARCH_OPTIONS = ReplOptions(sub_calls=False)
 
@@ -126,13 +131,18 @@ class ContextService:
 
     async def _add_documents(self, new: NewText) -> Added:
         async with self._store.open_upload(new.name or f"{len(new.documents)} documents") as upload:
-            for index, document in enumerate(new.documents):
-                await upload.begin_document(f"document {index}")
-                await upload.write(_utf8(document))
+            for start in range(0, len(new.documents), _ENCODED_AT_ONCE):
+                some = new.documents[start : start + _ENCODED_AT_ONCE]
+                encoded = await anyio.to_thread.run_sync(lambda: list(map(_utf8, some)))  # noqa: B023  # awaited here
+                for index, data in enumerate(encoded, start):
+                    await upload.begin_document(f"document {index}")
+                    await upload.write(data)
             return _sealed(await upload.seal())
 
     async def _add_path(self, new: NewText, report: ReportBytes) -> Added:
-        found = await anyio.to_thread.run_sync(find_files, new.path, self._allowed)
+        found = await anyio.to_thread.run_sync(
+            find_files, new.path, self._allowed, anyio.from_thread.check_cancelled
+        )
         if found.is_single:
             await anyio.to_thread.run_sync(require_text, found.files[0][1])
         if not found.files:
@@ -210,6 +220,11 @@ def _check(new: NewText) -> None:
             f"Only `text` can be sent in parts, not {given[0]!r}.",
             fix="Leave out upload_id and final.",
         )
+    if new.name and new.upload_id:
+        raise InvalidInputError(
+            f"The upload has its name already; {new.name[:40]!r} comes too late.",
+            fix="Give the name with the first part.",
+        )
     if len(new.name) > MAX_NAME_CHARS:
         raise InvalidInputError(
             f"The name {new.name[:40]!r}... has {len(new.name)} characters; the limit is "
@@ -219,25 +234,27 @@ def _check(new: NewText) -> None:
 
 
 async def _write_files(upload: Upload, found: FoundFiles, report: ReportBytes) -> None:
-    sizes = await anyio.to_thread.run_sync(lambda: [path.stat().st_size for _, path in found.files])
-    done, total = 0, sum(sizes)
+    done, total = 0, await anyio.to_thread.run_sync(total_bytes, found)
+    told = 0.0
     await report(0, total)
-    for name, path in found.files:
-        await upload.begin_document(name)
-        async for piece in _pieces(path):
-            await upload.write(piece)
-            done += len(piece)
+    async for batch in _batches(found):
+        for piece in batch:
+            if piece.name is not None:
+                await upload.begin_document(piece.name)
+            await upload.write(piece.data)
+            done += len(piece.data)
+        if anyio.current_time() - told > _REPORT_SECONDS:
+            told = anyio.current_time()
             await report(done, total)
+    await report(done, total)
 
 
-async def _pieces(path: Path) -> AsyncIterator[bytes]:
-    """Read a file in worker threads, a piece at a time."""
-    pieces: Iterator[bytes] = read_pieces(path)
-    while True:
-        piece = await anyio.to_thread.run_sync(next, pieces, b"")
-        if not piece:
-            return
-        yield piece
+async def _batches(found: FoundFiles) -> AsyncIterator[list[Piece]]:
+    """Read files in worker threads."""
+    batches = read_batches(found)
+    end: list[Piece] = []
+    while batch := await anyio.to_thread.run_sync(next, batches, end):
+        yield batch
 
 
 def _sealed(sealed: SealedContext, skipped: tuple[tuple[str, str], ...] = ()) -> Added:
