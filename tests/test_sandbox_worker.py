@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import mmap
 import os
 import random
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -14,6 +17,7 @@ from rlm_mcp.sandbox import finding, wire
 from rlm_mcp.sandbox.calls import CallDesk, FailedCall, Request, SubCallError
 from rlm_mcp.sandbox.documents import Documents, Layout, load, table
 from rlm_mcp.sandbox.keeping import pack, unpack
+from rlm_mcp.sandbox.mapped import TEXT_START
 from rlm_mcp.sandbox.output import Output
 from rlm_mcp.sandbox.types import ReplOptions
 from rlm_mcp.sandbox.values import (
@@ -31,11 +35,13 @@ from rlm_mcp.sandbox.worker import Interrupts, Worker
 def laid_out(documents: list[str], *, is_list: bool = True) -> tuple[str | Documents, Documents]:
     texts = [document.encode() for document in documents]
     names = [f"n{at}".encode() for at in range(len(texts))]
-    layout = Layout(sum(map(len, texts)), sum(map(len, names)), len(texts), is_list)
+    is_ascii = all(map(bytes.isascii, texts))
+    layout = Layout(sum(map(len, texts)), sum(map(len, names)), len(texts), is_list, is_ascii)
     descriptor = os.memfd_create("test") if hasattr(os, "memfd_create") else -1
     try:
-        parts = (*texts, *names, table(map(len, texts)), table(map(len, names)), bytes(8))
-        os.write(descriptor, b"".join(parts))
+        parts = (bytes(TEXT_START), *texts, b"\0", *names)
+        tables = (table(map(len, texts)), table(map(len, names)), bytes(8))
+        os.write(descriptor, b"".join((*parts, *tables)))
         return load(descriptor, layout)
     finally:
         os.close(descriptor)
@@ -265,17 +271,48 @@ def test_only_small_variables_are_kept() -> None:
 def test_documents_lie_in_the_file_and_are_read_one_by_one() -> None:
     documents = documents_of("one", "", "zwölf", "😀")
     assert list(documents) == ["one", "", "zwölf", "😀"]
-    assert documents.span(2) == (3, 9)
-    assert [documents.document_at(at) for at in (0, 2, 3, 8, 9)] == [0, 0, 2, 2, 3]
+    start = TEXT_START
+    assert documents.span(2) == (start + 3, start + 9)
+    assert [documents.document_at(start + at) for at in (0, 2, 3, 8, 9)] == [0, 0, 2, 2, 3]
     with pytest.raises(TypeError, match="cannot be changed"):
         documents.append("x")
     with pytest.raises(ValueError, match="'x' is not in context"):
         documents.index("x")
 
 
-def test_one_document_is_a_copy_that_needs_no_file() -> None:
+def test_a_small_document_is_a_copy_that_needs_no_file() -> None:
     context, names = laid_out(["größe"], is_list=False)
     assert (context, list(names)) == ("größe", ["n0"])
+
+
+def test_a_large_ascii_text_is_a_string_where_it_lies() -> None:
+    expected = "".join(f"line {number}\n" for number in range(10_000))
+    context, names = laid_out([expected], is_list=False)
+    gc.collect()
+    assert isinstance(context, str)
+    assert (context, len(context), hash(context)) == (expected, len(expected), hash(expected))
+    assert {context: 1}[expected] == 1
+    assert (context[-11:], context.find("line 9999"), context.count("\n")) == (
+        "\nline 9999\n",
+        expected.find("line 9999"),
+        10_000,
+    )
+    assert (context.encode(), re.findall("line 777.", context)[-1]) == (
+        expected.encode(),
+        "line 7779",
+    )
+    assert sys.getsizeof(context) == sys.getsizeof(expected)
+    header_bytes = sys.getsizeof("") - 1
+    assert (id(context) + header_bytes) % mmap.PAGESIZE == TEXT_START
+    longer = context
+    longer += "x"
+    assert (longer, context, list(names)) == (expected + "x", expected, ["n0"])
+
+
+def test_a_large_text_that_is_not_ascii_is_decoded() -> None:
+    expected = "größe 😀" * 20_000
+    context, _ = laid_out([expected], is_list=False)
+    assert context == expected
 
 
 def test_search_ranks_rare_whole_words_first() -> None:

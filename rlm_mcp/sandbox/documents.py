@@ -1,9 +1,10 @@
 """How a text is laid out for a REPL, and how it becomes `context` there.
 
-The host writes one anonymous file: the text of all documents, their names, then two tables of
-64-bit lengths. A single document is decoded into one `str`. A list stays as it lies: each document
-is decoded when it is asked for, so that walking a million of them copies none for good. (Reading a
-real `list` writes to the reference count of every item, which in a fork copies every page.)
+The host writes one anonymous file: some room, the text of all documents, a zero byte, their names,
+then two tables of 64-bit lengths. A single document is one `str`: where it lies if it is ASCII (see
+`mapped`), else decoded. A list stays as it lies: each document is decoded when it is asked for, so
+that walking a million of them copies none for good. (Reading a real `list` writes to the reference
+count of every item, which in a fork copies every page.)
 """
 
 from __future__ import annotations
@@ -17,22 +18,34 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NoReturn, SupportsIndex
 
+from rlm_mcp.sandbox import mapped
+from rlm_mcp.sandbox.mapped import TEXT_START
+
 WORD_BYTES = 8
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things lie in the file: bytes of text, bytes of names, number of documents."""
+    """Where things lie in the file: bytes of text, bytes of names, number of documents.
+
+    `is_ascii` says that whoever wrote the text found nothing else in it.
+    """
 
     text_bytes: int
     name_bytes: int
     count: int
     is_list: bool
+    is_ascii: bool = False
+
+    @property
+    def names_start(self) -> int:
+        """Where the names begin, in bytes; a zero byte lies before them."""
+        return TEXT_START + self.text_bytes + 1
 
     @property
     def table_start(self) -> int:
         """Where the tables of lengths begin, in bytes."""
-        return self.text_bytes + self.name_bytes
+        return self.names_start + self.name_bytes
 
     @property
     def file_bytes(self) -> int:
@@ -155,20 +168,27 @@ class Documents(list[str]):
 def load(descriptor: int, layout: Layout) -> tuple[str | Documents, Documents]:
     """Map the file and return `context` and `context_names`.
 
-    A `str` is a copy, so the caller may close the descriptor and the text is there once; a list
-    keeps the mapping.
+    The caller may close the descriptor; what needs the mapping keeps it.
     """
     if layout.is_list:
         file = mmap.mmap(descriptor, layout.file_bytes, prot=mmap.PROT_READ)
-        names = Documents(file, layout.text_bytes, _lengths(file, layout, layout.count))
-        return Documents(file, 0, _lengths(file, layout, 0)), names
+        names = Documents(file, layout.names_start, _lengths(file, layout, layout.count))
+        return Documents(file, TEXT_START, _lengths(file, layout, 0)), names
+    with mmap.mmap(descriptor, layout.file_bytes, prot=mmap.PROT_READ) as file:
+        kept = file[layout.names_start : layout.table_start]
+        names = Documents(kept, 0, _lengths(file, layout, layout.count))
+    return _text(descriptor, layout), names
+
+
+def _text(descriptor: int, layout: Layout) -> str:
+    if layout.is_ascii and layout.text_bytes >= mapped.LEAST_BYTES:
+        text = mapped.ascii_text(descriptor, layout.file_bytes, layout.text_bytes)
+        if text is not None:
+            return text
     flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)  # all of it is read at once
     file = mmap.mmap(descriptor, layout.file_bytes, flags=flags, prot=mmap.PROT_READ)
     with file, memoryview(file) as view:
-        kept = bytes(view[layout.text_bytes : layout.table_start])
-        names = Documents(kept, 0, _lengths(file, layout, layout.count))
-        text = str(view[: layout.text_bytes], "utf-8", "replace")
-    return text, names
+        return str(view[TEXT_START : TEXT_START + layout.text_bytes], "utf-8", "replace")
 
 
 def _lengths(file: mmap.mmap, layout: Layout, first: int) -> array[int]:

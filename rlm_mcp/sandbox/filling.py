@@ -7,11 +7,13 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 
 from anyio import from_thread, to_thread
 
 from rlm_mcp.errors import SandboxError
 from rlm_mcp.sandbox.documents import Layout, table
+from rlm_mcp.sandbox.mapped import TEXT_START
 from rlm_mcp.sandbox.types import ContextSource
 from rlm_mcp.sandbox.wire import utf8
 
@@ -38,8 +40,9 @@ def _write_text(source: ContextSource) -> tuple[int, Layout]:
     layout = Layout(sum(lengths), sum(map(len, names)), len(lengths), source.is_list)
     descriptor = _anonymous_file()
     try:
-        _write_chunks(descriptor, source, layout.text_bytes)
-        tail = (*names, table(lengths), table(map(len, names)), bytes(8))
+        _write_all(descriptor, bytes(TEXT_START))
+        layout = replace(layout, is_ascii=_write_chunks(descriptor, source, layout.text_bytes))
+        tail = (b"\0", *names, table(lengths), table(map(len, names)), bytes(8))
         _write_all(descriptor, b"".join(tail))
         _seal(descriptor)
     except OSError as error:
@@ -54,14 +57,18 @@ def _write_text(source: ContextSource) -> tuple[int, Layout]:
     return descriptor, layout
 
 
-def _write_chunks(descriptor: int, source: ContextSource, expected: int) -> None:
+def _write_chunks(descriptor: int, source: ContextSource, expected: int) -> bool:
+    """Write the text; tell whether it is ASCII."""
     written = 0
-    for chunk in source.chunks():
+    is_ascii = True
+    for chunk in source.chunks():  # one after the other: a thread that writes beside gains nothing
         from_thread.check_cancelled()
         _write_all(descriptor, chunk)
         written += len(chunk)
+        is_ascii = is_ascii and chunk.isascii()
     if written != expected:
         raise SandboxError(f"context {source.key!r} gave {written:,} bytes of {expected:,}")
+    return is_ascii
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
