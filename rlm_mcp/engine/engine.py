@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.chat import ChatModel, OnDelta
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.grouping import SubCallCache
+from rlm_mcp.engine.tracing import find_tracer
 from rlm_mcp.engine.types import EventSink
 from rlm_mcp.sandbox.types import ReplOptions, Sandbox
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 
 class MemoryCache:
@@ -56,6 +60,7 @@ class Engine:
         answer_schema: JSON Schema that the answer must fit.
         on_root_delta: awaited with pieces of the root's replies as they arrive.
         depth: 0 for the run itself, more for runs inside it.
+        tracer: takes spans; the one that the process was set up with, if any.
     """
 
     root: ChatModel
@@ -69,6 +74,17 @@ class Engine:
     answer_schema: Mapping[str, Any] | None = None
     on_root_delta: OnDelta | None = None
     depth: int = 0
+    tracer: Tracer | None = field(default_factory=find_tracer)
+
+    @property
+    def root_name(self) -> str:
+        """Name of the model that writes the code; empty where models have none."""
+        return self.model_names[0 if self.depth == 0 else -1] if self.model_names else ""
+
+    @property
+    def sub_name(self) -> str:
+        """Name of the model that answers sub-calls; empty where models have none."""
+        return self.model_names[-1] if self.model_names else ""
 
     @property
     def can_recurse(self) -> bool:

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import anyio
 
+from rlm_mcp.engine.chat import ChatReply
 from rlm_mcp.engine.engine import Engine, repl_options
 from rlm_mcp.engine.metadata import preview
-from rlm_mcp.engine.parser import parse_reply
+from rlm_mcp.engine.parser import ParsedReply, parse_reply
 from rlm_mcp.engine.prompt import best_answer_request
-from rlm_mcp.engine.run import Run
+from rlm_mcp.engine.run import Run, Turn
 from rlm_mcp.engine.sub_caller import Recurse, SubCaller
+from rlm_mcp.engine.tracing import run_span, turn_span
 from rlm_mcp.engine.types import RLMResponse
 from rlm_mcp.engine.verdict import Outcome, accept_best, judge, take_best
 from rlm_mcp.errors import BudgetExceededError, RLMError
@@ -36,6 +38,14 @@ async def answer(question: str, source: ContextSource, repl: Repl, engine: Engin
         engine: models, limits, and who is told.
     """
     run = Run(question, source, repl, engine, calls_of(engine))
+    with run_span(engine.tracer, engine.depth) as span:
+        response = await _respond(run, await _outcome(run))
+        span.response(response)
+        return response
+
+
+async def _outcome(run: Run) -> Outcome:
+    engine = run.engine
     outcome = Outcome("failed")
     try:
         with anyio.move_on_after(_loop_seconds(engine)) as limit:
@@ -46,20 +56,25 @@ async def answer(question: str, source: ContextSource, repl: Repl, engine: Engin
         outcome = Outcome("exhausted", run.guess, origin="guess", error=error)
     except RLMError as error:
         outcome = Outcome("failed", run.guess, origin="guess", error=error)
-    return await _respond(run, outcome)
+    return outcome
 
 
 async def _loop(run: Run) -> Outcome:
     await run.look()
     while (reason := _reason_to_end(run)) is None:
-        reply = await run.ask()
-        parsed = parse_reply(reply.text, was_cut=reply.finish_reason == "length")
-        await run.tell_code(reply, parsed.blocks)
-        turn = await run.execute(parsed.blocks)
-        outcome = await judge(run, reply, parsed, turn)
+        with turn_span(run.engine.tracer, run.iteration + 1):
+            reply, parsed, turn = await _turn(run)
+            outcome = await judge(run, reply, parsed, turn)
         if outcome is not None:
             return outcome
     return await _best_answer(run, reason)
+
+
+async def _turn(run: Run) -> tuple[ChatReply, ParsedReply, Turn]:
+    reply = await run.ask()
+    parsed = parse_reply(reply.text, was_cut=reply.finish_reason == "length")
+    await run.tell_code(reply, parsed.blocks)
+    return reply, parsed, await run.execute(parsed.blocks)
 
 
 def _reason_to_end(run: Run) -> BudgetExceededError | None:
@@ -83,11 +98,9 @@ async def _best_answer(run: Run, reason: BudgetExceededError) -> Outcome:
     if run.iteration >= run.config.max_iterations:
         return Outcome("exhausted", run.guess, origin="guess", error=reason)
     run.tell(best_answer_request(run.question, reason.message, run.config))
-    reply = await run.ask()
-    parsed = parse_reply(reply.text, was_cut=reply.finish_reason == "length")
-    await run.tell_code(reply, parsed.blocks)
-    turn = await run.execute(parsed.blocks)
-    final, origin = await take_best(run, parsed, turn)
+    with turn_span(run.engine.tracer, run.iteration + 1):
+        _, parsed, turn = await _turn(run)
+        final, origin = await take_best(run, parsed, turn)
     return await accept_best(run, final, origin, reason)
 
 

@@ -17,6 +17,7 @@ from rlm_mcp.engine.opening import Opening
 from rlm_mcp.engine.parser import CodeBlock
 from rlm_mcp.engine.prompt import TurnInfo
 from rlm_mcp.engine.sub_caller import SubCaller
+from rlm_mcp.engine.tracing import cell_span, chat_span
 from rlm_mcp.engine.types import EventType, HistoryEntry, RLMEvent
 from rlm_mcp.engine.window import Window
 from rlm_mcp.errors import ContextLengthError, SandboxError
@@ -122,7 +123,7 @@ class Run:
         while True:
             try:
                 with self._turn_budget() as settle:
-                    reply = await self.engine.root.complete(self._request())
+                    reply = await self._ask_model()
                     settle(reply)
             except ContextLengthError:
                 if not await self._sum_up(self._conversation.chars // 2):
@@ -130,6 +131,13 @@ class Run:
             else:
                 self._window.learn(self._conversation.chars, reply)
                 return reply
+
+    async def _ask_model(self) -> ChatReply:
+        engine, request = self.engine, self._request()
+        with chat_span(engine.tracer, engine.root_name, request) as span:
+            reply = await engine.root.complete(request)
+            span.reply(reply)
+            return reply
 
     async def _fit_window(self) -> None:
         """Sum up older turns before the window is full: to half of it, so that it is not often."""
@@ -202,9 +210,11 @@ class Run:
         Raises:
             SandboxError: the REPL is gone for good.
         """
-        result = await self.repl.execute(
-            code, timeout_seconds=self.config.sandbox_timeout, on_call=self._calls.handle
-        )
+        with cell_span(self.engine.tracer) as span:
+            result = await self.repl.execute(
+                code, timeout_seconds=self.config.sandbox_timeout, on_call=self._calls.handle
+            )
+            span.cell(result)
         await self._calls.end_cell()
         self.has_run_code = True
         fold = self.config.prompt_variant == "small_context"

@@ -13,6 +13,7 @@ from rlm_mcp.engine.chat import ChatRequest
 from rlm_mcp.engine.engine import Engine
 from rlm_mcp.engine.grouping import GroupedCache
 from rlm_mcp.engine.metadata import preview
+from rlm_mcp.engine.tracing import chat_span
 from rlm_mcp.engine.types import EventType, HistoryEntry, RLMEvent, RLMResponse
 from rlm_mcp.errors import BudgetExceededError, RLMError, StoreError
 from rlm_mcp.sandbox.text import TextContext
@@ -118,7 +119,9 @@ class SubCaller:
     async def _ask(self, request: ChatRequest, key: str) -> _Outcome:
         engine = self._engine
         with engine.budget.sub_call(request.chars, engine.config.sub_max_tokens) as settle:
-            reply = await engine.sub.complete(request)
+            with chat_span(engine.tracer, engine.sub_name, request) as span:
+                reply = await engine.sub.complete(request)
+                span.reply(reply)
             settle(reply)
         used = (reply.input_tokens, reply.output_tokens)
         if not reply.text.strip():
@@ -171,8 +174,8 @@ class SubCaller:
         return None
 
     def _key(self, prompt: str, model: str | None) -> str:
-        config, names = self._engine.config, self._engine.model_names
-        asked = model or (names[-1] if names else "")
+        config = self._engine.config
+        asked = model or self._engine.sub_name
         parts = (asked, config.sub_temperature, config.sub_max_tokens, prompt)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
