@@ -124,11 +124,11 @@ def test_sub_calls_leave_tokens_for_the_answer_itself() -> None:
 
 def test_what_is_left_for_one_turn_is_known_before_it() -> None:
     budget = a_budget(max_tokens=10_000)
-    assert budget.has_room_for_two_turns
+    assert budget.last_turn_limit is None
     spend_root_turn(budget, 1000, 100)
-    assert budget.has_room_for_two_turns
+    assert budget.last_turn_limit is None
     spend_root_turn(budget, 6500, 100)
-    assert not budget.has_room_for_two_turns
+    assert budget.last_turn_limit == "tokens"
 
 
 def test_dollars_bind_as_tokens_do() -> None:

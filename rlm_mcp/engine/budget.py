@@ -156,13 +156,13 @@ class Budget:
             yield settle
 
     @property
-    def has_room_for_two_turns(self) -> bool:
-        """Whether another turn of the root would leave enough for one that answers."""
+    def last_turn_limit(self) -> str | None:
+        """The limit that leaves room for no turn of the root but one that answers, if any does."""
         try:
             self._check(self._root_turn, keep_back=self._last_word())
-        except BudgetExceededError:
-            return False
-        return True
+        except BudgetExceededError as error:
+            return error.limit
+        return None
 
     @contextmanager
     def _reserving(self, expected: _Tokens) -> Generator[Callable[[ChatReply], None]]:

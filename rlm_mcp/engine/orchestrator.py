@@ -89,8 +89,9 @@ def _reason_to_end(run: Run) -> BudgetExceededError | None:
             f"{run.fruitless} turns in a row held neither new code nor an answer.",
             limit="iterations",
         )
-    if not run.engine.budget.has_room_for_two_turns:
-        return BudgetExceededError("Tokens are left for one more turn.", limit="tokens")
+    scarce = run.engine.budget.last_turn_limit
+    if scarce is not None:
+        return BudgetExceededError(f"The budget of {scarce} is left for one turn.", limit=scarce)
     return None
 
 
