@@ -26,6 +26,16 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except RLMError as error:
             raise _CommandFailed(str(error)) from error
+        except ExceptionGroup as group:
+            ours, others = group.split(RLMError)
+            if ours is None or others is not None:
+                raise
+            raise _CommandFailed(str(_first_of(ours))) from group
+
+
+def _first_of(group: ExceptionGroup[RLMError]) -> RLMError:
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, ExceptionGroup) else first
 
 
 class _CommandFailed(click.ClickException):

@@ -57,9 +57,6 @@ class Settings(RLMConfig):
     min_isolation: IsolationLevel = Field(
         default="partial", description="Weakest sandbox in which model-written code may run."
     )
-    http_token: SecretStr | None = Field(
-        default=None, description="Bearer token of the HTTP server."
-    )
     max_concurrent_calls: int = Field(
         default=32, ge=1, le=10_000, description="Model calls at once, whole server."
     )
@@ -127,8 +124,10 @@ def _nearest(name: str, known: list[str]) -> str:
 def _problem(detail: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in detail["loc"])
     name = f"{PREFIX}{place.upper()}"
-    secret = name.endswith(("_KEY", "_HTTP_TOKEN"))
-    value = "" if secret else f"={detail['input']!r}"
+    field = Settings.model_fields.get(place)
+    # What is no setting may be a misspelt secret, so its value is not shown either.
+    is_open = field is not None and "Secret" not in str(field.annotation)
+    value = f"={detail['input']!r}" if is_open else ""
     return f"{name}{value}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
 
 

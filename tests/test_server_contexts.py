@@ -27,7 +27,14 @@ async def test_a_text_is_stored_once_and_read_by_its_handle(served: Served) -> N
     assert added["sha256"].startswith(added["handle"][4:])
     assert (added["chars"], added["documents"], added["deduplicated"]) == (14, 1, False)
     assert (again["handle"], again["deduplicated"]) == (added["handle"], True)
-    assert lines == {"text": "two\n", "start": 1, "end": 2, "total": 3, "next_start": 2}
+    assert lines == {
+        "text": "two\n",
+        "start": 1,
+        "end": 2,
+        "total": 3,
+        "next_start": 2,
+        "cut": False,
+    }
     assert [context["name"] for context in listed["contexts"]] == ["numbers"]
 
 

@@ -441,3 +441,79 @@ async def test_an_answer_schema_that_cannot_be_used_is_refused(
 
     assert error["code"] == "invalid_input"
     assert named in error["text"]
+
+
+async def test_a_key_that_belongs_to_another_question_is_refused(served: Served) -> None:
+    run = await served.call("rlm_query", question="one?", text="a needle", idempotency_key="k")
+
+    error = await served.error("rlm_query", question="two?", text="a needle", idempotency_key="k")
+
+    assert run["run_id"] in error["text"]
+    assert "'one?'" in error["text"]
+
+
+async def test_what_code_makes_of_its_names_costs_no_answer(tmp_path: Path) -> None:
+    odd = cell("globals()['\\ud800x'] = globals()['class'] = kept = 1\nFINAL('the answer')")
+    async with open_served(tmp_path, turns(odd)) as served:
+        run = await served.call("rlm_query", question="?", text="text")
+    async with open_served(tmp_path, turns(cell("FINAL(kept)"))) as restarted:
+        more = await restarted.call("rlm_query", question="more?", continue_run=run["run_id"])
+        trace = await restarted.call("rlm_run_trace", run_id=more["run_id"], limit=50)
+
+    assert (run["status"], run["answer"]) == ("completed", "the answer")
+    assert more["answer"] == "1"
+    assert any("class" in e["preview"] for e in trace["events"] if e["type"] == "warning")
+
+
+async def test_many_variables_are_listed_in_pages(tmp_path: Path) -> None:
+    script = turns(cell("for n in range(450): globals()[f'v{n}'] = n\nFINAL('x')"))
+    async with open_served(tmp_path, script) as served:
+        run = await served.call("rlm_query", question="?", text="text")
+        names: list[str] = []
+        start: int | None = 0
+        while start is not None:
+            page = await served.call("rlm_run_variables", run_id=run["run_id"], start=start)
+            assert len(page["variables"]) <= 200
+            names += [variable["name"] for variable in page["variables"]]
+            start = page["next_start"]
+
+    assert {f"v{n}" for n in range(450)} < set(names)
+
+
+async def test_events_are_followed_without_a_gap(tmp_path: Path) -> None:
+    gate = anyio.Event()
+    look = [cell(f"print({n})") for n in range(12)]
+
+    def script(request: ChatRequestView) -> Answer:
+        turn = sum(message["role"] == "assistant" for message in request.messages)
+        return look[turn] if turn < len(look) else Reply("FINAL(x)", gate=gate)
+
+    async with open_served(tmp_path, script) as served:
+        begun = await served.call("rlm_query", question="?", text="text", wait_seconds=0)
+        with anyio.fail_after(20):
+            await served.model.until(lambda: served.model.received > len(look))
+        first = await served.call("rlm_run_wait", run_id=begun["run_id"], wait_seconds=0)
+        gate.set()
+        await served.ended(begun["run_id"])
+
+    assert len(first["events"]) == 20
+    assert first["next"].endswith("after_event=20)")
+
+
+async def test_a_large_result_is_bounded_and_says_where_the_rest_is(tmp_path: Path) -> None:
+    big = cell("FINAL([{'n': n, 'text': 'x' * 50} for n in range(20_000)])")
+    async with open_served(tmp_path, turns(big)) as served:
+        result = await served.raw("rlm_query", question="?", text="text")
+
+    assert result.structured_content is not None
+    assert len(str(result.structured_content)) < 100_000
+    assert "FINAL" in result.structured_content["next"]
+
+
+async def test_a_long_value_is_not_quoted_whole_in_an_error(served: Served) -> None:
+    result = await served.raw(
+        "rlm_query", question="?", text="x", options={"temperature": "9" * 1_000_000}
+    )
+
+    assert result.is_error
+    assert len(result.model_dump_json()) < 10_000

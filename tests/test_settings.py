@@ -26,6 +26,7 @@ def test_every_field_of_the_config_is_a_setting(name: str, monkeypatch: pytest.M
         "enable_sub_calls": "false",
         "prompt_variant": "small_context",
         "verbose": "true",
+        "root_context_tokens": "100000",
         "temperature": "1",
         "sub_temperature": "1",
     }

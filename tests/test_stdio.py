@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import time
@@ -185,4 +186,32 @@ async def test_a_setting_that_cannot_be_used_ends_the_start_with_its_name(tmp_pa
 
     assert done.returncode == 2
     assert b"RLM_MCP_MAX_ITERATIONS='many'" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+async def test_a_file_name_that_is_no_text_harms_nothing(tmp_path: Path) -> None:
+    odd = tmp_path / "odd"
+    await anyio.Path(odd).mkdir()
+    for name, data in ((b"\xff.bin", b"\0"), (b"\xfe.txt", b"some text")):
+        await anyio.Path(odd / os.fsdecode(name)).write_bytes(data)
+    async with (
+        open_scripted_model(turns("never")) as model,
+        open_process(tmp_path, model) as served,
+    ):
+        added = await served.call("rlm_context_add", path=str(odd))
+        listed = await served.call("rlm_context_list")
+
+    assert added["skipped"] == [{"path": "?.bin", "reason": "binary"}]
+    assert len(listed["contexts"]) == 1
+
+
+async def test_a_start_that_fails_is_told_in_one_line(tmp_path: Path) -> None:
+    env = {"HOME": str(tmp_path), "RLM_MCP_DATA_DIR": "/proc/nowhere"}
+    with anyio.fail_after(60):
+        done = await anyio.run_process(
+            [sys.executable, "-m", "rlm_mcp"], env=env, input=b"", check=False
+        )
+
+    assert done.returncode == 2
+    assert b"/proc/nowhere" in done.stderr
     assert b"Traceback" not in done.stderr

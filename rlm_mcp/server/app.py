@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult
 from pydantic import ValidationError
@@ -21,6 +22,8 @@ from rlm_mcp.server.results import error_result, invalid_arguments
 from rlm_mcp.server.run_tools import RUN_TOOLS
 from rlm_mcp.server.tool import make_tool
 from rlm_mcp.service import Service
+
+log = logging.getLogger(__name__)
 
 INSTRUCTIONS = """\
 Ask questions over text that is too long for a context window. Texts are stored once, by handle; a \
@@ -75,8 +78,13 @@ class RLMServer(MCPServer[Service]):
             return await super().call_tool(name, arguments, context)
         except RLMError as error:
             return error_result(error)
+        except UnexpectedToolError as error:
+            return _translated(name, error) or _crashed(name, error)
         except ToolError as error:
-            return _translated(name, error)
+            translated = _translated(name, error)
+            if translated is None:
+                raise
+            return translated
 
     def _refuse_unknown_arguments(self, name: str, arguments: dict[str, Any]) -> None:
         known = self._arguments.get(name, list(arguments))
@@ -90,10 +98,17 @@ class RLMServer(MCPServer[Service]):
             )
 
 
-def _translated(name: str, error: ToolError) -> CallToolResult:
+def _translated(name: str, error: ToolError) -> CallToolResult | None:
     cause = error.__cause__
     if isinstance(cause, RLMError):
         return error_result(cause)
     if isinstance(cause, ValidationError):
         return error_result(invalid_arguments(name, cause))
-    raise error
+    return None
+
+
+def _crashed(name: str, error: UnexpectedToolError) -> CallToolResult:
+    log.error("%s failed", name, exc_info=error.__cause__)
+    return error_result(
+        RLMError(f"The server failed at {name}.", fix="Its log on stderr says where; try again.")
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from mcp_types import CallToolResult, TextContent
 from pydantic import BaseModel, ValidationError
@@ -11,6 +11,7 @@ from rlm_mcp.errors import InvalidInputError, RLMError
 from rlm_mcp.server.schemas import ErrorInfo
 
 MAX_TEXT_CHARS = 20_000
+MAX_ERROR_CHARS = 2_000
 ERROR_META_KEY = "rlm-mcp/error"
 _SHOWN_INPUT_CHARS = 200
 
@@ -18,15 +19,18 @@ _SHOWN_INPUT_CHARS = 200
 def result(value: BaseModel, text: str) -> CallToolResult:
     """Give a model as structured content and `text`, cut if long, for whoever reads text alone."""
     return CallToolResult(
-        content=[TextContent(text=cut(text, MAX_TEXT_CHARS))],
-        structured_content=value.model_dump(mode="json"),
+        content=[TextContent(text=_sendable(cut(text, MAX_TEXT_CHARS)))],
+        structured_content=_sendable(value.model_dump(mode="json")),
     )
 
 
 def error_info(error: RLMError) -> ErrorInfo:
-    """The four fields of a typed error."""
+    """The four fields of a typed error; a value that it quotes may be long, and is cut."""
     return ErrorInfo(
-        code=error.code, message=error.message, retryable=error.retryable, fix=error.fix
+        code=error.code,
+        message=_sendable(cut(error.message, MAX_ERROR_CHARS)),
+        retryable=error.retryable,
+        fix=_sendable(cut(error.fix, MAX_ERROR_CHARS)),
     )
 
 
@@ -37,7 +41,7 @@ def error_result(error: RLMError) -> CallToolResult:
     """
     info = error_info(error)
     return CallToolResult(
-        content=[TextContent(text=cut(f"{info.code}: {error}", MAX_TEXT_CHARS))],
+        content=[TextContent(text=f"{info.code}: {info.message} {info.fix}".rstrip())],
         is_error=True,
         _meta={ERROR_META_KEY: info.model_dump()},
     )
@@ -72,6 +76,18 @@ def more(cursor: str | None) -> str:
 def beside(text: str, note: str) -> str:
     """Put a note below a text, which is cut before the note is."""
     return f"{cut(text, MAX_TEXT_CHARS - len(note) - 1)}\n{note}"
+
+
+def _sendable(value: Any) -> Any:
+    """Copy JSON without lone surrogates, which no transport can send: each becomes a `?`."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        return {_sendable(key): _sendable(item) for key, item in fields.items()}
+    if isinstance(value, list):
+        return [_sendable(item) for item in cast("list[Any]", value)]
+    return value
 
 
 def _shown(value: Any) -> str:

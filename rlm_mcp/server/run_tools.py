@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from mcp_types import CallToolResult
 from pydantic import Field
@@ -21,6 +22,9 @@ from rlm_mcp.store.run_records import RunSummary
 MAX_ANSWER_CHARS = 16_000
 MAX_WAITED_EVENTS = 20
 MAX_DETAIL_CHARS = 60_000
+MAX_DATA_CHARS = 50_000
+MAX_LISTED_VARIABLES = 200
+MAX_CUT_TEXT_CHARS = 800
 WaitSeconds = Annotated[float | None, Field(ge=0, le=3600, description="0 returns at once.")]
 
 
@@ -78,7 +82,7 @@ async def rlm_run_wait(
     state = await runs.wait(run_id, wait_seconds, _Progress(ctx).report)
     events = await runs.events(run_id, after_event, MAX_WAITED_EVENTS)
     run = schemas.WaitedRun(
-        **_run(state).model_dump(),
+        **_run(state, seen=events[-1].seq if events else after_event).model_dump(),
         events=[schemas.EventLine.model_validate(event, from_attributes=True) for event in events],
     )
     return result(run, _run_text(run, state, run.events))
@@ -118,7 +122,7 @@ async def rlm_run_trace(
     events: list[schemas.Event] = []
     size = 0
     for event in found[:limit]:
-        full = schemas.Event.model_validate(event, from_attributes=True)
+        full = _bounded(schemas.Event.model_validate(event, from_attributes=True))
         size += len(full.model_dump_json())
         if events and size > MAX_DETAIL_CHARS:
             break
@@ -153,12 +157,16 @@ async def rlm_run_variables(
         )
         place = f"[characters {piece.start} to {piece.end} of {piece.total}]"
         return result(read, beside(piece.text, place))
+    found = await runs.variables(run_id)
+    end = start + MAX_LISTED_VARIABLES
     variables = [
         schemas.VariableInfo.model_validate(variable, from_attributes=True)
-        for variable in await runs.variables(run_id)
+        for variable in found[start:end]
     ]
     lines = [f"{item.name}: {item.type} ({item.size})  {item.preview}" for item in variables]
-    return result(schemas.RunVariables(variables=variables), "\n".join(lines) or "No variables.")
+    listed = schemas.RunVariables(variables=variables, next_start=end if end < len(found) else None)
+    note = f"[more: start={end}]" if listed.next_start else f"[{len(found)} variables]"
+    return result(listed, beside("\n".join(lines), note))
 
 
 async def rlm_exec(
@@ -218,25 +226,27 @@ def _run_result(state: RunState) -> CallToolResult:
     return result(run, _run_text(run, state))
 
 
-def _run(state: RunState) -> schemas.Run:
+def _run(state: RunState, seen: int | None = None) -> schemas.Run:
+    """Give a run; `seen` is the last event that is shown beside it."""
     answer = state.answer
+    data = state.data if len(json.dumps(state.data)) <= MAX_DATA_CHARS else None
     return schemas.Run(
         run_id=state.run_id,
         status=state.status,
         answer=None if answer is None else cut(answer, MAX_ANSWER_CHARS),
         answer_chars=len(answer or ""),
-        data=state.data,
+        data=data,
         **asdict(state.figures),
         elapsed_seconds=round(state.elapsed_seconds, 3),
         error=schemas.ErrorInfo.model_validate(state.error) if state.error else None,
         last_event=state.last_event,
-        next=_next_call(state),
+        next=_next_call(state, state.last_event if seen is None else seen),
     )
 
 
-def _next_call(state: RunState) -> str | None:
+def _next_call(state: RunState, seen: int) -> str | None:
     if state.status == "running":
-        return f'rlm_run_wait(run_id="{state.run_id}", after_event={state.last_event})'
+        return f'rlm_run_wait(run_id="{state.run_id}", after_event={seen})'
     if len(state.answer or "") > MAX_ANSWER_CHARS:
         return (
             f'rlm_run_variables(run_id="{state.run_id}", name="{ANSWER_NAME}", '
@@ -255,6 +265,26 @@ def _run_text(run: schemas.Run, state: RunState, events: Sequence[schemas.EventL
         lines.append(f"Next: {run.next}")
     lines.extend(event_line(event) for event in events)
     return "\n".join(lines)
+
+
+def _bounded(event: schemas.Event) -> schemas.Event:
+    """Cut the long texts of an event that is too large to send whole."""
+    if len(event.model_dump_json()) <= MAX_DETAIL_CHARS:
+        return event
+    return event.model_copy(update={"detail": _with_short_texts(event.detail)})
+
+
+def _with_short_texts(value: Any) -> Any:
+    match value:
+        case str():
+            return cut(value, MAX_CUT_TEXT_CHARS)
+        case dict():
+            fields = cast("dict[str, Any]", value)
+            return {key: _with_short_texts(item) for key, item in fields.items()}
+        case list():
+            return [_with_short_texts(item) for item in cast("list[Any]", value)]
+        case _:
+            return value
 
 
 def _run_info(summary: RunSummary) -> schemas.RunInfo:

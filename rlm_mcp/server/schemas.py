@@ -87,6 +87,7 @@ class ContextSlice(BaseModel):
     end: int
     total: int
     next_start: int | None
+    cut: bool
 
 
 class SearchMatch(BaseModel):

@@ -13,7 +13,6 @@ import anyio.to_thread
 
 from rlm_mcp import __version__
 from rlm_mcp.engine.model import OPENAI_BASE_URL, Provider, open_endpoint
-from rlm_mcp.errors import StoreError
 from rlm_mcp.sandbox.repl import ProcessSandbox
 from rlm_mcp.service.cells import CellService
 from rlm_mcp.service.contexts import ContextService
@@ -128,17 +127,17 @@ async def _end_runs(live: LiveRuns) -> None:
 
 async def _keep_house(runs: Runs, texts: Contexts) -> None:
     """Renew the leases of our runs, end those of processes that are gone, drop half uploads."""
-    is_first = True
+    is_swept = False
     while True:
         try:
-            if is_first:
-                await texts.sweep()
-            await runs.interrupt_dead()
             await runs.renew_leases()
+            await runs.interrupt_dead()
             await runs.interrupt_expired()
-            is_first = False
-        except StoreError as error:
-            log.warning("housekeeping is put off: %s", error)
+            if not is_swept:
+                await texts.sweep()
+                is_swept = True
+        except Exception:  # the outermost frame of this task, without which the server goes on
+            log.exception("housekeeping is put off")
         await anyio.sleep(_HOUSEKEEPING_SECONDS)
 
 

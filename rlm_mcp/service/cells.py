@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from weakref import WeakValueDictionary
 
@@ -19,9 +20,9 @@ from rlm_mcp.sandbox.types import CallReply, CellResult, ReplCall, Variable
 from rlm_mcp.service.execution import Task, Workshop, error_fields, figures, new_event
 from rlm_mcp.service.repls import OpenRepl
 from rlm_mcp.service.runs import RunDefaults
-from rlm_mcp.service.saving import saved_variables
+from rlm_mcp.service.saving import save_variables
 from rlm_mcp.store.contexts import Contexts
-from rlm_mcp.store.run_records import NewEvent, NewRun, Outcome
+from rlm_mcp.store.run_records import NewEvent, NewRun, Outcome, SavedVariable
 
 MAX_CODE_CHARS = 100_000
 MAX_OUTPUT_CHARS = 16_000
@@ -93,7 +94,9 @@ class CellService:
     async def _finish(self, task: Task, one: OpenRepl, outcome: Outcome, usage: Usage) -> None:
         self._shop.repls.keep(task.run_id, one)
         ended = NewEvent("run_finished", outcome.status, figures=figures(usage))
-        variables = await saved_variables(one.repl)
+        variables: list[SavedVariable] = []
+        with suppress(RLMError):  # the run ends in any case
+            await save_variables(one.repl, variables)
         await self._shop.runs.finish(task.run_id, outcome, ended, variables)
 
     async def _in_run(self, code: str, run_id: str, timeout_seconds: float) -> CellDone:
@@ -110,7 +113,9 @@ class CellService:
             budget = Budget(task.config, spent=spent)
             cell = _Cell(self._shop, task, budget, self._appending_afterwards(run_id))
             result = await cell.run(one, code, timeout_seconds)
-            await self._shop.runs.save_variables(run_id, await saved_variables(one.repl))
+            variables: list[SavedVariable] = []
+            await save_variables(one.repl, variables)
+            await self._shop.runs.save_variables(run_id, variables)
         finally:
             self._shop.repls.keep(run_id, one)
         return _done(run_id, result, await one.repl.variables(), note)
@@ -122,7 +127,8 @@ class CellService:
             return one, None
         saved = await self._shop.runs.saved_variables(task.run_id)
         one = await self._shop.repls.open(task.source, task.handles, options, saved)
-        return one, "The run's REPL was gone; a fresh one was given the variables that were saved."
+        note = "The run's REPL was gone; a fresh one was given the variables that were saved"
+        return one, f"{note}, but for {', '.join(one.lost[:20])}." if one.lost else f"{note}."
 
     async def _task(self, run_id: str, handles: Sequence[str]) -> Task:
         sub_model = self._defaults.sub_model or self._defaults.root_model or ""

@@ -183,6 +183,7 @@ class ContextService:
             NotFoundError: there is no such context.
         """
         check_pattern(query)
+        handles = tuple(dict.fromkeys(handles))
         source = await self._store.source(handles)
         owners = [(handle, await self._store.get(handle)) for handle in handles]
         async with self._sandbox.open_repl(source, _SEARCH_OPTIONS) as repl:

@@ -17,16 +17,17 @@ from rlm_mcp.engine.engine import Engine, SubCallCache, repl_options
 from rlm_mcp.engine.model import Endpoint
 from rlm_mcp.engine.orchestrator import answer
 from rlm_mcp.engine.types import EventSink, RLMEvent, RLMResponse, Usage
-from rlm_mcp.errors import RLMError, SandboxError
+from rlm_mcp.errors import RLMError, StoreError
 from rlm_mcp.sandbox.types import ContextSource, Repl, Sandbox
 from rlm_mcp.service.live import LiveRun, LiveRuns
 from rlm_mcp.service.repls import OpenRepl, Repls
-from rlm_mcp.service.saving import saved_variables
+from rlm_mcp.service.saving import save_variables
 from rlm_mcp.store.run_records import Figures, NewEvent, Outcome, SavedVariable
 from rlm_mcp.store.runs import Runs
 
 _LAST_LOOK_SECONDS = 1.0
 _FINISH_SECONDS = 10.0
+_RETRY_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -99,9 +100,17 @@ class Execution:
             outcome = _stopped(self._run)
             raise
         finally:
-            with anyio.move_on_after(_FINISH_SECONDS, shield=True):
-                await self._finish(outcome)
+            await self._end(outcome)
             self._shop.live.remove(self._run)
+
+    async def _end(self, outcome: Outcome) -> None:
+        """Store how the run ended; an answer that was paid for waits until there is room for it."""
+        is_stored = False
+        with anyio.move_on_after(_FINISH_SECONDS, shield=True):
+            is_stored = await self._finish(outcome)
+        while not is_stored:
+            await anyio.sleep(_RETRY_SECONDS)  # ends here when the server does
+            is_stored = await self._finish(outcome)
 
     async def _outcome(self) -> Outcome:
         try:
@@ -137,6 +146,9 @@ class Execution:
         one = repls.take(task.continues, task.handles, options)
         if one is None:
             one = await repls.open(task.source, task.handles, options, task.variables)
+        if one.lost:
+            line = f"Variables of {task.continues} that could not be had back: "
+            await self._emit(RLMEvent("warning", 0, line + ", ".join(one.lost[:20])))
         return one
 
     def _engine(self) -> Engine:
@@ -149,10 +161,11 @@ class Execution:
 
     async def _look_at_variables(self, repl: Repl) -> None:
         """Keep what the REPL holds before it ends, also when the run was cancelled."""
-        with anyio.move_on_after(_LAST_LOOK_SECONDS, shield=True), suppress(SandboxError):
-            self._variables = await saved_variables(repl)
+        self._variables = []
+        with anyio.move_on_after(_LAST_LOOK_SECONDS, shield=True), suppress(RLMError):
+            await save_variables(repl, self._variables)
 
-    async def _finish(self, outcome: Outcome) -> None:
+    async def _finish(self, outcome: Outcome) -> bool:
         usage = self._budget.snapshot()
         event = NewEvent(
             "run_finished",
@@ -163,9 +176,10 @@ class Execution:
         )
         try:
             await self._shop.runs.finish(self._task.run_id, outcome, event, self._variables)
-        except RLMError as error:
-            # Nobody waits for this task. The run's lease runs out, which ends it in the log too.
-            log.error("the end of run %s could not be stored: %s", self._task.run_id, error)  # noqa: TRY400  # our own errors say enough without a traceback
+        except StoreError as error:
+            log.warning("the end of run %s could not be stored: %s", self._task.run_id, error)
+            return False
+        return True
 
 
 def new_event(event: RLMEvent) -> NewEvent:

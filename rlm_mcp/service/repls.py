@@ -26,12 +26,16 @@ _EVICTION_SECONDS = 30.0
 
 @dataclass(eq=False)
 class OpenRepl:
-    """A REPL, and what it was opened over; held open by a task of the process until let go."""
+    """A REPL, and what it was opened over; held open by a task of the process until let go.
+
+    `lost` names the variables of an earlier REPL that this one could not be given.
+    """
 
     repl: Repl
     handles: tuple[str, ...]
     options: ReplOptions
     last_used: float
+    lost: list[str] = field(default_factory=list[str])
     let_go: anyio.Event = field(default_factory=anyio.Event)
 
     def fits(self, handles: Sequence[str], options: ReplOptions) -> bool:
@@ -66,7 +70,7 @@ class Repls:
         # A task of its own enters and leaves it: the run that uses it may end in another one.
         one: OpenRepl = await self._tasks.start(self._hold, source, tuple(handles), options)
         try:
-            await restore(one.repl, variables)
+            one.lost = await restore(one.repl, variables)
         except BaseException:
             one.let_go.set()
             raise

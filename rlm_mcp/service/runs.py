@@ -119,7 +119,7 @@ class RunService:
         )
         record = await self._shop.runs.create(new)
         if record.run_id != task.run_id:
-            return record.run_id
+            return _same_run(record, new)
         started = NewEvent(
             "run_started",
             preview=task.question[:200],
@@ -281,6 +281,21 @@ def _while_idle(run_id: str) -> Generator[None]:
             f"A cell of {run_id!r} is running; its variables can be read between cells.",
             fix="Try again in a moment.",
         )
+
+
+def _same_run(record: RunRecord, asked: NewRun) -> str:
+    """Give the id of the run that an idempotency key stands for.
+
+    Raises:
+        InvalidInputError: it answers another question.
+    """
+    if (record.question, record.contexts) != (asked.question, tuple(asked.contexts)):
+        raise InvalidInputError(
+            f"The idempotency_key {asked.idempotency_key!r} belongs to {record.run_id!r}, which "
+            f"asks {record.question[:100]!r} over {', '.join(record.contexts)}.",
+            fix="Use a new key for a new question.",
+        )
+    return record.run_id
 
 
 def _stored_options(task: Task) -> Mapping[str, Any]:

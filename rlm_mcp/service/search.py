@@ -13,6 +13,7 @@ from rlm_mcp.sandbox.types import CallReply, CellResult, Repl, ReplCall
 
 SEARCH_SECONDS = 20.0
 MAX_PATTERN_CHARS = 10_000
+MAX_FOUND_CHARS = 60_000
 # What compiling raises: `re.error` has a new name from Python 3.13 on.
 _PATTERN_ERRORS = ("error", "PatternError", "OverflowError", "RecursionError")
 
@@ -24,6 +25,7 @@ _q = _json.loads({query!r})
 _flags = _re.MULTILINE | (_re.IGNORECASE if _q["ignore_case"] else 0)
 _pattern = _re.compile(_re.escape(_q["pattern"]) if _q["literal"] else _q["pattern"], _flags)
 matches = []
+_room = [_q["max_chars"]]
 def _line_bounds(text, start, end, around):
     first = text.rfind("\\n", 0, start) + 1
     last = text.find("\\n", max(end - 1, start))
@@ -42,15 +44,16 @@ def _search(document, text, position, limit):
         first, last = _line_bounds(text, start, end, _q["context_lines"])
         first, last = max(first, start - 500), min(last, end + 500)
         matches.append([document, line, start, end, text[first:last][:4000]])
-        if len(matches) >= limit:
+        _room[0] -= len(matches[-1][4]) + 100
+        if len(matches) >= limit or _room[0] < 0:
             return
 _documents = [context] if isinstance(context, str) else context
 for _number in range(_q["document"], len(_documents)):
     _position = _q["position"] if _number == _q["document"] else 0
     _search(_number, _documents[_number], _position, _q["limit"] + 1)
-    if len(matches) > _q["limit"]:
+    if len(matches) > _q["limit"] or _room[0] < 0:
         break
-FINAL(matches)
+FINAL([matches, _room[0] < 0])
 """
 
 
@@ -106,29 +109,33 @@ async def search(
         SandboxError: the process that searched is gone.
     """
     document, position = _decode_cursor(cursor)
-    wanted = json.dumps({**asdict(query), "document": document, "position": position})
+    place = {"document": document, "position": position, "max_chars": MAX_FOUND_CHARS}
+    wanted = json.dumps({**asdict(query), **place})
     done = await repl.execute(
         _PROGRAM.format(query=wanted), timeout_seconds=seconds, on_call=_no_calls
     )
     if done.timed_out and not done.lost_variables:
-        by_then = await repl.execute("FINAL(matches)", timeout_seconds=2, on_call=_no_calls)
-        found = _matches(by_then)[: query.limit]
-        if found:
-            return found, _encode_cursor(found[-1])
+        by_then = await repl.execute("FINAL([matches, True])", timeout_seconds=2, on_call=_no_calls)
+        if _matches(by_then)[0]:
+            done = by_then
     if done.final is None or not done.final.json:
         raise _failure(query, done, seconds)
-    found = _matches(done)
-    is_more = len(found) > query.limit
-    return found[: query.limit], _encode_cursor(found[query.limit - 1]) if is_more else None
+    found, is_cut = _matches(done)
+    is_more = is_cut or len(found) > query.limit
+    found = found[: query.limit]
+    return found, _encode_cursor(found[-1]) if is_more else None
 
 
 async def _no_calls(call: ReplCall) -> CallReply:
     return CallReply(error=f"{call.name} is not available while searching")
 
 
-def _matches(done: CellResult) -> list[FoundMatch]:
-    rows: list[list[Any]] = json.loads(done.final.json) if done.final and done.final.json else []
-    return [FoundMatch(*row) for row in rows]
+def _matches(done: CellResult) -> tuple[list[FoundMatch], bool]:
+    """Read what was found, and whether there was no room for more."""
+    text = done.final.json if done.final and done.final.json else "[[], false]"
+    rows: list[list[Any]]
+    rows, is_cut = json.loads(text)
+    return [FoundMatch(*row) for row in rows], bool(is_cut)
 
 
 def _failure(query: SearchQuery, done: CellResult, seconds: float) -> Exception:
@@ -158,8 +165,9 @@ def _decode_cursor(cursor: str) -> tuple[int, int]:
         return 0, 0
     try:
         document, position = base64.b64decode(cursor, b"-_", validate=True).decode().split(":")
-        if document.isdecimal() and position.isdecimal():
-            return int(document), int(position)
+        place = int(document), int(position)
+        if all(0 <= number < 1 << 62 for number in place):
+            return place
     except (binascii.Error, UnicodeError, ValueError):
         pass
     raise InvalidInputError(

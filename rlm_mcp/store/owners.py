@@ -44,6 +44,16 @@ def is_surely_dead(owner: str) -> bool:
     return _started(int(other.pid)) != other.started
 
 
+def is_surely_alive(owner: str) -> bool:
+    """Say whether the process with this id is known to live; blocks for file reads."""
+    parts = owner.split(":")
+    if len(parts) != len(_Owner._fields):
+        return False
+    other = _Owner(*parts)
+    is_here = (other.boot, other.namespace) == (_boot(), _namespace()) and other.boot
+    return bool(is_here and other.pid.isdecimal() and _started(int(other.pid)) == other.started)
+
+
 def _started(pid: int) -> str:
     # Field 22 of proc_pid_stat(5); the name before it may hold spaces and parentheses.
     fields = _read(_PROC / str(pid) / "stat").rpartition(")")[2].split()

@@ -13,7 +13,7 @@ from rlm_mcp.errors import InvalidInputError, NotFoundError
 from rlm_mcp.sandbox.types import Variable, VariableText
 from rlm_mcp.store import run_rows
 from rlm_mcp.store.database import Database, storable
-from rlm_mcp.store.owners import is_surely_dead
+from rlm_mcp.store.owners import is_surely_alive, is_surely_dead
 from rlm_mcp.store.paging import check_limit, check_offset, decode_cursor, encode_cursor
 from rlm_mcp.store.records import Page
 from rlm_mcp.store.run_records import (
@@ -207,13 +207,24 @@ class Runs:
     async def interrupt_expired(self, now: float | None = None) -> list[str]:
         """Mark as `interrupted` others' runs whose lease is over; return their ids.
 
-        Runs of this process are let be: it lives, and was only too busy, or asleep, to renew.
+        Runs of a process that is known to live are let be, those of this one among them: it was
+        only too busy, or asleep, to renew.
         """
         moment = self._clock() if now is None else now
-        sql = "SELECT id FROM runs WHERE status = 'running' AND lease_until < ? AND owner != ?"
-        return await self._database.write(
-            lambda db: self._interrupt(db, sql, [moment, self._owner])
+        late = "status = 'running' AND lease_until < ? AND owner != ?"
+        sql = f"SELECT DISTINCT owner FROM runs WHERE {late}"  # noqa: S608  # our own words
+        found = await self._database.read(
+            lambda db: [row[0] for row in db.execute(sql, [moment, self._owner])]
         )
+        interrupted: list[str] = []
+        for owner in found:
+            if not await anyio.to_thread.run_sync(is_surely_alive, owner):
+                interrupted += await self._interrupt_late(owner, moment)
+        return interrupted
+
+    async def _interrupt_late(self, owner: str, moment: float) -> list[str]:
+        sql = "SELECT id FROM runs WHERE status = 'running' AND lease_until < ? AND owner = ?"
+        return await self._database.write(lambda db: self._interrupt(db, sql, [moment, owner]))
 
     async def interrupt_owner_runs(self, owner: str) -> list[str]:
         """Mark as `interrupted` the runs of a process that is known to be gone."""
