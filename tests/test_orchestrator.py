@@ -820,6 +820,23 @@ async def test_at_depth_two_a_run_answers_in_a_repl_of_its_own(sandbox: ProcessS
     assert {event.usage.iterations for event in inner} == {1}
 
 
+async def test_at_depth_three_a_run_inside_a_run_has_runs_of_its_own(
+    sandbox: ProcessSandbox,
+) -> None:
+    def sub(request: Any) -> Answer:
+        if request.messages[0]["role"] != "system":
+            return "leaf"
+        return code("FINAL(context + ' > ' + rlm_query('deeper?', context + '.'))")
+
+    replies = [code("FINAL(rlm_query('inner?', 'piece'))")]
+    async with a_bench(sandbox, replies, sub=sub, max_recursion_depth=3) as bench:
+        response = await bench.ask()
+        depths = [event.depth for event in bench.told("iteration_start")]
+    assert response.answer == "piece > piece. > leaf"
+    assert depths == [0, 1, 2]
+    assert response.sub_calls == 3
+
+
 async def test_an_inner_run_spends_the_budget_of_the_whole_tree(sandbox: ProcessSandbox) -> None:
     def sub(request: Any) -> Answer:
         return code(f"x = {request.number}")

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +36,17 @@ from rlm_mcp.engine.config import RLMConfig as Config
 from rlm_mcp.engine.means import LastText, Supplier
 from rlm_mcp.sandbox.repl import ProcessSandbox
 from rlm_mcp.sandbox.text import TextContext
+from rlm_mcp.sandbox.types import (
+    CallHandler,
+    CellResult,
+    ContextSource,
+    Isolation,
+    Repl,
+    ReplCall,
+    ReplOptions,
+    Variable,
+    VariableText,
+)
 from rlm_mcp.scripted_model import (
     Reply,
     Script,
@@ -428,30 +439,6 @@ async def test_importing_the_package_loads_nothing_heavy() -> None:
     assert with_wrapper.isdisjoint({"openai", "httpx2", "mcp", "sqlite_utils"})
 
 
-SEED_DEFAULTS: Mapping[str, Any] = {
-    "max_iterations": 25,
-    "max_sub_calls": 500,
-    "max_recursion_depth": 1,
-    "enable_sub_calls": True,
-    "metadata_prefix_chars": 1000,
-    "sub_call_max_input_chars": 500_000,
-    "temperature": 0.6,
-    "sub_temperature": 0.4,
-    "root_max_tokens": 16_384,
-    "sub_max_tokens": 8_192,
-    "sandbox_timeout": 120,
-    "prompt_variant": "default",
-    "cost_per_input_token": 0.0,
-    "cost_per_output_token": 0.0,
-    "verbose": False,
-}
-
-
-def test_the_options_have_the_defaults_that_users_know() -> None:
-    config = RLMConfig().model_dump()
-    assert {name: config[name] for name in SEED_DEFAULTS} == SEED_DEFAULTS
-
-
 # --- streams of text
 
 
@@ -519,3 +506,95 @@ async def test_a_model_that_raises_anything_ends_in_a_response(warm: ProcessSand
     assert isinstance(response.error, ModelError)
     assert "IndexError" in str(response.error)
     assert response.repl_variables == {"found": "'green'"}
+
+
+# --- the usages that users are shown, as they are written
+
+
+def test_the_response_of_the_first_example_prints_all_its_figures(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with a_server_in_a_thread(ASKS_ONCE) as server:
+        client = RLMWrapper(
+            openai.OpenAI(api_key="sk-...", base_url=server.base_url),
+            root_model="root",
+            sub_model="sub",
+            config=RLMConfig(
+                cost_per_input_token=2.50 / 1_000_000, cost_per_output_token=10.0 / 1_000_000
+            ),
+            sandbox=a_sandbox(),
+        )
+        response = client.generate(query="What is it about?", context="a very long text")
+    print(response.answer, response.iterations, response.sub_calls)
+    assert response.cost is not None
+    print(f"{response.elapsed_seconds:.0f} Cost: ${response.cost:.4f}")
+    assert capsys.readouterr().out.startswith("heard 2 1\n")
+    assert response.total_input_tokens > response.total_output_tokens > 0
+    prices = (2.50, 10.0)
+    given = (response.total_input_tokens, response.total_output_tokens)
+    assert response.cost * 1_000_000 == pytest.approx(
+        sum(a * b for a, b in zip(prices, given, strict=True))
+    )
+    assert [type(entry).__name__ for entry in response.history] == ["HistoryEntry"] * 5
+
+
+def test_events_of_a_blocking_call_are_shown_as_they_come(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def on_event(event: RLMEvent) -> None:
+        print(f"[iter {event.iteration}] {event.type}: {event.preview[:80]}")
+
+    with a_server_in_a_thread(ASKS_ONCE) as server:
+        a_wrapper(server, a_sandbox()).generate(query="Which?", context="text", on_event=on_event)
+    out = capsys.readouterr().out
+    assert "[iter 0] run_started: Which?\n" in out
+    assert "[iter 1] code_generated: r = llm_query" in out
+    assert "[iter 2] final_answer: heard\n" in out
+
+
+# --- other sandboxes
+
+
+@dataclass
+class InProcess:
+    """A sandbox of a user's own, without walls: it runs code where it is."""
+
+    opened: list[str] = field(default_factory=list[str])
+
+    async def isolation(self) -> Isolation:
+        return Isolation("process", ())
+
+    @asynccontextmanager
+    async def open_repl(self, source: ContextSource, options: ReplOptions) -> AsyncGenerator[Repl]:
+        assert options.sub_calls
+        text = b"".join(source.chunks()).decode()
+        self.opened.append(text)
+        yield InProcessRepl({"context": text})
+
+
+@dataclass
+class InProcessRepl:
+    names: dict[str, Any]
+
+    async def execute(
+        self, code: str, *, timeout_seconds: float, on_call: CallHandler
+    ) -> CellResult:
+        reply = await on_call(ReplCall("llm_query", "asked for the code"))
+        exec(code, self.names | {"reply": reply.text}, self.names)
+        return CellResult(self.names.pop("said", ""), 0, timeout_seconds * 0)
+
+    async def variables(self) -> list[Variable]:
+        return [Variable(name, "str", 1, repr(value)) for name, value in self.names.items()]
+
+    async def read_variable(self, name: str, *, start: int = 0, limit: int = 4000) -> VariableText:
+        raise NotImplementedError
+
+
+async def test_a_sandbox_of_ones_own_will_do() -> None:
+    sandbox = InProcess()
+    replies = ["```repl\nsaid = found = context.upper() + reply\n```", "own words", "FINAL(x)"]
+    model = LocalModel(replies)
+    response = await RLMWrapper(model, sandbox=sandbox).agenerate("What?", "text")
+    assert sandbox.opened == ["text"]
+    assert "TEXTown words" in str(model.requests[-1].messages)
+    assert (response.answer, response.repl_variables["found"]) == ("x", "'TEXTown words'")
