@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import anyio.to_thread
 import pytest
 
 from rlm_mcp.store.database import open_database
-from rlm_mcp.store.owners import is_surely_dead, owner_id
+from rlm_mcp.store.owners import is_surely_alive, is_surely_dead, owner_id
 from rlm_mcp.store.run_records import NewEvent, NewRun
 from rlm_mcp.store.runs import Runs
 
@@ -63,6 +64,7 @@ def running_child(path: Path) -> Generator[tuple[subprocess.Popen[str], str]]:
 def test_this_process_lives_and_keeps_its_id() -> None:
     assert owner_id() == owner_id()
     assert not is_surely_dead(owner_id())
+    assert is_surely_alive(owner_id())
 
 
 def test_a_killed_process_is_dead_before_and_after_it_is_reaped(tmp_path: Path) -> None:
@@ -85,11 +87,32 @@ def test_a_process_of_another_boot_or_container_is_left_to_its_lease(part: int) 
     parts = owner_id().split(":")
     parts[0], parts[part] = "999999999", "elsewhere"
     assert not is_surely_dead(":".join(parts))
+    assert not is_surely_alive(":".join(parts))
 
 
 @pytest.mark.parametrize("owner", ["", "me", "1:2", "x:1:b:n", "-1:1:b:n", ":::", "1:1:1:1:1"])
 def test_an_id_of_another_shape_is_left_to_its_lease(owner: str) -> None:
     assert not is_surely_dead(owner)
+    assert not is_surely_alive(owner)
+
+
+async def test_a_living_process_keeps_its_runs_however_late_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "rlm.sqlite3"
+    async with open_database(path) as database:
+        runs = Runs(database, owner="another process")
+        interrupted: list[list[str]] = []
+
+        def while_it_lives() -> None:
+            with running_child(path) as (child, _):
+                late = time.time() + 3600
+                interrupted.append(anyio.from_thread.run(runs.interrupt_expired, late))
+                child.kill()
+                child.wait()
+                interrupted.append(anyio.from_thread.run(runs.interrupt_expired, late))
+
+        await anyio.to_thread.run_sync(while_it_lives)
+
+    assert interrupted == [[], ["run_child"]]
 
 
 async def test_runs_of_a_killed_process_are_interrupted_at_once_and_no_others(

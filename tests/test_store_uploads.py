@@ -332,3 +332,18 @@ async def test_two_open_databases_upload_to_one_file_at_once(path: Path) -> None
                     group.start_soon(upload, Contexts(second), f"second {index}")
         names = {record.name for record in (await Contexts(first).list()).items}
     assert names == {f"{name} {index}" for name in ("first", "second") for index in range(4)}
+
+
+async def test_an_upload_that_nobody_writes_to_is_given_up_in_time(database: Database) -> None:
+    contexts = Contexts(database)
+    async with contexts.open_upload("paused") as upload:
+        await upload.write(b"text " * 1000)
+        await upload.pause()
+
+    kept = await contexts.sweep(idle_seconds=3600)
+    given_up = await contexts.sweep(idle_seconds=-1)
+
+    assert (kept, given_up) == (0, 1)
+    with pytest.raises(NotFoundError):
+        async with contexts.continue_upload(upload.upload_id):
+            raise AssertionError

@@ -50,14 +50,13 @@ class Service:
     _texts: Contexts
     _database: Database
     _provider: Provider
-    _defaults: RunDefaults
     _settings: Settings
 
     async def status(self) -> Status:
         """Say how the server is; asks the model endpoint whether it is there."""
         return Status(
             version=__version__,
-            model=await model_status(self._shop.endpoint, self._provider, self._defaults),
+            model=await model_status(self._shop.endpoint, self._provider, self._settings),
             sandbox=await sandbox_status(self._shop.sandbox),
             store=await store_status(self._database, self._texts, self._shop.runs),
             limits={
@@ -87,32 +86,26 @@ async def open_service(settings: Settings) -> AsyncGenerator[Service]:
         anyio.create_task_group() as tasks,
     ):
         owner = await anyio.to_thread.run_sync(owner_id)
-        runs, texts, live = Runs(database, owner=owner), Contexts(database), LiveRuns()
-        repls = Repls(sandbox, tasks)
-        shop = Workshop(runs, sandbox, repls, endpoint, live, StoredReplies(Replies(database)))
         allowed = await anyio.to_thread.run_sync(_allowed_paths, settings)
+        cache = StoredReplies(Replies(database))
+        shop = Workshop(
+            Runs(database, owner=owner), sandbox, Repls(sandbox, tasks), endpoint, LiveRuns(), cache
+        )
+        texts = Contexts(database)
         contexts = ContextService(texts, sandbox, allowed)
         defaults = RunDefaults(
             settings.config(), settings.wait_seconds, settings.root_model, settings.sub_model
         )
-        run_service = RunService(shop, contexts, texts, tasks, defaults)
-        tasks.start_soon(_keep_house, runs, texts)
+        runs = RunService(shop, contexts, texts, tasks, defaults)
+        cells = CellService(shop, texts, defaults)
+        await shop.runs.interrupt_dead()
+        tasks.start_soon(_keep_house, shop.runs, texts)
         tasks.start_soon(_tell_isolation, sandbox)
-        tasks.start_soon(repls.evict)
+        tasks.start_soon(shop.repls.evict)
         try:
-            yield Service(
-                contexts,
-                run_service,
-                CellService(shop, texts, defaults),
-                shop,
-                texts,
-                database,
-                provider,
-                defaults,
-                settings,
-            )
+            yield Service(contexts, runs, cells, shop, texts, database, provider, settings)
         finally:
-            await _end_runs(live)
+            await _end_runs(shop.live)
             tasks.cancel_scope.cancel()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from rlm_mcp.engine.model import Endpoint, Provider
 from rlm_mcp.errors import ModelError
 from rlm_mcp.sandbox.types import Sandbox
-from rlm_mcp.service.runs import RunDefaults
+from rlm_mcp.settings import Settings
 from rlm_mcp.store.contexts import Contexts
 from rlm_mcp.store.database import Database
 from rlm_mcp.store.runs import Runs
@@ -57,12 +57,10 @@ class Status:
     limits: Mapping[str, Any]
 
 
-async def model_status(
-    endpoint: Endpoint, provider: Provider, defaults: RunDefaults
-) -> ModelStatus:
+async def model_status(endpoint: Endpoint, provider: Provider, settings: Settings) -> ModelStatus:
     """Ask the endpoint whether it is there."""
     error = None
-    if defaults.root_model:
+    if settings.root_model:
         try:
             await endpoint.check()
         except ModelError as raised:
@@ -70,11 +68,11 @@ async def model_status(
     else:
         error = "RLM_MCP_ROOT_MODEL is not set."
     return ModelStatus(
-        configured=bool(defaults.root_model),
+        configured=bool(settings.root_model),
         base_url=provider.base_url,
-        root_model=defaults.root_model,
-        sub_model=defaults.sub_model or defaults.root_model,
-        reachable=error is None if defaults.root_model else None,
+        root_model=settings.root_model,
+        sub_model=settings.sub_model or settings.root_model,
+        reachable=error is None if settings.root_model else None,
         error=error,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from sqlite3 import Connection
@@ -131,8 +132,15 @@ class Contexts:
         await drop_text(self._database, text_id)
         return freed
 
-    async def sweep(self) -> int:
-        """Drop the texts that a crash or a cancelled delete left behind; return how many."""
+    async def sweep(self, *, idle_seconds: float = 86_400) -> int:
+        """Drop what a crash or a cancelled delete left behind; return how many texts that were.
+
+        Args:
+            idle_seconds: uploads that nobody has written to for so long are given up.
+        """
+        before = time.time() - idle_seconds
+        sql = "DELETE FROM uploads WHERE touched_at < ?"
+        await self._database.write(lambda db: db.execute(sql, [before]))
         return await sweep(self._database)
 
     async def source(self, handles: Sequence[str]) -> StoredSource:

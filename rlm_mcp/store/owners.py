@@ -34,24 +34,28 @@ def is_surely_dead(owner: str) -> bool:
     False when it lives, and also when it cannot be told from here: another machine or container
     shares the file, or the platform shows no start times. Leases settle those.
     """
-    parts = owner.split(":")
-    if len(parts) != len(_Owner._fields):
-        return False
-    other = _Owner(*parts)
-    known = other.started and other.boot and other.namespace and other.pid.isdecimal()
-    if not known or (other.boot, other.namespace) != (_boot(), _namespace()):
-        return False
-    return _started(int(other.pid)) != other.started
+    other = _known_here(owner)
+    return other is not None and _started(int(other.pid)) != other.started
 
 
 def is_surely_alive(owner: str) -> bool:
-    """Say whether the process with this id is known to live; blocks for file reads."""
+    """Say whether the process with this id is known to live; blocks for file reads.
+
+    False when it is gone, and also when it cannot be told from here.
+    """
+    other = _known_here(owner)
+    return other is not None and _started(int(other.pid)) == other.started
+
+
+def _known_here(owner: str) -> _Owner | None:
+    """Read an id of a process that can be told from here."""
     parts = owner.split(":")
     if len(parts) != len(_Owner._fields):
-        return False
+        return None
     other = _Owner(*parts)
-    is_here = (other.boot, other.namespace) == (_boot(), _namespace()) and other.boot
-    return bool(is_here and other.pid.isdecimal() and _started(int(other.pid)) == other.started)
+    is_whole = other.started and other.boot and other.namespace and other.pid.isdecimal()
+    is_here = (other.boot, other.namespace) == (_boot(), _namespace())
+    return other if is_whole and is_here else None
 
 
 def _started(pid: int) -> str:
