@@ -11,7 +11,7 @@ import json
 import math
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,8 +166,10 @@ class ScriptedModel:
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(connection.cancel_when_closed, group.cancel_scope)
-                is_kept = await _send_answer(connection, request, self._script(request))
-                is_answered = True
+                # In here, since outside it would come as a group: the client left while we wrote.
+                with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                    is_kept = await _send_answer(connection, request, self._script(request))
+                    is_answered = True
                 group.cancel_scope.cancel()
         finally:
             self.in_flight -= 1

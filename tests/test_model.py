@@ -526,6 +526,38 @@ async def test_a_cancelled_request_is_closed_at_the_server(way: Way) -> None:
         assert server.in_flight == 0
 
 
+async def test_connections_of_cancelled_requests_can_be_used_again() -> None:
+    gate = anyio.Event()
+    pieces: list[str] = []
+
+    async def on_delta(piece: str) -> None:
+        pieces.append(piece)
+        await gate.wait()
+
+    async with a_model("a text of several pieces") as (server, model):
+        for count in range(1, 4):
+            async with anyio.create_task_group() as group:
+                for _ in range(8):
+                    group.start_soon(model.complete, a_request(on_delta=on_delta))
+                while len(pieces) < 8 * count:
+                    await anyio.sleep(0)
+                group.cancel_scope.cancel()
+        gate.set()
+        async with anyio.create_task_group() as group:
+            for _ in range(8):
+                group.start_soon(model.complete, a_request())
+        assert server.connections <= 8
+
+
+async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    with anyio.fail_after(10):
+        async with open_scripted_model("by way of a proxy") as proxy:
+            monkeypatch.setenv("http_proxy", proxy.base_url.removesuffix("/v1"))
+            async with open_endpoint(Provider("http://nowhere.invalid/v1")) as endpoint:
+                reply = await endpoint.model("root").complete(a_request())
+    assert reply.text == "by way of a proxy"
+
+
 async def test_calls_at_once_are_limited_across_endpoints() -> None:
     gate = anyio.Event()
     limiter = anyio.CapacityLimiter(3)
