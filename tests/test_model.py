@@ -527,26 +527,26 @@ async def test_a_cancelled_request_is_closed_at_the_server(way: Way) -> None:
 
 
 async def test_connections_of_cancelled_requests_can_be_used_again() -> None:
-    gate = anyio.Event()
-    pieces: list[str] = []
-
-    async def on_delta(piece: str) -> None:
-        pieces.append(piece)
-        await gate.wait()
-
     async with a_model("a text of several pieces") as (server, model):
-        for count in range(1, 4):
+        for _ in range(3):
+            all_began, begun = anyio.Event(), 0
+
+            async def on_delta(_: str, all_began: anyio.Event = all_began) -> None:
+                nonlocal begun
+                begun += 1
+                if begun == 8:
+                    all_began.set()
+                await anyio.sleep_forever()
+
             async with anyio.create_task_group() as group:
                 for _ in range(8):
                     group.start_soon(model.complete, a_request(on_delta=on_delta))
-                while len(pieces) < 8 * count:
-                    await anyio.sleep(0)
+                await all_began.wait()
                 group.cancel_scope.cancel()
-        gate.set()
         async with anyio.create_task_group() as group:
             for _ in range(8):
                 group.start_soon(model.complete, a_request())
-        assert server.connections <= 8
+        assert (server.received, server.connections <= 8) == (32, True)
 
 
 async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
