@@ -7,9 +7,15 @@ import mmap
 import os
 import random
 import re
+import signal
+import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+from queue import SimpleQueue
 
 import pytest
 
@@ -17,6 +23,7 @@ from rlm_mcp.sandbox import finding, wire
 from rlm_mcp.sandbox.calls import CallDesk, FailedCall, Request, SubCallError
 from rlm_mcp.sandbox.documents import Documents, Layout, load, table
 from rlm_mcp.sandbox.keeping import pack, unpack
+from rlm_mcp.sandbox.link import Interrupts, Link
 from rlm_mcp.sandbox.mapped import TEXT_START
 from rlm_mcp.sandbox.output import Output
 from rlm_mcp.sandbox.types import ReplOptions
@@ -29,7 +36,7 @@ from rlm_mcp.sandbox.values import (
     whole_text,
 )
 from rlm_mcp.sandbox.wire import Frame
-from rlm_mcp.sandbox.worker import Interrupts, Worker
+from rlm_mcp.sandbox.worker import Worker
 
 
 def laid_out(documents: list[str], *, is_list: bool = True) -> tuple[str | Documents, Documents]:
@@ -133,6 +140,107 @@ def test_an_interrupt_waits_until_a_frame_is_sent() -> None:
         interrupts.release()
     interrupts.hold()
     interrupts.release()
+
+
+# --- the link ---
+
+
+@contextmanager
+def linked() -> Generator[tuple[socket.socket, Link, dict[int, SimpleQueue[str]], Interrupts]]:
+    """The host's end of a socket, a link at the other, and the inboxes it puts replies into."""
+    ours, theirs = socket.socketpair()
+    inboxes: dict[int, SimpleQueue[str]] = defaultdict(SimpleQueue)
+    interrupts = Interrupts()
+
+    def dispatch(frame: Frame) -> None:
+        inboxes[frame.fields["call"]].put(frame.text(0))
+
+    with ours, theirs:
+        ours.settimeout(5)
+        link = Link(theirs, interrupts, dispatch)
+        yield ours, link, inboxes, interrupts
+
+
+def reply(call: int, text: str) -> bytes:
+    return wire.encode("reply", {"call": call, "ok": True}, text.encode())
+
+
+def test_frames_are_whole_however_they_arrive() -> None:
+    large = "x" * 300_000
+    with linked() as (host, link, inboxes, _):
+        several = reply(1, "a") + reply(1, "") + reply(1, "größe") + reply(1, large)
+
+        def send() -> None:
+            for at in range(150):
+                host.sendall(several[at : at + 1])
+            host.sendall(several[150:])
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        assert [link.wait(inboxes[1]) for _ in range(4)] == ["a", "", "größe", large]
+        thread.join(5)
+
+
+def test_threads_that_wait_read_for_each_other() -> None:
+    got: dict[int, list[str]] = defaultdict(list)
+    threads, rounds = range(1, 9), 50
+    with linked() as (host, link, inboxes, _):
+        for call in threads:
+            assert inboxes[call].empty()
+
+        def ask(call: int) -> None:
+            for _ in range(rounds):
+                got[call].append(link.wait(inboxes[call]))
+
+        def answer() -> None:
+            order = [(call, number) for number in range(rounds) for call in threads]
+            random.Random(5).shuffle(order)
+            for call, number in order:
+                host.sendall(reply(call, f"{call}.{number}"))
+
+        workers = [threading.Thread(target=ask, args=(call,), daemon=True) for call in threads]
+        for worker in (*workers, threading.Thread(target=answer, daemon=True)):
+            worker.start()
+        for worker in workers:
+            worker.join(10)
+    expected = {call: {f"{call}.{number}" for number in range(rounds)} for call in threads}
+    assert {call: set(texts) for call, texts in got.items()} == expected
+
+
+def test_who_reads_for_the_others_sees_what_came_over_no_socket() -> None:
+    got: list[str] = []
+    with linked() as (_, link, inboxes, _interrupts):
+        thread = threading.Thread(target=lambda: got.append(link.wait(inboxes[1])), daemon=True)
+        thread.start()
+        inboxes[1].put("over no socket")
+        thread.join(5)
+    assert got == ["over no socket"]
+
+
+def test_an_interrupt_ends_the_waiting_and_leaves_the_reading_to_others() -> None:
+    got: list[str] = []
+    before = signal.getsignal(signal.SIGINT)
+    main = threading.get_ident()
+    with linked() as (host, link, inboxes, interrupts):
+        follower = threading.Thread(target=lambda: got.append(link.wait(inboxes[2])), daemon=True)
+
+        def wait_and_be_interrupted() -> None:
+            follower.start()
+            threading.Thread(target=partial(signal.pthread_kill, main, signal.SIGINT)).start()
+            link.wait(inboxes[1])
+
+        signal.signal(signal.SIGINT, interrupts)
+        try:
+            interrupts.begin()
+            with pytest.raises(KeyboardInterrupt):
+                wait_and_be_interrupted()
+            interrupts.running = False
+        finally:
+            signal.signal(signal.SIGINT, before)
+        host.sendall(reply(2, "theirs") + reply(1, "ours"))
+        assert link.wait(inboxes[1]) == "ours"
+        follower.join(5)
+    assert got == ["theirs"]
 
 
 # --- calls ---

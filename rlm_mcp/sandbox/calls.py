@@ -13,6 +13,12 @@ from typing import Any
 from rlm_mcp.sandbox import wire
 
 Send = Callable[[bytes], None]
+Wait = Callable[[SimpleQueue[Any]], Any]  # until something lies in an inbox, and takes it
+
+
+def take(inbox: SimpleQueue[Any], /) -> Any:
+    """Wait for what another thread puts into an inbox."""
+    return inbox.get()
 
 
 class SubCallError(RuntimeError):
@@ -48,8 +54,9 @@ class Request:
 class CallDesk:
     """Sends calls to the host and hands each reply to the thread that waits for it."""
 
-    def __init__(self, send: Send, window: int) -> None:
+    def __init__(self, send: Send, window: int, wait: Wait = take) -> None:
         self._send = send
+        self._wait = wait
         self._window = max(window, 1)
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
@@ -99,7 +106,7 @@ class CallDesk:
             while sent < len(prompts) and sent - done < self._window:
                 self._dispatch(request, prompts[sent], (batch, len(prompts)), (replies, sent))
                 sent += 1
-            reply = replies.get()
+            reply: _Reply = self._wait(replies)
             answers[reply.place] = reply.text if reply.ok else FailedCall(reply.text)
         return answers
 

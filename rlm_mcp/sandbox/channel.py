@@ -13,7 +13,7 @@ from rlm_mcp.errors import WireError
 from rlm_mcp.sandbox import wire
 from rlm_mcp.sandbox.wire import Frame
 
-RECEIVE_BYTES = 1 << 18
+RECEIVE_BYTES = 1 << 16  # larger ones are mapped and unmapped each time
 MAX_UNWAITED = 16
 
 
@@ -42,15 +42,13 @@ class Channel:
             ValueError: the frame is too large.
         """
         frame = wire.encode(kind, fields, *blobs)
-        async with self._sending:
-            try:
-                sent = self._send_now(frame)
-                if sent < len(frame):
-                    with anyio.fail_after(patience_seconds, shield=True):
-                        await self._send_rest(memoryview(frame)[sent:])
-            except OSError as error:  # TimeoutError too
-                self.close_reading()
-                raise EOFError("the REPL's process takes no more") from error
+        try:
+            sent = 0 if self._sending.locked() else self._send_now(frame)
+            if sent < len(frame):
+                await self._send_rest(memoryview(frame)[sent:], patience_seconds)
+        except OSError as error:  # TimeoutError too
+            self.close_reading()
+            raise EOFError("the REPL's process takes no more") from error
 
     def _send_now(self, data: bytes | memoryview) -> int:
         try:
@@ -58,12 +56,14 @@ class Channel:
         except BlockingIOError:
             return 0
 
-    async def _send_rest(self, rest: memoryview) -> None:
-        while rest:
-            if self._broken:
-                raise BrokenPipeError
-            await anyio.wait_writable(self._sock)
-            rest = rest[self._send_now(rest) :]
+    async def _send_rest(self, rest: memoryview, patience_seconds: float) -> None:
+        async with self._sending:
+            with anyio.fail_after(patience_seconds, shield=True):
+                while rest:
+                    if self._broken:
+                        raise BrokenPipeError
+                    await anyio.wait_writable(self._sock)
+                    rest = rest[self._send_now(rest) :]
 
     async def receive(self) -> Frame:
         """Receive the next frame.
@@ -72,43 +72,66 @@ class Channel:
             EOFError: the other side is gone.
             WireError: what arrived is no frame; nothing more is read, ever.
         """
-        if self._broken:
-            raise EOFError("the channel is closed")
-        self._unwaited += 1
-        if self._unwaited > MAX_UNWAITED:  # a flood of frames must not starve the event loop
+        if self._unwaited >= MAX_UNWAITED:  # a flood of frames must not starve the event loop
             self._unwaited = 0
             await anyio.lowlevel.checkpoint()
+        has_yielded = False
+        while (frame := self.receive_now()) is None:
+            self._unwaited = 0
+            # A task that is about to send may well be answered before its sending returns, and to
+            # wait for a socket costs several times what it costs to look again.
+            if has_yielded:
+                await anyio.wait_readable(self._sock)
+            else:
+                await anyio.lowlevel.checkpoint()
+            has_yielded = True
+        return frame
+
+    def receive_now(self) -> Frame | None:
+        """Return the next frame if it is there; None if not, or after many that were there.
+
+        Raises:
+            EOFError: the other side is gone.
+            WireError: what arrived is no frame; nothing more is read, ever.
+        """
+        if self._broken:
+            raise EOFError("the channel is closed")
+        if self._unwaited >= MAX_UNWAITED:
+            return None
         try:
-            return await self._receive()
+            frame = self._whole()
+            while frame is None and self._receive_some():
+                frame = self._whole()
         except WireError:
             self.close_reading()
             raise
+        self._unwaited += frame is not None
+        return frame
 
-    async def _receive(self) -> Frame:
-        await self._fill(wire.HEADER.size)
-        head, body = wire.sizes(bytes(self._received[: wire.HEADER.size]))
+    def _whole(self) -> Frame | None:
         start = wire.HEADER.size
-        await self._fill(start + head + body)
-        view = bytes(self._received[start : start + head + body])
-        del self._received[: start + head + body]
-        return wire.decode(view[:head], view[head:], wire.TO_HOST)
+        if len(self._received) < start:
+            return None
+        head, body = wire.sizes(bytes(self._received[:start]))
+        end = start + head + body
+        if len(self._received) < end:
+            return None
+        whole = bytes(self._received[start:end])
+        del self._received[:end]
+        return wire.decode(whole[:head], whole[head:], wire.TO_HOST)
 
-    async def _fill(self, size: int) -> None:
-        if not self._received:  # as a rule the other side has yet to answer
-            await anyio.wait_readable(self._sock)
-            self._unwaited = 0
-        while len(self._received) < size:
-            try:
-                data = self._sock.recv(RECEIVE_BYTES)
-            except BlockingIOError:
-                self._unwaited = 0
-                await anyio.wait_readable(self._sock)
-                continue
-            except OSError as error:
-                raise EOFError("the REPL's process is gone") from error
-            if not data:
-                raise EOFError("the REPL's process closed its end")
-            self._received += data
+    def _receive_some(self) -> bool:
+        """Take what has arrived; False if nothing has."""
+        try:
+            data = self._sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise EOFError("the REPL's process is gone") from error
+        if not data:
+            raise EOFError("the REPL's process closed its end")
+        self._received += data
+        return True
 
     def close_reading(self) -> None:
         """Never read again: what may still lie in the buffer must not answer a later question."""

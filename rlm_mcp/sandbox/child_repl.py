@@ -96,7 +96,7 @@ class ChildRepl:
             late=late,
         )
         was_lost, self._was_lost = self._was_lost, False
-        return replace(result, lost_variables=was_lost)
+        return replace(result, lost_variables=True) if was_lost else result
 
     async def _replaced(self, outcome: Outcome, clock: Clock) -> CellResult:
         self._was_lost = False

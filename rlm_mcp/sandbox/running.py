@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import anyio
 from anyio.abc import TaskGroup
@@ -113,7 +113,7 @@ class Calls:
     core: Core
     _count: int = 0
     _bytes: int = 0
-    _room: anyio.Event = field(default_factory=anyio.Event)
+    _room: anyio.Event | None = None
 
     async def take(self, frame: Frame, tasks: TaskGroup) -> None:
         """Start a call; waits while too many are on their way, so that the child waits too.
@@ -139,7 +139,8 @@ class Calls:
         reply = await self.on_call(call)
         self._count -= 1
         self._bytes -= size
-        self._room.set()
+        if self._room is not None:
+            self._room.set()
         if not self._count:
             await self.core.take()
         if not self._count:
@@ -231,9 +232,13 @@ class Running:
             fields = {"cell": self._cell, "number": self._number}
             self._is_sent = True
             await self._channel.send("exec", fields, code, patience_seconds=GRACE_SECONDS)
+            calls.clock.start()
+            first = self._channel.receive_now()  # short cells end before their sending returns
+            if first is not None and first.kind == "done" and self._is_ours(first):
+                return Outcome(first)
             with anyio.CancelScope() as time:
                 calls.clock.watch(time)
-                return Outcome(await self._serve(calls))
+                return Outcome(await self._serve(calls, first))
             timed_out = True
             for interrupt in (self._interrupt, self._process.interrupt):
                 interrupt()
@@ -247,11 +252,11 @@ class Running:
             return Outcome(lost=f"it broke the protocol: {error.message}")
         return Outcome(lost="it ignored the interrupt", timed_out=True)
 
-    async def _serve(self, calls: Calls) -> Frame:
+    async def _serve(self, calls: Calls, first: Frame | None = None) -> Frame:
         """Take frames until the cell is done; most cells make no call and need no tasks."""
-        if self._process.is_watched:
+        if self._process.is_watched and first is None:
             return await self._serve_calls(None, calls)
-        frame = await self._next()
+        frame = await self._next(first)
         return frame if frame.kind == "done" else await self._serve_calls(frame, calls)
 
     async def _serve_calls(self, call: Frame | None, calls: Calls) -> Frame:
@@ -279,12 +284,15 @@ class Running:
         assert done is not None  # noqa: S101  # for the type checker: no other way leads here
         return done
 
-    async def _next(self) -> Frame:
+    def _is_ours(self, frame: Frame) -> bool:
+        return frame.kind in ("done", "call") and frame.fields["cell"] == self._cell
+
+    async def _next(self, first: Frame | None = None) -> Frame:
         """Receive the end of this cell or a call of it; what else there is breaks the protocol."""
         while True:
-            frame = await self._channel.receive()
-            is_ours = frame.kind in ("done", "call") and frame.fields["cell"] == self._cell
-            if is_ours:
+            frame = first or await self._channel.receive()
+            first = None
+            if self._is_ours(frame):
                 return frame
             # A call of another cell comes from a thread that an earlier one left behind.
             if frame.kind != "call":

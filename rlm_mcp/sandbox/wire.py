@@ -21,6 +21,7 @@ MAX_JSON_BYTES = 1 << 20
 MAX_BLOB_BYTES = 64 << 20
 MAX_BLOBS = 100_000
 MAX_NUMBER = 1 << 53
+_to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,9 @@ def encode(kind: str, fields: Mapping[str, Any], *blobs: bytes) -> bytes:
     Raises:
         ValueError: the frame would be larger than the other side accepts.
     """
-    head = json.dumps({**fields, "kind": kind, "lengths": [len(blob) for blob in blobs]}).encode()
-    size = sum(map(len, blobs))
+    lengths = [len(blob) for blob in blobs]
+    head = _to_json({**fields, "kind": kind, "lengths": lengths}).encode()
+    size = sum(lengths)
     if len(head) > MAX_JSON_BYTES or size > MAX_BLOB_BYTES or len(blobs) > MAX_BLOBS:
         raise ValueError(
             f"a message of {size:,} bytes in {len(blobs):,} parts is too large:"
@@ -181,7 +183,7 @@ def decode(head: bytes, body: bytes, shapes: Mapping[str, Shape]) -> Frame:
 
 def _object(head: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(head)
+        value = json.loads(head.decode())  # of bytes, it would look for the encoding
     except (ValueError, RecursionError) as error:  # undecodable, malformed, or nested too deep
         raise WireError(f"a frame whose JSON cannot be read: {head[:100]!r}") from error
     if not isinstance(value, dict):

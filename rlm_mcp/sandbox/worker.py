@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import _thread
 import io
-import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from types import FrameType
 from typing import Any, NoReturn
 
 from rlm_mcp.sandbox import cells, wire
-from rlm_mcp.sandbox.calls import CallDesk
+from rlm_mcp.sandbox.calls import CallDesk, Wait, take
 from rlm_mcp.sandbox.documents import Documents
 from rlm_mcp.sandbox.keeping import pack, unpack
+from rlm_mcp.sandbox.link import Interrupts, Link, end_with_host
 from rlm_mcp.sandbox.namespace import Namespace
 from rlm_mcp.sandbox.output import Output
 from rlm_mcp.sandbox.types import ReplOptions
@@ -29,69 +27,6 @@ from rlm_mcp.sandbox.values import preview, short_repr, size_of, type_name, whol
 from rlm_mcp.sandbox.wire import Frame, utf8
 
 MAX_LISTED = 1_000
-
-
-class Interrupts:
-    """Turns SIGINT into `KeyboardInterrupt`, in a cell alone and never within a frame."""
-
-    def __init__(self) -> None:
-        self.running = False
-        self._sending = 0
-        self._pending = False
-
-    def __call__(self, _number: int, _frame: FrameType | None) -> None:
-        """Take the signal; runs in the main thread."""
-        if self._sending:
-            self._pending = True
-        elif self.running:
-            raise KeyboardInterrupt
-
-    def begin(self) -> None:
-        """Start a cell; what came before it is forgotten."""
-        self._pending = False
-        self.running = True
-
-    def hold(self) -> None:
-        """Put interrupts off; a frame is being sent by the main thread."""
-        self._sending += 1
-
-    def release(self) -> None:
-        """Let through an interrupt that was put off."""
-        self._sending -= 1
-        if self._pending and self.running and not self._sending:
-            self._pending = False
-            raise KeyboardInterrupt
-
-
-class Link:
-    """The child's end of the socket. Any thread sends; one thread reads."""
-
-    def __init__(self, sock: socket.socket, interrupts: Interrupts) -> None:
-        self._sock = sock
-        self._stream = sock.makefile("rb", buffering=1 << 16)
-        self._lock = threading.Lock()
-        self._interrupts = interrupts
-
-    def send(self, frame: bytes) -> None:
-        """Send a whole frame."""
-        if threading.get_ident() != threading.main_thread().ident:
-            with self._lock:
-                self._sock.sendall(frame)
-            return
-        self._interrupts.hold()
-        try:
-            with self._lock:
-                self._sock.sendall(frame)
-        finally:
-            self._interrupts.release()
-
-    def receive(self) -> Frame | None:
-        """Read the next frame; None at the end of the stream."""
-        header = self._stream.read(wire.HEADER.size)
-        if len(header) < wire.HEADER.size:
-            return None
-        head, body = wire.sizes(header)
-        return wire.decode(self._stream.read(head), self._stream.read(body), wire.TO_CHILD)
 
 
 class Worker:
@@ -103,10 +38,11 @@ class Worker:
         content: tuple[str | Documents, Documents],
         options: ReplOptions,
         interrupts: Interrupts | None = None,
+        wait: Wait = take,
     ) -> None:
         self._send = send
         self._interrupts = interrupts or Interrupts()
-        self.desk = CallDesk(send, options.call_window)
+        self.desk = CallDesk(send, options.call_window, wait)
         self._output = Output(options.output_chars)
         self._limit = options.output_chars
         self.namespace = Namespace(*content, self.desk, options)
@@ -213,25 +149,21 @@ def serve(
         OSError: a wall does not stand.
     """
     interrupts = Interrupts()
-    link = Link(sock, interrupts)
-    worker = Worker(link.send, content, options, interrupts)
+    todo: SimpleQueue[Frame] = SimpleQueue()
+
+    def dispatch(frame: Frame) -> None:
+        if frame.kind == "reply":
+            worker.desk.deliver(frame.fields["call"], frame.text(0), ok=frame.fields["ok"])
+        else:
+            todo.put(frame)
+
+    link = Link(sock, interrupts, dispatch)
+    worker = Worker(link.send, content, options, interrupts, link.wait)
     sys.modules["__main__"] = worker.namespace.module
     signal.signal(signal.SIGINT, interrupts)
     put_up_walls()
-    todo: SimpleQueue[Frame] = SimpleQueue()
     # Not a `threading.Thread`: model code would find it listed among its own.
-    _thread.start_new_thread(_read_frames, (link, worker.desk, todo))
+    _thread.start_new_thread(end_with_host, (sock,))
     link.send(wire.encode("ready", {}))
     while True:
-        worker.handle(todo.get())
-
-
-def _read_frames(link: Link, desk: CallDesk, todo: SimpleQueue[Frame]) -> None:
-    while True:
-        frame = link.receive()
-        if frame is None:
-            os._exit(0)
-        if frame.kind == "reply":
-            desk.deliver(frame.fields["call"], frame.text(0), ok=frame.fields["ok"])
-        else:
-            todo.put(frame)
+        worker.handle(link.wait(todo))

@@ -1,0 +1,201 @@
+"""The child's end of the socket: any thread sends, and whoever waits reads. In a REPL's process.
+
+There is no thread that reads for the others: waking another thread costs as much as the rest of a
+round trip. Of the threads that wait, one leads. It reads frames and hands them out, and passes the
+lead on when it has what it waited for. As a rule there is only one, the main thread.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from types import FrameType
+from typing import Any, NoReturn
+
+from rlm_mcp.sandbox import wire
+from rlm_mcp.sandbox.wire import Frame
+
+RECEIVE_BYTES = 1 << 16
+# The end of a cell fails what its threads still wait for, and that comes over no socket.
+LOOK_MILLISECONDS = 100
+_LEAD = object()  # put into an inbox whose reader now leads
+
+
+class Interrupts:
+    """Turns SIGINT into `KeyboardInterrupt`, in a cell alone and never within a frame."""
+
+    def __init__(self) -> None:
+        self.running = False
+        self._held = 0
+        self._let_in = False
+        self._pending = False
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        """Take the signal; runs in the main thread."""
+        if self._held and not self._let_in:
+            self._pending = True
+        elif self.running:
+            raise KeyboardInterrupt
+
+    def begin(self) -> None:
+        """Start a cell; what came before it is forgotten."""
+        self._pending = False
+        self.running = True
+
+    def hold(self) -> None:
+        """Put interrupts off; the main thread is at work on a frame."""
+        self._held += 1
+
+    def release(self) -> None:
+        """Let through an interrupt that was put off."""
+        self._held -= 1
+        if not self._held:
+            self._let_through()
+
+    def let_in(self) -> None:
+        """Let interrupts in although they are held: the main thread only waits."""
+        self._let_in = True
+        self._let_through()
+
+    def keep_out(self) -> None:
+        """Put interrupts off again."""
+        self._let_in = False
+
+    def _let_through(self) -> None:
+        if self._pending and self.running:
+            self._pending = False
+            raise KeyboardInterrupt
+
+
+class Link:
+    """Frames over the socket; `dispatch` puts each that arrives where somebody waits for it."""
+
+    def __init__(
+        self, sock: socket.socket, interrupts: Interrupts, dispatch: Callable[[Frame], None]
+    ) -> None:
+        self._sock = sock
+        self._interrupts = interrupts
+        self._dispatch = dispatch
+        self._main = threading.get_ident()
+        self._sending = threading.Lock()
+        self._room = memoryview(bytearray(RECEIVE_BYTES))
+        self._received = bytearray()
+        self._turn = threading.Lock()
+        self._leader: SimpleQueue[Any] | None = None
+        self._followers: list[SimpleQueue[Any]] = []
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+
+    def send(self, frame: bytes) -> None:
+        """Send a whole frame."""
+        if threading.get_ident() != self._main:
+            with self._sending:
+                self._sock.sendall(frame)
+            return
+        self._interrupts.hold()
+        try:
+            with self._sending:
+                self._sock.sendall(frame)
+        finally:
+            self._interrupts.release()
+
+    def wait(self, inbox: SimpleQueue[Any]) -> Any:
+        """Wait until `dispatch`, or another thread, has put something into an inbox; take it.
+
+        An inbox that the main thread waits for is filled by `dispatch` alone.
+        """
+        if threading.get_ident() != self._main:
+            return self._wait(inbox, is_main=False)
+        self._interrupts.hold()
+        try:
+            return self._wait(inbox, is_main=True)
+        finally:
+            self._interrupts.release()
+
+    def _wait(self, inbox: SimpleQueue[Any], *, is_main: bool) -> Any:
+        try:
+            while True:
+                leads = self._take_lead(inbox)
+                item = _taken(inbox)
+                if item is not _LEAD:
+                    return item
+                if is_main:
+                    item = self._interruptible(inbox if not leads else None)
+                elif leads:
+                    item = self._poll.poll(LOOK_MILLISECONDS)
+                else:
+                    item = inbox.get()
+                if leads and item:
+                    self._read()
+                elif not leads and item is not _LEAD:
+                    return item
+        finally:
+            self._pass_lead_on(inbox)
+
+    def _take_lead(self, inbox: SimpleQueue[Any]) -> bool:
+        with self._turn:
+            if self._leader is None:
+                self._leader = inbox
+            elif self._leader is not inbox and inbox not in self._followers:
+                self._followers.append(inbox)
+            return self._leader is inbox
+
+    def _pass_lead_on(self, inbox: SimpleQueue[Any]) -> None:
+        with self._turn:
+            if inbox in self._followers:
+                self._followers.remove(inbox)
+            if self._leader is inbox:
+                self._leader = self._followers.pop(0) if self._followers else None
+                if self._leader is not None:
+                    self._leader.put(_LEAD)
+
+    def _interruptible(self, inbox: SimpleQueue[Any] | None) -> Any:
+        """Wait for an inbox, or for the socket, in the main thread."""
+        try:
+            self._interrupts.let_in()
+            return self._poll.poll() if inbox is None else inbox.get()
+        finally:
+            self._interrupts.keep_out()
+
+    def _read(self) -> None:
+        """Take what has arrived, and hand out the frames that are whole."""
+        size = self._sock.recv_into(self._room)
+        if not size:
+            os._exit(0)
+        self._received += self._room[:size]
+        while (frame := self._next()) is not None:
+            self._dispatch(frame)
+
+    def _next(self) -> Frame | None:
+        start = wire.HEADER.size
+        if len(self._received) < start:
+            return None
+        head, body = wire.sizes(bytes(self._received[:start]))
+        end = start + head + body
+        if len(self._received) < end:
+            return None
+        whole = bytes(self._received[start:end])
+        del self._received[:end]
+        return wire.decode(whole[:head], whole[head:], wire.TO_CHILD)
+
+
+def _taken(inbox: SimpleQueue[Any]) -> Any:
+    """Take what lies in an inbox; `_LEAD` if nothing does."""
+    try:
+        while (item := inbox.get_nowait()) is _LEAD:
+            pass
+    except Empty:
+        return _LEAD
+    return item
+
+
+def end_with_host(sock: socket.socket) -> NoReturn:
+    """End this process when the host's end of the socket closes, whatever the cell does."""
+    poll = select.poll()
+    poll.register(sock, getattr(select, "POLLRDHUP", 0))  # a closed end is told unasked
+    poll.poll()
+    os._exit(0)
