@@ -63,6 +63,9 @@ def model_list(*names: str) -> Generator[int]:
             self.end_headers()
             self.wfile.write(body)
 
+        def do_POST(self) -> None:
+            self.send_error(404)
+
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its name
             """Keep quiet."""
 
