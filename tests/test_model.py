@@ -613,13 +613,16 @@ async def test_the_window_halves_in_a_crowd_and_recovers() -> None:
     assert pace.window == widest
 
 
-async def test_an_endpoint_can_be_looked_for_without_asking_a_model() -> None:
+@BOTH_WAYS
+async def test_an_endpoint_can_be_looked_for_without_asking_a_model(way: Way) -> None:
     with anyio.fail_after(10):
         async with open_scripted_model("ok") as server:
-            async with open_endpoint(Provider(server.base_url)) as endpoint:
+            async with open_endpoint(way(server.base_url, KEY)) as endpoint:
                 await endpoint.check()
+            async with open_endpoint(way(f"{server.base_url}/nowhere", KEY)) as endpoint:
+                await endpoint.check()  # an answer of any kind is one
             assert server.received == 0
-        async with open_endpoint(Provider(server.base_url)) as endpoint:
+        async with open_endpoint(way(server.base_url, KEY)) as endpoint:
             with pytest.raises(ModelConnectionError, match="No connection"):
                 await endpoint.check()
 
