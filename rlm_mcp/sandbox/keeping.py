@@ -13,6 +13,8 @@ from typing import Any
 
 MAX_VALUE_BYTES = 256 << 10
 MAX_BLOB_BYTES = 1 << 20
+_SCALARS = frozenset({float, bool, type(None)})
+MAX_SHORT_CHARS = 1_000
 
 
 class _Full(Exception):  # noqa: N818  # not an error: the value is too large to keep
@@ -43,13 +45,12 @@ def pack(variables: Iterable[tuple[str, Any]]) -> bytes:
     kept: dict[str, bytes] = {}
     left = MAX_BLOB_BYTES
     for name, value in variables:
-        target = _Bounded(min(left, MAX_VALUE_BYTES))
         try:
-            pickle.Pickler(target, protocol=5).dump(value)
+            packed = _packed(value, min(left, MAX_VALUE_BYTES))
         except Exception:  # noqa: BLE001, S112  # values of model code raise what they like
             continue
-        kept[name] = b"".join(target.parts)
-        left -= len(kept[name])
+        kept[name] = packed
+        left -= len(packed)
     return pickle.dumps(kept) if kept else b""
 
 
@@ -63,3 +64,13 @@ def unpack(blob: bytes) -> dict[str, Any]:
         except Exception:  # noqa: BLE001, S112  # its class may be gone
             continue
     return variables
+
+
+def _packed(value: Any, limit: int) -> bytes:
+    kind: type[Any] = type(value)
+    is_short = kind is str and len(value) <= MAX_SHORT_CHARS
+    if limit > 4 * MAX_SHORT_CHARS + 100 and (is_short or kind in _SCALARS):
+        return pickle.dumps(value, protocol=5)  # most values; nothing needs to be bounded
+    target = _Bounded(limit)
+    pickle.Pickler(target, protocol=5).dump(value)
+    return b"".join(target.parts)

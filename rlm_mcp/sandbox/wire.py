@@ -22,6 +22,7 @@ MAX_BLOB_BYTES = 64 << 20
 MAX_BLOBS = 100_000
 MAX_NUMBER = 1 << 53
 _to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_from_json = json.JSONDecoder().raw_decode
 
 
 @dataclass(frozen=True)
@@ -183,10 +184,11 @@ def decode(head: bytes, body: bytes, shapes: Mapping[str, Shape]) -> Frame:
 
 def _object(head: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(head.decode())  # of bytes, it would look for the encoding
-    except (ValueError, RecursionError) as error:  # undecodable, malformed, or nested too deep
+        text = head.decode()
+        value, end = _from_json(text)
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or too deep
         raise WireError(f"a frame whose JSON cannot be read: {head[:100]!r}") from error
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or end != len(text):
         raise WireError(f"a frame whose JSON is no object: {head[:100]!r}")
     return value  # pyright: ignore[reportUnknownVariableType]  # keys of JSON objects are strings
 
