@@ -22,6 +22,7 @@ from rlm_mcp.engine.prompt import (
     system_prompt,
     worked_example,
 )
+from rlm_mcp.engine.window import Window
 from rlm_mcp.errors import SandboxError
 from rlm_mcp.sandbox.types import CallReply, ContextSource, Repl, ReplCall
 
@@ -39,8 +40,13 @@ class Opening:
 
     @property
     def is_direct(self) -> bool:
-        """Whether the whole text goes into the first message."""
-        return 0 < sum(self.source.char_lengths) <= self.engine.config.direct_max_chars
+        """Whether the whole text goes into the first message: at most half of a known window."""
+        config = self.engine.config
+        window = Window.of(config)
+        limit = config.direct_max_chars
+        if window.tokens is not None:
+            limit = min(limit, window.chars // 2)
+        return 0 < sum(self.source.char_lengths) <= limit
 
     def conversation(self, turn: TurnInfo, glimpse: Glimpse | None = None) -> Conversation:
         """Make the conversation, as far as that takes no look at the text."""
