@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -514,3 +515,26 @@ async def test_a_text_whose_idle_holder_was_killed_is_loaded_anew() -> None:
                 async with sandbox.open_repl(TEXT, OPTIONS) as repl:
                     assert (await run(repl, "context[:5]")).output == "'alpha'\n"
             assert descriptors() == before
+
+
+async def test_cancelling_reaches_a_cell_that_waits_while_its_thread_reads(repl: Repl) -> None:
+    code = "import threading\nkept = 7\n"
+    code += "def ask():\n  try: llm_query('thread')\n  except RuntimeError: pass\n"
+    code += "t = threading.Thread(target=ask)\nt.start()\n"
+    code += "while not budget()['asked']: pass\nllm_query('cell')"
+    asked: dict[str, anyio.Event] = {"thread": anyio.Event(), "cell": anyio.Event()}
+
+    async def never(call: ReplCall) -> CallReply:
+        if call.name == "budget":
+            return CallReply(text=json.dumps({"asked": asked["thread"].is_set()}))
+        asked[call.prompt].set()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: repl.execute(code, timeout_seconds=60, on_call=never))
+            await asked["cell"].wait()
+            tasks.cancel_scope.cancel()
+        result = await run(repl, "t.join(); kept")
+    assert (result.output, result.lost_variables) == ("7\n", False)

@@ -9,9 +9,10 @@ import anyio
 
 from rlm_mcp.errors import NotFoundError, SandboxDiedError, SandboxError, WireError
 from rlm_mcp.sandbox import results
+from rlm_mcp.sandbox.answering import Clock, Core
 from rlm_mcp.sandbox.channel import Channel
 from rlm_mcp.sandbox.process import Process
-from rlm_mcp.sandbox.running import Clock, Core, Outcome, Running
+from rlm_mcp.sandbox.running import Outcome, Running
 from rlm_mcp.sandbox.types import CallHandler, CellResult, Variable, VariableText
 from rlm_mcp.sandbox.wire import Frame, utf8
 

@@ -11,6 +11,8 @@ import pickle
 from collections.abc import Iterable
 from typing import Any
 
+from rlm_mcp.sandbox.values import size_of
+
 MAX_VALUE_BYTES = 256 << 10
 MAX_BLOB_BYTES = 1 << 20
 _SCALARS = frozenset({float, bool, type(None)})
@@ -66,9 +68,9 @@ def unpack(blob: bytes) -> dict[str, Any]:
     return variables
 
 
-def _packed(value: Any, limit: int) -> bytes:
-    kind: type[Any] = type(value)
-    is_short = kind is str and len(value) <= MAX_SHORT_CHARS
+def _packed(value: object, limit: int) -> bytes:
+    kind = type(value)
+    is_short = kind is str and size_of(value) <= MAX_SHORT_CHARS
     if limit > 4 * MAX_SHORT_CHARS + 100 and (is_short or kind in _SCALARS):
         return pickle.dumps(value, protocol=5)  # most values; nothing needs to be bounded
     target = _Bounded(limit)
