@@ -99,26 +99,14 @@ class Channel:
         if self._unwaited >= MAX_UNWAITED:
             return None
         try:
-            frame = self._whole()
+            frame = wire.take(self._received, wire.TO_HOST)
             while frame is None and self._receive_some():
-                frame = self._whole()
+                frame = wire.take(self._received, wire.TO_HOST)
         except WireError:
             self.close_reading()
             raise
         self._unwaited += frame is not None
         return frame
-
-    def _whole(self) -> Frame | None:
-        start = wire.HEADER.size
-        if len(self._received) < start:
-            return None
-        head, body = wire.sizes(bytes(self._received[:start]))
-        end = start + head + body
-        if len(self._received) < end:
-            return None
-        whole = bytes(self._received[start:end])
-        del self._received[:end]
-        return wire.decode(whole[:head], whole[head:], wire.TO_HOST)
 
     def _receive_some(self) -> bool:
         """Take what has arrived; False if nothing has."""

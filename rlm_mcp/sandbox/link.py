@@ -167,20 +167,8 @@ class Link:
         if not size:
             os._exit(0)
         self._received += self._room[:size]
-        while (frame := self._next()) is not None:
+        while (frame := wire.take(self._received, wire.TO_CHILD)) is not None:
             self._dispatch(frame)
-
-    def _next(self) -> Frame | None:
-        start = wire.HEADER.size
-        if len(self._received) < start:
-            return None
-        head, body = wire.sizes(bytes(self._received[:start]))
-        end = start + head + body
-        if len(self._received) < end:
-            return None
-        whole = bytes(self._received[start:end])
-        del self._received[:end]
-        return wire.decode(whole[:head], whole[head:], wire.TO_CHILD)
 
 
 def _taken(inbox: SimpleQueue[Any]) -> Any:

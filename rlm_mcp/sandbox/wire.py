@@ -182,6 +182,24 @@ def decode(head: bytes, body: bytes, shapes: Mapping[str, Shape]) -> Frame:
     return Frame(str(kind), fields, blobs)
 
 
+def take(received: bytearray, shapes: Mapping[str, Shape]) -> Frame | None:
+    """Take the first whole frame out of what was received; None while it is not all there.
+
+    Raises:
+        WireError: it is no frame that its receiver knows.
+    """
+    start = HEADER.size
+    if len(received) < start:
+        return None
+    head, body = sizes(bytes(received[:start]))
+    end = start + head + body
+    if len(received) < end:
+        return None
+    whole = bytes(received[start:end])
+    del received[:end]
+    return decode(whole[:head], whole[head:], shapes)
+
+
 def _object(head: bytes) -> dict[str, Any]:
     try:
         text = head.decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 from mcp_types import CallToolResult
@@ -147,24 +148,9 @@ class _ByteProgress:
 
 
 def _added(added: Added) -> schemas.AddedContext:
-    return schemas.AddedContext(
-        handle=added.handle,
-        upload_id=added.upload_id,
-        name=added.name,
-        sha256=added.sha256,
-        bytes=added.bytes,
-        chars=added.chars,
-        documents=added.documents,
-        estimated_tokens=added.estimated_tokens,
-        deduplicated=added.deduplicated,
-        skipped=[
-            schemas.SkippedFile(path=path, reason=reason)
-            for path, reason in added.skipped[:MAX_LISTED_SKIPS]
-        ],
-        skipped_total=len(added.skipped),
-        replaced_characters=added.replaced_characters,
-        preview=added.preview,
-    )
+    skipped = [{"path": path, "reason": why} for path, why in added.skipped[:MAX_LISTED_SKIPS]]
+    fields = asdict(added) | {"skipped": skipped, "skipped_total": len(added.skipped)}
+    return schemas.AddedContext.model_validate(fields)
 
 
 def _added_text(added: Added) -> str:

@@ -80,7 +80,8 @@ class CellService:
     ) -> CellDone:
         task = await self._task(f"run_{secrets.token_hex(16)}", handles)
         one = await self._shop.repls.open(task.source, handles, repl_options(task.config))
-        cell = _Cell(self._shop, task, Budget(task.config), self._appending(task.run_id))
+        emit = _emitting(self._shop.runs.append_event, task.run_id)
+        cell = _Cell(self._shop, task, Budget(task.config), emit)
         outcome = Outcome("cancelled", error=error_fields(RLMError("The caller gave up.")))
         try:
             await self._record(task)
@@ -111,7 +112,8 @@ class CellService:
         try:
             spent = Usage(**asdict(record.figures))
             budget = Budget(task.config, spent=spent)
-            cell = _Cell(self._shop, task, budget, self._appending_afterwards(run_id))
+            emit = _emitting(self._shop.runs.append_afterwards, run_id)
+            cell = _Cell(self._shop, task, budget, emit)
             result = await cell.run(one, code, timeout_seconds)
             variables: list[SavedVariable] = []
             await save_variables(one.repl, variables)
@@ -150,17 +152,12 @@ class CellService:
         started = NewEvent("run_started", "code of the caller", detail=detail)
         await self._shop.runs.append_event(task.run_id, started)
 
-    def _appending(self, run_id: str) -> Emit:
-        async def emit(event: RLMEvent) -> None:
-            await self._shop.runs.append_event(run_id, new_event(event))
 
-        return emit
+def _emitting(append: Callable[[str, NewEvent], Awaitable[object]], run_id: str) -> Emit:
+    async def emit(event: RLMEvent) -> None:
+        await append(run_id, new_event(event))
 
-    def _appending_afterwards(self, run_id: str) -> Emit:
-        async def emit(event: RLMEvent) -> None:
-            await self._shop.runs.append_afterwards(run_id, new_event(event))
-
-        return emit
+    return emit
 
 
 class _Cell:

@@ -12,6 +12,7 @@ import anyio.to_thread
 
 from rlm_mcp.errors import InvalidInputError, NotTextError
 from rlm_mcp.sandbox.types import ReplOptions, Sandbox
+from rlm_mcp.sandbox.wire import utf8
 from rlm_mcp.service.files import (
     FoundFiles,
     Piece,
@@ -124,7 +125,7 @@ class ContextService:
             else self._store.open_upload(new.name or _first_words(new.text))
         )
         async with opened as upload:
-            await upload.write(await anyio.to_thread.run_sync(_utf8, new.text))
+            await upload.write(await anyio.to_thread.run_sync(utf8, new.text))
             if new.is_final:
                 return _sealed(await upload.seal())
             return _open(await upload.pause())
@@ -133,7 +134,7 @@ class ContextService:
         async with self._store.open_upload(new.name or f"{len(new.documents)} documents") as upload:
             for start in range(0, len(new.documents), _ENCODED_AT_ONCE):
                 some = new.documents[start : start + _ENCODED_AT_ONCE]
-                encoded = await anyio.to_thread.run_sync(lambda: list(map(_utf8, some)))  # noqa: B023  # awaited here
+                encoded = await anyio.to_thread.run_sync(lambda: list(map(utf8, some)))  # noqa: B023  # awaited here
                 for index, data in enumerate(encoded, start):
                     await upload.begin_document(f"document {index}")
                     await upload.write(data)
@@ -296,11 +297,6 @@ def _located(match: FoundMatch, owners: list[tuple[str, ContextRecord]]) -> Loca
             return LocatedMatch(handle, document, match.line, match.start, match.end, match.text)
         document -= record.documents
     raise AssertionError(match)  # the REPL held these documents and no others
-
-
-def _utf8(text: str) -> bytes:
-    """Encode a text; lone surrogates, which UTF-8 cannot hold, become question marks."""
-    return text.encode("utf-8", "replace")
 
 
 def _first_words(text: str) -> str:

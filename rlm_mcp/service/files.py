@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rlm_mcp.errors import InvalidInputError, NotTextError, PathNotAllowedError
 from rlm_mcp.service.paths import AllowedPaths
+from rlm_mcp.store.database import storable
 
 BATCH_BYTES = 1 << 20
 MAX_ENTRIES = 500_000
@@ -162,7 +163,7 @@ def _texts_among(
     files: list[tuple[str, Path]] = []
     skipped: list[tuple[str, str]] = []
     for path in sorted(paths):
-        name = _storable(path.relative_to(base).as_posix())
+        name = storable(path.relative_to(base).as_posix())
         try:
             real = allowed.check(path)
         except PathNotAllowedError:
@@ -174,11 +175,6 @@ def _texts_among(
         else:
             files.append((name, real))
     return FoundFiles(tuple(files), tuple(skipped))
-
-
-def _storable(name: str) -> str:
-    """A file's name as text: bytes in it that are no UTF-8 become question marks."""
-    return name.encode("utf-8", "replace").decode()
 
 
 def _nearest_entry(path: Path) -> str:

@@ -48,7 +48,7 @@ async def restore(repl: Repl, variables: Sequence[SavedVariable]) -> list[str]:
         if code is None:
             lost.append(variable.name)
             continue
-        done = await repl.execute(code, timeout_seconds=_RESTORE_SECONDS, on_call=_no_calls)
+        done = await repl.execute(code, timeout_seconds=_RESTORE_SECONDS, on_call=no_calls)
         if done.error is not None:
             lost.append(variable.name)
     return lost
@@ -63,5 +63,6 @@ def _assignment(variable: SavedVariable) -> str | None:
     return f"{variable.name} = {variable.value!r}" if variable.type == "str" else None
 
 
-async def _no_calls(call: ReplCall) -> CallReply:
+async def no_calls(call: ReplCall) -> CallReply:
+    """Refuse the calls of a cell of ours, which has none to make."""
     return CallReply(error=f"{call.name} is not available here")

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rlm_mcp.errors import InvalidInputError, SandboxError
-from rlm_mcp.sandbox.types import CallReply, CellResult, Repl, ReplCall
+from rlm_mcp.sandbox.types import CellResult, Repl
+from rlm_mcp.service.saving import no_calls
 
 SEARCH_SECONDS = 20.0
 MAX_PATTERN_CHARS = 10_000
@@ -112,10 +113,10 @@ async def search(
     place = {"document": document, "position": position, "max_chars": MAX_FOUND_CHARS}
     wanted = json.dumps({**asdict(query), **place})
     done = await repl.execute(
-        _PROGRAM.format(query=wanted), timeout_seconds=seconds, on_call=_no_calls
+        _PROGRAM.format(query=wanted), timeout_seconds=seconds, on_call=no_calls
     )
     if done.timed_out and not done.lost_variables:
-        by_then = await repl.execute("FINAL([matches, True])", timeout_seconds=2, on_call=_no_calls)
+        by_then = await repl.execute("FINAL([matches, True])", timeout_seconds=2, on_call=no_calls)
         if _matches(by_then)[0]:
             done = by_then
     if done.final is None or not done.final.json:
@@ -124,10 +125,6 @@ async def search(
     is_more = is_cut or len(found) > query.limit
     found = found[: query.limit]
     return found, _encode_cursor(found[-1]) if is_more else None
-
-
-async def _no_calls(call: ReplCall) -> CallReply:
-    return CallReply(error=f"{call.name} is not available while searching")
 
 
 def _matches(done: CellResult) -> tuple[list[FoundMatch], bool]:
