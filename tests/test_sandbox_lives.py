@@ -213,7 +213,10 @@ async def test_cancelling_a_cell_that_does_not_listen_kills_it(repl: Repl) -> No
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(
                 lambda: repl.execute(
-                    "try: llm_query('')\nexcept BaseException: pass\n" + DEAF,
+                    # Wherever the interrupt falls, the cell goes on and is deaf again.
+                    "while True:\n  try:\n    llm_query('')\n    "
+                    + DEAF
+                    + "\n  except BaseException: pass",
                     timeout_seconds=60,
                     on_call=begin,
                 )
