@@ -96,7 +96,7 @@ def load_settings(config_file: Path | None = None) -> Settings:
         ) from None
 
 
-def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
     """Describe variables that carry our prefix but name no setting, with the nearest that does."""
     known = [PREFIX + name.upper() for name in Settings.model_fields]
     return [

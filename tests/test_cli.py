@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 import rlm_mcp
 from rlm_mcp.cli import main
-from rlm_mcp.demo import run_demo
-from rlm_mcp.demo_text import PASSPHRASE, demo_lines, scripted_reply
+from rlm_mcp.cli.demo_text import PASSPHRASE, demo_lines, scripted_reply
+from rlm_mcp.cli.demonstration import run_demo
 from rlm_mcp.scripted_model import open_scripted_model
 from tests.serving import settings_in
 

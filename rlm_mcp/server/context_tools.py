@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated, Literal
 
 from mcp_types import CallToolResult
@@ -11,10 +10,10 @@ from pydantic import Field
 from rlm_mcp.server import schemas
 from rlm_mcp.server.results import beside, more, result
 from rlm_mcp.server.tool import Strings, ToolContext, ToolSpec, service_of
+from rlm_mcp.server.views import added_view
 from rlm_mcp.service.contexts import Added, NewText
 from rlm_mcp.service.search import SearchQuery
 
-MAX_LISTED_SKIPS = 50
 MAX_READ_CHARS = 50_000
 
 
@@ -37,7 +36,7 @@ async def rlm_context_add(  # noqa: PLR0913  # a tool's parameters are its argum
     added = await service_of(ctx).contexts.add(
         NewText(text, path, tuple(documents), name, upload_id, is_final=final), progress.report
     )
-    return result(_added(added), _added_text(added))
+    return result(added_view(added), _added_text(added))
 
 
 async def rlm_context_list(
@@ -145,12 +144,6 @@ class _ByteProgress:
             return
         self._last = done
         await self._ctx.report_progress(done, total, message)
-
-
-def _added(added: Added) -> schemas.AddedContext:
-    skipped = [{"path": path, "reason": why} for path, why in added.skipped[:MAX_LISTED_SKIPS]]
-    fields = asdict(added) | {"skipped": skipped, "skipped_total": len(added.skipped)}
-    return schemas.AddedContext.model_validate(fields)
 
 
 def _added_text(added: Added) -> str:

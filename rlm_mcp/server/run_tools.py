@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from mcp_types import CallToolResult
 from pydantic import Field
@@ -14,17 +12,12 @@ from rlm_mcp.server import schemas
 from rlm_mcp.server.results import beside, cut, more, result
 from rlm_mcp.server.tool import Strings, ToolContext, ToolSpec, service_of
 from rlm_mcp.server.trace_text import event_line, trace_text
+from rlm_mcp.server.views import run_info, run_view, trace_view, variable_view, variables_view
 from rlm_mcp.service.progress import progress_line
 from rlm_mcp.service.questions import Question
-from rlm_mcp.service.runs import ANSWER_NAME, RunState
-from rlm_mcp.store.run_records import RunSummary
+from rlm_mcp.service.runs import RunState
 
-MAX_ANSWER_CHARS = 16_000
 MAX_WAITED_EVENTS = 20
-MAX_DETAIL_CHARS = 60_000
-MAX_DATA_CHARS = 50_000
-MAX_LISTED_VARIABLES = 200
-MAX_CUT_TEXT_CHARS = 800
 WaitSeconds = Annotated[float | None, Field(ge=0, le=3600, description="0 returns at once.")]
 
 
@@ -82,7 +75,7 @@ async def rlm_run_wait(
     state = await runs.wait(run_id, wait_seconds, _Progress(ctx).report)
     events = await runs.events(run_id, after_event, MAX_WAITED_EVENTS)
     run = schemas.WaitedRun(
-        **_run(state, seen=events[-1].seq if events else after_event).model_dump(),
+        **run_view(state, seen=events[-1].seq if events else after_event).model_dump(),
         events=[schemas.EventLine.model_validate(event, from_attributes=True) for event in events],
     )
     return result(run, _run_text(run, state, run.events))
@@ -97,7 +90,7 @@ async def rlm_run_list(
 ) -> Annotated[CallToolResult, schemas.RunPage]:
     """List runs, newest first."""
     page = await service_of(ctx).runs.list(status, limit, cursor)
-    infos = [_run_info(state) for state in page.items]
+    infos = [run_info(state) for state in page.items]
     lines = [f"{info.run_id}  {info.status:11}  {cut(info.question, 100)}" for info in infos]
     return result(
         schemas.RunPage(runs=infos, next_cursor=page.next_cursor),
@@ -119,17 +112,8 @@ async def rlm_run_trace(
 ) -> Annotated[CallToolResult, schemas.RunTrace]:
     """See what a run did, in full: code, output, prompts and replies of sub-calls, tokens, cost."""
     found = await service_of(ctx).runs.events(run_id, after_event, limit + 1)
-    events: list[schemas.Event] = []
-    size = 0
-    for event in found[:limit]:
-        full = _bounded(schemas.Event.model_validate(event, from_attributes=True))
-        size += len(full.model_dump_json())
-        if events and size > MAX_DETAIL_CHARS:
-            break
-        events.append(full)
-    is_more = len(found) > len(events)
-    trace = schemas.RunTrace(events=events, next_event=events[-1].seq if is_more else None)
-    return result(trace, trace_text(events, trace.next_event))
+    trace = trace_view(found, limit)
+    return result(trace, trace_text(trace.events, trace.next_event))
 
 
 async def rlm_run_variables(
@@ -145,27 +129,16 @@ async def rlm_run_variables(
     runs = service_of(ctx).runs
     if name:
         piece = await runs.variable(run_id, name, start, limit)
-        more = piece.end if piece.end < piece.total else None
-        read = schemas.RunVariables(
-            name=name,
-            type=piece.type,
-            size=piece.size,
-            text=piece.text,
-            start=piece.start,
-            end=piece.end,
-            next_start=more,
-        )
         place = f"[characters {piece.start} to {piece.end} of {piece.total}]"
-        return result(read, beside(piece.text, place))
+        return result(variable_view(name, piece), beside(piece.text, place))
     found = await runs.variables(run_id)
-    end = start + MAX_LISTED_VARIABLES
-    variables = [
-        schemas.VariableInfo.model_validate(variable, from_attributes=True)
-        for variable in found[start:end]
+    listed = variables_view(found, start)
+    lines = [
+        f"{item.name}: {item.type} ({item.size})  {item.preview}" for item in listed.variables or ()
     ]
-    lines = [f"{item.name}: {item.type} ({item.size})  {item.preview}" for item in variables]
-    listed = schemas.RunVariables(variables=variables, next_start=end if end < len(found) else None)
-    note = f"[more: start={end}]" if listed.next_start else f"[{len(found)} variables]"
+    note = (
+        f"[more: start={listed.next_start}]" if listed.next_start else f"[{len(found)} variables]"
+    )
     return result(listed, beside("\n".join(lines), note))
 
 
@@ -222,37 +195,8 @@ class _Progress:
 
 
 def _run_result(state: RunState) -> CallToolResult:
-    run = _run(state)
+    run = run_view(state)
     return result(run, _run_text(run, state))
-
-
-def _run(state: RunState, seen: int | None = None) -> schemas.Run:
-    """Give a run; `seen` is the last event that is shown beside it."""
-    answer = state.answer
-    data = state.data if len(json.dumps(state.data)) <= MAX_DATA_CHARS else None
-    return schemas.Run(
-        run_id=state.run_id,
-        status=state.status,
-        answer=None if answer is None else cut(answer, MAX_ANSWER_CHARS),
-        answer_chars=len(answer or ""),
-        data=data,
-        **asdict(state.figures),
-        elapsed_seconds=round(state.elapsed_seconds, 3),
-        error=schemas.ErrorInfo.model_validate(state.error) if state.error else None,
-        last_event=state.last_event,
-        next=_next_call(state, state.last_event if seen is None else seen),
-    )
-
-
-def _next_call(state: RunState, seen: int) -> str | None:
-    if state.status == "running":
-        return f'rlm_run_wait(run_id="{state.run_id}", after_event={seen})'
-    if len(state.answer or "") > MAX_ANSWER_CHARS:
-        return (
-            f'rlm_run_variables(run_id="{state.run_id}", name="{ANSWER_NAME}", '
-            f"start={MAX_ANSWER_CHARS - 60})"
-        )
-    return None
 
 
 def _run_text(run: schemas.Run, state: RunState, events: Sequence[schemas.EventLine] = ()) -> str:
@@ -265,28 +209,3 @@ def _run_text(run: schemas.Run, state: RunState, events: Sequence[schemas.EventL
         lines.append(f"Next: {run.next}")
     lines.extend(event_line(event) for event in events)
     return "\n".join(lines)
-
-
-def _bounded(event: schemas.Event) -> schemas.Event:
-    """Cut the long texts of an event that is too large to send whole."""
-    if len(event.model_dump_json()) <= MAX_DETAIL_CHARS:
-        return event
-    return event.model_copy(update={"detail": _with_short_texts(event.detail)})
-
-
-def _with_short_texts(value: Any) -> Any:
-    match value:
-        case str():
-            return cut(value, MAX_CUT_TEXT_CHARS)
-        case dict():
-            fields = cast("dict[str, Any]", value)
-            return {key: _with_short_texts(item) for key, item in fields.items()}
-        case list():
-            return [_with_short_texts(item) for item in cast("list[Any]", value)]
-        case _:
-            return value
-
-
-def _run_info(summary: RunSummary) -> schemas.RunInfo:
-    info = schemas.RunInfo.model_validate(summary, from_attributes=True)
-    return info.model_copy(update={"question": cut(info.question, 500)})

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
 
-from rlm_mcp.demo_text import QUESTION, demo_lines, scripted_reply
+from rlm_mcp.cli.demo_text import QUESTION, demo_lines, scripted_reply
 from rlm_mcp.scripted_model import open_scripted_model
 from rlm_mcp.service import Service, open_service
 from rlm_mcp.service.contexts import NewText

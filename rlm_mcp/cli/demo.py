@@ -1,0 +1,18 @@
+"""`rlm-mcp demo`."""
+
+from __future__ import annotations
+
+import anyio
+import click
+
+from rlm_mcp.cli.launch import Launch
+
+
+@click.command()
+@click.pass_obj
+def demo(launch: Launch) -> None:
+    """Store a text of some megabytes, ask a question over it, and show the work."""
+    from rlm_mcp.cli.demonstration import run_demo
+
+    if not anyio.run(run_demo, launch.settings()):
+        raise SystemExit(1)

@@ -1,0 +1,124 @@
+"""What the service gives, as clients see it: the structured results of tools and of commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, cast
+
+from rlm_mcp.sandbox.types import Variable, VariableText
+from rlm_mcp.server import schemas
+from rlm_mcp.server.results import cut
+from rlm_mcp.service.contexts import Added
+from rlm_mcp.service.runs import ANSWER_NAME, RunState
+from rlm_mcp.store.run_records import Event, RunSummary
+
+MAX_ANSWER_CHARS = 16_000
+MAX_DETAIL_CHARS = 60_000
+MAX_DATA_CHARS = 50_000
+MAX_CUT_TEXT_CHARS = 800
+MAX_LISTED_SKIPS = 50
+MAX_LISTED_VARIABLES = 200
+
+
+def run_view(state: RunState, seen: int | None = None) -> schemas.Run:
+    """A run; `seen` is the last event that is shown beside it."""
+    answer = state.answer
+    data = state.data if len(json.dumps(state.data)) <= MAX_DATA_CHARS else None
+    return schemas.Run(
+        run_id=state.run_id,
+        status=state.status,
+        answer=None if answer is None else cut(answer, MAX_ANSWER_CHARS),
+        answer_chars=len(answer or ""),
+        data=data,
+        **asdict(state.figures),
+        elapsed_seconds=round(state.elapsed_seconds, 3),
+        error=schemas.ErrorInfo.model_validate(state.error) if state.error else None,
+        last_event=state.last_event,
+        next=_next_call(state, state.last_event if seen is None else seen),
+    )
+
+
+def run_info(summary: RunSummary) -> schemas.RunInfo:
+    """One line of the list of runs."""
+    info = schemas.RunInfo.model_validate(summary, from_attributes=True)
+    return info.model_copy(update={"question": cut(info.question, 500)})
+
+
+def trace_view(found: Sequence[Event], limit: int) -> schemas.RunTrace:
+    """Events in full, up to `limit` and to what can be sent at once.
+
+    Long texts of one that is too large by itself are cut. That there are more is told by giving
+    one event more than the limit.
+    """
+    events: list[schemas.Event] = []
+    size = 0
+    for event in found[:limit]:
+        full = _bounded(schemas.Event.model_validate(event, from_attributes=True))
+        size += len(full.model_dump_json())
+        if events and size > MAX_DETAIL_CHARS:
+            break
+        events.append(full)
+    is_more = len(found) > len(events)
+    return schemas.RunTrace(events=events, next_event=events[-1].seq if is_more else None)
+
+
+def variable_view(name: str, piece: VariableText) -> schemas.RunVariables:
+    """A slice of one variable."""
+    return schemas.RunVariables(
+        name=name,
+        type=piece.type,
+        size=piece.size,
+        text=piece.text,
+        start=piece.start,
+        end=piece.end,
+        next_start=piece.end if piece.end < piece.total else None,
+    )
+
+
+def variables_view(found: Sequence[Variable], start: int = 0) -> schemas.RunVariables:
+    """The variables of a run, from one of them on."""
+    end = start + MAX_LISTED_VARIABLES
+    variables = [
+        schemas.VariableInfo.model_validate(variable, from_attributes=True)
+        for variable in found[start:end]
+    ]
+    return schemas.RunVariables(variables=variables, next_start=end if end < len(found) else None)
+
+
+def added_view(added: Added) -> schemas.AddedContext:
+    """A stored text."""
+    skipped = [{"path": path, "reason": why} for path, why in added.skipped[:MAX_LISTED_SKIPS]]
+    fields = asdict(added) | {"skipped": skipped, "skipped_total": len(added.skipped)}
+    return schemas.AddedContext.model_validate(fields)
+
+
+def _next_call(state: RunState, seen: int) -> str | None:
+    if state.status == "running":
+        return f'rlm_run_wait(run_id="{state.run_id}", after_event={seen})'
+    if len(state.answer or "") > MAX_ANSWER_CHARS:
+        return (
+            f'rlm_run_variables(run_id="{state.run_id}", name="{ANSWER_NAME}", '
+            f"start={MAX_ANSWER_CHARS - 60})"
+        )
+    return None
+
+
+def _bounded(event: schemas.Event) -> schemas.Event:
+    if len(event.model_dump_json()) <= MAX_DETAIL_CHARS:
+        return event
+    return event.model_copy(update={"detail": _with_short_texts(event.detail)})
+
+
+def _with_short_texts(value: Any) -> Any:
+    match value:
+        case str():
+            return cut(value, MAX_CUT_TEXT_CHARS)
+        case dict():
+            fields = cast("dict[str, Any]", value)
+            return {key: _with_short_texts(item) for key, item in fields.items()}
+        case list():
+            return [_with_short_texts(item) for item in cast("list[Any]", value)]
+        case _:
+            return value
