@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -10,11 +11,12 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import pytest
-from mcp_types import ListToolsResult
 
 import rlm_mcp
-from tests.serving import Served, open_served, turns
+from tests.serving import open_served, turns
+from tests.surface import SNAPSHOT, surface
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "rlm_mcp"
@@ -106,57 +108,16 @@ def test_every_dependency_is_bounded_from_above() -> None:
     assert [one for one in wanted if "<" not in one and "==" not in one] == []
 
 
-async def listed(served: Served) -> ListToolsResult:
-    return await served.client.list_tools()
+async def test_the_surface_is_the_one_that_was_reviewed() -> None:
+    found = await surface()
 
-
-async def test_the_tools_and_their_arguments_are_those_that_clients_rely_on(
-    tmp_path: Path,
-) -> None:
-    async with open_served(tmp_path, turns("never")) as served:
-        tools = (await listed(served)).tools
-
-    arguments = {tool.name: sorted(tool.input_schema["properties"]) for tool in tools}
-    assert arguments == {
-        "rlm_context_add": ["documents", "final", "name", "path", "text", "upload_id"],
-        "rlm_context_list": ["cursor", "limit"],
-        "rlm_context_read": ["document", "handle", "limit", "start", "unit"],
-        "rlm_context_search": [
-            "context_lines",
-            "cursor",
-            "handles",
-            "ignore_case",
-            "limit",
-            "literal",
-            "pattern",
-        ],
-        "rlm_context_delete": ["handle"],
-        "rlm_query": [
-            "answer_schema",
-            "budget",
-            "contexts",
-            "continue_run",
-            "idempotency_key",
-            "options",
-            "question",
-            "root_model",
-            "sub_model",
-            "text",
-            "wait_seconds",
-        ],
-        "rlm_run_wait": ["after_event", "run_id", "wait_seconds"],
-        "rlm_run_list": ["cursor", "limit", "status"],
-        "rlm_run_cancel": ["run_id"],
-        "rlm_run_trace": ["after_event", "limit", "run_id"],
-        "rlm_run_variables": ["limit", "name", "run_id", "start"],
-        "rlm_exec": ["code", "contexts", "run_id", "timeout_seconds"],
-        "rlm_status": [],
-    }
+    reviewed = json.loads(await anyio.Path(SNAPSHOT).read_text())
+    assert found == reviewed, "Run `python -m tests.surface`, and look at what changed in the file."
 
 
 async def test_every_tool_says_what_it_is_and_does(tmp_path: Path) -> None:
     async with open_served(tmp_path, turns("never")) as served:
-        found = await listed(served)
+        found = await served.client.list_tools()
 
     for tool in found.tools:
         assert tool.title

@@ -7,34 +7,40 @@ from typing import Any, cast
 
 Schema = dict[str, Any]
 _BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
-_FIELDS_OF_A_PAGE = 3
 
 
 def input_outline(schema: Schema) -> Schema:
     """Shorten a schema of arguments without refusing anything that it takes.
 
-    Left out: generated titles, what a group is for, defaults and nulls that mean "not given", and
-    bounds, which an error names when they are crossed.
+    Left out: generated titles, what a group is for, defaults and nulls that mean "not given", how
+    long a page is, and bounds, which an error names when they are crossed.
     """
     definitions: Mapping[str, Schema] = schema.get("$defs", {})
     fields = cast("Schema", _lean(schema["properties"], is_names=True))
     rest = {"required": schema["required"]} if "required" in schema else {}
     properties = {name: _argument(field, definitions) for name, field in fields.items()}
+    if "limit" in properties:
+        properties["limit"].pop("default", None)
     return {"type": "object", "properties": properties, **rest}
 
 
 def output_outline(schema: Schema) -> Schema:
-    """Shorten a schema of results: every field of them with its type, and of a page's entries.
+    """Shorten a schema of results without refusing anything that is sent.
 
-    What lies deeper is named as an object; which fields are always there is left to the code.
+    Fields come with their types, entries of lists with the names of their fields, what else lies
+    deeper as an object. A schema that is open to more names its counts and flags alone.
     """
-    definitions: Mapping[str, Schema] = schema.get("$defs", {})
     fields = cast("Schema", _lean(schema["properties"], is_names=True))
-    shown: Mapping[str, Schema] = definitions if len(fields) <= _FIELDS_OF_A_PAGE else {}
-    return {
-        "type": "object",
-        "properties": {name: _outlined(field, shown) for name, field in fields.items()},
-    }
+    properties = {name: _outlined(field, schema.get("$defs", {})) for name, field in fields.items()}
+    for name, field in schema["properties"].items():
+        if "default" in field:  # left out where it does not apply, and never null
+            properties[name] = _without_null(properties[name])
+    if not schema.get("additionalProperties"):
+        return {"type": "object", "properties": properties}
+    counts = [name for name, field in properties.items() if _is_count(field)]
+    rest = {name: field for name, field in properties.items() if name not in counts}
+    required = {"required": counts} if counts else {}
+    return {"type": "object", "properties": rest, **required, "additionalProperties": True}
 
 
 def _argument(field: Schema, definitions: Mapping[str, Schema]) -> Schema:
@@ -42,12 +48,10 @@ def _argument(field: Schema, definitions: Mapping[str, Schema]) -> Schema:
         case {"anyOf": [{"$ref": str(path)}, {"type": "null"}], **rest}:
             group = input_outline(definitions[path.rpartition("/")[2]])
             return {**group, **rest}
-        case {"type": [str(kind), "null"], **rest}:
-            return {"type": kind, **rest}
         case {"anyOf": [{"enum": values}, {"type": "null"}], **rest}:
             return {"enum": values, **rest}
         case _:
-            return field
+            return _without_null(field)
 
 
 def _outlined(field: Schema, definitions: Mapping[str, Schema]) -> Schema:
@@ -57,8 +61,8 @@ def _outlined(field: Schema, definitions: Mapping[str, Schema]) -> Schema:
         case {"anyOf": [{"$ref": str()}, {"type": "null"}]}:
             return {"type": ["object", "null"]}
         case {"items": {"$ref": str(path)}, **rest}:
-            item = definitions.get(path.rpartition("/")[2])
-            return {**rest, "items": output_outline(item) if item else {"type": "object"}}
+            names = list(definitions[path.rpartition("/")[2]]["properties"])
+            return {**rest, "items": {"type": "object", "required": names}}
         case {"enum": _, "type": kind}:
             return {"type": kind}
         case _:
@@ -76,7 +80,7 @@ def _lean(schema: Any, *, is_names: bool = False) -> Any:
         for key, value in fields.items()
         if is_names or not _says_nothing(key, value, fields)
     }
-    return _without_null(lean)
+    return _folded(lean)
 
 
 def _says_nothing(key: str, value: Any, beside: Schema) -> bool:
@@ -86,10 +90,22 @@ def _says_nothing(key: str, value: Any, beside: Schema) -> bool:
     return key == "title" or key in _BOUNDS or is_of_a_group or is_not_given or is_usual
 
 
-def _without_null(schema: Schema) -> Schema:
+def _folded(schema: Schema) -> Schema:
     """Fold a choice between one type and null into a list of types."""
     match schema:
         case {"anyOf": [{"type": str(kind), **rest}, {"type": "null"}], **beside}:
             return {"type": [kind, "null"], **rest, **beside}
         case _:
             return schema
+
+
+def _without_null(field: Schema) -> Schema:
+    match field:
+        case {"type": [str(kind), "null"], **rest}:
+            return {"type": kind, **rest}
+        case _:
+            return field
+
+
+def _is_count(field: Schema) -> bool:
+    return _without_null(field).get("type", "integer") in {"integer", "number", "boolean"}

@@ -20,7 +20,7 @@ def result(value: BaseModel, text: str) -> CallToolResult:
     """Give a model as structured content and `text`, cut if long, for whoever reads text alone."""
     return CallToolResult(
         content=[TextContent(text=_sendable(cut(text, MAX_TEXT_CHARS)))],
-        structured_content=_sendable(value.model_dump(mode="json")),
+        structured_content=_sendable(value.model_dump(mode="json", exclude_unset=True)),
     )
 
 

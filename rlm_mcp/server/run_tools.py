@@ -68,7 +68,7 @@ async def rlm_run_wait(
     run_id: str,
     after_event: Annotated[int, Field(ge=0)] = 0,
     wait_seconds: WaitSeconds = None,
-) -> Annotated[CallToolResult, schemas.WaitedRun]:
+) -> Annotated[CallToolResult, schemas.WaitedOutcome]:
     """Wait for a run to end, up to wait_seconds; gives its state and what happened after
     after_event."""
     runs = service_of(ctx).runs
@@ -98,7 +98,9 @@ async def rlm_run_list(
     )
 
 
-async def rlm_run_cancel(ctx: ToolContext, run_id: str) -> Annotated[CallToolResult, schemas.Run]:
+async def rlm_run_cancel(
+    ctx: ToolContext, run_id: str
+) -> Annotated[CallToolResult, schemas.RunOutcome]:
     """Stop a run and its spending. What it found so far stays readable."""
     return _run_result(await service_of(ctx).runs.cancel(run_id))
 

@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# The schema of such a model says that there is more than it spells out.
+OPEN = ConfigDict(json_schema_extra={"additionalProperties": True})
+
 RunStatus = Literal["running", "completed", "exhausted", "cancelled", "failed", "interrupted"]
 
 
@@ -44,6 +47,8 @@ class SkippedFile(BaseModel):
 
 class AddedContext(BaseModel):
     """A stored text, or an upload that is still open."""
+
+    model_config = OPEN
 
     handle: str | None
     upload_id: str | None
@@ -133,12 +138,21 @@ class Event(EventLine):
     detail: dict[str, Any]
 
 
-class Run(BaseModel):
-    """One execution of a question."""
+class RunOutcome(BaseModel):
+    """What a caller acts on, of a run: the schemas of most tools spell out no more than this."""
+
+    model_config = OPEN
 
     run_id: str
     status: RunStatus
     answer: str | None
+    error: ErrorInfo | None
+    next: str | None
+
+
+class Run(RunOutcome):
+    """One execution of a question."""
+
     data: Any
     iterations: int
     sub_calls: int
@@ -147,16 +161,18 @@ class Run(BaseModel):
     output_tokens: int
     cost_usd: float | None
     elapsed_seconds: float
-    error: ErrorInfo | None
     last_event: int
-    next: str | None
     answer_chars: int
 
 
-class WaitedRun(Run):
-    """A run, with what happened in it."""
+class WaitedOutcome(RunOutcome):
+    """What a caller acts on, and what happened in a run."""
 
-    events: list[EventLine]
+    events: list[Any]  # the schema of rlm_run_trace names their fields
+
+
+class WaitedRun(Run, WaitedOutcome):
+    """A run, with what happened in it."""
 
 
 class RunInfo(BaseModel):
@@ -194,7 +210,7 @@ class VariableInfo(BaseModel):
 
 
 class RunVariables(BaseModel):
-    """The variables of a run, or a slice of one of them as text."""
+    """The variables of a run, or a slice of one of them as text; the other half is left out."""
 
     variables: list[VariableInfo] | None = None
     name: str | None = None
@@ -203,7 +219,7 @@ class RunVariables(BaseModel):
     text: str | None = None
     start: int | None = None
     end: int | None = None
-    next_start: int | None = None
+    next_start: int | None
 
 
 class CellDone(BaseModel):

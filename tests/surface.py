@@ -1,0 +1,59 @@
+"""All that a client is told of this server; `python -m tests.surface` renews the snapshot of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import anyio
+import anyio.to_thread
+from mcp_types import ListPromptsResult, ListResourceTemplatesResult, ListToolsResult
+
+from rlm_mcp.server.app import build_server
+from rlm_mcp.service import Service
+
+SNAPSHOT = Path(__file__).parent / "surface.json"
+
+
+def no_service() -> NoReturn:
+    """Lists are given out by a server that serves nothing yet."""
+    raise AssertionError(Service)
+
+
+async def surface() -> dict[str, Any]:
+    """Instructions, tools, prompts and templates, as they are sent."""
+    server = await anyio.to_thread.run_sync(build_server, no_service)
+    listed = (
+        ListToolsResult(tools=await server.list_tools()),
+        ListPromptsResult(prompts=await server.list_prompts()),
+        ListResourceTemplatesResult(resource_templates=await server.list_resource_templates()),
+    )
+    found: dict[str, Any] = {"instructions": (server.instructions or "").splitlines()}
+    for result in listed:
+        found |= result.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {name: found[name] for name in ("instructions", "tools", "prompts", "resourceTemplates")}
+
+
+def as_text(value: Any, indent: str = "") -> str:
+    """JSON with what fits on one line there, so that a change shows as the lines that changed."""
+    line = json.dumps(value, ensure_ascii=False)
+    if len(indent + line) <= 100 or not isinstance(value, dict | list):
+        return line
+    deeper = indent + " "
+    if isinstance(value, list):
+        items = [as_text(item, deeper) for item in cast("list[Any]", value)]
+        return _broken("[]", items, indent)
+    fields = cast("dict[str, Any]", value).items()
+    return _broken(
+        "{}", [f"{json.dumps(name)}: {as_text(item, deeper)}" for name, item in fields], indent
+    )
+
+
+def _broken(brackets: str, parts: list[str], indent: str) -> str:
+    inner = ",\n".join(f"{indent} {part}" for part in parts)
+    return f"{brackets[0]}\n{inner}\n{indent}{brackets[1]}"
+
+
+if __name__ == "__main__":
+    SNAPSHOT.write_text(as_text(anyio.run(surface)) + "\n")
