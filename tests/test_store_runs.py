@@ -70,9 +70,7 @@ async def begin(runs: Runs, question: str = "How many?") -> str:
 
 
 async def test_a_new_run_is_running_and_has_all_it_was_given(runs: Runs) -> None:
-    new = NewRun(
-        "run_1", "How many?", ("ctx_1", "ctx_2"), {"max_iterations": 3}, "ann", "k", "run_0"
-    )
+    new = NewRun("run_1", "How many?", ("ctx_1", "ctx_2"), {"max_iterations": 3}, "k", "run_0")
     expected = RunRecord(
         run_id="run_1",
         status="running",
@@ -89,7 +87,7 @@ async def test_a_new_run_is_running_and_has_all_it_was_given(runs: Runs) -> None
         elapsed_seconds=0.0,
         owner="me",
         lease_until=START + 60,
-        caller="ann",
+        caller="",
         idempotency_key="k",
         continues="run_0",
     )
@@ -98,14 +96,15 @@ async def test_a_new_run_is_running_and_has_all_it_was_given(runs: Runs) -> None
 
 
 async def test_a_key_gives_its_caller_the_run_that_exists(runs: Runs, others: Runs) -> None:
-    asked = NewRun("run_1", "q", caller="ann", idempotency_key="k")
+    asked = NewRun("run_1", "q", idempotency_key="k")
     await runs.create(asked)
     assert (await others.create(replace(asked, run_id="run_2"))).run_id == "run_1"
-    assert (await runs.create(replace(asked, run_id="run_3", caller="bob"))).run_id == "run_3"
+    bob = runs.as_caller("bob")
+    assert (await bob.create(replace(asked, run_id="run_3"))).run_id == "run_3"
     assert (
         await runs.create(replace(asked, run_id="run_4", idempotency_key=None))
     ).run_id == "run_4"
-    assert await runs.count() == 3
+    assert (await runs.count(), await bob.count()) == (2, 1)
 
 
 async def test_events_are_numbered_and_bring_the_run_up_to_date(runs: Runs, clock: Clock) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
+from anyio.abc import TaskGroup
 
 from rlm_mcp import __version__
 from rlm_mcp.engine.model import OPENAI_BASE_URL, Provider, open_endpoint
@@ -40,30 +41,53 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Service:
-    """Everything a user can do, while the service is open."""
+class _Means:
+    """What a service works with."""
 
-    contexts: ContextService
-    runs: RunService
-    cells: CellService
-    _shop: Workshop
-    _texts: Contexts
-    _database: Database
-    _provider: Provider
-    _settings: Settings
+    database: Database
+    shop: Workshop
+    texts: Contexts
+    allowed: AllowedPaths
+    tasks: TaskGroup
+    defaults: RunDefaults
+    provider: Provider
+    settings: Settings
+
+
+class Service:
+    """Everything that one caller can do, while the service is open.
+
+    Callers see each other's contexts and runs as little as if each had a database to itself.
+    """
+
+    def __init__(self, means: _Means, caller: str = "") -> None:
+        self._means = means
+        self._shop = shop = means.shop.as_caller(caller)
+        self._texts = texts = means.texts.as_caller(caller)
+        self.caller = caller
+        self.contexts = ContextService(texts, shop.sandbox, means.allowed)
+        self.runs = RunService(shop, self.contexts, texts, means.tasks, means.defaults)
+        self.cells = CellService(shop, texts, means.defaults)
+
+    def as_caller(self, caller: str) -> Service:
+        """Return the service as it is to another caller; the empty name is the machine's own."""
+        return self if caller == self.caller else Service(self._means, caller)
 
     async def status(self) -> Status:
         """Say how the server is; asks the model endpoint whether it is there."""
+        means, settings = self._means, self._means.settings
         return Status(
             version=__version__,
-            model=await model_status(self._shop.endpoint, self._provider, self._settings),
+            model=await model_status(self._shop.endpoint, means.provider, settings),
             sandbox=await sandbox_status(self._shop.sandbox),
-            store=await store_status(self._database, self._texts, self._shop.runs),
+            store=await store_status(
+                means.database, self._texts, self._shop.runs, is_shared=bool(self.caller)
+            ),
             limits={
-                **self._settings.config().model_dump(exclude={"verbose"}),
-                "max_concurrent_calls": self._settings.max_concurrent_calls,
-                "wait_seconds": self._settings.wait_seconds,
-                "min_isolation": self._settings.min_isolation,
+                **settings.config().model_dump(exclude={"verbose"}),
+                "max_concurrent_calls": settings.max_concurrent_calls,
+                "wait_seconds": settings.wait_seconds,
+                "min_isolation": settings.min_isolation,
             },
         )
 
@@ -92,18 +116,16 @@ async def open_service(settings: Settings) -> AsyncGenerator[Service]:
             Runs(database, owner=owner), sandbox, Repls(sandbox, tasks), endpoint, LiveRuns(), cache
         )
         texts = Contexts(database)
-        contexts = ContextService(texts, sandbox, allowed)
         defaults = RunDefaults(
             settings.config(), settings.wait_seconds, settings.root_model, settings.sub_model
         )
-        runs = RunService(shop, contexts, texts, tasks, defaults)
-        cells = CellService(shop, texts, defaults)
         await shop.runs.interrupt_dead()
         tasks.start_soon(_keep_house, shop.runs, texts)
         tasks.start_soon(_tell_isolation, sandbox)
         tasks.start_soon(shop.repls.evict)
         try:
-            yield Service(contexts, runs, cells, shop, texts, database, provider, settings)
+            means = _Means(database, shop, texts, allowed, tasks, defaults, provider, settings)
+            yield Service(means)
         finally:
             await _end_runs(shop.live)
             tasks.cancel_scope.cancel()

@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from weakref import WeakValueDictionary
 
 import anyio
 
@@ -55,8 +54,6 @@ class CellService:
         self._shop = shop
         self._texts = texts
         self._defaults = defaults
-        # Cells of one run take turns; an entry lasts as long as somebody has or wants the turn.
-        self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
 
     async def execute(
         self, code: str, run_id: str, handles: Sequence[str], timeout_seconds: float
@@ -71,7 +68,8 @@ class CellService:
         """
         _check(code, run_id, handles)
         if run_id:
-            async with self._turns.setdefault(run_id, anyio.Lock()):
+            await self._shop.runs.get(run_id)  # who may not know of a run waits for no turn of it
+            async with self._shop.repls.turn(run_id):
                 return await self._in_run(code, run_id, timeout_seconds)
         return await self._in_new_run(code, list(dict.fromkeys(handles)), timeout_seconds)
 

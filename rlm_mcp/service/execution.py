@@ -6,20 +6,21 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import anyio
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.engine import Engine, SubCallCache, repl_options
+from rlm_mcp.engine.engine import Engine, repl_options
 from rlm_mcp.engine.model import Endpoint
 from rlm_mcp.engine.orchestrator import answer
 from rlm_mcp.engine.types import EventSink, RLMEvent, RLMResponse, Usage
 from rlm_mcp.errors import RLMError, StoreError
 from rlm_mcp.sandbox.types import ContextSource, Repl, Sandbox
 from rlm_mcp.service.live import LiveRun, LiveRuns
+from rlm_mcp.service.replies import StoredReplies
 from rlm_mcp.service.repls import OpenRepl, Repls
 from rlm_mcp.service.saving import save_variables
 from rlm_mcp.store.run_records import Figures, NewEvent, Outcome, SavedVariable
@@ -54,14 +55,18 @@ class Task:
 
 @dataclass(frozen=True)
 class Workshop:
-    """What every run of this process works with."""
+    """What every run of this process works with, those of one caller at a time."""
 
     runs: Runs
     sandbox: Sandbox
     repls: Repls
     endpoint: Endpoint
     live: LiveRuns
-    cache: SubCallCache | None = None
+    cache: StoredReplies
+
+    def as_caller(self, caller: str) -> Workshop:
+        """Return the same means with the records of another caller."""
+        return replace(self, runs=self.runs.as_caller(caller), cache=self.cache.as_caller(caller))
 
     def engine(self, task: Task, budget: Budget, emit: EventSink) -> Engine:
         """Put together what a task's code and model calls go through."""

@@ -1,7 +1,8 @@
-"""Replies of sub-calls, kept in the store for every run of this database."""
+"""Replies of sub-calls, kept in the store for every run of a caller."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 from rlm_mcp.store.replies import Replies
@@ -9,18 +10,32 @@ from rlm_mcp.store.run_records import CachedReply
 
 
 class StoredReplies:
-    """The engine's `SubCallCache` over the store."""
+    """The engine's `SubCallCache` over the store.
 
-    def __init__(self, replies: Replies) -> None:
+    Callers share no replies: one that costs nothing would tell that another asked the same.
+    """
+
+    def __init__(self, replies: Replies, caller: str = "") -> None:
         self._replies = replies
+        self._caller = caller
+
+    def as_caller(self, caller: str) -> StoredReplies:
+        """Give the replies that another caller's runs have paid for."""
+        return StoredReplies(self._replies, caller)
 
     async def get_many(self, keys: list[str]) -> dict[str, str]:
         """Give the replies that are kept."""
-        kept = await self._replies.get_many(keys)
-        return {key: reply.text for key, reply in kept.items()}
+        asked = {self._own(key): key for key in keys}
+        kept = await self._replies.get_many(list(asked))
+        return {asked[key]: reply.text for key, reply in kept.items()}
 
     async def put_many(self, texts: Mapping[str, str]) -> None:
         """Keep replies."""
         await self._replies.put_many(
-            {key: CachedReply(text, 0, 0, None) for key, text in texts.items()}
+            {self._own(key): CachedReply(text, 0, 0, None) for key, text in texts.items()}
         )
+
+    def _own(self, key: str) -> str:
+        if not self._caller:
+            return key
+        return hashlib.sha256(f"{key} {self._caller}".encode()).hexdigest()

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.to_thread
@@ -51,6 +52,8 @@ class Repls:
         self._sandbox = sandbox
         self._tasks = tasks
         self._kept: OrderedDict[str, OpenRepl] = OrderedDict()
+        # An entry lasts as long as somebody has or wants the turn.
+        self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
 
     async def open(
         self,
@@ -96,6 +99,10 @@ class Repls:
             if not is_open:
                 raise  # whoever asked for the REPL is told
             log.exception("a REPL was not left cleanly")
+
+    def turn(self, run_id: str) -> anyio.Lock:
+        """Give the lock of a run's REPL: cells of one run take turns."""
+        return self._turns.setdefault(run_id, anyio.Lock())
 
     def keep(self, run_id: str, one: OpenRepl) -> None:
         """Keep a run's REPL, and let go the one that was used least recently if there are many."""

@@ -209,6 +209,7 @@ class RunService:
             NotFoundError: there is no such run.
             InvalidInputError: another process works on it.
         """
+        await self._shop.runs.get(run_id)  # nobody stops a run of another caller
         run = self._shop.live.get(run_id)
         if run is not None:
             run.end("cancelled")

@@ -38,7 +38,11 @@ class SandboxStatus:
 
 @dataclass(frozen=True)
 class StoreStatus:
-    """The database file; `bytes` is what it takes on disk."""
+    """The database file, and what the caller has in it.
+
+    `bytes` is what the file takes on disk; to one caller of several it is what the caller's texts
+    have, as the size of the file would tell of the others.
+    """
 
     path: str
     contexts: int
@@ -83,11 +87,13 @@ async def sandbox_status(sandbox: Sandbox) -> SandboxStatus:
     return SandboxStatus(isolation.level, isolation.layers, isolation.missing)
 
 
-async def store_status(database: Database, contexts: Contexts, runs: Runs) -> StoreStatus:
-    """Count what is stored."""
+async def store_status(
+    database: Database, contexts: Contexts, runs: Runs, *, is_shared: bool
+) -> StoreStatus:
+    """Count what is stored; `is_shared` says that the caller is one of several."""
     return StoreStatus(
         path=str(database.path),
         contexts=await contexts.count(),
         runs=await runs.count(),
-        bytes=await database.size_bytes(),
+        bytes=await (contexts.total_bytes() if is_shared else database.size_bytes()),
     )

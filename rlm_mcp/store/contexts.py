@@ -23,7 +23,13 @@ from rlm_mcp.store.paging import (
 from rlm_mcp.store.reading import check_span, read_span
 from rlm_mcp.store.records import ContextRecord, DocumentRecord, Page, Span, TextSlice
 from rlm_mcp.store.sealing import RECORD_COLUMNS, find_context
-from rlm_mcp.store.source import StoredSource, load_documents
+from rlm_mcp.store.source import (
+    StoredSource,
+    document_rows,
+    load_documents,
+    source_key,
+    text_of,
+)
 from rlm_mcp.store.texts import drop_text, sweep
 from rlm_mcp.store.uploads import Upload, begin_upload, claim_upload, find_upload
 
@@ -32,10 +38,19 @@ _ABORT_SECONDS = 10.0
 
 
 class Contexts:
-    """The contexts in a database, and the uploads that become contexts."""
+    """One caller's contexts in a database, and the uploads that become contexts.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        caller: who sees them, and nobody else's; empty for whoever shares the machine.
+    """
+
+    def __init__(self, database: Database, *, caller: str = "") -> None:
         self._database = database
+        self._caller = caller
+
+    def as_caller(self, caller: str) -> Contexts:
+        """Return the contexts that another caller has."""
+        return Contexts(self._database, caller=caller)
 
     @asynccontextmanager
     async def open_upload(self, name: str = "") -> AsyncGenerator[Upload]:
@@ -44,7 +59,7 @@ class Contexts:
         Raises:
             StoreError: the database could not take it.
         """
-        row = await self._database.write(lambda db: begin_upload(db, name))
+        row = await self._database.write(lambda db: begin_upload(db, self._caller, name))
         upload = Upload(self._database, row, TextCutter())
         try:
             yield upload
@@ -65,7 +80,9 @@ class Contexts:
             NotFoundError: it was sealed or aborted, or never was.
             StoreError: the database could not do it.
         """
-        row, cutter = await self._database.write(lambda db: claim_upload(db, upload_id))
+        row, cutter = await self._database.write(
+            lambda db: claim_upload(db, self._caller, upload_id)
+        )
         yield Upload(self._database, row, cutter)
 
     async def abort_upload(self, upload_id: str) -> None:
@@ -74,7 +91,7 @@ class Contexts:
         Raises:
             NotFoundError: it was sealed or aborted, or never was.
         """
-        text_id = await self._database.write(lambda db: _forget_upload(db, upload_id))
+        text_id = await self._database.write(lambda db: _forget_upload(db, self._caller, upload_id))
         await drop_text(self._database, text_id)
 
     async def get(self, handle: str) -> ContextRecord:
@@ -83,7 +100,7 @@ class Contexts:
         Raises:
             NotFoundError: there is none; the error names near handles and how to list them.
         """
-        return await self._database.read(lambda db: _get(db, handle))
+        return await self._database.read(lambda db: _get(db, self._caller, handle))
 
     async def list(self, *, limit: int = 50, cursor: str | None = None) -> Page[ContextRecord]:
         """Return contexts, newest first; pages stay put when others are added.
@@ -92,11 +109,15 @@ class Contexts:
             InvalidInputError: the limit is below 1, or the cursor is not one of this list.
         """
         before, limit = decode_cursor("contexts", cursor), check_limit(limit)
-        return await self._database.read(lambda db: _list(db, before, limit))
+        return await self._database.read(lambda db: _list(db, self._caller, before, limit))
 
     async def count(self) -> int:
-        """How many contexts there are."""
-        return await self._database.read(_count)
+        """How many contexts the caller has."""
+        return await self._database.read(lambda db: _sum(db, "count(*)", self._caller))
+
+    async def total_bytes(self) -> int:
+        """How many bytes of text the caller's contexts have, whoever else holds them too."""
+        return await self._database.read(lambda db: _sum(db, "sum(bytes)", self._caller))
 
     async def documents(
         self, handle: str, *, start: int = 0, limit: int = 1000
@@ -108,7 +129,9 @@ class Contexts:
             InvalidInputError: `start` is negative or `limit` is below 1.
         """
         first, count = check_offset("start", start), check_limit(limit)
-        return await self._database.read(lambda db: _documents(db, handle, first, count))
+        return await self._database.read(
+            lambda db: _documents(db, self._caller, handle, first, count)
+        )
 
     async def read(self, handle: str, span: Span = Span()) -> TextSlice:  # noqa: B008  # frozen
         """Read part of one document. Offsets are characters or lines from 0, ends exclusive.
@@ -118,18 +141,22 @@ class Contexts:
             InvalidInputError: an offset is negative, or the unit is unknown.
         """
         check_span(span)
-        return await self._database.read(lambda db: _read(db, handle, span))
+        return await self._database.read(lambda db: _read(db, self._caller, handle, span))
 
     async def delete(self, handle: str) -> int:
-        """Remove a context; return how many bytes of text that frees.
+        """Remove a context; return how many bytes of text it had.
 
-        The context is gone at once; its text is dropped in steps, between which others write.
+        The context is gone at once; its text is dropped in steps, between which others write,
+        unless another caller holds it too: that is not told.
 
         Raises:
             NotFoundError: there is no such context.
         """
-        text_id, freed = await self._database.write(lambda db: _forget_context(db, handle))
-        await drop_text(self._database, text_id)
+        text_id, freed, is_held = await self._database.write(
+            lambda db: _forget_context(db, self._caller, handle)
+        )
+        if not is_held:
+            await drop_text(self._database, text_id)
         return freed
 
     async def sweep(self, *, idle_seconds: float = 86_400) -> int:
@@ -152,61 +179,62 @@ class Contexts:
         """
         if not handles:
             raise InvalidInputError("No context was given.", fix="Pass at least one handle.")
-        return await self._database.scan(lambda db: _source(self._database, db, tuple(handles)))
+        return await self._database.scan(lambda db: self._source(db, tuple(handles)))
+
+    def _source(self, db: Connection, handles: tuple[str, ...]) -> StoredSource:
+        caller = self._caller
+        records = [_get(db, caller, handle) for handle in handles]
+        names, sizes, chars = load_documents(db, caller, records)
+        key = source_key(caller, records, names)
+        prefix = _read(db, caller, handles[0], Span(limit=PREFIX_CHARS)).text
+        return StoredSource(self._database, caller, handles, key, names, sizes, chars, prefix)
 
 
-def _get(db: Connection, handle: str) -> ContextRecord:
-    record = find_context(db, handle)
+def _get(db: Connection, caller: str, handle: str) -> ContextRecord:
+    record = find_context(db, caller, handle)
     if record is None:
-        rows = db.execute("SELECT handle FROM contexts ORDER BY id DESC LIMIT ?", [COMPARED])
+        sql = "SELECT handle FROM contexts WHERE caller = ? ORDER BY id DESC LIMIT ?"
+        rows = db.execute(sql, [caller, COMPARED])
         raise not_found("context", handle, [row[0] for row in rows], "rlm_context_list")
     return record
 
 
-def _text_id(db: Connection, handle: str) -> int:
-    _get(db, handle)
-    return db.execute("SELECT text_id FROM contexts WHERE handle = ?", [handle]).fetchone()[0]
-
-
-def _list(db: Connection, before: int, limit: int) -> Page[ContextRecord]:
-    sql = f"SELECT id, {RECORD_COLUMNS} FROM contexts WHERE id < ? ORDER BY id DESC LIMIT ?"  # noqa: S608  # our constant
-    rows = db.execute(sql, [before, limit + 1]).fetchall()
+def _list(db: Connection, caller: str, before: int, limit: int) -> Page[ContextRecord]:
+    sql = (
+        f"SELECT id, {RECORD_COLUMNS} FROM contexts "  # noqa: S608  # our constant
+        "WHERE caller = ? AND id < ? ORDER BY id DESC LIMIT ?"
+    )
+    rows = db.execute(sql, [caller, before, limit + 1]).fetchall()
     more = len(rows) > limit
     records = [ContextRecord(*row[1:]) for row in rows[:limit]]
     return Page(records, encode_cursor("contexts", rows[limit - 1][0]) if more else None)
 
 
-def _count(db: Connection) -> int:
-    return db.execute("SELECT count(*) FROM contexts").fetchone()[0]
+def _sum(db: Connection, what: str, caller: str) -> int:
+    sql = f"SELECT {what} FROM contexts WHERE caller = ?"  # noqa: S608  # our own words
+    return db.execute(sql, [caller]).fetchone()[0] or 0
 
 
-def _documents(db: Connection, handle: str, start: int, limit: int) -> list[DocumentRecord]:
-    rows = db.execute(
-        "SELECT position, name, bytes, chars, lines FROM documents "
-        "WHERE text_id = ? AND position >= ? ORDER BY position LIMIT ?",
-        [_text_id(db, handle), start, limit],
-    )
-    return [DocumentRecord(*row) for row in rows]
+def _documents(
+    db: Connection, caller: str, handle: str, start: int, limit: int
+) -> list[DocumentRecord]:
+    _get(db, caller, handle)
+    return [DocumentRecord(*row) for row in document_rows(db, caller, handle, start, limit)]
 
 
-def _read(db: Connection, handle: str, span: Span) -> TextSlice:
-    return read_span(db, handle, _text_id(db, handle), span)
+def _read(db: Connection, caller: str, handle: str, span: Span) -> TextSlice:
+    _get(db, caller, handle)
+    return read_span(db, handle, text_of(db, caller, handle), span)
 
 
-def _source(database: Database, db: Connection, handles: tuple[str, ...]) -> StoredSource:
-    records = [_get(db, handle) for handle in handles]
-    names, sizes, chars = load_documents(db, records)
-    prefix = _read(db, handles[0], Span(limit=PREFIX_CHARS)).text
-    return StoredSource(database, handles, names, sizes, chars, prefix)
-
-
-def _forget_upload(db: Connection, upload_id: str) -> int:
-    text_id = find_upload(db, upload_id)["text_id"]
+def _forget_upload(db: Connection, caller: str, upload_id: str) -> int:
+    text_id = find_upload(db, caller, upload_id)["text_id"]
     db.execute("DELETE FROM uploads WHERE upload_id = ?", [upload_id])
     return text_id
 
 
-def _forget_context(db: Connection, handle: str) -> tuple[int, int]:
-    record, text_id = _get(db, handle), _text_id(db, handle)
-    db.execute("DELETE FROM contexts WHERE handle = ?", [handle])
-    return text_id, record.bytes
+def _forget_context(db: Connection, caller: str, handle: str) -> tuple[int, int, bool]:
+    record, text_id = _get(db, caller, handle), text_of(db, caller, handle)
+    db.execute("DELETE FROM contexts WHERE caller = ? AND handle = ?", [caller, handle])
+    others = db.execute("SELECT 1 FROM contexts WHERE text_id = ? LIMIT 1", [text_id])
+    return text_id, record.bytes, others.fetchone() is not None

@@ -166,11 +166,55 @@ _REPLIES = (
     "CREATE INDEX replies_by_use ON replies(used_at)",
 )
 
+# A text may be held by several callers, each under a name of its own and by an entry that the
+# others cannot see. `document` is the name of the only document, which is no part of the content;
+# those of several are, and lie beside the text.
+_CONTEXTS_BY_CALLER = (
+    """
+    CREATE TABLE contexts_by_caller (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        caller TEXT NOT NULL,
+        handle TEXT NOT NULL,
+        text_id INTEGER NOT NULL REFERENCES texts(id),
+        name TEXT NOT NULL,
+        document TEXT NOT NULL,
+        sha256 TEXT NOT NULL,
+        bytes INTEGER NOT NULL,
+        chars INTEGER NOT NULL,
+        lines INTEGER NOT NULL,
+        documents INTEGER NOT NULL,
+        preview TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        expires_at REAL
+    )
+    """,
+    """
+    INSERT INTO contexts_by_caller
+    SELECT id, caller, handle, text_id, name, CASE documents WHEN 1 THEN (
+        SELECT documents.name FROM documents WHERE documents.text_id = contexts.text_id
+    ) ELSE '' END, sha256, bytes, chars, lines, documents, preview, created_at, expires_at
+    FROM contexts ORDER BY id
+    """,
+    "DROP TABLE contexts",
+    "ALTER TABLE contexts_by_caller RENAME TO contexts",
+    "CREATE UNIQUE INDEX contexts_by_handle ON contexts(handle, caller)",
+    "CREATE INDEX contexts_of_caller ON contexts(caller)",
+    "CREATE INDEX contexts_by_text ON contexts(text_id)",
+    "CREATE INDEX runs_of_caller ON runs(caller)",
+)
+
 
 @migrations()
 def m001_texts_contexts_and_runs(db: Database) -> None:
     """Make every table of the first version."""
     for statement in (*_TEXTS, *_UPLOADS_AND_CONTEXTS, *_RUNS, *_REPLIES):
+        db.conn.execute(statement)
+
+
+@migrations()
+def m002_contexts_by_caller(db: Database) -> None:
+    """Let several callers hold one text."""
+    for statement in _CONTEXTS_BY_CALLER:
         db.conn.execute(statement)
 
 

@@ -31,8 +31,7 @@ class NewRun:
         question: what is asked.
         contexts: handles, in order.
         config: its options, JSON-like.
-        caller: who asked; keys of one caller mean nothing to another.
-        idempotency_key: asking again with it gives the run that exists.
+        idempotency_key: asking again with it gives the caller's run that exists.
         continues: the run whose REPL it goes on with.
     """
 
@@ -40,7 +39,6 @@ class NewRun:
     question: str
     contexts: Sequence[str] = ()
     config: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    caller: str = ""
     idempotency_key: str | None = None
     continues: str | None = None
 

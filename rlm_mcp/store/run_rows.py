@@ -46,44 +46,47 @@ def iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
-def find_run(db: Connection, run_id: str, now: float) -> RunRecord:
-    """Return a run's record.
+def find_run(db: Connection, caller: str, run_id: str, now: float) -> RunRecord:
+    """Return the record of a caller's run.
 
     Raises:
         NotFoundError: there is none; the error names near ones.
     """
-    row = db.execute(f"{_SELECT} WHERE run_id = ?", [storable(run_id)]).fetchone()
+    sql = f"{_SELECT} WHERE run_id = ? AND caller = ?"
+    row = db.execute(sql, [storable(run_id), caller]).fetchone()
     if row is None:
-        raise missing_run(db, run_id)
+        raise missing_run(db, caller, run_id)
     return _record(dict(zip(_COLUMNS, row, strict=True)), now)
 
 
-def missing_run(db: Connection, run_id: str) -> NotFoundError:
-    """Make the error for a run that does not exist."""
-    rows = db.execute("SELECT run_id FROM runs ORDER BY id DESC LIMIT ?", [COMPARED])
+def missing_run(db: Connection, caller: str, run_id: str) -> NotFoundError:
+    """Make the error for a run that the caller does not have."""
+    sql = "SELECT run_id FROM runs WHERE caller = ? ORDER BY id DESC LIMIT ?"
+    rows = db.execute(sql, [caller, COMPARED])
     return not_found("run", run_id, [row[0] for row in rows], "rlm_run_list")
 
 
-def row_of(db: Connection, run_id: str) -> int:
-    """Return the row number of a run.
+def row_of(db: Connection, caller: str, run_id: str) -> int:
+    """Return the row number of a caller's run.
 
     Raises:
         NotFoundError: there is no such run.
     """
-    row = db.execute("SELECT id FROM runs WHERE run_id = ?", [storable(run_id)]).fetchone()
+    sql = "SELECT id FROM runs WHERE run_id = ? AND caller = ?"
+    row = db.execute(sql, [storable(run_id), caller]).fetchone()
     if row is None:
-        raise missing_run(db, run_id)
+        raise missing_run(db, caller, run_id)
     return row[0]
 
 
-def owned_row(db: Connection, run_id: str, owner: str) -> int:
-    """Return the row number of a run that `owner` may write to.
+def owned_row(db: Connection, caller: str, run_id: str, owner: str) -> int:
+    """Return the row number of a caller's run that the process `owner` may write to.
 
     Raises:
         NotFoundError: there is no such run.
         StoreError: it has ended, or another process works on it.
     """
-    row = row_of(db, run_id)
+    row = row_of(db, caller, run_id)
     status, actual = db.execute("SELECT status, owner FROM runs WHERE id = ?", [row]).fetchone()
     if status != "running":
         raise StoreError(
@@ -98,29 +101,31 @@ def owned_row(db: Connection, run_id: str, owner: str) -> int:
     return row
 
 
-def ended_row(db: Connection, run_id: str) -> int:
-    """Return the row number of a run that has ended.
+def ended_row(db: Connection, caller: str, run_id: str) -> int:
+    """Return the row number of a caller's run that has ended.
 
     Raises:
         NotFoundError: there is no such run.
         StoreError: it works.
     """
-    row = row_of(db, run_id)
+    row = row_of(db, caller, run_id)
     status = db.execute("SELECT status FROM runs WHERE id = ?", [row]).fetchone()[0]
     if status == "running":
         raise StoreError(f"The run {run_id!r} is running.", fix="rlm_run_wait waits for its end.")
     return row
 
 
-def insert_run(db: Connection, run: NewRun, *, owner: str, now: float, lease_until: float) -> None:
-    """Write a run that begins to work now."""
+def insert_run(
+    db: Connection, caller: str, run: NewRun, *, owner: str, now: float, lease_until: float
+) -> None:
+    """Write a caller's run that begins to work now."""
     db.execute(
         "INSERT INTO runs(run_id, status, question, contexts, config, caller, idempotency_key, "
         "continues, created_at, started, owner, lease_until) "
         "VALUES (?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             *(run.run_id, storable(run.question), to_json(run.contexts), to_json(run.config)),
-            storable(run.caller),
+            caller,
             None if run.idempotency_key is None else storable(run.idempotency_key),
             *(run.continues, iso(now), now, owner, lease_until),
         ],
@@ -128,13 +133,14 @@ def insert_run(db: Connection, run: NewRun, *, owner: str, now: float, lease_unt
 
 
 def summaries(
-    db: Connection, status: str | None, before: int, limit: int, now: float
+    db: Connection, caller: str, status: str | None, before: int, limit: int, now: float
 ) -> list[tuple[int, RunSummary]]:
-    """Return runs older than a row, newest first, each with its row number."""
+    """Return a caller's runs older than a row, newest first, each with its row number."""
     rows = db.execute(
         "SELECT id, run_id, status, question, created_at, elapsed_seconds, started, cost_usd "
-        "FROM runs WHERE id < ? AND (? IS NULL OR status = ?) ORDER BY id DESC LIMIT ?",
-        [before, status, status, limit],
+        "FROM runs WHERE caller = ? AND id < ? AND (? IS NULL OR status = ?) "
+        "ORDER BY id DESC LIMIT ?",
+        [caller, before, status, status, limit],
     )
     return [
         (row, RunSummary(run_id, state, question, at, elapsed(state, past, start, now), cost))
@@ -231,12 +237,12 @@ def replace_variables(db: Connection, row: int, variables: Iterable[SavedVariabl
     )
 
 
-def read_variables(db: Connection, run_id: str) -> list[SavedVariable]:
-    """Return a run's saved variables, values included, in order."""
+def read_variables(db: Connection, caller: str, run_id: str) -> list[SavedVariable]:
+    """Return a caller's run's saved variables, values included, in order."""
     rows = db.execute(
         "SELECT name, type, size, preview, value, json FROM variables "
         "WHERE run = ? ORDER BY position",
-        [row_of(db, run_id)],
+        [row_of(db, caller, run_id)],
     )
     return [SavedVariable(*plain, json=bool(is_json)) for *plain, is_json in rows]
 

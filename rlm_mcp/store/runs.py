@@ -1,4 +1,4 @@
-"""Runs and their logs: what a waiting caller, a page or a resumed run knows, it reads here."""
+"""Runs and their logs: what somebody who waits, a page or a resumed run knows, it reads here."""
 
 from __future__ import annotations
 
@@ -40,22 +40,37 @@ _LOST = Outcome(
 
 
 class Runs:
-    """The runs in a database, as one server process sees them.
+    """One caller's runs in a database, as one server process sees them.
+
+    Leases and interrupted runs are the exception: they are a matter of processes, and concern the
+    runs of every caller.
 
     Args:
         owner: this process, from `owner_id()`; only it writes to the runs it makes.
         clock: seconds since the epoch.
+        caller: who asks, and sees these runs and nobody else's; empty for whoever shares the
+            machine.
     """
 
     def __init__(
-        self, database: Database, *, owner: str, clock: Callable[[], float] = time.time
+        self,
+        database: Database,
+        *,
+        owner: str,
+        clock: Callable[[], float] = time.time,
+        caller: str = "",
     ) -> None:
         self._database = database
         self._owner = owner
         self._clock = clock
+        self._caller = caller
+
+    def as_caller(self, caller: str) -> Runs:
+        """Return the runs that another caller has."""
+        return Runs(self._database, owner=self._owner, clock=self._clock, caller=caller)
 
     async def create(self, run: NewRun, *, lease_seconds: float = LEASE_SECONDS) -> RunRecord:
-        """Begin a run; its caller's run with the same idempotency key is returned in its place.
+        """Begin a run; the caller's run with the same idempotency key is returned in its place.
 
         Raises:
             StoreError: the database could not take it.
@@ -75,7 +90,7 @@ class Runs:
         """
 
         def append(db: Connection) -> list[Event]:
-            row = run_rows.owned_row(db, run_id, self._owner)
+            row = run_rows.owned_row(db, self._caller, run_id, self._owner)
             return run_rows.append_rows(db, row, events, self._clock())
 
         return await self._database.write(append)
@@ -89,7 +104,7 @@ class Runs:
         """
 
         def append(db: Connection) -> list[Event]:
-            row = run_rows.ended_row(db, run_id)
+            row = run_rows.ended_row(db, self._caller, run_id)
             return run_rows.append_rows(db, row, [event], self._clock())
 
         return (await self._database.write(append))[0]
@@ -112,13 +127,13 @@ class Runs:
         """
 
         def end(db: Connection) -> RunRecord:
-            row = run_rows.owned_row(db, run_id, self._owner)
+            row = run_rows.owned_row(db, self._caller, run_id, self._owner)
             now = self._clock()
             run_rows.append_rows(db, row, [event], now)
             run_rows.end_run(db, row, outcome, now)
             if variables is not None:
                 run_rows.replace_variables(db, row, variables)
-            return run_rows.find_run(db, run_id, now)
+            return run_rows.find_run(db, self._caller, run_id, now)
 
         return await self._database.write(end)
 
@@ -128,7 +143,9 @@ class Runs:
         Raises:
             NotFoundError: there is none; the error names near ones and how to list them.
         """
-        return await self._database.read(lambda db: run_rows.find_run(db, run_id, self._clock()))
+        return await self._database.read(
+            lambda db: run_rows.find_run(db, self._caller, run_id, self._clock())
+        )
 
     async def list(
         self, *, status: Status | None = None, limit: int = 20, cursor: str | None = None
@@ -145,8 +162,9 @@ class Runs:
     async def count(self, status: Status | None = None) -> int:
         """How many runs there are, of one status or of all."""
         _check_status(status)
-        sql = "SELECT count(*) FROM runs WHERE ? IS NULL OR status = ?"
-        return await self._database.read(lambda db: db.execute(sql, [status] * 2).fetchone()[0])
+        sql = "SELECT count(*) FROM runs WHERE caller = ? AND (? IS NULL OR status = ?)"
+        wanted = [self._caller, status, status]
+        return await self._database.read(lambda db: db.execute(sql, wanted).fetchone()[0])
 
     async def events(self, run_id: str, *, after: int = 0, limit: int = 20) -> Sequence[Event]:
         """Return a run's events with numbers above `after`, in order.
@@ -157,7 +175,7 @@ class Runs:
         """
         after, limit = check_offset("after", after), check_limit(limit)
         return await self._database.read(
-            lambda db: run_rows.read_events(db, run_rows.row_of(db, run_id), after, limit)
+            lambda db: run_rows.read_events(db, self._row(db, run_id), after, limit)
         )
 
     async def save_variables(self, run_id: str, variables: Sequence[SavedVariable]) -> None:
@@ -167,7 +185,7 @@ class Runs:
             NotFoundError: there is no such run.
         """
         await self._database.write(
-            lambda db: run_rows.replace_variables(db, run_rows.row_of(db, run_id), variables)
+            lambda db: run_rows.replace_variables(db, self._row(db, run_id), variables)
         )
 
     async def variables(self, run_id: str) -> Sequence[Variable]:
@@ -176,7 +194,7 @@ class Runs:
         Raises:
             NotFoundError: there is no such run.
         """
-        return await self._database.read(lambda db: _variables(db, run_id))
+        return await self._database.read(lambda db: _variables(db, self._row(db, run_id)))
 
     async def saved_variables(self, run_id: str) -> Sequence[SavedVariable]:
         """Return the variables as they were saved, with the values that were kept, in order.
@@ -184,7 +202,9 @@ class Runs:
         Raises:
             NotFoundError: there is no such run.
         """
-        return await self._database.read(lambda db: run_rows.read_variables(db, run_id))
+        return await self._database.read(
+            lambda db: run_rows.read_variables(db, self._caller, run_id)
+        )
 
     async def variable(
         self, run_id: str, name: str, *, start: int = 0, limit: int = 4000
@@ -196,7 +216,9 @@ class Runs:
             InvalidInputError: an offset is negative.
         """
         start, limit = check_offset("start", start), check_offset("limit", limit)
-        return await self._database.read(lambda db: _variable(db, run_id, name, (start, limit)))
+        return await self._database.read(
+            lambda db: self._variable(db, run_id, name, (start, limit))
+        )
 
     async def renew_leases(self, seconds: float = LEASE_SECONDS) -> int:
         """Put off the end of the leases of this process's runs; return how many work."""
@@ -246,18 +268,35 @@ class Runs:
         if run.idempotency_key is not None:
             found = db.execute(
                 "SELECT run_id FROM runs WHERE caller = ? AND idempotency_key = ?",
-                [storable(run.caller), storable(run.idempotency_key)],
+                [self._caller, storable(run.idempotency_key)],
             ).fetchone()
             if found is not None:
-                return run_rows.find_run(db, found[0], now)
-        run_rows.insert_run(db, run, owner=self._owner, now=now, lease_until=now + lease_seconds)
-        return run_rows.find_run(db, run.run_id, now)
+                return run_rows.find_run(db, self._caller, found[0], now)
+        until = now + lease_seconds
+        run_rows.insert_run(db, self._caller, run, owner=self._owner, now=now, lease_until=until)
+        return run_rows.find_run(db, self._caller, run.run_id, now)
+
+    def _row(self, db: Connection, run_id: str) -> int:
+        return run_rows.row_of(db, self._caller, run_id)
+
+    def _variable(
+        self, db: Connection, run_id: str, name: str, part: tuple[int, int]
+    ) -> VariableText:
+        row = self._row(db, run_id)
+        found = _find_variable(db, row, name, part)
+        if found is not None:
+            return found
+        known = [one.name for one in _variables(db, row)]
+        raise NotFoundError(
+            f"The run {run_id!r} has no variable {name[:200]!r}.",
+            fix=f"It has {', '.join(known[:50])}." if known else "It has none.",
+        )
 
     def _list(
         self, db: Connection, status: Status | None, before: int, limit: int
     ) -> Page[RunSummary]:
         now = self._clock()
-        found = run_rows.summaries(db, status, before, limit + 1, now)
+        found = run_rows.summaries(db, self._caller, status, before, limit + 1, now)
         cursor = encode_cursor("runs", found[limit - 1][0]) if len(found) > limit else None
         return Page([summary for _, summary in found[:limit]], cursor)
 
@@ -274,24 +313,22 @@ def _check_status(status: str | None) -> None:
         )
 
 
-def _variables(db: Connection, run_id: str) -> list[Variable]:
+def _variables(db: Connection, row: int) -> list[Variable]:
     sql = "SELECT name, type, size, preview FROM variables WHERE run = ? ORDER BY position"
-    return [Variable(*row) for row in db.execute(sql, [run_rows.row_of(db, run_id)])]
+    return [Variable(*row) for row in db.execute(sql, [row])]
 
 
-def _variable(db: Connection, run_id: str, name: str, part: tuple[int, int]) -> VariableText:
-    row = db.execute(
+def _find_variable(
+    db: Connection, row: int, name: str, part: tuple[int, int]
+) -> VariableText | None:
+    found = db.execute(
         "SELECT type, size, coalesce(value, preview), json FROM variables "
         "WHERE run = ? AND name = ?",
-        [run_rows.row_of(db, run_id), storable(name)],
+        [row, storable(name)],
     ).fetchone()
-    if row is None:
-        known = [one.name for one in _variables(db, run_id)]
-        raise NotFoundError(
-            f"The run {run_id!r} has no variable {name[:200]!r}.",
-            fix=f"It has {', '.join(known[:50])}." if known else "It has none.",
-        )
-    kind, size, text, is_json = row
+    if found is None:
+        return None
+    kind, size, text, is_json = found
     # Cut here and not by SQL's substr, which stops at the first NUL character.
     start = min(part[0], len(text))
     end = min(start + part[1], len(text))

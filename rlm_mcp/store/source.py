@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from array import array
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ class PackedNames(Sequence[str]):
     """Many short names in one string: a million of them take a tenth of what a list would."""
 
     def __init__(self, text: str, ends: array[int]) -> None:
-        self._text = text
+        self.text = text
         self._ends = ends
 
     def __len__(self) -> int:
@@ -34,24 +35,25 @@ class PackedNames(Sequence[str]):
             return [self[one] for one in range(*index.indices(len(self)))]
         position = range(len(self))[index]
         start = self._ends[position - 1] if position else 0
-        return self._text[start : self._ends[position]]
+        return self.text[start : self._ends[position]]
 
 
 @dataclass(frozen=True)
 class StoredSource:
-    """A `ContextSource` over sealed contexts: their documents in order, as one flat list."""
+    """A `ContextSource` over a caller's contexts: their documents in order, as one flat list.
+
+    `key` stands for the texts and for the names under which this caller sees them: what is kept
+    warm by it serves no other caller.
+    """
 
     database: Database
+    caller: str
     handles: tuple[str, ...]
+    key: str
     names: Sequence[str]
     byte_lengths: Sequence[int]
     char_lengths: Sequence[int]
     prefix: str
-
-    @property
-    def key(self) -> str:
-        """The handles, which are made from the content."""
-        return "+".join(self.handles)
 
     @property
     def is_list(self) -> bool:
@@ -66,11 +68,19 @@ class StoredSource:
         """
         with self.database.open_reader() as db:
             for handle in self.handles:
-                yield from chunk_data(db, _text_of(db, handle))
+                yield from chunk_data(db, text_of(db, self.caller, handle))
+
+
+def source_key(caller: str, records: Sequence[ContextRecord], names: PackedNames) -> str:
+    """Return a key for texts as a caller sees them: the handles, and a digest of the rest."""
+    seen = hashlib.sha256(caller.encode())
+    for part in (*(record.sha256 for record in records), names.text):
+        seen.update(b"\xff" + part.encode())
+    return "+".join((*(record.handle for record in records), seen.hexdigest()[:16]))
 
 
 def load_documents(
-    db: Connection, records: Sequence[ContextRecord]
+    db: Connection, caller: str, records: Sequence[ContextRecord]
 ) -> tuple[PackedNames, array[int], array[int]]:
     """Return every document's name, bytes and characters, in order.
 
@@ -80,10 +90,7 @@ def load_documents(
     end = 0
     for record in records:
         prefix = f"{record.name or record.handle}/" if len(records) > 1 else ""
-        for name, size, count in db.execute(
-            "SELECT name, bytes, chars FROM documents WHERE text_id = ? ORDER BY position",
-            [_text_of(db, record.handle)],
-        ):
+        for _, name, size, count, _ in document_rows(db, caller, record.handle):
             end += names.write(prefix + name)
             ends.append(end)
             sizes.append(size)
@@ -91,8 +98,27 @@ def load_documents(
     return PackedNames(names.getvalue(), ends), sizes, chars
 
 
-def _text_of(db: Connection, handle: str) -> int:
-    row = db.execute("SELECT text_id FROM contexts WHERE handle = ?", [handle]).fetchone()
+def document_rows(
+    db: Connection, caller: str, handle: str, start: int = 0, limit: int = -1
+) -> Iterator[tuple[int, str, int, int, int]]:
+    """Yield position, name, bytes, characters and lines of a context's documents, in order."""
+    return db.execute(
+        "SELECT position, CASE contexts.documents WHEN 1 THEN document ELSE documents.name END, "
+        "documents.bytes, documents.chars, documents.lines "
+        "FROM contexts JOIN documents ON documents.text_id = contexts.text_id "
+        "WHERE caller = ? AND handle = ? AND position >= ? ORDER BY position LIMIT ?",
+        [caller, handle, start, limit],
+    )
+
+
+def text_of(db: Connection, caller: str, handle: str) -> int:
+    """Return the id of the text of a caller's context.
+
+    Raises:
+        StoreError: there is none any more.
+    """
+    sql = "SELECT text_id FROM contexts WHERE caller = ? AND handle = ?"
+    row = db.execute(sql, [caller, handle]).fetchone()
     if row is None:
         raise StoreError(
             f"The context {handle!r} was deleted while it was in use.",

@@ -15,8 +15,8 @@ import anyio.to_thread
 from rlm_mcp.errors import InvalidInputError, NotFoundError, NotTextError, StoreError
 from rlm_mcp.store.cutter import CHUNK_BYTES, Cut, TextCutter
 from rlm_mcp.store.database import Database, storable
-from rlm_mcp.store.records import ContextRecord, OpenUpload, SealedContext
-from rlm_mcp.store.sealing import NewContext, digest, enter_context, utc_now
+from rlm_mcp.store.records import OpenUpload, SealedContext
+from rlm_mcp.store.sealing import Entered, NewContext, digest, enter_context, utc_now
 from rlm_mcp.store.texts import chunk_data, cut_back, drop_text, new_text, store_cut
 
 # Pieces are gathered up to here before they are taken to a worker thread.
@@ -32,6 +32,7 @@ class Upload:
     def __init__(self, database: Database, row: dict[str, Any], cutter: TextCutter) -> None:
         self.upload_id: str = row["upload_id"]
         self.name: str = row["name"]
+        self._caller: str = row["caller"]
         self._text_id: int = row["text_id"]
         self._claim: str = row["claim"]
         self._database = database
@@ -78,7 +79,8 @@ class Upload:
     async def seal(self) -> SealedContext:
         """Make a context of what was written. Equal content is stored once.
 
-        Content that is here already keeps its name, unless it had none.
+        Content that the caller has already keeps its name, unless it had none. That another
+        caller has it too is not told.
 
         Raises:
             NotTextError: not one character was written.
@@ -91,11 +93,11 @@ class Upload:
                 raise NotTextError(f"The text {self.name!r} is empty.", fix="Give a text to store.")
             await self._database.write(self._save)
             sha256 = await self._database.scan(self._digest)
-            record, is_new = await self._database.write(lambda db: self._enter(db, sha256))
+            entered = await self._database.write(lambda db: self._enter(db, sha256))
         self.is_kept = True
-        if not is_new:
+        if not entered.is_text_used:
             await drop_text(self._database, self._text_id)
-        return SealedContext(record, not is_new, self._cutter.replaced)
+        return SealedContext(entered.record, not entered.is_new, self._cutter.replaced)
 
     async def abort(self) -> None:
         """Remove all that was written, unless it was sealed or is another call's by now."""
@@ -152,7 +154,7 @@ class Upload:
         ).rowcount
         if changed:
             return
-        find_upload(db, self.upload_id)
+        find_upload(db, self._caller, self.upload_id)
         raise InvalidInputError(
             f"Another call has continued the upload {self.upload_id!r}.",
             fix="Send the parts of a text one after the other.",
@@ -171,36 +173,38 @@ class Upload:
         chunks = _cancellable(chunk_data(db, self._text_id))
         return digest(chunks, documents, count=self._cutter.documents)
 
-    def _enter(self, db: Connection, sha256: str) -> tuple[ContextRecord, bool]:
+    def _enter(self, db: Connection, sha256: str) -> Entered:
         self._check_claim(db)
         self._forget(db)
         end, documents = self._cutter.end, self._cutter.documents
-        new = NewContext(self._text_id, self.name, sha256, end.byte, end.char, documents)
-        return enter_context(db, new)
+        counted = (sha256, end.byte, end.char, documents)
+        return enter_context(db, NewContext(self._caller, self._text_id, self.name, *counted))
 
 
-def begin_upload(db: Connection, name: str) -> dict[str, Any]:
+def begin_upload(db: Connection, caller: str, name: str) -> dict[str, Any]:
     """Make the row of a new upload."""
     row: dict[str, Any] = {
         "upload_id": f"upl_{secrets.token_hex(16)}",
         "text_id": new_text(db),
         "name": storable(name),
+        "caller": caller,
         "state": TextCutter().state(),
         "claim": secrets.token_hex(8),
         "created_at": utc_now(),
         "touched_at": time.time(),
     }
     db.execute(
-        "INSERT INTO uploads(upload_id, text_id, name, state, claim, created_at, touched_at) "
-        "VALUES (:upload_id, :text_id, :name, :state, :claim, :created_at, :touched_at)",
+        "INSERT INTO uploads(upload_id, text_id, name, caller, state, claim, created_at, "
+        "touched_at) VALUES (:upload_id, :text_id, :name, :caller, :state, :claim, :created_at, "
+        ":touched_at)",
         row,
     )
     return row
 
 
-def claim_upload(db: Connection, upload_id: str) -> tuple[dict[str, Any], TextCutter]:
-    """Take an upload over, as it was when it was last put down."""
-    row = find_upload(db, upload_id)
+def claim_upload(db: Connection, caller: str, upload_id: str) -> tuple[dict[str, Any], TextCutter]:
+    """Take a caller's upload over, as it was when it was last put down."""
+    row = find_upload(db, caller, upload_id)
     state = TextCutter.resumed(row["state"], None)
     tail = cut_back(db, row["text_id"], state.end.byte, state.finished_documents)
     row["claim"] = secrets.token_hex(8)
@@ -208,16 +212,17 @@ def claim_upload(db: Connection, upload_id: str) -> tuple[dict[str, Any], TextCu
     return row, TextCutter.resumed(row["state"], tail)
 
 
-def find_upload(db: Connection, upload_id: str) -> dict[str, Any]:
-    """Return an upload's row.
+def find_upload(db: Connection, caller: str, upload_id: str) -> dict[str, Any]:
+    """Return the row of a caller's upload.
 
     Raises:
         NotFoundError: there is none, or no longer.
     """
-    sql = "SELECT upload_id, text_id, name, state FROM uploads WHERE upload_id = ?"
-    row = db.execute(sql, [storable(upload_id)]).fetchone()
+    columns = ("upload_id", "text_id", "name", "caller", "state")
+    sql = f"SELECT {', '.join(columns)} FROM uploads WHERE upload_id = ? AND caller = ?"  # noqa: S608  # our constants
+    row = db.execute(sql, [storable(upload_id), caller]).fetchone()
     if row is not None:
-        return dict(zip(("upload_id", "text_id", "name", "state"), row, strict=True))
+        return dict(zip(columns, row, strict=True))
     raise NotFoundError(
         f"There is no open upload {upload_id!r}; it was sealed or aborted, or never was.",
         fix="Begin a new one with rlm_context_add.",
