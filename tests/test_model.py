@@ -676,7 +676,7 @@ async def test_a_client_without_a_twin_is_refused() -> None:
         (Provider(api_key="sk-…"), "Copy it again"),
         (Provider(api_key=f"{KEY}\n"), "Copy it again"),
         (Provider("localhost:8000/v1", KEY), "'localhost:8000/v1' is no address"),
-        (Provider("http://host:port/v1", KEY), "cannot be used: Invalid port"),
+        (Provider("http://host:port/v1", KEY), "cannot be used: Invalid URL: port"),
     ],
 )
 async def test_what_cannot_be_an_endpoint_is_refused_without_a_retry(

@@ -29,7 +29,7 @@ _TOO_LONG = re.compile(
 )
 
 
-def read_completion(body: bytes | str, prompt_chars: int) -> ChatReply:
+def read_completion(body: bytes | bytearray | str, prompt_chars: int) -> ChatReply:
     """Read the body of a whole reply.
 
     Raises:
@@ -208,6 +208,6 @@ def _count(usage: Mapping[str, Any], name: str) -> int | None:
     return value if isinstance(value, int) and value >= 0 else None
 
 
-def _quoted(body: bytes | str) -> str:
-    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+def _quoted(body: bytes | bytearray | str) -> str:
+    text = body.decode("utf-8", "replace") if isinstance(body, (bytes, bytearray)) else body
     return text if len(text) <= QUOTED_CHARS else f"{text[:QUOTED_CHARS]}…"

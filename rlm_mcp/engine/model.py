@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,10 +14,11 @@ import anyio.to_thread
 from rlm_mcp.engine.chat import ChatModel, ChatReply, ChatRequest, OnDelta
 from rlm_mcp.engine.completion import ReplyParts, diagnose_status, read_completion
 from rlm_mcp.engine.endpoint import Endpoint, Limits
+from rlm_mcp.engine.faults import Faults
 from rlm_mcp.engine.provider import (
     CHECK_SECONDS,
     OPENAI_BASE_URL,
-    Faults,
+    Manner,
     Provider,
     ProviderWire,
     refuse_unusable,
@@ -70,7 +72,8 @@ async def open_endpoint(
         source: a `Provider`; or a client of the `openai` package. A synchronous one gets an
             asynchronous twin with the same key, address, headers and timeout, but not with the
             `http_client` it may have been given (proxies, certificates: hand in an `AsyncOpenAI`).
-            The pool of an `AsyncOpenAI` is its owner's and stays open.
+            The pool of an `AsyncOpenAI` is its owner's and stays open. Where a client does no more
+            than hold key, address and headers, requests are sent as to a `Provider`, with those.
         limiter: calls at once, shared by whoever holds it; 32 where there is none.
         policy: how patient calls are.
         timing: how to wait between attempts, and what time it is.
@@ -81,6 +84,9 @@ async def open_endpoint(
     seconds = policy.attempt_seconds
     if isinstance(source, Provider):
         connection = ProviderWire(source, seconds)
+    elif _is_plain(source):
+        provider = Provider(str(source.base_url), source.api_key)
+        connection = ProviderWire(provider, seconds, partial(_manner_of, source))
     else:
         connection = _Connection(source, seconds, own_pool=own_pool)
     timing = timing or Timing()
@@ -91,6 +97,30 @@ async def open_endpoint(
     finally:
         with anyio.CancelScope(shield=True):  # closing sockets takes no round trip
             await connection.close()
+
+
+def _is_plain(client: OpenAI | AsyncOpenAI) -> bool:
+    """Whether a client's requests need nothing but what it shows: no code of its owner's."""
+    import openai  # noqa: PLC0415  # loaded by whoever made the client
+    from openai._base_client import AsyncHttpxClientWrapper  # noqa: PLC0415  # has no public name
+
+    if type(client) not in (openai.OpenAI, openai.AsyncOpenAI):
+        return False
+    pool = client._client  # pyright: ignore[reportPrivateUsage]  # has no public name
+    has_own_pool = isinstance(client, openai.OpenAI) or type(pool) is AsyncHttpxClientWrapper
+    has_key = bool(client.api_key) and client.workload_identity is None
+    return has_own_pool and has_key and not client.default_query
+
+
+def _manner_of(client: OpenAI | AsyncOpenAI) -> Manner:
+    import httpx2  # noqa: PLC0415  # comes with openai
+
+    headers = {**client.auth_headers, **client.default_headers}
+    sent = {name: value for name, value in headers.items() if isinstance(value, str)}
+    limit = client.timeout
+    if isinstance(limit, httpx2.Timeout):
+        return Manner(sent, limit.connect, limit.read)
+    return Manner(sent, limit, limit)
 
 
 class _Connection:
@@ -108,7 +138,8 @@ class _Connection:
     @property
     def faults(self) -> Faults:
         """Makes diagnoses of what fails."""
-        return Faults(str(self._source.base_url), self._source.api_key)
+        # A key that is made on demand is known to the client once it was made.
+        return Faults(str(self._source.base_url), (self._client or self._source).api_key)
 
     async def send(self, body: dict[str, Any], request: ChatRequest) -> ChatReply:
         """Send one request once.
@@ -253,7 +284,9 @@ def _translated(connection: _Connection, body: Mapping[str, Any]) -> Generator[N
     except (openai.APITimeoutError, TimeoutError) as error:
         raise faults.failed(faults.late(), error) from None
     except (openai.APIConnectionError, httpx2.HTTPError) as error:
-        raise faults.failed(faults.gone(error.__cause__ or error), error) from None
+        why = error.__cause__ or error
+        was_there = not isinstance(why, httpx2.ConnectError)
+        raise faults.failed(faults.gone(why, was_there=was_there), error) from None
     except (openai.OpenAIError, ModelReplyError, JSONDecodeError, UnicodeError) as error:
         raise faults.failed(faults.odd(error), error) from None
 

@@ -1,24 +1,30 @@
 """A provider of OpenAI-compatible models, asked over HTTP without a client library in between.
 
-What the `openai` package does for one small call costs twice as much as the call itself (measured
-with openai 3.54: 3.1 ms of CPU against 1.6), so it is left to those who hand in a client of theirs.
+A sub-call is small and there are hundreds at once, so what a request costs is what a batch takes.
+Measured per call in one run: aiohttp 0.2 ms of CPU, httpx2 0.9 to 1.1, the `openai` package 1.9 to
+2.6. So the package is left to those whose client does more than send requests.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
-from ssl import SSLContext
+import ssl
+import sys
+import urllib.request
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
 
 from rlm_mcp.engine.chat import ChatReply, ChatRequest, OnDelta
 from rlm_mcp.engine.completion import ReplyParts, diagnose_status, read_completion
-from rlm_mcp.engine.retry import AttemptFailedError, Diagnosis, parse_retry_after
+from rlm_mcp.engine.event_stream import EventStream
+from rlm_mcp.engine.faults import Faults, without_credentials
+from rlm_mcp.engine.retry import AttemptFailedError, parse_retry_after
 from rlm_mcp.errors import (
     ConfigurationError,
     ModelAuthenticationError,
@@ -27,12 +33,15 @@ from rlm_mcp.errors import (
 )
 
 if TYPE_CHECKING:
-    from httpx2 import AsyncClient, Response
+    from aiohttp import ClientResponse, ClientSession
+    from yarl import URL
 
 OPENAI_BASE_URL = "https://api.openai.com/v1"
 CHECK_SECONDS = 3.0
 CONNECT_SECONDS = 5.0
-_FIX = "Set RLM_MCP_BASE_URL (or OPENAI_BASE_URL), and see that the server runs."
+MAX_REPLY_BYTES = 32 << 20  # a hundred times what the longest replies of models take
+MAX_ERROR_BYTES = 64 << 10
+PARSED_AT_ONCE_BYTES = 256 << 10  # larger bodies are parsed in a thread
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,21 @@ class Provider:
 
     base_url: str = OPENAI_BASE_URL
     api_key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How requests are sent: their headers, and how long to wait for the server, in seconds.
+
+    Args:
+        headers: sent with each request, in place of those that a key alone makes.
+        connect_seconds: until there is a connection; None is no limit but that of the attempt.
+        read_seconds: until the next piece of an answer, likewise.
+    """
+
+    headers: Mapping[str, str] | None = None
+    connect_seconds: float | None = CONNECT_SECONDS
+    read_seconds: float | None = None
 
 
 def refuse_unusable(base_url: str, api_key: str) -> None:
@@ -61,63 +85,28 @@ def refuse_unusable(base_url: str, api_key: str) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Faults:
-    """Makes diagnoses of what went wrong on the way to an endpoint; the key is in none of them."""
-
-    base_url: str
-    secret: str
-
-    @property
-    def _at(self) -> str:
-        return f"the model endpoint at {without_credentials(self.base_url)!r}"
-
-    def late(self) -> Diagnosis:
-        """There was no answer in time."""
-        return Diagnosis(
-            ModelConnectionError(f"No answer in time from {self._at}.", fix=_FIX), "yes"
-        )
-
-    def gone(self, why: BaseException) -> Diagnosis:
-        """There is no connection, or none any more."""
-        error = ModelConnectionError(f"No connection to {self._at}: {why!r}.", fix=_FIX)
-        return Diagnosis(error, "briefly" if "Connect" in type(why).__name__ else "yes")
-
-    def odd(self, why: Exception) -> Diagnosis:
-        """What came is no completion."""
-        return Diagnosis(ModelReplyError(f"From {self._at}: {why}"), "yes")
-
-    def failed(self, diagnosis: Diagnosis, cause: BaseException | None) -> AttemptFailedError:
-        """Make the error of one attempt, from which the key was taken out."""
-        error = diagnosis.error
-        if self.secret and self.secret in error.message:
-            error.message = error.message.replace(self.secret, "***")
-            error.args = (error.message,)
-        # The library's own text may quote the key, so it is not shown below ours.
-        hides = self.secret and cause and self.secret in f"{cause} {cause.__cause__}"
-        error.__cause__ = None if hides else cause
-        return AttemptFailedError(diagnosis)
-
-
-def without_credentials(address: str) -> str:
-    """Leave out of an address what may be secret."""
-    scheme, separator, rest = address.rpartition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}"
-
-
 class ProviderWire:
     """Sends requests to one provider; see `endpoint.Wire`.
 
-    Each request has a connection to itself, and a pool of one: a pool of many looks through all of
-    its connections and waiting requests for every request. The connection used last is used next.
+    There are as many connections as calls at once, which the caller limits; idle ones are kept.
+
+    Args:
+        provider: where it is.
+        attempt_seconds: one request may take this long.
+        find_manner: says how requests are sent; called once, in a thread.
     """
 
-    def __init__(self, provider: Provider, attempt_seconds: float) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        attempt_seconds: float,
+        find_manner: Callable[[], Manner] = Manner,
+    ) -> None:
         self._provider = provider
         self._attempt_seconds = attempt_seconds
+        self._find_manner = find_manner
         self._faults = Faults(provider.base_url, provider.api_key)
-        self._idle: list[AsyncClient] = []
-        self._tls: SSLContext | None = None
+        self._session: ClientSession | None = None
         self._lock = anyio.Lock()
 
     async def send(self, body: dict[str, Any], request: ChatRequest) -> ChatReply:
@@ -127,21 +116,23 @@ class ProviderWire:
             AttemptFailedError: there is no reply.
             ConfigurationError: there can be none with these settings.
         """
-        async with self._lane() as client:
-            with self._translated(), anyio.fail_after(self._attempt_seconds):
-                async with client.stream("POST", self._url("chat/completions"), json=body) as reply:
-                    await self._refuse_error(reply, body)
-                    if request.on_delta is None or _is_json(reply):
-                        return await _read_whole(reply, request)
-                    return await _read_stream(reply, request)
+        session = self._session or await self._open()
+        data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        url = self._url("chat/completions")
+        with self._translated(), anyio.fail_after(self._attempt_seconds):
+            async with session.post(url, data=data) as reply:
+                await self._refuse(reply, body)
+                if request.on_delta is None or _holds(reply, "json"):
+                    return await self._read_whole(reply, request)
+                return await self._read_stream(reply, request)
 
     async def check(self) -> None:
         """See that the provider is there and takes the key, by asking for its models once."""
+        session = self._session or await self._open()
         try:
-            async with self._lane() as client:
-                with self._translated(), anyio.fail_after(CHECK_SECONDS):
-                    async with client.stream("GET", self._url("models")) as reply:
-                        await self._refuse_error(reply, {})
+            with self._translated(), anyio.fail_after(CHECK_SECONDS):
+                async with session.get(self._url("models")) as reply:
+                    await self._refuse(reply, {})
         except AttemptFailedError as failure:
             # Not every server lists its models: an answer of another kind is one too.
             error = failure.diagnosis.error
@@ -150,46 +141,91 @@ class ProviderWire:
 
     async def close(self) -> None:
         """Close the connections."""
-        while self._idle:
-            await self._idle.pop().aclose()
+        if self._session is not None:
+            await self._session.close()
 
-    def _url(self, path: str) -> str:
+    def _url(self, path: str) -> URL:
+        import yarl  # noqa: PLC0415  # loaded by now
+
         base, question, query = self._provider.base_url.partition("?")
-        return f"{base.rstrip('/')}/{path}{question}{query}"
-
-    @asynccontextmanager
-    async def _lane(self) -> AsyncGenerator[AsyncClient]:
-        client = self._idle.pop() if self._idle else await self._new_lane()
         try:
-            yield client
-        finally:
-            self._idle.append(client)
+            return yarl.URL(f"{base.rstrip('/')}/{path}{question}{query}")
+        except ValueError as error:
+            raise ConfigurationError(f"The base URL cannot be used: {error}.") from error
 
-    async def _new_lane(self) -> AsyncClient:
+    async def _open(self) -> ClientSession:
         async with self._lock:
-            if self._tls is None:
+            if self._session is None:
                 refuse_unusable(self._provider.base_url, self._provider.api_key)
-                # The import and the reading of certificates take their time: not on the event loop.
-                self._tls = await anyio.to_thread.run_sync(_make_tls)
-        import httpx2  # noqa: PLC0415  # loaded by now
+                # An import, certificates, settings of the system: not on the event loop.
+                prepared = await anyio.to_thread.run_sync(self._prepare)
+                self._session = _new_session(*prepared)
+        return self._session
 
-        key = self._provider.api_key
-        return httpx2.AsyncClient(
-            verify=self._tls,
-            headers={"Authorization": f"Bearer {key}"} if key else None,
-            limits=httpx2.Limits(max_connections=1, max_keepalive_connections=1),
-            timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
-            follow_redirects=True,
-        )
+    def _prepare(self) -> tuple[ssl.SSLContext, str | None, Manner]:
+        import aiohttp  # noqa: PLC0415  # heavy, and at hand from here on
 
-    async def _refuse_error(self, reply: Response, body: Mapping[str, Any]) -> None:
-        if reply.status_code < 400:
-            return
-        text = (await reply.aread()).decode("utf-8", "replace")
-        wait = parse_retry_after(reply.headers.get("retry-after"))
-        optional = tuple(name for name in body if name not in {"model", "messages", "stream"})
-        diagnosis = diagnose_status(reply.status_code, _as_json(text), wait, optional)
-        raise self._faults.failed(diagnosis, None)
+        manner = self._find_manner()
+        if manner.headers is None:
+            manner = replace(manner, headers=self._headers(aiohttp.http.SERVER_SOFTWARE))
+        return _make_tls(), _find_proxy(self._provider.base_url), manner
+
+    def _headers(self, software: str) -> dict[str, str]:
+        headers = {"Content-Type": "application/json", "User-Agent": f"rlm-mcp {software}"}
+        # A name and a password in the address make a header of the same name.
+        if self._provider.api_key and "@" not in urlsplit(self._provider.base_url).netloc:
+            headers["Authorization"] = f"Bearer {self._provider.api_key}"
+        return headers
+
+    async def _refuse(self, reply: ClientResponse, body: Mapping[str, Any]) -> None:
+        if reply.status >= 400:
+            text = (await _read_some(reply, MAX_ERROR_BYTES)).decode("utf-8", "replace")
+            wait = parse_retry_after(reply.headers.get("retry-after"))
+            optional = tuple(name for name in body if name not in {"model", "messages", "stream"})
+            diagnosis = diagnose_status(reply.status, _as_json(text), wait, optional)
+            if reply.history:  # a POST that was sent elsewhere may arrive as something else
+                diagnosis.error.fix = f"The request was redirected to {_place(reply)!r}: set that."
+            raise self._faults.failed(diagnosis, None)
+        if _holds(reply, "text/html"):
+            text = (await _read_some(reply, MAX_ERROR_BYTES)).decode("utf-8", "replace")
+            page = ModelReplyError(f"{_place(reply)!r} is a web page, not a model: {text[:200]!r}.")
+            raise self._faults.failed(self._faults.odd(page, lasts=True), None)
+
+    async def _read_whole(self, reply: ClientResponse, request: ChatRequest) -> ChatReply:
+        body = bytearray()
+        async for piece in reply.content.iter_any():
+            body += piece
+            self._refuse_endless(len(body))
+        if len(body) <= PARSED_AT_ONCE_BYTES:
+            completion = read_completion(body, request.chars)
+        else:
+            completion = await anyio.to_thread.run_sync(read_completion, body, request.chars)
+        if request.on_delta is not None:  # the server does not stream
+            await request.on_delta(completion.text)
+        return completion
+
+    async def _read_stream(self, reply: ClientResponse, request: ChatRequest) -> ChatReply:
+        parts, events, size = ReplyParts(request.chars), EventStream(), 0
+        on_delta = cast("OnDelta", request.on_delta)
+        async for piece in reply.content.iter_any():
+            size += len(piece)
+            self._refuse_endless(size)
+            for chunk in events.feed(piece):
+                if text := parts.add_chunk(chunk):
+                    await on_delta(text)
+            if events.is_done:
+                break
+        for chunk in events.end():
+            if text := parts.add_chunk(chunk):
+                await on_delta(text)
+        if not parts.is_ended:
+            raise ModelReplyError("The stream ended without a finish reason.")
+        return parts.reply()
+
+    def _refuse_endless(self, size: int) -> None:
+        if size > MAX_REPLY_BYTES:
+            endless = ModelReplyError(f"The reply is longer than {MAX_REPLY_BYTES:,} bytes.")
+            raise self._faults.failed(self._faults.odd(endless, lasts=True), None)
 
     @contextmanager
     def _translated(self) -> Generator[None]:
@@ -199,77 +235,83 @@ class ProviderWire:
             AttemptFailedError: the request failed.
             ConfigurationError: the address is none.
         """
-        import httpx2  # noqa: PLC0415  # loaded by now
+        import aiohttp  # noqa: PLC0415  # loaded by now
 
         faults = self._faults
         try:
             yield
-        except (httpx2.TimeoutException, TimeoutError) as error:
+        except TimeoutError as error:
             raise faults.failed(faults.late(), error) from None
-        except httpx2.HTTPError as error:
-            raise faults.failed(faults.gone(error), error) from None
-        except httpx2.InvalidURL as error:
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             raise ConfigurationError(f"The base URL cannot be used: {error}") from error
-        except (ModelReplyError, UnicodeError) as error:
+        except aiohttp.ClientConnectorError as error:
+            raise faults.failed(faults.gone(error, was_there=False), error) from None
+        except (aiohttp.ClientResponseError, ModelReplyError, UnicodeError) as error:
             raise faults.failed(faults.odd(error), error) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise faults.failed(faults.gone(error, was_there=True), error) from None
 
 
-def _make_tls() -> SSLContext:
-    import httpx2  # noqa: PLC0415  # heavy: see _new_lane()
+def _new_session(tls: ssl.SSLContext, proxy: str | None, manner: Manner) -> ClientSession:
+    import aiohttp  # noqa: PLC0415  # loaded by now
 
-    return httpx2.create_ssl_context()
-
-
-async def _read_whole(reply: Response, request: ChatRequest) -> ChatReply:
-    completion = read_completion(await reply.aread(), request.chars)
-    if request.on_delta is not None:  # the server does not stream
-        await request.on_delta(completion.text)
-    return completion
-
-
-async def _read_stream(reply: Response, request: ChatRequest) -> ChatReply:
-    parts = ReplyParts(request.chars)
-    on_delta = cast("OnDelta", request.on_delta)
-    async for data in _events(reply):
-        if text := parts.add_chunk(_chunk(data)):
-            await on_delta(text)
-    if not parts.is_ended:
-        raise ModelReplyError("The stream ended without a finish reason.")
-    return parts.reply()
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=tls),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers=manner.headers,
+        timeout=aiohttp.ClientTimeout(
+            total=None, connect=manner.connect_seconds, sock_read=manner.read_seconds
+        ),
+        proxy=proxy,
+    )
 
 
-async def _events(reply: Response) -> AsyncIterator[str]:
-    """Read server-sent events until the provider says that it is done (WHATWG HTML, 9.2.6)."""
-    data: list[str] = []
-    async for line in reply.aiter_lines():
-        if line.startswith("data:"):
-            data.append(line.removeprefix("data:").removeprefix(" "))
-        elif not line and data:
-            event, data = "\n".join(data), []
-            if event.startswith("[DONE]"):
-                return
-            yield event
-    if data and data != ["[DONE]"]:
-        yield "\n".join(data)
+def _make_tls() -> ssl.SSLContext:
+    if sys.platform == "linux":
+        return ssl.create_default_context()
+    import truststore  # noqa: PLC0415  # only there
+
+    return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def _chunk(data: str) -> object:
-    chunk = _as_json(data)
-    if isinstance(chunk, str):
-        raise ModelReplyError(f"The stream holds what is not JSON: {data[:200]!r}.")
-    if isinstance(chunk, Mapping):
-        problem = cast("Mapping[str, object]", chunk).get("error")
-        if problem:
-            raise ModelReplyError(f"The stream holds an error: {json.dumps(problem)[:500]}.")
-    return cast("object", chunk)
+def _find_proxy(base_url: str) -> str | None:
+    """Give the proxy that the environment or the system names for an address.
+
+    Raises:
+        ConfigurationError: it is of a kind that cannot be used.
+    """
+    parts = urlsplit(base_url)
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    address = proxy if "://" in proxy else f"http://{proxy}"
+    if not address.startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"The proxy {without_credentials(address)!r} cannot be used.",
+            fix="Set HTTPS_PROXY and HTTP_PROXY to a proxy that speaks HTTP, or NO_PROXY.",
+        )
+    return address
 
 
-def _is_json(reply: Response) -> bool:
-    return "json" in reply.headers.get("content-type", "")
+async def _read_some(reply: ClientResponse, size: int) -> bytes:
+    read = bytearray()
+    async for piece in reply.content.iter_any():
+        read += piece
+        if len(read) > size:
+            break
+    return bytes(read[:size])
+
+
+def _holds(reply: ClientResponse, kind: str) -> bool:
+    return kind in reply.headers.get("content-type", "").lower()
+
+
+def _place(reply: ClientResponse) -> str:
+    return without_credentials(str(reply.url))
 
 
 def _as_json(text: str) -> object:
-    try:
+    with suppress(ValueError, RecursionError):
         return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
+    return text
