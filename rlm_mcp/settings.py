@@ -57,6 +57,11 @@ class Settings(RLMConfig):
     min_isolation: IsolationLevel = Field(
         default="partial", description="Weakest sandbox in which model-written code may run."
     )
+    direct_max_chars: int = Field(
+        default=32_000,  # some 8,000 tokens, in a dense script 16,000: half of a window of 32,000
+        ge=0,
+        description="Texts up to so many characters stand in the first message whole; 0: none.",
+    )
     max_concurrent_calls: int = Field(
         default=32, ge=1, le=10_000, description="Model calls at once, whole server."
     )

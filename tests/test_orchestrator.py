@@ -29,6 +29,7 @@ from rlm_mcp.sandbox.repl import ProcessSandbox
 from rlm_mcp.sandbox.text import TextContext
 from rlm_mcp.scripted_model import (
     Answer,
+    ChatRequestView,
     Reply,
     Script,
     ScriptedModel,
@@ -320,6 +321,28 @@ async def test_a_text_that_is_too_long_or_empty_is_not_read_directly(
         assert not (await bench.ask(TEXT)).direct
         assert not (await bench.ask("")).direct
         assert TEXT not in bench.root_requests[0].text
+
+
+async def test_a_text_that_was_shown_whole_and_does_not_fit_is_left_to_the_code(
+    sandbox: ProcessSandbox,
+) -> None:
+    def root(request: ChatRequestView) -> Answer:
+        if TEXT in request.messages[-1]["content"] + request.messages[1]["content"]:
+            return code("seen = len(context)") if request.number == 1 else context_too_long()
+        return "FINAL_VAR(seen)"
+
+    async with a_bench(sandbox, root, direct_max_chars=len(TEXT)) as bench:
+        response = await bench.ask()
+        assert [event.detail for event in bench.told("warning")] == [{"direct": False}]
+        first, refused, last = bench.root_requests
+    assert (response.answer, response.direct) == (str(len(TEXT)), False)
+    assert TEXT in first.text
+    assert [len(each.messages) for each in (first, refused, last)] == [2, 4, 4]
+
+
+async def test_many_documents_count_with_their_headings(sandbox: ProcessSandbox) -> None:
+    async with a_bench(sandbox, ["FINAL(x)"], direct_max_chars=1000) as bench:
+        assert not (await bench.ask(["x"] * 100)).direct
 
 
 async def test_a_few_fruitless_turns_in_a_row_end_with_the_best_answer(

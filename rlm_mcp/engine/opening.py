@@ -27,6 +27,7 @@ from rlm_mcp.errors import SandboxError
 from rlm_mcp.sandbox.types import CallReply, ContextSource, Repl, ReplCall
 
 MATCHES = 3
+HEADING_CHARS = 40  # about what stands over each document of several
 SEARCH_SECONDS = 10.0
 
 
@@ -46,7 +47,9 @@ class Opening:
         limit = config.direct_max_chars
         if window.tokens is not None:
             limit = min(limit, window.chars // 2)
-        return 0 < sum(self.source.char_lengths) <= limit
+        chars = sum(self.source.char_lengths)
+        headings = HEADING_CHARS * len(self.source.char_lengths) if self.source.is_list else 0
+        return chars > 0 and chars + headings <= limit
 
     def conversation(self, turn: TurnInfo, glimpse: Glimpse | None = None) -> Conversation:
         """Make the conversation, as far as that takes no look at the text."""
@@ -65,9 +68,9 @@ class Opening:
         head = Conversation(({"role": "system", "content": system}, *worked_example(config)))
         return Conversation(tuple(head.told(first).messages))
 
-    async def glimpse(self, repl: Repl) -> Glimpse | None:
+    async def glimpse(self, repl: Repl, *, may_be_whole: bool = True) -> Glimpse | None:
         """Look at the text: all of it where it is short, matching places for a weak model."""
-        if self.is_direct:
+        if self.is_direct and may_be_whole:
             whole = await anyio.to_thread.run_sync(_read_documents, self.source)
             return Glimpse(whole=show_whole(whole, self.source))
         if not is_small(self.engine.config):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
@@ -61,14 +61,15 @@ class Run:
         self._opening = Opening(question, source, engine)
         self._window = Window.of(engine.config)
         self.is_direct = False
-        self._conversation = self._opening.conversation(self.next_turn())
+        self._first_turn = self.next_turn()
+        self._conversation = self._opening.conversation(self._first_turn)
 
-    async def look(self) -> None:
+    async def look(self, *, may_be_whole: bool = True) -> None:
         """Take the look at the text that the first message shows, if it shows any."""
-        glimpse = await self._opening.glimpse(self.repl)
-        if glimpse is not None:
-            self.is_direct = bool(glimpse.whole)
-            self._conversation = self._opening.conversation(self.next_turn(), glimpse)
+        glimpse = await self._opening.glimpse(self.repl, may_be_whole=may_be_whole)
+        self.is_direct = glimpse is not None and bool(glimpse.whole)
+        opened = self._opening.conversation(self._first_turn, glimpse)
+        self._conversation = replace(self._conversation, head=opened.head)
 
     @property
     def history(self) -> tuple[HistoryEntry, ...]:
@@ -126,7 +127,7 @@ class Run:
                     reply = await self._ask_model()
                     settle(reply)
             except ContextLengthError:
-                if not await self._sum_up(self._conversation.chars // 2):
+                if not await self._shorten():
                     raise
             else:
                 self._window.learn(self._conversation.chars, reply)
@@ -143,6 +144,15 @@ class Run:
         """Sum up older turns before the window is full: to half of it, so that it is not often."""
         if self._window.is_full(self._conversation.chars):
             await self._sum_up(self._window.chars // 2)
+
+    async def _shorten(self) -> bool:
+        """Make the conversation shorter than what was too long; gives whether it could be."""
+        if not self.is_direct:
+            return await self._sum_up(self._conversation.chars // 2)
+        await self.look(may_be_whole=False)
+        line = "The text does not fit the window beside the rest: it is no longer shown whole."
+        await self.emit("warning", line, {"direct": False})
+        return True
 
     async def _sum_up(self, chars: int) -> bool:
         """Let the oldest turns give way to a summary; gives whether any could."""
