@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 from mcp import Client
+from mcp.client.extension import ClientExtension
 from mcp_types import CallToolResult, TextContent
 
 from rlm_mcp.scripted_model import Answer, ChatRequestView, ScriptedModel, open_scripted_model
@@ -80,14 +81,19 @@ class Served:
 
 @asynccontextmanager
 async def open_served(
-    directory: Path, script: Script, *, mode: Any = "auto", **changes: Any
+    directory: Path,
+    script: Script,
+    *,
+    mode: Any = "auto",
+    extensions: Sequence[ClientExtension] = (),
+    **changes: Any,
 ) -> AsyncGenerator[Served]:
     """Serve in memory, with the scripted model over real HTTP."""
     async with open_scripted_model(script) as model:
         settings = settings_in(directory, **({"base_url": model.base_url} | changes))
         # In a thread, as the SDK reads files when a server is made; none is at work then.
         server = await anyio.to_thread.run_sync(build_server, partial(open_service, settings))
-        async with Client(server, mode=mode) as client:
+        async with Client(server, mode=mode, extensions=extensions) as client:
             yield Served(client, model, settings)
 
 

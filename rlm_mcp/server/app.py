@@ -20,6 +20,7 @@ from rlm_mcp.errors import InvalidInputError, RLMError
 from rlm_mcp.server.context_tools import CONTEXT_TOOLS
 from rlm_mcp.server.results import error_result, invalid_arguments
 from rlm_mcp.server.run_tools import RUN_TOOLS
+from rlm_mcp.server.tasks import Tasks
 from rlm_mcp.server.tool import make_tool
 from rlm_mcp.service import Service
 
@@ -58,6 +59,7 @@ def build_server(open_service: OpenService) -> MCPServer[Service]:
         version=__version__,
         instructions=INSTRUCTIONS,
         lifespan=lifespan,
+        extensions=[Tasks()],
         log_level="WARNING",
     )
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, TextContent
+from mcp_types.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS
 from pydantic import BaseModel, ValidationError
 
-from rlm_mcp.errors import InvalidInputError, RLMError
+from rlm_mcp.errors import InvalidInputError, NotFoundError, RLMError
 from rlm_mcp.server.schemas import ErrorInfo
 
 MAX_TEXT_CHARS = 20_000
@@ -45,6 +47,14 @@ def error_result(error: RLMError) -> CallToolResult:
         is_error=True,
         _meta={ERROR_META_KEY: info.model_dump()},
     )
+
+
+def protocol_error(error: RLMError) -> MCPError:
+    """Give an error where there is no tool that could tell it, with the fields as its data."""
+    info = error_info(error)
+    is_callers = isinstance(error, InvalidInputError | NotFoundError)
+    code = INVALID_PARAMS if is_callers else INTERNAL_ERROR
+    return MCPError(code, f"{info.message} {info.fix}".rstrip(), info.model_dump())
 
 
 def invalid_arguments(tool: str, error: ValidationError) -> InvalidInputError:

@@ -59,7 +59,7 @@ async def rlm_query(  # noqa: PLR0913  # a tool's parameters are its arguments
     )
     runs = service_of(ctx).runs
     run_id = await runs.start(asked)
-    return _run_result(await runs.wait(run_id, wait_seconds, _Progress(ctx).report))
+    return run_result(await runs.wait(run_id, wait_seconds, _Progress(ctx).report))
 
 
 async def rlm_run_wait(
@@ -102,7 +102,7 @@ async def rlm_run_cancel(
     ctx: ToolContext, run_id: str
 ) -> Annotated[CallToolResult, schemas.RunOutcome]:
     """Stop a run and its spending. What it found so far stays readable."""
-    return _run_result(await service_of(ctx).runs.cancel(run_id))
+    return run_result(await service_of(ctx).runs.cancel(run_id))
 
 
 async def rlm_run_trace(
@@ -196,7 +196,8 @@ class _Progress:
         await self._ctx.report_progress(self._last, None, message)
 
 
-def _run_result(state: RunState) -> CallToolResult:
+def run_result(state: RunState) -> CallToolResult:
+    """Give a run as the tools that start and end runs do."""
     run = run_view(state)
     return result(run, _run_text(run, state))
 

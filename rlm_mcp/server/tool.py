@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult, ToolAnnotations
@@ -63,4 +64,9 @@ def make_tool(spec: ToolSpec) -> Tool:
 
 def service_of(ctx: ToolContext) -> Service:
     """The service that this server was started with."""
-    return ctx.request_context.lifespan_context
+    return service_in(ctx.request_context)
+
+
+def service_in(request: ServerRequestContext[Service, Any]) -> Service:
+    """The service as a request that is no tool's finds it."""
+    return request.lifespan_context

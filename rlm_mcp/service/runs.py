@@ -173,6 +173,14 @@ class RunService:
         seconds = self._defaults.wait_seconds if seconds is None else seconds
         with anyio.move_on_after(seconds):
             await self._follow(run_id, report)
+        return await self.state(run_id)
+
+    async def state(self, run_id: str) -> RunState:
+        """Say how a run is.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
         return await self._shop.runs.get(run_id)
 
     async def _follow(self, run_id: str, report: Report) -> None:

@@ -1,0 +1,169 @@
+"""Runs as tasks: the extension `io.modelcontextprotocol/tasks`, for clients that declare it.
+
+A task is a run seen through another window: its id is the run's, and all that is told of it is
+read from the store, whichever process works on the run, and after a restart too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.extension import Extension, MethodBinding
+from mcp.server.mcpserver import require_client_extension
+from mcp.shared.exceptions import MCPError
+from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
+from mcp_types import CallToolRequestParams, CallToolResult, RequestParams
+from mcp_types.jsonrpc import HEADER_MISMATCH, INTERNAL_ERROR
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from rlm_mcp.errors import RLMError
+from rlm_mcp.server.results import protocol_error
+from rlm_mcp.server.run_tools import run_result
+from rlm_mcp.server.tool import service_in
+from rlm_mcp.service.progress import progress_line
+from rlm_mcp.service.runs import RunService, RunState
+
+TASKS_EXTENSION = "io.modelcontextprotocol/tasks"
+TASK_TOOLS = frozenset({"rlm_query", "rlm_run_resume"})
+POLL_INTERVAL_MS = 1000
+_VERSIONS = frozenset(MODERN_PROTOCOL_VERSIONS)
+
+Request = ServerRequestContext[Any, Any]
+TaskStatus = Literal["working", "completed", "failed", "cancelled"]
+
+
+class TaskParams(RequestParams):
+    """Which task is meant."""
+
+    task_id: str
+
+
+class UpdateParams(TaskParams):
+    """Answers to questions of a task; runs ask none."""
+
+    input_responses: dict[str, Any]
+
+
+class Tasks(Extension):
+    """Gives a task instead of making the caller wait, and serves what is asked of tasks."""
+
+    identifier = TASKS_EXTENSION
+
+    def methods(self) -> Sequence[MethodBinding]:
+        """The requests that tasks bring with them."""
+        return [
+            MethodBinding("tasks/get", TaskParams, _get, _VERSIONS),
+            MethodBinding("tasks/update", UpdateParams, _update, _VERSIONS),
+            MethodBinding("tasks/cancel", TaskParams, _cancel, _VERSIONS),
+        ]
+
+    async def intercept_tool_call(
+        self, params: CallToolRequestParams, ctx: Request, call_next: CallNext
+    ) -> HandlerResult:
+        """Begin a run as any client would, and give the task once it is in the store."""
+        arguments = params.arguments or {}
+        # A caller that waits for nothing wants the run itself, which is there at once.
+        is_task = params.name in TASK_TOOLS and arguments.get("wait_seconds") != 0
+        if not is_task or not _declares_tasks(ctx):
+            return await call_next(ctx)
+        # The tool gets this very object; a context cannot carry other arguments to it.
+        params.arguments = {**arguments, "wait_seconds": 0}
+        begun = await call_next(ctx)
+        if not isinstance(begun, CallToolResult) or begun.is_error:
+            return begun
+        run = begun.structured_content
+        if run["status"] != "running":
+            return begun
+        runs = service_in(ctx).runs
+        return {"resultType": "task", **await _task(runs, await runs.state(run["run_id"]))}
+
+
+async def _get(ctx: Request, params: TaskParams) -> HandlerResult:
+    async with _asked_of(ctx, params) as runs:
+        state = await runs.state(params.task_id)
+        task = await _task(runs, state)
+    match task["status"]:
+        case "completed":
+            result = run_result(state).model_dump(mode="json", by_alias=True, exclude_none=True)
+            return {**task, "result": result}
+        case "failed":
+            error = state.error or {}
+            message = f"{error.get('message', '')} {error.get('fix', '')}".strip()
+            return {**task, "error": {"code": INTERNAL_ERROR, "message": message, "data": error}}
+        case _:
+            return task
+
+
+async def _update(ctx: Request, params: UpdateParams) -> HandlerResult:
+    async with _asked_of(ctx, params) as runs:
+        await runs.state(params.task_id)
+    return {}
+
+
+async def _cancel(ctx: Request, params: TaskParams) -> HandlerResult:
+    async with _asked_of(ctx, params) as runs:
+        await runs.cancel(params.task_id)
+    return {}
+
+
+@asynccontextmanager
+async def _asked_of(ctx: Request, params: TaskParams) -> AsyncGenerator[RunService]:
+    """Check what all requests about tasks have in common, and translate our errors.
+
+    Raises:
+        MCPError: the client did not declare the extension, or the header names another task.
+    """
+    require_client_extension(ctx, TASKS_EXTENSION)
+    header = ctx.request.headers.get(MCP_NAME_HEADER) if ctx.request is not None else None
+    # Clients exist that leave the header out; what must not be is that it misleads a router.
+    if header is not None and decode_header_value(header) != params.task_id:
+        raise MCPError(
+            HEADER_MISMATCH, f"{MCP_NAME_HEADER} is {header!r}, not the task {params.task_id!r}."
+        )
+    try:
+        yield service_in(ctx).runs
+    except RLMError as error:
+        raise protocol_error(error) from error
+
+
+async def _task(runs: RunService, state: RunState) -> dict[str, Any]:
+    """What is told of a task with any status."""
+    last = await runs.events(state.run_id, max(0, state.last_event - 1), 1)
+    return {
+        "taskId": state.run_id,
+        "status": _status(state),
+        "statusMessage": progress_line(state),
+        "createdAt": state.created_at,
+        "lastUpdatedAt": last[0].at if last else state.created_at,
+        "ttlMs": None,
+        "pollIntervalMs": POLL_INTERVAL_MS,
+    }
+
+
+def _status(state: RunState) -> TaskStatus:
+    """Whatever a tool would give is a result, a run that failed among it; the rest is a failure.
+
+    SEP-2663: `failed` is for errors of the server, never for those that a tool reports.
+    """
+    match state.status:
+        case "running":
+            return "working"
+        case "cancelled":
+            return "cancelled"
+        case "interrupted":
+            return "failed"
+        case "failed" if (state.error or {}).get("code") == RLMError.code:
+            return "failed"
+        case _:
+            return "completed"
+
+
+def _declares_tasks(ctx: Request) -> bool:
+    """Say whether this very request comes from a client that knows what to do with a task."""
+    declared = ctx.session.client_capabilities
+    return ctx.protocol_version in _VERSIONS and TASKS_EXTENSION in (
+        (declared and declared.extensions) or {}
+    )
