@@ -313,9 +313,9 @@ def write(data):
 def own():
     import gc
     return next((o._cell for o in gc.get_objects() if type(o).__name__ == "CallDesk"), 1)
-def done(cell, text=b"forged"):
-    return frame("done", text, b"", b"", b"", b"", b"", b"", cell=cell, chars=6, error=False,
-                 line=None, final=False, json=False)
+def done(cell, text=b"forged", known=False, error=False):
+    return frame("done", text, b"", cell=cell, chars=6, error=error, line=None, final=False,
+                 json=False, known=known)
 def call(cell, number, name="llm_query"):
     return frame("call", b"x", cell=cell, call=number, name=name, batch=1, size=1,
                  has_model=False, is_list=False)
@@ -351,6 +351,8 @@ WIRE = [
             2,
         ),
         ("its own end twice", "write(done(own()) * 2)", 2),
+        ("an end whose variables the host has not", "write(done(own(), known=True))", 2),
+        ("an end that lacks its error", "write(done(own(), error=True))", 2),
         ("a call of no known name", "write(call(own(), 5, 'rm -rf'))", 2),
         (
             "lengths that lie",

@@ -198,7 +198,9 @@ async def test_cancelling_a_cell_interrupts_it_and_keeps_the_repl(repl: Repl) ->
             await started.wait()
             tasks.cancel_scope.cancel()
         result = await run(repl, "kept")
-    assert (result.output, result.lost_variables) == ("7\n", False)
+        assert (result.output, result.lost_variables) == ("7\n", False)
+        await run(repl, "import os; os._exit(0)")
+        assert (await run(repl, "kept")).output == "7\n"  # handed over, though nothing changed it
 
 
 async def test_cancelling_a_cell_that_does_not_listen_kills_it(repl: Repl) -> None:

@@ -595,4 +595,4 @@ async def test_lines_walks_lines_without_their_ends(sandbox: ProcessSandbox) -> 
 
 async def test_show_vars_shows_name_type_size_and_preview(repl: Repl) -> None:
     assert await output(repl, "SHOW_VARS()") == "no variables so far\n"
-    assert await output(repl, "x = [1, 2]\nSHOW_VARS()") == "x: list, 2, [1, 2]\n"
+    assert await output(repl, "globals()[5] = 6; x = [1, 2]\nSHOW_VARS()") == "x: list, 2, [1, 2]\n"

@@ -22,7 +22,9 @@ DONE: dict[str, Any] = {
     "line": None,
     "final": False,
     "json": False,
+    "known": False,
 }
+FOUND = {"found": True, "json": False}
 
 
 def through(kind: str, fields: dict[str, Any], *blobs: bytes) -> Frame:
@@ -35,8 +37,28 @@ def through(kind: str, fields: dict[str, Any], *blobs: bytes) -> Frame:
 
 
 def test_a_frame_arrives_as_it_was_sent() -> None:
-    blobs = (b"out", b"", "ü".encode(), b"", b"", b"", b"\x80\x00")
+    blobs = ("ü".encode(), b"\x80\x00")
     assert through("done", DONE, *blobs) == Frame("done", DONE, blobs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "count"),
+    [
+        ("done", DONE, 2),
+        ("done", {**DONE, "error": True}, 5),
+        ("done", {**DONE, "final": True}, 4),
+        ("done", {**DONE, "error": True, "final": True}, 7),
+        ("variables", {"ticket": 1, "sizes": [0, 7]}, 6),
+        ("slice", dict.fromkeys(("ticket", "size", "start", "total"), 1) | FOUND, 2),
+    ],
+)
+def test_a_frame_holds_as_many_texts_as_its_fields_call_for(
+    kind: str, fields: dict[str, Any], count: int
+) -> None:
+    assert len(through(kind, fields, *[b"x"] * count).blobs) == count
+    for other in (count - 1, count + 1):
+        with pytest.raises(WireError, match=f"'{kind}' frame with {other} blobs"):
+            through(kind, fields, *[b"x"] * other)
 
 
 def test_text_that_is_not_utf8_is_replaced() -> None:
@@ -80,7 +102,7 @@ def test_a_frame_that_is_none_is_refused(head: bytes, body: bytes) -> None:
 @pytest.mark.parametrize("field", DONE)
 @pytest.mark.parametrize("value", ["1", [], {}, -1, 1 << 60, 1.5])
 def test_each_field_must_be_of_its_type(field: str, value: object) -> None:
-    head = json.dumps({**DONE, field: value, "kind": "done", "lengths": [0] * 7}).encode()
+    head = json.dumps({**DONE, field: value, "kind": "done", "lengths": [0] * 2}).encode()
     with pytest.raises(WireError, match=field):
         wire.decode(head, b"", wire.TO_HOST)
 

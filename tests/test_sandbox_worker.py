@@ -22,7 +22,7 @@ import pytest
 from rlm_mcp.sandbox import finding, wire
 from rlm_mcp.sandbox.calls import CallDesk, FailedCall, Request, SubCallError
 from rlm_mcp.sandbox.documents import Documents, Layout, load, table
-from rlm_mcp.sandbox.keeping import pack, unpack
+from rlm_mcp.sandbox.keeping import MAX_BLOB_BYTES, pack, unpack
 from rlm_mcp.sandbox.link import Interrupts, Link
 from rlm_mcp.sandbox.mapped import TEXT_START
 from rlm_mcp.sandbox.output import Output
@@ -78,8 +78,9 @@ def a_worker(context: str | Documents = "text") -> tuple[Worker, Answers]:
     return Worker(answers, (context, names), ReplOptions()), answers
 
 
-def execute(worker: Worker, code: str, number: int = 1) -> None:
-    worker.handle(Frame("exec", {"cell": 10 + number, "number": number}, (code.encode(),)))
+def execute(worker: Worker, code: str, number: int = 1, *, holds: bool = False) -> None:
+    fields = {"cell": 10 + number, "number": number, "holds": holds}
+    worker.handle(Frame("exec", fields, (code.encode(),)))
 
 
 @pytest.fixture(autouse=True)
@@ -103,9 +104,10 @@ def test_a_cell_is_answered_with_what_came_of_it() -> None:
         "line": None,
         "final": True,
         "json": True,
+        "known": False,
     }
-    assert [done.text(at) for at in range(6)] == ["", "", "", "", '{"a": 1}', "dict"]
-    assert unpack(done.blobs[6]) == {"x": {"a": 1}}
+    assert [done.text(at) for at in (0, 2, 3)] == ["", '{"a": 1}', "dict"]
+    assert unpack(done.blobs[1]) == {"x": {"a": 1}}
 
 
 def test_variables_are_listed_and_read() -> None:
@@ -118,6 +120,16 @@ def test_variables_are_listed_and_read() -> None:
     assert listed == Frame("variables", {"ticket": 5, "sizes": [2]}, (b"x", b"list", b"[1, 2]"))
     assert read.blobs == (b"list", b"1,")
     assert (missing.fields["found"], missing.blobs) == (False, (b"x",))
+
+
+def test_what_the_host_has_already_is_not_handed_over_again() -> None:
+    worker, answers = a_worker()
+    cells = (("x = [1]", False), ("", True), ("x.append(2)", True), ("", False), ("", True))
+    for code, holds in cells:
+        execute(worker, code, holds=holds)
+    assert [frame.fields["known"] for frame in answers.frames] == [False, True, False, False, True]
+    handed_over = [unpack(frame.blobs[1]) for frame in answers.frames]
+    assert handed_over == [{"x": [1]}, {}, {"x": [1, 2]}, {"x": [1, 2]}, {}]
 
 
 def test_what_was_kept_is_put_back() -> None:
@@ -369,8 +381,17 @@ def test_only_small_variables_are_kept() -> None:
         "lock": threading.Lock(),
         "many": list(range(10_000_000 // 100)),
     }
-    assert unpack(pack(variables.items())) == {"small": [1], "endless": ["y" * 100] * 10}
+    small = {"small": [1], "endless": ["y" * 100] * 10}
+    plain = {"n": -(1 << 64), "f": 0.5, "s": "\ud800\U0001f600", "none": None, "yes": True}
+    assert unpack(pack({**variables, **plain}.items())) == {**small, **plain}
     assert unpack(b"") == {}
+
+
+def test_no_number_of_plain_variables_makes_what_is_kept_large() -> None:
+    text = "\U0001f600" * 1_000
+    kept = pack((f"v{at}", text[at:]) for at in range(1_000))
+    assert len(kept) < MAX_BLOB_BYTES
+    assert len(unpack(kept)) > 200
 
 
 # --- documents and search ---

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections import deque
 from dataclasses import dataclass, field
 
 import anyio
@@ -15,6 +15,7 @@ from rlm_mcp.sandbox.wire import Frame, utf8
 
 CALL_SECONDS = 0.0002
 CORE_PATIENCE_SECONDS = 0.25
+LOOK_SECONDS = 0.05
 MAX_IN_FLIGHT = 1024
 MAX_IN_FLIGHT_BYTES = 128 << 20
 CALL_NAMES: dict[str, CallName] = {
@@ -28,41 +29,45 @@ CALL_NAMES: dict[str, CallName] = {
 class Clock:
     """Counts the seconds a cell works, which leave out those it waits for calls.
 
-    The scope handed to `watch` is cancelled when they are used up. Each call costs a little, about
-    what the host's work on it takes: a cell that floods the host with calls works, and waits never.
+    Each call costs a little, about what the host's work on it takes: a cell that floods the host
+    with calls works, and waits never.
     """
 
     limit_seconds: float
     used_seconds: float = 0.0
     _since: float | None = None
-    _scope: anyio.CancelScope | None = None
-
-    def watch(self, scope: anyio.CancelScope) -> None:
-        """Let `scope` end with the time."""
-        self._scope = scope
-        self.start()
 
     def start(self) -> None:
         """Go on."""
         if self._since is None:
             self._since = anyio.current_time()
-        if self._scope is not None:
-            self._scope.deadline = self._since + self.limit_seconds - self.used_seconds
 
     def stop(self) -> None:
         """Stand still."""
         if self._since is not None:
             self.used_seconds += anyio.current_time() - self._since
             self._since = None
-        if self._scope is not None:
-            has_time = self.used_seconds < self.limit_seconds
-            self._scope.deadline = math.inf if has_time else -math.inf
+
+    @property
+    def left_seconds(self) -> float:
+        """What the cell may still work."""
+        running = 0.0 if self._since is None else anyio.current_time() - self._since
+        return self.limit_seconds - self.used_seconds - running
 
     @property
     def is_over(self) -> bool:
         """Whether the seconds are used up."""
-        running = 0.0 if self._since is None else anyio.current_time() - self._since
-        return self.used_seconds + running >= self.limit_seconds - 0.001  # a rounding error early
+        return self.left_seconds <= 0.001  # a rounding error early
+
+    async def end_in_time(self, scope: anyio.CancelScope) -> None:
+        """Cancel a scope when the seconds are used up.
+
+        It is looked at when they may be: to move a deadline at every call would cost more than the
+        rest of what a call takes here.
+        """
+        while not self.is_over:  # noqa: ASYNC110  # nobody is told when a clock has run long enough
+            await anyio.sleep(max(self.left_seconds, LOOK_SECONDS))
+        scope.cancel()
 
     def charge(self) -> None:
         """Count one call."""
@@ -102,23 +107,6 @@ class Core:
 _Job = tuple[int, ReplCall, int]  # the call's number, the call, its bytes
 
 
-class _Free:
-    """A task that has answered its call and waits for another one."""
-
-    def __init__(self) -> None:
-        self._given = anyio.Event()
-        self._job: _Job | None = None
-
-    def give(self, job: _Job) -> None:
-        self._job = job
-        self._given.set()
-
-    async def job(self) -> _Job:
-        while self._job is None:
-            await self._given.wait()
-        return self._job
-
-
 @dataclass
 class Calls:
     """The calls of one cell that are on their way; bounded in number and in bytes."""
@@ -130,7 +118,9 @@ class Calls:
     _count: int = 0
     _bytes: int = 0
     _room: anyio.Event | None = None
-    _idle: list[_Free] = field(default_factory=list[_Free])
+    _jobs: deque[_Job] = field(default_factory=deque[_Job])
+    _given: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(0, fast_acquire=True))
+    _idle: int = 0  # tasks that wait for a job, and for which none lies there
 
     async def take(self, frame: Frame, tasks: TaskGroup) -> None:
         """Start a call; waits while too many are on their way, so that the child waits too.
@@ -150,19 +140,19 @@ class Calls:
         self.clock.charge()
         self.clock.stop()
         self.core.give_back()
-        job = (frame.fields["call"], call, size)
+        self._jobs.append((frame.fields["call"], call, size))
         if self._idle:
-            self._idle.pop().give(job)
+            self._idle -= 1
         else:
-            tasks.start_soon(self._answer_calls, job)
+            tasks.start_soon(self._answer_calls)
+        self._given.release()
 
-    async def _answer_calls(self, job: _Job) -> None:
+    async def _answer_calls(self) -> None:
         """Answer a call, then others: as a rule starting a task costs more than answering."""
         while True:
-            await self._answer(*job)
-            free = _Free()
-            self._idle.append(free)
-            job = await free.job()
+            await self._given.acquire()
+            await self._answer(*self._jobs.popleft())
+            self._idle += 1
 
     async def _answer(self, number: int, call: ReplCall, size: int) -> None:
         reply = await self.on_call(call)

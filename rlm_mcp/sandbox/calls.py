@@ -6,9 +6,8 @@ import itertools
 import json
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlm_mcp.sandbox import wire
 
@@ -34,15 +33,13 @@ class FailedCall(str):
         return False
 
 
-@dataclass(frozen=True)
-class _Reply:
+class _Reply(NamedTuple):
     place: int
     ok: bool
     text: str
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """What all calls of a batch share; `documents` is the slice handed to `rlm_query`."""
 
     name: str

@@ -65,8 +65,12 @@ class Channel:
                     await anyio.wait_writable(self._sock)
                     rest = rest[self._send_now(rest) :]
 
-    async def receive(self) -> Frame:
+    async def receive(self, *, is_soon: bool = False) -> Frame:
         """Receive the next frame.
+
+        Args:
+            is_soon: another task is about to send something, which may well be answered before its
+                sending returns; to look again costs much less than to wait for a socket.
 
         Raises:
             EOFError: the other side is gone.
@@ -75,16 +79,13 @@ class Channel:
         if self._unwaited >= MAX_UNWAITED:  # a flood of frames must not starve the event loop
             self._unwaited = 0
             await anyio.lowlevel.checkpoint()
-        has_yielded = False
         while (frame := self.receive_now()) is None:
             self._unwaited = 0
-            # A task that is about to send may well be answered before its sending returns, and to
-            # wait for a socket costs several times what it costs to look again.
-            if has_yielded:
-                await anyio.wait_readable(self._sock)
-            else:
+            if is_soon:
                 await anyio.lowlevel.checkpoint()
-            has_yielded = True
+                is_soon = False
+            else:
+                await anyio.wait_readable(self._sock)
         return frame
 
     def receive_now(self) -> Frame | None:

@@ -50,6 +50,7 @@ class ChildRepl:
         self._seat: Seat | None = None
         self._numbers = 0
         self._kept = b""
+        self._holds_last = False  # whether `_kept` is what the last cell handed over
         self._was_lost = False
 
     async def start(self) -> None:
@@ -75,7 +76,9 @@ class ChildRepl:
         async with self._turn:
             seat = await self._ready()
             self._numbers += 1
-            running = Running(seat.channel, seat.process, self._numbers, Core(self._cores))
+            core, holds = Core(self._cores), self._holds_last
+            self._holds_last = False
+            running = Running(seat.channel, seat.process, self._numbers, core, holds=holds)
             clock = Clock(timeout_seconds)
             ended = ""
             try:
@@ -89,7 +92,9 @@ class ChildRepl:
             return self._result(outcome.done, clock, late=outcome.timed_out)
 
     def _result(self, done: Frame, clock: Clock, *, late: bool) -> CellResult:
-        self._kept = done.blobs[-1]
+        if not done.fields["known"]:
+            self._kept = done.blobs[1]
+        self._holds_last = True
         result = results.cell_result(
             done,
             timeout_seconds=clock.limit_seconds,
@@ -112,11 +117,7 @@ class ChildRepl:
     async def variables(self) -> list[Variable]:
         """List what model code assigned; see `types.Repl`."""
         async with self._turn:
-            frame = await self._ask("variables", "list", {})
-        listed = results.variables(frame)
-        if listed is None:
-            raise await self._distrust("its list of variables does not fit together")
-        return listed
+            return results.variables(await self._ask("variables", "list", {}))
 
     async def read_variable(self, name: str, *, start: int = 0, limit: int = 4000) -> VariableText:
         """Read a slice of one variable; see `types.Repl`."""
@@ -129,10 +130,7 @@ class ChildRepl:
                 f"no variable is named {name[:100]!r}.",
                 fix=f"There are: {names}." if names else "No variables were assigned so far.",
             )
-        text = results.variable_text(name, frame)
-        if text is None:
-            raise await self._distrust(f"its answer about {name[:100]!r} does not fit together")
-        return text
+        return results.variable_text(name, frame)
 
     async def _ask(
         self, answer: str, question: str, fields: Mapping[str, int], *blobs: bytes

@@ -12,7 +12,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -155,6 +155,8 @@ class Link:
 
     def _interruptible(self, inbox: SimpleQueue[Any] | None) -> Any:
         """Wait for an inbox, or for the socket, in the main thread."""
+        if inbox is None and not self._interrupts.running:
+            return True  # no interrupt can fall into the reading, which waits just as well
         try:
             self._interrupts.let_in()
             return self._poll.poll() if inbox is None else inbox.get()
@@ -173,12 +175,11 @@ class Link:
 
 def _taken(inbox: SimpleQueue[Any]) -> Any:
     """Take what lies in an inbox; `_LEAD` if nothing does."""
-    try:
-        while (item := inbox.get_nowait()) is _LEAD:
-            pass
-    except Empty:
-        return _LEAD
-    return item
+    while not inbox.empty():
+        item = inbox.get_nowait()
+        if item is not _LEAD:
+            return item
+    return _LEAD
 
 
 def end_with_host(sock: socket.socket) -> NoReturn:

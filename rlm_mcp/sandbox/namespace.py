@@ -49,7 +49,9 @@ class Namespace:
     def assigned(self) -> Iterator[str]:
         """Yield the names that model code gave to values, in the order of assignment."""
         for name, value in list(self.variables.items()):
-            if name.startswith("_") or name in self._given or is_machinery(value):
+            if type(name) is not str:  # model code may put any key there
+                continue
+            if name in self._given or name.startswith("_") or is_machinery(value):
                 continue
             yield name
 

@@ -10,22 +10,20 @@ def cell_result(
     done: Frame, *, timeout_seconds: float, used_seconds: float, late: bool
 ) -> CellResult:
     """Read a `done` frame; `late` says that the cell had to be interrupted."""
-    output, kind, message, trace, final, final_type, _kept = (
-        done.text(index) if index < 6 else "" for index in range(7)
-    )
-    error = None
-    if done.fields["error"]:
-        error = CellError(kind, message, trace, done.fields["line"])
+    fields, count = done.fields, len(done.blobs)
+    error = final = None
+    if fields["error"]:
+        error = CellError(done.text(2), done.text(3), done.text(4), fields["line"])
+    if fields["final"]:
+        final = _final(done.text(count - 2), done.text(count - 1), is_json=fields["json"])
     if late:
         error = _too_long(timeout_seconds, error)
     return CellResult(
-        output=output,
-        output_chars=done.fields["chars"],
+        output=done.text(0),
+        output_chars=fields["chars"],
         elapsed_seconds=used_seconds,
         error=error,
-        final=_final(final, final_type, is_json=done.fields["json"])
-        if done.fields["final"]
-        else None,
+        final=final,
         timed_out=late,
     )
 
@@ -75,21 +73,17 @@ def refused_result(message: str) -> CellResult:
     return CellResult(output="", output_chars=0, elapsed_seconds=0.0, error=error)
 
 
-def variables(frame: Frame) -> list[Variable] | None:
-    """Read a `variables` frame; None if its parts do not fit together."""
+def variables(frame: Frame) -> list[Variable]:
+    """Read a `variables` frame."""
     sizes: list[int] = frame.fields["sizes"]
-    if len(frame.blobs) != 3 * len(sizes):
-        return None
     return [
         Variable(frame.text(3 * at), frame.text(3 * at + 1), size, frame.text(3 * at + 2))
         for at, size in enumerate(sizes)
     ]
 
 
-def variable_text(name: str, frame: Frame) -> VariableText | None:
-    """Read a `slice` frame of a variable that was found; None if its parts do not fit together."""
-    if len(frame.blobs) != 2:
-        return None
+def variable_text(name: str, frame: Frame) -> VariableText:
+    """Read a `slice` frame of a variable that was found."""
     fields, text = frame.fields, frame.text(1)
     start = fields["start"]
     return VariableText(

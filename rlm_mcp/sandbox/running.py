@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from rlm_mcp.sandbox.answering import Calls, Clock, Core
 from rlm_mcp.sandbox.channel import Channel
 from rlm_mcp.sandbox.process import Process
 from rlm_mcp.sandbox.types import CallHandler
-from rlm_mcp.sandbox.wire import MAX_NUMBER, Frame, utf8
+from rlm_mcp.sandbox.wire import NUMBER_BITS, Frame, utf8
 
 GRACE_SECONDS = 1.0
 
@@ -33,13 +34,17 @@ class Running:
     `is_lost` says, after `run` was cancelled too, that the process is of no more use.
     """
 
-    def __init__(self, channel: Channel, process: Process, number: int, core: Core) -> None:
+    def __init__(
+        self, channel: Channel, process: Process, number: int, core: Core, *, holds: bool
+    ) -> None:
         self._channel = channel
         self._process = process
         self._number = number
         # Not to be guessed, so that no frame sent before the cell can pass for its end.
-        self._cell = secrets.randbelow(MAX_NUMBER)
+        self._cell = secrets.randbits(NUMBER_BITS)
         self._core = core
+        self._holds = holds
+        self._time: anyio.CancelScope | None = None  # which ends with the cell's seconds
         self._is_sent = False
         self._is_interrupted = False
         self._is_stopped = False
@@ -63,16 +68,17 @@ class Running:
         timed_out = False
         await self._core.take()
         try:
-            fields = {"cell": self._cell, "number": self._number}
+            fields = {"cell": self._cell, "number": self._number, "holds": self._holds}
             self._is_sent = True
             await self._channel.send("exec", fields, code, patience_seconds=GRACE_SECONDS)
             calls.clock.start()
             first = self._channel.receive_now()  # short cells end before their sending returns
             if first is not None and first.kind == "done" and self._is_ours(first):
                 return Outcome(first)
-            with anyio.CancelScope() as time:
-                calls.clock.watch(time)
+            with anyio.move_on_after(calls.clock.left_seconds) as time:
+                self._time = time
                 return Outcome(await self._serve(calls, first))
+            self._time = None
             timed_out = True
             for interrupt in (self._interrupt, self._process.interrupt):
                 interrupt()
@@ -100,11 +106,14 @@ class Running:
             async with anyio.create_task_group() as tasks:
                 if self._process.is_watched:
                     tasks.start_soon(self._process.watch)
+                if self._time is not None:  # from now on its clock stands still at times
+                    self._time.deadline = math.inf
+                    tasks.start_soon(calls.clock.end_in_time, self._time)
                 try:
                     while done is None:
                         if call is not None:
                             await calls.take(call, tasks)
-                        frame = await self._next()
+                        frame = await self._next(is_soon=call is not None)
                         call, done = (None, frame) if frame.kind == "done" else (frame, None)
                 except BaseException:
                     # Here, where replies still flow: a frame that is half sent must get through.
@@ -121,10 +130,10 @@ class Running:
     def _is_ours(self, frame: Frame) -> bool:
         return frame.kind in ("done", "call") and frame.fields["cell"] == self._cell
 
-    async def _next(self, first: Frame | None = None) -> Frame:
+    async def _next(self, first: Frame | None = None, *, is_soon: bool = False) -> Frame:
         """Receive the end of this cell or a call of it; what else there is breaks the protocol."""
         while True:
-            frame = first or await self._channel.receive()
+            frame = first or await self._channel.receive(is_soon=is_soon)
             first = None
             if self._is_ours(frame):
                 return frame

@@ -12,7 +12,7 @@ import json
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from rlm_mcp.errors import WireError
 
@@ -20,13 +20,13 @@ HEADER = struct.Struct(">II")
 MAX_JSON_BYTES = 1 << 20
 MAX_BLOB_BYTES = 64 << 20
 MAX_BLOBS = 100_000
-MAX_NUMBER = 1 << 53
+NUMBER_BITS = 53
+MAX_NUMBER = 1 << NUMBER_BITS
 _to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _from_json = json.JSONDecoder().raw_decode
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):  # one is made for every message, and a tuple is made soonest
     """One message: its kind, its numbers and flags, its texts."""
 
     kind: str
@@ -40,11 +40,15 @@ class Frame:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a frame of one kind may hold: fields by the check they must pass, and blob counts."""
+    """What a frame of one kind may hold: fields by the check they must pass, and blob counts.
+
+    `blobs_for` tells the exact count where the fields, which were checked, say it.
+    """
 
     fields: Mapping[str, Callable[[object], bool]]
     least_blobs: int = 0
     most_blobs: int = 0
+    blobs_for: Callable[[Mapping[str, Any]], int | None] = lambda _fields: None
 
 
 def is_number(value: object) -> bool:
@@ -73,7 +77,8 @@ def is_numbers(value: object) -> TypeGuard[list[int]]:
 
 
 TO_CHILD: Mapping[str, Shape] = {
-    "exec": Shape({"cell": is_number, "number": is_number}, 1, 1),  # code
+    # code; `holds` says that the host has what the last cell handed over
+    "exec": Shape({"cell": is_number, "number": is_number, "holds": is_flag}, 1, 1),
     "reply": Shape({"call": is_number, "ok": is_flag}, 1, 1),  # answer or reason
     "list": Shape({"ticket": is_number}),
     "read": Shape({"ticket": is_number, "start": is_number, "limit": is_number}, 1, 1),  # name
@@ -97,7 +102,8 @@ TO_HOST: Mapping[str, Shape] = {
         1,
         MAX_BLOBS,
     ),
-    # output; error's type, message, traceback; final's text and type; what a successor may open
+    # output, what a successor may open unless the host has it already (`known`);
+    # error's type, message, traceback; final's text and type
     "done": Shape(
         {
             "cell": is_number,
@@ -106,11 +112,18 @@ TO_HOST: Mapping[str, Shape] = {
             "line": is_number_or_none,
             "final": is_flag,
             "json": is_flag,
+            "known": is_flag,
         },
+        2,
         7,
-        7,
+        lambda fields: 2 + 3 * fields["error"] + 2 * fields["final"],
     ),
-    "variables": Shape({"ticket": is_number, "sizes": is_numbers}, 0, MAX_BLOBS),
+    "variables": Shape(  # name, type and preview of each
+        {"ticket": is_number, "sizes": is_numbers},
+        0,
+        MAX_BLOBS,
+        lambda fields: 3 * len(fields["sizes"]),
+    ),
     "slice": Shape(  # type, text; or, when not found, the names there are
         {
             "ticket": is_number,
@@ -122,6 +135,7 @@ TO_HOST: Mapping[str, Shape] = {
         },
         0,
         MAX_BLOBS,
+        lambda fields: 2 if fields["found"] else None,
     ),
 }
 
@@ -148,13 +162,13 @@ def encode(kind: str, fields: Mapping[str, Any], *blobs: bytes) -> bytes:
     return b"".join((HEADER.pack(len(head), size), head, *blobs))
 
 
-def sizes(header: bytes) -> tuple[int, int]:
-    """Read a header: bytes of JSON, bytes of blobs.
+def sizes(received: bytes | bytearray) -> tuple[int, int]:
+    """Read the header that comes first: bytes of JSON, bytes of blobs.
 
     Raises:
         WireError: a length is over its bound.
     """
-    head, body = HEADER.unpack(header)
+    head, body = HEADER.unpack_from(received)
     if not 0 < head <= MAX_JSON_BYTES or body > MAX_BLOB_BYTES:
         raise WireError(f"a frame announces {head} bytes of JSON and {body} bytes of blobs")
     return head, body
@@ -179,6 +193,8 @@ def decode(head: bytes, body: bytes, shapes: Mapping[str, Shape]) -> Frame:
     for name, is_valid in shape.fields.items():
         if not is_valid(fields[name]):
             raise WireError(f"a {kind!r} frame whose {name!r} is {str(fields[name])[:100]!r}")
+    if shape.blobs_for(fields) not in (None, len(blobs)):
+        raise WireError(f"a {kind!r} frame with {len(blobs)} blobs, which do not fit its fields")
     return Frame(str(kind), fields, blobs)
 
 
@@ -191,7 +207,7 @@ def take(received: bytearray, shapes: Mapping[str, Shape]) -> Frame | None:
     start = HEADER.size
     if len(received) < start:
         return None
-    head, body = sizes(bytes(received[:start]))
+    head, body = sizes(received)
     end = start + head + body
     if len(received) < end:
         return None

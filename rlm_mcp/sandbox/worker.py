@@ -11,7 +11,7 @@ import io
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 from typing import Any, NoReturn
 
@@ -45,13 +45,14 @@ class Worker:
         self.desk = CallDesk(send, options.call_window, wait)
         self._output = Output(options.output_chars)
         self._limit = options.output_chars
+        self._kept = b""  # what was handed over last
         self.namespace = Namespace(*content, self.desk, options)
 
     def handle(self, frame: Frame) -> None:
         """Answer one frame of the host."""
         fields = frame.fields
         if frame.kind == "exec":
-            self._execute(fields["cell"], fields["number"], frame.text(0))
+            self._execute(fields, frame.text(0))
         elif frame.kind == "list":
             self._list(fields["ticket"])
         elif frame.kind == "read":
@@ -61,28 +62,36 @@ class Worker:
             self.namespace.variables.update(restored)
             self._send(wire.encode("restored", {}, *map(utf8, restored)))
 
-    def _execute(self, cell: int, number: int, code: str) -> None:
+    def _execute(self, asked: Mapping[str, Any], code: str) -> None:
         self._output.clear()
         self.namespace.restore()
         self.namespace.final = None
         sys.stdout = sys.stderr = self._output
         sys.stdin = io.StringIO()
-        self.desk.open(cell)
-        failed = self._run(number, code)
+        self.desk.open(asked["cell"])
+        failed = self._run(asked["number"], code)
         self.desk.close()
         final = self.namespace.final
+        before, self._kept = self._kept, self._pack()
+        is_known = asked["holds"] and before == self._kept
         fields = {
-            "cell": cell,
+            "cell": asked["cell"],
             "chars": self._output.total,
             "error": failed is not None,
             "line": failed.line if failed else None,
             "final": final is not None,
             "json": final is not None and final[2],
+            "known": is_known,
         }
-        said = (failed.type, failed.message, failed.traceback) if failed else ("", "", "")
-        texts = (self._output.text(), *said, *(final[:2] if final else ("", "")))
-        kept = pack((name, self.namespace.variables[name]) for name in self.namespace.assigned())
-        self._send(wire.encode("done", fields, *map(utf8, texts), kept))
+        said = (failed.type, failed.message, failed.traceback) if failed else ()
+        texts = (*said, *(final[:2] if final else ()))
+        kept = b"" if is_known else self._kept
+        output = utf8(self._output.text())
+        self._send(wire.encode("done", fields, output, kept, *map(utf8, texts)))
+
+    def _pack(self) -> bytes:
+        variables = self.namespace.variables
+        return pack((name, variables[name]) for name in self.namespace.assigned())
 
     def _run(self, number: int, code: str) -> cells.Failure | None:
         try:
