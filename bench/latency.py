@@ -59,7 +59,7 @@ async def while_a_file_loads_and_a_cell_spins(directory: Path) -> list[float]:
 
 
 async def while_a_hundred_runs_work(directory: Path) -> list[float]:
-    async with open_served(directory, busy) as served:
+    async with open_served(directory, busy, max_concurrent_runs=RUNS) as served:
         for number in range(RUNS):
             await started(served, f"question {number}")
         await served.model.until(lambda: served.model.received >= RUNS)

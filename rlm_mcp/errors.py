@@ -20,6 +20,7 @@ RLMError
 │   ├── WireError                 the child broke the protocol
 │   └── IsolationError            the walls asked for cannot be had here
 └── StoreError                the database could not do what was asked
+    └── StoreBusyError            another process writes to it and does not end
 """
 
 from __future__ import annotations
@@ -168,3 +169,10 @@ class StoreError(RLMError):
     """The database could not do what was asked; nothing was lost."""
 
     code = "store_error"
+
+
+class StoreBusyError(StoreError):
+    """Another process's work keeps the database; nothing was changed."""
+
+    code = "store_busy"
+    retryable = True

@@ -66,6 +66,14 @@ class Settings(RLMConfig):
         default=32, ge=1, le=10_000, description="Model calls at once, whole server."
     )
 
+    max_concurrent_runs: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Runs at work at once, the others wait in line; by cores and memory if not "
+        "set.",
+    )
+
     @field_validator("allowed_paths", mode="before")
     @classmethod
     def _split_paths(cls, value: object) -> object:

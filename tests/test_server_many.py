@@ -54,7 +54,7 @@ async def test_a_hundred_busy_runs_leave_the_server_answering_and_nothing_behind
     tmp_path: Path,
 ) -> None:
     before = await anyio.to_thread.run_sync(descriptors)
-    async with open_served(tmp_path, busy) as served:
+    async with open_served(tmp_path, busy, max_concurrent_runs=RUNS) as served:
         handle = (await served.call("rlm_context_add", text="some text"))["handle"]
         runs = [
             await served.call(

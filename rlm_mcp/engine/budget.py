@@ -59,9 +59,13 @@ class Budget:
                 fix="Set cost_per_input_token and cost_per_output_token.",
             )
 
+    def start_clock(self) -> None:
+        """Let the seconds count from now: the run has waited for its turn until here."""
+        self._started = self._clock()
+
     @property
     def elapsed_seconds(self) -> float:
-        """Seconds since the budget was made."""
+        """Seconds since the clock was started, or since the budget was made."""
         return self._clock() - self._started
 
     @property

@@ -163,6 +163,7 @@ class Run(RunOutcome):
     elapsed_seconds: float
     last_event: int
     answer_chars: int
+    queue_position: int | None
 
 
 class WaitedOutcome(RunOutcome):

@@ -36,6 +36,7 @@ def run_view(state: RunState, seen: int | None = None) -> schemas.Run:
         elapsed_seconds=round(state.elapsed_seconds, 3),
         error=schemas.ErrorInfo.model_validate(state.error) if state.error else None,
         last_event=state.last_event,
+        queue_position=state.queue_position,
         next=_next_call(state, state.last_event if seen is None else seen),
     )
 

@@ -15,16 +15,21 @@ from anyio.abc import TaskGroup
 from rlm_mcp import __version__
 from rlm_mcp.engine.model import OPENAI_BASE_URL, Provider, open_endpoint
 from rlm_mcp.sandbox.repl import ProcessSandbox
+from rlm_mcp.sandbox.types import ReplOptions
 from rlm_mcp.service.cells import CellService
 from rlm_mcp.service.contexts import ContextService
+from rlm_mcp.service.elsewhere import Elsewhere
 from rlm_mcp.service.execution import Workshop
 from rlm_mcp.service.live import LiveRuns
+from rlm_mcp.service.machine import places
 from rlm_mcp.service.paths import AllowedPaths
+from rlm_mcp.service.queue import RunQueue
 from rlm_mcp.service.replies import StoredReplies
 from rlm_mcp.service.repls import Repls
 from rlm_mcp.service.runs import RunDefaults, RunService
 from rlm_mcp.service.status import Status, model_status, sandbox_status, store_status
 from rlm_mcp.settings import Settings
+from rlm_mcp.store.cancels import Cancels
 from rlm_mcp.store.contexts import Contexts
 from rlm_mcp.store.database import Database, open_database
 from rlm_mcp.store.owners import owner_id
@@ -86,6 +91,7 @@ class Service:
             limits={
                 **settings.config().model_dump(exclude={"verbose"}),
                 "max_concurrent_calls": settings.max_concurrent_calls,
+                "max_concurrent_runs": self._shop.queue.places,
                 "wait_seconds": settings.wait_seconds,
                 "min_isolation": settings.min_isolation,
             },
@@ -111,9 +117,18 @@ async def open_service(settings: Settings) -> AsyncGenerator[Service]:
     ):
         owner = await anyio.to_thread.run_sync(owner_id)
         allowed = await anyio.to_thread.run_sync(_allowed_paths, settings)
-        cache = StoredReplies(Replies(database))
+        runs, live = Runs(database, owner=owner), LiveRuns()
+        most = await _most_at_once(settings)
         shop = Workshop(
-            Runs(database, owner=owner), sandbox, Repls(sandbox, tasks), endpoint, LiveRuns(), cache
+            runs=runs,
+            sandbox=sandbox,
+            repls=Repls(sandbox, tasks),
+            endpoint=endpoint,
+            live=live,
+            queue=RunQueue(most),
+            cell_queue=RunQueue(most),
+            elsewhere=Elsewhere(database, runs, Cancels(database, owner=owner), live),
+            cache=StoredReplies(Replies(database)),
         )
         texts = Contexts(database)
         defaults = RunDefaults(
@@ -123,6 +138,7 @@ async def open_service(settings: Settings) -> AsyncGenerator[Service]:
         tasks.start_soon(_keep_house, shop.runs, texts)
         tasks.start_soon(_tell_isolation, sandbox)
         tasks.start_soon(shop.repls.evict)
+        tasks.start_soon(shop.elsewhere.obey)
         try:
             means = _Means(database, shop, texts, allowed, tasks, defaults, provider, settings)
             yield Service(means)
@@ -162,6 +178,12 @@ async def _tell_isolation(sandbox: ProcessSandbox) -> None:
     isolation = await sandbox.isolation()
     if isolation.missing:
         log.warning("isolation is %r; missing: %s", isolation.level, "; ".join(isolation.missing))
+
+
+async def _most_at_once(settings: Settings) -> int:
+    """How many runs may work at once, and how many cells of callers beside them."""
+    most = settings.max_concurrent_runs
+    return most or await anyio.to_thread.run_sync(places, ReplOptions().memory_bytes)
 
 
 def _provider(settings: Settings) -> Provider:

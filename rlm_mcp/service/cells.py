@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 
 import anyio
@@ -14,7 +14,7 @@ from rlm_mcp.engine.engine import repl_options
 from rlm_mcp.engine.metadata import cut_middle, preview
 from rlm_mcp.engine.orchestrator import calls_of
 from rlm_mcp.engine.types import EventType, RLMEvent, Usage
-from rlm_mcp.errors import InvalidInputError, RLMError
+from rlm_mcp.errors import InvalidInputError, RLMError, SandboxBusyError
 from rlm_mcp.sandbox.types import CallReply, CellResult, ReplCall, Variable
 from rlm_mcp.service.execution import Task, Workshop, error_fields, figures, new_event
 from rlm_mcp.service.repls import OpenRepl
@@ -26,6 +26,7 @@ from rlm_mcp.store.run_records import NewEvent, NewRun, Outcome, SavedVariable
 MAX_CODE_CHARS = 100_000
 MAX_OUTPUT_CHARS = 16_000
 _FINISH_SECONDS = 5.0
+_PLACE_SECONDS = 30.0
 
 Emit = Callable[[RLMEvent], Awaitable[None]]
 
@@ -64,14 +65,32 @@ class CellService:
             InvalidInputError: the code is empty or too long, or it is not said where to run it.
             NotFoundError: there is no such run or context.
             StoreError: the run has not ended.
+            SandboxBusyError: too many cells run, and none of them ends.
             SandboxError: no REPL can be had.
         """
         _check(code, run_id, handles)
-        if run_id:
-            await self._shop.runs.get(run_id)  # who may not know of a run waits for no turn of it
-            async with self._shop.repls.turn(run_id):
-                return await self._in_run(code, run_id, timeout_seconds)
-        return await self._in_new_run(code, list(dict.fromkeys(handles)), timeout_seconds)
+        async with self._place():
+            if run_id:
+                await self._shop.runs.get(run_id)  # who may not know of a run gets no turn of it
+                async with self._shop.repls.turn(run_id):
+                    return await self._in_run(code, run_id, timeout_seconds)
+            return await self._in_new_run(code, list(dict.fromkeys(handles)), timeout_seconds)
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncGenerator[None]:
+        """Wait until so few cells run that one more may."""
+        ticket = self._shop.cell_queue.enter(self._shop.caller)
+        try:
+            with anyio.move_on_after(_PLACE_SECONDS) as waiting:
+                await ticket.admitted.wait()
+            if waiting.cancelled_caught:
+                raise SandboxBusyError(
+                    f"{self._shop.cell_queue.places} cells run, which is as many as may at once.",
+                    fix="Try again when one of them has ended.",
+                )
+            yield
+        finally:
+            ticket.leave()
 
     async def _in_new_run(
         self, code: str, handles: Sequence[str], timeout_seconds: float

@@ -19,11 +19,14 @@ from rlm_mcp.engine.orchestrator import answer
 from rlm_mcp.engine.types import EventSink, RLMEvent, RLMResponse, Usage
 from rlm_mcp.errors import RLMError, StoreError
 from rlm_mcp.sandbox.types import ContextSource, Repl, Sandbox
+from rlm_mcp.service.elsewhere import Elsewhere
 from rlm_mcp.service.live import LiveRun, LiveRuns
+from rlm_mcp.service.queue import RunQueue
 from rlm_mcp.service.replies import StoredReplies
 from rlm_mcp.service.repls import OpenRepl, Repls
 from rlm_mcp.service.saving import save_variables
 from rlm_mcp.store.run_records import Figures, NewEvent, Outcome, SavedVariable
+from rlm_mcp.store.run_rows import CANCELLED
 from rlm_mcp.store.runs import Runs
 
 _LAST_LOOK_SECONDS = 1.0
@@ -62,11 +65,16 @@ class Workshop:
     repls: Repls
     endpoint: Endpoint
     live: LiveRuns
+    queue: RunQueue
+    cell_queue: RunQueue
+    elsewhere: Elsewhere
     cache: StoredReplies
+    caller: str = ""
 
     def as_caller(self, caller: str) -> Workshop:
         """Return the same means with the records of another caller."""
-        return replace(self, runs=self.runs.as_caller(caller), cache=self.cache.as_caller(caller))
+        runs, cache = self.runs.as_caller(caller), self.cache.as_caller(caller)
+        return replace(self, runs=runs, cache=cache, caller=caller)
 
     def engine(self, task: Task, budget: Budget, emit: EventSink) -> Engine:
         """Put together what a task's code and model calls go through."""
@@ -94,7 +102,7 @@ class Execution:
         self._variables: list[SavedVariable] | None = None
 
     async def perform(self) -> None:
-        """Work until there is an answer or an end; the outermost frame of a run."""
+        """Work, in turn, until there is an answer or an end; the outermost frame of a run."""
         outcome = Outcome(self._run.stop)
         try:
             with self._run.scope:
@@ -105,6 +113,7 @@ class Execution:
             outcome = _stopped(self._run)
             raise
         finally:
+            self._run.ticket.leave()
             await self._end(outcome)
             self._shop.live.remove(self._run)
 
@@ -119,6 +128,7 @@ class Execution:
 
     async def _outcome(self) -> Outcome:
         try:
+            await self._wait_in_line()
             return _outcome_of(await self._answered())
         except RLMError as error:
             return Outcome("failed", error=error_fields(error))
@@ -128,6 +138,15 @@ class Execution:
                 "failed",
                 error=_fields("internal_error", "The server failed; its log says where."),
             )
+
+    async def _wait_in_line(self) -> None:
+        """Wait for a place to work in; none of the run's time passes meanwhile."""
+        ticket = self._run.ticket
+        if ticket.has_waited:
+            await ticket.admitted.wait()
+            await self._shop.runs.begin_work(self._task.run_id)
+            self._budget.start_clock()
+            self._shop.live.tell(self._task.run_id)
 
     async def _answered(self) -> RLMResponse:
         task = self._task
@@ -226,7 +245,7 @@ def _plain(data: Any) -> Any:
 
 def _stopped(run: LiveRun) -> Outcome:
     if run.stop == "cancelled":
-        return Outcome("cancelled", error=_fields("cancelled", "The run was cancelled."))
+        return CANCELLED
     error = _fields(
         "interrupted",
         "The server stopped while it worked on this run.",

@@ -10,15 +10,20 @@ from typing import Literal
 import anyio
 
 from rlm_mcp.sandbox.types import Repl
+from rlm_mcp.service.queue import Ticket
 
 Stop = Literal["cancelled", "interrupted"]
 
 
 @dataclass
 class LiveRun:
-    """One run at work. `stop` says why it was told to end, `repl` is there while it is open."""
+    """One run at work, or in line for it with its `ticket`.
+
+    `stop` says why it was told to end, `repl` is there while it is open.
+    """
 
     run_id: str
+    ticket: Ticket
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     ended: anyio.Event = field(default_factory=anyio.Event)
     repl: Repl | None = None
@@ -36,6 +41,7 @@ class LiveRuns:
     def __init__(self) -> None:
         self._runs: dict[str, LiveRun] = {}
         self._news: defaultdict[str, anyio.Event] = defaultdict(anyio.Event)
+        self._some = anyio.Event()
 
     def __iter__(self) -> Iterator[LiveRun]:
         return iter(tuple(self._runs.values()))
@@ -43,6 +49,13 @@ class LiveRuns:
     def add(self, run: LiveRun) -> None:
         """Take a run in."""
         self._runs[run.run_id] = run
+        self._some.set()
+
+    async def until_some(self) -> None:
+        """Wait until there is a run here."""
+        if not self._runs:
+            self._some = anyio.Event()
+            await self._some.wait()
 
     def remove(self, run: LiveRun) -> None:
         """Let a run go that has ended."""

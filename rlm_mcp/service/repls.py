@@ -6,7 +6,6 @@ import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from weakref import WeakValueDictionary
 
 import anyio
@@ -14,6 +13,7 @@ import anyio.to_thread
 from anyio.abc import TaskGroup, TaskStatus
 
 from rlm_mcp.sandbox.types import ContextSource, Repl, ReplOptions, Sandbox
+from rlm_mcp.service.machine import memory_bytes
 from rlm_mcp.service.saving import restore
 from rlm_mcp.store.run_records import SavedVariable
 
@@ -141,9 +141,5 @@ class Repls:
 
 def _is_memory_short() -> bool:
     """Whether the machine has little memory left; False where it does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return False
-    available = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    return bool(available) and available[0] * 1024 < SPARE_BYTES
+    available = memory_bytes("MemAvailable")
+    return available is not None and available < SPARE_BYTES

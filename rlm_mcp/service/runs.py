@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import anyio
@@ -35,8 +36,6 @@ from rlm_mcp.store.run_records import (
 
 ANSWER_NAME = "FINAL"
 HEARTBEAT_SECONDS = 10.0
-# A run of another process tells us nothing, so its log is read again.
-FOREIGN_POLL_SECONDS = 0.5
 _BUSY_SECONDS = 5.0
 _CANCEL_SECONDS = 5.0
 
@@ -108,6 +107,25 @@ class RunService:
     async def _begin(
         self, task: Task, question: Question, budget: Budget, isolation: Isolation
     ) -> str:
+        ticket = self._shop.queue.enter(self._shop.caller)
+        is_new = False
+        try:
+            run_id = await self._record(task, question, isolation, is_queued=ticket.has_waited)
+            is_new = run_id == task.run_id
+        finally:
+            if not is_new:
+                ticket.leave()
+        if is_new:
+            run = LiveRun(task.run_id, ticket)
+            self._shop.live.add(run)
+            execution = Execution(task, run, self._shop, budget)
+            self._tasks.start_soon(execution.perform, name=task.run_id)
+        return run_id
+
+    async def _record(
+        self, task: Task, question: Question, isolation: Isolation, *, is_queued: bool
+    ) -> str:
+        """Write that a run begins; gives the id of the one that its key stands for."""
         options = _stored_options(task)
         new = NewRun(
             task.run_id,
@@ -116,6 +134,7 @@ class RunService:
             config=options,
             idempotency_key=question.idempotency_key or None,
             continues=question.continue_run or None,
+            is_queued=is_queued,
         )
         record = await self._shop.runs.create(new)
         if record.run_id != task.run_id:
@@ -131,10 +150,6 @@ class RunService:
             },
         )
         await self._shop.runs.append_event(task.run_id, started)
-        run = LiveRun(task.run_id)
-        self._shop.live.add(run)
-        execution = Execution(task, run, self._shop, budget)
-        self._tasks.start_soon(execution.perform, name=task.run_id)
         return task.run_id
 
     def _models(self, question: Question) -> tuple[str, str]:
@@ -181,18 +196,27 @@ class RunService:
         Raises:
             NotFoundError: there is no such run.
         """
-        return await self._shop.runs.get(run_id)
+        state = await self._shop.runs.get(run_id)
+        run = self._shop.live.get(run_id)
+        # Only the process that a run waits in knows whose turn comes before.
+        return replace(state, queue_position=run.ticket.position) if run else state
 
     async def _follow(self, run_id: str, report: Report) -> None:
         while True:
-            news = self._shop.live.news(run_id)
-            is_ours = self._shop.live.get(run_id) is not None
-            state = await self._shop.runs.get(run_id)
+            change = await self._next_change(run_id)
+            state = await self.state(run_id)
             await report(state)
             if state.status != "running":
                 return
-            with anyio.move_on_after(HEARTBEAT_SECONDS if is_ours else FOREIGN_POLL_SECONDS):
-                await news.wait()
+            with anyio.move_on_after(HEARTBEAT_SECONDS):
+                await change()
+
+    async def _next_change(self, run_id: str) -> Callable[[], Awaitable[None]]:
+        """Give what waits until a run is no longer as it is now, whoever works on it."""
+        if self._shop.live.get(run_id) is not None:
+            return self._shop.live.news(run_id).wait
+        elsewhere = self._shop.elsewhere
+        return partial(elsewhere.changed, await elsewhere.version())
 
     async def events(self, run_id: str, after: int, limit: int) -> Sequence[Event]:
         """Read a run's log.
@@ -211,25 +235,23 @@ class RunService:
         return await self._shop.runs.list(status=status, limit=limit, cursor=cursor or None)
 
     async def cancel(self, run_id: str) -> RunState:
-        """Stop a run and its spending; one that has ended stays as it is.
+        """Stop a run and its spending, whichever server works on it; an ended one stays as it is.
+
+        If its end takes longer than a caller should wait for, the run that is given works still.
 
         Raises:
             NotFoundError: there is no such run.
-            InvalidInputError: another process works on it.
+            StoreBusyError: another process is writing and does not end.
         """
         await self._shop.runs.get(run_id)  # nobody stops a run of another caller
         run = self._shop.live.get(run_id)
         if run is not None:
             run.end("cancelled")
-            with anyio.move_on_after(_CANCEL_SECONDS):
-                await run.ended.wait()
-        state = await self._shop.runs.get(run_id)
-        if run is None and state.status == "running":
-            raise InvalidInputError(
-                f"Another server process works on {run_id!r}.",
-                fix="Cancel it from the assistant that asked; rlm_run_wait follows it from here.",
-            )
-        return state
+        else:
+            await self._shop.elsewhere.cancel(run_id)
+        with anyio.move_on_after(_CANCEL_SECONDS):
+            await self._follow(run_id, _unreported_state)
+        return await self.state(run_id)
 
     async def variables(self, run_id: str) -> list[Variable]:
         """List a run's variables, live ones while it works; the answer comes last, as `FINAL`.
@@ -270,6 +292,10 @@ class RunService:
         """The REPL of a run at work, or the one that is kept of it."""
         run = self._shop.live.get(run_id)
         return run.repl if run else self._shop.repls.find(run_id)
+
+
+async def _unreported_state(state: RunState) -> None:
+    """Nobody watches a run that ends."""
 
 
 async def _unreported(done: int, total: int) -> None:

@@ -11,7 +11,7 @@ import anyio
 
 from rlm_mcp.errors import InvalidInputError, StoreError
 from rlm_mcp.store.cutter import TextCutter
-from rlm_mcp.store.database import Database
+from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database
 from rlm_mcp.store.paging import (
     COMPARED,
     check_limit,
@@ -59,7 +59,10 @@ class Contexts:
         Raises:
             StoreError: the database could not take it.
         """
-        row = await self._database.write(lambda db: begin_upload(db, self._caller, name))
+        row = await self._database.write(
+            lambda db: begin_upload(db, self._caller, name),
+            patience_seconds=CALLER_PATIENCE_SECONDS,
+        )
         upload = Upload(self._database, row, TextCutter())
         try:
             yield upload
@@ -81,7 +84,8 @@ class Contexts:
             StoreError: the database could not do it.
         """
         row, cutter = await self._database.write(
-            lambda db: claim_upload(db, self._caller, upload_id)
+            lambda db: claim_upload(db, self._caller, upload_id),
+            patience_seconds=CALLER_PATIENCE_SECONDS,
         )
         yield Upload(self._database, row, cutter)
 
@@ -153,7 +157,8 @@ class Contexts:
             NotFoundError: there is no such context.
         """
         text_id, freed, is_held = await self._database.write(
-            lambda db: _forget_context(db, self._caller, handle)
+            lambda db: _forget_context(db, self._caller, handle),
+            patience_seconds=CALLER_PATIENCE_SECONDS,
         )
         if not is_held:
             await drop_text(self._database, text_id)

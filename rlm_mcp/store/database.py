@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import threading
 import time
@@ -14,12 +15,15 @@ import anyio
 import anyio.to_thread
 
 from rlm_mcp.errors import StoreError
-from rlm_mcp.store.failures import translated
+from rlm_mcp.store.failures import busy, translated
 from rlm_mcp.store.steps import STEPS, applied_steps
 
 T = TypeVar("T")
 
+# How long work that would be lost waits for another process that writes, and how long somebody
+# does who can ask again.
 BUSY_SECONDS = 30.0
+CALLER_PATIENCE_SECONDS = 5.0
 READERS = 4
 SCANNERS = 2
 # Chunks of 1 MiB are read twice as fast in pages of 8 KiB as in the default ones of 4 KiB;
@@ -42,18 +46,36 @@ class Database:
         self._closed = False
         self._writer = writer
         self._writing = threading.Lock()
+        self._watcher: sqlite3.Connection | None = None
+        self._watching = threading.Lock()
         self._idle_readers: list[sqlite3.Connection] = []
+        self._write_turn = anyio.Lock()
         self._write_limiter = anyio.CapacityLimiter(1)
         self._read_limiter = anyio.CapacityLimiter(READERS)
         self._scan_limiter = anyio.CapacityLimiter(SCANNERS)
 
-    async def write(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+    async def write(
+        self, fn: Callable[[sqlite3.Connection], T], *, patience_seconds: float | None = None
+    ) -> T:
         """Run `fn` in a transaction of the one writer; it is rolled back if `fn` raises.
 
+        Args:
+            patience_seconds: how long to wait for other writes, here and in other processes. If
+                not given, for all those before it here, and `BUSY_SECONDS` for other processes.
+
         Raises:
+            StoreBusyError: other writes did not end in time.
             StoreError: the database could not do it; the error names the path and the next step.
         """
-        return await anyio.to_thread.run_sync(self._write, fn, limiter=self._write_limiter)
+        asked = time.monotonic()
+        async with self._turn_to_write(patience_seconds):
+            busy_seconds = self._busy_seconds
+            if patience_seconds is not None:
+                rest = max(0.0, asked + patience_seconds - time.monotonic())
+                busy_seconds = min(busy_seconds, rest)
+            return await anyio.to_thread.run_sync(
+                self._write, fn, busy_seconds, limiter=self._write_limiter
+            )
 
     async def read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         """Run `fn` over one snapshot of the file; writers and readers do not wait for each other.
@@ -70,6 +92,14 @@ class Database:
             StoreError: as for `write`.
         """
         return await anyio.to_thread.run_sync(self._scan, fn, limiter=self._scan_limiter)
+
+    async def version(self) -> int:
+        """Give a number that changes with each commit to the file, whichever process made it.
+
+        Raises:
+            StoreError: as for `write`.
+        """
+        return await anyio.to_thread.run_sync(self._version, limiter=self._read_limiter)
 
     @contextmanager
     def open_reader(self) -> Generator[sqlite3.Connection]:
@@ -91,10 +121,28 @@ class Database:
         """Bytes that the file takes on disk, what is not yet merged into it included."""
         return await anyio.to_thread.run_sync(self._size_bytes)
 
-    def _write(self, fn: Callable[[sqlite3.Connection], T]) -> T:
-        # The limiter alone would do, if nobody ever cancelled an asyncio task past anyio.
+    @asynccontextmanager
+    async def _turn_to_write(self, patience_seconds: float | None) -> AsyncGenerator[None]:
+        """Wait in line with the other writes of this process, and not longer than is wanted.
+
+        Raises:
+            StoreBusyError: there was no turn in time.
+        """
+        patience = math.inf if patience_seconds is None else patience_seconds
+        with anyio.move_on_after(patience) as waiting:
+            await self._write_turn.acquire()
+        if waiting.cancelled_caught:
+            raise busy(self.path)
+        try:
+            yield
+        finally:
+            self._write_turn.release()
+
+    def _write(self, fn: Callable[[sqlite3.Connection], T], busy_seconds: float) -> T:
+        # The turn alone would do, if nobody ever cancelled an asyncio task past anyio.
         with self._writing, translated(self.path):
             self._check_open()
+            self._writer.execute(f"PRAGMA busy_timeout={busy_seconds * 1000:.0f}")
             with _transaction(self._writer, "BEGIN IMMEDIATE"):
                 return fn(self._writer)
 
@@ -105,6 +153,14 @@ class Database:
     def _scan(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         with self.open_reader() as db:
             return fn(db)
+
+    def _version(self) -> int:
+        # Only what others than this connection did since its last look counts as a change.
+        with self._watching, translated(self.path):
+            self._check_open()
+            if self._watcher is None:
+                self._watcher = _connect(self.path, self._busy_seconds, read_only=True)
+            return self._watcher.execute("PRAGMA data_version").fetchone()[0]
 
     @contextmanager
     def _reader(self) -> Generator[sqlite3.Connection]:
@@ -136,6 +192,9 @@ class Database:
             self._writer.close()
         while self._idle_readers:
             self._idle_readers.pop().close()
+        with self._watching:
+            if self._watcher is not None:
+                self._watcher.close()
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rlm_mcp.errors import StoreError
+from rlm_mcp.errors import StoreBusyError, StoreError
 
 _ROOM = "Free some space there, or set RLM_MCP_DATA_DIR to a directory on a disk with room."
 _WRITABLE = "Make the directory and its files writable, or set RLM_MCP_DATA_DIR to another one."
@@ -23,10 +23,6 @@ _BY_CODE = {
     sqlite3.SQLITE_CORRUPT: (
         "The database {path!r} is damaged: {error}.",
         "Restore it from a backup, or move it away to begin with an empty one.",
-    ),
-    sqlite3.SQLITE_BUSY: (
-        "The database {path!r} stayed busy with another process's work.",
-        "Try again; if it lasts, look for a process that hangs with the file open.",
     ),
 }
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -43,11 +39,21 @@ def translated(path: Path) -> Generator[None]:
         raise _from_system(error, path) from error
 
 
+def busy(path: Path) -> StoreBusyError:
+    """Make the error for a write whose turn did not come in time."""
+    return StoreBusyError(
+        f"The database {str(path)!r} stayed busy with other work; nothing was changed.",
+        fix="Try again; if it lasts, look for a process that hangs with the file open.",
+    )
+
+
 def _from_sqlite(error: sqlite3.Error, path: Path) -> StoreError:
     # Errors of the Python module itself, such as a closed connection, carry no code.
-    code: int = getattr(error, "sqlite_errorcode", 0)
+    code: int = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_BUSY:
+        return busy(path)
     unknown = ("The database {path!r} could not do its work: {error}.", "")
-    message, fix = _BY_CODE.get(code & 0xFF, unknown)
+    message, fix = _BY_CODE.get(code, unknown)
     return StoreError(message.format(path=str(path), error=error), fix=fix)
 
 

@@ -218,6 +218,22 @@ def m002_contexts_by_caller(db: Database) -> None:
         db.conn.execute(statement)
 
 
+_QUEUE_AND_CANCELS = (
+    # Set by whoever wants a run cancelled that another process works on; cleared at its end.
+    "ALTER TABLE runs ADD COLUMN cancel_requested INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX runs_to_cancel ON runs(owner) WHERE cancel_requested = 1",
+    # A run that waits for its turn has not started: the column is infinite until then.
+    "CREATE INDEX runs_in_line ON runs(owner, id) WHERE started = 9e999",
+)
+
+
+@migrations()
+def m003_queue_and_cancels(db: Database) -> None:
+    """Let runs wait in line, and be cancelled from another process."""
+    for statement in _QUEUE_AND_CANCELS:
+        db.conn.execute(statement)
+
+
 def bring_up_to_date(connection: Connection) -> None:
     """Apply the steps that a file lacks, within the caller's transaction."""
     migrations.apply(_opened(connection))

@@ -33,6 +33,7 @@ class NewRun:
         config: its options, JSON-like.
         idempotency_key: asking again with it gives the caller's run that exists.
         continues: the run whose REPL it goes on with.
+        is_queued: it does not work yet, but waits for its turn.
     """
 
     run_id: str
@@ -41,6 +42,7 @@ class NewRun:
     config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     idempotency_key: str | None = None
     continues: str | None = None
+    is_queued: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ class RunRecord:
     """All that is known of a run but its log and its variables.
 
     `last_event` is the number of the last event, 0 before the first. `lease_until` is in seconds
-    since the epoch: a run that is `running` past it has lost its owner.
+    since the epoch: a run that is `running` past it has lost its owner. `queue_position` is there
+    while a run waits for its turn: 1 is the next of its owner's.
     """
 
     run_id: str
@@ -133,6 +136,7 @@ class RunRecord:
     caller: str
     idempotency_key: str | None
     continues: str | None
+    queue_position: int | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple
 from datetime import UTC, datetime
@@ -33,7 +34,22 @@ _PLAIN = (
     *("run_id", "status", "question", "created_at", "finished_at", "answer", "last_event"),
     *("owner", "lease_until", "caller", "idempotency_key", "continues"),
 )
-_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM runs"  # noqa: S608  # our own constants
+CANCELLED = Outcome(
+    "cancelled",
+    error={
+        "code": "cancelled",
+        "message": "The run was cancelled.",
+        "retryable": False,
+        "fix": "",
+    },
+)
+# While a run waits for its turn, the stretch that it works has not begun: `started` is infinite.
+_NOT_YET = math.inf
+_POSITION = (
+    "CASE WHEN started = 9e999 THEN (SELECT count(*) FROM runs AS earlier "
+    "WHERE earlier.owner = runs.owner AND earlier.started = 9e999 AND earlier.id <= runs.id) END"
+)
+_SELECT = f"SELECT {', '.join(_COLUMNS)}, {_POSITION} FROM runs"  # noqa: S608  # our own constants
 
 
 def to_json(value: object) -> str:
@@ -56,7 +72,8 @@ def find_run(db: Connection, caller: str, run_id: str, now: float) -> RunRecord:
     row = db.execute(sql, [storable(run_id), caller]).fetchone()
     if row is None:
         raise missing_run(db, caller, run_id)
-    return _record(dict(zip(_COLUMNS, row, strict=True)), now)
+    *columns, position = row
+    return _record(dict(zip(_COLUMNS, columns, strict=True)), position, now)
 
 
 def missing_run(db: Connection, caller: str, run_id: str) -> NotFoundError:
@@ -118,7 +135,7 @@ def ended_row(db: Connection, caller: str, run_id: str) -> int:
 def insert_run(
     db: Connection, caller: str, run: NewRun, *, owner: str, now: float, lease_until: float
 ) -> None:
-    """Write a caller's run that begins to work now."""
+    """Write a caller's run that begins to work now, or waits for its turn."""
     db.execute(
         "INSERT INTO runs(run_id, status, question, contexts, config, caller, idempotency_key, "
         "continues, created_at, started, owner, lease_until) "
@@ -127,7 +144,7 @@ def insert_run(
             *(run.run_id, storable(run.question), to_json(run.contexts), to_json(run.config)),
             caller,
             None if run.idempotency_key is None else storable(run.idempotency_key),
-            *(run.continues, iso(now), now, owner, lease_until),
+            *(run.continues, iso(now), _NOT_YET if run.is_queued else now, owner, lease_until),
         ],
     )
 
@@ -148,12 +165,20 @@ def summaries(
     ]
 
 
+def begin_work(db: Connection, row: int, now: float) -> None:
+    """Let the time that a run works count from now: its turn has come."""
+    db.execute("UPDATE runs SET started = ? WHERE id = ?", [now, row])
+
+
 def interrupt_run(db: Connection, row: int, outcome: Outcome, now: float) -> str:
-    """End a run that lost its owner, with a last event; return its id."""
+    """End a run that lost its owner, with a last event; return its id.
+
+    One that was to be cancelled is `cancelled`, whatever the outcome.
+    """
     run_id: str
-    run_id, *figures = db.execute(
-        "SELECT run_id, iterations, sub_calls, cached_sub_calls, input_tokens, output_tokens, "
-        "cost_usd FROM runs WHERE id = ?",
+    run_id, is_cancelled, *figures = db.execute(
+        "SELECT run_id, cancel_requested, iterations, sub_calls, cached_sub_calls, "
+        "input_tokens, output_tokens, cost_usd FROM runs WHERE id = ?",
         [row],
     ).fetchone()
     heard = db.execute(
@@ -161,6 +186,7 @@ def interrupt_run(db: Connection, row: int, outcome: Outcome, now: float) -> str
     ).fetchone()
     # It worked at least until it was last heard of; the time it lay dead does not count.
     worked_until = datetime.fromisoformat(heard[0]).timestamp() if heard else 0.0
+    outcome = CANCELLED if is_cancelled else outcome
     detail = {"status": outcome.status, "error": outcome.error}
     used = Figures(*figures)
     event = NewEvent("run_finished", outcome.status, used.iterations, detail=detail, figures=used)
@@ -209,13 +235,14 @@ def end_run(
     until = now if worked_until is None else worked_until
     db.execute(
         "UPDATE runs SET status = ?, answer = ?, data = ?, error = ?, finished_at = ?, "
-        "elapsed_seconds = elapsed_seconds + max(0, ? - started) WHERE id = ?",
+        "elapsed_seconds = elapsed_seconds + max(0, ? - started), "
+        "started = min(started, ?), cancel_requested = 0 WHERE id = ?",
         [
             outcome.status,
             None if outcome.answer is None else storable(outcome.answer),
             None if outcome.data is None else to_json(outcome.data),
             None if outcome.error is None else to_json(outcome.error),
-            *(iso(now), until, row),
+            *(iso(now), until, now, row),
         ],
     )
 
@@ -252,7 +279,7 @@ def elapsed(status: str, past: float, started: float, now: float) -> float:
     return past + (max(0.0, now - started) if status == "running" else 0.0)
 
 
-def _record(row: dict[str, Any], now: float) -> RunRecord:
+def _record(row: dict[str, Any], position: int | None, now: float) -> RunRecord:
     return RunRecord(
         **{name: row[name] for name in _PLAIN},
         contexts=tuple(json.loads(row["contexts"])),
@@ -261,6 +288,7 @@ def _record(row: dict[str, Any], now: float) -> RunRecord:
         error=None if row["error"] is None else json.loads(row["error"]),
         figures=Figures(*(row[name] for name in asdict(Figures()))),
         elapsed_seconds=elapsed(row["status"], row["elapsed_seconds"], row["started"], now),
+        queue_position=position,
     )
 
 

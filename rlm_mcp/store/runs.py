@@ -12,7 +12,7 @@ import anyio.to_thread
 from rlm_mcp.errors import InvalidInputError, NotFoundError
 from rlm_mcp.sandbox.types import Variable, VariableText
 from rlm_mcp.store import run_rows
-from rlm_mcp.store.database import Database, storable
+from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database, storable
 from rlm_mcp.store.owners import is_surely_alive, is_surely_dead
 from rlm_mcp.store.paging import check_limit, check_offset, decode_cursor, encode_cursor
 from rlm_mcp.store.records import Page
@@ -73,9 +73,27 @@ class Runs:
         """Begin a run; the caller's run with the same idempotency key is returned in its place.
 
         Raises:
+            StoreBusyError: another process is writing and does not end.
             StoreError: the database could not take it.
         """
-        return await self._database.write(lambda db: self._create(db, run, lease_seconds))
+        return await self._database.write(
+            lambda db: self._create(db, run, lease_seconds),
+            patience_seconds=CALLER_PATIENCE_SECONDS,
+        )
+
+    async def begin_work(self, run_id: str) -> None:
+        """Let the time of a run of this process count from now; until here it was queued.
+
+        Raises:
+            NotFoundError: there is no such run.
+            StoreError: it has ended, or is another process's.
+        """
+
+        def begin(db: Connection) -> None:
+            row = run_rows.owned_row(db, self._caller, run_id, self._owner)
+            run_rows.begin_work(db, row, self._clock())
+
+        await self._database.write(begin)
 
     async def append_event(self, run_id: str, event: NewEvent) -> Event:
         """Append one event; see `append_events`."""

@@ -1,0 +1,87 @@
+"""Which runs work at once, and in which order the others get their turn."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain, zip_longest
+
+import anyio
+
+
+class RunQueue:
+    """A number of places to work in; whoever finds none free waits in line.
+
+    Callers take turns, and each caller's own tickets keep their order: one that asks a hundred
+    questions does not shut out another that asks one. Waiting costs an event, no REPL and no
+    thread.
+    """
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self._working: set[Ticket] = set()
+        # A caller whose turn it was goes to the back; one without waiting tickets is not in here.
+        self._lines: OrderedDict[str, deque[Ticket]] = OrderedDict()
+
+    def enter(self, caller: str = "") -> Ticket:
+        """Take a place or, if none is free, stand in line; `Ticket.leave` must follow."""
+        ticket = Ticket(self, caller)
+        if len(self._working) < self.places:
+            self._admit(ticket)
+        else:
+            ticket.has_waited = True
+            self._lines.setdefault(caller, deque()).append(ticket)
+        return ticket
+
+    def position(self, ticket: Ticket) -> int | None:
+        """Say as which one a ticket gets its place, counted from 1; None once it has it."""
+        waiting = enumerate(self._in_order(), start=1)
+        return next((place for place, one in waiting if one is ticket), None)
+
+    def leave(self, ticket: Ticket) -> None:
+        """Give back a place, or leave the line; leaving twice changes nothing."""
+        line = self._lines.get(ticket.caller, ())
+        if ticket in self._working:
+            self._working.remove(ticket)
+            self._admit_next()
+        elif isinstance(line, deque) and ticket in line:
+            line.remove(ticket)
+            if not line:
+                del self._lines[ticket.caller]
+
+    def _admit(self, ticket: Ticket) -> None:
+        self._working.add(ticket)
+        ticket.admitted.set()
+
+    def _admit_next(self) -> None:
+        if not self._lines:
+            return
+        caller, line = self._lines.popitem(last=False)
+        ticket = line.popleft()
+        if line:
+            self._lines[caller] = line
+        self._admit(ticket)
+
+    def _in_order(self) -> Iterator[Ticket]:
+        rounds = zip_longest(*self._lines.values())
+        return (ticket for ticket in chain.from_iterable(rounds) if ticket is not None)
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One place in a queue: `admitted` is set when it may be worked in."""
+
+    queue: RunQueue
+    caller: str
+    admitted: anyio.Event = field(default_factory=anyio.Event)
+    has_waited: bool = False
+
+    @property
+    def position(self) -> int | None:
+        """As which one it gets its place, counted from 1; None once it has it."""
+        return None if self.admitted.is_set() else self.queue.position(self)
+
+    def leave(self) -> None:
+        """Give the place back, or leave the line; leaving twice changes nothing."""
+        self.queue.leave(self)
