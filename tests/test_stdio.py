@@ -9,12 +9,12 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import anyio
 import pytest
 from mcp import Client
-from mcp.client.stdio import StdioServerParameters
+from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from rlm_mcp.scripted_model import Reply, ScriptedModel, open_scripted_model
 from tests.serving import KEY, Served, cell, settings_in, turns
@@ -27,7 +27,12 @@ TELL = cell("fact = context[place - 4 : place + 40].split('\\n')[0]\nprint(fact)
 
 @asynccontextmanager
 async def open_process(
-    directory: Path, model: ScriptedModel, *, mode: Any = "auto", **environment: str
+    directory: Path,
+    model: ScriptedModel,
+    *,
+    mode: Any = "auto",
+    errlog: TextIO = sys.stderr,
+    **environment: str,
 ) -> AsyncGenerator[Served]:
     """Start `python -m rlm_mcp` as a host does, with nothing but what it names in `env`."""
     settings = settings_in(directory, base_url=model.base_url)
@@ -45,7 +50,7 @@ async def open_process(
         command=sys.executable, args=["-m", "rlm_mcp"], env=env | environment
     )
     with anyio.fail_after(120):
-        async with Client(process, mode=mode) as client:
+        async with Client(stdio_client(process, errlog=errlog), mode=mode) as client:
             yield Served(client, model, settings)
 
 
