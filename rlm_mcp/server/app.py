@@ -9,19 +9,32 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from mcp.server import MCPServer
+from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+from mcp.server.mcpserver.exceptions import (
+    ResourceError,
+    ResourceNotFoundError,
+    ToolError,
+    UnexpectedToolError,
+)
 from mcp.server.mcpserver.tools import Tool
-from mcp_types import CallToolResult
-from pydantic import ValidationError
+from mcp_types import (
+    CallToolResult,
+    CompleteRequestParams,
+    PaginatedRequestParams,
+    ResourceTemplate,
+)
+from pydantic import AnyUrl, ValidationError
 
 from rlm_mcp import __version__
-from rlm_mcp.errors import InvalidInputError, RLMError
+from rlm_mcp.errors import InvalidInputError, NotFoundError, RLMError
+from rlm_mcp.server.completions import complete
 from rlm_mcp.server.context_tools import CONTEXT_TOOLS
-from rlm_mcp.server.results import error_result, invalid_arguments
+from rlm_mcp.server.resources import KINDS, list_resources, read_resource
+from rlm_mcp.server.results import error_result, invalid_arguments, protocol_error
 from rlm_mcp.server.run_tools import RUN_TOOLS
 from rlm_mcp.server.tasks import Tasks
-from rlm_mcp.server.tool import make_tool
+from rlm_mcp.server.tool import make_tool, service_of
 from rlm_mcp.service import Service
 
 log = logging.getLogger(__name__)
@@ -40,6 +53,12 @@ lost when a call ends.
 
 For a plain look-up use rlm_context_search or rlm_context_read: they call no model and cost nothing.
 """
+
+# What the SDK's own registration has no pages, or no request to tell callers apart by, for.
+_MORE_METHODS: tuple[tuple[str, type[Any], Any], ...] = (
+    ("resources/list", PaginatedRequestParams, list_resources),
+    ("completion/complete", CompleteRequestParams, complete),
+)
 
 OpenService = Callable[[], AbstractAsyncContextManager[Service]]
 
@@ -69,6 +88,8 @@ class RLMServer(MCPServer[Service]):
 
     def __init__(self, tools: list[Tool], **kwargs: Any) -> None:
         super().__init__(tools=tools, **kwargs)
+        for method, params, handler in _MORE_METHODS:
+            self._lowlevel_server.add_request_handler(method, params, handler)
         self._arguments = {tool.name: list(tool.parameters["properties"]) for tool in tools}
 
     async def call_tool(
@@ -87,6 +108,23 @@ class RLMServer(MCPServer[Service]):
             if translated is None:
                 raise
             return translated
+
+    async def list_resource_templates(self) -> list[ResourceTemplate]:
+        """List the kinds of resources."""
+        return [kind.listed() for kind in KINDS]
+
+    async def read_resource(
+        self, uri: AnyUrl | str, context: Context[Service, Any] | None = None
+    ) -> list[ReadResourceContents]:
+        """Read a resource; what is not there is told with what is near."""
+        if context is None:
+            raise ResourceError(f"Reading {str(uri)!r} takes a request.")
+        try:
+            return [await read_resource(service_of(context), str(uri))]
+        except NotFoundError as error:
+            raise ResourceNotFoundError(str(error)) from error
+        except RLMError as error:
+            raise protocol_error(error) from error
 
     def _refuse_unknown_arguments(self, name: str, arguments: dict[str, Any]) -> None:
         known = self._arguments.get(name, list(arguments))

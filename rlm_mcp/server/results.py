@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from mcp.shared.exceptions import MCPError
@@ -21,8 +23,8 @@ _SHOWN_INPUT_CHARS = 200
 def result(value: BaseModel, text: str) -> CallToolResult:
     """Give a model as structured content and `text`, cut if long, for whoever reads text alone."""
     return CallToolResult(
-        content=[TextContent(text=_sendable(cut(text, MAX_TEXT_CHARS)))],
-        structured_content=_sendable(value.model_dump(mode="json", exclude_unset=True)),
+        content=[TextContent(text=sendable(cut(text, MAX_TEXT_CHARS)))],
+        structured_content=sendable(value.model_dump(mode="json", exclude_unset=True)),
     )
 
 
@@ -30,9 +32,9 @@ def error_info(error: RLMError) -> ErrorInfo:
     """The four fields of a typed error; a value that it quotes may be long, and is cut."""
     return ErrorInfo(
         code=error.code,
-        message=_sendable(cut(error.message, MAX_ERROR_CHARS)),
+        message=sendable(cut(error.message, MAX_ERROR_CHARS)),
         retryable=error.retryable,
-        fix=_sendable(cut(error.fix, MAX_ERROR_CHARS)),
+        fix=sendable(cut(error.fix, MAX_ERROR_CHARS)),
     )
 
 
@@ -55,6 +57,19 @@ def protocol_error(error: RLMError) -> MCPError:
     is_callers = isinstance(error, InvalidInputError | NotFoundError)
     code = INVALID_PARAMS if is_callers else INTERNAL_ERROR
     return MCPError(code, f"{info.message} {info.fix}".rstrip(), info.model_dump())
+
+
+@contextmanager
+def protocol_errors() -> Generator[None]:
+    """Give our errors as the protocol's.
+
+    Raises:
+        MCPError: in place of any `RLMError`.
+    """
+    try:
+        yield
+    except RLMError as error:
+        raise protocol_error(error) from error
 
 
 def invalid_arguments(tool: str, error: ValidationError) -> InvalidInputError:
@@ -88,15 +103,20 @@ def beside(text: str, note: str) -> str:
     return f"{cut(text, MAX_TEXT_CHARS - len(note) - 1)}\n{note}"
 
 
-def _sendable(value: Any) -> Any:
+def beside_all(text: str, note: str) -> str:
+    """Put a note, if there is one, below a text that is bounded already."""
+    return sendable(f"{text}\n{note}" if note else text)
+
+
+def sendable(value: Any) -> Any:
     """Copy JSON without lone surrogates, which no transport can send: each becomes a `?`."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):
         fields = cast("dict[str, Any]", value)
-        return {_sendable(key): _sendable(item) for key, item in fields.items()}
+        return {sendable(key): sendable(item) for key, item in fields.items()}
     if isinstance(value, list):
-        return [_sendable(item) for item in cast("list[Any]", value)]
+        return [sendable(item) for item in cast("list[Any]", value)]
     return value
 
 

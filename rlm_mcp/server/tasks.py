@@ -20,7 +20,7 @@ from mcp_types.jsonrpc import HEADER_MISMATCH, INTERNAL_ERROR
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from rlm_mcp.errors import RLMError
-from rlm_mcp.server.results import protocol_error
+from rlm_mcp.server.results import protocol_errors
 from rlm_mcp.server.run_tools import run_result
 from rlm_mcp.server.tool import service_in
 from rlm_mcp.service.progress import progress_line
@@ -123,10 +123,8 @@ async def _asked_of(ctx: Request, params: TaskParams) -> AsyncGenerator[RunServi
         raise MCPError(
             HEADER_MISMATCH, f"{MCP_NAME_HEADER} is {header!r}, not the task {params.task_id!r}."
         )
-    try:
+    with protocol_errors():
         yield service_in(ctx).runs
-    except RLMError as error:
-        raise protocol_error(error) from error
 
 
 async def _task(runs: RunService, state: RunState) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +21,14 @@ from rlm_mcp.service.files import (
     require_text,
     total_bytes,
 )
-from rlm_mcp.service.paths import AllowedPaths
+from rlm_mcp.service.paths import AllowedPaths, paths_starting_with
 from rlm_mcp.service.search import FoundMatch, SearchQuery, check_pattern, search
 from rlm_mcp.store.contexts import Contexts
 from rlm_mcp.store.records import (
     ContextRecord,
     OpenUpload,
     Page,
+    Passage,
     SealedContext,
     Span,
     TextSlice,
@@ -175,6 +176,23 @@ class ContextService:
             NotFoundError: there is no such context or document.
         """
         return await self._store.read(handle, Span(document, start, limit, unit, MAX_READ_CHARS))
+
+    async def passage(self, handle: str, start: int, limit: int) -> Passage:
+        """Read on from a character that counts over all documents, to its document's end at most.
+
+        Raises:
+            InvalidInputError: an offset is negative.
+            NotFoundError: there is no such context.
+        """
+        return await self._store.passage(handle, start, limit)
+
+    async def starting_with(self, prefix: str, limit: int) -> Sequence[str]:
+        """Return handles that start so, newest first."""
+        return await self._store.starting_with(prefix, limit)
+
+    async def paths_starting_with(self, prefix: str, limit: int) -> Sequence[str]:
+        """Return files and directories that may be added and whose path starts so, by name."""
+        return await anyio.to_thread.run_sync(paths_starting_with, prefix, self._allowed, limit)
 
     async def search(self, handles: tuple[str, ...], query: SearchQuery, cursor: str) -> FoundPage:
         """Find a pattern; one that runs away is stopped by time.

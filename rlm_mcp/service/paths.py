@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from rlm_mcp.errors import PathNotAllowedError
+
+# A directory may hold more entries than anybody waits for.
+_MAX_LOOKED_AT = 10_000
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class AllowedPaths:
             PathNotAllowedError: it lies elsewhere, or behind a hidden entry.
         """
         real = path.resolve()
-        if any(self._allows(root, real) for root in self.roots):
+        if self.allows(real):
             return real
         where = f" (it leads to {str(real)!r})" if real != path else ""
         raise PathNotAllowedError(
@@ -52,6 +56,11 @@ class AllowedPaths:
             fix="Move the file there, or have the operator add its directory to "
             "RLM_MCP_ALLOWED_PATHS.",
         )
+
+    def allows(self, path: Path) -> bool:
+        """Say whether a path may be read, symlinks resolved."""
+        real = path.resolve()
+        return any(self._allows(root, real) for root in self.roots)
 
     def _allows(self, root: Path, real: Path) -> bool:
         if not real.is_relative_to(root):
@@ -63,3 +72,17 @@ class AllowedPaths:
             return "none"
         note = "" if self.hidden else ", hidden entries left out"
         return ", ".join(repr(str(root)) for root in self.roots) + note
+
+
+def paths_starting_with(prefix: str, allowed: AllowedPaths, limit: int) -> list[str]:
+    """Return entries that may be read and whose path starts so, directories with a `/`; blocks."""
+    roots = [f"{root}/" for root in allowed.roots]
+    if not prefix.startswith("/"):
+        return roots
+    found = [root for root in roots if root.startswith(prefix)]
+    directory, _, start = prefix.rpartition("/")
+    with suppress(OSError, ValueError):
+        for entry in sorted(Path(directory or "/").iterdir())[:_MAX_LOOKED_AT]:
+            if entry.name.startswith(start) and len(found) < limit and allowed.allows(entry):
+                found.append(f"{entry}/" if entry.is_dir() else str(entry))
+    return list(dict.fromkeys(found))

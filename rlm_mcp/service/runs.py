@@ -234,6 +234,10 @@ class RunService:
         """
         return await self._shop.runs.list(status=status, limit=limit, cursor=cursor or None)
 
+    async def starting_with(self, prefix: str, limit: int) -> Sequence[str]:
+        """Return ids of runs that start so, newest first."""
+        return await self._shop.runs.starting_with(prefix, limit)
+
     async def cancel(self, run_id: str) -> RunState:
         """Stop a run and its spending, whichever server works on it; an ended one stays as it is.
 

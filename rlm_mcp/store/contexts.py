@@ -11,7 +11,7 @@ import anyio
 
 from rlm_mcp.errors import InvalidInputError, StoreError
 from rlm_mcp.store.cutter import TextCutter
-from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database
+from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database, storable
 from rlm_mcp.store.paging import (
     COMPARED,
     check_limit,
@@ -20,8 +20,8 @@ from rlm_mcp.store.paging import (
     encode_cursor,
     not_found,
 )
-from rlm_mcp.store.reading import check_span, read_span
-from rlm_mcp.store.records import ContextRecord, DocumentRecord, Page, Span, TextSlice
+from rlm_mcp.store.reading import check_span, document_at, read_span
+from rlm_mcp.store.records import ContextRecord, DocumentRecord, Page, Passage, Span, TextSlice
 from rlm_mcp.store.sealing import RECORD_COLUMNS, find_context
 from rlm_mcp.store.source import (
     StoredSource,
@@ -147,6 +147,22 @@ class Contexts:
         check_span(span)
         return await self._database.read(lambda db: _read(db, self._caller, handle, span))
 
+    async def passage(self, handle: str, start: int, limit: int) -> Passage:
+        """Read on from a character that counts over all documents, to its document's end at most.
+
+        Raises:
+            NotFoundError: there is no such context.
+            InvalidInputError: an offset is negative.
+        """
+        start, limit = check_offset("start", start), check_offset("limit", limit)
+        return await self._database.read(
+            lambda db: _passage(db, self._caller, handle, start, limit)
+        )
+
+    async def starting_with(self, prefix: str, limit: int) -> Sequence[str]:
+        """Return handles that start so, newest first."""
+        return await self._database.read(lambda db: _starting(db, self._caller, prefix, limit))
+
     async def delete(self, handle: str) -> int:
         """Remove a context; return how many bytes of text it had.
 
@@ -230,6 +246,23 @@ def _documents(
 def _read(db: Connection, caller: str, handle: str, span: Span) -> TextSlice:
     _get(db, caller, handle)
     return read_span(db, handle, text_of(db, caller, handle), span)
+
+
+def _passage(db: Connection, caller: str, handle: str, start: int, limit: int) -> Passage:
+    total = _get(db, caller, handle).chars
+    index, begins = document_at(db, text_of(db, caller, handle), start)
+    span = Span(index, min(start, total) - begins, limit)
+    piece = _read(db, caller, handle, span)
+    document = DocumentRecord(*next(document_rows(db, caller, handle, index, 1)))
+    return Passage(piece.text, begins + piece.start, begins + piece.end, total, document)
+
+
+def _starting(db: Connection, caller: str, prefix: str, limit: int) -> list[str]:
+    sql = (
+        "SELECT handle FROM contexts WHERE caller = ? AND substr(handle, 1, ?) = ? "
+        "ORDER BY id DESC LIMIT ?"
+    )
+    return [row[0] for row in db.execute(sql, [caller, len(prefix), storable(prefix), limit])]
 
 
 def _forget_upload(db: Connection, caller: str, upload_id: str) -> int:

@@ -49,6 +49,15 @@ def read_span(db: Connection, handle: str, text_id: int, span: Span) -> TextSlic
     return TextSlice(text, start, end, document.chars, _next(end, document.chars))
 
 
+def document_at(db: Connection, text_id: int, char: int) -> tuple[int, int]:
+    """Return index and first character of the document that a character of the text lies in."""
+    return db.execute(
+        "SELECT position, start_char FROM documents WHERE text_id = ? AND start_char <= ? "
+        "ORDER BY position DESC LIMIT 1",
+        [text_id, char],
+    ).fetchone()
+
+
 def _find_document(db: Connection, handle: str, text_id: int, index: int) -> _Document:
     row = db.execute(
         "SELECT start_byte, start_char, start_line, chars, lines FROM documents "

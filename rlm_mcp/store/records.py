@@ -110,3 +110,17 @@ class TextSlice:
     total: int
     next_start: int | None
     cut: bool = False
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Part of a context, of one document at most: of that one in which it starts.
+
+    `start`, `end` and `total` count characters over all documents in order.
+    """
+
+    text: str
+    start: int
+    end: int
+    total: int
+    document: DocumentRecord

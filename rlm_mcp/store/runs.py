@@ -177,6 +177,15 @@ class Runs:
         before, limit = decode_cursor("runs", cursor), check_limit(limit)
         return await self._database.read(lambda db: self._list(db, status, before, limit))
 
+    async def starting_with(self, prefix: str, limit: int) -> Sequence[str]:
+        """Return ids of runs that start so, newest first."""
+        sql = (
+            "SELECT run_id FROM runs WHERE caller = ? AND substr(run_id, 1, ?) = ? "
+            "ORDER BY id DESC LIMIT ?"
+        )
+        values = [self._caller, len(prefix), storable(prefix), limit]
+        return await self._database.read(lambda db: [row[0] for row in db.execute(sql, values)])
+
     async def count(self, status: Status | None = None) -> int:
         """How many runs there are, of one status or of all."""
         _check_status(status)

@@ -1,0 +1,262 @@
+"""Texts and runs as resources: read in bounded pieces, listed in pages, completed by prefix."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel.helper_types import ReadResourceContents
+from mcp.shared.uri_template import UriTemplate
+from mcp_types import (
+    Annotations,
+    ListResourcesResult,
+    PaginatedRequestParams,
+    Resource,
+    ResourceTemplate,
+)
+
+from rlm_mcp.errors import InvalidInputError, NotFoundError
+from rlm_mcp.server.results import beside_all, cut, protocol_errors
+from rlm_mcp.server.tool import service_in
+from rlm_mcp.server.views import run_view, trace_view
+from rlm_mcp.service import Service
+from rlm_mcp.store.records import ContextRecord, Page, Passage
+from rlm_mcp.store.run_records import RunSummary
+
+JSON = "application/json"
+TEXT = "text/plain"
+MAX_CHARS = 50_000
+USUAL_CHARS = 20_000
+USUAL_EVENTS = 20
+MAX_EVENTS = 100
+# So many texts and so many runs are in a page of the list.
+PAGE = 50
+_MAX_TITLE_CHARS = 100
+
+Values = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of resource: where it is, what it is, and how it is read."""
+
+    template: str
+    name: str
+    title: str
+    description: str
+    mime_type: str
+    read: Callable[[Service, Values], Awaitable[ReadResourceContents]]
+
+    def listed(self) -> ResourceTemplate:
+        """The kind as a client sees it."""
+        return ResourceTemplate(
+            uri_template=self.template,
+            name=self.name,
+            title=self.title,
+            description=self.description,
+            mime_type=self.mime_type,
+        )
+
+
+async def read_resource(service: Service, uri: str) -> ReadResourceContents:
+    """Read a bounded piece of what a URI names.
+
+    Raises:
+        NotFoundError: nothing is there; names what is near, or the templates.
+        InvalidInputError: a number in the URI is none.
+    """
+    for kind in KINDS:
+        found = UriTemplate.parse(kind.template).match(uri)
+        if found is not None:
+            values = {name: value for name, value in found.items() if isinstance(value, str)}
+            return await kind.read(service, values)
+    raise NotFoundError(
+        f"There is no resource {uri[:200]!r}.",
+        fix=f"The templates are {', '.join(kind.template for kind in KINDS)}.",
+    )
+
+
+async def list_resources(
+    ctx: ServerRequestContext[Service, Any], params: PaginatedRequestParams
+) -> ListResourcesResult:
+    """Give a page of texts and runs, newest first."""
+    service = service_in(ctx)
+    with protocol_errors():
+        texts_from, runs_from = _decoded(params.cursor)
+        texts: Page[ContextRecord] = Page([])
+        runs: Page[RunSummary] = Page([])
+        if texts_from is not None:
+            texts = await service.contexts.list(PAGE, texts_from)
+        if runs_from is not None:
+            runs = await service.runs.list(None, PAGE, runs_from)
+    found = [(record.created_at, _text_entry(record)) for record in texts.items]
+    found += [(run.created_at, _run_entry(run)) for run in runs.items]
+    found.sort(key=lambda entry: entry[0], reverse=True)
+    return ListResourcesResult(
+        resources=[entry for _, entry in found],
+        next_cursor=_encoded(texts.next_cursor, runs.next_cursor),
+    )
+
+
+def text_uri(handle: str) -> str:
+    """Where a stored text is."""
+    return f"rlm://contexts/{handle}"
+
+
+def run_uri(run_id: str) -> str:
+    """Where a run is."""
+    return f"rlm://runs/{run_id}"
+
+
+async def _read_text(service: Service, values: Values) -> ReadResourceContents:
+    start, limit = _number(values, "start", 0), _number(values, "limit", USUAL_CHARS)
+    handle = values["handle"]
+    passage = await service.contexts.passage(handle, start, min(limit, MAX_CHARS))
+    return ReadResourceContents(beside_all(passage.text, _place(handle, passage)), TEXT)
+
+
+def _place(handle: str, passage: Passage) -> str:
+    """Say where a passage is and how to go on; nothing of a text that is there whole."""
+    whole = (passage.start, passage.end) == (0, passage.total)
+    if whole:
+        return ""
+    more = "the end"
+    if passage.end < passage.total:
+        more = f"more: {text_uri(handle)}?start={passage.end}"
+    return (
+        f"[document {passage.document.index}, {passage.document.name[:200]!r}: characters "
+        f"{passage.start} to {passage.end} of {passage.total} in all; {more}]"
+    )
+
+
+async def _read_run(service: Service, values: Values) -> ReadResourceContents:
+    state = await service.runs.state(values["run_id"])
+    asked = {
+        "question": cut(state.question, MAX_CHARS),
+        "contexts": list(state.contexts),
+        "created_at": state.created_at,
+    }
+    return _json({**asked, **run_view(state).model_dump(mode="json")})
+
+
+async def _read_trace(service: Service, values: Values) -> ReadResourceContents:
+    after, limit = _number(values, "after", 0), _number(values, "limit", USUAL_EVENTS)
+    run_id, limit = values["run_id"], max(1, min(limit, MAX_EVENTS))
+    trace = trace_view(await service.runs.events(run_id, after, limit + 1), limit)
+    more = trace.next_event and f"{run_uri(run_id)}/trace?after={trace.next_event}"
+    return _json({**trace.model_dump(mode="json"), "more": more})
+
+
+async def _read_variable(service: Service, values: Values) -> ReadResourceContents:
+    run_id, name = values["run_id"], values["name"]
+    piece = await service.runs.variable(run_id, name, 0, MAX_CHARS)
+    if piece.end == piece.total:
+        return ReadResourceContents(piece.text, JSON if piece.json else TEXT)
+    note = (
+        f"[characters 0 to {piece.end} of {piece.total}; more: "
+        f'rlm_run_variables(run_id="{run_id}", name="{name}", start={piece.end})]'
+    )
+    return ReadResourceContents(beside_all(piece.text, note), TEXT)
+
+
+KINDS = (
+    Kind(
+        "rlm://contexts/{handle}{?start,limit}",
+        "context",
+        "A stored text",
+        f"A piece of a text, {USUAL_CHARS:,} characters if not said otherwise, from the character "
+        "`start` on, counted over all its documents; says where the next piece is.",
+        TEXT,
+        _read_text,
+    ),
+    Kind(
+        "rlm://runs/{run_id}",
+        "run",
+        "A run",
+        "Question, status, answer and figures of a run; updated while it works.",
+        JSON,
+        _read_run,
+    ),
+    Kind(
+        "rlm://runs/{run_id}/trace{?after,limit}",
+        "trace",
+        "What a run did",
+        "Events of a run in full, from the one after `after` on; updated while it works.",
+        JSON,
+        _read_trace,
+    ),
+    Kind(
+        "rlm://runs/{run_id}/variables/{name}",
+        "variable",
+        "A variable of a run",
+        "The value of a variable in a run's REPL, as text or JSON; FINAL is the answer.",
+        TEXT,
+        _read_variable,
+    ),
+)
+
+
+def _text_entry(record: ContextRecord) -> Resource:
+    plural = "s" * (record.documents != 1)
+    return Resource(
+        uri=text_uri(record.handle),
+        name=record.handle,
+        title=cut(record.name, _MAX_TITLE_CHARS),
+        description=f"{record.chars:,} characters, {record.documents} document{plural}",
+        mime_type=TEXT,
+        size=record.bytes,
+        annotations=Annotations(last_modified=record.created_at),
+    )
+
+
+def _run_entry(run: RunSummary) -> Resource:
+    return Resource(
+        uri=run_uri(run.run_id),
+        name=run.run_id,
+        title=cut(" ".join(run.question.split()), _MAX_TITLE_CHARS),
+        description=f"{run.status}, {run.elapsed_seconds:.0f} s",
+        mime_type=JSON,
+        annotations=Annotations(last_modified=run.created_at),
+    )
+
+
+def _json(value: dict[str, Any]) -> ReadResourceContents:
+    return ReadResourceContents(json.dumps(value, ensure_ascii=False), JSON)
+
+
+def _number(values: Values, name: str, usual: int) -> int:
+    text = values.get(name, "")
+    if text and not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise InvalidInputError(
+            f"{name}={text[:40]!r} is no number.", fix="Give a whole number, 0 or more."
+        )
+    return int(text) if text else usual
+
+
+def _encoded(texts: str | None, runs: str | None) -> str | None:
+    if texts is None and runs is None:
+        return None
+    return base64.urlsafe_b64encode(json.dumps([texts, runs]).encode()).decode()
+
+
+def _decoded(cursor: str | None) -> tuple[str | None, str | None]:
+    """Where each list goes on: None where it has ended, empty at its beginning."""
+    if cursor is None:
+        return "", ""
+    try:
+        match json.loads(base64.b64decode(cursor, altchars=b"-_", validate=True)):
+            case [str() | None as texts, str() | None as runs]:
+                return texts, runs
+            case _:
+                pass
+    except (binascii.Error, ValueError):
+        pass
+    raise InvalidInputError(
+        f"The cursor {cursor[:100]!r} is not one of this list.",
+        fix="Pass the nextCursor of an earlier page, or none to begin at the start.",
+    )
