@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+
+from rlm_mcp.sandbox.repl import ProcessSandbox
+from tests.serving import SHARED_SANDBOX
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def one_sandbox_for_all() -> AsyncGenerator[None]:
+    """Let the served instances of a module share a sandbox: all of its tests must be async."""
+    async with ProcessSandbox(min_isolation="process") as sandbox:
+        token = SHARED_SANDBOX.set(sandbox)
+        yield
+        SHARED_SANDBOX.reset(token)
 
 
 @pytest.fixture(autouse=True)

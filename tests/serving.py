@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from mcp import Client
 from mcp.client.extension import ClientExtension
 from mcp_types import CallToolResult, TextContent
 
+from rlm_mcp.sandbox.repl import ProcessSandbox
 from rlm_mcp.scripted_model import Answer, ChatRequestView, ScriptedModel, open_scripted_model
 from rlm_mcp.scripted_replies import Script
 from rlm_mcp.server.app import build_server
@@ -23,6 +25,8 @@ from rlm_mcp.service import open_service
 from rlm_mcp.settings import Settings
 
 KEY = "canary-key-5f1d"
+# What `one_sandbox_for_all` sets: to start a sandbox's process takes longer than most tests.
+SHARED_SANDBOX = ContextVar[ProcessSandbox | None]("SHARED_SANDBOX", default=None)
 
 
 def settings_in(directory: Path, **changes: Any) -> Settings:
@@ -86,13 +90,16 @@ async def open_served(
     *,
     mode: Any = "auto",
     extensions: Sequence[ClientExtension] = (),
+    has_own_sandbox: bool = False,
     **changes: Any,
 ) -> AsyncGenerator[Served]:
     """Serve in memory, with the scripted model over real HTTP."""
+    sandbox = None if has_own_sandbox or "min_isolation" in changes else SHARED_SANDBOX.get()
     async with open_scripted_model(script) as model:
         settings = settings_in(directory, **({"base_url": model.base_url} | changes))
         # In a thread, as the SDK reads files when a server is made; none is at work then.
-        server = await anyio.to_thread.run_sync(build_server, partial(open_service, settings))
+        opening = partial(open_service, settings, shared=sandbox)
+        server = await anyio.to_thread.run_sync(build_server, opening)
         async with Client(server, mode=mode, extensions=extensions) as client:
             yield Served(client, model, settings)
 

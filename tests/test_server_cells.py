@@ -12,6 +12,8 @@ from rlm_mcp.scripted_model import Reply
 from rlm_mcp.service import repls
 from tests.serving import Served, cell, open_served, text_of, turns
 
+pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")
+
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncGenerator[Served]:

@@ -8,6 +8,8 @@ import pytest
 
 from tests.serving import Served, open_served, text_of, turns
 
+pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")
+
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncGenerator[Served]:

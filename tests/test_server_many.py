@@ -11,9 +11,12 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+import pytest
 
 from rlm_mcp.scripted_model import Answer, ChatRequestView
 from tests.serving import Served, cell, open_served
+
+pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")
 
 RUNS = 100
 
@@ -54,7 +57,9 @@ async def test_a_hundred_busy_runs_leave_the_server_answering_and_nothing_behind
     tmp_path: Path,
 ) -> None:
     before = await anyio.to_thread.run_sync(descriptors)
-    async with open_served(tmp_path, busy, max_concurrent_runs=RUNS) as served:
+    async with open_served(
+        tmp_path, busy, has_own_sandbox=True, max_concurrent_runs=RUNS
+    ) as served:
         handle = (await served.call("rlm_context_add", text="some text"))["handle"]
         runs = [
             await served.call(

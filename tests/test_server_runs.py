@@ -12,6 +12,8 @@ import pytest
 from rlm_mcp.scripted_model import Answer, ChatRequestView, Reply, by_model, unauthorized
 from tests.serving import KEY, Served, cell, open_served, text_of, turns
 
+pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")
+
 LOOK = cell("found = context.find('needle')\nprint(len(context), found)")
 ANSWER = cell("FINAL(context[found : found + 6])")
 

@@ -21,6 +21,8 @@ from rlm_mcp.service import open_service
 from tests.serving import open_served, settings_in, turns
 from tests.tasking import KnowsTasks, ask, begin, settled
 
+pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")
+
 open_tasking = partial(open_served, extensions=[KnowsTasks()])
 ENVELOPE: dict[str, Any] = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",

@@ -99,10 +99,16 @@ class Service:
 
 
 @asynccontextmanager
-async def open_service(settings: Settings) -> AsyncGenerator[Service]:
+async def open_service(
+    settings: Settings, *, shared: ProcessSandbox | None = None
+) -> AsyncGenerator[Service]:
     """Open the store and the model endpoint, and let runs work until the block is left.
 
     Runs that still work then are ended as `interrupted`.
+
+    Args:
+        settings: what the machine's owner set.
+        shared: a sandbox of several services, whose least isolation holds; None for one of its own.
 
     Raises:
         StoreError: the database cannot be opened.
@@ -112,7 +118,7 @@ async def open_service(settings: Settings) -> AsyncGenerator[Service]:
     async with (
         open_database(settings.data_dir / DATABASE_NAME) as database,
         open_endpoint(provider, limiter=limiter) as endpoint,
-        ProcessSandbox(min_isolation=settings.min_isolation) as sandbox,
+        shared or ProcessSandbox(min_isolation=settings.min_isolation) as sandbox,
         anyio.create_task_group() as tasks,
     ):
         owner = await anyio.to_thread.run_sync(owner_id)
