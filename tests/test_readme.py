@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -53,10 +54,28 @@ def as_shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def test_every_command_is_named() -> None:
-    assert isinstance(cli.main, click.Group)
-    for command in set(cli.main.commands) - {"serve"}:
-        assert f"rlm-mcp {command}" in README
+def commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
+    for name, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+        elif not command.hidden:
+            yield f"{path} {name}", command
+
+
+@pytest.mark.parametrize(("path", "command"), list(commands(cli.main, "rlm-mcp")))
+def test_every_command_is_named_with_its_options_and_no_others(
+    path: str, command: click.Command
+) -> None:
+    options = {
+        name
+        for parameter in command.params
+        for name in (*parameter.opts, *parameter.secondary_opts)
+        if name.startswith("--")
+    }
+    [row] = re.findall(rf"^\| `{path}\b(.*)$", README, re.MULTILINE)
+
+    assert set(re.findall(r"`(--[a-z-]+)", row)) == options
+    assert command.help
 
 
 @pytest.mark.parametrize("block", blocks("json"))

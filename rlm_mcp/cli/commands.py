@@ -9,10 +9,15 @@ from pathlib import Path
 import click
 
 from rlm_mcp import __version__
+from rlm_mcp.cli.completion import completion
+from rlm_mcp.cli.contexts import contexts
 from rlm_mcp.cli.demo import demo
 from rlm_mcp.cli.failures import CommandGroup
 from rlm_mcp.cli.launch import Launch
+from rlm_mcp.cli.query import query
+from rlm_mcp.cli.runs import runs
 from rlm_mcp.cli.serve import serve
+from rlm_mcp.cli.work import work_detached
 
 
 @click.group(cls=CommandGroup, invoke_without_command=True)
@@ -35,5 +40,5 @@ def main(ctx: click.Context, config_file: Path | None) -> None:
         ctx.invoke(serve)
 
 
-for command in (serve, demo):
+for command in (serve, query, contexts, runs, demo, completion, work_detached):
     main.add_command(command)

@@ -14,5 +14,5 @@ def demo(launch: Launch) -> None:
     """Store a text of some megabytes, ask a question over it, and show the work."""
     from rlm_mcp.cli.demonstration import run_demo
 
-    if not anyio.run(run_demo, launch.settings()):
+    if not anyio.run(run_demo, launch.settings):
         raise SystemExit(1)

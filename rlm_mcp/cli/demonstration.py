@@ -13,18 +13,17 @@ import anyio
 import anyio.to_thread
 from rich.console import Console
 from rich.markup import escape
-from rich.syntax import Syntax
 from rich.table import Table
 
 from rlm_mcp.cli.demo_text import QUESTION, demo_lines, scripted_reply
+from rlm_mcp.cli.display import Log, show_outcome
+from rlm_mcp.cli.failures import error_line
 from rlm_mcp.scripted_model import open_scripted_model
 from rlm_mcp.service import Service, open_service
 from rlm_mcp.service.contexts import NewText
-from rlm_mcp.service.progress import progress_line
 from rlm_mcp.service.questions import Question
 from rlm_mcp.service.runs import RunState
 from rlm_mcp.settings import Settings
-from rlm_mcp.store.run_records import Event
 
 # Where a model server listens when nobody said otherwise.
 LOCAL_SERVERS = (
@@ -35,8 +34,6 @@ LOCAL_SERVERS = (
 )
 DEMO_SECONDS = 900.0
 _PROBE_SECONDS = 1.0
-_QUIET_SECONDS = 5.0
-_SHOWN_CHARS = 1500
 
 
 @dataclass(frozen=True)
@@ -60,8 +57,7 @@ async def run_demo(settings: Settings, servers: Sequence[tuple[str, int]] = LOCA
         handle = await _store_text(service, console)
         console.print(f"\nQuestion: {escape(QUESTION)}\n", style="bold")
         run_id = await service.runs.start(Question(QUESTION, contexts=(handle,)))
-        shown = _Display(service, console)
-        state = await service.runs.wait(run_id, DEMO_SECONDS, shown.report)
+        state = await service.runs.wait(run_id, DEMO_SECONDS, Log(service.runs, console).report)
         await _show_outcome(service, console, state)
     return state.answer is not None
 
@@ -115,58 +111,11 @@ async def _silent(done: int, total: int) -> None:
     """The text is stored in a moment."""
 
 
-class _Display:
-    """Prints each event once, and where the run stands when a turn begins or nothing is new."""
-
-    def __init__(self, service: Service, console: Console) -> None:
-        self._service = service
-        self._console = console
-        self._seen = 0
-        self._last_shown = 0.0
-
-    async def report(self, state: RunState) -> None:
-        events = await self._service.runs.events(state.run_id, self._seen, 100)
-        for event in events:
-            self._seen = event.seq
-            self._show(event, state)
-        if not events and state.elapsed_seconds - self._last_shown < _QUIET_SECONDS:
-            return
-        self._last_shown = state.elapsed_seconds
-        if not events:
-            self._console.print(f"[dim]{progress_line(state)}[/dim]")
-
-    def _show(self, event: Event, state: RunState) -> None:
-        match event.type:
-            case "iteration_start":
-                self._console.print(f"\n[bold]{event.preview}[/bold]  [dim]{_so_far(state)}[/dim]")
-            case "code_generated":
-                code = str(event.detail.get("code", ""))
-                self._console.print(
-                    Syntax(code, "python", background_color="default", word_wrap=True)
-                )
-            case "code_executed" if event.detail.get("output_chars") or event.detail.get("error"):
-                output = str(event.detail.get("output", ""))[:_SHOWN_CHARS]
-                self._console.print(escape(output), style="cyan")
-            case "sub_calls_started" | "sub_calls_finished" | "warning":
-                self._console.print(f"[dim]{escape(event.preview)}[/dim]")
-            case _:
-                pass  # the question is on the screen, and the answer will be
-
-
-def _so_far(state: RunState) -> str:
-    return progress_line(state).partition(" · ")[2]
-
-
 async def _show_outcome(service: Service, console: Console, state: RunState) -> None:
     if state.error:
-        console.print(escape(f"{state.error['message']} {state.error['fix']}"), style="red")
+        console.print(error_line(state.error), style="red", markup=False)
     console.print(f"\nAnswer: {escape(str(state.answer))}\n", style="bold green")
-    figures = state.figures
-    console.print(
-        f"{state.status}: {figures.iterations} turns, {figures.sub_calls} sub-calls "
-        f"({figures.cached_sub_calls} more from the cache), {figures.input_tokens:,} tokens in, "
-        f"{figures.output_tokens:,} out, {state.elapsed_seconds:.1f} s."
-    )
+    show_outcome(console, state)
     table = Table("variable", "type", "size", "preview", title="The REPL's variables")
     for variable in await service.runs.variables(state.run_id):
         table.add_row(

@@ -1,30 +1,66 @@
-"""How a command ends that did not do what was asked."""
+"""How a command ends that did not do what was asked: exit codes, and one line on stderr."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
 from rlm_mcp.errors import RLMError
 
+NO_ANSWER = 1
+REFUSED = 2
+INTERRUPTED = 130
+
+# What the service tells a caller of tools to do next, said to somebody at a terminal.
+_COMMANDS = {
+    "rlm_context_add": "rlm-mcp contexts add",
+    "rlm_context_list": "rlm-mcp contexts list",
+    "rlm_context_read": "rlm-mcp contexts show",
+    "rlm_context_delete": "rlm-mcp contexts delete",
+    "rlm_query": "rlm-mcp query",
+    "rlm_run_list": "rlm-mcp runs list",
+    "rlm_run_wait": "rlm-mcp runs show --follow",
+    "rlm_run_trace": "rlm-mcp runs show --trace",
+    "rlm_run_variables": "rlm-mcp runs show --variables",
+    "rlm_run_cancel": "rlm-mcp runs cancel",
+    "rlm_run_resume": "rlm-mcp runs resume",
+    "rlm_status": "rlm-mcp doctor",
+}
+
 
 class CommandGroup(click.Group):
-    """Turns errors raised on purpose into a line on stderr and exit code 2."""
+    """Turns errors raised on purpose into a line on stderr and an exit code."""
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command that was named."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise SystemExit(INTERRUPTED) from None
         except RLMError as error:
-            raise _CommandFailed(str(error)) from error
+            raise _CommandFailed(error) from error
         except ExceptionGroup as group:
             ours, others = group.split(RLMError)
             if ours is None or others is not None:
                 raise
-            raise _CommandFailed(str(_first_of(ours))) from group
+            raise _CommandFailed(_first_of(ours)) from group
 
 
 class _CommandFailed(click.ClickException):
-    exit_code = 2
+    exit_code = REFUSED
+
+    def __init__(self, error: RLMError) -> None:
+        fields = {"code": error.code, "message": error.message, "fix": error.fix}
+        super().__init__(error_line(fields))
+
+
+def error_line(error: Mapping[str, Any]) -> str:
+    """Tell an error (`{code, message, fix}`) in one line, with commands in place of tools."""
+    text = " ".join(f"{error['code']}: {error['message']} {error['fix']}".split())
+    return re.sub(r"\brlm_\w+", lambda found: _COMMANDS.get(found[0], found[0]), text)
 
 
 def _first_of(group: ExceptionGroup[RLMError]) -> RLMError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,9 @@ class Launch:
 
     config_file: Path | None = None
 
+    @cached_property
     def settings(self) -> Settings:
-        """Read the settings, and say on stderr which variables are none.
+        """The settings, read when first asked for; says on stderr which variables are none.
 
         Raises:
             ConfigurationError: they cannot be used.

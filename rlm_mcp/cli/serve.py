@@ -15,6 +15,6 @@ def serve(launch: Launch) -> None:
     from rlm_mcp.server.app import build_server
     from rlm_mcp.service import open_service
 
-    settings = launch.settings()
+    settings = launch.settings
     server = build_server(lambda: open_service(settings))
     anyio.run(server.run_stdio_async)

@@ -10,7 +10,7 @@ from pydantic import Field
 from rlm_mcp.server import schemas
 from rlm_mcp.server.results import beside, more, result
 from rlm_mcp.server.tool import Strings, ToolContext, ToolSpec, service_of
-from rlm_mcp.server.views import added_view
+from rlm_mcp.server.views import added_view, context_page
 from rlm_mcp.service.contexts import Added, NewText
 from rlm_mcp.service.search import SearchQuery
 
@@ -46,20 +46,14 @@ async def rlm_context_list(
     cursor: str = "",
 ) -> Annotated[CallToolResult, schemas.ContextPage]:
     """List stored texts, newest first."""
-    page = await service_of(ctx).contexts.list(limit, cursor)
-    contexts = [
-        schemas.ContextInfo.model_validate(record, from_attributes=True) for record in page.items
-    ]
+    page = context_page(await service_of(ctx).contexts.list(limit, cursor))
     lines = [
         f"{item.handle}  {item.chars:,} characters, {item.documents} document"
         f"{'s' * (item.documents != 1)}  {item.name}"
-        for item in contexts
+        for item in page.contexts
     ]
     text = "\n".join(lines) or "No context is stored yet; rlm_context_add stores one."
-    return result(
-        schemas.ContextPage(contexts=contexts, next_cursor=page.next_cursor),
-        text + more(page.next_cursor),
-    )
+    return result(page, text + more(page.next_cursor))
 
 
 async def rlm_context_read(  # a tool's parameters are its arguments

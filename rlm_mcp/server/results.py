@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, TextContent
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from rlm_mcp.errors import InvalidInputError, NotFoundError, RLMError
 from rlm_mcp.server.schemas import ErrorInfo
+from rlm_mcp.server.sendable import cut, sendable, structured
 
 MAX_TEXT_CHARS = 20_000
 MAX_ERROR_CHARS = 2_000
@@ -24,7 +25,7 @@ def result(value: BaseModel, text: str) -> CallToolResult:
     """Give a model as structured content and `text`, cut if long, for whoever reads text alone."""
     return CallToolResult(
         content=[TextContent(text=sendable(cut(text, MAX_TEXT_CHARS)))],
-        structured_content=sendable(value.model_dump(mode="json", exclude_unset=True)),
+        structured_content=structured(value),
     )
 
 
@@ -85,14 +86,6 @@ def invalid_arguments(tool: str, error: ValidationError) -> InvalidInputError:
     )
 
 
-def cut(text: str, limit: int) -> str:
-    """Keep the start of a text that is too long, and say how much is left out."""
-    if len(text) <= limit:
-        return text
-    note = f"\n[{len(text) - limit + 60} more characters]"
-    return text[: limit - 60] + note
-
-
 def more(cursor: str | None) -> str:
     """A last line that tells how to get the next page; empty where there is none."""
     return f"\n[more: cursor={cursor!r}]" if cursor else ""
@@ -106,18 +99,6 @@ def beside(text: str, note: str) -> str:
 def beside_all(text: str, note: str) -> str:
     """Put a note, if there is one, below a text that is bounded already."""
     return sendable(f"{text}\n{note}" if note else text)
-
-
-def sendable(value: Any) -> Any:
-    """Copy JSON without lone surrogates, which no transport can send: each becomes a `?`."""
-    if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        fields = cast("dict[str, Any]", value)
-        return {sendable(key): sendable(item) for key, item in fields.items()}
-    if isinstance(value, list):
-        return [sendable(item) for item in cast("list[Any]", value)]
-    return value
 
 
 def _shown(value: Any) -> str:

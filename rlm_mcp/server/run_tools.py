@@ -12,7 +12,7 @@ from rlm_mcp.server import schemas
 from rlm_mcp.server.results import beside, cut, more, result
 from rlm_mcp.server.tool import Strings, ToolContext, ToolSpec, service_of
 from rlm_mcp.server.trace_text import event_line, trace_text
-from rlm_mcp.server.views import run_info, run_view, trace_view, variable_view, variables_view
+from rlm_mcp.server.views import run_page, run_view, trace_view, variable_view, variables_view
 from rlm_mcp.service.progress import progress_line
 from rlm_mcp.service.questions import Question
 from rlm_mcp.service.runs import RunState
@@ -89,13 +89,10 @@ async def rlm_run_list(
     cursor: str = "",
 ) -> Annotated[CallToolResult, schemas.RunPage]:
     """List runs, newest first."""
-    page = await service_of(ctx).runs.list(status, limit, cursor)
-    infos = [run_info(state) for state in page.items]
-    lines = [f"{info.run_id}  {info.status:11}  {cut(info.question, 100)}" for info in infos]
-    return result(
-        schemas.RunPage(runs=infos, next_cursor=page.next_cursor),
-        ("\n".join(lines) or "No run yet; rlm_query starts one.") + more(page.next_cursor),
-    )
+    page = run_page(await service_of(ctx).runs.list(status, limit, cursor))
+    lines = [f"{info.run_id}  {info.status:11}  {cut(info.question, 100)}" for info in page.runs]
+    text = "\n".join(lines) or "No run yet; rlm_query starts one."
+    return result(page, text + more(page.next_cursor))
 
 
 async def rlm_run_cancel(

@@ -9,9 +9,10 @@ from typing import Any, cast
 
 from rlm_mcp.sandbox.types import Variable, VariableText
 from rlm_mcp.server import schemas
-from rlm_mcp.server.results import cut
+from rlm_mcp.server.sendable import cut
 from rlm_mcp.service.contexts import Added
 from rlm_mcp.service.runs import ANSWER_NAME, RunState
+from rlm_mcp.store.records import ContextRecord, Page
 from rlm_mcp.store.run_records import Event, RunSummary
 
 MAX_ANSWER_CHARS = 16_000
@@ -41,8 +42,12 @@ def run_view(state: RunState, seen: int | None = None) -> schemas.Run:
     )
 
 
-def run_info(summary: RunSummary) -> schemas.RunInfo:
-    """One line of the list of runs."""
+def run_page(page: Page[RunSummary]) -> schemas.RunPage:
+    """A page of the list of runs."""
+    return schemas.RunPage(runs=list(map(_run_info, page.items)), next_cursor=page.next_cursor)
+
+
+def _run_info(summary: RunSummary) -> schemas.RunInfo:
     info = schemas.RunInfo.model_validate(summary, from_attributes=True)
     return info.model_copy(update={"question": cut(info.question, 500)})
 
@@ -86,6 +91,17 @@ def variables_view(found: Sequence[Variable], start: int = 0) -> schemas.RunVari
         for variable in found[start:end]
     ]
     return schemas.RunVariables(variables=variables, next_start=end if end < len(found) else None)
+
+
+def context_page(page: Page[ContextRecord]) -> schemas.ContextPage:
+    """A page of the list of contexts."""
+    return schemas.ContextPage(
+        contexts=[
+            schemas.ContextInfo.model_validate(record, from_attributes=True)
+            for record in page.items
+        ],
+        next_cursor=page.next_cursor,
+    )
 
 
 def added_view(added: Added) -> schemas.AddedContext:

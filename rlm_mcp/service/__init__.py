@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from rlm_mcp.service.cells import CellService
 from rlm_mcp.service.contexts import ContextService
 from rlm_mcp.service.elsewhere import Elsewhere
 from rlm_mcp.service.execution import Workshop
+from rlm_mcp.service.files import fixed_part
 from rlm_mcp.service.live import LiveRuns
 from rlm_mcp.service.machine import places
 from rlm_mcp.service.paths import AllowedPaths
@@ -31,12 +32,11 @@ from rlm_mcp.service.status import Status, model_status, sandbox_status, store_s
 from rlm_mcp.settings import Settings
 from rlm_mcp.store.cancels import Cancels
 from rlm_mcp.store.contexts import Contexts
-from rlm_mcp.store.database import Database, open_database
+from rlm_mcp.store.database import DATABASE_NAME, Database, open_database
 from rlm_mcp.store.owners import owner_id
 from rlm_mcp.store.replies import Replies
 from rlm_mcp.store.runs import Runs
 
-DATABASE_NAME = "rlm.sqlite3"
 _HOUSEKEEPING_SECONDS = 20.0
 _SHUTDOWN_SECONDS = 10.0
 # A host asks for the tools first of all, and the trying of walls takes half a second of a core.
@@ -100,7 +100,7 @@ class Service:
 
 @asynccontextmanager
 async def open_service(
-    settings: Settings, *, shared: ProcessSandbox | None = None
+    settings: Settings, *, named: Sequence[str] = (), shared: ProcessSandbox | None = None
 ) -> AsyncGenerator[Service]:
     """Open the store and the model endpoint, and let runs work until the block is left.
 
@@ -108,6 +108,8 @@ async def open_service(
 
     Args:
         settings: what the machine's owner set.
+        named: paths and globs that whoever runs this program gave; where the settings do not say
+            what may be read, these may be too.
         shared: a sandbox of several services, whose least isolation holds; None for one of its own.
 
     Raises:
@@ -122,7 +124,7 @@ async def open_service(
         anyio.create_task_group() as tasks,
     ):
         owner = await anyio.to_thread.run_sync(owner_id)
-        allowed = await anyio.to_thread.run_sync(_allowed_paths, settings)
+        allowed = await anyio.to_thread.run_sync(_allowed_paths, settings, named)
         runs, live = Runs(database, owner=owner), LiveRuns()
         most = await _most_at_once(settings)
         shop = Workshop(
@@ -197,7 +199,7 @@ def _provider(settings: Settings) -> Provider:
     return Provider(settings.base_url or OPENAI_BASE_URL, key)
 
 
-def _allowed_paths(settings: Settings) -> AllowedPaths:
+def _allowed_paths(settings: Settings, named: Sequence[str]) -> AllowedPaths:
     if settings.allowed_paths is not None:
         return AllowedPaths.chosen(settings.allowed_paths)
-    return AllowedPaths.usual(Path.cwd(), Path.home())
+    return AllowedPaths.usual(Path.cwd(), Path.home()).beside(map(fixed_part, named))

@@ -114,6 +114,12 @@ def _in_glob(pattern: Path, given: str, allowed: AllowedPaths, check: Check) -> 
     return _texts_among(files, Path(os.path.commonpath([file.parent for file in files])), allowed)
 
 
+def fixed_part(path: str) -> Path:
+    """The file or directory that a path names; of a glob, where it begins to look."""
+    given = Path(path).expanduser()
+    return _fixed_part(Path.cwd() / given) if glob.has_magic(path) else given
+
+
 def _fixed_part(pattern: Path) -> Path:
     """The directory above the first wildcard: where a glob begins to look."""
     fixed = Path(pattern.anchor)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rlm_mcp.errors import PathNotAllowedError
@@ -40,6 +40,10 @@ class AllowedPaths:
         working_directory, home = working_directory.resolve(), home.resolve()
         roots = (home,) if home.is_relative_to(working_directory) else (working_directory, home)
         return cls(roots, hidden=False)
+
+    def beside(self, named: Iterable[Path]) -> AllowedPaths:
+        """Allow these files and directories too."""
+        return replace(self, roots=(*self.roots, *(path.resolve() for path in named)))
 
     def check(self, path: Path) -> Path:
         """Resolve `path`, symlinks included, and return it if it may be read.

@@ -20,6 +20,7 @@ from rlm_mcp.store.steps import STEPS, applied_steps
 
 T = TypeVar("T")
 
+DATABASE_NAME = "rlm.sqlite3"
 # How long work that would be lost waits for another process that writes, and how long somebody
 # does who can ask again.
 BUSY_SECONDS = 30.0

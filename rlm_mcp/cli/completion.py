@@ -1,0 +1,24 @@
+"""`rlm-mcp completion`."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print what makes SHELL complete commands, options, handles and runs.
+
+    \b
+    bash: add to ~/.bashrc   eval "$(rlm-mcp completion bash)"
+    zsh:  add to ~/.zshrc    eval "$(rlm-mcp completion zsh)"
+    fish: rlm-mcp completion fish > ~/.config/fish/completions/rlm-mcp.fish
+    """
+    kind = get_completion_class(shell)
+    assert kind is not None  # noqa: S101  # click brings the three
+    click.echo(kind(ctx.find_root().command, {}, "rlm-mcp", "_RLM_MCP_COMPLETE").source())

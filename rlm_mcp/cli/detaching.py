@@ -1,0 +1,65 @@
+"""A run that goes on when its command has returned: a process of its own works on it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+
+import click
+
+from rlm_mcp.cli.launch import Launch
+from rlm_mcp.service import open_service
+from rlm_mcp.service.questions import Question
+from rlm_mcp.service.runs import RunState
+
+WORK_COMMAND = "work-detached"
+
+
+def start_detached(launch: Launch, question: Question) -> str:
+    """Start a process that works on a question, and return the run's id; blocks until it is there.
+
+    The process has a session of its own, so that closing the terminal does not end it. One that
+    refuses the question ends this command as it ended itself.
+    """
+    config = ["--config", str(launch.config_file.absolute())] if launch.config_file else []
+    process = subprocess.Popen(  # noqa: S603  # this program
+        [sys.executable, "-m", "rlm_mcp", *config, WORK_COMMAND],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        start_new_session=True,
+    )
+    assert process.stdin and process.stdout and process.stderr  # noqa: S101, PT018  # pipes, above
+    with process.stdin as stdin:
+        json.dump(asdict(question), stdin)
+    with process.stdout as stdout, process.stderr as stderr:
+        run_id = stdout.readline().strip()
+        if not run_id:
+            click.echo(stderr.read(), err=True, nl=False)
+            raise SystemExit(process.wait())
+    return run_id
+
+
+def read_question() -> Question:
+    """Read what `start_detached` sends."""
+    return Question(**json.load(sys.stdin))
+
+
+async def work_detached(launch: Launch, question: Question) -> None:
+    """Work on a question; tell its run's id, then nothing more."""
+    async with open_service(launch.settings) as service:
+        run_id = await service.runs.start(question)
+        click.echo(run_id)
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for stream in (sys.stdin, sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())  # whoever started this may be gone by now
+        await service.runs.wait(run_id, math.inf, _unseen)
+
+
+async def _unseen(state: RunState) -> None:
+    del state

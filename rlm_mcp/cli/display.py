@@ -1,0 +1,137 @@
+"""A run at work, shown on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Literal
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.syntax import Syntax
+
+from rlm_mcp.service.progress import progress_line
+from rlm_mcp.service.runs import Report, RunService, RunState
+from rlm_mcp.store.run_records import Event
+
+Detail = Literal["nothing", "progress", "everything"]
+
+_QUIET_SECONDS = 5.0
+_LINE_SECONDS = 10.0
+_SHOWN_CHARS = 1500
+_EVENTS_AT_ONCE = 100
+
+
+@asynccontextmanager
+async def shown_run(runs: RunService, console: Console, detail: Detail) -> AsyncGenerator[Report]:
+    """Give the function that shows a run whenever it is called with its state."""
+    if detail == "nothing":
+        yield _nothing
+    elif detail == "everything":
+        yield Log(runs, console).report
+    elif not console.is_terminal:
+        yield _Lines(console).report
+    else:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("starting", total=None)
+
+            async def report(state: RunState) -> None:
+                progress.update(task, description=escape(_without_seconds(state)))
+
+            yield report
+
+
+async def _nothing(state: RunState) -> None:
+    del state
+
+
+class _Lines:
+    """One line when a figure changed, or when it is time to say that it is still at work."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._told = ""
+        self._told_at = 0.0
+
+    async def report(self, state: RunState) -> None:
+        figures = _without_seconds(state)
+        if figures == self._told and state.elapsed_seconds - self._told_at < _LINE_SECONDS:
+            return
+        if not self._told:
+            self._console.print(f"{state.run_id} works", markup=False)
+        self._told, self._told_at = figures, state.elapsed_seconds
+        self._console.print(progress_line(state), markup=False)
+
+
+class Log:
+    """Prints each event once, and where the run stands when a turn begins or nothing is new."""
+
+    def __init__(self, runs: RunService, console: Console, after: int = 0) -> None:
+        self._runs = runs
+        self._console = console
+        self._seen = after
+        self._last_shown = 0.0
+
+    async def report(self, state: RunState) -> None:
+        """Print what is new."""
+        is_news = False
+        while events := await self._runs.events(state.run_id, self._seen, _EVENTS_AT_ONCE):
+            is_news = True
+            for event in events:
+                self._seen = event.seq
+                self._show(event, state)
+        if is_news or state.elapsed_seconds - self._last_shown < _QUIET_SECONDS:
+            return
+        self._last_shown = state.elapsed_seconds
+        self._console.print(f"[dim]{progress_line(state)}[/dim]")
+
+    def _show(self, event: Event, state: RunState) -> None:
+        match event.type:
+            case "iteration_start":
+                turn, so_far = escape(event.preview), _so_far(event, state)
+                self._console.print(f"\n[bold]{turn}[/bold]  [dim]{so_far}[/dim]")
+            case "code_generated":
+                code = str(event.detail.get("code", ""))
+                self._console.print(
+                    Syntax(code, "python", background_color="default", word_wrap=True)
+                )
+            case "code_executed" if event.detail.get("output_chars") or event.detail.get("error"):
+                output = str(event.detail.get("output", ""))[:_SHOWN_CHARS]
+                self._console.print(escape(output), style="cyan")
+            case "sub_calls_started" | "sub_calls_finished" | "warning":
+                self._console.print(f"[dim]{escape(event.preview)}[/dim]")
+            case _:
+                pass  # the question is on the screen, and the answer will be
+
+
+def show_outcome(console: Console, state: RunState) -> None:
+    """Say in one line how a run ended, or stands, and what it took."""
+    figures = state.figures
+    parts = [
+        f"{state.status}: {_counted(figures.iterations, 'turn')}",
+        _counted(figures.sub_calls, "sub-call")
+        + (f" ({figures.cached_sub_calls} more from the cache)" * bool(figures.cached_sub_calls)),
+        f"{figures.input_tokens:,} tokens in",
+        f"{figures.output_tokens:,} out",
+    ]
+    if figures.cost_usd is not None:
+        parts.append(f"${figures.cost_usd:.4f}")
+    parts.append(f"{state.elapsed_seconds:.1f} s")
+    console.print(f"{', '.join(parts)}.  {state.run_id}", style="dim", markup=False)
+
+
+def _so_far(event: Event, state: RunState) -> str:
+    allowed = state.config.get("max_sub_calls", "?")
+    since = datetime.fromisoformat(event.at) - datetime.fromisoformat(state.created_at)
+    return f"{event.figures.sub_calls}/{allowed} calls · {since.total_seconds():.0f} s"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _without_seconds(state: RunState) -> str:
+    return progress_line(state).rpartition(" · ")[0]

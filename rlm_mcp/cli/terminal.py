@@ -1,0 +1,43 @@
+"""What goes to the terminal: results to stdout, all else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from rlm_mcp.server.sendable import structured
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+
+def messages() -> Console:
+    """The console for what is no result; on stderr as it is now."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(value: BaseModel) -> None:
+    """Print a structured result as a script wants it."""
+    click.echo(json.dumps(structured(value), ensure_ascii=False, indent=2))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows: fitted to a terminal, the last column cut; else as tab-separated lines."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            click.echo("\t".join(" ".join(cell.split()) for cell in row))
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for column in columns[:-1]:
+        table.add_column(column, no_wrap=True)
+    table.add_column(columns[-1], no_wrap=True, overflow="ellipsis", ratio=1)
+    for row in rows:
+        table.add_row(*(escape(" ".join(cell.split())) for cell in row))
+    Console(highlight=False).print(table)
