@@ -1,10 +1,10 @@
-"""Measures rlm-mcp beside the bare client, the bare MCP SDK and replm 0.1.0; prints tables.
+"""Measures rlm-mcp beside bare clients, the bare MCP SDK, replm and rlms; prints tables.
 
     uv run python bench/compare.py                    # everything, about four minutes
     uv run python bench/compare.py iteration sub-calls --repeat 15
 
-Repetitions are interleaved (A B C, A B C), so that a noisy machine is noisy for all. `uv` makes an
-environment for replm, with the same Python and client library.
+Repetitions are interleaved (A B C, A B C), so that a noisy machine is noisy for all. `uv` makes
+environments for replm and rlms, with the same Python and client libraries.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import sections
 from subjects import Place, open_model, open_subjects
 from tables import Table
 
-SECTIONS = ("iteration", "first-call", "sub-calls", "memory", "cold-start")
+SECTIONS = ("iteration", "first-call", "sub-calls", "batch", "memory", "cold-start")
 
 
 def main() -> None:
@@ -52,12 +52,15 @@ def _tables(wanted: Sequence[str], place: Place, options: argparse.Namespace) ->
         "sub-calls": partial(sections.sub_calls, repeat=repeat or 5),
     }
     of_processes = {
+        "batch": partial(process_sections.batch, sizes=options.batches),
         "memory": partial(process_sections.memory, sizes=sizes),
         "cold-start": partial(process_sections.cold_start, repeat=repeat or 5),
     }
     if not of_runs.keys().isdisjoint(wanted):
         with open_subjects(place) as subjects:
-            yield from (measure(subjects) for name, measure in of_runs.items() if name in wanted)
+            for name, measure in of_runs.items():
+                if name in wanted:
+                    yield from measure(subjects)
     yield from (measure(place) for name, measure in of_processes.items() if name in wanted)
 
 
@@ -70,6 +73,9 @@ def _options() -> argparse.Namespace:
         "--repeat", type=int, default=0, help="repetitions; each section has its own"
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 500], help="texts, in MB")
+    parser.add_argument(
+        "--batches", type=int, nargs="+", default=[1000, 10_000, 40_000], help="sub-calls"
+    )
     parser.add_argument("--uv", default=shutil.which("uv") or "uv", help="where uv is")
     parser.add_argument("--directory", help="for files and databases (about 2 GB); default: temp")
     options = parser.parse_args()

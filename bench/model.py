@@ -2,7 +2,8 @@
 
 What it answers is in the name of the model asked: `turns:20` runs nineteen cells and ends,
 `batch:200` makes so many sub-calls, `once` ends at once, `look` reads all of the text, `sub:50`
-thinks for 50 ms, `report` tells when requests arrived since the last report.
+thinks for 50 ms, `report` tells when requests arrived since the last report. `batch:200:rlms` and
+`turns:20:rlms` say the same in the words that rlms knows.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from rlm_mcp.scripted_model import (
 )
 
 END = "FINAL(done)"
+END_OF_RLMS = "```repl\nanswer['content'] = 'done'\nanswer['ready'] = True\n```"
 
 
 class Desk:
@@ -33,14 +35,17 @@ class Desk:
         self._reports = 0
 
     def answer(self, request: ChatRequestView) -> Answer:
-        kind, _, number = request.model.partition(":")
+        kind, number, dialect = (*request.model.split(":"), "", "")[:3]
         if kind == "report":
             return self._report()
         if kind == "sub":
             self._sub.append(request.at)
             return Reply("fine", latency_seconds=int(number) / 1000)
         self._root.append(request.at)
-        return self._turn(kind, int(number or 1), len(self._root))
+        text = self._turn(kind, int(number or 1), len(self._root))
+        if dialect == "rlms":
+            text = END_OF_RLMS if text == END else text.replace("_batch(", "_batched(")
+        return text
 
     def _report(self) -> str:
         assert self.model is not None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lines import Child
 from stdio import ChildPeaks, StdioServer
-from subjects import HERE, Place
+from subjects import HERE, Place, report
 from tables import Samples, Table
 from texts import write_text
 
@@ -37,6 +37,46 @@ def memory(place: Place, sizes: list[int]) -> Table:
         "The libraries hold the text as one `str` before they are asked (`before`: without it)."
     )
     return Table("Peak memory", header, rows, note)
+
+
+def batch(place: Place, sizes: list[int]) -> Table:
+    """Measure one `llm_query_batch` at zero latency, and what it takes of memory."""
+    rows: list[list[str]] = []
+    for size in sizes:
+        child = Child(place.library_command("rlm_mcp"))
+        try:
+            child.ask("run", model="once")  # loads what is loaded once
+            report(place.base_url)
+            before = child.ask("peak")
+            with ChildPeaks(child.process.pid) as children:
+                told = child.ask(
+                    "run", model=f"batch:{size}", sub_model="sub:0", max_sub_calls=size
+                )
+            told_of = report(place.base_url)
+            assert len(told_of["sub"]) == size, len(told_of["sub"])
+            root = told_of["root"]
+            seconds, cpu = root[1] - root[0], 1000 * told["cpu"] / size
+            host = child.ask("peak") - before
+        finally:
+            child.close()
+        rows.append(
+            [
+                f"{size:,}",
+                f"{seconds:.2f}",
+                f"{1000 * seconds / size:.2f}",
+                f"{cpu:.2f}",
+                f"{host:.1f}",
+                f"{children.largest_mb:.1f}",
+            ]
+        )
+    header = [
+        "calls", "s", "ms a call", "host CPU ms a call", "host MB more", "REPL process, MB",
+    ]  # fmt: skip
+    note = (
+        "The library, 32 at once, with nobody who listens. `VmHWM`: the host's above its peak at "
+        "a first question, the REPL's whole, with the prompts and replies that its code holds."
+    )
+    return Table("A batch of sub-calls at zero latency", header, rows, note)
 
 
 def _server_peaks(place: Place, size: int) -> tuple[float, float, float, float]:

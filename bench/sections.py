@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any
 
 from subjects import Subjects
 from tables import Samples, Table
@@ -11,22 +14,25 @@ TURNS = 20
 CALLS = 200
 AT_ONCE = 32
 CALL_SECONDS = 0.05
-OURS, SERVED, REPLM, BARE = "rlm-mcp, library", "rlm-mcp, server", "replm 0.1.0", "bare client"
+OURS, SERVED, REPLM, RLMS = "rlm-mcp, library", "rlm-mcp, server", "replm 0.1.0", "rlms 0.1.3"
+BARE, FLOOR = "bare openai client", "bare aiohttp loop"
 REPLM_CHILD = f"{REPLM}, `subprocess`"
 REPLM_LIMITED = f"replm, client of {AT_ONCE} connections"
 
 
-def iteration(subjects: Subjects, repeat: int) -> Table:
+def iteration(subjects: Subjects, repeat: int) -> Generator[Table]:
     """Measure a turn of the root model that runs a trivial cell, at zero latency."""
     wall, cpu = Samples(), Samples()
     subjects.prepare(1, "iteration")
     model = f"turns:{TURNS}"
     ways = {
-        BARE: lambda: subjects.ours.ask("sequence", calls=TURNS),
+        FLOOR: lambda: subjects.ours.ask("sequence", way="aiohttp", calls=TURNS),
+        BARE: lambda: subjects.ours.ask("sequence", way="openai", calls=TURNS),
         OURS: lambda: subjects.ours.ask("run", model=model),
         SERVED: lambda: subjects.served.ask("run", model=model),
         REPLM: lambda: subjects.replm.ask("run", model=model),
         REPLM_CHILD: lambda: subjects.replm.ask("run", model=model, sandbox_mode="subprocess"),
+        RLMS: lambda: subjects.rlms.ask("run", model=model),
     }
     for number in range(repeat + 1):
         for name, work in ways.items():
@@ -35,7 +41,7 @@ def iteration(subjects: Subjects, repeat: int) -> Table:
             if number:  # the first is to warm up
                 wall.add(name, *(1000 * (b - a) for a, b in itertools.pairwise(arrived)))
                 cpu.add(name, 1000 * told["cpu"] / TURNS)
-    floor, theirs = wall.median(BARE), wall.median(REPLM)
+    floor, theirs = wall.median(FLOOR), wall.median(REPLM)
     rows = [
         [
             name,
@@ -48,17 +54,17 @@ def iteration(subjects: Subjects, repeat: int) -> Table:
         for name in ways
     ]
     header = [
-        "", "ms an iteration", "middle half", "above the bare call", "to replm", "host CPU ms",
+        "", "ms an iteration", "middle half", "above the bare loop", "to replm", "host CPU ms",
     ]  # fmt: skip
     note = (
         f"Between two requests as the model sees them; {repeat} runs of {TURNS} turns. The CPU is "
         "that of the host's process (the server's includes the client), start and end included. "
         "By default replm runs model code in its own process; `subprocess` is its other mode."
     )
-    return Table("Overhead of an iteration", header, rows, note)
+    yield Table("Overhead of an iteration", header, rows, note)
 
 
-def first_call(subjects: Subjects, repeat: int, sizes: list[int]) -> Table:
+def first_call(subjects: Subjects, repeat: int, sizes: list[int]) -> Generator[Table]:
     """Measure from the question to the first request that arrives at the model."""
     seconds = Samples()
     ways = {
@@ -85,46 +91,62 @@ def first_call(subjects: Subjects, repeat: int, sizes: list[int]) -> Table:
         "(`again`: a second question on it); the libraries are given a `str`. By default replm "
         "runs model code in its own process, so nothing starts and no text moves."
     )
-    return Table("From the question to the first model call", header, rows, note)
+    yield Table("From the question to the first model call", header, rows, note)
 
 
-def sub_calls(subjects: Subjects, repeat: int) -> Table:
+def sub_calls(subjects: Subjects, repeat: int) -> Generator[Table]:
     """Measure one `llm_query_batch`, from the reply that asks for it to the next turn."""
-    wall, cpu, at_once = Samples(), Samples(), Samples()
     subjects.prepare(1, "sub-calls")
-    model = f"batch:{CALLS}"
-    ways = {
-        BARE: lambda: subjects.ours.ask("gather", calls=CALLS, limit=AT_ONCE),
-        OURS: lambda: subjects.ours.ask("run", model=model),
-        SERVED: lambda: subjects.served.ask("run", model=model),
-        REPLM: lambda: subjects.replm.ask("run", model=model),
-        REPLM_LIMITED: lambda: subjects.replm.ask("run", model=model, connections=AT_ONCE),
-    }
+    for at_once in (AT_ONCE, CALLS):
+        yield _sub_calls(subjects, repeat, at_once)
+
+
+def _sub_calls(subjects: Subjects, repeat: int, limit: int) -> Table:
+    wall, cpu, at_once = Samples(), Samples(), Samples()
+    ways = _ways_of_sub_calls(subjects, limit)
     for number in range(repeat + 1):
         for name, work in ways.items():
             told, report = work(), subjects.report()
             assert len(report["sub"]) == CALLS, (name, len(report["sub"]))
             if number:
                 root = report["root"]
-                wall.add(name, told["seconds"] if name == BARE else root[1] - root[0])
+                wall.add(name, told["seconds"] if "seconds" in told else root[1] - root[0])
                 cpu.add(name, 1000 * told["cpu"] / CALLS)
                 at_once.add(name, report["at_once"])
-    floor = wall.median(BARE)
+    floor, spent = wall.median(FLOOR), cpu.median(FLOOR)
     rows = [
         [
             name,
             f"{wall.median(name):.2f}",
             f"{wall.median(name) / floor:.2f}",
             f"{at_once.median(name):.0f}",
-            f"{cpu.median(name):.1f}",
+            f"{cpu.median(name):.2f}",
+            f"{cpu.median(name) / spent:.1f}",
         ]
         for name in ways
     ]
-    header = ["", "s", "to the bare client", "at once", "host CPU ms a call"]
-    ideal = -(-CALLS // AT_ONCE) * CALL_SECONDS
+    header = ["", "s", "to the bare loop", "at once", "host CPU ms a call", "to the bare loop"]
+    ideal = -(-CALLS // limit) * CALL_SECONDS
     note = (
-        f"Medians of {repeat}. {AT_ONCE} at once cannot be faster than {ideal:.2f} s. The bare "
-        f"client is `AsyncOpenAI` behind a semaphore of {AT_ONCE}; replm starts all at once."
+        f"Medians of {repeat}. {limit} at once cannot be faster than {ideal:.2f} s. The bare loop "
+        f"and `AsyncOpenAI` work behind a semaphore of {limit}; replm starts all at once, rlms 16."
     )
-    title = f"{CALLS} sub-calls of {1000 * CALL_SECONDS:.0f} ms, {AT_ONCE} at once"
+    title = f"{CALLS} sub-calls of {1000 * CALL_SECONDS:.0f} ms, {limit} at once"
     return Table(title, header, rows, note)
+
+
+def _ways_of_sub_calls(subjects: Subjects, limit: int) -> dict[str, Callable[[], Any]]:
+    model = f"batch:{CALLS}"
+    served = subjects.served if limit == AT_ONCE else subjects.served_widely
+    bare = partial(subjects.ours.ask, "gather", calls=CALLS, limit=limit)
+    ways = {
+        FLOOR: partial(bare, way="aiohttp"),
+        BARE: partial(bare, way="openai"),
+        OURS: lambda: subjects.ours.ask("run", model=model, max_concurrent_calls=limit),
+        SERVED: lambda: served.ask("run", model=model),
+        REPLM: lambda: subjects.replm.ask("run", model=model),
+        RLMS: lambda: subjects.rlms.ask("run", model=model),
+    }
+    if limit < CALLS:
+        ways[REPLM_LIMITED] = lambda: subjects.replm.ask("run", model=model, connections=limit)
+    return ways

@@ -1,6 +1,6 @@
 """A process that holds the server and an in-memory client of it; measured by `compare.py`.
 
-`python served.py BASE_URL DIRECTORY` keeps its database below the directory.
+`python served.py BASE_URL DIRECTORY CALLS_AT_ONCE` keeps its database below the directory.
 """
 
 from __future__ import annotations
@@ -59,12 +59,13 @@ class Subject:
         return result.structured_content
 
 
-async def main(base_url: str, directory: str) -> None:
+async def main(base_url: str, directory: str, calls_at_once: str) -> None:
     """Serve commands until stdin ends."""
     settings = Settings(
         base_url=base_url,
         root_model="once",
-        data_dir=Path(directory) / "served",
+        data_dir=Path(directory) / f"served-{calls_at_once}",
+        max_concurrent_calls=int(calls_at_once),
         allowed_paths=(Path(directory),),
     )
     async with Client(build_server(partial(open_service, settings))) as client:

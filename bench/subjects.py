@@ -16,7 +16,7 @@ from lines import Child
 from texts import write_text
 
 HERE = Path(__file__).parent
-PEER = "replm==0.1.0"
+REPLM, RLMS = "replm==0.1.0", "rlms==0.1.3"
 
 
 @dataclass(frozen=True)
@@ -31,22 +31,37 @@ class Place:
         """How to start a process that uses a library of our environment."""
         return [sys.executable, str(HERE / "library.py"), package, self.base_url]
 
+    def served_command(self, calls_at_once: int) -> list[str]:
+        """How to start one that holds our server, which makes so many model calls at once."""
+        place = [self.base_url, str(self.directory), str(calls_at_once)]
+        return [sys.executable, str(HERE / "served.py"), *place]
+
     def replm_command(self) -> list[str]:
-        """How to start one that uses replm, on the same Python with the same client library."""
-        same = [f"{name}=={version(name)}" for name in ("openai", "httpx2", "anyio", "pydantic")]
-        wanted = [part for name in (PEER, *same) for part in ("--with", name)]
+        """How to start one that uses replm."""
+        return [*self._python_with(REPLM), str(HERE / "library.py"), "replm", self.base_url]
+
+    def rlms_command(self) -> list[str]:
+        """How to start one that uses rlms."""
+        return [*self._python_with(RLMS), str(HERE / "rlms_library.py"), self.base_url]
+
+    def _python_with(self, package: str) -> list[str]:
+        """The same Python, with the same client libraries."""
+        same = ("openai", "httpx2", "anyio", "pydantic", "aiohttp")
+        wanted = [package, *(f"{name}=={version(name)}" for name in same)]
+        options = [part for name in wanted for part in ("--with", name)]
         python = ["--python", sys.executable, "python"]
-        command = [self.uv, "run", "--quiet", "--isolated", "--no-project", *wanted, *python]
-        return [*command, str(HERE / "library.py"), "replm", self.base_url]
+        return [self.uv, "run", "--quiet", "--isolated", "--no-project", *options, *python]
 
 
 @dataclass(frozen=True)
 class Subjects:
-    """Running processes: our library, our server with a client, and replm."""
+    """Running processes: our library, our server with a client (twice), replm and rlms."""
 
     ours: Child
     served: Child
+    served_widely: Child
     replm: Child
+    rlms: Child
     place: Place
 
     def report(self) -> dict[str, Any]:
@@ -57,9 +72,10 @@ class Subjects:
         """Give everybody the same new text."""
         path = self.place.directory / "text.txt"
         write_text(path, megabytes, salt)
-        self.served.ask("add", path=str(path))
+        for server in (self.served, self.served_widely):
+            server.ask("add", path=str(path))
         path.unlink()
-        for library in (self.ours, self.replm):
+        for library in (self.ours, self.replm, self.rlms):
             library.ask("text", megabytes=megabytes, salt=salt)
 
 
@@ -71,8 +87,10 @@ def open_subjects(place: Place) -> Generator[Subjects]:
             Child(command)
             for command in (
                 place.library_command("rlm_mcp"),
-                [sys.executable, str(HERE / "served.py"), place.base_url, str(place.directory)],
+                place.served_command(32),
+                place.served_command(200),
                 place.replm_command(),
+                place.rlms_command(),
             )
         ]
         for child in started:

@@ -62,9 +62,6 @@ class Settings(RLMConfig):
         ge=0,
         description="Texts up to so many characters stand in the first message whole; 0: none.",
     )
-    max_concurrent_calls: int = Field(
-        default=32, ge=1, le=10_000, description="Model calls at once, whole server."
-    )
 
     max_concurrent_runs: int | None = Field(
         default=None,

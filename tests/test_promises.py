@@ -90,6 +90,7 @@ OPTIONS: dict[str, tuple[object, str, str]] = {
         "orchestrator",
         "test_a_cell_over_its_time_is_told_and_the_run_goes_on",
     ),
+    "max_concurrent_calls": (32, "wrapper", "test_calls_at_once_are_as_many_as_the_config_allows"),
     "prompt_variant": ("default", "promises", "test_each_prompt_variant_has_its_test"),
     "cost_per_input_token": (
         0.0,

@@ -365,6 +365,40 @@ async def test_a_cache_answers_for_later_questions(warm: ProcessSandbox) -> None
         assert (response.answer, response.cached_sub_calls) == ("heard", cached)
 
 
+class CountingModel:
+    """A `ChatModel` that answers when so many calls are there at once, and not before."""
+
+    def __init__(self, code: str, until: int) -> None:
+        self._code = code
+        self._until = until
+        self._all = anyio.Event()
+        self.now = self.most = 0
+
+    async def complete(self, request: ChatRequest) -> ChatReply:
+        if request.model == "root":
+            return ChatReply(f"```repl\n{self._code}\n```")
+        self.now += 1
+        self.most = max(self.most, self.now)
+        if self.now == self._until:
+            self._all.set()
+        await self._all.wait()
+        self.now -= 1
+        return ChatReply("heard")
+
+
+@pytest.mark.parametrize("at_once", [3, 100])
+async def test_calls_at_once_are_as_many_as_the_config_allows(
+    warm: ProcessSandbox, at_once: int
+) -> None:
+    asks = "FINAL(len(set(llm_query_batch([f'piece {i}' for i in range(120)]))))"
+    model = CountingModel(asks, until=at_once)
+    config = RLMConfig(max_concurrent_calls=at_once)
+    wrapper = RLMWrapper(model, "root", "sub", config=config, sandbox=warm)
+    with anyio.fail_after(30):
+        assert (await wrapper.agenerate("?", "text")).answer == "1"
+    assert model.most == at_once
+
+
 async def test_questions_at_once_do_not_disturb_each_other(warm: ProcessSandbox) -> None:
     def root(request: Any) -> str:
         return f"```repl\nFINAL(context + {request.messages[-1]['content']!r}[10:12])\n```"

@@ -63,6 +63,9 @@ class RLMConfig(BaseModel):
         description="The root model's window; older turns are summed up before it is full.",
     )
     sub_max_tokens: int = Field(default=8_192, ge=1, description="Output tokens of one sub-call.")
+    max_concurrent_calls: int = Field(
+        default=32, ge=1, le=10_000, description="Model calls at once; a server's in all."
+    )
     sandbox_timeout: float = Field(
         default=120, gt=0, description="Seconds one cell may run, waiting for sub-calls left out."
     )

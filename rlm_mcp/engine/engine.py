@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 
+MAX_CALL_WINDOW = 1024
+
+
 class MemoryCache:
     """A `SubCallCache` in memory that forgets the least recently used beyond `max_chars`."""
 
@@ -97,5 +100,7 @@ def repl_options(config: RLMConfig, *, seed: int | None = None) -> ReplOptions:
     return ReplOptions(
         sub_calls=config.enable_sub_calls,
         recursion=config.enable_sub_calls and config.max_recursion_depth > 1,
+        # Half of them on their way, half at hand for when one is answered.
+        call_window=min(2 * config.max_concurrent_calls, MAX_CALL_WINDOW),
         seed=seed,
     )

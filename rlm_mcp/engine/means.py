@@ -7,8 +7,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
+import anyio
+
 from rlm_mcp.engine.chat import ChatModel, ChatReply, ChatRequest
 from rlm_mcp.engine.model import open_endpoint
+from rlm_mcp.engine.retry import borrowed
 from rlm_mcp.errors import ModelError, RLMError
 from rlm_mcp.sandbox.repl import ProcessSandbox
 from rlm_mcp.sandbox.text import TextContext
@@ -51,6 +54,7 @@ class Supplier:
         root_model: name of the model that writes the code.
         sub_model: name of the model that answers sub-calls.
         sandbox: where model-written code runs; None is a process of its own.
+        calls_at_once: calls of the model that are on their way together, at most.
 
     Raises:
         TypeError: `client` is none of those, or its model is not named.
@@ -62,6 +66,7 @@ class Supplier:
         root_model: str,
         sub_model: str,
         sandbox: Sandbox | None,
+        calls_at_once: int,
     ) -> None:
         if not _is_chat_model(client) and not _is_openai(client):
             raise TypeError(
@@ -74,6 +79,7 @@ class Supplier:
         self._root_model = root_model
         self._sub_model = sub_model
         self._sandbox = sandbox
+        self._calls_at_once = calls_at_once
         self._isolation: Isolation | None = None
 
     @asynccontextmanager
@@ -86,12 +92,16 @@ class Supplier:
         async with AsyncExitStack() as stack:
             sandbox = self._sandbox or await self._own_sandbox(stack)
             client, root, sub = self._client, self._root_model, self._sub_model
+            limiter = anyio.CapacityLimiter(self._calls_at_once)
             if _is_chat_model(client):
-                first = _Given(cast("ChatModel", client), root)
+                first = _Given(cast("ChatModel", client), root, limiter)
                 yield Means(first, first if sub == root else replace(first, name=sub), sandbox)
                 return
-            opening = open_endpoint(cast("OpenAI | AsyncOpenAI", client), own_pool=is_other_loop)
-            endpoint = await stack.enter_async_context(opening)
+            endpoint = await stack.enter_async_context(
+                open_endpoint(
+                    cast("OpenAI | AsyncOpenAI", client), limiter=limiter, own_pool=is_other_loop
+                )
+            )
             model = endpoint.model(root)
             yield Means(model, model if sub == root else endpoint.model(sub), sandbox)
 
@@ -111,11 +121,13 @@ class _Given:
 
     model: ChatModel
     name: str
+    limiter: anyio.CapacityLimiter
 
     async def complete(self, request: ChatRequest) -> ChatReply:
         named = replace(request, model=request.model or self.name or None)
         try:
-            return await self.model.complete(named)
+            async with borrowed(self.limiter):
+                return await self.model.complete(named)
         except RLMError:
             raise
         except Exception as error:  # user code: what it raises must end in a response

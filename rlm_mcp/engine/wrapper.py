@@ -61,9 +61,10 @@ class RLMWrapper:
         cache: SubCallCache | None = None,
     ) -> None:
         sub_model = sub_model or root_model
-        self._supplier = Supplier(client, root_model, sub_model, sandbox)
-        self._model_names = tuple(dict.fromkeys((root_model, sub_model)))
         self._config = config or RLMConfig()
+        at_once = self._config.max_concurrent_calls
+        self._supplier = Supplier(client, root_model, sub_model, sandbox, at_once)
+        self._model_names = tuple(dict.fromkeys((root_model, sub_model)))
         self._cache = cache
         self._kept: Means | None = None
         self._closing = AsyncExitStack()

@@ -21,8 +21,13 @@ _BUDGET_FIELDS = {
     "max_iterations": "max_iterations",
     "max_depth": "max_recursion_depth",
 }
-# Prices are the operator's to know, and the log is not a terminal.
-_NOT_OPTIONS = {"cost_per_input_token", "cost_per_output_token", "verbose"}
+# Prices are the operator's to know, the log is not a terminal, and all runs share the endpoint.
+_NOT_OPTIONS = {
+    "cost_per_input_token",
+    "cost_per_output_token",
+    "max_concurrent_calls",
+    "verbose",
+}
 _OPTIONS = sorted(RLMConfig.model_fields.keys() - _BUDGET_FIELDS.values() - _NOT_OPTIONS)
 
 
