@@ -67,9 +67,10 @@ class Answers:
         self.frames: list[Frame] = []
 
     def __call__(self, data: bytes) -> None:
-        head, _ = wire.sizes(data[: wire.HEADER.size])
-        rest = data[wire.HEADER.size :]
-        self.frames.append(wire.decode(rest[:head], rest[head:], wire.TO_HOST))
+        received = bytearray(data)
+        while (frame := wire.take(received, wire.TO_HOST)) is not None:
+            self.frames.append(frame)
+        assert not received
 
 
 def a_worker(context: str | Documents = "text") -> tuple[Worker, Answers]:
@@ -262,8 +263,10 @@ def a_desk(answer: Callable[[CallDesk, Frame], None], window: int = 3) -> CallDe
     answers = Answers()
 
     def send(data: bytes) -> None:
+        before = len(answers.frames)
         answers(data)
-        answer(desk, answers.frames[-1])
+        for frame in answers.frames[before:]:
+            answer(desk, frame)
 
     desk = CallDesk(send, window)
     return desk
@@ -285,6 +288,28 @@ def test_replies_that_come_in_any_order_are_put_in_the_order_of_prompts() -> Non
     desk.open(1)
     prompts = [str(number) for number in range(10)]
     assert desk.ask_all(Request("llm_query"), prompts) == [f"r{prompt}" for prompt in prompts]
+
+
+def test_calls_of_a_batch_are_sent_in_few_pieces_and_large_ones_in_pieces_of_their_own() -> None:
+    pieces: list[list[Frame]] = []
+
+    def send(data: bytes) -> None:
+        answers = Answers()
+        answers(data)
+        pieces.append(answers.frames)
+        if sum(map(len, pieces)) % 8 == 0:
+            for frame in (frame for piece in pieces[-8:] for frame in piece):
+                desk.deliver(frame.fields["call"], frame.text(0)[:2], ok=True)
+
+    desk = CallDesk(send, window=8)
+    desk.open(1)
+    prompts = [f"{number:02}" for number in range(16)]
+    assert desk.ask_all(Request("llm_query"), prompts) == prompts
+    assert [len(piece) for piece in pieces] == [8, 8]
+    pieces.clear()
+    large = [f"{number:02}" + "x" * 100_000 for number in range(8)]
+    assert desk.ask_all(Request("llm_query"), large) == prompts[:8]
+    assert [len(piece) for piece in pieces] == [1] * 8
 
 
 def test_calls_outside_a_cell_are_refused_and_waiting_ones_end_with_it() -> None:

@@ -515,7 +515,7 @@ async def test_a_stream_of_events_can_hold_the_text_as_it_arrives(warm: ProcessS
 
 
 async def test_the_walls_are_tried_once_for_a_wrapper() -> None:
-    supplier = Supplier(LocalModel([]), "", "", None)
+    supplier = Supplier(LocalModel([]), "", "", None, 1)
     async with supplier.open() as means:
         found = await means.sandbox.isolation()
     async with supplier.open() as means:

@@ -18,7 +18,6 @@ from rlm_mcp.engine.faults import Faults
 from rlm_mcp.engine.provider import (
     CHECK_SECONDS,
     OPENAI_BASE_URL,
-    Manner,
     Provider,
     ProviderWire,
     refuse_unusable,
@@ -31,6 +30,7 @@ from rlm_mcp.engine.retry import (
     Timing,
     parse_retry_after,
 )
+from rlm_mcp.engine.session import Manner
 from rlm_mcp.errors import (
     ConfigurationError,
     ModelAuthenticationError,

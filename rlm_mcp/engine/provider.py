@@ -8,9 +8,6 @@ Measured per call in one run: aiohttp 0.2 ms of CPU, httpx2 0.9 to 1.1, the `ope
 from __future__ import annotations
 
 import json
-import ssl
-import sys
-import urllib.request
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -25,6 +22,7 @@ from rlm_mcp.engine.completion import ReplyParts, diagnose_status, read_completi
 from rlm_mcp.engine.event_stream import EventStream
 from rlm_mcp.engine.faults import Faults, without_credentials
 from rlm_mcp.engine.retry import AttemptFailedError, parse_retry_after
+from rlm_mcp.engine.session import Manner, Way, find_way, open_session
 from rlm_mcp.errors import (
     ConfigurationError,
     ModelAuthenticationError,
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
 
 OPENAI_BASE_URL = "https://api.openai.com/v1"
 CHECK_SECONDS = 3.0
-CONNECT_SECONDS = 5.0
 MAX_REPLY_BYTES = 32 << 20  # a hundred times what the longest replies of models take
 MAX_ERROR_BYTES = 64 << 10
 PARSED_AT_ONCE_BYTES = 256 << 10  # larger bodies are parsed in a thread
@@ -50,21 +47,6 @@ class Provider:
 
     base_url: str = OPENAI_BASE_URL
     api_key: str = field(default="", repr=False)
-
-
-@dataclass(frozen=True)
-class Manner:
-    """How requests are sent: their headers, and how long to wait for the server, in seconds.
-
-    Args:
-        headers: sent with each request, in place of those that a key alone makes.
-        connect_seconds: until there is a connection; None is no limit but that of the attempt.
-        read_seconds: until the next piece of an answer, likewise.
-    """
-
-    headers: Mapping[str, str] | None = None
-    connect_seconds: float | None = CONNECT_SECONDS
-    read_seconds: float | None = None
 
 
 def refuse_unusable(base_url: str, api_key: str) -> None:
@@ -158,20 +140,18 @@ class ProviderWire:
             if self._session is None:
                 refuse_unusable(self._provider.base_url, self._provider.api_key)
                 # An import, certificates, settings of the system: not on the event loop.
-                prepared = await anyio.to_thread.run_sync(self._prepare)
-                self._session = _new_session(*prepared)
+                way = await anyio.to_thread.run_sync(self._find_way)
+                self._session = open_session(way)
         return self._session
 
-    def _prepare(self) -> tuple[ssl.SSLContext, str | None, Manner]:
-        import aiohttp  # noqa: PLC0415  # heavy, and at hand from here on
-
+    def _find_way(self) -> Way:
         manner = self._find_manner()
         if manner.headers is None:
-            manner = replace(manner, headers=self._headers(aiohttp.http.SERVER_SOFTWARE))
-        return _make_tls(), _find_proxy(self._provider.base_url), manner
+            manner = replace(manner, headers=self._headers())
+        return find_way(self._provider.base_url, manner)
 
-    def _headers(self, software: str) -> dict[str, str]:
-        headers = {"Content-Type": "application/json", "User-Agent": f"rlm-mcp {software}"}
+    def _headers(self) -> dict[str, str]:
+        headers = {"Content-Type": "application/json", "User-Agent": "rlm-mcp"}
         # A name and a password in the address make a header of the same name.
         if self._provider.api_key and "@" not in urlsplit(self._provider.base_url).netloc:
             headers["Authorization"] = f"Bearer {self._provider.api_key}"
@@ -250,48 +230,6 @@ class ProviderWire:
             raise faults.failed(faults.odd(error), error) from None
         except (aiohttp.ClientError, OSError) as error:
             raise faults.failed(faults.gone(error, was_there=True), error) from None
-
-
-def _new_session(tls: ssl.SSLContext, proxy: str | None, manner: Manner) -> ClientSession:
-    import aiohttp  # noqa: PLC0415  # loaded by now
-
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=tls),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers=manner.headers,
-        timeout=aiohttp.ClientTimeout(
-            total=None, connect=manner.connect_seconds, sock_read=manner.read_seconds
-        ),
-        proxy=proxy,
-    )
-
-
-def _make_tls() -> ssl.SSLContext:
-    if sys.platform == "linux":
-        return ssl.create_default_context()
-    import truststore  # noqa: PLC0415  # only there
-
-    return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-def _find_proxy(base_url: str) -> str | None:
-    """Give the proxy that the environment or the system names for an address.
-
-    Raises:
-        ConfigurationError: it is of a kind that cannot be used.
-    """
-    parts = urlsplit(base_url)
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
-        return None
-    address = proxy if "://" in proxy else f"http://{proxy}"
-    if not address.startswith(("http://", "https://")):
-        raise ConfigurationError(
-            f"The proxy {without_credentials(address)!r} cannot be used.",
-            fix="Set HTTPS_PROXY and HTTP_PROXY to a proxy that speaks HTTP, or NO_PROXY.",
-        )
-    return address
 
 
 async def _read_some(reply: ClientResponse, size: int) -> bytes:

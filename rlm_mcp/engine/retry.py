@@ -167,7 +167,10 @@ class Pace:
 async def borrowed(limiter: anyio.CapacityLimiter) -> AsyncGenerator[None]:
     """Hold one token, also in a task that holds others already."""
     borrower = object()
-    await limiter.acquire_on_behalf_of(borrower)
+    try:  # where there is room, without a turn of the event loop
+        limiter.acquire_on_behalf_of_nowait(borrower)
+    except anyio.WouldBlock:
+        await limiter.acquire_on_behalf_of(borrower)
     try:
         yield
     finally:

@@ -6,12 +6,13 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from rlm_mcp.errors import WireError
 from rlm_mcp.sandbox.channel import Channel
 from rlm_mcp.sandbox.types import CallHandler, CallName, CallReply, ReplCall
-from rlm_mcp.sandbox.wire import Frame, utf8
+from rlm_mcp.sandbox.wire import Frame, encode, utf8
 
 CALL_SECONDS = 0.0002
 CORE_PATIENCE_SECONDS = 0.25
@@ -121,6 +122,7 @@ class Calls:
     _jobs: deque[_Job] = field(default_factory=deque[_Job])
     _given: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(0, fast_acquire=True))
     _idle: int = 0  # tasks that wait for a job, and for which none lies there
+    _replies: list[bytes] = field(default_factory=list[bytes])
 
     async def take(self, frame: Frame, tasks: TaskGroup) -> None:
         """Start a call; waits while too many are on their way, so that the child waits too.
@@ -166,18 +168,31 @@ class Calls:
             self.clock.start()
         else:  # another thread of the cell called meanwhile
             self.core.give_back()
-        await self._send(number, reply)
+        await self._send(reply_frame(number, reply))
 
-    async def _send(self, number: int, reply: CallReply) -> None:
-        ok = reply.error is None
-        text = utf8(reply.text if reply.error is None else reply.error)
+    async def _send(self, frame: bytes) -> None:
+        """Send a reply, with those that come in the same turn of the loop if others are awaited."""
         try:
-            await self.channel.send("reply", {"call": number, "ok": ok}, text)
-        except ValueError as error:
-            fields = {"call": number, "ok": False}
-            await self.channel.send("reply", fields, utf8(str(error)))
+            if not self._count:
+                await self.channel.send_frames(frame)
+                return
+            self._replies.append(frame)
+            if len(self._replies) == 1:  # whoever comes first sends for all
+                await anyio.lowlevel.checkpoint()
+                frames, self._replies = b"".join(self._replies), []
+                await self.channel.send_frames(frames)
         except EOFError:  # whoever receives learns that too, and deals with it
             return
+
+
+def reply_frame(number: int, reply: CallReply) -> bytes:
+    """Lay out the reply to a call; one that is too large becomes the reason why."""
+    ok = reply.error is None
+    text = utf8(reply.text if reply.error is None else reply.error)
+    try:
+        return encode("reply", {"call": number, "ok": ok}, text)
+    except ValueError as error:
+        return encode("reply", {"call": number, "ok": False}, utf8(str(error)))
 
 
 def read_call(frame: Frame) -> ReplCall:

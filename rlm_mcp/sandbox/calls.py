@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from rlm_mcp.sandbox import wire
+
+SENT_AT_ONCE_BYTES = 64 << 10
 
 Send = Callable[[bytes], None]
 Wait = Callable[[SimpleQueue[Any]], Any]  # until something lies in an inbox, and takes it
@@ -46,6 +48,15 @@ class Request(NamedTuple):
     model: str | None = None
     documents: tuple[str, ...] = ()
     is_list: bool = False
+
+
+class _Batch(NamedTuple):
+    """Calls that are made together, and where their replies are put."""
+
+    request: Request
+    id: int
+    size: int
+    replies: SimpleQueue[Any]
 
 
 class CallDesk:
@@ -95,39 +106,49 @@ class CallDesk:
 
     def ask_all(self, request: Request, prompts: Sequence[str]) -> list[str]:
         """Make calls side by side, a window of them at once; answers in the order of prompts."""
-        replies: SimpleQueue[_Reply] = SimpleQueue()
+        replies: SimpleQueue[Any] = SimpleQueue()
         answers: list[str] = [""] * len(prompts)
-        batch = next(self._ids)
-        sent = 0
-        for done in range(len(prompts)):
-            while sent < len(prompts) and sent - done < self._window:
-                self._dispatch(request, prompts[sent], (batch, len(prompts)), (replies, sent))
-                sent += 1
-            reply: _Reply = self._wait(replies)
-            answers[reply.place] = reply.text if reply.ok else FailedCall(reply.text)
+        batch = _Batch(request, next(self._ids), len(prompts), replies)
+        sent = done = 0
+        while done < len(prompts):
+            until = min(len(prompts), done + self._window)
+            self._dispatch(batch, [(place, prompts[place]) for place in range(sent, until)])
+            sent = until
+            for reply in (self._wait(replies), *_lying_in(replies)):
+                answers[reply.place] = reply.text if reply.ok else FailedCall(reply.text)
+                done += 1
         return answers
 
-    def _dispatch(
-        self,
-        request: Request,
-        prompt: str,
-        batch: tuple[int, int],
-        waiter: tuple[SimpleQueue[_Reply], int],
-    ) -> None:
-        replies, place = waiter
+    def _dispatch(self, batch: _Batch, asked: Sequence[tuple[int, str]]) -> None:
+        """Send calls, many in one piece: to wake the host costs as much as the rest of a call."""
+        frames: list[bytes] = []
+        size = 0
+        for place, prompt in asked:
+            frame = self._register(batch, place, prompt)
+            frames.append(frame)
+            size += len(frame)
+            if size > SENT_AT_ONCE_BYTES:
+                self._send(b"".join(frames))
+                frames, size = [], 0
+        if frames:
+            self._send(b"".join(frames))
+
+    def _register(self, batch: _Batch, place: int, prompt: str) -> bytes:
+        """Make a call's frame and know whom its reply is for; empty where it is too large."""
         call = next(self._ids)
         with self._lock:
             cell = self._cell
             if cell:
-                self._waiting[call] = waiter
+                self._waiting[call] = (batch.replies, place)
         if not cell:
             raise SubCallError("calls can be made only while a cell runs")
         try:
-            self._send(self._frame(request, prompt, (cell, call, *batch)))
+            return self._frame(batch.request, prompt, (cell, call, batch.id, batch.size))
         except ValueError as error:  # too large for one frame: this call's failure, not the batch's
             with self._lock:
                 self._waiting.pop(call, None)
-            replies.put(_Reply(place, ok=False, text=str(error)))
+            batch.replies.put(_Reply(place, ok=False, text=str(error)))
+            return b""
 
     @staticmethod
     def _frame(request: Request, prompt: str, numbers: tuple[int, int, int, int]) -> bytes:
@@ -144,6 +165,14 @@ class CallDesk:
         model = () if request.model is None else (request.model,)
         texts = (prompt, *model, *request.documents)
         return wire.encode("call", fields, *map(wire.utf8, texts))
+
+
+def _lying_in(inbox: SimpleQueue[Any]) -> Iterator[_Reply]:
+    """Take what else has come; only the thread that waits for an inbox takes anything out of it."""
+    while not inbox.empty():
+        item = inbox.get_nowait()
+        if isinstance(item, _Reply):  # else a word to whoever waits, who has gone on
+            yield item
 
 
 def llm_query(desk: CallDesk, prompt: object, model: str | None = None) -> str:

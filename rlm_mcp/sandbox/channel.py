@@ -41,11 +41,18 @@ class Channel:
             EOFError: the other side is gone, or reads no more.
             ValueError: the frame is too large.
         """
-        frame = wire.encode(kind, fields, *blobs)
+        await self.send_frames(wire.encode(kind, fields, *blobs), patience_seconds=patience_seconds)
+
+    async def send_frames(self, frames: bytes, *, patience_seconds: float = 30) -> None:
+        """Send frames that are laid out already; see `send`.
+
+        Raises:
+            EOFError: the other side is gone, or reads no more.
+        """
         try:
-            sent = 0 if self._sending.locked() else self._send_now(frame)
-            if sent < len(frame):
-                await self._send_rest(memoryview(frame)[sent:], patience_seconds)
+            sent = 0 if self._sending.locked() else self._send_now(frames)
+            if sent < len(frames):
+                await self._send_rest(memoryview(frames)[sent:], patience_seconds)
         except OSError as error:  # TimeoutError too
             self.close_reading()
             raise EOFError("the REPL's process takes no more") from error
