@@ -71,6 +71,20 @@ class Settings(RLMConfig):
         "set.",
     )
 
+    keep_runs_days: float = Field(
+        default=90,
+        ge=0,
+        description="Days that ended runs and replies of sub-calls are kept; 0: for ever.",
+    )
+    keep_runs_mb: int = Field(
+        default=4000,
+        ge=0,
+        description="Megabytes that runs and replies may take; the oldest go first; 0: any.",
+    )
+    keep_uploads_hours: float = Field(
+        default=24, gt=0, description="Hours that a text sent in parts waits for its next part."
+    )
+
     @field_validator("allowed_paths", mode="before")
     @classmethod
     def _split_paths(cls, value: object) -> object:

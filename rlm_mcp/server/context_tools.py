@@ -107,7 +107,8 @@ async def rlm_context_search(  # noqa: PLR0913  # a tool's parameters are its ar
 async def rlm_context_delete(
     ctx: ToolContext, handle: str
 ) -> Annotated[CallToolResult, schemas.DeletedContext]:
-    """Delete a stored text for good. Runs over it keep their answers and logs."""
+    """Delete a stored text for good, with what runs over it kept of it: variables, and what their
+    logs say. Their answers stay."""
     freed = await service_of(ctx).contexts.delete(handle)
     return result(
         schemas.DeletedContext(deleted=True, freed_bytes=freed),

@@ -21,6 +21,7 @@ from rlm_mcp.service.contexts import ContextService
 from rlm_mcp.service.elsewhere import Elsewhere
 from rlm_mcp.service.execution import Workshop
 from rlm_mcp.service.files import fixed_part
+from rlm_mcp.service.housekeeping import Housekeeping
 from rlm_mcp.service.live import LiveRuns
 from rlm_mcp.service.machine import places
 from rlm_mcp.service.paths import AllowedPaths
@@ -33,11 +34,12 @@ from rlm_mcp.settings import Settings
 from rlm_mcp.store.cancels import Cancels
 from rlm_mcp.store.contexts import Contexts
 from rlm_mcp.store.database import DATABASE_NAME, Database, open_database
+from rlm_mcp.store.leases import Leases
 from rlm_mcp.store.owners import owner_id
 from rlm_mcp.store.replies import Replies
+from rlm_mcp.store.retention import Keeping
 from rlm_mcp.store.runs import Runs
 
-_HOUSEKEEPING_SECONDS = 20.0
 _SHUTDOWN_SECONDS = 10.0
 # A host asks for the tools first of all, and the trying of walls takes half a second of a core.
 _SETTLING_SECONDS = 1.0
@@ -70,7 +72,7 @@ class Service:
         self._shop = shop = means.shop.as_caller(caller)
         self._texts = texts = means.texts.as_caller(caller)
         self.caller = caller
-        self.contexts = ContextService(texts, shop.sandbox, means.allowed)
+        self.contexts = ContextService(texts, shop.sandbox, shop.repls, means.allowed)
         self.runs = RunService(shop, self.contexts, texts, means.tasks, means.defaults)
         self.cells = CellService(shop, texts, means.defaults)
 
@@ -143,7 +145,8 @@ async def open_service(
             settings.config(), settings.wait_seconds, settings.root_model, settings.sub_model
         )
         await shop.runs.interrupt_dead()
-        tasks.start_soon(_keep_house, shop.runs, texts)
+        house = Housekeeping(database, runs, Leases(database, owner=owner), _keeping(settings))
+        tasks.start_soon(house.go_on)
         tasks.start_soon(_tell_isolation, sandbox)
         tasks.start_soon(shop.repls.evict)
         tasks.start_soon(shop.elsewhere.obey)
@@ -164,28 +167,21 @@ async def _end_runs(live: LiveRuns) -> None:
             await run.ended.wait()
 
 
-async def _keep_house(runs: Runs, texts: Contexts) -> None:
-    """Renew the leases of our runs, end those of processes that are gone, drop half uploads."""
-    is_swept = False
-    while True:
-        try:
-            await runs.renew_leases()
-            await runs.interrupt_dead()
-            await runs.interrupt_expired()
-            if not is_swept:
-                await texts.sweep()
-                is_swept = True
-        except Exception:  # the outermost frame of this task, without which the server goes on
-            log.exception("housekeeping is put off")
-        await anyio.sleep(_HOUSEKEEPING_SECONDS)
-
-
 async def _tell_isolation(sandbox: ProcessSandbox) -> None:
     """Try the walls before the first question, which need not wait then; say what is missing."""
     await anyio.sleep(_SETTLING_SECONDS)
     isolation = await sandbox.isolation()
     if isolation.missing:
         log.warning("isolation is %r; missing: %s", isolation.level, "; ".join(isolation.missing))
+
+
+def _keeping(settings: Settings) -> Keeping:
+    days, megabytes = settings.keep_runs_days, settings.keep_runs_mb
+    return Keeping(
+        run_seconds=days * 86_400 if days else None,
+        run_bytes=megabytes * 1_000_000 if megabytes else None,
+        upload_seconds=settings.keep_uploads_hours * 3600,
+    )
 
 
 async def _most_at_once(settings: Settings) -> int:

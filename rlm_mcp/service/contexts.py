@@ -22,6 +22,7 @@ from rlm_mcp.service.files import (
     total_bytes,
 )
 from rlm_mcp.service.paths import AllowedPaths, paths_starting_with
+from rlm_mcp.service.repls import Repls
 from rlm_mcp.service.search import FoundMatch, SearchQuery, check_pattern, search
 from rlm_mcp.store.contexts import Contexts
 from rlm_mcp.store.records import (
@@ -99,9 +100,12 @@ class FoundPage:
 class ContextService:
     """Use cases over stored texts."""
 
-    def __init__(self, store: Contexts, sandbox: Sandbox, allowed: AllowedPaths) -> None:
+    def __init__(
+        self, store: Contexts, sandbox: Sandbox, repls: Repls, allowed: AllowedPaths
+    ) -> None:
         self._store = store
         self._sandbox = sandbox
+        self._repls = repls
         self._allowed = allowed
 
     async def add(self, new: NewText, report: ReportBytes) -> Added:
@@ -212,10 +216,17 @@ class ContextService:
     async def delete(self, handle: str) -> int:
         """Delete a context; returns the bytes that are free then.
 
+        Runs over it keep question, answer and figures; their variables and what their logs say go
+        too, and their REPLs end. One at work goes on to its end.
+
         Raises:
             NotFoundError: there is no such context.
         """
-        return await self._store.delete(handle)
+        runs = await self._store.runs_over(handle)
+        freed = await self._store.delete(handle)
+        for run_id in runs:
+            self._repls.drop(run_id)
+        return freed
 
 
 def _check(new: NewText) -> None:

@@ -85,7 +85,7 @@ class Workshop:
             config=task.config,
             budget=budget,
             emit=emit,
-            cache=self.cache,
+            cache=self.cache.paid_by(task.run_id),
             model_names=(task.root_model, task.sub_model),
             answer_schema=task.answer_schema,
         )

@@ -123,6 +123,12 @@ class Repls:
         self._kept.move_to_end(run_id)
         return one.repl
 
+    def drop(self, run_id: str) -> None:
+        """Let a run's REPL go, if it is kept."""
+        one = self._kept.pop(run_id, None)
+        if one is not None:
+            one.let_go.set()
+
     def take(self, run_id: str, handles: Sequence[str], options: ReplOptions) -> OpenRepl | None:
         """Take a run's REPL away to go on with it, if it is kept and fits."""
         one = self._kept.get(run_id)

@@ -12,6 +12,7 @@ import anyio
 from rlm_mcp.errors import InvalidInputError, StoreError
 from rlm_mcp.store.cutter import TextCutter
 from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database, storable
+from rlm_mcp.store.forgetting import forget_ended, mark_runs, runs_over
 from rlm_mcp.store.paging import (
     COMPARED,
     check_limit,
@@ -167,7 +168,8 @@ class Contexts:
         """Remove a context; return how many bytes of text it had.
 
         The context is gone at once; its text is dropped in steps, between which others write,
-        unless another caller holds it too: that is not told.
+        unless another caller holds it too: that is not told. So is what the caller's runs over it
+        keep of it, but for their answers; a run at work forgets at its end.
 
         Raises:
             NotFoundError: there is no such context.
@@ -178,7 +180,12 @@ class Contexts:
         )
         if not is_held:
             await drop_text(self._database, text_id)
+        await forget_ended(self._database)
         return freed
+
+    async def runs_over(self, handle: str) -> Sequence[str]:
+        """Return the ids of the caller's runs over a context."""
+        return await self._database.read(lambda db: runs_over(db, self._caller, handle))
 
     async def sweep(self, *, idle_seconds: float = 86_400) -> int:
         """Drop what a crash or a cancelled delete left behind; return how many texts that were.
@@ -274,5 +281,6 @@ def _forget_upload(db: Connection, caller: str, upload_id: str) -> int:
 def _forget_context(db: Connection, caller: str, handle: str) -> tuple[int, int, bool]:
     record, text_id = _get(db, caller, handle), text_of(db, caller, handle)
     db.execute("DELETE FROM contexts WHERE caller = ? AND handle = ?", [caller, handle])
+    mark_runs(db, caller, handle)
     others = db.execute("SELECT 1 FROM contexts WHERE text_id = ? LIMIT 1", [text_id])
     return text_id, record.bytes, others.fetchone() is not None

@@ -25,6 +25,7 @@ DATABASE_NAME = "rlm.sqlite3"
 # does who can ask again.
 BUSY_SECONDS = 30.0
 CALLER_PATIENCE_SECONDS = 5.0
+_MERGE_SECONDS = 0.2
 READERS = 4
 SCANNERS = 2
 # Chunks of 1 MiB are read twice as fast in pages of 8 KiB as in the default ones of 4 KiB;
@@ -94,6 +95,15 @@ class Database:
         """
         return await anyio.to_thread.run_sync(self._scan, fn, limiter=self._scan_limiter)
 
+    async def merge_log(self) -> bool:
+        """Merge the log beside the file into it, and empty it; gives whether nobody was in the way.
+
+        Raises:
+            StoreError: as for `write`.
+        """
+        async with self._turn_to_write(None):
+            return await anyio.to_thread.run_sync(self._merge_log, limiter=self._write_limiter)
+
     async def version(self) -> int:
         """Give a number that changes with each commit to the file, whichever process made it.
 
@@ -154,6 +164,13 @@ class Database:
     def _scan(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         with self.open_reader() as db:
             return fn(db)
+
+    def _merge_log(self) -> bool:
+        with self._writing, translated(self.path):
+            self._check_open()
+            # Writers wait meanwhile, so that a reader of an older state is not waited for long.
+            self._writer.execute(f"PRAGMA busy_timeout={_MERGE_SECONDS * 1000:.0f}")
+            return self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
 
     def _version(self) -> int:
         # Only what others than this connection did since its last look counts as a change.

@@ -234,6 +234,27 @@ def m003_queue_and_cancels(db: Database) -> None:
         db.conn.execute(statement)
 
 
+_HOUSEKEEPING = (
+    # Set when a text of the run is deleted; what it keeps of that goes once it works no more.
+    "ALTER TABLE runs ADD COLUMN to_forget INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX runs_to_forget ON runs(id) WHERE to_forget = 1",
+    "CREATE INDEX runs_by_end ON runs(finished_at)",
+    # The run that paid for a reply.
+    "ALTER TABLE replies ADD COLUMN run TEXT NOT NULL DEFAULT ''",
+    "CREATE INDEX replies_by_run ON replies(run)",
+    # `until` is in seconds since the epoch.
+    "CREATE TABLE leases (name TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL) "
+    "WITHOUT ROWID",
+)
+
+
+@migrations()
+def m004_housekeeping(db: Database) -> None:
+    """Let what is old or deleted be found, and one process at a time drop it."""
+    for statement in _HOUSEKEEPING:
+        db.conn.execute(statement)
+
+
 def bring_up_to_date(connection: Connection) -> None:
     """Apply the steps that a file lacks, within the caller's transaction."""
     migrations.apply(_opened(connection))

@@ -26,14 +26,17 @@ class Replies:
         """
         return await self._database.read(lambda db: _find(db, keys))
 
-    async def put_many(self, replies: Mapping[str, CachedReply]) -> None:
+    async def put_many(self, replies: Mapping[str, CachedReply], *, run_id: str = "") -> None:
         """Keep replies by key, all or none; those that were kept before are replaced.
+
+        Args:
+            run_id: the run that paid for them; they go when it is to be forgotten.
 
         Raises:
             StoreError: the database could not take them.
         """
         now = self._clock()
-        await self._database.write(lambda db: _store(db, replies, now))
+        await self._database.write(lambda db: _store(db, replies, now, run_id))
 
 
 def _find(db: Connection, keys: Sequence[str]) -> dict[str, CachedReply]:
@@ -45,15 +48,18 @@ def _find(db: Connection, keys: Sequence[str]) -> dict[str, CachedReply]:
     return {key: CachedReply(*fields) for key, *fields in db.execute(sql, [json.dumps(keys)])}
 
 
-def _store(db: Connection, replies: Mapping[str, CachedReply], now: float) -> None:
+def _store(db: Connection, replies: Mapping[str, CachedReply], now: float, run_id: str) -> None:
     db.executemany(
         "INSERT INTO replies(key, reply, input_tokens, output_tokens, cost_usd, created_at, "
-        "used_at) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT(key) DO UPDATE SET "
+        "used_at, run) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(key) DO UPDATE SET "
         "reply = excluded.reply, input_tokens = excluded.input_tokens, "
         "output_tokens = excluded.output_tokens, cost_usd = excluded.cost_usd, "
-        "used_at = excluded.used_at",
+        "used_at = excluded.used_at, run = excluded.run",
         (
-            (key, storable(it.text), it.input_tokens, it.output_tokens, it.cost_usd, now, now)
+            (
+                *(key, storable(it.text), it.input_tokens, it.output_tokens, it.cost_usd),
+                *(now, now, run_id),
+            )
             for key, it in replies.items()
         ),
     )

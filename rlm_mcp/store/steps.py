@@ -5,7 +5,12 @@ from __future__ import annotations
 from sqlite3 import Connection
 
 MIGRATION_SET = "rlm_mcp"
-STEPS = ("m001_texts_contexts_and_runs", "m002_contexts_by_caller", "m003_queue_and_cancels")
+STEPS = (
+    "m001_texts_contexts_and_runs",
+    "m002_contexts_by_caller",
+    "m003_queue_and_cancels",
+    "m004_housekeeping",
+)
 
 
 def applied_steps(connection: Connection) -> tuple[str, ...]:

@@ -1,0 +1,68 @@
+"""What a server does beside its work: leases, and what is kept no longer."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import anyio
+
+from rlm_mcp.store.database import Database
+from rlm_mcp.store.forgetting import forget_ended
+from rlm_mcp.store.leases import Leases
+from rlm_mcp.store.retention import Keeping, Retention
+from rlm_mcp.store.runs import Runs
+from rlm_mcp.store.shrinking import shrink
+
+_ROUND_SECONDS = 20.0
+_RETENTION_SECONDS = 3600.0
+# The lease of a process that is stuck, or on another machine, is taken over after this.
+_LEASE_SECONDS = 1800.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Housekeeping:
+    """Keeps the store in order, for as long as the server runs."""
+
+    database: Database
+    runs: Runs
+    leases: Leases
+    keeping: Keeping
+
+    async def go_on(self) -> None:
+        """Do what there is to do, every twenty seconds and every hour."""
+        next_retention = anyio.current_time()
+        while True:
+            try:
+                await self._mind_runs()
+                is_due = anyio.current_time() >= next_retention
+                await self.tidy(is_due=is_due)
+                if is_due:
+                    next_retention = anyio.current_time() + _RETENTION_SECONDS
+            except Exception:  # the outermost frame of this task, without which the server goes on
+                log.exception("housekeeping is put off")
+            await anyio.sleep(_ROUND_SECONDS)
+
+    async def tidy(self, *, is_due: bool = True) -> None:
+        """Drop what belongs to deleted texts and, if it is due, what is old; shrink the file.
+
+        One process at a time does this for all; the others have nothing to do then.
+
+        Raises:
+            StoreError: the database could not be written.
+        """
+        async with self.leases.holding("housekeeping", _LEASE_SECONDS) as is_ours:
+            if is_ours:
+                forgotten = await forget_ended(self.database)
+                if is_due:
+                    await Retention(self.database, self.keeping).drop_old()
+                if await shrink(self.database) or forgotten or is_due:
+                    await self.database.merge_log()
+
+    async def _mind_runs(self) -> None:
+        """Renew the leases of our runs, and end those of processes that are gone."""
+        await self.runs.renew_leases()
+        await self.runs.interrupt_dead()
+        await self.runs.interrupt_expired()

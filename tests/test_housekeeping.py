@@ -1,0 +1,248 @@
+"""Housekeeping: what is old goes, what was deleted is gone, and one process sees to it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from sqlite3 import Connection
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from rlm_mcp.scripted_model import Answer, ChatRequestView
+from rlm_mcp.service.housekeeping import Housekeeping
+from rlm_mcp.store.contexts import Contexts
+from rlm_mcp.store.database import DATABASE_NAME, Database, open_database
+from rlm_mcp.store.forgetting import FORGOTTEN, forget_ended
+from rlm_mcp.store.leases import Leases
+from rlm_mcp.store.owners import owner_id
+from rlm_mcp.store.replies import Replies
+from rlm_mcp.store.retention import GRACE_SECONDS, Keeping, Retention, log_bytes
+from rlm_mcp.store.run_records import CachedReply, NewEvent, NewRun, Outcome, SavedVariable
+from rlm_mcp.store.runs import Runs
+from rlm_mcp.store.shrinking import shrink
+from tests.serving import cell, open_served
+
+DAY = 86_400.0
+CANARY = "canary-7c41e0"
+ENDED = NewEvent("run_finished", "completed")
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncGenerator[Database]:
+    async with open_database(tmp_path / DATABASE_NAME) as database:
+        yield database
+
+
+@pytest.fixture
+async def runs(database: Database, clock: Clock) -> Runs:
+    return Runs(database, owner="me", clock=clock)
+
+
+async def work(runs: Runs, *, chars: int = 10, ends: bool = True) -> str:
+    """Begin a run whose log is so long, and end it."""
+    run_id = f"run_{secrets.token_hex(16)}"
+    await runs.create(NewRun(run_id, "q"))
+    event = NewEvent("code_executed", "ran", detail={"output": "x" * (chars // 250)})
+    await runs.append_events(run_id, [event] * 250)
+    if ends:
+        kept = [SavedVariable("x", "str", 1, "x", "x")]
+        await runs.finish(run_id, Outcome("completed", "42"), ENDED, kept)
+    return run_id
+
+
+async def left(runs: Runs) -> list[str]:
+    return [run.run_id for run in (await runs.list(limit=100)).items][::-1]
+
+
+def rows_of(db: Connection, *tables: str) -> list[int]:
+    return [db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables]
+
+
+async def test_ended_runs_and_replies_go_by_age_and_runs_at_work_never_do(
+    database: Database, runs: Runs, clock: Clock
+) -> None:
+    replies = Replies(database, clock=clock)
+    old = {f"{number:064}": CachedReply("old", 0, 0, None) for number in range(450)}
+    await replies.put_many(old)
+    await work(runs)
+    working = await work(runs, ends=False)
+    clock.now += 10 * DAY
+    young = await work(runs)
+    await replies.put_many({"new": CachedReply("new", 0, 0, None)})
+
+    dropped = await Retention(database, Keeping(run_seconds=9 * DAY), clock=clock).drop_old()
+
+    assert dropped == 1
+    assert await left(runs) == [working, young]
+    assert list(await replies.get_many([*old, "new"])) == ["new"]
+    assert await database.read(lambda db: rows_of(db, "events", "variables")) == [501, 1]
+
+
+async def test_beyond_their_room_the_oldest_go_but_none_in_its_first_hour(
+    database: Database, runs: Runs, clock: Clock
+) -> None:
+    replies = Replies(database, clock=clock)
+    ids: list[str] = []
+    for _ in range(4):
+        ids.append(await work(runs, chars=2_000_000))
+        await replies.put_many({ids[-1]: CachedReply("x" * 500_000, 0, 0, None)})
+        clock.now += GRACE_SECONDS / 2
+    async with Contexts(database).open_upload("a text is no log") as upload:
+        await upload.write(b"text " * 2_000_000)
+        await upload.seal()
+    before = await database.read(log_bytes)
+
+    await Retention(database, Keeping(run_bytes=8_000_000), clock=clock).drop_old()
+    some = await left(runs)
+    await Retention(database, Keeping(run_bytes=0), clock=clock).drop_old()
+
+    assert 10_000_000 < before < 12_000_000
+    assert some == ids[1:]
+    assert await left(runs) == ids[2:]
+
+
+async def test_a_context_whose_own_time_is_over_goes_and_the_others_stay(
+    database: Database, clock: Clock
+) -> None:
+    contexts = Contexts(database)
+    handles: list[str] = []
+    for text in (b"one", b"two", b"three"):
+        async with contexts.open_upload() as upload:
+            await upload.write(text)
+            handles.append((await upload.seal()).record.handle)
+    for handle, until in zip(handles, (clock.now - 1, clock.now + 1), strict=False):
+        await database.write(
+            lambda db, row=(until, handle): db.execute(
+                "UPDATE contexts SET expires_at = ? WHERE handle = ?", row
+            )
+        )
+
+    await Retention(database, Keeping(), clock=clock).drop_old()
+
+    assert [record.handle for record in (await contexts.list()).items] == handles[:0:-1]
+
+
+async def test_the_file_shrinks_and_others_write_meanwhile(database: Database, runs: Runs) -> None:
+    contexts = Contexts(database)
+    async with contexts.open_upload() as upload:
+        await upload.write(b"a line of a text\n" * 1_000_000)
+        handle = (await upload.seal()).record.handle
+    await contexts.delete(handle)
+    run_id = await work(runs, ends=False)
+    before = await database.size_bytes()
+
+    async def write_on() -> None:
+        for _ in range(20):
+            await runs.append_event(run_id, NewEvent("warning"))
+
+    cut: list[int] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(write_on)
+        cut.append(await shrink(database))
+    assert await database.merge_log()
+
+    assert cut[0] > 1000
+    assert before > 17_000_000
+    assert await database.size_bytes() < 2_000_000
+    assert len(await runs.events(run_id, limit=1000)) == 270
+
+
+def raw(directory: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in directory.iterdir())
+
+
+async def test_a_deleted_text_is_nowhere_in_the_files(tmp_path: Path) -> None:
+    look = cell(
+        "seen = context\nprint(seen)\nreplies = llm_query_batch([f'{context} {n}' for n in '12'])"
+    )
+
+    def script(request: ChatRequestView) -> Answer:
+        if request.model == "sub":
+            return request.text
+        is_first = not any(message["role"] == "assistant" for message in request.messages)
+        return look if is_first else cell("print(replies)\nFINAL('the answer')")
+
+    async with open_served(tmp_path, script) as served:
+        secret = (await served.call("rlm_context_add", text=f"{CANARY} " * 300))["handle"]
+        other = (await served.call("rlm_context_add", text="a text that stays"))["handle"]
+        run = await served.call("rlm_query", question="?", contexts=[secret])
+        kept = await served.call("rlm_query", question="?", contexts=[other])
+        before = await anyio.to_thread.run_sync(raw, served.settings.data_dir)
+        await served.call("rlm_context_delete", handle=secret)
+        async with open_database(served.settings.data_dir / DATABASE_NAME) as database:
+            owner = await anyio.to_thread.run_sync(owner_id)
+            runs = Runs(database, owner=owner)
+            await Housekeeping(database, runs, Leases(database, owner=owner), Keeping()).tidy()
+        after = await anyio.to_thread.run_sync(raw, served.settings.data_dir)
+        read = await served.call("rlm_run_wait", run_id=run["run_id"])
+        log = await served.call("rlm_run_trace", run_id=run["run_id"], limit=100)
+        names = await served.call("rlm_run_variables", run_id=run["run_id"])
+        stays = await served.call("rlm_run_variables", run_id=kept["run_id"], name="seen")
+
+    assert CANARY.encode() in before
+    assert CANARY.encode() not in after
+    assert (read["answer"], read["sub_calls"]) == ("the answer", 2)
+    assert [event["seq"] for event in log["events"]] == list(range(1, run["last_event"] + 1))
+    assert {(event["preview"], len(event["detail"])) for event in log["events"]} == {(FORGOTTEN, 0)}
+    assert [variable["name"] for variable in names["variables"]] == ["FINAL"]
+    assert stays["text"] == "a text that stays"
+
+
+async def test_a_run_at_work_forgets_its_deleted_text_when_it_ends(
+    database: Database, runs: Runs
+) -> None:
+    contexts = Contexts(database)
+    async with contexts.open_upload() as upload:
+        await upload.write(b"text")
+        handle = (await upload.seal()).record.handle
+    await runs.create(NewRun("run_1", "q", (handle,)))
+    await runs.append_event("run_1", NewEvent("warning", "text", detail={"is": "text"}))
+    await contexts.delete(handle)
+    still = (await runs.events("run_1"))[0].preview
+    await runs.finish("run_1", Outcome("completed", "42"), ENDED)
+
+    assert still == "text"
+    assert await forget_ended(database) == 1
+    assert await forget_ended(database) == 0
+    assert {event.preview for event in await runs.events("run_1")} == {FORGOTTEN}
+
+
+async def test_one_process_at_a_time_holds_a_lease(database: Database, clock: Clock) -> None:
+    me = await anyio.to_thread.run_sync(owner_id)
+    pid, started, *place = me.split(":")
+    dead = ":".join([pid, str(int(started) - 1), *place])
+    mine, theirs, gone = [
+        Leases(database, owner=owner, clock=clock) for owner in (me, "elsewhere", dead)
+    ]
+    held: list[bool] = []
+    async with theirs.holding("work", 60) as first, mine.holding("work", 60) as second:
+        held += [first, second]
+        async with mine.holding("other work", 60) as third:
+            held.append(third)
+        clock.now += 61
+        async with mine.holding("work", 60) as late, theirs.holding("work", 60) as lost:
+            held += [late, lost]
+    async with gone.holding("work", 60) as theirs_now, mine.holding("work", 60) as taken:
+        held += [theirs_now, taken]
+    async with theirs.holding("work", 60) as free:
+        held.append(free)
+
+    assert held == [True, False, True, True, False, True, True, True]
