@@ -18,8 +18,7 @@ from rlm_mcp.scripted_model import (
     ScriptedModel,
     open_scripted_model,
 )
-from rlm_mcp.service import DATABASE_NAME
-from rlm_mcp.store.database import open_database
+from rlm_mcp.store.database import DATABASE_NAME, open_database
 from tests.serving import Served, cell, open_served
 from tests.test_stdio import open_process
 from tests.test_store_owners import running_child
