@@ -75,8 +75,8 @@ async def test_a_question_of_any_characters_is_searched_for_as_it_is() -> None:
     assert cell.isascii()
     found: list[str] = []
 
-    def search(words: str, k: int) -> None:
-        found.append(words * (k > 0))
+    def search(words: str, k: int, around: int) -> None:
+        found.append(words * (k > 0 < around))
 
     exec(cell, {"search": search})
     assert found == [question]

@@ -261,13 +261,32 @@ async def test_output_and_nudge_are_told_together_and_what_is_left_once(
     sandbox: ProcessSandbox,
 ) -> None:
     same = code("print('seen')")
-    for variant in ("default", "small_context"):
-        async with a_bench(sandbox, [same, same, "FINAL(x)"], prompt_variant=variant) as bench:
-            await bench.ask()
-            said = bench.root_requests[2].text
-        assert said.count("Turn 3 of 25") == 1
-        assert said.count("Question:") == (variant == "small_context")
-        assert said.index("seen") < said.index("same code as before")
+    async with a_bench(sandbox, [same, same, "FINAL(x)"]) as bench:
+        await bench.ask()
+        said = bench.root_requests[2].text
+    assert said.count("Turn 3 of 25") == 1
+    assert "Question:" not in said
+    assert said.index("seen") < said.index("same code as before")
+
+
+async def test_a_small_model_that_goes_in_circles_begins_again_with_what_it_found(
+    sandbox: ProcessSandbox,
+) -> None:
+    one, two = code("print('seen')"), code("print('also')")
+    replies = [one, two, one, code("print(3)"), one, code("FINAL(context[:3])")]
+    async with a_bench(sandbox, replies, prompt_variant="small_context", temperature=0.2) as bench:
+        response = await bench.ask()
+        first, *_, again, later, last = bench.root_requests
+    assert (response.status, response.answer) == ("completed", TEXT[:3])
+    for request in (again, last):
+        assert len(request.messages) == len(first.messages)
+        assert request.text.startswith(first.text)
+        assert request.text.count("Earlier code printed:\n") == 1
+        assert "seen" in request.text.rpartition("Earlier code printed:\n")[2]
+        assert request.text.count("Turn 4 of 25") + request.text.count("Turn 6 of 25") == 1
+    assert len(later.messages) == len(first.messages) + 2
+    warmth = [request.params["temperature"] for request in (first, again, later, last)]
+    assert warmth == [0.2, 0.5, 0.5, 0.8]
 
 
 # --- what the first message shows
@@ -360,18 +379,65 @@ async def test_a_variable_that_never_exists_is_fruitless(sandbox: ProcessSandbox
 
 
 async def test_a_small_model_must_look_before_it_answers(sandbox: ProcessSandbox) -> None:
-    replies = ["FINAL(guessed)", code("print(context[:5])"), "FINAL(seen)"]
+    replies = ["FINAL(guessed)", code("print(context[:5])"), f"FINAL({TEXT[:5].strip()})"]
     response = await outcome_of(sandbox, replies, prompt_variant="small_context")
-    assert (response.answer, response.iterations) == ("seen", 3)
+    assert (response.answer, response.iterations) == (TEXT[:5].strip(), 3)
 
 
+@pytest.mark.parametrize("final", ["FINAL(Lisbon)", code('FINAL("Lisbon")')])
+async def test_a_small_model_is_asked_once_where_it_found_its_answer(
+    sandbox: ProcessSandbox, final: str
+) -> None:
+    seen = [code("print(1)"), final]
+    async with a_bench(sandbox, [*seen, final], prompt_variant="small_context") as bench:
+        doubted = await bench.ask()
+        assert "'Lisbon' was not taken yet" in bench.root_requests[2].text
+    assert (doubted.answer, doubted.iterations) == ("Lisbon", 3)
+    for found in (
+        await outcome_of(sandbox, seen),
+        await outcome_of(
+            sandbox, [code("print('to lisbon')"), final], prompt_variant="small_context"
+        ),
+    ):
+        assert (found.answer, found.iterations) == ("Lisbon", 2)
+
+
+@pytest.mark.parametrize("final", ["FINAL(0)", code("FINAL(n)")])
 async def test_a_small_model_is_asked_once_whether_nothing_is_the_answer(
+    sandbox: ProcessSandbox, final: str
+) -> None:
+    replies = [code("n = 0", "print(n)"), final, final]
+    async with a_bench(sandbox, replies, prompt_variant="small_context") as bench:
+        response = await bench.ask()
+        first, told, begun = bench.root_requests
+    assert (response.answer, response.iterations) == ("0", 3)
+    assert "An empty or zero result often means" in told.text
+    assert "'0' was not taken yet" in begun.text
+    assert len(begun.messages) == len(first.messages)
+    assert (await outcome_of(sandbox, replies)).iterations == 2
+
+
+async def test_a_small_model_that_runs_out_of_turns_is_shown_what_it_printed_and_no_more(
     sandbox: ProcessSandbox,
 ) -> None:
-    replies = [code("print(0)"), "FINAL(0)", "FINAL(0)"]
-    response = await outcome_of(sandbox, replies, prompt_variant="small_context")
-    assert (response.answer, response.iterations) == ("0", 3)
-    assert (await outcome_of(sandbox, replies)).iterations == 2
+    replies = [code("print('amber')"), code("1 / 0"), "Amber."]
+    async with a_bench(sandbox, replies, prompt_variant="small_context", max_iterations=3) as bench:
+        response = await bench.ask(question="Which colour?")
+        [asked] = bench.root_requests[2].messages
+    assert (response.status, response.answer) == ("exhausted", "Amber.")
+    assert asked["role"] == "user"
+    assert "Which colour?" in asked["content"]
+    assert "amber" in asked["content"]
+
+
+async def test_code_that_makes_up_a_text_is_told_that_it_was_put_back(
+    sandbox: ProcessSandbox,
+) -> None:
+    replies = [code("context = 'made up'"), code("FINAL(len(context))")]
+    async with a_bench(sandbox, replies) as bench:
+        response = await bench.ask()
+        assert "Your code assigned `context`" in bench.root_requests[1].text
+    assert response.answer == str(len(TEXT))
 
 
 async def test_the_same_reply_over_and_over_is_fruitless(sandbox: ProcessSandbox) -> None:

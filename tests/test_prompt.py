@@ -22,9 +22,12 @@ from rlm_mcp.engine.prompt import (
     Message,
     NudgeReason,
     TurnInfo,
+    answer_from_output,
     best_answer_request,
     confirm_final,
+    context_replaced,
     doubt_empty,
+    doubt_unseen,
     feedback,
     first_message,
     missing_variable,
@@ -33,6 +36,7 @@ from rlm_mcp.engine.prompt import (
     schema_repair,
     show_outputs,
     system_prompt,
+    went_in_circles,
     worked_example,
 )
 from rlm_mcp.sandbox.repl import ProcessSandbox
@@ -68,6 +72,10 @@ def everything_said(config: RLMConfig) -> list[str]:
         best_answer_request(QUESTION, "the last turn is over", config, shown_cells=["out"]),
         confirm_final("42", "41"),
         doubt_empty("0"),
+        doubt_unseen("42"),
+        answer_from_output(QUESTION, "41"),
+        context_replaced(),
+        went_in_circles("41", TURN, config),
         missing_variable("x", ["y"]),
         schema_repair("wrong", 1, 3),
     ]
@@ -115,8 +123,9 @@ async def test_the_code_in_the_system_prompt_runs_in_a_real_repl(sub_calls: bool
 
 
 WORKED_TEXTS: tuple[tuple[str | list[str], str], ...] = (
-    (["It never came.", "It broke."], "2"),
-    ("Order 18 from FR paid 31.00 euro\nOrder 17 from DE paid 22.50 euro\n", "1"),
+    ("It never came.\n\nIt broke.\n", "2"),
+    (["One", "House\nkitchen: 2 windows\ncellar: 0 windows\npantry: 0 windows"], "cellar, pantry"),
+    ("Order 18 from FR paid 31 euro by card\nOrder 17 from DE paid 22 euro by card\n", "1"),
     ("Anna laughed.\nAnna moved to the city of Lisbon.\nThe city slept.\n", "Lisbon"),
 )
 
@@ -262,7 +271,7 @@ def test_each_worked_turn_is_one_block_and_each_session_ends_with_a_final() -> N
     turns = worked_example(config_of("small_context"))
     written = [parse_reply(m["content"]) for m in turns if m["role"] == "assistant"]
     assert all(len(reply.blocks) == 1 and not reply.syntax for reply in written)
-    assert ["FINAL(" in reply.blocks[0].code for reply in written] == [False, True] * 3
+    assert ["FINAL(" in reply.blocks[0].code for reply in written] == [False, True] * 4
 
 
 def test_worked_turns_are_made_as_the_real_ones_are() -> None:

@@ -121,6 +121,7 @@ async def test_several_documents_read_like_a_list_of_str(sandbox: ProcessSandbox
         )
         assert "context cannot be changed" in await error_of(repl, "context.append('x')")
         assert "none at index 5" in await error_of(repl, "context[5]")
+        assert "as in context[0].splitlines" in await error_of(repl, "context.splitlines()")
 
 
 async def test_an_empty_list_of_documents_is_empty(sandbox: ProcessSandbox) -> None:
@@ -573,6 +574,15 @@ async def test_search_prints_and_returns_the_lines_with_the_rarest_words(
         assert "The Zebra ran" in result.splitlines()[0]
         assert await output(repl, "context[found[0].at:][:13]") == "'The Zebra ran'\n"
         assert await output(repl, "search('nowhere')") == "search: nothing found\n"
+        around = await output(repl, "search('zebra', k=1, around=1)")
+        assert around.splitlines() == ["[at 7890] common line 499", "The Zebra ran", "zebras"]
+
+
+async def test_common_modules_are_there_and_are_no_variables(repl: Repl) -> None:
+    used = "(re.sub('a', 'b', 'a'), json.dumps([1]), math.floor(1.5), collections.Counter('a'))"
+    assert "'b', '[1]', 1" in await output(repl, used)
+    assert await output(repl, "re = 5\nre + len(list(itertools.chain('a')))") == "6\n"
+    assert [variable.name for variable in await repl.variables()] == ["re"]
 
 
 async def test_search_finds_documents_of_a_list(sandbox: ProcessSandbox) -> None:

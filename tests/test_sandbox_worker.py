@@ -479,7 +479,26 @@ def test_search_ranks_rare_whole_words_first() -> None:
     (match,) = finding.search(documents, ["ärger"], 5)
     assert match.at == 300
     assert " Ärger " in match.text
-    assert len(match.text) < 600
+    assert len(match.text) < 700
+
+
+def test_a_long_document_is_shown_with_how_it_begins() -> None:
+    report = "Report 07\n" + "dull. " * 500 + "The Zephyr is here." + " dull." * 500
+    (match,) = finding.search(documents_of("Report 06\nnothing", report), "zephyr", 5)
+    assert match.text.startswith("Report 07 …")
+    assert "The Zephyr is here." in match.text
+    (line,) = finding.search(report.replace("\n", " ", 1), "zephyr", 5)
+    assert line.text.startswith("Report 07 dull.")
+
+
+def test_lines_around_a_match_are_shown_when_asked_for() -> None:
+    text = "a\n[mail-1]\nhost = x\nretries = 7\n" + "long " * 30 + "\n[mail-2]\nb"
+    found = finding.search(text, "mail-1", 1)
+    assert finding.shown(found, text) == "[at 2] [mail-1]"
+    assert finding.shown(found, text, 2) == "[at 2] a\n[mail-1]\nhost = x\nretries = 7"
+    last = finding.shown(finding.search(text, "mail-2", 1), text, 1).splitlines()
+    assert last[0].endswith("long " * 12)
+    assert last[1:] == ["[mail-2]", "b"]
 
 
 @pytest.mark.parametrize("words", ["", "   ", [], "…", "nowhere"])

@@ -37,25 +37,38 @@ _FIND = _Session(
     answer='FINAL("Lisbon")',
 )
 _COUNT = _Session(
-    question="How many orders over 20 euro came from France?",
+    question="How many orders from France cost more than 20 euro?",
     description="`context` is a str of 80121 characters.\nIt starts with:\n"
-    "Order 17 from DE paid 12.50 euro\nOrder 18 from FR paid 31.00 euro\n[… 80056 characters more]",
-    code="import re\nhits = []\nfor line in context.splitlines():\n"
-    '    m = re.search(r"paid ([\\d.]+) euro", line)\n'
-    '    if m and "from FR" in line and float(m.group(1)) > 20:\n'
+    "Order 17 from DE paid 12 euro by card\nOrder 18 from FR paid 31 euro by card\n"
+    "[… 80044 characters more]",
+    code="hits = []\nfor line in context.splitlines():\n"
+    '    euro = re.search(r"(\\d+) euro", line)\n'
+    '    if "from FR" in line and euro and int(euro.group(1)) > 20:\n'
     "        hits.append(line)\nprint(len(hits), hits[:2])",
-    output="211 ['Order 18 from FR paid 31.00 euro', 'Order 40 from FR paid 22.10 euro']",
+    output="211 ['Order 18 from FR paid 31 euro by card', 'Order 40 from FR paid 22 euro by card']",
     answer="FINAL(len(hits))",
+)
+_LIST = _Session(
+    question="Which rooms of the second house have no window?",
+    description="`context` is a list of 3 str, one a document, 5204 characters in all. Characters "
+    "of a document: smallest 1502, median 1700, largest 2002.\n`context[0]` starts with:\n"
+    "House at Mill Lane\nkitchen: 2 windows\n[… 1465 characters more]",
+    code="rooms = []\nfor line in context[1].splitlines():\n"
+    '    if ": " in line:\n        room, windows = line.split(": ")\n'
+    "        if int(windows.split()[0]) == 0:\n            rooms.append(room)\n"
+    "print(len(rooms), rooms)",
+    output="2 ['cellar', 'pantry']",
+    answer='FINAL(", ".join(rooms))',
 )
 _JUDGE = _Session(
     question="How many of the customer notes are complaints?",
-    description="`context` is a list of 40 str, one a document, 1912 characters in all. Characters "
-    "of a document: smallest 14, median 45, largest 118.\n`context[0]` starts with:\n"
-    "The parcel never came and nobody answers.\n[the end]",
-    code='ask = "Is this customer note a complaint? Answer only yes or no.\\nNote: "\n'
-    "replies = llm_query_batch([ask + note for note in context])\n"
+    description="`context` is a str of 1912 characters.\nIt starts with:\n"
+    "The parcel never came and nobody answers.\nThank you, all fine.\n[… 1848 characters more]",
+    code="notes = [line for line in context.splitlines() if line.strip()]\n"
+    'ask = "Is this customer note a complaint? Answer only yes or no.\\nNote: "\n'
+    "replies = llm_query_batch([ask + note for note in notes])\n"
     'yes = [r for r in replies if r.strip().lower().startswith("yes")]\n'
-    "print(len(context), len(yes))",
+    "print(len(notes), len(yes))",
     output="40 17",
     answer="FINAL(len(yes))",
     sub_calls=40,
@@ -69,7 +82,9 @@ def worked_example(config: RLMConfig) -> tuple[Message, ...]:
     """
     if not is_small(config):
         return ()
-    sessions = (_JUDGE, _COUNT, _FIND) if config.enable_sub_calls else (_COUNT, _FIND)
+    sessions = (_LIST, _COUNT, _FIND)
+    if config.enable_sub_calls:
+        sessions = (_JUDGE, *sessions)
     return tuple(message for session in sessions for message in _messages(session, config))
 
 

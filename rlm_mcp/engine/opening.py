@@ -26,9 +26,13 @@ from rlm_mcp.engine.window import Window
 from rlm_mcp.errors import SandboxError
 from rlm_mcp.sandbox.types import CallReply, ContextSource, Repl, ReplCall
 
-MATCHES = 3
+MATCHES = 2
+AROUND_MATCHES = 2
 HEADING_CHARS = 40  # about what stands over each document of several
 SEARCH_SECONDS = 10.0
+# Reading slows weak models down, and turns their heads.
+SMALL_START_CHARS = 300
+SMALL_MATCHES_CHARS = 600
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,19 @@ class Opening:
         headings = HEADING_CHARS * len(self.source.char_lengths) if self.source.is_list else 0
         return chars > 0 and chars + headings <= limit
 
+    @property
+    def description(self) -> str:
+        """What is said of the text before any look at it."""
+        config = self.engine.config
+        chars = config.metadata_prefix_chars
+        if is_small(config):
+            chars = min(chars, SMALL_START_CHARS)
+        return describe_context(self.source, chars)
+
+    def shown(self, glimpse: Glimpse) -> tuple[str, ...]:
+        """Give what the first message shows of the text."""
+        return (glimpse.whole or self.description, glimpse.matches)
+
     def conversation(self, turn: TurnInfo, glimpse: Glimpse | None = None) -> Conversation:
         """Make the conversation, as far as that takes no look at the text."""
         engine, config = self.engine, self.engine.config
@@ -59,7 +76,7 @@ class Opening:
         )
         first = first_message(
             self.question,
-            describe_context(self.source, config.metadata_prefix_chars),
+            self.description,
             config,
             turn=turn,
             schema=engine.answer_schema,
@@ -80,13 +97,14 @@ class Opening:
         return None
 
     async def _matches(self, repl: Repl) -> str:
-        code = f"search({self.question!r}, k={MATCHES})"
+        code = f"search({self.question!r}, k={MATCHES}, around={AROUND_MATCHES})"
         try:
             result = await repl.execute(code, timeout_seconds=SEARCH_SECONDS, on_call=_no_calls)
         except SandboxError:  # the first cell will meet it and tell of it
             return ""
         found = "" if result.error else result.output.strip()
-        return cut_middle(found, self.engine.config.metadata_prefix_chars)
+        limit = min(self.engine.config.metadata_prefix_chars, SMALL_MATCHES_CHARS)
+        return cut_middle(found, limit)
 
 
 async def _no_calls(call: ReplCall) -> CallReply:

@@ -10,7 +10,7 @@ from rlm_mcp.engine.chat import ChatReply
 from rlm_mcp.engine.engine import Engine, repl_options
 from rlm_mcp.engine.metadata import preview
 from rlm_mcp.engine.parser import ParsedReply, parse_reply
-from rlm_mcp.engine.prompt import best_answer_request
+from rlm_mcp.engine.prompt import answer_from_output, best_answer_request, is_small
 from rlm_mcp.engine.run import Run, Turn
 from rlm_mcp.engine.sub_caller import Recurse, SubCaller
 from rlm_mcp.engine.tracing import run_span, turn_span
@@ -98,7 +98,10 @@ def _reason_to_end(run: Run) -> BudgetExceededError | None:
 async def _best_answer(run: Run, reason: BudgetExceededError) -> Outcome:
     if run.iteration >= run.config.max_iterations:
         return Outcome("exhausted", run.guess, origin="guess", error=reason)
-    run.tell(best_answer_request(run.question, reason.message, run.config))
+    if is_small(run.config) and run.printed:
+        run.start_over(answer_from_output(run.question, run.printed))
+    else:
+        run.tell(best_answer_request(run.question, reason.message, run.config))
     with turn_span(run.engine.tracer, run.iteration + 1):
         _, parsed, turn = await _turn(run)
         final, origin = await take_best(run, parsed, turn)

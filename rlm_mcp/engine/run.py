@@ -11,11 +11,13 @@ import anyio
 
 from rlm_mcp.engine.chat import ChatReply, ChatRequest
 from rlm_mcp.engine.compaction import summarize
+from rlm_mcp.engine.conversation import Conversation
 from rlm_mcp.engine.engine import Engine
+from rlm_mcp.engine.evidence import assigns_context
 from rlm_mcp.engine.metadata import preview, show_cell
 from rlm_mcp.engine.opening import Opening
 from rlm_mcp.engine.parser import CodeBlock
-from rlm_mcp.engine.prompt import TurnInfo
+from rlm_mcp.engine.prompt import Glimpse, TurnInfo, context_replaced, is_small
 from rlm_mcp.engine.sub_caller import SubCaller
 from rlm_mcp.engine.tracing import cell_span, chat_span
 from rlm_mcp.engine.types import EventType, HistoryEntry, RLMEvent
@@ -24,6 +26,8 @@ from rlm_mcp.errors import ContextLengthError, SandboxError
 from rlm_mcp.sandbox.types import CellResult, ContextSource, Repl
 
 LOOK_SECONDS = 10.0
+LATEST_PRINTED = 2
+RESTART_WARMTH = 0.3
 
 
 @dataclass(frozen=True)
@@ -53,29 +57,67 @@ class Run:
         self.fruitless = 0
         self.repairs = 0
         self.has_run_code = False
+        self.has_started_over = False
         self.guess: str | None = None
         self.guesses_doubted = 0
-        self.last_reply = ""
+        self._replies: list[str] = []
+        self._restarts = 0
         self._calls = calls
         self._history: list[HistoryEntry] = []
         self._opening = Opening(question, source, engine)
         self._window = Window.of(engine.config)
         self.is_direct = False
+        self._glimpse = Glimpse()
+        self._printed: list[str] = []
         self._first_turn = self.next_turn()
-        self._conversation = self._opening.conversation(self._first_turn)
+        self._opened = self._conversation = self._opening.conversation(self._first_turn)
 
     async def look(self, *, may_be_whole: bool = True) -> None:
         """Take the look at the text that the first message shows, if it shows any."""
         glimpse = await self._opening.glimpse(self.repl, may_be_whole=may_be_whole)
-        self.is_direct = glimpse is not None and bool(glimpse.whole)
-        opened = self._opening.conversation(self._first_turn, glimpse)
-        self._conversation = replace(self._conversation, head=opened.head)
+        self._glimpse = glimpse or Glimpse()
+        self.is_direct = bool(self._glimpse.whole)
+        self._opened = self._opening.conversation(self._first_turn, glimpse)
+        self._conversation = replace(self._conversation, head=self._opened.head)
 
     @property
     def history(self) -> tuple[HistoryEntry, ...]:
         """The trace so far: the root's turns and outputs, and sub-calls, by iteration."""
         entries = [*self._history, *self._calls.history]
         return tuple(sorted(entries, key=lambda entry: entry.iteration))
+
+    @property
+    def shown(self) -> str:
+        """What the root has seen of the text and of outputs, without what it was told besides."""
+        outputs = [each.truncated_content for each in self._history if each.role == "repl_output"]
+        return "\n".join((*self._opening.shown(self._glimpse), *outputs))
+
+    @property
+    def matches(self) -> str:
+        """The places that match the question, where a look was taken at them."""
+        return self._glimpse.matches
+
+    @property
+    def printed(self) -> str:
+        """What the latest cells printed that did not fail; the matches where none did."""
+        return "\n".join(dict.fromkeys(self._printed[-LATEST_PRINTED:])) or self.matches
+
+    def note_reply(self, text: str) -> bool:
+        """Remember a reply; gives whether it is the last one again, of a small model any again."""
+        known = self._replies if is_small(self.config) else self._replies[-1:]
+        is_repeated = text in known
+        self._replies.append(text)
+        return is_repeated
+
+    def begin_again(self, text: str) -> None:
+        """Let go of all turns, since a small model copies what it wrote before."""
+        self._restarts += 1
+        self._conversation = self._opened.told(text)
+
+    def start_over(self, text: str) -> None:
+        """Forget the question too, so that `text` alone is answered."""
+        self.has_started_over = True
+        self._conversation = Conversation(({"role": "user", "content": text},))
 
     def next_turn(self) -> TurnInfo:
         """Say where the run stands before its next turn."""
@@ -178,9 +220,17 @@ class Run:
         return ChatRequest(
             messages=self._conversation.messages,
             max_tokens=self._window.reply_tokens,
-            temperature=self.config.temperature,
+            temperature=self._temperature,
             on_delta=self.engine.on_root_delta,
         )
+
+    @property
+    def _temperature(self) -> float | None:
+        """What is asked for; warmer each time a conversation begins again, for something new."""
+        wanted = self.config.temperature
+        if wanted is None or not self._restarts:
+            return wanted
+        return max(wanted, min(1.0, wanted + RESTART_WARMTH * self._restarts))
 
     async def tell_code(self, reply: ChatReply, blocks: Sequence[CodeBlock]) -> None:
         """Tell of the reply that came and of the code in it."""
@@ -198,7 +248,7 @@ class Run:
 
     async def execute(self, blocks: Sequence[CodeBlock]) -> Turn:
         """Run blocks in order, until one fails or hands over the answer."""
-        wanted = blocks[:1] if self.config.prompt_variant == "small_context" else blocks
+        wanted = blocks[:1] if is_small(self.config) else blocks
         cells: list[CellResult] = []
         shown: list[str] = []
         for block in wanted:
@@ -227,8 +277,12 @@ class Run:
             span.cell(result)
         await self._calls.end_cell()
         self.has_run_code = True
-        fold = self.config.prompt_variant == "small_context"
-        shown = show_cell(result, self.config.metadata_prefix_chars, fold=fold)
+        limit, fold = self.config.metadata_prefix_chars, is_small(self.config)
+        shown = show_cell(result, limit, fold=fold)
+        if result.output.strip() and result.error is None:
+            self._printed.append(shown)
+        if assigns_context(code):
+            shown = f"{shown}\n{context_replaced()}"
         whole = result.output + (result.error.traceback if result.error else "")
         self._history.append(HistoryEntry("repl_output", whole, shown, self.iteration))
         detail = {

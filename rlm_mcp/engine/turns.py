@@ -14,6 +14,7 @@ from rlm_mcp.engine.metadata import cut_middle
 _MAX_NAMES = 30
 _MAX_GUESS_CHARS = 1_000
 _MAX_ERROR_CHARS = 2_000
+_MAX_REMEMBERED_CHARS = 600
 
 
 @dataclass(frozen=True)
@@ -157,10 +158,47 @@ def confirm_final(guess: str, output: str) -> str:
 
 def doubt_empty(value: str) -> str:
     """Ask once about an answer that is empty or zero."""
+    return f"Your answer {value!r} was not taken yet. {question_nothing()}"
+
+
+def question_nothing() -> str:
+    """Say what a zero or an empty result often means."""
     return (
-        f"Your answer {value!r} was not taken yet: an empty or zero result often means that the "
-        "code does not fit the way the text is written. Print a few lines of `context` that should "
-        "match, and look at them. If the answer stands, give the same FINAL again."
+        "An empty or zero result often means that the code does not fit the way the text is "
+        "written. Print a few lines of `context` that should match, and look at them."
+    )
+
+
+def went_in_circles(printed: str, turn: TurnInfo, config: RLMConfig) -> str:
+    """Say to a model that begins again, without the turns before, what they gave."""
+    asked = "call FINAL now" if turn.is_last else "call FINAL with the answer, or try another way"
+    shown = (
+        f"Earlier code printed:\n{cut_middle(printed, _MAX_REMEMBERED_CHARS)}\n" if printed else ""
+    )
+    return f"{shown}{status(turn, config)} The same code gives the same again: {asked}."
+
+
+def doubt_unseen(value: str) -> str:
+    """Ask about an answer that nothing printed so far holds."""
+    return (
+        f"Your answer {cut_middle(value, _MAX_GUESS_CHARS)!r} was not taken yet: nothing that your "
+        "code printed holds it. Find it in `context` with code and print it, or compute it."
+    )
+
+
+def context_replaced() -> str:
+    """Say that code put something else in the place of the text."""
+    return (
+        "[Your code assigned `context`. The text was put back there: read it, do not make up "
+        "another, and give what you make of it a name of its own.]"
+    )
+
+
+def answer_from_output(question: str, shown: str) -> str:
+    """Ask for the answer in a fresh conversation, from what was printed."""
+    return (
+        f"Question: {question}\n\nA program read the text for it and printed:\n{shown}\n\n"
+        "Give the answer to the question and nothing else."
     )
 
 

@@ -9,16 +9,20 @@ from typing import Any, Literal
 
 from anyio import to_thread
 
+from rlm_mcp.engine import doubts
 from rlm_mcp.engine.chat import ChatReply
+from rlm_mcp.engine.doubts import MAX_GUESSES_DOUBTED
+from rlm_mcp.engine.evidence import is_computed
 from rlm_mcp.engine.parser import Directive, ParsedReply
 from rlm_mcp.engine.prompt import (
     NudgeReason,
     confirm_final,
-    doubt_empty,
     feedback,
+    is_small,
     missing_variable,
     nudge,
     schema_repair,
+    went_in_circles,
 )
 from rlm_mcp.engine.run import Run, Turn
 from rlm_mcp.engine.schema import read_typed_answer
@@ -26,7 +30,6 @@ from rlm_mcp.engine.types import RunStatus
 from rlm_mcp.errors import BudgetExceededError, InvalidInputError, ModelReplyError
 from rlm_mcp.sandbox.types import Final
 
-MAX_GUESSES_DOUBTED = 3
 MAX_SCHEMA_REPAIRS = 3
 
 Origin = Literal["code", "variable", "text", "prose", "guess"]
@@ -49,10 +52,9 @@ async def judge(run: Run, reply: ChatReply, parsed: ParsedReply, turn: Turn) -> 
     Code comes first: its own final counts, then a `FINAL_VAR`, whose value is what the code made.
     A `FINAL` text beside code was written before the output was seen.
     """
-    is_repeated = reply.text == run.last_reply
-    run.last_reply = reply.text
+    is_repeated = run.note_reply(reply.text)
     if turn.cells and turn.cells[-1].final is not None:
-        return await _accept(run, turn.cells[-1].final, "code")
+        return await _judge_code(run, turn.cells[-1].final, parsed.blocks[len(turn.cells) - 1].code)
     if parsed.final is None or parsed.problem is not None or turn.has_failed:
         _go_on(run, parsed, turn, is_repeated=is_repeated)
         return None
@@ -73,29 +75,21 @@ async def _names_variable(run: Run, final: Directive) -> bool:
     return final.is_name and final.value in await run.variables()
 
 
+async def _judge_code(run: Run, final: Final, code: str) -> Outcome | None:
+    if doubts.question(run, final.text, is_computed=is_computed(code)):
+        return None
+    return await _accept(run, final, "code")
+
+
 async def _judge_text(run: Run, text: str, turn: Turn) -> Outcome | None:
-    is_known = text == run.guess
-    run.guess = text
-    if turn.cells and not is_known and run.guesses_doubted < MAX_GUESSES_DOUBTED:
+    if turn.cells and text != run.guess and run.guesses_doubted < MAX_GUESSES_DOUBTED:
+        run.guess = text
         run.guesses_doubted += 1
         run.tell(confirm_final(text, "\n".join(turn.shown)))
         return None
-    doubt = None if is_known else _doubt(run, text)
-    if doubt is not None:
-        run.guesses_doubted += 1
-        run.tell(doubt)
+    if doubts.question(run, text):
         return None
     return await _accept(run, Final(text, "str"), "text")
-
-
-def _doubt(run: Run, text: str) -> str | None:
-    """Question what small models answer before they have looked, or when they found nothing."""
-    is_small = run.config.prompt_variant == "small_context"
-    if not is_small or run.guesses_doubted >= MAX_GUESSES_DOUBTED:
-        return None
-    if not run.has_run_code and not run.is_direct:
-        return nudge("no_code", run.question, run.next_turn(), run.config)
-    return doubt_empty(text) if text.strip() in {"", "0", "[]", "{}", "None"} else None
 
 
 def _go_on(run: Run, parsed: ParsedReply, turn: Turn, *, is_repeated: bool) -> None:
@@ -110,11 +104,14 @@ def _go_on(run: Run, parsed: ParsedReply, turn: Turn, *, is_repeated: bool) -> N
     run.fruitless = 0 if turn.cells and not is_repeated else run.fruitless + 1
     detail = parsed.syntax or ""
     before = run.next_turn()
-    if reason is None:
-        run.tell(feedback(run.question, turn.shown, before, run.config))
-        return
-    said = nudge(reason, run.question, before, run.config, detail=detail, shown_cells=turn.shown)
-    run.tell(said)
+    if is_repeated and is_small(run.config):
+        run.begin_again(went_in_circles(run.printed, before, run.config))
+    elif reason is None:
+        run.tell(feedback(run.question, doubts.with_hint(run, turn), before, run.config))
+    else:
+        shown = turn.shown
+        said = nudge(reason, run.question, before, run.config, detail=detail, shown_cells=shown)
+        run.tell(said)
 
 
 async def take_variable(run: Run, directive: Directive) -> tuple[Final | None, str]:
@@ -163,13 +160,12 @@ async def take_best(run: Run, parsed: ParsedReply, turn: Turn) -> tuple[Final | 
             return final, "variable"
     elif parsed.final is not None and parsed.final.value.strip():
         return Final(parsed.final.value, "str"), "text"
-    if run.guess:
-        return Final(run.guess, "str"), "guess"
     # Words around code, and words that only announce what comes next, answer nothing.
     is_answer = not parsed.blocks and parsed.problem not in {"promise", "tool_call", "not_code"}
-    if is_answer and parsed.prose:
-        return Final(parsed.prose, "str"), "prose"
-    return None, "prose"
+    prose = Final(parsed.prose, "str") if is_answer and parsed.prose else None
+    if run.guess and not (prose and run.has_started_over):
+        return Final(run.guess, "str"), "guess"
+    return prose, "prose"
 
 
 async def accept_best(

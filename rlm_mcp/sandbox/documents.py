@@ -96,6 +96,14 @@ class Documents(list[str]):
         """Decode bytes of the file."""
         return str(self._view[start:end], "utf-8", "replace")
 
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise AttributeError(
+            f"context is a list of {len(self)} documents and has no {name!r}: take one of them, as "
+            f"in context[0].{name}, or loop over them"
+        )
+
     def __len__(self) -> int:
         return len(self._ends)
 

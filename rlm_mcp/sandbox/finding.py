@@ -16,6 +16,8 @@ from rlm_mcp.sandbox.documents import Documents
 
 SHOWN_CHARS = 500
 SCORED_CHARS = 4_000
+HEAD_CHARS = 80
+NEIGHBOUR_CHARS = 60
 STRETCHES = 64
 HITS_PER_STRETCH = 256
 
@@ -23,8 +25,8 @@ HITS_PER_STRETCH = 256
 class Match(NamedTuple):
     """A line or document that `search` found.
 
-    `at` is where the line starts in `context`, or the document's index; `text` is the line, or the
-    part of the document around the first hit.
+    `at` is where the line starts in `context`, or the document's index; `text` is the line or the
+    document: all of it where it is short, else how it begins and the part around the first hit.
     """
 
     at: int
@@ -123,12 +125,26 @@ def lines(context: str | Iterable[str]) -> Iterator[str]:
             start = end + 1
 
 
-def shown(matches: Matches, *, is_list: bool) -> str:
-    """Say what was found, a line for each."""
+def shown(matches: Matches, context: str | Documents, around: int = 0) -> str:
+    """Say what was found: each line with so many before and after it, or each document."""
     if not matches:
         return "search: nothing found"
-    kind = "document" if is_list else "at"
-    return "\n".join(f"[{kind} {match.at}] {match.text}" for match in matches)
+    if not isinstance(context, str):
+        return "\n".join(f"[document {match.at}] {match.text}" for match in matches)
+    return "\n".join(
+        f"[at {match.at}] {_with_neighbours(context, match, around)}" for match in matches
+    )
+
+
+def _with_neighbours(text: str, match: Match, around: int) -> str:
+    if around <= 0:
+        return match.text
+    before = text[max(0, match.at - SCORED_CHARS) : match.at].split("\n")[-1 - around : -1]
+    end = text.find("\n", match.at)
+    after = text[end + 1 : end + 1 + SCORED_CHARS].split("\n")[:around] if end >= 0 else []
+    near = [line[:NEIGHBOUR_CHARS] for line in (*before, "", *after)]
+    near[len(before)] = match.text
+    return "\n".join(near)
 
 
 def _words(words: str | Iterable[str]) -> list[str]:
@@ -163,7 +179,12 @@ def _scored(stack: _Haystack, start: int, end: int, hit: int, weights: dict[str,
         for word, weight in weights.items()
         if word in folded
     )
-    return Match(stack.place(start), _around(text, hit - near), round(score, 2))
+    around = _around(text, hit - near)
+    if around.startswith("…"):
+        # A document's title, and what a long line is about, stand at its start.
+        head = stack.text(start, min(end, start + HEAD_CHARS)).split("\n")[0]
+        around = f"{head} {around}"
+    return Match(stack.place(start), around, round(score, 2))
 
 
 def _around(text: str, hit: int) -> str:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import builtins
+import collections
+import itertools
+import json
+import math
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any, NoReturn
@@ -23,6 +28,8 @@ from rlm_mcp.sandbox.values import (
 )
 
 MAX_ANSWER_CHARS = 8_000_000
+# Models use these without an import; a turn is too dear for a NameError.
+MODULES = (collections, itertools, json, math, re)
 
 
 class Namespace:
@@ -38,6 +45,7 @@ class Namespace:
         self.module = ModuleType("__main__")
         self.variables: dict[str, Any] = self.module.__dict__
         self.variables["__builtins__"] = builtins
+        self.variables.update({module.__name__: module for module in MODULES})
         self.restore()
         if options.seed is not None:
             random.seed(options.seed)
@@ -131,9 +139,9 @@ class Namespace:
             )
         return name
 
-    def _search(self, words: str | Iterable[str], k: int = 5) -> finding.Matches:
+    def _search(self, words: str | Iterable[str], k: int = 5, around: int = 0) -> finding.Matches:
         found = finding.search(self._context, words, k)
-        print(finding.shown(found, is_list=not isinstance(self._context, str)))  # noqa: T201  # into the cell's output
+        print(finding.shown(found, self._context, around))  # noqa: T201  # into the cell's output
         return found
 
     def _lines(self, text: str | Iterable[str] | None = None) -> Iterator[str]:

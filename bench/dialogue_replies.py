@@ -1,0 +1,179 @@
+"""Replies as models write them, with the answer that each dialogue should come to.
+
+A case is a list of replies, given one after another; the last is given for ever. `turns` is what
+the root has to be asked for when nothing is misread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rlm_mcp.scripted_model import (
+    Answer,
+    Reply,
+    cut_connection,
+    empty_choices,
+    malformed,
+    server_error,
+)
+
+CONTEXT = "The lantern in the tower is amber.\n" * 40
+CODE = "total = 6 * 7\nprint(total)"
+BY_NAME = "FINAL_VAR(total)"
+BY_TEXT = "FINAL(42)"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One dialogue; `want` None: any answer will do, `turns` are at most those.
+
+    `tries_final` says that the spelling of FINAL is what is tried, so that an engine whose model
+    hands its answer over in another way has no part in it.
+    """
+
+    group: str
+    name: str
+    replies: Sequence[Answer]
+    want: str | None = "42"
+    turns: int = 2
+    tries_final: bool = False
+
+
+def cases() -> list[Case]:
+    """Give all dialogues."""
+    return [*_fences(), *_finals(), *_order(), *_cells(), *_prose(), *_provider()]
+
+
+def _block(code: str, label: str = "repl", fence: str = "```") -> str:
+    return f"{fence}{label}\n{code}\n{fence}"
+
+
+def _fences() -> Iterator[Case]:
+    shapes: dict[str, str] = {
+        label or "bare": _block(CODE, label)
+        for label in ("repl", "python", "py", "Python", "python3", "")
+    }
+    shapes |= {
+        "tildes": _block(CODE, "python", "~~~"),
+        "four backticks": _block(CODE, "repl", "````"),
+        "indented": "1. Compute:\n   ```repl\n   total = 6 * 7\n   print(total)\n   ```",
+        "one line": "```repl total = 6 * 7```",
+        "unclosed": f"```repl\n{CODE}",
+        "closed on the last line": f"```repl\n{CODE}```",
+        "Windows line ends": _block(CODE).replace("\n", "\r\n"),
+        "opened behind prose": f"Here it is: {_block(CODE)}",
+        "a fence in a string": _block('note = """\n```json\n{}\n```\n"""\n' + CODE),
+        "an interpreter session": _block(">>> total = 6 * 7\n>>> total\n42"),
+        "code without a fence": CODE,
+        "a quoted block": "> ```repl\n> total = 6 * 7\n> ```",
+        "a tool call": '{"name": "python", "arguments": {"code": "total = 6 * 7"}}',
+    }
+    for name, reply in shapes.items():
+        yield Case("code fences", name, [reply, BY_NAME])
+
+
+def _finals() -> Iterator[Case]:
+    shapes = {
+        "plain": ("FINAL(42)", "42"),
+        "a full stop behind it": ("FINAL(42).", "42"),
+        "bold": ("**FINAL(42)**", "42"),
+        "spelled Final": ("Final(42)", "42"),
+        "a heading before it": ("## Answer\nFINAL(42)", "42"),
+        "text behind it": ("FINAL(42) as the output shows", "42"),
+        "in a bare fence": ("```\nFINAL(42)\n```", "42"),
+        "quoted": ('FINAL("forty two")', "forty two"),
+        "lists with parentheses": ("FINAL(Steps: 1) first 2) then)", "Steps: 1) first 2) then"),
+        "a smile": ("FINAL(all good :))", "all good :)"),
+        "nested parentheses": ("FINAL(f(x) = (x + 1) * 2)", "f(x) = (x + 1) * 2"),
+        "several lines": ("FINAL(one\ntwo\nthree)", "one\ntwo\nthree"),
+        "behind thinking": ("<think>Perhaps FINAL(7)?</think>\nFINAL(42)", "42"),
+    }
+    for name, (reply, want) in shapes.items():
+        yield Case("finals", name, [reply], want, turns=1, tries_final=True)
+    for name, final in {
+        "a quoted name": "FINAL_VAR('total')",
+        "spaces": "FINAL_VAR( total )",
+        "an item": 'FINAL_VAR(found["k"])',
+        "in code": _block("FINAL(total)"),
+        "the name, in FINAL": "FINAL(total)",
+    }.items():
+        code = f'{CODE}\nfound = {{"k": total}}'
+        yield Case("finals", f"variable: {name}", [_block(code), final], tries_final=True)
+
+
+def _order() -> Iterator[Case]:
+    code = _block(CODE)
+    thought = f"<think>{_block('total = 1')}</think>\n{code}"
+    yield Case("order", "code in thinking", [thought, BY_NAME])
+    yield Case("order", "two blocks", [f"{_block('a = 6')}\n{_block('total = a * 7')}", BY_NAME])
+    yield from _misplaced_finals(code)
+
+
+def _misplaced_finals(code: str) -> Iterator[Case]:
+    shapes: dict[str, list[Answer]] = {
+        "a final is announced": [f"FINAL(answer) comes later.\n{code}", BY_NAME],
+        "in a sentence": [f"I will use FINAL(answer) later.\n{code}", BY_NAME],
+        "a plan names the variable": [f"Then FINAL_VAR(total).\n{code}", BY_NAME],
+        "code and a guess": [f"{code}\nFINAL(41)", BY_TEXT],
+        "an invented output": [f"{code}\nOutput:\n41\nFINAL(41)", BY_TEXT],
+        "the text itself as the answer": ["FINAL_VAR(context)", BY_TEXT],
+        "a function as the answer": ["FINAL_VAR(llm_query)", BY_TEXT],
+        "a plan as the answer": ["FINAL(I will search the text)", BY_TEXT],
+    }
+    for name, replies in shapes.items():
+        yield Case("order", name, replies, tries_final=True)
+    one = [f"{code}\n{BY_NAME}"]
+    yield Case("order", "code, then its variable", one, turns=1, tries_final=True)
+    late = ["FINAL_VAR(nope)", code, BY_NAME]
+    yield Case("order", "a variable that is not there", late, turns=3, tries_final=True)
+
+
+def _cells() -> Iterator[Case]:
+    shapes = {
+        "a main guard": "total = 0\nif __name__ == '__main__':\n    total = 42",
+        "an exit": "total = 42\nraise SystemExit",
+        "an interrupt": "total = 42\nraise KeyboardInterrupt",
+        "an error behind the value": "total = 42\nnope",
+        "a class": "class A:\n    v = 42\ntotal = A.v",
+        "a recursive function": "def f(n):\n    return n and f(n - 1) + 1\ntotal = f(42)",
+        "a lone surrogate": "print('\\ud83d')\ntotal = 42",
+        "an import": "import re\ntotal = len(re.findall('amber', context)) + 2",
+        "input is asked for": "try:\n    input()\nexcept Exception:\n    pass\ntotal = 42",
+        "a value that cannot be shown": "class A:\n    def __repr__(self):\n"
+        "        raise ValueError\na = A()\ntotal = 42",
+    }
+    for name, code in shapes.items():
+        yield Case("cells", name, [_block(code), BY_NAME])
+    length = _block("total = len(context)")
+    yield Case(
+        "cells",
+        "the text was overwritten",
+        [_block("context = 'made up'"), length, BY_NAME],
+        str(len(CONTEXT)),
+        turns=3,
+    )
+    shadowed = [_block("len = 5\nprint(len)"), _block("del len\ntotal = len(context)"), BY_NAME]
+    yield Case("cells", "a builtin was overwritten", shadowed, str(len(CONTEXT)), turns=3)
+
+
+def _prose() -> Iterator[Case]:
+    yield Case("prose", "empty", ["", BY_TEXT])
+    yield Case("prose", "a promise", ["I will look at the text first.", BY_TEXT])
+    yield Case("prose", "for ever", ["The text is about a tower."], None, turns=5)
+    yield Case("prose", "the same code for ever", [_block("print(1)")], None, turns=6)
+
+
+def _provider() -> Iterator[Case]:
+    faults: dict[str, Answer] = {
+        "no content": Reply(None),
+        "no choices": empty_choices(),
+        "half a JSON object": malformed(),
+        "status 503": server_error(),
+        "cut in the body": cut_connection(in_body=True),
+    }
+    for name, fault in faults.items():
+        yield Case("provider", name, [fault, BY_TEXT])
+    yield Case("provider", "no usage", [Reply(BY_TEXT, usage=None)], turns=1)
+    cut = Reply("```repl\ntotal = 41\ntotal +", finish_reason="length")
+    yield Case("provider", "cut by its length limit", [cut, _block(CODE), BY_NAME], turns=3)
