@@ -233,6 +233,12 @@ def test_a_system_prompt_stays_short(variant: PromptVariant, most_tokens: int) -
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("sub_calls", [True, False])
+def test_every_variant_tells_of_search(variant: PromptVariant, sub_calls: bool) -> None:
+    assert "`search(words, k=5)`" in system_prompt(config_of(variant, sub_calls=sub_calls))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("sub_calls", [True, False])
 def test_the_code_shown_is_code_that_the_parser_takes(
     variant: PromptVariant, sub_calls: bool
 ) -> None:

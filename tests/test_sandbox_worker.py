@@ -511,6 +511,18 @@ def test_a_common_word_is_found_all_over_a_long_text() -> None:
     text = "needle in hay\n" * 400_000
     found = finding.search(text, "needle hay", 3)
     assert [match.text for match in found] == ["needle in hay"] * 3
+    assert found.ties > 1000
+
+
+def test_places_that_match_just_as_well_are_counted() -> None:
+    text = "port = 1\nport = 2\nport = 3\nthe port of Faro"
+    found = finding.search(text, "port", 2)
+    assert found.ties == 2
+    assert finding.shown(found, text).endswith(
+        "\n[2 more match just as well; other words may tell them apart]"
+    )
+    assert finding.search(text, "port faro", 1).ties == 0
+    assert "match just as well" not in finding.shown(finding.search(text, "port", 4), text)
 
 
 def test_lines_are_those_of_splitlines_for_plain_ends() -> None:

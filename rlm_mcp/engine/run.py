@@ -18,6 +18,7 @@ from rlm_mcp.engine.metadata import preview, show_cell
 from rlm_mcp.engine.opening import Opening
 from rlm_mcp.engine.parser import CodeBlock
 from rlm_mcp.engine.prompt import Glimpse, TurnInfo, context_replaced, is_small
+from rlm_mcp.engine.recall import Recall
 from rlm_mcp.engine.sub_caller import SubCaller
 from rlm_mcp.engine.tracing import cell_span, chat_span
 from rlm_mcp.engine.types import EventType, HistoryEntry, RLMEvent
@@ -26,8 +27,6 @@ from rlm_mcp.errors import ContextLengthError, SandboxError
 from rlm_mcp.sandbox.types import CellResult, ContextSource, Repl
 
 LOOK_SECONDS = 10.0
-LATEST_PRINTED = 2
-RESTART_WARMTH = 0.3
 
 
 @dataclass(frozen=True)
@@ -60,15 +59,13 @@ class Run:
         self.has_started_over = False
         self.guess: str | None = None
         self.guesses_doubted = 0
-        self._replies: list[str] = []
-        self._restarts = 0
+        self._recall = Recall()
         self._calls = calls
         self._history: list[HistoryEntry] = []
         self._opening = Opening(question, source, engine)
         self._window = Window.of(engine.config)
         self.is_direct = False
         self._glimpse = Glimpse()
-        self._printed: list[str] = []
         self._first_turn = self.next_turn()
         self._opened = self._conversation = self._opening.conversation(self._first_turn)
 
@@ -93,25 +90,17 @@ class Run:
         return "\n".join((*self._opening.shown(self._glimpse), *outputs))
 
     @property
-    def matches(self) -> str:
-        """The places that match the question, where a look was taken at them."""
-        return self._glimpse.matches
-
-    @property
     def printed(self) -> str:
         """What the latest cells printed that did not fail; the matches where none did."""
-        return "\n".join(dict.fromkeys(self._printed[-LATEST_PRINTED:])) or self.matches
+        return self._recall.printed or self._glimpse.matches
 
     def note_reply(self, text: str) -> bool:
         """Remember a reply; gives whether it is the last one again, of a small model any again."""
-        known = self._replies if is_small(self.config) else self._replies[-1:]
-        is_repeated = text in known
-        self._replies.append(text)
-        return is_repeated
+        return self._recall.note_reply(text, any_earlier=is_small(self.config))
 
     def begin_again(self, text: str) -> None:
         """Let go of all turns, since a small model copies what it wrote before."""
-        self._restarts += 1
+        self._recall.restarts += 1
         self._conversation = self._opened.told(text)
 
     def start_over(self, text: str) -> None:
@@ -220,17 +209,9 @@ class Run:
         return ChatRequest(
             messages=self._conversation.messages,
             max_tokens=self._window.reply_tokens,
-            temperature=self._temperature,
+            temperature=self._recall.temperature(self.config.temperature),
             on_delta=self.engine.on_root_delta,
         )
-
-    @property
-    def _temperature(self) -> float | None:
-        """What is asked for; warmer each time a conversation begins again, for something new."""
-        wanted = self.config.temperature
-        if wanted is None or not self._restarts:
-            return wanted
-        return max(wanted, min(1.0, wanted + RESTART_WARMTH * self._restarts))
 
     async def tell_code(self, reply: ChatReply, blocks: Sequence[CodeBlock]) -> None:
         """Tell of the reply that came and of the code in it."""
@@ -280,7 +261,7 @@ class Run:
         limit, fold = self.config.metadata_prefix_chars, is_small(self.config)
         shown = show_cell(result, limit, fold=fold)
         if result.output.strip() and result.error is None:
-            self._printed.append(shown)
+            self._recall.note_output(shown)
         if assigns_context(code):
             shown = f"{shown}\n{context_replaced()}"
         whole = result.output + (result.error.traceback if result.error else "")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
@@ -35,7 +36,12 @@ class Match(NamedTuple):
 
 
 class Matches(list[Match]):
-    """What `search` returns: printed already, so a notebook's echo is left out."""
+    """What `search` returns: printed already, so a notebook's echo is left out.
+
+    `ties` counts the places left out that match just as well as the best.
+    """
+
+    ties: int = 0
 
 
 class _Haystack(Protocol):
@@ -109,9 +115,19 @@ def search(context: str | Documents, words: str | Iterable[str], k: int = 5) -> 
         for hit in hits[word]:
             start, end = stack.piece(hit)
             pieces.setdefault(start, (end, hit))
-    scored = (_scored(stack, start, *rest, weights) for start, rest in pieces.items())
-    best = heapq.nsmallest(max(int(k), 0), scored, key=lambda match: (-match.score, match.at))
-    return Matches(best)
+    scores: Counter[float] = Counter()
+
+    def scored() -> Iterator[Match]:
+        for start, (end, hit) in pieces.items():
+            match = _scored(stack, start, end, hit, weights)
+            scores[match.score] += 1
+            yield match
+
+    best = heapq.nsmallest(max(int(k), 0), scored(), key=lambda match: (-match.score, match.at))
+    matches = Matches(best)
+    if best:
+        matches.ties = scores[best[0].score] - sum(each.score == best[0].score for each in best)
+    return matches
 
 
 def lines(context: str | Iterable[str]) -> Iterator[str]:
@@ -129,11 +145,13 @@ def shown(matches: Matches, context: str | Documents, around: int = 0) -> str:
     """Say what was found: each line with so many before and after it, or each document."""
     if not matches:
         return "search: nothing found"
-    if not isinstance(context, str):
-        return "\n".join(f"[document {match.at}] {match.text}" for match in matches)
-    return "\n".join(
-        f"[at {match.at}] {_with_neighbours(context, match, around)}" for match in matches
-    )
+    if isinstance(context, str):
+        found = [f"[at {each.at}] {_with_neighbours(context, each, around)}" for each in matches]
+    else:
+        found = [f"[document {each.at}] {each.text}" for each in matches]
+    if matches.ties:
+        found.append(f"[{matches.ties} more match just as well; other words may tell them apart]")
+    return "\n".join(found)
 
 
 def _with_neighbours(text: str, match: Match, around: int) -> str:
