@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -13,7 +13,6 @@ from typing import Any
 import anyio
 import anyio.to_thread
 from mcp import Client
-from mcp.client.extension import ClientExtension
 from mcp_types import CallToolResult, TextContent
 
 from rlm_mcp.sandbox.repl import ProcessSandbox
@@ -89,19 +88,19 @@ async def open_served(
     script: Script,
     *,
     mode: Any = "auto",
-    extensions: Sequence[ClientExtension] = (),
+    client: Mapping[str, Any] | None = None,
     has_own_sandbox: bool = False,
     **changes: Any,
 ) -> AsyncGenerator[Served]:
-    """Serve in memory, with the scripted model over real HTTP."""
+    """Serve in memory, with the scripted model over real HTTP; `client` is for the client."""
     sandbox = None if has_own_sandbox or "min_isolation" in changes else SHARED_SANDBOX.get()
     async with open_scripted_model(script) as model:
         settings = settings_in(directory, **({"base_url": model.base_url} | changes))
         # In a thread, as the SDK reads files when a server is made; none is at work then.
         opening = partial(open_service, settings, shared=sandbox)
         server = await anyio.to_thread.run_sync(build_server, opening)
-        async with Client(server, mode=mode, extensions=extensions) as client:
-            yield Served(client, model, settings)
+        async with Client(server, mode=mode, **(client or {})) as connected:
+            yield Served(connected, model, settings)
 
 
 def text_of(result: CallToolResult) -> str:

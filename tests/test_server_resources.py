@@ -14,6 +14,8 @@ from mcp_types import PromptReference, ResourceTemplateReference, TextResourceCo
 
 from tests.serving import Served, cell, open_served, turns
 
+pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")
+
 WORK = cell("words = context.split()\nlong = 'é' * 60_000\nFINAL(words[1])")
 
 

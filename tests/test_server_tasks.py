@@ -23,7 +23,7 @@ from tests.tasking import KnowsTasks, ask, begin, settled
 
 pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")
 
-open_tasking = partial(open_served, extensions=[KnowsTasks()])
+open_tasking = partial(open_served, client={"extensions": [KnowsTasks()]})
 ENVELOPE: dict[str, Any] = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientCapabilities": {
@@ -78,7 +78,7 @@ async def test_clients_without_tasks_get_the_answer_itself_and_no_methods(
     tmp_path: Path, mode: str, extensions: list[KnowsTasks]
 ) -> None:
     async with open_served(
-        tmp_path, turns("FINAL(done)"), mode=mode, extensions=extensions
+        tmp_path, turns("FINAL(done)"), mode=mode, client={"extensions": extensions}
     ) as served:
         run = await served.call("rlm_query", question="?", text="text")
         with pytest.raises(MCPError) as refused:

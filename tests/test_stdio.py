@@ -32,6 +32,7 @@ async def open_process(
     *,
     mode: Any = "auto",
     errlog: TextIO = sys.stderr,
+    client: Any = None,
     **environment: str,
 ) -> AsyncGenerator[Served]:
     """Start `python -m rlm_mcp` as a host does, with nothing but what it names in `env`."""
@@ -50,8 +51,10 @@ async def open_process(
         command=sys.executable, args=["-m", "rlm_mcp"], env=env | environment
     )
     with anyio.fail_after(120):
-        async with Client(stdio_client(process, errlog=errlog), mode=mode) as client:
-            yield Served(client, model, settings)
+        transport = stdio_client(process, errlog=errlog)
+        options: dict[str, Any] = client or {}
+        async with Client(transport, mode=mode, **options) as connected:
+            yield Served(connected, model, settings)
 
 
 @pytest.fixture(scope="module")

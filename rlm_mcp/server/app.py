@@ -6,9 +6,12 @@ import difflib
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any
 
+import anyio
 from mcp.server import MCPServer
+from mcp.server.lowlevel import NotificationOptions
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import (
@@ -21,8 +24,12 @@ from mcp.server.mcpserver.tools import Tool
 from mcp_types import (
     CallToolResult,
     CompleteRequestParams,
+    NotificationParams,
     PaginatedRequestParams,
     ResourceTemplate,
+    SubscribeRequestParams,
+    SubscriptionsListenRequestParams,
+    UnsubscribeRequestParams,
 )
 from pydantic import AnyUrl, ValidationError
 
@@ -35,6 +42,7 @@ from rlm_mcp.server.results import error_result, invalid_arguments, protocol_err
 from rlm_mcp.server.run_tools import RUN_TOOLS
 from rlm_mcp.server.tasks import Tasks
 from rlm_mcp.server.tool import make_tool, service_of
+from rlm_mcp.server.updates import Updates
 from rlm_mcp.service import Service
 
 log = logging.getLogger(__name__)
@@ -54,25 +62,26 @@ lost when a call ends.
 For a plain look-up use rlm_context_search or rlm_context_read: they call no model and cost nothing.
 """
 
-# What the SDK's own registration has no pages, or no request to tell callers apart by, for.
-_MORE_METHODS: tuple[tuple[str, type[Any], Any], ...] = (
-    ("resources/list", PaginatedRequestParams, list_resources),
-    ("completion/complete", CompleteRequestParams, complete),
-)
-
 OpenService = Callable[[], AbstractAsyncContextManager[Service]]
 
 
 def build_server(open_service: OpenService) -> MCPServer[Service]:
     """Build the server; `open_service` is entered once, when it starts to serve."""
 
+    updates = Updates()
+
     @asynccontextmanager
     async def lifespan(_: MCPServer[Service]) -> AsyncGenerator[Service]:
-        async with open_service() as service:
-            yield service
+        async with open_service() as service, anyio.create_task_group() as tasks:
+            tasks.start_soon(updates.watch, service)
+            try:
+                yield service
+            finally:
+                tasks.cancel_scope.cancel()
 
     return RLMServer(
         [make_tool(spec) for spec in (*CONTEXT_TOOLS, *RUN_TOOLS)],
+        updates,
         name="rlm-mcp",
         title="Recursive Language Models",
         version=__version__,
@@ -86,11 +95,27 @@ def build_server(open_service: OpenService) -> MCPServer[Service]:
 class RLMServer(MCPServer[Service]):
     """An `MCPServer` whose errors say what was wrong and what to do, in every tool alike."""
 
-    def __init__(self, tools: list[Tool], **kwargs: Any) -> None:
+    def __init__(self, tools: list[Tool], updates: Updates, **kwargs: Any) -> None:
         super().__init__(tools=tools, **kwargs)
-        for method, params, handler in _MORE_METHODS:
-            self._lowlevel_server.add_request_handler(method, params, handler)
+        self._add_methods(updates)
         self._arguments = {tool.name: list(tool.parameters["properties"]) for tool in tools}
+
+    def _add_methods(self, updates: Updates) -> None:
+        """Serve what the SDK does without pages, for all callers alike, or not at all."""
+        server = self._lowlevel_server
+        serve = server.add_request_handler
+        serve("resources/list", PaginatedRequestParams, list_resources)
+        serve("completion/complete", CompleteRequestParams, complete)
+        serve("subscriptions/listen", SubscriptionsListenRequestParams, updates.listen)
+        serve("resources/subscribe", SubscribeRequestParams, updates.subscribe)
+        serve("resources/unsubscribe", UnsubscribeRequestParams, updates.unsubscribe)
+        server.add_notification_handler(
+            "notifications/initialized", NotificationParams, updates.greet
+        )
+        # Whoever starts the server asks for these, and knows nothing of what it can do.
+        server.create_initialization_options = partial(  # pyright: ignore[reportAttributeAccessIssue]  # it is told less
+            server.create_initialization_options, NotificationOptions(resources_changed=True)
+        )
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Service, Any] | None = None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,15 +71,25 @@ async def read_resource(service: Service, uri: str) -> ReadResourceContents:
         NotFoundError: nothing is there; names what is near, or the templates.
         InvalidInputError: a number in the URI is none.
     """
-    for kind in KINDS:
-        found = UriTemplate.parse(kind.template).match(uri)
-        if found is not None:
-            values = {name: value for name, value in found.items() if isinstance(value, str)}
-            return await kind.read(service, values)
-    raise NotFoundError(
-        f"There is no resource {uri[:200]!r}.",
-        fix=f"The templates are {', '.join(kind.template for kind in KINDS)}.",
-    )
+    kind, values = _found(uri)
+    if kind is None:
+        raise NotFoundError(
+            f"There is no resource {uri[:200]!r}.",
+            fix=f"The templates are {', '.join(kind.template for kind in KINDS)}.",
+        )
+    return await kind.read(service, values)
+
+
+async def resource_version(service: Service, uri: str) -> Hashable:
+    """Give a value that another one takes the place of once the resource has changed."""
+    _, values = _found(uri)
+    with suppress(NotFoundError):
+        if "run_id" in values:
+            state = await service.runs.state(values["run_id"])
+            return (state.status, state.last_event)
+        if "handle" in values:
+            return (await service.contexts.passage(values["handle"], 0, 0)).total
+    return None
 
 
 async def list_resources(
@@ -199,6 +210,17 @@ KINDS = (
         _read_variable,
     ),
 )
+
+
+_PARSED = [(kind, UriTemplate.parse(kind.template)) for kind in KINDS]
+
+
+def _found(uri: str) -> tuple[Kind | None, Values]:
+    for kind, template in _PARSED:
+        found = template.match(uri)
+        if found is not None:
+            return kind, {name: text for name, text in found.items() if isinstance(text, str)}
+    return None, {}
 
 
 def _text_entry(record: ContextRecord) -> Resource:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +79,20 @@ class Service:
     def as_caller(self, caller: str) -> Service:
         """Return the service as it is to another caller; the empty name is the machine's own."""
         return self if caller == self.caller else Service(self._means, caller)
+
+    async def version(self) -> int:
+        """Give a number that changes with each change of the store, whichever server made it."""
+        return await self._shop.elsewhere.version()
+
+    async def changed(self, version: int) -> None:
+        """Wait until the store is no longer as it was at `version`; the caller bounds the wait."""
+        await self._shop.elsewhere.changed(version)
+
+    async def listed(self) -> Hashable:
+        """Give a value that another one takes the place of once texts or runs come or go."""
+        texts, runs = await self._texts.list(limit=1), await self._shop.runs.list(limit=1)
+        newest = (*(text.handle for text in texts.items), *(run.run_id for run in runs.items))
+        return (newest, await self._texts.count(), await self._shop.runs.count())
 
     async def status(self) -> Status:
         """Say how the server is; asks the model endpoint whether it is there."""
