@@ -20,7 +20,8 @@ RLMError
 │   ├── WireError                 the child broke the protocol
 │   └── IsolationError            the walls asked for cannot be had here
 └── StoreError                the database could not do what was asked
-    └── StoreBusyError            another process writes to it and does not end
+    ├── StoreBusyError            another process writes to it and does not end
+    └── StoreFullError            the disk has no room for it
 """
 
 from __future__ import annotations
@@ -176,3 +177,9 @@ class StoreBusyError(StoreError):
 
     code = "store_busy"
     retryable = True
+
+
+class StoreFullError(StoreError):
+    """The disk has no room for what was to be written; nothing was lost."""
+
+    code = "store_full"

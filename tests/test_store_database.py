@@ -204,7 +204,7 @@ async def test_a_full_disk_is_named_and_nothing_is_lost(path: Path) -> None:
         with pytest.raises(StoreError, match="is full") as caught:
             await database.write(fill)
         assert str(path) in caught.value.message
-        assert "Free some space" in caught.value.fix
+        assert "RLM_MCP_DATA_DIR" in caught.value.fix
         await database.write(add_text)
         assert await database.read(count_texts) == 2
 

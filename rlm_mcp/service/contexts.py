@@ -267,6 +267,7 @@ def _check(new: NewText) -> None:
 async def _write_files(upload: Upload, found: FoundFiles, report: ReportBytes) -> None:
     done, total = 0, await anyio.to_thread.run_sync(total_bytes, found)
     told = 0.0
+    await upload.expect(total)
     await report(0, total)
     async for batch in _batches(found):
         for piece in batch:

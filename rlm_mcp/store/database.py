@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,8 +15,9 @@ import anyio
 import anyio.to_thread
 
 from rlm_mcp.errors import StoreError
+from rlm_mcp.store.connection import connect, open_writer, transaction
 from rlm_mcp.store.failures import busy, translated
-from rlm_mcp.store.steps import STEPS, applied_steps
+from rlm_mcp.store.room import require_room
 
 T = TypeVar("T")
 
@@ -28,10 +29,6 @@ CALLER_PATIENCE_SECONDS = 5.0
 _MERGE_SECONDS = 0.2
 READERS = 4
 SCANNERS = 2
-# Chunks of 1 MiB are read twice as fast in pages of 8 KiB as in the default ones of 4 KiB;
-# 16 KiB adds little, and makes the many small commits of a run's log dearer.
-PAGE_BYTES = 8192
-_PAGES_BEFORE_CHECKPOINT = (16 << 20) // PAGE_BYTES
 
 
 class Database:
@@ -57,16 +54,22 @@ class Database:
         self._scan_limiter = anyio.CapacityLimiter(SCANNERS)
 
     async def write(
-        self, fn: Callable[[sqlite3.Connection], T], *, patience_seconds: float | None = None
+        self,
+        fn: Callable[[sqlite3.Connection], T],
+        *,
+        patience_seconds: float | None = None,
+        leave_bytes: int = 0,
     ) -> T:
         """Run `fn` in a transaction of the one writer; it is rolled back if `fn` raises.
 
         Args:
             patience_seconds: how long to wait for other writes, here and in other processes. If
                 not given, for all those before it here, and `BUSY_SECONDS` for other processes.
+            leave_bytes: how much of the disk must be free.
 
         Raises:
             StoreBusyError: other writes did not end in time.
+            StoreFullError: the disk has not enough room.
             StoreError: the database could not do it; the error names the path and the next step.
         """
         asked = time.monotonic()
@@ -76,7 +79,7 @@ class Database:
                 rest = max(0.0, asked + patience_seconds - time.monotonic())
                 busy_seconds = min(busy_seconds, rest)
             return await anyio.to_thread.run_sync(
-                self._write, fn, busy_seconds, limiter=self._write_limiter
+                self._write, fn, busy_seconds, leave_bytes, limiter=self._write_limiter
             )
 
     async def read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
@@ -121,9 +124,9 @@ class Database:
         """
         with translated(self.path):
             self._check_open()
-            db = _connect(self.path, self._busy_seconds, read_only=True)
+            db = connect(self.path, self._busy_seconds, read_only=True)
             try:
-                with _transaction(db, "BEGIN"):
+                with transaction(db, "BEGIN"):
                     yield db
             finally:
                 db.close()
@@ -149,16 +152,20 @@ class Database:
         finally:
             self._write_turn.release()
 
-    def _write(self, fn: Callable[[sqlite3.Connection], T], busy_seconds: float) -> T:
+    def _write(
+        self, fn: Callable[[sqlite3.Connection], T], busy_seconds: float, leave_bytes: int
+    ) -> T:
         # The turn alone would do, if nobody ever cancelled an asyncio task past anyio.
         with self._writing, translated(self.path):
             self._check_open()
+            if leave_bytes:
+                require_room(self.path, 0, leave_bytes)
             self._writer.execute(f"PRAGMA busy_timeout={busy_seconds * 1000:.0f}")
-            with _transaction(self._writer, "BEGIN IMMEDIATE"):
+            with transaction(self._writer, "BEGIN IMMEDIATE"):
                 return fn(self._writer)
 
     def _read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
-        with translated(self.path), self._reader() as db, _transaction(db, "BEGIN"):
+        with translated(self.path), self._reader() as db, transaction(db, "BEGIN"):
             return fn(db)
 
     def _scan(self, fn: Callable[[sqlite3.Connection], T]) -> T:
@@ -177,7 +184,7 @@ class Database:
         with self._watching, translated(self.path):
             self._check_open()
             if self._watcher is None:
-                self._watcher = _connect(self.path, self._busy_seconds, read_only=True)
+                self._watcher = connect(self.path, self._busy_seconds, read_only=True)
             return self._watcher.execute("PRAGMA data_version").fetchone()[0]
 
     @contextmanager
@@ -186,7 +193,7 @@ class Database:
         try:
             db = self._idle_readers.pop()
         except IndexError:
-            db = _connect(self.path, self._busy_seconds, read_only=True)
+            db = connect(self.path, self._busy_seconds, read_only=True)
         try:
             yield db
         finally:
@@ -229,7 +236,7 @@ async def open_database(
         StoreError: the place cannot be written, or the file is not a database, not ours, or was
             made by a newer version; such a file is left as it was.
     """
-    writer = await anyio.to_thread.run_sync(_open, path, busy_seconds)
+    writer = await anyio.to_thread.run_sync(open_writer, path, busy_seconds)
     database = Database(path, writer, busy_seconds)
     try:
         yield database
@@ -241,109 +248,3 @@ async def open_database(
 def storable(text: str) -> str:
     """Return text that SQLite can hold: lone surrogates, which UTF-8 has not, become `?`."""
     return text.encode("utf-8", "replace").decode()
-
-
-def _open(path: Path, busy_seconds: float) -> sqlite3.Connection:
-    with translated(path):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with suppress(FileExistsError):
-            path.touch(mode=0o600, exist_ok=False)
-        connection = _connect(path, busy_seconds)
-        try:
-            _migrate(connection, path, time.monotonic() + busy_seconds)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-
-def _migrate(connection: sqlite3.Connection, path: Path, deadline: float) -> None:
-    if applied_steps(connection) == STEPS:
-        _prepare(connection, deadline)
-        return
-    from rlm_mcp.store.migrations import bring_up_to_date  # noqa: PLC0415  # see its docstring
-
-    _refuse_others(connection, path)
-    _prepare(connection, deadline)
-    with _transaction(connection, "BEGIN IMMEDIATE"):
-        # Another process may have got here first, and may be newer.
-        _refuse_others(connection, path)
-        bring_up_to_date(connection)
-
-
-def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
-    from rlm_mcp.store.migrations import is_foreign, unknown_steps  # noqa: PLC0415  # likewise
-
-    newer = unknown_steps(connection)
-    if newer:
-        raise StoreError(
-            f"The database {str(path)!r} was made by a newer version of rlm-mcp ({newer[-1]!r}).",
-            fix="Upgrade rlm-mcp, or set RLM_MCP_DATA_DIR to another directory.",
-        )
-    if is_foreign(connection):
-        raise StoreError(
-            f"The database {str(path)!r} belongs to another program; it was left alone.",
-            fix="Set RLM_MCP_DATA_DIR to another directory.",
-        )
-
-
-def _prepare(connection: sqlite3.Connection, deadline: float) -> None:
-    """Set what is kept in the file itself; the first two bind only while the file is empty."""
-    connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
-    # Gives room back to the disk in steps; it cannot be switched on later without a full VACUUM.
-    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            # Two processes that make this switch at once: SQLite's own wait does not cover it.
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-        else:
-            return
-
-
-def _connect(path: Path, busy_seconds: float, *, read_only: bool = False) -> sqlite3.Connection:
-    # `rw`, not `rwc`: a file that was taken away must not come back empty.
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw",
-        uri=True,
-        timeout=busy_seconds,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-    try:
-        for pragma in _pragmas(read_only=read_only):
-            connection.execute(f"PRAGMA {pragma}")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _pragmas(*, read_only: bool) -> tuple[str, ...]:
-    if read_only:
-        return ("query_only=ON",)
-    return (
-        "foreign_keys=ON",
-        "synchronous=NORMAL",
-        f"wal_autocheckpoint={_PAGES_BEFORE_CHECKPOINT}",
-        f"journal_size_limit={64 << 20}",
-        # Some builds overwrite every deleted page with zeros, which makes a delete as dear as a
-        # write; this leaves what costs nothing extra.
-        "secure_delete=FAST",
-    )
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection, begin: str) -> Generator[None]:
-    connection.execute(begin)
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        # A full disk, among others, may have ended the transaction already.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise

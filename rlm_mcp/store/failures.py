@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rlm_mcp.errors import StoreBusyError, StoreError
+from rlm_mcp.store.room import disk_full
 
-_ROOM = "Free some space there, or set RLM_MCP_DATA_DIR to a directory on a disk with room."
 _WRITABLE = "Make the directory and its files writable, or set RLM_MCP_DATA_DIR to another one."
 _NOT_OURS = "Move the file away, or set RLM_MCP_DATA_DIR to another directory."
 
 # Primary result codes: https://www.sqlite.org/rescode.html
 _BY_CODE = {
-    sqlite3.SQLITE_FULL: ("The disk that holds {path!r} is full; nothing was lost.", _ROOM),
     sqlite3.SQLITE_READONLY: ("The database {path!r} cannot be written.", _WRITABLE),
     sqlite3.SQLITE_CANTOPEN: ("The database {path!r} cannot be opened.", _WRITABLE),
     sqlite3.SQLITE_NOTADB: ("The file {path!r} is not a database; it was left alone.", _NOT_OURS),
@@ -52,11 +51,14 @@ def _from_sqlite(error: sqlite3.Error, path: Path) -> StoreError:
     code: int = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_BUSY:
         return busy(path)
+    if code == sqlite3.SQLITE_FULL:
+        return disk_full(path)
     unknown = ("The database {path!r} could not do its work: {error}.", "")
     message, fix = _BY_CODE.get(code, unknown)
     return StoreError(message.format(path=str(path), error=error), fix=fix)
 
 
 def _from_system(error: OSError, path: Path) -> StoreError:
-    message = f"The database {str(path)!r} cannot be opened: {error}."
-    return StoreError(message, fix=_ROOM if error.errno in _FULL else _WRITABLE)
+    if error.errno in _FULL:
+        return disk_full(path)
+    return StoreError(f"The database {str(path)!r} cannot be opened: {error}.", fix=_WRITABLE)

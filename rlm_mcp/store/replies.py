@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from sqlite3 import Connection
 
 from rlm_mcp.store.database import Database, storable
+from rlm_mcp.store.room import LOG_LEAVES_BYTES
 from rlm_mcp.store.run_records import CachedReply
 
 
@@ -36,7 +37,9 @@ class Replies:
             StoreError: the database could not take them.
         """
         now = self._clock()
-        await self._database.write(lambda db: _store(db, replies, now, run_id))
+        await self._database.write(
+            lambda db: _store(db, replies, now, run_id), leave_bytes=LOG_LEAVES_BYTES
+        )
 
 
 def _find(db: Connection, keys: Sequence[str]) -> dict[str, CachedReply]:

@@ -10,14 +10,14 @@ from sqlite3 import Connection
 
 from rlm_mcp.store.contexts import Contexts
 from rlm_mcp.store.database import Database
+from rlm_mcp.store.room import SPREAD
 from rlm_mcp.store.run_rows import iso
 
 # Whoever asked a question gets so long to read the answer, however little may be kept.
 GRACE_SECONDS = 3600.0
 _EVENTS_A_STEP = 100
 _REPLIES_A_STEP = 200
-# What a text takes in the file over its own bytes, and what each of its documents does.
-_SPREAD = 1.01
+# What each document takes in the file beside its text.
 _DOCUMENT_BYTES = 100
 
 
@@ -129,7 +129,7 @@ def log_bytes(db: Connection) -> int:
         "SELECT coalesce(sum(length(data)), 0) FROM chunks "
         "WHERE text_id IN (SELECT text_id FROM uploads)"
     ).fetchone()[0]
-    texts = (size + open_bytes) * _SPREAD + documents * _DOCUMENT_BYTES
+    texts = (size + open_bytes) * SPREAD + documents * _DOCUMENT_BYTES
     return max(0, int((pages - free) * page_bytes - texts))
 
 

@@ -16,6 +16,7 @@ from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database, storable
 from rlm_mcp.store.owners import is_surely_alive, is_surely_dead
 from rlm_mcp.store.paging import check_limit, check_offset, decode_cursor, encode_cursor
 from rlm_mcp.store.records import Page
+from rlm_mcp.store.room import LOG_LEAVES_BYTES
 from rlm_mcp.store.run_records import (
     Event,
     NewEvent,
@@ -79,6 +80,7 @@ class Runs:
         return await self._database.write(
             lambda db: self._create(db, run, lease_seconds),
             patience_seconds=CALLER_PATIENCE_SECONDS,
+            leave_bytes=LOG_LEAVES_BYTES,
         )
 
     async def begin_work(self, run_id: str) -> None:
@@ -111,7 +113,7 @@ class Runs:
             row = run_rows.owned_row(db, self._caller, run_id, self._owner)
             return run_rows.append_rows(db, row, events, self._clock())
 
-        return await self._database.write(append)
+        return await self._database.write(append, leave_bytes=LOG_LEAVES_BYTES)
 
     async def append_afterwards(self, run_id: str, event: NewEvent) -> Event:
         """Append what somebody did with the REPL of a run that has ended; its status stays.

@@ -16,6 +16,7 @@ from rlm_mcp.errors import InvalidInputError, NotFoundError, NotTextError, Store
 from rlm_mcp.store.cutter import CHUNK_BYTES, Cut, TextCutter
 from rlm_mcp.store.database import Database, storable
 from rlm_mcp.store.records import OpenUpload, SealedContext
+from rlm_mcp.store.room import SPREAD, TEXT_LEAVES_BYTES, require_room
 from rlm_mcp.store.sealing import Entered, NewContext, digest, enter_context, utc_now
 from rlm_mcp.store.texts import chunk_data, cut_back, drop_text, new_text, store_cut
 
@@ -41,6 +42,15 @@ class Upload:
         self._gathered = 0
         self._is_broken = False
         self.is_kept = False
+
+    async def expect(self, size: int) -> None:
+        """Refuse a text of so many bytes before a part of it is written, if there is no room.
+
+        Raises:
+            StoreFullError: the disk has not enough room.
+        """
+        need = int(size * SPREAD)
+        await anyio.to_thread.run_sync(require_room, self._database.path, need, TEXT_LEAVES_BYTES)
 
     async def begin_document(self, name: str) -> None:
         """Begin a document; without this, what is written goes to one named like the context."""
@@ -71,7 +81,7 @@ class Upload:
         """
         await self._drain()
         with self._unbroken():
-            await self._database.write(self._save)
+            await self._database.write(self._save, leave_bytes=TEXT_LEAVES_BYTES)
         self.is_kept = True
         end = self._cutter.end
         return OpenUpload(self.upload_id, self.name, end.byte, end.char, self._cutter.documents)
@@ -91,7 +101,7 @@ class Upload:
             await anyio.to_thread.run_sync(self._cutter.finish)
             if self._cutter.end.char == 0:
                 raise NotTextError(f"The text {self.name!r} is empty.", fix="Give a text to store.")
-            await self._database.write(self._save)
+            await self._database.write(self._save, leave_bytes=TEXT_LEAVES_BYTES)
             sha256 = await self._database.scan(self._digest)
             entered = await self._database.write(lambda db: self._enter(db, sha256))
         self.is_kept = True
@@ -109,7 +119,9 @@ class Upload:
         with self._unbroken():
             cut = await anyio.to_thread.run_sync(self._cut, pieces)
             if cut.chunks or cut.documents:
-                await self._database.write(lambda db: self._store(db, cut))
+                await self._database.write(
+                    lambda db: self._store(db, cut), leave_bytes=TEXT_LEAVES_BYTES
+                )
 
     @contextmanager
     def _unbroken(self) -> Generator[None]:
