@@ -7,7 +7,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -120,6 +120,28 @@ def load_settings(config_file: Path | None = None) -> Settings:
         ) from None
 
 
+def as_variables(settings: Settings) -> dict[str, str]:
+    """Give what was set as environment variables that set the same; secrets are left out."""
+    open_fields = {name for name in settings.model_fields_set if not _is_secret(name)}
+    given = settings.model_dump(mode="json", include=open_fields, exclude_none=True)
+    return {PREFIX + field.upper(): _as_text(value) for field, value in given.items()}
+
+
+def variables_in_force() -> set[str]:
+    """Name the settings (as our variables) that the environment sets, whoever's name is used."""
+    return {PREFIX + field.upper() for field in _read_variables(os.environ)}
+
+
+def application_directory(name: str) -> Path:
+    """Where another program keeps what its user configures."""
+    return platformdirs.user_config_path(name, appauthor=False, roaming=True)
+
+
+def directory_named_by(variable: str, otherwise: Path) -> Path:
+    """The directory that a variable of another program names, or the usual one."""
+    return Path(os.environ.get(variable) or otherwise).expanduser()
+
+
 def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
     """Describe variables that carry our prefix but name no setting, with the nearest that does."""
     known = [PREFIX + name.upper() for name in Settings.model_fields]
@@ -140,6 +162,16 @@ def _read_variables(environ: Mapping[str, str]) -> dict[str, str]:
     return values
 
 
+def _is_secret(field: str) -> bool:
+    return "Secret" in str(Settings.model_fields[field].annotation)
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, list):
+        return os.pathsep.join(map(str, cast("list[object]", value)))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _nearest(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
@@ -148,9 +180,8 @@ def _nearest(name: str, known: list[str]) -> str:
 def _problem(detail: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in detail["loc"])
     name = f"{PREFIX}{place.upper()}"
-    field = Settings.model_fields.get(place)
     # What is no setting may be a misspelt secret, so its value is not shown either.
-    is_open = field is not None and "Secret" not in str(field.annotation)
+    is_open = place in Settings.model_fields and not _is_secret(place)
     value = f"={detail['input']!r}" if is_open else ""
     return f"{name}{value}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
 

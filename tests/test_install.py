@@ -1,0 +1,270 @@
+"""`rlm-mcp install`: what is written into the files of hosts, and what is left alone."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import stat
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from rlm_mcp.cli import main
+from rlm_mcp.cli.documents import hide_secrets, with_server, without_server
+from rlm_mcp.cli.hosts import HOSTS, KEY, Started, own_command
+from rlm_mcp.cli.install import HOST_NAMES
+from rlm_mcp.cli.installing import plan, snippet, write
+from rlm_mcp.errors import InvalidInputError
+from tests.serving import KEY as CANARY
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+STARTED = Started("uvx", ("rlm-mcp",), {"RLM_MCP_ROOT_MODEL": "gpt-4.1"})
+JSON_HOSTS = [name for name, host in HOSTS.items() if host.language == "json"]
+FILES = {
+    "claude-desktop": ".config/Claude/claude_desktop_config.json",
+    "claude-code": ".claude.json",
+    "cursor": ".cursor/mcp.json",
+    "vscode": ".config/Code/User/mcp.json",
+    "codex": ".codex/config.toml",
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for variable in ("XDG_CONFIG_HOME", "CODEX_HOME", "CLAUDE_CONFIG_DIR"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RLM_MCP_API_KEY", CANARY)
+    monkeypatch.setenv("RLM_MCP_ROOT_MODEL", "gpt-4.1")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def install(*arguments: str, given: str = "") -> Result:
+    return CliRunner().invoke(main, ["install", *arguments], input=given)
+
+
+def parsed(host: str, text: str) -> dict[str, Any]:
+    return json.loads(text) if HOSTS[host].language == "json" else tomllib.loads(text)
+
+
+def entry_in(host: str, text: str) -> dict[str, Any]:
+    return parsed(host, text)[HOSTS[host].servers]["rlm"]
+
+
+def test_every_host_can_be_named() -> None:
+    assert set(HOST_NAMES) == HOSTS.keys() == FILES.keys()
+
+
+@pytest.mark.parametrize("host", HOST_NAMES)
+def test_a_host_that_has_no_file_yet_gets_one_that_starts_this_program(
+    host: str, home: Path
+) -> None:
+    done = install(host, "--yes")
+    file = home / FILES[host]
+    entry = entry_in(host, file.read_text())
+
+    assert done.exit_code == 0, done.output
+    assert str(file) in done.stdout
+    command, arguments = own_command()
+    assert (entry["command"], entry["args"]) == (command, list(arguments))
+    assert entry["env"] == {KEY: HOSTS[host].key, "RLM_MCP_ROOT_MODEL": "gpt-4.1"}
+    assert CANARY not in done.output + file.read_text()
+    assert list(file.parent.glob("*.bak")) == []
+
+
+@pytest.mark.parametrize("host", HOST_NAMES)
+def test_installing_again_changes_nothing_and_removing_leaves_what_was_there(
+    host: str, home: Path
+) -> None:
+    file = home / FILES[host]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    before = OTHERS[HOSTS[host].language].replace("SERVERS", HOSTS[host].servers)
+    file.write_text(before)
+    first = install(host, "--yes")
+    installed = file.read_text()
+    again = install(host, "--yes")
+    gone = install(host, "--yes", "--remove")
+    absent = install(host, "--yes", "--remove")
+
+    assert (first.exit_code, again.exit_code, gone.exit_code, absent.exit_code) == (0, 0, 0, 0)
+    assert "Nothing to change" in again.stdout
+    assert "Nothing to change" in absent.stdout
+    assert installed != before
+    assert parsed(host, installed)[HOSTS[host].servers]["other"] == {"command": "x", "args": ["é"]}
+    assert [copy.read_text() for copy in sorted(file.parent.glob("*.bak"))] == [before, installed]
+    left = file.read_text()
+    assert left == (before if host != "vscode" else with_empty_inputs(before))
+
+
+OTHERS = {
+    "json": '{\n\t"first": 1.50,\n\t"SERVERS": {\n\t\t"other": {\n\t\t\t"command": "x",\n'
+    '\t\t\t"args": [\n\t\t\t\t"é"\n\t\t\t]\n\t\t}\n\t},\n\t"last": {}\n}'.replace("1.50", "1.5"),
+    "toml": '# mine\nmodel = "m"  # best\n\n[SERVERS.other]\ncommand = "x"\nargs = ["é"]\n\n'
+    "[tui]\nx = 1 # one\n",
+}
+
+
+def with_empty_inputs(text: str) -> str:
+    return text.replace("{\n", '{\n\t"inputs": [],\n', 1)
+
+
+def test_an_entry_that_is_there_keeps_its_key_and_what_else_was_set_in_it() -> None:
+    for name, host in HOSTS.items():
+        edited = with_server(snippet(host, STARTED), host, {
+            "command": "old", "args": [], "env": {KEY: "sk-mine", "MINE": "1"}, "disabled": True,
+        })  # fmt: skip
+        entry = entry_in(name, with_server(edited, host, STARTED.entry(host)))
+
+        assert (entry["command"], entry["disabled"]) == ("uvx", True)
+        assert entry["env"] == {KEY: "sk-mine", "RLM_MCP_ROOT_MODEL": "gpt-4.1", "MINE": "1"}
+
+
+def test_the_key_is_written_only_when_asked_for_is_never_shown_and_is_its_owners_to_read(
+    home: Path,
+) -> None:
+    file = home / FILES["cursor"]
+    file.parent.mkdir()
+    file.write_text("{}")
+    file.chmod(0o644)
+    plain = install("cursor", "--yes")
+    mode = stat.S_IMODE(file.stat().st_mode)
+    keyed = install("cursor", "--yes", "--with-key")
+    shared = install("cursor", "--project", "--with-key", "--yes")
+    removed = install("cursor", "--yes", "--remove")
+
+    assert mode == 0o644
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert "Put your API key there" in plain.stdout
+    assert '+        "RLM_MCP_API_KEY": "***",' in keyed.stdout
+    assert shared.exit_code == 2
+    assert CANARY not in plain.output + keyed.output + shared.output + removed.output
+    written = [copy.read_text() for copy in sorted(file.parent.glob("*.bak"))]
+    assert [CANARY in text for text in written] == [False, False, True]
+
+
+def test_nothing_is_written_on_a_dry_run_or_when_the_answer_is_no(home: Path) -> None:
+    dry = install("vscode", "--dry-run")
+    refused = install("vscode", given="n\n")
+    unanswered = install("vscode")
+    taken = install("vscode", "--project", given="y\n")
+
+    assert (dry.exit_code, refused.exit_code, unanswered.exit_code) == (0, 2, 1)
+    assert '+    "rlm": {' in dry.stdout
+    assert "Write this?" in refused.stderr
+    assert not (home / FILES["vscode"]).exists()
+    assert taken.exit_code == 0
+    assert "rlm" in json.loads((home / ".vscode/mcp.json").read_text())["servers"]
+
+
+@pytest.mark.parametrize(
+    ("host", "text", "why"),
+    [
+        ("vscode", '{\n  // mine\n  "servers": {}\n}', "line 2"),
+        ("cursor", "[]", "no JSON object"),
+        ("cursor", '{"mcpServers": []}', "'mcpServers' is no table"),
+        ("cursor", '{"a": 1, "a": 2}', "twice"),
+        ("claude-code", "\xff", "can't decode"),
+        ("codex", "a = ", "not TOML"),
+        ("codex", "mcp_servers = 1", "'mcp_servers' is no table"),
+        ("codex", "[mcp_servers]\nrlm = 1", "mcp_servers.rlm is no table"),
+    ],
+)
+def test_a_file_that_cannot_be_read_for_certain_is_left_alone_and_the_snippet_is_printed(
+    host: str, text: str, why: str, home: Path
+) -> None:
+    file = home / FILES[host]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(text.encode("latin-1"))
+    done = install(host, "--yes")
+
+    assert done.exit_code == 2
+    assert why in done.stderr
+    assert entry_in(host, done.stdout)["env"]["RLM_MCP_ROOT_MODEL"] == "gpt-4.1"
+    assert file.read_bytes() == text.encode("latin-1")
+
+
+def test_links_line_ends_and_marks_stay_and_a_change_by_somebody_else_is_not_lost(
+    tmp_path: Path,
+) -> None:
+    real = tmp_path / "dotfiles.json"
+    real.write_bytes(b'\xef\xbb\xbf{\r\n  "a": 1\r\n}\r\n')
+    link = tmp_path / "mcp.json"
+    link.symlink_to(real)
+    change = plan(link, HOSTS["cursor"], STARTED)
+    write(change)
+    with pytest.raises(InvalidInputError, match="has changed"):
+        write(change)
+
+    assert link.is_symlink()
+    assert real.read_bytes().startswith(b'\xef\xbb\xbf{\r\n  "a": 1,\r\n  "mcpServers": {\r\n')
+    assert not plan(link, HOSTS["cursor"], STARTED).is_needed
+
+
+def test_settings_of_a_file_stay_in_it(home: Path) -> None:
+    (home / "rlm.toml").write_text("root_model = 'm'\nmax_iterations = 9\n")
+    runner = CliRunner(env={"RLM_MCP_ROOT_MODEL": "", "RLM_MCP_MAX_SECONDS": "60"})
+    done = runner.invoke(main, ["--config", "rlm.toml", "install", "codex", "--yes"])
+    entry = entry_in("codex", (home / FILES["codex"]).read_text())
+
+    assert done.exit_code == 0
+    assert entry["args"][-2:] == ["--config", str(home / "rlm.toml")]
+    assert entry["env"] == {KEY: "sk-...", "RLM_MCP_MAX_SECONDS": "60.0"}
+
+
+def test_a_server_of_ones_own_needs_no_key(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RLM_MCP_API_KEY")
+    monkeypatch.setenv("RLM_MCP_BASE_URL", "http://127.0.0.1:11434/v1")
+    install("cursor", "--yes")
+
+    assert KEY not in entry_in("cursor", (home / FILES["cursor"]).read_text())["env"]
+
+
+def test_secrets_in_a_shown_line_are_stars() -> None:
+    line = 'env = {A_TOKEN = "abc", "RLM_MCP_API_KEY": "sk-...", MODEL = "m", password="p"}'
+
+    assert hide_secrets(line) == (
+        'env = {A_TOKEN = "***", "RLM_MCP_API_KEY": "sk-...", MODEL = "m", password="***"}'
+    )
+
+
+@pytest.mark.parametrize("host", JSON_HOSTS)
+def test_removing_from_a_file_without_the_server_changes_nothing(host: str) -> None:
+    assert without_server('{"a":   1}', HOSTS[host]) == '{"a":   1}'
+
+
+def shown_in_readme() -> Mapping[str, str]:
+    """What the README tells to put into each host's file."""
+    parts = re.split(r"^\*\*", README, flags=re.MULTILINE)
+    return {
+        name: found[1]
+        for name, host in HOSTS.items()
+        for part in parts
+        if host.title in part.splitlines()[0]
+        and (found := re.search(r"^```\w+\n(.*?)^```$", part, re.DOTALL | re.MULTILINE))
+    }
+
+
+@pytest.mark.parametrize("host", HOST_NAMES)
+def test_what_the_readme_shows_of_a_host_is_what_is_written(host: str) -> None:
+    shown = shown_in_readme()[host]
+    if host == "claude-code":
+        shown = as_written_by_claude(shown)
+    env = entry_in(host, shown)["env"]
+    started = Started("uvx", ("rlm-mcp",), {name: env[name] for name in env if name != KEY})
+
+    assert parsed(host, snippet(HOSTS[host], started)) == parsed(host, shown)
+
+
+def as_written_by_claude(command: str) -> str:
+    """What `claude mcp add NAME -e A=B ... -- COMMAND ARGUMENT...` puts into its file."""
+    words = shlex.split(command)
+    own, started = words[: words.index("--")], words[words.index("--") + 1 :]
+    env = dict(own[at + 1].split("=", 1) for at, word in enumerate(own) if word == "-e")
+    entry = {"type": "stdio", "command": started[0], "args": started[1:], "env": env}
+    return json.dumps({"mcpServers": {own[3]: entry}})
