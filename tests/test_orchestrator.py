@@ -352,7 +352,9 @@ async def test_a_text_that_was_shown_whole_and_does_not_fit_is_left_to_the_code(
 
     async with a_bench(sandbox, root, direct_max_chars=len(TEXT)) as bench:
         response = await bench.ask()
-        assert [event.detail for event in bench.told("warning")] == [{"direct": False}]
+        [warning] = bench.told("warning")
+        assert warning.detail["direct"] is False
+        assert TEXT not in str(warning.detail["change"])
         first, refused, last = bench.root_requests
     assert (response.answer, response.direct) == (str(len(TEXT)), False)
     assert TEXT in first.text

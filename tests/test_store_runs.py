@@ -371,7 +371,7 @@ async def test_a_run_whose_lease_is_over_is_interrupted_by_others_with_a_last_ev
     assert (record.status, record.figures, record.elapsed_seconds) == ("interrupted", used, 5.0)
     assert record.error is not None
     assert (record.error["code"], record.error["retryable"]) == ("interrupted", True)
-    assert "continue_run" in record.error["fix"]
+    assert "rlm_run_resume" in record.error["fix"]
     assert events[-1].type == "run_finished"
     assert events[-1].detail == {"status": "interrupted", "error": record.error}
     assert (events[-1].seq, record.last_event) == (2, 2)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any
+
+import anyio
 
 from rlm_mcp.engine.chat import ChatReply, estimate_tokens
 from rlm_mcp.engine.config import RLMConfig
@@ -14,19 +17,35 @@ from rlm_mcp.errors import BudgetExceededError, ConfigurationError
 
 FIRST_GUESS_OUTPUT_TOKENS = 256
 LAST_WORD_SHARE = 4  # at most a quarter of a token budget is kept back for the answer itself
+SCARCE_SHARE = 0.8  # of a limit; beyond it the model is told to finish
+
+
+@dataclass(frozen=True)
+class Scarce:
+    """A limit of which little is left."""
+
+    limit: str
+    used: float
+    of: float
+
+    def __str__(self) -> str:
+        used = f"{self.used:.4f}" if self.limit == "usd" else f"{self.used:.0f}"
+        return f"{used} of {self.of:g} {self.limit.replace('_', '-')}"
 
 
 class Budget:
     """What a run may spend and has spent, its children included.
 
     A call's tokens are estimated and reserved before it is sent and replaced by the true figures
-    afterwards, so that the calls of a batch cannot overshoot together. Sub-calls leave enough
-    tokens for one more turn of the root: the answer itself.
+    afterwards. While the calls under way could use up a limit, were each of them as long as it may
+    be, the next one waits for one of them to end: so a batch overshoots by one call at most.
+    Sub-calls leave enough tokens for one more turn of the root: the answer itself.
 
     Args:
         config: the limits and the prices.
         clock: seconds, only ever forward.
         spent: what an earlier part of the same run has used up.
+        spent_seconds: how long that part has worked.
 
     Raises:
         ConfigurationError: a limit in USD without a price per token.
@@ -38,17 +57,22 @@ class Budget:
         *,
         clock: Callable[[], float] = time.monotonic,
         spent: Usage | None = None,
+        spent_seconds: float = 0.0,
     ) -> None:
         spent = spent or Usage()
         self._config = config
         self._clock = clock
-        self._started = clock()
+        self._spent_seconds = spent_seconds
+        self._started = clock() - spent_seconds
         self._iterations = spent.iterations
         self._sub_calls = spent.sub_calls
         self._cached = spent.cached_sub_calls
         self._input_tokens = spent.input_tokens
         self._output_tokens = spent.output_tokens
         self._reserved = _Tokens()
+        self._reserved_most = _Tokens()
+        self._under_way = 0
+        self._settled = anyio.Event()
         self._answered = _Tokens()  # sub-calls alone, for what the next one may give
         self._answers = 0
         self._root_turn = _Tokens()
@@ -61,11 +85,11 @@ class Budget:
 
     def start_clock(self) -> None:
         """Let the seconds count from now: the run has waited for its turn until here."""
-        self._started = self._clock()
+        self._started = self._clock() - self._spent_seconds
 
     @property
     def elapsed_seconds(self) -> float:
-        """Seconds since the clock was started, or since the budget was made."""
+        """Seconds that the run has worked, what it waited for its turn left out."""
         return self._clock() - self._started
 
     @property
@@ -108,6 +132,27 @@ class Budget:
         given = input_tokens * config.cost_per_input_token
         return given + output_tokens * config.cost_per_output_token
 
+    @property
+    def scarce(self) -> Scarce | None:
+        """A limit that is nearly used up, if any is; turns are each run's own to count."""
+        config, spent = self._config, self.snapshot()
+        limits = (
+            ("sub_calls", spent.sub_calls, config.max_sub_calls),
+            ("tokens", spent.input_tokens + spent.output_tokens, config.max_tokens),
+            ("usd", spent.cost_usd or 0.0, config.max_usd),
+            ("seconds", self.elapsed_seconds, config.max_seconds),
+        )
+        nearly = (Scarce(name, used, of) for name, used, of in limits if of)
+        return next((one for one in nearly if one.used >= SCARCE_SHARE * one.of), None)
+
+    def take_up(self, iterations: int) -> None:
+        """Go on after so many turns of the root; one that did not end is counted anew."""
+        self._iterations = iterations
+
+    def learn_root_turn(self, reply: ChatReply) -> None:
+        """Note what a turn of the root takes."""
+        self._root_turn = _Tokens(reply.input_tokens, reply.output_tokens)
+
     def count_iteration(self) -> None:
         """Count one turn of the root."""
         self._iterations += 1
@@ -116,8 +161,8 @@ class Budget:
         """Count one sub-call that was answered without a model."""
         self._cached += 1
 
-    @contextmanager
-    def root_turn(self, prompt_chars: int) -> Generator[Callable[[ChatReply], None]]:
+    @asynccontextmanager
+    async def root_turn(self, prompt_chars: int) -> AsyncGenerator[Callable[[ChatReply], None]]:
         """Reserve a turn of the root; call what is yielded with the reply.
 
         Raises:
@@ -125,32 +170,31 @@ class Budget:
         """
         expected = _Tokens(estimate_tokens(prompt_chars), self._root_turn.made or 1)
         self._check(expected)
-        with self._reserving(expected) as spend:
+        with self._reserving(expected, expected) as spend:
 
             def settle(reply: ChatReply) -> None:
                 spend(reply)
-                self._root_turn = _Tokens(reply.input_tokens, reply.output_tokens)
+                self.learn_root_turn(reply)
 
             yield settle
 
-    @contextmanager
-    def sub_call(
+    @asynccontextmanager
+    async def sub_call(
         self, prompt_chars: int, max_output_tokens: int
-    ) -> Generator[Callable[[ChatReply], None]]:
+    ) -> AsyncGenerator[Callable[[ChatReply], None]]:
         """Reserve a sub-call, which counts as made; call what is yielded with the reply.
+
+        Waits while calls under way may leave too little for it.
 
         Raises:
             BudgetExceededError: it does not fit.
         """
-        limit = self._config.max_sub_calls
-        if self._sub_calls >= limit:
-            raise _exceeded("sub_calls", f"{self._sub_calls} of {limit} sub-calls are made")
-        average = self._answered.made // self._answers if self._answers else None
-        output = min(max_output_tokens, average or FIRST_GUESS_OUTPUT_TOKENS)
-        expected = _Tokens(estimate_tokens(prompt_chars), output)
-        self._check(expected, keep_back=self._last_word())
+        given = estimate_tokens(prompt_chars)
+        most = _Tokens(given, max_output_tokens)
+        while not self._admits(given, most):
+            await self._settled.wait()
         self._sub_calls += 1
-        with self._reserving(expected) as spend:
+        with self._reserving(self._expected(given, most), most) as spend:
 
             def settle(reply: ChatReply) -> None:
                 spend(reply)
@@ -158,6 +202,36 @@ class Budget:
                 self._answered = self._answered.plus(_Tokens(0, reply.output_tokens))
 
             yield settle
+
+    def _expected(self, given: int, most: _Tokens) -> _Tokens:
+        average = self._answered.made // self._answers if self._answers else None
+        return _Tokens(given, min(most.made, average or FIRST_GUESS_OUTPUT_TOKENS))
+
+    def _admits(self, given: int, most: _Tokens) -> bool:
+        """Whether a sub-call may begin now; if not, it may once one under way has ended.
+
+        Raises:
+            BudgetExceededError: it does not fit, whatever becomes of those.
+        """
+        limit = self._config.max_sub_calls
+        if self._sub_calls >= limit:
+            raise _exceeded("sub_calls", f"{self._sub_calls} of {limit} sub-calls are made")
+        try:
+            self._check(self._expected(given, most), keep_back=self._last_word())
+        except BudgetExceededError as error:
+            if not self._under_way or error.limit == "seconds":
+                raise
+            return False
+        return not self._under_way or self._fits_at_most(most)
+
+    def _fits_at_most(self, most: _Tokens) -> bool:
+        config = self._config
+        used = _Tokens(self._input_tokens, self._output_tokens)
+        planned = used.plus(self._reserved_most).plus(most)
+        if config.max_tokens is not None and planned.total > config.max_tokens:
+            return False
+        cost = self.cost(planned.given, planned.made)
+        return config.max_usd is None or cost <= config.max_usd
 
     @property
     def last_turn_limit(self) -> str | None:
@@ -169,8 +243,12 @@ class Budget:
         return None
 
     @contextmanager
-    def _reserving(self, expected: _Tokens) -> Generator[Callable[[ChatReply], None]]:
+    def _reserving(
+        self, expected: _Tokens, most: _Tokens
+    ) -> Generator[Callable[[ChatReply], None]]:
         self._reserved = self._reserved.plus(expected)
+        self._reserved_most = self._reserved_most.plus(most)
+        self._under_way += 1
 
         def spend(reply: ChatReply) -> None:
             self._input_tokens += reply.input_tokens
@@ -180,6 +258,10 @@ class Budget:
             yield spend
         finally:
             self._reserved = self._reserved.minus(expected)
+            self._reserved_most = self._reserved_most.minus(most)
+            self._under_way -= 1
+            settled, self._settled = self._settled, anyio.Event()
+            settled.set()
 
     def _last_word(self) -> _Tokens:
         """Tokens of one more turn of the root, which is a little longer than the last one."""

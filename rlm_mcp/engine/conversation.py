@@ -45,10 +45,19 @@ class Conversation:
         last = self.messages[-1]
         if last["role"] != "user":
             return replace(self, turns=(*self.turns, _message("user", text)))
-        joined = _message("user", f"{last['content']}\n\n{text}")
+        return self.asked(f"{last['content']}\n\n{text}")
+
+    def asked(self, text: str) -> Conversation:
+        """Let the last thing that the model is told be `text`, as it was when it was recorded."""
+        if self.messages[-1]["role"] != "user":
+            return self.told(text)
         if self.turns:
-            return replace(self, turns=(*self.turns[:-1], joined))
-        return replace(self, head=(*self.head[:-1], joined))
+            return replace(self, turns=(*self.turns[:-1], _message("user", text)))
+        return self.beginning_with(text)
+
+    def beginning_with(self, text: str) -> Conversation:
+        """Let another first message ask the question."""
+        return replace(self, head=(*self.head[:-1], _message("user", text)))
 
     @property
     def head_chars(self) -> int:

@@ -11,6 +11,7 @@ from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.chat import ChatModel, OnDelta
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.grouping import SubCallCache
+from rlm_mcp.engine.recording import Recording
 from rlm_mcp.engine.tracing import find_tracer
 from rlm_mcp.engine.types import EventSink
 from rlm_mcp.sandbox.types import ReplOptions, Sandbox
@@ -63,6 +64,7 @@ class Engine:
         answer_schema: JSON Schema that the answer must fit.
         on_root_delta: awaited with pieces of the root's replies as they arrive.
         depth: 0 for the run itself, more for runs inside it.
+        recording: the run as far as its log goes, where it is taken up.
         tracer: takes spans; the one that the process was set up with, if any.
     """
 
@@ -77,6 +79,7 @@ class Engine:
     answer_schema: Mapping[str, Any] | None = None
     on_root_delta: OnDelta | None = None
     depth: int = 0
+    recording: Recording = field(default_factory=Recording)
     tracer: Tracer | None = field(default_factory=find_tracer)
 
     @property

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import anyio
 
 from rlm_mcp.engine.chat import ChatReply
 from rlm_mcp.engine.engine import Engine, repl_options
+from rlm_mcp.engine.inner import InnerPart
 from rlm_mcp.engine.metadata import preview
 from rlm_mcp.engine.parser import ParsedReply, parse_reply
 from rlm_mcp.engine.prompt import answer_from_output, best_answer_request, is_small
 from rlm_mcp.engine.run import Run, Turn
-from rlm_mcp.engine.sub_caller import Recurse, SubCaller
+from rlm_mcp.engine.sub_caller import SubCaller
 from rlm_mcp.engine.tracing import run_span, turn_span
 from rlm_mcp.engine.types import RLMResponse
 from rlm_mcp.engine.verdict import Outcome, accept_best, judge, take_best
@@ -60,7 +62,7 @@ async def _outcome(run: Run) -> Outcome:
 
 
 async def _loop(run: Run) -> Outcome:
-    await run.look()
+    await run.begin()
     while (reason := _reason_to_end(run)) is None:
         with turn_span(run.engine.tracer, run.iteration + 1):
             reply, parsed, turn = await _turn(run)
@@ -79,7 +81,7 @@ async def _turn(run: Run) -> tuple[ChatReply, ParsedReply, Turn]:
 
 def _reason_to_end(run: Run) -> BudgetExceededError | None:
     """Say why the next turn must be the last, which asks for the best answer."""
-    if run.iteration == 0:
+    if run.iteration == 0 or run.is_mid_turn:
         return None
     limit = run.config.max_iterations
     if run.iteration + 1 >= limit:
@@ -98,10 +100,11 @@ def _reason_to_end(run: Run) -> BudgetExceededError | None:
 async def _best_answer(run: Run, reason: BudgetExceededError) -> Outcome:
     if run.iteration >= run.config.max_iterations:
         return Outcome("exhausted", run.guess, origin="guess", error=reason)
-    if is_small(run.config) and run.printed:
-        run.start_over(answer_from_output(run.question, run.printed))
-    else:
-        run.tell(best_answer_request(run.question, reason.message, run.config))
+    if run.begin_last_word():
+        if is_small(run.config) and run.printed:
+            run.start_over(answer_from_output(run.question, run.printed))
+        else:
+            run.tell(best_answer_request(run.question, reason.message, run.config))
     with turn_span(run.engine.tracer, run.iteration + 1):
         _, parsed, turn = await _turn(run)
         final, origin = await take_best(run, parsed, turn)
@@ -153,18 +156,22 @@ async def _respond(run: Run, outcome: Outcome) -> RLMResponse:
 
 def calls_of(engine: Engine) -> SubCaller:
     """Make what answers `llm_query` and `rlm_query` for code that no root model wrote."""
-    return SubCaller(engine, _recursion(engine))
+    return SubCaller(engine, partial(_recurse, engine))
 
 
-def _recursion(engine: Engine) -> Recurse:
-    """Make what answers `rlm_query`: a run one level down, in a REPL of its own."""
+async def _recurse(
+    engine: Engine, question: str, source: ContextSource, part: InnerPart
+) -> RLMResponse:
+    """Answer `rlm_query`: a run one level down, in a REPL of its own."""
     inner = replace(
-        engine, root=engine.sub, answer_schema=None, on_root_delta=None, depth=engine.depth + 1
+        engine,
+        root=engine.sub,
+        answer_schema=None,
+        on_root_delta=None,
+        depth=engine.depth + 1,
+        recording=part.recording,
+        emit=part.within(engine.emit),
     )
-
-    async def recurse(question: str, source: ContextSource) -> RLMResponse:
-        options = repl_options(engine.config)
-        async with engine.sandbox.open_repl(source, options) as repl:
-            return await answer(question, source, repl, inner)
-
-    return recurse
+    options = repl_options(engine.config, seed=part.seed)
+    async with engine.sandbox.open_repl(source, options) as repl:
+        return await answer(question, source, repl, inner)

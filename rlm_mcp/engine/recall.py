@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rlm_mcp.engine.showing import without_note
+from rlm_mcp.sandbox.types import CellResult
+
 LATEST_PRINTED = 2
 RESTART_WARMTH = 0.3
 MAX_WARMTH = 1.0
@@ -24,9 +27,10 @@ class Recall:
         self._replies.append(text)
         return is_repeated
 
-    def note_output(self, shown: str) -> None:
-        """Remember what a cell printed, as it was shown."""
-        self._printed.append(shown)
+    def note_cell(self, result: CellResult, shown: str) -> None:
+        """Remember what a cell printed that did not fail, as it was shown."""
+        if result.output.strip() and result.error is None:
+            self._printed.append(without_note(shown))
 
     @property
     def printed(self) -> str:

@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import anyio
 
-from rlm_mcp.engine.chat import ChatReply, ChatRequest
+from rlm_mcp.engine.budget import SCARCE_SHARE, Scarce
+from rlm_mcp.engine.chat import ChatReply
 from rlm_mcp.engine.compaction import summarize
 from rlm_mcp.engine.conversation import Conversation
+from rlm_mcp.engine.dialogue import Dialogue
 from rlm_mcp.engine.engine import Engine
-from rlm_mcp.engine.evidence import assigns_context
-from rlm_mcp.engine.metadata import preview, show_cell
+from rlm_mcp.engine.metadata import preview
 from rlm_mcp.engine.opening import Opening
 from rlm_mcp.engine.parser import CodeBlock
-from rlm_mcp.engine.prompt import Glimpse, TurnInfo, context_replaced, is_small
+from rlm_mcp.engine.past import Tape, recall
+from rlm_mcp.engine.prompt import (
+    Glimpse,
+    TurnInfo,
+    finish_soon,
+    is_small,
+    reopened,
+)
 from rlm_mcp.engine.recall import Recall
+from rlm_mcp.engine.recording import RecordedCell, Standing, cell_detail, prompt_digest
+from rlm_mcp.engine.replay import replay
+from rlm_mcp.engine.showing import show_result
 from rlm_mcp.engine.sub_caller import SubCaller
-from rlm_mcp.engine.tracing import cell_span, chat_span
+from rlm_mcp.engine.tracing import cell_span
 from rlm_mcp.engine.types import EventType, HistoryEntry, RLMEvent
-from rlm_mcp.engine.window import Window
-from rlm_mcp.errors import ContextLengthError, SandboxError
+from rlm_mcp.errors import SandboxError
 from rlm_mcp.sandbox.types import CellResult, ContextSource, Repl
 
 LOOK_SECONDS = 10.0
+MAX_TOLD_CHARS = 100_000  # a longer message holds the text itself, and is made again from that
 
 
 @dataclass(frozen=True)
@@ -59,23 +70,84 @@ class Run:
         self.has_started_over = False
         self.guess: str | None = None
         self.guesses_doubted = 0
+        self.is_direct = False
+        self._is_last_word = False
+        self._is_urged = False
         self._recall = Recall()
         self._calls = calls
         self._history: list[HistoryEntry] = []
         self._opening = Opening(question, source, engine)
-        self._window = Window.of(engine.config)
-        self.is_direct = False
         self._glimpse = Glimpse()
         self._first_turn = self.next_turn()
-        self._opened = self._conversation = self._opening.conversation(self._first_turn)
+        self._opened = self._opening.conversation(self._first_turn)
+        self._dialogue = Dialogue(engine, self._opened)
+        self._tape = Tape(engine.recording)
 
-    async def look(self, *, may_be_whole: bool = True) -> None:
+    async def begin(self) -> None:
+        """Begin the conversation, or take it up where the run's log ends.
+
+        Raises:
+            SandboxError: the REPL is gone for good.
+        """
+        recording = self.engine.recording
+        await self._look()
+        if recording.turns:
+            await self._take_up()
+        if not recording.is_repl_live:
+            await self._replay(recording.before, recording.cells)
+
+    async def _look(self, *, may_be_whole: bool = True) -> None:
         """Take the look at the text that the first message shows, if it shows any."""
         glimpse = await self._opening.glimpse(self.repl, may_be_whole=may_be_whole)
         self._glimpse = glimpse or Glimpse()
         self.is_direct = bool(self._glimpse.whole)
         self._opened = self._opening.conversation(self._first_turn, glimpse)
-        self._conversation = replace(self._conversation, head=self._opened.head)
+        conversation = self._dialogue.conversation
+        self._dialogue.conversation = replace(conversation, head=self._opened.head)
+
+    async def _take_up(self) -> None:
+        recording = self.engine.recording
+        past = recall(self._opened, recording)
+        self._opened = past.opened
+        self._dialogue.take_up(past.conversation, past.last_reply)
+        self._history = list(past.history)
+        self._recall = past.recall
+        self.iteration = past.iteration
+        self.is_direct = past.is_direct
+        self.has_run_code = any(turn.cells for turn in recording.turns)
+        self._stand(past.standing)
+        if self.engine.depth == 0:
+            self.engine.budget.take_up(past.iteration)
+        if not past.is_faithful:
+            line = "The conversation could not be rebuilt as it was; it is sent anew."
+            await self.emit("warning", line, {})
+        if recording.is_judged:
+            self._tell_reopened()
+
+    async def _replay(self, before: Sequence[RecordedCell], cells: Sequence[RecordedCell]) -> None:
+        await replay(self.repl, before, self._calls, self.config)
+        different = await replay(self.repl, cells, self._calls, self.config)
+        await self._calls.end_cell()
+        if different:
+            turns = sorted({cell.iteration for cell in different})
+            line = (
+                f"{len(different)} of {len(cells)} recorded cells gave another output when they "
+                f"were run again, in turns {turns}; what was recorded stands."
+            )
+            await self.emit("warning", line, {"differing_turns": turns})
+
+    def _stand(self, standing: Standing) -> None:
+        self.fruitless = standing.fruitless
+        self.repairs = standing.repairs
+        self.guesses_doubted = standing.doubts
+        self.has_started_over = standing.has_started_over
+        self._is_urged = standing.is_urged
+        self.guess = standing.guess
+
+    @property
+    def is_mid_turn(self) -> bool:
+        """Whether the next turn was begun before this process took the run up."""
+        return self._tape.is_mid_turn
 
     @property
     def history(self) -> tuple[HistoryEntry, ...]:
@@ -101,12 +173,12 @@ class Run:
     def begin_again(self, text: str) -> None:
         """Let go of all turns, since a small model copies what it wrote before."""
         self._recall.restarts += 1
-        self._conversation = self._opened.told(text)
+        self._dialogue.conversation = self._opened.told(text)
 
     def start_over(self, text: str) -> None:
         """Forget the question too, so that `text` alone is answered."""
         self.has_started_over = True
-        self._conversation = Conversation(({"role": "user", "content": text},))
+        self._dialogue.conversation = Conversation(({"role": "user", "content": text},))
 
     def next_turn(self) -> TurnInfo:
         """Say where the run stands before its next turn."""
@@ -122,7 +194,13 @@ class Run:
 
     def tell(self, *texts: str) -> None:
         """Add to what the model is told before its next turn."""
-        self._conversation = self._conversation.told("\n\n".join(text for text in texts if text))
+        told = "\n\n".join(text for text in texts if text)
+        self._dialogue.conversation = self._dialogue.conversation.told(told)
+
+    def begin_last_word(self) -> bool:
+        """Let the next turn be the last; gives whether the model is still to be told so."""
+        self._is_last_word = True
+        return not self._tape.is_last_word
 
     async def emit(self, type_: EventType, line: str, detail: dict[str, Any]) -> None:
         """Tell of one event, with the figures after it."""
@@ -137,84 +215,124 @@ class Run:
             BudgetExceededError: there is no room for it.
             ModelError: there is no reply.
         """
+        is_reopened = self._tape.is_last_word and not self._is_last_word
+        reply = self._tape.reply()
+        if is_reopened:
+            reply = self._reopen(reply)
+        self._count_turn()
+        if reply is None:
+            await self._begin_turn()
+            reply = await self._dialogue.complete(
+                self._make_room, self._recall.temperature(self.config.temperature)
+            )
+        self._hear(reply)
+        return reply
+
+    def _reopen(self, reply: ChatReply | None) -> ChatReply | None:
+        """Go on where the best answer was asked for, since there is room again."""
+        if reply is not None:
+            self._count_turn()
+            self._hear(reply)
+        self._is_urged = False
+        self._tell_reopened()
+        return self._tape.reply()
+
+    def _tell_reopened(self) -> None:
+        told = reopened(self.question, self.next_turn(), self.config)
+        if self.has_started_over:  # the question is no longer in the conversation
+            self.has_started_over = False
+            self.begin_again(told)
+        else:
+            self.tell(told)
+
+    def _count_turn(self) -> None:
         self.iteration += 1
         self._calls.iteration = self.iteration
         if self.engine.depth == 0:
             self.engine.budget.count_iteration()
-        of = f"turn {self.iteration} of {self.config.max_iterations}"
-        chars = self._conversation.chars
-        detail = {"of": self.config.max_iterations, "prompt_chars": chars, "direct": self.is_direct}
-        await self.emit("iteration_start", of, detail)
-        reply = await self._complete()
-        self._conversation = self._conversation.replied(reply.text)
+
+    def _hear(self, reply: ChatReply) -> None:
+        self._dialogue.hear(reply)
         self._history.append(HistoryEntry("root", reply.text, reply.text, self.iteration))
-        return reply
 
-    async def _complete(self) -> ChatReply:
-        await self._fit_window()
-        while True:
-            try:
-                with self._turn_budget() as settle:
-                    reply = await self._ask_model()
-                    settle(reply)
-            except ContextLengthError:
-                if not await self._shorten():
-                    raise
-            else:
-                self._window.learn(self._conversation.chars, reply)
-                return reply
+    async def _begin_turn(self) -> None:
+        """Put the turn on record before it is asked for: what is told, and how the run stands."""
+        self._urge()
+        detail = {
+            "of": self.config.max_iterations,
+            "prompt_chars": self._dialogue.chars,
+            "prompt_sha256": prompt_digest(self._dialogue.conversation.messages),
+            "change": self._change(),
+            "direct": self.is_direct,
+            "last_word": self._is_last_word,
+            "standing": asdict(self._standing),
+        }
+        of = f"turn {self.iteration} of {self.config.max_iterations}"
+        await self.emit("iteration_start", of, detail)
 
-    async def _ask_model(self) -> ChatReply:
-        engine, request = self.engine, self._request()
-        with chat_span(engine.tracer, engine.root_name, request) as span:
-            reply = await engine.root.complete(request)
-            span.reply(reply)
-            return reply
+    def _change(self) -> dict[str, Any]:
+        """What is new in the conversation since it was last put on record."""
+        is_opening = self._dialogue.conversation.head == self._opened.head
+        is_long = is_opening and self._opened.head_chars > MAX_TOLD_CHARS
+        return self._dialogue.change(without_head=is_long)
 
-    async def _fit_window(self) -> None:
-        """Sum up older turns before the window is full: to half of it, so that it is not often."""
-        if self._window.is_full(self._conversation.chars):
-            await self._sum_up(self._window.chars // 2)
+    @property
+    def _standing(self) -> Standing:
+        return Standing(
+            fruitless=self.fruitless,
+            repairs=self.repairs,
+            doubts=self.guesses_doubted,
+            restarts=self._recall.restarts,
+            has_started_over=self.has_started_over,
+            is_urged=self._is_urged,
+            guess=self.guess,
+        )
 
-    async def _shorten(self) -> bool:
-        """Make the conversation shorter than what was too long; gives whether it could be."""
-        if not self.is_direct:
-            return await self._sum_up(self._conversation.chars // 2)
-        await self.look(may_be_whole=False)
+    def _urge(self) -> None:
+        """Say once, before the end of a limit, that it is time to finish."""
+        if self._is_urged or self._is_last_word or self.iteration == 1:
+            return
+        done, turns = self.iteration - 1, self.config.max_iterations
+        scarce = self.engine.budget.scarce
+        if scarce is None and done >= SCARCE_SHARE * turns:
+            scarce = Scarce("iterations", done, turns)
+        if scarce is not None:
+            self._is_urged = True
+            self.tell(finish_soon(str(scarce)))
+
+    async def _make_room(self, chars: int, *, is_refused: bool) -> bool:
+        """Make the conversation shorter; gives whether it could be.
+
+        Args:
+            chars: what it may have, about.
+            is_refused: it was sent, and was too long.
+        """
+        if not self.is_direct or not is_refused:
+            return await self._sum_up(chars)
+        await self._look(may_be_whole=False)
         line = "The text does not fit the window beside the rest: it is no longer shown whole."
-        await self.emit("warning", line, {"direct": False})
+        await self.emit("warning", line, {"direct": False, "change": self._change()})
         return True
 
     async def _sum_up(self, chars: int) -> bool:
         """Let the oldest turns give way to a summary; gives whether any could."""
-        room = max(0, chars - self._conversation.head_chars)
-        kept = self._conversation.turns_within(room * 3 // 4)
+        conversation = self._dialogue.conversation
+        room = max(0, chars - conversation.head_chars)
+        kept = conversation.turns_within(room * 3 // 4)
         if kept is None:
             return False
         last = self.iteration - 1 - kept
         summary = summarize(self._history, last, await self.variables(), max(room // 4, 1000))
-        self._conversation = self._conversation.without_oldest(kept, summary)
+        self._dialogue.conversation = conversation.without_oldest(kept, summary)
         line = f"The conversation outgrew the window: turns 1 to {last} were summed up."
-        await self.emit("warning", line, {"summed_up": last, "kept": kept})
+        detail = {"summed_up": last, "kept": kept, "change": self._change()}
+        await self.emit("warning", line, detail)
         return True
-
-    def _turn_budget(self) -> AbstractContextManager[Any]:
-        chars = self._conversation.chars
-        if self.engine.depth == 0:
-            return self.engine.budget.root_turn(chars)
-        # To the tree, a turn of an inner run is a sub-call like any other.
-        return self.engine.budget.sub_call(chars, self.config.root_max_tokens)
-
-    def _request(self) -> ChatRequest:
-        return ChatRequest(
-            messages=self._conversation.messages,
-            max_tokens=self._window.reply_tokens,
-            temperature=self._recall.temperature(self.config.temperature),
-            on_delta=self.engine.on_root_delta,
-        )
 
     async def tell_code(self, reply: ChatReply, blocks: Sequence[CodeBlock]) -> None:
         """Tell of the reply that came and of the code in it."""
+        if self._tape.is_playing:
+            return
         code = "\n\n".join(block.code for block in blocks)
         detail = {
             "code": code,
@@ -251,34 +369,31 @@ class Run:
         Raises:
             SandboxError: the REPL is gone for good.
         """
+        recorded = self._tape.cell(code)
+        if recorded is not None:
+            self._note_cell(recorded.shown, recorded.result, recorded.shown)
+            return recorded.result, recorded.shown
         with cell_span(self.engine.tracer) as span:
             result = await self.repl.execute(
                 code, timeout_seconds=self.config.sandbox_timeout, on_call=self._calls.handle
             )
             span.cell(result)
         await self._calls.end_cell()
-        self.has_run_code = True
-        limit, fold = self.config.metadata_prefix_chars, is_small(self.config)
-        shown = show_cell(result, limit, fold=fold)
-        if result.output.strip() and result.error is None:
-            self._recall.note_output(shown)
-        if assigns_context(code):
-            shown = f"{shown}\n{context_replaced()}"
+        shown = show_result(code, result, self.config)
         whole = result.output + (result.error.traceback if result.error else "")
-        self._history.append(HistoryEntry("repl_output", whole, shown, self.iteration))
-        detail = {
-            "output": shown,
-            "output_chars": result.output_chars,
-            "error": result.error.traceback if result.error else None,
-            "elapsed_seconds": round(result.elapsed_seconds, 3),
-            "timed_out": result.timed_out,
-            "lost_variables": result.lost_variables,
-        }
+        self._note_cell(whole, result, shown)
         problem = f"{result.error.type}: {result.error.message}" if result.error else ""
+        balances = self._calls.take_balances()
+        detail = {"code": code, **cell_detail(result, shown), "balances": balances}
         await self.emit("code_executed", preview(problem or result.output), detail)
         if result.lost_variables:
             await self.emit("warning", "The REPL was replaced; its variables are gone.", {})
         return result, shown
+
+    def _note_cell(self, whole: str, result: CellResult, shown: str) -> None:
+        self.has_run_code = True
+        self._recall.note_cell(result, shown)
+        self._history.append(HistoryEntry("repl_output", whole, shown, self.iteration))
 
     async def variables(self) -> dict[str, str]:
         """Give a preview of every variable; none when the REPL cannot say."""

@@ -12,6 +12,7 @@ from typing import Any
 from rlm_mcp.engine.chat import ChatRequest
 from rlm_mcp.engine.engine import Engine
 from rlm_mcp.engine.grouping import GroupedCache
+from rlm_mcp.engine.inner import InnerPart, InnerParts
 from rlm_mcp.engine.metadata import preview
 from rlm_mcp.engine.tracing import chat_span
 from rlm_mcp.engine.types import EventType, HistoryEntry, RLMEvent, RLMResponse
@@ -24,7 +25,10 @@ REPLY_CHARS_TOLD = 4000
 CALLS_PER_EVENT = 32
 SUB_CALLS_IN_HISTORY = 256
 
-Recurse = Callable[[str, ContextSource], Awaitable[RLMResponse]]
+BALANCES_PER_CELL = 100
+OWN = ":own"  # behind the key of a reply that other runs are not given
+
+Recurse = Callable[[str, ContextSource, InnerPart], Awaitable[RLMResponse]]
 
 
 @dataclass
@@ -65,15 +69,30 @@ class SubCaller:
         self._batches: dict[int, _Batch] = {}
         self._singles = 0
         self._is_over_told = False
+        self._balances: list[str] = []
+        recording = engine.recording
+        self._is_taken_up = bool(recording.turns)
+        self._parts = InnerParts(recording.inner, list(recording.ended_calls))
+        # What ended in a cell that did not, and is not to be asked again when it runs anew.
+        self._loose = {call.key: call.text for call in recording.loose if call.error is None}
 
     async def handle(self, call: ReplCall) -> CallReply:
         """Answer one call; what fails it is told to the code that made it."""
         if call.name == "budget":
-            return CallReply(json.dumps(self._remaining()))
+            balance = json.dumps(self._remaining())
+            if len(self._balances) < BALANCES_PER_CELL:
+                self._balances.append(balance)
+            return CallReply(balance)
         batch = await self._batch_of(call)
-        outcome = await self._outcome(call)
-        await self._note(batch, call, outcome)
+        key = self.key(call)
+        outcome = await self._outcome(call, key)
+        await self._note(batch, {**_told(call, outcome), "key": key}, outcome)
         return outcome.reply
+
+    def take_balances(self) -> list[str]:
+        """Hand over what the cell was told of its budget, so that it can be told so again."""
+        balances, self._balances = self._balances, []
+        return balances
 
     def _remaining(self) -> dict[str, Any]:
         left = self._engine.budget.remaining()
@@ -86,11 +105,9 @@ class SubCaller:
             await self._tell_finished(batch)
         self._batches.clear()
 
-    async def _outcome(self, call: ReplCall) -> _Outcome:
+    async def _outcome(self, call: ReplCall, key: str) -> _Outcome:
         try:
-            if call.name == "rlm_query" and call.documents and self._engine.can_recurse:
-                return await self._run_inside(call)
-            return await self._query(call)
+            return await (self._run_inside if self._is_inner(call) else self._query)(call, key)
         except BudgetExceededError as error:
             await self._warn_once(error)
             return _Outcome(CallReply(error=str(error)))
@@ -98,12 +115,14 @@ class SubCaller:
             # Without `fix`: it speaks to whoever runs the server, not to the model.
             return _Outcome(CallReply(error=error.message))
 
-    async def _query(self, call: ReplCall) -> _Outcome:
+    def _is_inner(self, call: ReplCall) -> bool:
+        return call.name == "rlm_query" and bool(call.documents) and self._engine.can_recurse
+
+    async def _query(self, call: ReplCall, key: str) -> _Outcome:
         config = self._engine.config
         prompt = "\n\n".join((call.prompt, *call.documents))
         if problem := self._problem_with(prompt, call.model):
             return _Outcome(CallReply(error=problem))
-        key = self._key(prompt, call.model)
         known = await self._known(key)
         if known is not None:
             self._engine.budget.count_cached()
@@ -118,7 +137,7 @@ class SubCaller:
 
     async def _ask(self, request: ChatRequest, key: str) -> _Outcome:
         engine = self._engine
-        with engine.budget.sub_call(request.chars, engine.config.sub_max_tokens) as settle:
+        async with engine.budget.sub_call(request.chars, engine.config.sub_max_tokens) as settle:
             with chat_span(engine.tracer, engine.sub_name, request) as span:
                 reply = await engine.sub.complete(request)
                 span.reply(reply)
@@ -127,11 +146,20 @@ class SubCaller:
         if not reply.text.strip():
             why = "its reply was cut at the length limit" if reply.finish_reason == "length" else ""
             return _Outcome(CallReply(error=f"The model gave an empty reply. {why}".strip()), *used)
-        if reply.finish_reason != "length":
-            await self._keep(key, reply.text)
+        # One that was cut is no answer for others to be given, but this run has paid for it.
+        await self._keep(key + OWN if reply.finish_reason == "length" else key, reply.text)
         return _Outcome(CallReply(reply.text), *used)
 
+    async def kept(self, key: str) -> str | None:
+        """Give the reply that is kept under a key, also where it is this run's alone."""
+        return await self._cached(key) or await self._cached(key + OWN)
+
     async def _known(self, key: str) -> str | None:
+        if not self._is_taken_up:
+            return await self._cached(key)
+        return self._loose.get(key) or await self.kept(key)
+
+    async def _cached(self, key: str) -> str | None:
         if self._cache is None:
             return None
         try:
@@ -148,17 +176,25 @@ class SubCaller:
         except StoreError as error:  # the answer is paid for and must reach the code
             await self._emit("warning", error.message, {"code": error.code})
 
-    async def _run_inside(self, call: ReplCall) -> _Outcome:
+    async def _run_inside(self, call: ReplCall, key: str) -> _Outcome:
         source = TextContext(
             call.documents,
             is_list=call.is_list,
             names=tuple(f"document {index}" for index in range(len(call.documents))),
         )
-        response = await self._recurse(call.prompt, source)
+        known = await self._known(key) if self._is_taken_up else None
+        if known is not None:
+            return _Outcome(CallReply(known))
+        part = self._parts.take(key)
+        if part.recording.is_answered and part.recording.final is not None:
+            return _Outcome(CallReply(part.recording.final["answer"]))
+        response = await self._recurse(call.prompt, source, part)
         # Its tokens are told by its own events, so none are counted here.
         if response.answer is None:
             why = f"The inner run ended as {response.status} without an answer: {response.error}"
             return _Outcome(CallReply(error=why))
+        if len(response.answer) > REPLY_CHARS_TOLD:  # more than the log keeps
+            await self._keep(key + OWN, response.answer)
         return _Outcome(CallReply(response.answer))
 
     def _problem_with(self, prompt: str, model: str | None) -> str | None:
@@ -173,11 +209,14 @@ class SubCaller:
             return f"There is no model {model!r}. Leave `model` out, or use one of {list(names)}."
         return None
 
-    def _key(self, prompt: str, model: str | None) -> str:
-        config = self._engine.config
-        asked = model or self._engine.sub_name
-        parts = (asked, config.sub_temperature, config.sub_max_tokens, prompt)
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    def key(self, call: ReplCall) -> str:
+        """Digest what is asked, of which model and how."""
+        config, asked = self._engine.config, call.model or self._engine.sub_name
+        if self._is_inner(call):
+            inner = ("rlm_query", asked, self._engine.depth, call.prompt, *call.documents)
+            return _digest(inner)[:16]
+        prompt = "\n\n".join((call.prompt, *call.documents))
+        return _digest((asked, config.sub_temperature, config.sub_max_tokens, prompt))
 
     async def _batch_of(self, call: ReplCall) -> _Batch:
         batch = self._batches.get(call.batch_id) if call.batch_size > 1 else None
@@ -195,9 +234,9 @@ class SubCaller:
         )
         return batch
 
-    async def _note(self, batch: _Batch, call: ReplCall, outcome: _Outcome) -> None:
+    async def _note(self, batch: _Batch, told: dict[str, Any], outcome: _Outcome) -> None:
         batch.finished += 1
-        batch.untold.append(_told(call, outcome))
+        batch.untold.append(told)
         if outcome.reply.error is None and len(self.history) < SUB_CALLS_IN_HISTORY:
             text = outcome.reply.text[:REPLY_CHARS_TOLD]
             self.history.append(HistoryEntry("sub_call", text, "", self.iteration))
@@ -241,6 +280,10 @@ class SubCaller:
         await engine.emit(
             RLMEvent(type_, self.iteration, line, detail, engine.depth, engine.budget.snapshot())
         )
+
+
+def _digest(parts: tuple[object, ...]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _told(call: ReplCall, outcome: _Outcome) -> dict[str, Any]:

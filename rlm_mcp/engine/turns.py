@@ -235,6 +235,23 @@ def best_answer_request(
     )
 
 
+def finish_soon(limit: str) -> str:
+    """Say that a limit is nearly used up."""
+    return (
+        f"[{limit} are used up. Finish now: do only what the answer still needs, and give it with "
+        "what you have.]"
+    )
+
+
+def reopened(question: str, turn: TurnInfo, config: RLMConfig) -> str:
+    """Say that work goes on after its end, with all that was there."""
+    return (
+        "The work goes on: there is room again, code runs again, and your variables are as you "
+        "left them. If your last answer is whole and borne out, give it again; if not, go on.\n"
+        f"{closing(question, turn, config)}"
+    )
+
+
 def schema_instructions(schema: Mapping[str, Any]) -> str:
     """Say that the answer must be JSON that fits `schema`."""
     return (

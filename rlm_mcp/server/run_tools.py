@@ -18,6 +18,10 @@ from rlm_mcp.service.questions import Question
 from rlm_mcp.service.runs import RunState
 
 MAX_WAITED_EVENTS = 20
+ATTACHED = (
+    "This question was asked before, so no second run was started; to have one, give a new "
+    "idempotency_key."
+)
 WaitSeconds = Annotated[float | None, Field(ge=0, le=3600, description="0 returns at once.")]
 
 
@@ -58,8 +62,9 @@ async def rlm_query(  # noqa: PLR0913  # a tool's parameters are its arguments
         idempotency_key=idempotency_key,
     )
     runs = service_of(ctx).runs
-    run_id = await runs.start(asked)
-    return run_result(await runs.wait(run_id, wait_seconds, _Progress(ctx).report))
+    begun = await runs.begin(asked)
+    state = await runs.wait(begun.run_id, wait_seconds, _Progress(ctx).report)
+    return run_result(state, ATTACHED if begun.is_attached else "")
 
 
 async def rlm_run_wait(
@@ -100,6 +105,20 @@ async def rlm_run_cancel(
 ) -> Annotated[CallToolResult, schemas.RunOutcome]:
     """Stop a run and its spending. What it found so far stays readable."""
     return run_result(await service_of(ctx).runs.cancel(run_id))
+
+
+async def rlm_run_resume(
+    ctx: ToolContext,
+    *,
+    run_id: str,
+    budget: schemas.BudgetArguments | None = None,
+    wait_seconds: WaitSeconds = None,
+) -> Annotated[CallToolResult, schemas.RunOutcome]:
+    """Let an interrupted, exhausted, cancelled or failed run go on where it was; nothing is paid
+    twice. Limits in budget are for the whole run."""
+    runs = service_of(ctx).runs
+    await runs.resume(run_id, budget.model_dump(exclude_none=True) if budget else {})
+    return run_result(await runs.wait(run_id, wait_seconds, _Progress(ctx).report))
 
 
 async def rlm_run_trace(
@@ -171,6 +190,7 @@ RUN_TOOLS = (
     ToolSpec(rlm_run_wait, "Wait for a run", reads_only=True, repeats=True),
     ToolSpec(rlm_run_list, "List runs", reads_only=True, repeats=True),
     ToolSpec(rlm_run_cancel, "Cancel a run", destroys=True, repeats=True),
+    ToolSpec(rlm_run_resume, "Resume a run", open_world=True),
     ToolSpec(rlm_run_trace, "See what a run did", reads_only=True, repeats=True),
     ToolSpec(rlm_run_variables, "Read a run's variables", reads_only=True, repeats=True),
     ToolSpec(rlm_exec, "Run Python over long texts", open_world=True),
@@ -193,10 +213,11 @@ class _Progress:
         await self._ctx.report_progress(self._last, None, message)
 
 
-def run_result(state: RunState) -> CallToolResult:
+def run_result(state: RunState, note: str = "") -> CallToolResult:
     """Give a run as the tools that start and end runs do."""
     run = run_view(state)
-    return result(run, _run_text(run, state))
+    text = _run_text(run, state)
+    return result(run, f"{text}\n{note}" if note else text)
 
 
 def _run_text(run: schemas.Run, state: RunState, events: Sequence[schemas.EventLine] = ()) -> str:

@@ -11,6 +11,7 @@ from rlm_mcp.sandbox.types import Variable, VariableText
 from rlm_mcp.server import schemas
 from rlm_mcp.server.sendable import cut
 from rlm_mcp.service.contexts import Added
+from rlm_mcp.service.resuming import more_room
 from rlm_mcp.service.runs import ANSWER_NAME, RunState
 from rlm_mcp.store.records import ContextRecord, Page
 from rlm_mcp.store.run_records import Event, RunSummary
@@ -119,7 +120,16 @@ def _next_call(state: RunState, seen: int) -> str | None:
             f'rlm_run_variables(run_id="{state.run_id}", name="{ANSWER_NAME}", '
             f"start={MAX_ANSWER_CHARS - 60})"
         )
-    return None
+    return None if state.status == "completed" else _going_on(state)
+
+
+def _going_on(state: RunState) -> str:
+    """The call that lets a run go on; one of code alone goes on with more code."""
+    if not state.question:
+        return f'rlm_exec(run_id="{state.run_id}", code=...)'
+    budget = more_room(state) if state.status == "exhausted" else {}
+    more = f", budget={json.dumps(budget)}" if budget else ""
+    return f'rlm_run_resume(run_id="{state.run_id}"{more})'
 
 
 def _bounded(event: schemas.Event) -> schemas.Event:

@@ -13,6 +13,7 @@ from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.engine import repl_options
 from rlm_mcp.engine.metadata import cut_middle, preview
 from rlm_mcp.engine.orchestrator import calls_of
+from rlm_mcp.engine.recording import cell_detail
 from rlm_mcp.engine.types import EventType, RLMEvent, Usage
 from rlm_mcp.errors import InvalidInputError, RLMError, SandboxBusyError
 from rlm_mcp.sandbox.types import CallReply, CellResult, ReplCall, Variable
@@ -162,12 +163,12 @@ class CellService:
         )
 
     async def _record(self, task: Task) -> None:
-        new = NewRun(task.run_id, "", contexts=task.handles, config=task.config.model_dump())
-        await self._shop.runs.create(new)
+        options = task.config.model_dump()
+        new = NewRun(task.run_id, "", contexts=task.handles, config=options)
         isolation = asdict(await self._shop.sandbox.isolation())
-        detail = {"contexts": task.handles, "isolation": isolation}
+        detail = {"contexts": task.handles, "options": options, "isolation": isolation}
         started = NewEvent("run_started", "code of the caller", detail=detail)
-        await self._shop.runs.append_event(task.run_id, started)
+        await self._shop.runs.create(new, started)
 
 
 def _emitting(append: Callable[[str, NewEvent], Awaitable[object]], run_id: str) -> Emit:
@@ -195,15 +196,10 @@ class _Cell:
         await self._tell("code_generated", preview(code), code=code)
         result = await one.repl.execute(code, timeout_seconds=timeout_seconds, on_call=self._answer)
         await self._calls.end_cell()
-        error = result.error.traceback if result.error else None
-        await self._tell(
-            "code_executed",
-            preview(result.error.message if result.error else result.output),
-            output=cut_middle(result.output, MAX_OUTPUT_CHARS),
-            output_chars=result.output_chars,
-            error=error,
-            elapsed_seconds=round(result.elapsed_seconds, 3),
-        )
+        line = preview(result.error.message if result.error else result.output)
+        detail = cell_detail(result, cut_middle(result.output, MAX_OUTPUT_CHARS))
+        balances = self._calls.take_balances()
+        await self._tell("code_executed", line, code=code, by="caller", balances=balances, **detail)
         return result
 
     async def _answer(self, call: ReplCall) -> CallReply:

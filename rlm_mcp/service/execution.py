@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import anyio
@@ -16,6 +16,7 @@ from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.engine import Engine, repl_options
 from rlm_mcp.engine.model import Endpoint
 from rlm_mcp.engine.orchestrator import answer
+from rlm_mcp.engine.recording import Recording
 from rlm_mcp.engine.types import EventSink, RLMEvent, RLMResponse, Usage
 from rlm_mcp.errors import RLMError, StoreError
 from rlm_mcp.sandbox.types import ContextSource, Repl, Sandbox
@@ -41,7 +42,8 @@ class Task:
     """A question that was checked, and all that its run needs to know.
 
     `continues` is the run whose REPL it goes on with; `variables` are what was saved of that, for
-    when the REPL is gone.
+    when the REPL is gone. `recording` is what the log holds of a run that is taken up; its REPL was
+    opened for `seed_run`, where that is another.
     """
 
     run_id: str
@@ -54,6 +56,13 @@ class Task:
     handles: Sequence[str] = ()
     continues: str = ""
     variables: Sequence[SavedVariable] = ()
+    recording: Recording = field(default_factory=Recording)
+    seed_run: str = ""
+
+    @property
+    def seed(self) -> int:
+        """What `random` starts from: the same whenever the run's cells are run."""
+        return int((self.seed_run or self.run_id)[4:12], 16)
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,7 @@ class Workshop:
             cache=self.cache.paid_by(task.run_id),
             model_names=(task.root_model, task.sub_model),
             answer_schema=task.answer_schema,
+            recording=task.recording,
         )
 
 
@@ -127,6 +137,9 @@ class Execution:
             is_stored = await self._finish(outcome)
 
     async def _outcome(self) -> Outcome:
+        recorded = self._task.recording
+        if recorded.is_answered and recorded.final is not None:
+            return Outcome("completed", recorded.final["answer"], recorded.final["data"])
         try:
             await self._wait_in_line()
             return _outcome_of(await self._answered())
@@ -150,33 +163,36 @@ class Execution:
 
     async def _answered(self) -> RLMResponse:
         task = self._task
-        one = await self._open_repl()
+        one, engine = await self._open_repl()
         self._run.repl = one.repl
         response = None
         try:
-            response = await answer(task.question, task.source, one.repl, self._engine())
+            response = await answer(task.question, task.source, one.repl, engine)
             return response
         finally:
             await self._look_at_variables(one.repl)
             self._run.repl = None
-            if response is None:
-                one.let_go.set()  # cancelled: nothing of it goes on
+            # Cancelled in the middle of a cell, or a cell that ran is not on record: what the REPL
+            # holds then is not what the log says.
+            if response is None or isinstance(response.error, StoreError):
+                one.let_go.set()
             else:
                 self._shop.repls.keep(task.run_id, one)
 
-    async def _open_repl(self) -> OpenRepl:
+    async def _open_repl(self) -> tuple[OpenRepl, Engine]:
         task, repls = self._task, self._shop.repls
-        options = repl_options(task.config, seed=int(task.run_id[4:12], 16))
+        engine = self._shop.engine(task, self._budget, self._emit)
+        options = repl_options(task.config, seed=task.seed)
+        own = repls.take(task.run_id, task.handles, options)
+        if own is not None:
+            return own, replace(engine, recording=replace(task.recording, is_repl_live=True))
         one = repls.take(task.continues, task.handles, options)
         if one is None:
             one = await repls.open(task.source, task.handles, options, task.variables)
         if one.lost:
             line = f"Variables of {task.continues} that could not be had back: "
             await self._emit(RLMEvent("warning", 0, line + ", ".join(one.lost[:20])))
-        return one
-
-    def _engine(self) -> Engine:
-        return self._shop.engine(self._task, self._budget, self._emit)
+        return one, engine
 
     async def _emit(self, event: RLMEvent) -> None:
         """Make an event durable, then tell whoever waits."""
@@ -250,7 +266,7 @@ def _stopped(run: LiveRun) -> Outcome:
         "interrupted",
         "The server stopped while it worked on this run.",
         retryable=True,
-        fix="Ask again; continue_run begins with what this run saved.",
+        fix="rlm_run_resume goes on where it was.",
     )
     return Outcome("interrupted", error=error)
 

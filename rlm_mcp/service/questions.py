@@ -13,7 +13,7 @@ from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.errors import InvalidInputError
 
 MAX_QUESTION_CHARS = 20_000
-_BUDGET_FIELDS = {
+BUDGET_FIELDS = {
     "max_usd": "max_usd",
     "max_tokens": "max_tokens",
     "max_seconds": "max_seconds",
@@ -28,7 +28,7 @@ _NOT_OPTIONS = {
     "max_concurrent_calls",
     "verbose",
 }
-_OPTIONS = sorted(RLMConfig.model_fields.keys() - _BUDGET_FIELDS.values() - _NOT_OPTIONS)
+_OPTIONS = sorted(RLMConfig.model_fields.keys() - BUDGET_FIELDS.values() - _NOT_OPTIONS)
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,26 @@ def run_config(defaults: RLMConfig, question: Question) -> RLMConfig:
     unknown = sorted(question.options.keys() - set(_OPTIONS))
     if unknown:
         raise InvalidInputError(_unknown_option(unknown[0]), fix=f"Options: {', '.join(_OPTIONS)}.")
-    chosen = {_BUDGET_FIELDS[name]: value for name, value in question.budget.items()}
+    chosen = _chosen(question.budget)
+    return _valid(defaults.model_dump() | dict(question.options) | chosen)
+
+
+def with_budget(config: RLMConfig, budget: Mapping[str, Any]) -> RLMConfig:
+    """Replace limits by those of a budget that has the names of the tool's.
+
+    Raises:
+        InvalidInputError: a name is unknown or a value out of range; names both.
+    """
+    return _valid(config.model_dump() | _chosen(budget))
+
+
+def _chosen(budget: Mapping[str, Any]) -> dict[str, Any]:
+    return {BUDGET_FIELDS.get(name, name): value for name, value in budget.items()}
+
+
+def _valid(fields: Mapping[str, Any]) -> RLMConfig:
     try:
-        return RLMConfig.model_validate(defaults.model_dump() | dict(question.options) | chosen)
+        return RLMConfig.model_validate(fields)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, detail['loc']))}={detail['input']!r}: {detail['msg']}"
@@ -95,7 +112,7 @@ def run_config(defaults: RLMConfig, question: Question) -> RLMConfig:
 
 
 def _unknown_option(name: str) -> str:
-    in_budget = name in _BUDGET_FIELDS or name in _BUDGET_FIELDS.values()
+    in_budget = name in BUDGET_FIELDS or name in BUDGET_FIELDS.values()
     near = difflib.get_close_matches(name, _OPTIONS, n=1)
     if in_budget:
         return f"{name!r} is a part of `budget`, not of `options`."

@@ -16,12 +16,20 @@ from anyio.abc import TaskGroup
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.schema import check_schema
-from rlm_mcp.errors import ConfigurationError, InvalidInputError, NotFoundError, SandboxBusyError
+from rlm_mcp.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    NotFoundError,
+    SandboxBusyError,
+    StoreError,
+)
 from rlm_mcp.sandbox.types import Isolation, Repl, Variable, VariableText
 from rlm_mcp.service.contexts import ContextService, NewText
 from rlm_mcp.service.execution import Execution, Task, Workshop
 from rlm_mcp.service.live import LiveRun
 from rlm_mcp.service.questions import Question, check_question, run_config
+from rlm_mcp.service.queue import Ticket
+from rlm_mcp.service.resuming import Resumer, Resumption
 from rlm_mcp.store.contexts import Contexts
 from rlm_mcp.store.records import Page
 from rlm_mcp.store.run_records import (
@@ -53,6 +61,14 @@ class RunDefaults:
     sub_model: str | None
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A run that answers a question; `is_attached` says that it was there before it was asked."""
+
+    run_id: str
+    is_attached: bool = False
+
+
 class RunService:
     """Use cases over runs; `tasks` outlives every request."""
 
@@ -71,7 +87,15 @@ class RunService:
         self._defaults = defaults
 
     async def start(self, question: Question) -> str:
-        """Begin a run that goes on whatever becomes of the caller; returns its id.
+        """Begin a run that goes on whatever becomes of the caller; returns its id; see `begin`."""
+        return (await self.begin(question)).run_id
+
+    async def begin(self, question: Question) -> Begun:
+        """Begin a run that goes on whatever becomes of the caller, or find it at work.
+
+        The same idempotency key stands for the same run, and so does the same question in every
+        respect while it is worked on: who asks again after a lost reply must not pay twice. Who
+        wants two of them gives a key.
 
         Raises:
             InvalidInputError: the question or an option cannot be used.
@@ -97,35 +121,31 @@ class RunService:
             continues=question.continue_run,
             variables=variables,
         )
-        run_id = task.run_id
+        begun = Begun(task.run_id)
         isolation = await self._shop.sandbox.isolation()
         # A caller that gives up here must not leave a run behind that nobody works on.
         with anyio.CancelScope(shield=True):
-            run_id = await self._begin(task, question, budget, isolation)
-        return run_id  # noqa: RET504  # a scope may swallow what is raised in it, as types go
+            begun = await self._begin(task, question, budget, isolation)
+        return begun  # noqa: RET504  # a scope may swallow what is raised in it, as types go
 
     async def _begin(
         self, task: Task, question: Question, budget: Budget, isolation: Isolation
-    ) -> str:
+    ) -> Begun:
         ticket = self._shop.queue.enter(self._shop.caller)
-        is_new = False
+        begun = Begun("")
         try:
-            run_id = await self._record(task, question, isolation, is_queued=ticket.has_waited)
-            is_new = run_id == task.run_id
+            begun = await self._record(task, question, isolation, is_queued=ticket.has_waited)
         finally:
-            if not is_new:
+            if begun.run_id != task.run_id:
                 ticket.leave()
-        if is_new:
-            run = LiveRun(task.run_id, ticket)
-            self._shop.live.add(run)
-            execution = Execution(task, run, self._shop, budget)
-            self._tasks.start_soon(execution.perform, name=task.run_id)
-        return run_id
+        if begun.run_id == task.run_id:
+            self._work_on(task, budget, ticket)
+        return begun
 
     async def _record(
         self, task: Task, question: Question, isolation: Isolation, *, is_queued: bool
-    ) -> str:
-        """Write that a run begins; gives the id of the one that its key stands for."""
+    ) -> Begun:
+        """Write that a run begins, or find the one that stands for it."""
         options = _stored_options(task)
         new = NewRun(
             task.run_id,
@@ -135,10 +155,8 @@ class RunService:
             idempotency_key=question.idempotency_key or None,
             continues=question.continue_run or None,
             is_queued=is_queued,
+            is_shared=True,
         )
-        record = await self._shop.runs.create(new)
-        if record.run_id != task.run_id:
-            return _same_run(record, new)
         started = NewEvent(
             "run_started",
             preview=task.question[:200],
@@ -149,8 +167,56 @@ class RunService:
                 "isolation": asdict(isolation),
             },
         )
-        await self._shop.runs.append_event(task.run_id, started)
-        return task.run_id
+        record = await self._shop.runs.create(new, started)
+        if record.run_id != task.run_id:
+            return Begun(_same_run(record, new), is_attached=True)
+        return Begun(task.run_id)
+
+    async def resume(self, run_id: str, limits: Mapping[str, Any]) -> None:
+        """Let a run that ended without completing go on where it was, as the same run.
+
+        One that works already is let be.
+
+        Args:
+            limits: of the tool's budget, for the whole run; they replace the old ones.
+
+        Raises:
+            NotFoundError: there is no such run, or a text of it was deleted.
+            InvalidInputError: it cannot go on, or not within these limits.
+            ConfigurationError: a limit in USD has no prices.
+            StoreError: something else happened to it at the same time.
+        """
+        record = await self._shop.runs.get(run_id)
+        if record.status == "running":
+            _refuse_limits(record, limits)
+            return
+        ready = await Resumer(self._shop, self._texts).prepare(record, limits)
+        is_ours = False
+        # A caller that gives up here must not leave a run behind that nobody works on.
+        with anyio.CancelScope(shield=True):
+            is_ours = await self._take_up(ready)
+        if not is_ours:
+            _refuse_limits(await self._shop.runs.get(run_id), limits)
+
+    async def _take_up(self, ready: Resumption) -> bool:
+        task, ticket = ready.task, self._shop.queue.enter(self._shop.caller)
+        is_ours = False
+        try:
+            async with self._shop.repls.turn(task.run_id):
+                change = replace(ready.change, is_queued=ticket.has_waited)
+                is_ours = await self._shop.runs.take_up(task.run_id, change)
+        finally:
+            if not is_ours:
+                ticket.leave()
+        if is_ours:
+            self._work_on(task, ready.budget, ticket)
+        return is_ours
+
+    def _work_on(self, task: Task, budget: Budget, ticket: Ticket) -> None:
+        run = LiveRun(task.run_id, ticket)
+        self._shop.live.add(run)
+        execution = Execution(task, run, self._shop, budget)
+        self._tasks.start_soon(execution.perform, name=task.run_id)
 
     def _models(self, question: Question) -> tuple[str, str]:
         root = question.root_model or self._defaults.root_model
@@ -335,6 +401,25 @@ def _same_run(record: RunRecord, asked: NewRun) -> str:
             fix="Use a new key for a new question.",
         )
     return record.run_id
+
+
+def _refuse_limits(record: RunRecord, limits: Mapping[str, Any]) -> None:
+    """Say that a run that works keeps the limits it has.
+
+    Raises:
+        InvalidInputError: others were given.
+        StoreError: it does not work after all.
+    """
+    if record.status != "running":
+        raise StoreError(
+            f"Something else was done with {record.run_id!r} at the same time.",
+            fix="Look at it with rlm_run_wait, and try again.",
+        )
+    if limits:
+        raise InvalidInputError(
+            f"The run {record.run_id!r} is at work already, within the limits it has.",
+            fix="Follow it with rlm_run_wait, or cancel it and resume it then.",
+        )
 
 
 def _stored_options(task: Task) -> Mapping[str, Any]:

@@ -34,6 +34,7 @@ class NewRun:
         idempotency_key: asking again with it gives the caller's run that exists.
         continues: the run whose REPL it goes on with.
         is_queued: it does not work yet, but waits for its turn.
+        is_shared: without a key, whether an equal question that is worked on stands for it.
     """
 
     run_id: str
@@ -43,6 +44,7 @@ class NewRun:
     idempotency_key: str | None = None
     continues: str | None = None
     is_queued: bool = False
+    is_shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,23 @@ class NewEvent:
     depth: int = 0
     detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
     figures: Figures = Figures()
+
+
+@dataclass(frozen=True)
+class TakenUp:
+    """How a run goes on that has ended.
+
+    Args:
+        config: its options from now on.
+        event: the next line of its log; its figures stay those of the run.
+        last_event: the number of the last event that was known when this was decided.
+        is_queued: it does not work yet, but waits for its turn.
+    """
+
+    config: Mapping[str, Any]
+    event: NewEvent
+    last_event: int
+    is_queued: bool = False
 
 
 @dataclass(frozen=True)

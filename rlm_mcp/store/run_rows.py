@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, astuple
+from dataclasses import asdict, astuple, dataclass, replace
 from datetime import UTC, datetime
 from sqlite3 import Connection
-from typing import Any
+from typing import Any, cast
 
 from rlm_mcp.errors import NotFoundError, StoreError
 from rlm_mcp.store.database import storable
@@ -22,6 +22,7 @@ from rlm_mcp.store.run_records import (
     RunRecord,
     RunSummary,
     SavedVariable,
+    TakenUp,
 )
 
 _COLUMNS = (
@@ -50,6 +51,15 @@ _POSITION = (
     "WHERE earlier.owner = runs.owner AND earlier.started = 9e999 AND earlier.id <= runs.id) END"
 )
 _SELECT = f"SELECT {', '.join(_COLUMNS)}, {_POSITION} FROM runs"  # noqa: S608  # our own constants
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Who works on a run from `now` on; times are in seconds since the epoch."""
+
+    owner: str
+    now: float
+    lease_until: float
 
 
 def to_json(value: object) -> str:
@@ -108,7 +118,7 @@ def owned_row(db: Connection, caller: str, run_id: str, owner: str) -> int:
     if status != "running":
         raise StoreError(
             f"The run {run_id!r} is {status!r} and takes no more events.",
-            fix="Ask again, with continue_run for what it saved.",
+            fix="rlm_run_resume lets one that did not complete go on.",
         )
     if actual != owner:
         raise StoreError(
@@ -132,11 +142,29 @@ def ended_row(db: Connection, caller: str, run_id: str) -> int:
     return row
 
 
-def insert_run(
-    db: Connection, caller: str, run: NewRun, *, owner: str, now: float, lease_until: float
-) -> None:
-    """Write a caller's run that begins to work now, or waits for its turn."""
-    db.execute(
+def same_run(db: Connection, caller: str, run: NewRun, now: float) -> str | None:
+    """Return the id of the caller's run that stands for a new one, if there is one."""
+    if run.idempotency_key is not None:
+        sql = "SELECT run_id FROM runs WHERE caller = ? AND idempotency_key = ?"
+        found = db.execute(sql, [caller, storable(run.idempotency_key)]).fetchone()
+        return found[0] if found else None
+    if not run.is_shared:
+        return None
+    # One whose lease is over may have nobody who works on it.
+    found = db.execute(
+        "SELECT run_id FROM runs WHERE status = 'running' AND caller = ? AND question = ? "
+        "AND contexts = ? AND config = ? AND continues IS ? AND lease_until > ? ORDER BY id",
+        [
+            *(caller, storable(run.question), to_json(run.contexts), to_json(run.config)),
+            *(run.continues, now),
+        ],
+    ).fetchone()
+    return found[0] if found else None
+
+
+def insert_run(db: Connection, caller: str, run: NewRun, mine: Claim) -> int:
+    """Write a caller's run that begins to work now, or waits for its turn; gives its row number."""
+    written = db.execute(
         "INSERT INTO runs(run_id, status, question, contexts, config, caller, idempotency_key, "
         "continues, created_at, started, owner, lease_until) "
         "VALUES (?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -144,9 +172,11 @@ def insert_run(
             *(run.run_id, storable(run.question), to_json(run.contexts), to_json(run.config)),
             caller,
             None if run.idempotency_key is None else storable(run.idempotency_key),
-            *(run.continues, iso(now), _NOT_YET if run.is_queued else now, owner, lease_until),
+            *(run.continues, iso(mine.now), _NOT_YET if run.is_queued else mine.now),
+            *(mine.owner, mine.lease_until),
         ],
     )
+    return cast("int", written.lastrowid)
 
 
 def summaries(
@@ -245,6 +275,27 @@ def end_run(
             *(iso(now), until, now, row),
         ],
     )
+
+
+def take_up_run(db: Connection, row: int, change: TakenUp, mine: Claim) -> bool:
+    """Let a run that has ended work again, unless anything has happened to it meanwhile."""
+    status, last_event, *figures = db.execute(
+        "SELECT status, last_event, iterations, sub_calls, cached_sub_calls, input_tokens, "
+        "output_tokens, cost_usd FROM runs WHERE id = ?",
+        [row],
+    ).fetchone()
+    if status == "running" or last_event != change.last_event:
+        return False
+    db.execute(
+        "UPDATE runs SET status = 'running', config = ?, owner = ?, started = ?, lease_until = ?, "
+        "finished_at = NULL, answer = NULL, data = NULL, error = NULL WHERE id = ?",
+        [
+            *(to_json(change.config), mine.owner),
+            *(_NOT_YET if change.is_queued else mine.now, mine.lease_until, row),
+        ],
+    )
+    append_rows(db, row, [replace(change.event, figures=Figures(*figures))], mine.now)
+    return True
 
 
 def replace_variables(db: Connection, row: int, variables: Iterable[SavedVariable]) -> None:

@@ -26,6 +26,7 @@ from rlm_mcp.store.run_records import (
     RunSummary,
     SavedVariable,
     Status,
+    TakenUp,
 )
 
 LEASE_SECONDS = 60.0
@@ -35,7 +36,7 @@ _LOST = Outcome(
         "code": "interrupted",
         "message": "The server that worked on this run ended before the run did.",
         "retryable": True,
-        "fix": "Ask again; continue_run begins with what this run saved.",
+        "fix": "rlm_run_resume goes on where it was.",
     },
 )
 
@@ -70,15 +71,28 @@ class Runs:
         """Return the runs that another caller has."""
         return Runs(self._database, owner=self._owner, clock=self._clock, caller=caller)
 
-    async def create(self, run: NewRun, *, lease_seconds: float = LEASE_SECONDS) -> RunRecord:
-        """Begin a run; the caller's run with the same idempotency key is returned in its place.
+    async def create(
+        self,
+        run: NewRun,
+        started: NewEvent | None = None,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> RunRecord:
+        """Begin a run, or return the caller's run that stands for it.
+
+        That is the one with the same idempotency key or, where an equal question may be shared, one
+        that works on it.
+
+        Args:
+            started: its first event, written with it or not at all.
 
         Raises:
             StoreBusyError: another process is writing and does not end.
             StoreError: the database could not take it.
         """
+        events = [] if started is None else [started]
         return await self._database.write(
-            lambda db: self._create(db, run, lease_seconds),
+            lambda db: self._create(db, run, events, lease_seconds),
             patience_seconds=CALLER_PATIENCE_SECONDS,
             leave_bytes=LOG_LEAVES_BYTES,
         )
@@ -156,6 +170,30 @@ class Runs:
             return run_rows.find_run(db, self._caller, run_id, now)
 
         return await self._database.write(end)
+
+    async def take_up(
+        self,
+        run_id: str,
+        change: TakenUp,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> bool:
+        """Let a run that has ended work again, in this process; of several that try, one can.
+
+        Returns:
+            False: another was faster.
+
+        Raises:
+            NotFoundError: there is no such run.
+            StoreError: the database could not do it.
+        """
+
+        def take(db: Connection) -> bool:
+            now = self._clock()
+            mine = run_rows.Claim(self._owner, now, now + lease_seconds)
+            return run_rows.take_up_run(db, self._row(db, run_id), change, mine)
+
+        return await self._database.write(take, patience_seconds=CALLER_PATIENCE_SECONDS)
 
     async def get(self, run_id: str) -> RunRecord:
         """Return a run's record.
@@ -292,18 +330,16 @@ class Runs:
                 interrupted += await self.interrupt_owner_runs(owner)
         return interrupted
 
-    def _create(self, db: Connection, run: NewRun, lease_seconds: float) -> RunRecord:
+    def _create(
+        self, db: Connection, run: NewRun, events: Sequence[NewEvent], lease_seconds: float
+    ) -> RunRecord:
         now = self._clock()
-        if run.idempotency_key is not None:
-            found = db.execute(
-                "SELECT run_id FROM runs WHERE caller = ? AND idempotency_key = ?",
-                [self._caller, storable(run.idempotency_key)],
-            ).fetchone()
-            if found is not None:
-                return run_rows.find_run(db, self._caller, found[0], now)
-        until = now + lease_seconds
-        run_rows.insert_run(db, self._caller, run, owner=self._owner, now=now, lease_until=until)
-        return run_rows.find_run(db, self._caller, run.run_id, now)
+        same = run_rows.same_run(db, self._caller, run, now)
+        if same is None:
+            mine = run_rows.Claim(self._owner, now, now + lease_seconds)
+            row = run_rows.insert_run(db, self._caller, run, mine)
+            run_rows.append_rows(db, row, events, now)
+        return run_rows.find_run(db, self._caller, same or run.run_id, now)
 
     def _row(self, db: Connection, run_id: str) -> int:
         return run_rows.row_of(db, self._caller, run_id)

@@ -1,0 +1,65 @@
+"""Runs inside a run: how their events are told apart, and where one that broke off goes on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from rlm_mcp.engine.recording import INNER, Recording
+from rlm_mcp.engine.types import EventSink, RLMEvent
+
+
+@dataclass(frozen=True)
+class InnerPart:
+    """One inner run: its name among the events, and what is on record of it."""
+
+    name: str
+    recording: Recording
+
+    @property
+    def seed(self) -> int:
+        """The same for the same question over the same text."""
+        return int(self.name[:8], 16)
+
+    def within(self, emit: EventSink) -> EventSink:
+        """Tell events of this run as a part of the one around it."""
+
+        async def tell(event: RLMEvent) -> None:
+            path = [self.name, event.detail[INNER]] if INNER in event.detail else [self.name]
+            await emit(replace(event, detail={**event.detail, INNER: "/".join(path)}))
+
+        return tell
+
+
+class InnerParts:
+    """Gives each inner run its part; one that broke off goes on, others begin.
+
+    Args:
+        recorded: inner runs by name.
+        ended: keys of those whose answer was told already, each as often as it was.
+    """
+
+    def __init__(self, recorded: Mapping[str, Recording], ended: Sequence[str]) -> None:
+        self._counts = Counter(_key(name) for name in recorded)
+        told = Counter(ended)
+        self._broken: dict[str, list[InnerPart]] = {}
+        # Equal questions that ran side by side: those with an answer are the ones it was told of.
+        for name, recording in sorted(recorded.items(), key=lambda item: item[1].final is None):
+            key = _key(name)
+            if told[key] > 0:
+                told[key] -= 1
+            else:
+                self._broken.setdefault(key, []).append(InnerPart(name, recording))
+
+    def take(self, key: str) -> InnerPart:
+        """Give the part of the next run with this key."""
+        broken = self._broken.get(key)
+        if broken:
+            return broken.pop(0)
+        self._counts[key] += 1
+        return InnerPart(f"{key}.{self._counts[key]}", Recording())
+
+
+def _key(name: str) -> str:
+    return name.partition(".")[0]

@@ -1,0 +1,196 @@
+"""How a run that has ended goes on: from its log, within limits that are for the whole of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from rlm_mcp.engine.budget import Budget
+from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.engine.recording import RecordedCell, read_recording
+from rlm_mcp.engine.types import Usage
+from rlm_mcp.errors import InvalidInputError, NotFoundError
+from rlm_mcp.sandbox.types import ContextSource
+from rlm_mcp.service.execution import Task, Workshop
+from rlm_mcp.service.questions import BUDGET_FIELDS, with_budget
+from rlm_mcp.service.rebuilding import Rebuilt, rebuild
+from rlm_mcp.store.contexts import Contexts
+from rlm_mcp.store.run_records import Event, NewEvent, RunRecord, TakenUp
+
+_EVENTS_AT_ONCE = 500
+_ENOUGH = 2  # times a limit that is used up is the one that is proposed
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """A run that is ready to go on: what is to be done, within what, and the change to its row."""
+
+    task: Task
+    budget: Budget
+    change: TakenUp
+
+
+class Resumer:
+    """Makes runs that have ended ready to go on."""
+
+    def __init__(self, shop: Workshop, texts: Contexts) -> None:
+        self._shop = shop
+        self._texts = texts
+
+    async def prepare(self, record: RunRecord, limits: Mapping[str, Any]) -> Resumption:
+        """Read a run's log and check that it can go on.
+
+        Args:
+            record: a run that does not work.
+            limits: of the tool's budget; they replace the old ones.
+
+        Raises:
+            InvalidInputError: it cannot go on, or not within these limits.
+            NotFoundError: a text of it was deleted.
+            ConfigurationError: a limit in USD has no prices.
+        """
+        _check_kind(record)
+        rebuilt = rebuild(await self._events(record.run_id))
+        config = with_budget(_config_of(rebuilt), limits)
+        _check_limits(rebuilt, config, limits, record.elapsed_seconds)
+        spent = Usage(**asdict(rebuilt.figures))
+        budget = Budget(config, spent=spent, spent_seconds=record.elapsed_seconds)
+        _check_room(record, rebuilt, budget, config)
+        before, first = await self._before(record)
+        task = self._task(record, rebuilt, config, await self._source(record))
+        task = replace(
+            task, recording=replace(task.recording, before=before), seed_run=first.run_id
+        )
+        options = {**rebuilt.config, **config.model_dump()}
+        detail = {
+            "question": rebuilt.question,
+            "contexts": rebuilt.contexts,
+            "options": options,
+            "isolation": asdict(await self._shop.sandbox.isolation()),
+            "resumed": record.status,
+        }
+        event = NewEvent("run_started", f"goes on after it was {record.status}", detail=detail)
+        return Resumption(task, budget, TakenUp(options, event, rebuilt.last_event))
+
+    def _task(
+        self, record: RunRecord, rebuilt: Rebuilt, config: RLMConfig, source: ContextSource
+    ) -> Task:
+        return Task(
+            run_id=record.run_id,
+            question=rebuilt.question,
+            config=config,
+            source=source,
+            root_model=rebuilt.config["root_model"],
+            sub_model=rebuilt.config["sub_model"],
+            answer_schema=rebuilt.config["answer_schema"],
+            handles=rebuilt.contexts,
+            recording=rebuilt.recording,
+        )
+
+    async def _events(self, run_id: str) -> list[Event]:
+        events: list[Event] = []
+        while True:
+            after = events[-1].seq if events else 0
+            page = await self._shop.runs.events(run_id, after=after, limit=_EVENTS_AT_ONCE)
+            events += page
+            if len(page) < _EVENTS_AT_ONCE:
+                return events
+
+    async def _before(self, record: RunRecord) -> tuple[Sequence[RecordedCell], RunRecord]:
+        """Collect the cells of the runs whose REPL this one began with, and find the first."""
+        cells: list[RecordedCell] = []
+        while record.continues:
+            try:
+                earlier = await self._shop.runs.get(record.continues)
+            except NotFoundError:
+                break  # it was too old to be kept; what is missing shows when the cells run
+            log = await self._events(earlier.run_id)
+            until = [event for event in log if event.at <= record.created_at]
+            cells = [*read_recording(until).cells, *cells]
+            record = earlier
+        return cells, record
+
+    async def _source(self, record: RunRecord) -> ContextSource:
+        try:
+            return await self._texts.source(record.contexts)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"The run {record.run_id!r} cannot go on without its text. {error.message}",
+                fix="Store the same text again, which gives it the same handle, then resume.",
+            ) from error
+
+
+def more_room(record: RunRecord) -> dict[str, Any]:
+    """Propose a larger budget for a run that has none left: twice of each limit that is reached."""
+    used = _used(asdict(record.figures), record.elapsed_seconds)
+    config = record.config
+    limits = {name: config.get(field) for name, field in BUDGET_FIELDS.items() if name in used}
+    reached = {name: limit for name, limit in limits.items() if limit and used[name] >= limit * 0.8}
+    return {name: limit * _ENOUGH for name, limit in reached.items()}
+
+
+def _check_kind(record: RunRecord) -> None:
+    if not record.question:
+        raise InvalidInputError(
+            f"The run {record.run_id!r} has no question that could go on: it is rlm_exec's.",
+            fix="Call rlm_exec with its run_id.",
+        )
+    if record.status == "completed":
+        raise InvalidInputError(
+            f"The run {record.run_id!r} has completed: it has its answer.",
+            fix="Ask a further question with rlm_query and continue_run.",
+        )
+
+
+def _config_of(rebuilt: Rebuilt) -> RLMConfig:
+    if not rebuilt.recording.is_whole:
+        raise InvalidInputError(
+            "The run was made by a version that recorded too little to go on from.",
+            fix="Ask again with rlm_query and continue_run, which begins with its variables.",
+        )
+    known = {
+        name: rebuilt.config[name] for name in RLMConfig.model_fields if name in rebuilt.config
+    }
+    return RLMConfig.model_validate(known)
+
+
+def _used(figures: Mapping[str, Any], elapsed_seconds: float) -> dict[str, float]:
+    return {
+        "max_usd": figures["cost_usd"] or 0.0,
+        "max_tokens": figures["input_tokens"] + figures["output_tokens"],
+        "max_seconds": elapsed_seconds,
+        "max_sub_calls": figures["sub_calls"],
+        "max_iterations": figures["iterations"],
+    }
+
+
+def _check_limits(
+    rebuilt: Rebuilt, config: RLMConfig, limits: Mapping[str, Any], elapsed_seconds: float
+) -> None:
+    """Refuse new limits that are used up: they are for the whole run, what is spent included."""
+    used = _used(asdict(rebuilt.figures), elapsed_seconds)
+    over = {name: used[name] for name in limits if name in used and used[name] >= limits[name]}
+    if over:
+        told = ", ".join(f"{name}={limits[name]!r}, {used:g} used" for name, used in over.items())
+        raise InvalidInputError(
+            f"Limits that are used up already: {told}.",
+            fix="Give more: a limit is for the whole run, with what it has spent so far.",
+        )
+
+
+def _check_room(record: RunRecord, rebuilt: Rebuilt, budget: Budget, config: RLMConfig) -> None:
+    """Refuse to go on after a budget's end where nothing has become more."""
+    if record.status != "exhausted":
+        return
+    replies = [turn.reply for turn in rebuilt.recording.turns if turn.reply is not None]
+    if replies:
+        budget.learn_root_turn(replies[-1])
+    is_last = record.figures.iterations >= config.max_iterations
+    limit = "iterations" if is_last else budget.last_turn_limit
+    if limit is not None:
+        proposed = {f"max_{limit}": None} | more_room(record)
+        raise InvalidInputError(
+            f"The run {record.run_id!r} has used up its budget of {limit}.",
+            fix=f"Give a budget with more, such as {proposed}: limits are for the whole run.",
+        )
