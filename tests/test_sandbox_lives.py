@@ -331,6 +331,38 @@ async def test_a_source_that_lies_about_its_size_leaves_nothing_behind() -> None
     assert descriptors() == before
 
 
+class Halves(TextContext):
+    """A large text that is read in two parts; the second may fail."""
+
+    fails = False
+
+    def chunks_between(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+        place = 0
+        for chunk in self.chunks():
+            if start <= place < end:
+                yield place, chunk
+            place += len(chunk)
+        if self.fails and start:
+            raise OSError(28, "No space left on device")
+
+
+async def test_a_large_text_is_written_in_two_parts_and_either_may_fail() -> None:
+    before = descriptors()
+    with anyio.fail_after(60):
+        async with ProcessSandbox() as sandbox:
+            for text in ("a" * (17 << 20), "a" * (17 << 20) + "ü"):
+                async with sandbox.open_repl(Halves((text,)), OPTIONS) as repl:
+                    assert (
+                        await run(repl, "len(context), context[-1], len(set(context))")
+                    ).output == (f"({len(text)}, {text[-1]!r}, {len(set(text))})\n")
+            broken = Halves(("b" * (17 << 20),))
+            object.__setattr__(broken, "fails", True)
+            with pytest.raises(SandboxError, match="No space left on device"):
+                async with sandbox.open_repl(broken, OPTIONS):
+                    pass
+    assert descriptors() == before
+
+
 async def test_cancelling_while_a_text_is_filled_in_leaves_nothing_behind() -> None:
     filling = anyio.Event()
 

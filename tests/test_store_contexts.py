@@ -380,6 +380,23 @@ async def test_a_source_that_was_deleted_says_so_before_its_first_byte(contexts:
         await read_all(source)
 
 
+async def test_a_source_can_be_read_in_two_parts(contexts: Contexts) -> None:
+    texts = ["a" * (2 * MIB), "ü" * MIB, "c" * 10]
+    handles = [(await add(contexts, text)).record.handle for text in texts]
+    source = await contexts.source(handles)
+    whole = "".join(texts).encode()
+
+    def read_in_parts(middle: int) -> bytes:
+        spans = ((0, middle), (middle, len(whole)))
+        parts = [list(source.chunks_between(*span)) for span in spans]
+        assert all(place < middle for place, _ in parts[0])
+        assert all(whole.startswith(data, place) for part in parts for place, data in part)
+        return b"".join(data for part in parts for _, data in part)
+
+    for middle in (0, 1, MIB, 2 * MIB, 2 * MIB + 1, 3 * MIB, len(whole)):
+        assert await anyio.to_thread.run_sync(read_in_parts, middle) == whole
+
+
 async def test_a_scan_that_has_begun_outlives_a_delete(contexts: Contexts) -> None:
     text = b"x" * (3 * MIB)
     handle = (await add(contexts, text.decode())).record.handle

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 
 class ContextSource(Protocol):
@@ -43,6 +43,15 @@ class ContextSource(Protocol):
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the UTF-8 of all documents, in order, without gaps; blocks, so call in a thread."""
+        ...
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """What a `ContextSource` is besides where two threads may well read it side by side."""
+
+    def chunks_between(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """Yield the chunks that begin in a range of bytes, each after its place; blocks."""
         ...
 
 

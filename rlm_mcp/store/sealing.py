@@ -144,5 +144,6 @@ def _count_lines(db: Connection, text_id: int) -> int:
 
 def _preview(db: Connection, text_id: int) -> str:
     # A character takes at most four bytes.
-    start = next(chunk_data(db, text_id))[: 4 * PREVIEW_CHARS]
+    _, first = next(chunk_data(db, text_id))
+    start = first[: 4 * PREVIEW_CHARS]
     return start.decode("utf-8", "ignore")[:PREVIEW_CHARS]

@@ -13,7 +13,7 @@ from typing import overload
 from rlm_mcp.errors import StoreError
 from rlm_mcp.store.database import Database
 from rlm_mcp.store.records import ContextRecord
-from rlm_mcp.store.texts import chunk_data
+from rlm_mcp.store.texts import chunk_data, text_bytes
 
 
 class PackedNames(Sequence[str]):
@@ -66,9 +66,24 @@ class StoredSource:
         Raises:
             StoreError: a context was deleted before the scan began.
         """
+        for _, chunk in self.chunks_between(0, sum(self.byte_lengths)):
+            yield chunk
+
+    def chunks_between(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """Yield the chunks that begin in a range of bytes, each after its place, in order.
+
+        Blocks, on a connection of its own, so that two threads read side by side.
+
+        Raises:
+            StoreError: a context was deleted before the scan began.
+        """
         with self.database.open_reader() as db:
+            base = 0
             for handle in self.handles:
-                yield from chunk_data(db, text_of(db, self.caller, handle))
+                text_id = text_of(db, self.caller, handle)
+                for place, data in chunk_data(db, text_id, start - base, end - base):
+                    yield base + place, data
+                base += text_bytes(db, text_id)
 
 
 def source_key(caller: str, records: Sequence[ContextRecord], names: PackedNames) -> str:

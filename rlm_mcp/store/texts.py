@@ -50,11 +50,22 @@ def cut_back(db: Connection, text_id: int, end_byte: int, documents: int) -> Chu
     return Chunk(Place(*row[:3]), row[3][: end_byte - row[0]])
 
 
-def chunk_data(db: Connection, text_id: int) -> Iterator[bytes]:
-    """Yield a text's UTF-8 in order."""
-    rows = db.execute("SELECT data FROM chunks WHERE text_id = ? ORDER BY start_byte", [text_id])
-    for (data,) in rows:
-        yield data
+def chunk_data(
+    db: Connection, text_id: int, start: int = 0, end: int = 1 << 62
+) -> Iterator[tuple[int, bytes]]:
+    """Yield those of a text's chunks that begin in a range of bytes: where, and their UTF-8."""
+    return db.execute(
+        "SELECT start_byte, data FROM chunks WHERE text_id = ? AND start_byte >= ? "
+        "AND start_byte < ? ORDER BY start_byte",
+        [text_id, start, end],
+    )
+
+
+def text_bytes(db: Connection, text_id: int) -> int:
+    """Return how many bytes of UTF-8 a text has."""
+    sql = "SELECT start_byte + length(data) FROM chunks WHERE text_id = ? ORDER BY start_byte DESC"
+    row = db.execute(f"{sql} LIMIT 1", [text_id]).fetchone()
+    return row[0] if row else 0
 
 
 async def drop_text(database: Database, text_id: int) -> None:

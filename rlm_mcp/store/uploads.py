@@ -182,7 +182,7 @@ class Upload:
         documents = db.execute(
             "SELECT name, bytes FROM documents WHERE text_id = ? ORDER BY position", [self._text_id]
         )
-        chunks = _cancellable(chunk_data(db, self._text_id))
+        chunks = _cancellable(data for _, data in chunk_data(db, self._text_id))
         return digest(chunks, documents, count=self._cutter.documents)
 
     def _enter(self, db: Connection, sha256: str) -> Entered:
