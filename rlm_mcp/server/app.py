@@ -21,7 +21,9 @@ from mcp.server.mcpserver.exceptions import (
     UnexpectedToolError,
 )
 from mcp.server.mcpserver.tools import Tool
+from mcp.shared.exceptions import MCPError
 from mcp_types import (
+    INVALID_PARAMS,
     CallToolResult,
     CompleteRequestParams,
     NotificationParams,
@@ -37,6 +39,7 @@ from rlm_mcp import __version__
 from rlm_mcp.errors import InvalidInputError, NotFoundError, RLMError
 from rlm_mcp.server.completions import complete
 from rlm_mcp.server.context_tools import CONTEXT_TOOLS
+from rlm_mcp.server.prompts import PROMPTS
 from rlm_mcp.server.resources import KINDS, list_resources, read_resource
 from rlm_mcp.server.results import error_result, invalid_arguments, protocol_error
 from rlm_mcp.server.run_tools import RUN_TOOLS
@@ -98,6 +101,8 @@ class RLMServer(MCPServer[Service]):
     def __init__(self, tools: list[Tool], updates: Updates, **kwargs: Any) -> None:
         super().__init__(tools=tools, **kwargs)
         self._add_methods(updates)
+        for prompt in PROMPTS:
+            self.add_prompt(prompt)
         self._arguments = {tool.name: list(tool.parameters["properties"]) for tool in tools}
 
     def _add_methods(self, updates: Updates) -> None:
@@ -150,6 +155,19 @@ class RLMServer(MCPServer[Service]):
             raise ResourceNotFoundError(str(error)) from error
         except RLMError as error:
             raise protocol_error(error) from error
+
+    async def get_prompt(
+        self,
+        name: str,
+        arguments: dict[str, Any] | None = None,
+        context: Context[Service, Any] | None = None,
+    ) -> Any:
+        """Give a prompt; which one or which argument is missing is the caller's to hear."""
+        try:
+            return await super().get_prompt(name, arguments, context)
+        except ValueError as error:
+            known = ", ".join(prompt.name for prompt in PROMPTS)
+            raise MCPError(INVALID_PARAMS, f"{error}. The prompts are {known}.") from error
 
     def _refuse_unknown_arguments(self, name: str, arguments: dict[str, Any]) -> None:
         known = self._arguments.get(name, list(arguments))
