@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -19,6 +21,7 @@ import lines
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from texts import make_text
 
+Ask = Callable[[str], Awaitable[None]]
 QUESTION = "How many ships came in?"
 
 
@@ -29,7 +32,6 @@ class Subject:
         self._package = import_module(package)
         self._base_url = base_url
         self._client = AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0)
-        self._session: aiohttp.ClientSession | None = None
         self._text = "a short text"
 
     async def text(self, megabytes: int, salt: str) -> None:
@@ -59,49 +61,51 @@ class Subject:
 
     async def sequence(self, way: str, calls: int) -> dict[str, Any]:
         """Ask a bare client so many times, one after another."""
-        ask = self._ways[way]
         worked = time.process_time()
-        for _ in range(calls):
-            await ask("once")
+        async with self._way(way) as ask:
+            for _ in range(calls):
+                await ask("once")
         return {"cpu": time.process_time() - worked}
 
     async def gather(self, way: str, calls: int, limit: int) -> dict[str, Any]:
         """Ask a bare client so many times, `limit` at once."""
         semaphore = asyncio.Semaphore(limit)
 
-        async def ask() -> None:
+        async def ask(ask_once: Ask) -> None:
             async with semaphore:
-                await self._ways[way]("sub:50")
+                await ask_once("sub:50")
 
         started, worked = time.monotonic(), time.process_time()
-        await asyncio.gather(*(ask() for _ in range(calls)))
+        async with self._way(way) as ask_once:
+            await asyncio.gather(*(ask(ask_once) for _ in range(calls)))
         return {"seconds": time.monotonic() - started, "cpu": time.process_time() - worked}
 
     async def peak(self) -> float:
         """The peak of this process's memory, in MB."""
         return lines.peak_mb()
 
-    @property
-    def _ways(self) -> dict[str, Callable[[str], Awaitable[None]]]:
-        return {"openai": self._ask_openai, "aiohttp": self._ask_aiohttp}
+    @asynccontextmanager
+    async def _way(self, name: str) -> AsyncGenerator[Ask]:
+        if name == "openai":
+            yield self._ask_openai
+            return
+        # With connections of its own each time, as our library has them.
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+            yield partial(self._ask_aiohttp, session)
 
     async def _ask_openai(self, model: str) -> None:
         await self._client.chat.completions.create(
             model=model, messages=[{"role": "user", "content": QUESTION}]
         )
 
-    async def _ask_aiohttp(self, model: str) -> None:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+    async def _ask_aiohttp(self, session: aiohttp.ClientSession, model: str) -> None:
         asked = {"model": model, "messages": [{"role": "user", "content": QUESTION}]}
-        async with self._session.post(f"{self._base_url}/chat/completions", json=asked) as reply:
+        async with session.post(f"{self._base_url}/chat/completions", json=asked) as reply:
             assert (await reply.json())["choices"][0]["message"]["content"]
 
     async def close(self) -> None:
-        """Close what was opened."""
+        """Close the client."""
         await self._client.close()
-        if self._session is not None:
-            await self._session.close()
 
 
 async def main(package: str, base_url: str) -> None:

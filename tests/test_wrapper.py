@@ -161,9 +161,12 @@ def test_a_plain_script_can_ask() -> None:
 
 def test_an_async_client_can_be_asked_from_a_plain_script_again_and_again() -> None:
     with a_server_in_a_thread(ASKS_ONCE * 2) as server:
-        client = openai.AsyncOpenAI(api_key="k", base_url=server.base_url)
+        # With connections of its own, which belong to no event loop that answers here.
+        pool = openai.DefaultAsyncHttpxClient()
+        client = openai.AsyncOpenAI(api_key="k", base_url=server.base_url, http_client=pool)
         wrapper = RLMWrapper(client, "root", "sub", sandbox=a_sandbox())
         responses = [wrapper.generate("What?", "text") for _ in range(2)]
+        asyncio.run(client.close())
     assert [response.status for response in responses] == ["completed", "completed"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ssl import SSLCertVerificationError
 
 from rlm_mcp.engine.retry import AttemptFailedError, Diagnosis
 from rlm_mcp.errors import ModelConnectionError, ModelReplyError
@@ -33,13 +32,15 @@ class Faults:
             ModelConnectionError(f"No answer in time from {self._at}.", fix=_FIX), "yes"
         )
 
-    def gone(self, why: BaseException, *, was_there: bool) -> Diagnosis:
-        """There is no connection, or none any more."""
-        if untrusted := _find_untrusted(why):
-            said = f"The certificate of {self._at} is not trusted: {untrusted.verify_message}."
+    def gone(
+        self, why: BaseException, *, was_there: bool = True, was_idle: bool = False
+    ) -> Diagnosis:
+        """There is no connection, or none any more; `was_idle` where nothing came over it."""
+        if problem := _find_distrust(why):
+            said = f"The certificate of {self._at} is not trusted: {problem}."
             return Diagnosis(ModelConnectionError(said, fix=_TRUST))
         error = ModelConnectionError(f"No connection to {self._at}: {_said(why)}.", fix=_FIX)
-        return Diagnosis(error, "yes" if was_there else "briefly")
+        return Diagnosis(error, "yes" if was_there else "briefly", was_idle=was_idle)
 
     def odd(self, why: Exception, *, lasts: bool = False) -> Diagnosis:
         """What came is no completion; `lasts` where another attempt would hardly bring one."""
@@ -70,10 +71,12 @@ def _said(why: BaseException) -> str:
     return text if len(text) <= QUOTED_CHARS else f"{text[:QUOTED_CHARS]}…"
 
 
-def _find_untrusted(why: BaseException | None) -> SSLCertVerificationError | None:
+def _find_distrust(why: BaseException | None) -> str:
+    """Say what is wrong with a certificate, if that is what an error comes from."""
     for _ in range(10):  # a chain may have no end
-        if why is None or isinstance(why, SSLCertVerificationError):
-            return why
-        inner = getattr(why, "certificate_error", None)  # where aiohttp keeps it
-        why = inner or why.__cause__ or why.__context__
-    return None
+        if why is None:
+            break
+        if problem := getattr(why, "verify_message", ""):  # of `ssl.SSLCertVerificationError`
+            return str(problem)
+        why = why.__cause__ or why.__context__
+    return ""

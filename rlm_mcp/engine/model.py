@@ -276,19 +276,26 @@ def _translated(connection: _Connection, body: Mapping[str, Any]) -> Generator[N
     import httpx2  # noqa: PLC0415  # loaded by now
     import openai  # noqa: PLC0415  # likewise
 
-    faults = connection.faults
+    of_packages = (openai.OpenAIError, httpx2.HTTPError)
     try:
         yield
-    except openai.APIStatusError as error:
-        raise faults.failed(_diagnose(error, body), error) from None
-    except (openai.APITimeoutError, TimeoutError) as error:
-        raise faults.failed(faults.late(), error) from None
-    except (openai.APIConnectionError, httpx2.HTTPError) as error:
+    except (*of_packages, TimeoutError, ModelReplyError, JSONDecodeError, UnicodeError) as error:
+        faults = connection.faults  # now, when a key that is made on demand has been made
+        raise faults.failed(_meaning(faults, error, body), error) from None
+
+
+def _meaning(faults: Faults, error: Exception, body: Mapping[str, Any]) -> Diagnosis:
+    import httpx2  # noqa: PLC0415  # likewise
+    import openai  # noqa: PLC0415  # likewise
+
+    if isinstance(error, openai.APIStatusError):
+        return _diagnose(error, body)
+    if isinstance(error, (openai.APITimeoutError, TimeoutError)):
+        return faults.late()
+    if isinstance(error, (openai.APIConnectionError, httpx2.HTTPError)):
         why = error.__cause__ or error
-        was_there = not isinstance(why, httpx2.ConnectError)
-        raise faults.failed(faults.gone(why, was_there=was_there), error) from None
-    except (openai.OpenAIError, ModelReplyError, JSONDecodeError, UnicodeError) as error:
-        raise faults.failed(faults.odd(error), error) from None
+        return faults.gone(why, was_there=not isinstance(why, httpx2.ConnectError))
+    return faults.odd(error)
 
 
 def _diagnose(error: APIStatusError, body: Mapping[str, Any]) -> Diagnosis:

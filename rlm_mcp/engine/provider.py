@@ -229,7 +229,8 @@ class ProviderWire:
         except (aiohttp.ClientResponseError, ModelReplyError, UnicodeError) as error:
             raise faults.failed(faults.odd(error), error) from None
         except (aiohttp.ClientError, OSError) as error:
-            raise faults.failed(faults.gone(error, was_there=True), error) from None
+            was_idle = isinstance(error, aiohttp.ServerDisconnectedError)
+            raise faults.failed(faults.gone(error, was_idle=was_idle), error) from None
 
 
 async def _read_some(reply: ClientResponse, size: int) -> bytes:

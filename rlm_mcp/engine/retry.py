@@ -62,6 +62,7 @@ class Diagnosis:
         retry_after_seconds: what the provider asked to wait.
         is_crowded: the provider has too much to do, so others should hold back as well.
         refused_parameter: a parameter to leave out, after which it may succeed at once.
+        was_idle: the connection may just have been left idle too long, so a new one is tried first.
     """
 
     error: ModelError
@@ -69,6 +70,7 @@ class Diagnosis:
     retry_after_seconds: float | None = None
     is_crowded: bool = False
     refused_parameter: str | None = None
+    was_idle: bool = False
 
 
 class AttemptFailedError(Exception):
@@ -100,6 +102,8 @@ class Patience:
         if diagnosis.retry == "no" or self._failures >= allowed:
             raise diagnosis.error
         pause = diagnosis.retry_after_seconds
+        if diagnosis.was_idle and self._failures == 1:
+            pause = 0.0
         if pause is None:
             doubled = policy.first_pause_seconds * 2 ** (self._failures - 1)
             # Jitter, so that calls that failed together do not come back together.

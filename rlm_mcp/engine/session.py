@@ -36,7 +36,7 @@ class Manner:
 
 @dataclass(frozen=True)
 class Way:
-    """All that a session is made of; `tls` is None where the HTTP library's own will do."""
+    """All that a session is made of; `tls` is None where nothing is encrypted."""
 
     manner: Manner
     tls: ssl.SSLContext | None
@@ -51,7 +51,8 @@ def find_way(base_url: str, manner: Manner) -> Way:
     """
     import aiohttp  # noqa: F401, PLC0415  # pyright: ignore[reportUnusedImport]  # see above
 
-    return Way(manner, _make_tls(), _find_proxy(base_url))
+    tls = _make_tls() if base_url.startswith("https:") else None  # which takes its time
+    return Way(manner, tls, _find_proxy(base_url))
 
 
 def open_session(way: Way) -> ClientSession:
@@ -70,10 +71,10 @@ def open_session(way: Way) -> ClientSession:
     )
 
 
-def _make_tls() -> ssl.SSLContext | None:
-    """Trust what the system trusts; None where the HTTP library does so by itself."""
+def _make_tls() -> ssl.SSLContext:
+    """Trust what the system trusts; on Linux OpenSSL knows that."""
     if sys.platform == "linux":
-        return None
+        return ssl.create_default_context()
     import truststore  # noqa: PLC0415  # only there
 
     return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
