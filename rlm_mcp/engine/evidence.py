@@ -23,8 +23,8 @@ _HANDING_OVER = frozenset({"FINAL", "FINAL_VAR"})
 
 
 def is_empty_output(output: str) -> bool:
-    """Whether what a cell printed is nothing, a zero or an empty value."""
-    return output.strip() in EMPTY_ANSWERS | {"False", "-1"}
+    """Whether what a cell printed is nothing, or zeros and empty values alone."""
+    return all(each.strip(",()") in EMPTY_ANSWERS | {"False", "-1", "set"} for each in output.split())
 
 
 def is_computed(code: str) -> bool:

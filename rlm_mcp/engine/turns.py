@@ -165,7 +165,8 @@ def question_nothing() -> str:
     """Say what a zero or an empty result often means."""
     return (
         "An empty or zero result often means that the code does not fit the way the text is "
-        "written. Print a few lines of `context` that should match, and look at them."
+        "written. Print a few lines that should match, for example with search(…), and look at "
+        "them."
     )
 
 
