@@ -12,7 +12,7 @@ from rlm_mcp.engine.evidence import assigns_context, is_computed, is_empty_outpu
     [
         ("FINAL(len(hits))", True),
         ("FINAL(total)", True),
-        ("FINAL_VAR('total')", False),
+        ("FINAL_VAR('total')", True),
         ("hits = context.count('a')\nFINAL(hits)", True),
         ("FINAL(search('a')[0].text)", True),
         ("FINAL(f'{total} euro')", True),
@@ -55,7 +55,9 @@ def test_an_answer_is_shown_when_its_numbers_and_words_are(answer: str, shown: b
     assert is_shown(answer, output, "Which city is Anna in since 20 years?") == shown
 
 
-@pytest.mark.parametrize("output", ["", "0\n", "[]", " {} ", "None\n", "set()", "False", "-1", "0 []", "(0, [])"])
+@pytest.mark.parametrize(
+    "output", ["", "0\n", "[]", " {} ", "None\n", "set()", "False", "-1", "0 []", "(0, [])"]
+)
 def test_a_zero_and_an_empty_value_are_nothing(output: str) -> None:
     assert is_empty_output(output)
     assert not is_empty_output(f"{output}x 1")

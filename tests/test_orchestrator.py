@@ -404,7 +404,7 @@ async def test_a_small_model_is_asked_once_where_it_found_its_answer(
         assert (found.answer, found.iterations) == ("Lisbon", 2)
 
 
-@pytest.mark.parametrize("final", ["FINAL(0)", code("FINAL(n)")])
+@pytest.mark.parametrize("final", ["FINAL(0)", "FINAL_VAR(n)", code("FINAL(n)")])
 async def test_a_small_model_is_asked_once_whether_nothing_is_the_answer(
     sandbox: ProcessSandbox, final: str
 ) -> None:

@@ -19,19 +19,20 @@ _JUDGEMENTS = frozenset({"yes", "no", "true", "false", "none", "not", "mentioned
 # Longer ones are sentences, which say what was found in words of their own.
 _MAX_CHECKED_CHARS = 80
 _MIN_WORD_CHARS = 4
-_HANDING_OVER = frozenset({"FINAL", "FINAL_VAR"})
 
 
 def is_empty_output(output: str) -> bool:
     """Whether what a cell printed is nothing, or zeros and empty values alone."""
-    return all(each.strip(",()") in EMPTY_ANSWERS | {"False", "-1", "set"} for each in output.split())
+    return all(
+        each.strip(",()") in EMPTY_ANSWERS | {"False", "-1", "set"} for each in output.split()
+    )
 
 
 def is_computed(code: str) -> bool:
     """Whether what this code hands over comes from the text or from earlier variables.
 
     It does not where `FINAL` is given a literal, or where the code reads no name that was there
-    before.
+    before. What `FINAL_VAR` names is such a name.
     """
     tree = read_python(code).tree
     if tree is None:
@@ -40,7 +41,7 @@ def is_computed(code: str) -> bool:
     names = [node for node in nodes if isinstance(node, ast.Name)]
     made = {node.id for node in names if isinstance(node.ctx, ast.Store)}
     made |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
-    known = made | _HANDING_OVER | vars(builtins).keys()
+    known = made | {"FINAL"} | vars(builtins).keys()
     if all(node.id in known for node in names):
         return False
     return not any(map(_hands_over_literal, nodes))

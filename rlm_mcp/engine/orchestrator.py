@@ -101,8 +101,8 @@ async def _best_answer(run: Run, reason: BudgetExceededError) -> Outcome:
     if run.iteration >= run.config.max_iterations:
         return Outcome("exhausted", run.guess, origin="guess", error=reason)
     if run.begin_last_word():
-        if is_small(run.config) and run.printed:
-            run.start_over(answer_from_output(run.question, run.printed))
+        if is_small(run.config) and run.found and run.engine.answer_schema is None:
+            run.start_over(answer_from_output(run.question, run.found))
         else:
             run.tell(best_answer_request(run.question, reason.message, run.config))
     with turn_span(run.engine.tracer, run.iteration + 1):

@@ -163,8 +163,13 @@ class Run:
 
     @property
     def printed(self) -> str:
-        """What the latest cells printed that did not fail; the matches where none did."""
-        return self._recall.printed or self._glimpse.matches
+        """What the latest cells printed that did not fail."""
+        return self._recall.printed
+
+    @property
+    def found(self) -> str:
+        """What was printed, or else the places that match the question."""
+        return self.printed or self._glimpse.matches
 
     def note_reply(self, text: str) -> bool:
         """Remember a reply; gives whether it is the last one again, of a small model any again."""

@@ -61,7 +61,8 @@ async def judge(run: Run, reply: ChatReply, parsed: ParsedReply, turn: Turn) -> 
     if await _names_variable(run, parsed.final):
         final, problem = await take_variable(run, parsed.final)
         if final is not None:
-            return await _accept(run, final, "variable")
+            is_doubted = doubts.question(run, final.text, is_computed=True)
+            return None if is_doubted else await _accept(run, final, "variable")
         run.fruitless = 0 if turn.cells else run.fruitless + 1
         run.tell(feedback(run.question, (*turn.shown, problem), run.next_turn(), run.config))
         return None
