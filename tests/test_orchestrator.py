@@ -419,6 +419,15 @@ async def test_a_small_model_is_asked_once_whether_nothing_is_the_answer(
     assert (await outcome_of(sandbox, replies)).iterations == 2
 
 
+async def test_a_small_model_that_counts_no_replies_is_told_to_look_at_them(
+    sandbox: ProcessSandbox,
+) -> None:
+    replies = [code("print(llm_query('Is it?') == 'yes')"), code("FINAL(context[:3])")]
+    async with a_bench(sandbox, replies, "Yes.", prompt_variant="small_context") as bench:
+        assert (await bench.ask()).answer == TEXT[:3]
+        assert '"Yes." is not "yes"' in bench.root_requests[1].text
+
+
 async def test_a_small_model_that_runs_out_of_turns_is_shown_what_it_printed_and_no_more(
     sandbox: ProcessSandbox,
 ) -> None:

@@ -46,9 +46,10 @@ def question(run: Run, answer: str, *, is_computed: bool = False) -> bool:
     return True
 
 
-def with_hint(run: Run, turn: Turn) -> tuple[str, ...]:
+def with_hint(run: Run, turn: Turn, code: str) -> tuple[str, ...]:
     """Show the outputs, and say to a small model that printed a zero what that often means."""
     last = turn.cells[-1]
     if is_small(run.config) and last.error is None and is_empty_output(last.output):
-        return (*turn.shown[:-1], f"{turn.shown[-1]}\n{question_nothing()}")
+        hint = question_nothing(of_replies="llm_query" in code)
+        return (*turn.shown[:-1], f"{turn.shown[-1]}\n{hint}")
     return turn.shown

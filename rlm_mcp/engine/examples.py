@@ -67,7 +67,7 @@ _JUDGE = _Session(
     code="notes = [line for line in context.splitlines() if line.strip()]\n"
     'ask = "Is this customer note a complaint? Answer only yes or no.\\nNote: "\n'
     "replies = llm_query_batch([ask + note for note in notes])\n"
-    'yes = [r for r in replies if r.strip().lower().startswith("yes")]\n'
+    'yes = [reply for reply in replies if "yes" in reply.lower()]\n'
     "print(len(notes), len(yes))",
     output="40 17",
     answer="FINAL(len(yes))",

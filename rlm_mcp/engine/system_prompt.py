@@ -123,9 +123,9 @@ computed from `context`.
 """
 
 _SMALL_CALLS = """\
-- `llm_query(prompt)` asks a language model and returns a str; `llm_query_batch(prompts)` asks a \
-list of prompts. They see only the prompt: put the text in, at most {piece} characters. Only for \
-questions of meaning.
+- `llm_query(prompt)` asks a language model, for questions of meaning, and returns its words, such \
+as "Yes."; `llm_query_batch(prompts)` asks a list and returns a list. Test them by \
+`"yes" in reply.lower()`. It sees only the prompt: put the text in, at most {piece} characters.
 """
 
 _SMALL_RECURSION = """\

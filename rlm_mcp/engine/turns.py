@@ -161,8 +161,13 @@ def doubt_empty(value: str) -> str:
     return f"Your answer {value!r} was not taken yet. {question_nothing()}"
 
 
-def question_nothing() -> str:
-    """Say what a zero or an empty result often means."""
+def question_nothing(*, of_replies: bool = False) -> str:
+    """Say what a zero or an empty result often means, of the text or of replies to sub-calls."""
+    if of_replies:
+        return (
+            "An empty or zero result often means that the code does not fit the way the replies "
+            'are written: "Yes." is not "yes". Print a few of them, and look at them.'
+        )
     return (
         "An empty or zero result often means that the code does not fit the way the text is "
         "written. Print a few lines that should match, for example with search(…), and look at "

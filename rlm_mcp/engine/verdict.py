@@ -108,10 +108,12 @@ def _go_on(run: Run, parsed: ParsedReply, turn: Turn, *, is_repeated: bool) -> N
     if is_repeated and is_small(run.config):
         run.begin_again(went_in_circles(run.printed, before, run.config))
     elif reason is None:
-        run.tell(feedback(run.question, doubts.with_hint(run, turn), before, run.config))
+        shown = doubts.with_hint(run, turn, parsed.blocks[len(turn.cells) - 1].code)
+        run.tell(feedback(run.question, shown, before, run.config))
     else:
-        shown = turn.shown
-        said = nudge(reason, run.question, before, run.config, detail=detail, shown_cells=shown)
+        said = nudge(
+            reason, run.question, before, run.config, detail=detail, shown_cells=turn.shown
+        )
         run.tell(said)
 
 
