@@ -3,6 +3,7 @@
 RLMError
 ├── InvalidInputError         an argument that cannot be used; nothing was changed
 │   ├── PathNotAllowedError   a path outside the allowed ones
+│   ├── TooLargeError         more than the server takes at once
 │   └── NotTextError          a file that holds no text
 ├── NotFoundError             an unknown handle, run, variable or document
 ├── ConfigurationError        a setting that is missing or wrong
@@ -59,6 +60,12 @@ class PathNotAllowedError(InvalidInputError):
     """A path lies outside the allowed ones, after symlinks are resolved."""
 
     code = "path_not_allowed"
+
+
+class TooLargeError(InvalidInputError):
+    """There is more of it than the server takes."""
+
+    code = "too_large"
 
 
 class NotTextError(InvalidInputError):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.errors import ConfigurationError
@@ -18,6 +19,10 @@ from rlm_mcp.errors import ConfigurationError
 PREFIX = "RLM_MCP_"
 # Names that other programs use for the same thing; ours win.
 ALSO = {"base_url": "OPENAI_BASE_URL", "api_key": "OPENAI_API_KEY"}
+MIN_TOKEN_CHARS = 16
+_CALLER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# What may stand in an Authorization header as it is (RFC 6750, section 2.1).
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 IsolationLevel = Literal["full", "partial", "process"]
 
 
@@ -84,6 +89,52 @@ class Settings(RLMConfig):
     keep_uploads_hours: float = Field(
         default=24, gt=0, description="Hours that a text sent in parts waits for its next part."
     )
+
+    max_upload_bytes: int = Field(
+        default=10 << 30, ge=1, description="Largest text that may be sent over HTTP."
+    )
+    http_token: SecretStr | None = Field(
+        default=None, description="Bearer token of the HTTP server, for a single user."
+    )
+    http_tokens: dict[str, SecretStr] = Field(
+        default_factory=dict[str, SecretStr],
+        description="Bearer tokens of several users, as name=token,name=token; each sees only "
+        "what is its own.",
+    )
+
+    @field_validator("http_token", mode="after")
+    @classmethod
+    def _check_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _refuse_weak(value)
+        return value
+
+    @field_validator("http_tokens", mode="before")
+    @classmethod
+    def _split_tokens(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
+        names = [name.strip() for name, _, _ in pairs]
+        if len(set(names)) < len(names):
+            raise ValueError("a name is there twice")
+        return {name: token.strip() for name, (_, _, token) in zip(names, pairs, strict=True)}
+
+    @field_validator("http_tokens", mode="after")
+    @classmethod
+    def _check_tokens(
+        cls, value: dict[str, SecretStr], info: ValidationInfo
+    ) -> dict[str, SecretStr]:
+        single: SecretStr | None = info.data.get("http_token")
+        tokens = [*value.values(), *([single] if single else [])]
+        for name in value:
+            if not _CALLER_NAME.fullmatch(name):
+                raise ValueError("a name has 1 to 64 letters, digits, '-', '_' or '.'")
+        for token in tokens:
+            _refuse_weak(token)
+        if len({token.get_secret_value() for token in tokens}) < len(tokens):
+            raise ValueError("two names have the same token")
+        return value
 
     @field_validator("allowed_paths", mode="before")
     @classmethod
@@ -170,6 +221,15 @@ def _as_text(value: object) -> str:
     if isinstance(value, list):
         return os.pathsep.join(map(str, cast("list[object]", value)))
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _refuse_weak(token: SecretStr) -> None:
+    """Refuse a token that can be guessed or not be sent; never quotes it."""
+    text = token.get_secret_value()
+    if len(text) < MIN_TOKEN_CHARS:
+        raise ValueError(f"a token has at least {MIN_TOKEN_CHARS} characters")
+    if not _TOKEN.fullmatch(text):
+        raise ValueError("a token has letters, digits and -._~+/ alone, with = at the end")
 
 
 def _nearest(name: str, known: list[str]) -> str:

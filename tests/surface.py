@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 from mcp_types import ListPromptsResult, ListResourceTemplatesResult, ListToolsResult
 
-from rlm_mcp.server.app import build_server
+from rlm_mcp.server.http.serving import build_http_mcp
 from rlm_mcp.service import Service
 
 SNAPSHOT = Path(__file__).parent / "surface.json"
@@ -22,8 +22,8 @@ def no_service() -> NoReturn:
 
 
 async def surface() -> dict[str, Any]:
-    """Instructions, tools, prompts and templates, as they are sent."""
-    server = await anyio.to_thread.run_sync(build_server, no_service)
+    """Instructions, tools, prompts and templates, as they are sent over HTTP, which has most."""
+    server = await anyio.to_thread.run_sync(build_http_mcp, no_service)
     listed = (
         ListToolsResult(tools=await server.list_tools()),
         ListPromptsResult(prompts=await server.list_prompts()),

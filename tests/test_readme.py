@@ -15,7 +15,7 @@ import pytest
 import rlm_mcp
 from rlm_mcp import cli
 from rlm_mcp.settings import PREFIX, Settings
-from tests.serving import open_served, turns
+from tests.surface import surface
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -25,9 +25,8 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 
-async def test_every_tool_is_named_and_no_other(tmp_path: Path) -> None:
-    async with open_served(tmp_path, turns("never")) as served:
-        tools = {tool.name for tool in (await served.client.list_tools()).tools}
+async def test_every_tool_is_named_and_no_other() -> None:
+    tools = {tool["name"] for tool in (await surface())["tools"]}
 
     assert set(re.findall(r"^\| `(rlm_\w+)` \|", README, re.MULTILINE)) == tools
     assert set(re.findall(r"\brlm_(?:context|run|query|status)\w*", README)) <= tools

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -44,7 +44,7 @@ from rlm_mcp.server.resources import KINDS, list_resources, read_resource
 from rlm_mcp.server.results import error_result, invalid_arguments, protocol_error
 from rlm_mcp.server.run_tools import RUN_TOOLS
 from rlm_mcp.server.tasks import Tasks
-from rlm_mcp.server.tool import make_tool, service_of
+from rlm_mcp.server.tool import ToolSpec, make_tool, service_of
 from rlm_mcp.server.updates import Updates
 from rlm_mcp.service import Service
 
@@ -68,8 +68,14 @@ For a plain look-up use rlm_context_search or rlm_context_read: they call no mod
 OpenService = Callable[[], AbstractAsyncContextManager[Service]]
 
 
-def build_server(open_service: OpenService) -> MCPServer[Service]:
-    """Build the server; `open_service` is entered once, when it starts to serve."""
+def build_server(
+    open_service: OpenService, more_tools: Sequence[ToolSpec] = (), more_instructions: str = ""
+) -> MCPServer[Service]:
+    """Build the server; `open_service` is entered once, when it starts to serve.
+
+    Args:
+        more_tools: those that only some transports have, with what is to be said of them.
+    """
 
     updates = Updates()
 
@@ -83,12 +89,12 @@ def build_server(open_service: OpenService) -> MCPServer[Service]:
                 tasks.cancel_scope.cancel()
 
     return RLMServer(
-        [make_tool(spec) for spec in (*CONTEXT_TOOLS, *RUN_TOOLS)],
+        [make_tool(spec) for spec in (*CONTEXT_TOOLS, *more_tools, *RUN_TOOLS)],
         updates,
         name="rlm-mcp",
         title="Recursive Language Models",
         version=__version__,
-        instructions=INSTRUCTIONS,
+        instructions=INSTRUCTIONS + more_instructions,
         lifespan=lifespan,
         extensions=[Tasks()],
         log_level="WARNING",

@@ -65,6 +65,13 @@ class AddedContext(BaseModel):
     preview: str
 
 
+class UploadURL(BaseModel):
+    """Where a text may be sent once, without other credentials."""
+
+    url: str
+    expires_at: str
+
+
 class ContextInfo(BaseModel):
     """One line of the list of contexts."""
 

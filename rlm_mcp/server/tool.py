@@ -63,10 +63,14 @@ def make_tool(spec: ToolSpec) -> Tool:
 
 
 def service_of(ctx: ToolContext) -> Service:
-    """The service that this server was started with."""
+    """The service that this server was started with, as it is to whoever calls."""
     return service_in(ctx.request_context)
 
 
 def service_in(request: ServerRequestContext[Service, Any]) -> Service:
-    """The service as a request that is no tool's finds it."""
-    return request.lifespan_context
+    """The service as a request that is no tool's finds it.
+
+    Over HTTP every request has a caller; one that nobody noted must not pass for this machine's.
+    """
+    service, http = request.lifespan_context, request.request
+    return service if http is None else service.as_caller(http.state.caller)

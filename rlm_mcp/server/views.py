@@ -62,13 +62,18 @@ def trace_view(found: Sequence[Event], limit: int) -> schemas.RunTrace:
     events: list[schemas.Event] = []
     size = 0
     for event in found[:limit]:
-        full = _bounded(schemas.Event.model_validate(event, from_attributes=True))
+        full = event_view(event)
         size += len(full.model_dump_json())
         if events and size > MAX_DETAIL_CHARS:
             break
         events.append(full)
     is_more = len(found) > len(events)
     return schemas.RunTrace(events=events, next_event=events[-1].seq if is_more else None)
+
+
+def event_view(event: Event) -> schemas.Event:
+    """An event in full; long texts of one that is too large to send whole are cut."""
+    return _bounded(schemas.Event.model_validate(event, from_attributes=True))
 
 
 def variable_view(name: str, piece: VariableText) -> schemas.RunVariables:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
@@ -30,6 +30,8 @@ from rlm_mcp.service.replies import StoredReplies
 from rlm_mcp.service.repls import Repls
 from rlm_mcp.service.runs import RunDefaults, RunService
 from rlm_mcp.service.status import Status, model_status, sandbox_status, store_status
+from rlm_mcp.service.tickets import Ticket, Tickets
+from rlm_mcp.service.transfers import TransferService
 from rlm_mcp.settings import Settings
 from rlm_mcp.store.cancels import Cancels
 from rlm_mcp.store.contexts import Contexts
@@ -59,6 +61,7 @@ class _Means:
     defaults: RunDefaults
     provider: Provider
     settings: Settings
+    tickets: Tickets = field(default_factory=Tickets)
 
 
 class Service:
@@ -75,6 +78,10 @@ class Service:
         self.contexts = ContextService(texts, shop.sandbox, shop.repls, means.allowed)
         self.runs = RunService(shop, self.contexts, texts, means.tasks, means.defaults)
         self.cells = CellService(shop, texts, means.defaults)
+        limit = means.settings.max_upload_bytes
+        self.transfers = TransferService(
+            texts, means.tickets, caller=caller, max_upload_bytes=limit
+        )
 
     def as_caller(self, caller: str) -> Service:
         """Return the service as it is to another caller; the empty name is the machine's own."""
@@ -93,6 +100,19 @@ class Service:
         texts, runs = await self._texts.list(limit=1), await self._shop.runs.list(limit=1)
         newest = (*(text.handle for text in texts.items), *(run.run_id for run in runs.items))
         return (newest, await self._texts.count(), await self._shop.runs.count())
+
+    def redeem(self, secret: str) -> tuple[Service, Ticket]:
+        """Use up a permission to send a text; returns the service of the caller who gave it.
+
+        Raises:
+            NotFoundError: it was used, has expired, or never was.
+        """
+        ticket = self._means.tickets.take(secret)
+        return self.as_caller(ticket.caller), ticket
+
+    async def interrupt_runs(self) -> None:
+        """End every run of this process as `interrupted`, so that whoever waits is told."""
+        await _end_runs(self._shop.live)
 
     async def status(self) -> Status:
         """Say how the server is; asks the model endpoint whether it is there."""

@@ -132,7 +132,7 @@ class ContextService:
         async with opened as upload:
             await upload.write(await anyio.to_thread.run_sync(utf8, new.text))
             if new.is_final:
-                return _sealed(await upload.seal())
+                return sealed_view(await upload.seal())
             return _open(await upload.pause())
 
     async def _add_documents(self, new: NewText) -> Added:
@@ -143,7 +143,7 @@ class ContextService:
                 for index, data in enumerate(encoded, start):
                     await upload.begin_document(f"document {index}")
                     await upload.write(data)
-            return _sealed(await upload.seal())
+            return sealed_view(await upload.seal())
 
     async def _add_path(self, new: NewText, report: ReportBytes) -> Added:
         found = await anyio.to_thread.run_sync(
@@ -160,7 +160,7 @@ class ContextService:
             )
         async with self._store.open_upload(new.name or Path(new.path).name or new.path) as upload:
             await _write_files(upload, found, report)
-            return _sealed(await upload.seal(), found.skipped)
+            return sealed_view(await upload.seal(), found.skipped)
 
     async def list(self, limit: int, cursor: str) -> Page[ContextRecord]:
         """List contexts, newest first.
@@ -256,10 +256,18 @@ def _check(new: NewText) -> None:
             f"The upload has its name already; {new.name[:40]!r} comes too late.",
             fix="Give the name with the first part.",
         )
-    if len(new.name) > MAX_NAME_CHARS:
+    check_name(new.name)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that is too long.
+
+    Raises:
+        InvalidInputError: with its beginning and its length.
+    """
+    if len(name) > MAX_NAME_CHARS:
         raise InvalidInputError(
-            f"The name {new.name[:40]!r}... has {len(new.name)} characters; the limit is "
-            f"{MAX_NAME_CHARS}.",
+            f"The name {name[:40]!r}... has {len(name)} characters; the limit is {MAX_NAME_CHARS}.",
             fix="Give a shorter name.",
         )
 
@@ -289,7 +297,8 @@ async def _batches(found: FoundFiles) -> AsyncIterator[list[Piece]]:
         yield batch
 
 
-def _sealed(sealed: SealedContext, skipped: tuple[tuple[str, str], ...] = ()) -> Added:
+def sealed_view(sealed: SealedContext, skipped: tuple[tuple[str, str], ...] = ()) -> Added:
+    """Tell what became of a text that was stored."""
     record = sealed.record
     return Added(
         handle=record.handle,

@@ -19,7 +19,7 @@ MAX_ENTRIES = 500_000
 MAX_WALK_SECONDS = 60.0
 MAX_PATH_CHARS = 4096
 MAX_DOUBLE_STARS = 3
-_SNIFFED_BYTES = 8192
+SNIFFED_BYTES = 8192
 
 Check = Callable[[], None]
 
@@ -196,9 +196,14 @@ def why_not_text(path: Path) -> str:
         if not path.is_file():
             return "not a regular file"
         with path.open("rb") as file:
-            head = file.read(_SNIFFED_BYTES)
+            head = file.read(SNIFFED_BYTES)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+    return why_no_text(head)
+
+
+def why_no_text(head: bytes) -> str:
+    """Say why bytes that begin so cannot be stored as text; empty if they can."""
     if not head:
         return "empty"
     if b"\0" in head:

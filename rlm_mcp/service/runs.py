@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -44,6 +44,7 @@ from rlm_mcp.store.run_records import (
 
 ANSWER_NAME = "FINAL"
 HEARTBEAT_SECONDS = 10.0
+FOLLOWED_EVENTS = 20
 _BUSY_SECONDS = 5.0
 _CANCEL_SECONDS = 5.0
 
@@ -268,10 +269,16 @@ class RunService:
         return replace(state, queue_position=run.ticket.position) if run else state
 
     async def _follow(self, run_id: str, report: Report) -> None:
+        async with aclosing(self._changes(run_id)) as changes:
+            async for state in changes:
+                await report(state)
+
+    async def _changes(self, run_id: str) -> AsyncGenerator[RunState]:
+        """Yield a run's state at once, at every change and now and then, until it has ended."""
         while True:
             change = await self._next_change(run_id)
             state = await self.state(run_id)
-            await report(state)
+            yield state
             if state.status != "running":
                 return
             with anyio.move_on_after(HEARTBEAT_SECONDS):
@@ -283,6 +290,23 @@ class RunService:
             return self._shop.live.news(run_id).wait
         elsewhere = self._shop.elsewhere
         return partial(elsewhere.changed, await elsewhere.version())
+
+    async def follow(self, run_id: str, after: int) -> AsyncGenerator[Sequence[Event]]:
+        """Yield a run's events above `after` as they are recorded, until it has ended.
+
+        Empty pages come in between, and now and then while nothing happens.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
+        async with aclosing(self._changes(run_id)) as changes:
+            async for _ in changes:
+                events = await self.events(run_id, after, FOLLOWED_EVENTS)
+                while events:
+                    yield events
+                    after = events[-1].seq
+                    events = await self.events(run_id, after, FOLLOWED_EVENTS)
+                yield events
 
     async def events(self, run_id: str, after: int, limit: int) -> Sequence[Event]:
         """Read a run's log.

@@ -164,6 +164,16 @@ class Contexts:
         """Return handles that start so, newest first."""
         return await self._database.read(lambda db: _starting(db, self._caller, prefix, limit))
 
+    async def read_bytes(self, handle: str, start: int, limit: int) -> bytes:
+        """Read a context's UTF-8 from a byte that it has: up to `limit` bytes, and at least one.
+
+        Raises:
+            NotFoundError: there is no such context.
+        """
+        return await self._database.read(
+            lambda db: _read_bytes(db, self._caller, handle, start, limit)
+        )
+
     async def delete(self, handle: str) -> int:
         """Remove a context; return how many bytes of text it had.
 
@@ -270,6 +280,16 @@ def _starting(db: Connection, caller: str, prefix: str, limit: int) -> list[str]
         "ORDER BY id DESC LIMIT ?"
     )
     return [row[0] for row in db.execute(sql, [caller, len(prefix), storable(prefix), limit])]
+
+
+def _read_bytes(db: Connection, caller: str, handle: str, start: int, limit: int) -> bytes:
+    _get(db, caller, handle)
+    at, data = db.execute(
+        "SELECT start_byte, data FROM chunks WHERE text_id = ? AND start_byte <= ? "
+        "ORDER BY start_byte DESC LIMIT 1",
+        [text_of(db, caller, handle), start],
+    ).fetchone()
+    return data[start - at : start - at + limit]
 
 
 def _forget_upload(db: Connection, caller: str, upload_id: str) -> int:

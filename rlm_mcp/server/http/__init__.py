@@ -1,0 +1,1 @@
+"""MCP, uploads and event streams over HTTP."""

@@ -1,0 +1,219 @@
+"""The ASGI app, and the server that it runs in."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import anyio
+import anyio.to_thread
+import uvicorn
+from mcp.server import MCPServer
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from rlm_mcp.errors import ConfigurationError, RLMError
+from rlm_mcp.sandbox.repl import ProcessSandbox
+from rlm_mcp.server.app import OpenService, build_server
+from rlm_mcp.server.http.answers import error_answer
+from rlm_mcp.server.http.auth import BearerCheck, Bearers, StaticBearers
+from rlm_mcp.server.http.connections import Connection
+from rlm_mcp.server.http.exchanges import Exchanges
+from rlm_mcp.server.http.hosts import HostCheck, KnownHosts, is_loopback
+from rlm_mcp.server.http.routes import is_open, make_routes
+from rlm_mcp.server.http.upload_tool import UPLOAD_TOOL
+from rlm_mcp.service import Service, open_service
+from rlm_mcp.settings import Settings
+
+MCP_PATH = "/mcp"
+# Requests get so long for an answer once the server stops, and its connections so long to close.
+_ANSWER_SECONDS = 2.0
+_CLOSE_SECONDS = 3
+_KEEP_ALIVE_SECONDS = 60
+_WANTED_DESCRIPTORS = 65_536
+# Left for the database, the REPLs and calls to models.
+_OTHER_DESCRIPTORS = 512
+_MAX_CONNECTIONS = 8192
+_INSTRUCTIONS = """
+The server may be on another machine, where the user's files are not: send a file with \
+rlm_context_upload_url and one PUT.
+"""
+_EXPOSED_HEADERS = ["mcp-session-id", "etag", "location", "content-range", "www-authenticate"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to listen, and who may call from where; see `KnownHosts`. Port 0 is any free one."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+
+
+async def serve_http(settings: Settings, place: Place, announce: Callable[[str], None]) -> None:
+    """Serve until the process is told to end, by SIGTERM or SIGINT.
+
+    Args:
+        announce: called with the server's root URL once it answers.
+
+    Raises:
+        ConfigurationError: anybody could call it, or it cannot listen there.
+        StoreError: the database cannot be opened.
+    """
+    async with open_http_server(settings, place) as url:
+        announce(url)
+        if sys.platform == "win32":
+            await anyio.sleep_forever()  # ended by KeyboardInterrupt
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                return
+
+
+@asynccontextmanager
+async def open_http_server(
+    settings: Settings, place: Place, *, shared: ProcessSandbox | None = None
+) -> AsyncGenerator[str]:
+    """Serve until the block is left; gives the server's root URL.
+
+    What is at work then ends: uploads with nothing stored, runs as `interrupted`, of which those
+    who wait are told.
+
+    Args:
+        shared: as for `open_service`.
+
+    Raises:
+        ConfigurationError, StoreError: as for `serve_http`.
+    """
+    bearers = _bearers(settings)
+    _check_exposure(place, is_open=not bearers)
+    # Whoever calls may not be whose files these are: what may be read has to be said.
+    settings = settings.model_copy(update={"allowed_paths": settings.allowed_paths or ()})
+    with _listening(place) as sock:
+        async with open_service(settings, shared=shared) as service:
+            mcp = await anyio.to_thread.run_sync(build_http_mcp, lambda: nullcontext(service))
+            app = Exchanges(_build_app(mcp, service, place, bearers))
+            async with mcp.session_manager.run(), _running(app, service, sock):
+                host = f"[{place.host}]" if ":" in place.host else place.host
+                yield f"http://{host}:{sock.getsockname()[1]}"
+
+
+def build_http_mcp(open_service: OpenService) -> MCPServer[Service]:
+    """Build the MCP server as it is over HTTP; see `build_server`."""
+    return build_server(open_service, [UPLOAD_TOOL], _INSTRUCTIONS)
+
+
+def _build_app(
+    mcp: MCPServer[Service], service: Service, place: Place, bearers: list[Bearers]
+) -> ASGIApp:
+    # Hosts and origins are checked below, on every route alike.
+    unchecked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    app: Starlette = mcp.streamable_http_app(
+        streamable_http_path=MCP_PATH, transport_security=unchecked
+    )
+    app.state.service = service
+    app.router.routes.extend(make_routes())
+    app.add_exception_handler(RLMError, error_answer)
+    guarded: ASGIApp = BearerCheck(app, bearers, is_open=is_open)
+    if place.allowed_origins:
+        guarded = CORSMiddleware(
+            guarded,
+            allow_origins=[origin.rstrip("/") for origin in place.allowed_origins],
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=_EXPOSED_HEADERS,
+        )
+    known = KnownHosts.of(place.host, place.allowed_hosts, place.allowed_origins)
+    return HostCheck(guarded, known)
+
+
+def _bearers(settings: Settings) -> list[Bearers]:
+    tokens = {name: token.get_secret_value() for name, token in settings.http_tokens.items()}
+    if settings.http_token:
+        tokens[""] = settings.http_token.get_secret_value()
+    return [StaticBearers(tokens)] if tokens else []
+
+
+def _check_exposure(place: Place, *, is_open: bool) -> None:
+    if is_open and not is_loopback(place.host):
+        raise ConfigurationError(
+            f"Without a token anybody who reaches {place.host!r} could use this server.",
+            fix="Set RLM_MCP_HTTP_TOKEN to a long random text (`openssl rand -hex 32`), or serve "
+            "on 127.0.0.1.",
+        )
+
+
+@contextmanager
+def _listening(place: Place) -> Generator[socket.socket]:
+    """Listen; the names that may stand for an address are few, so looking one up is quick."""
+    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+    try:
+        sock = socket.create_server((place.host, place.port), family=family, backlog=1024)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The server cannot listen on {place.host!r}, port {place.port}: {error.strerror}.",
+            fix="Choose another with --host and --port.",
+        ) from error
+    with sock:
+        yield sock
+
+
+@asynccontextmanager
+async def _running(app: Exchanges, service: Service, sock: socket.socket) -> AsyncGenerator[None]:
+    """Answer requests until the block is left."""
+    server = _Server(await anyio.to_thread.run_sync(_configured, app))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.serve, [sock])
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                app.refuse()
+                await service.interrupt_runs()
+                await app.close(_ANSWER_SECONDS)
+                server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to whoever runs it."""
+
+    def capture_signals(self) -> nullcontext[None]:  # type: ignore[override]
+        """Do nothing."""
+        return nullcontext()
+
+
+def _configured(app: ASGIApp) -> uvicorn.Config:
+    """Set up uvicorn, which reads files as it does; its access log would tell upload URLs."""
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_CLOSE_SECONDS,
+        limit_concurrency=_room_for_connections(),
+    )
+    config.load()
+    return config
+
+
+def _room_for_connections() -> int:
+    """Ask for more descriptors, if there may be more, and return how many are for connections."""
+    try:
+        import resource  # noqa: PLC0415  # not everywhere
+    except ImportError:
+        return _MAX_CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _WANTED_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _WANTED_DESCRIPTORS)
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return max(64, min(_MAX_CONNECTIONS, max(soft, most) - _OTHER_DESCRIPTORS))
