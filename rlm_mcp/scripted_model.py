@@ -96,6 +96,8 @@ class ScriptedModel:
         self, base_url: str, script: Callable[[ChatRequestView], Answer], keep: int
     ) -> None:
         self.base_url = base_url
+        self.model_names: list[str] = []
+        """What it lists when asked for its models."""
         self.requests: deque[ChatRequestView] = deque(maxlen=keep)
         self.received = 0
         self.connections = 0
@@ -133,7 +135,8 @@ class ScriptedModel:
 
     async def _handle(self, connection: _Connection, request: _HttpRequest) -> bool:
         if request.method == "GET" and request.path.endswith("/models"):
-            await connection.send(_whole(200, {"object": "list", "data": []}))
+            listed = [{"id": name, "object": "model"} for name in self.model_names]
+            await connection.send(_whole(200, {"object": "list", "data": listed}))
             return True
         if not request.path.endswith("/chat/completions"):
             await connection.send(_whole(404, {"error": {"message": f"No {request.path!r} here."}}))

@@ -226,10 +226,10 @@ def test_a_server_of_ones_own_needs_no_key(home: Path, monkeypatch: pytest.Monke
 
 
 def test_secrets_in_a_shown_line_are_stars() -> None:
-    line = 'env = {A_TOKEN = "abc", "RLM_MCP_API_KEY": "sk-...", MODEL = "m", password="p"}'
+    line = 'env = {A_TOKEN = "abc", "RLM_MCP_API_KEY": "sk-...", URL = "http://me:pw@host/v1"}'
 
     assert hide_secrets(line) == (
-        'env = {A_TOKEN = "***", "RLM_MCP_API_KEY": "sk-...", MODEL = "m", password="***"}'
+        'env = {A_TOKEN = "***", "RLM_MCP_API_KEY": "sk-...", URL = "http://***@host/v1"}'
     )
 
 

@@ -12,6 +12,7 @@ from rlm_mcp import __version__
 from rlm_mcp.cli.completion import completion
 from rlm_mcp.cli.contexts import contexts
 from rlm_mcp.cli.demo import demo
+from rlm_mcp.cli.doctor import doctor
 from rlm_mcp.cli.failures import CommandGroup
 from rlm_mcp.cli.install import install
 from rlm_mcp.cli.launch import Launch
@@ -41,5 +42,15 @@ def main(ctx: click.Context, config_file: Path | None) -> None:
         ctx.invoke(serve)
 
 
-for command in (serve, query, contexts, runs, install, demo, completion, work_detached):
+for command in (
+    serve,
+    query,
+    contexts,
+    runs,
+    doctor,
+    install,
+    demo,
+    completion,
+    work_detached,
+):
     main.add_command(command)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import urllib.error
-import urllib.request
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,19 +18,12 @@ from rlm_mcp.cli.failures import error_line
 from rlm_mcp.scripted_model import open_scripted_model
 from rlm_mcp.service import Service, open_service
 from rlm_mcp.service.contexts import NewText
+from rlm_mcp.service.local_models import LOCAL_SERVERS, find_local_model
 from rlm_mcp.service.questions import Question
 from rlm_mcp.service.runs import RunState
 from rlm_mcp.settings import Settings
 
-# Where a model server listens when nobody said otherwise.
-LOCAL_SERVERS = (
-    ("Ollama", 11434),
-    ("LM Studio", 1234),
-    ("llama.cpp", 8080),
-    ("vLLM", 8000),
-)
 DEMO_SECONDS = 900.0
-_PROBE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,11 +58,11 @@ async def _model(settings: Settings, servers: Sequence[tuple[str, int]]) -> Asyn
     if settings.root_model:
         yield _Chosen(settings, f"Model: {settings.root_model}, as configured.")
         return
-    found = await anyio.to_thread.run_sync(_local_model, servers)
+    found = await anyio.to_thread.run_sync(find_local_model, servers)
     if found is not None:
-        name, base_url, model = found
-        update = {"base_url": base_url, "root_model": model, "api_key": None}
-        yield _Chosen(settings.model_copy(update=update), f"Model: {model}, served by {name}.")
+        update = {"base_url": found.base_url, "root_model": found.name, "api_key": None}
+        how = f"Model: {found.name}, served by {found.server}."
+        yield _Chosen(settings.model_copy(update=update), how)
         return
     async with open_scripted_model(scripted_reply) as scripted:
         update = {"base_url": scripted.base_url, "root_model": "scripted", "api_key": None}
@@ -82,19 +72,6 @@ async def _model(settings: Settings, servers: Sequence[tuple[str, int]]) -> Asyn
             "the replies below were written beforehand; all else is real. To use a real model, "
             "set RLM_MCP_ROOT_MODEL and RLM_MCP_API_KEY (or RLM_MCP_BASE_URL), or start Ollama.",
         )
-
-
-def _local_model(servers: Sequence[tuple[str, int]]) -> tuple[str, str, str] | None:
-    """Find a server at a usual address that names a model: its name, base URL, first model."""
-    for name, port in servers:
-        base_url = f"http://127.0.0.1:{port}/v1"
-        try:
-            with urllib.request.urlopen(f"{base_url}/models", timeout=_PROBE_SECONDS) as reply:  # noqa: S310  # http on loopback
-                models = json.load(reply)["data"]
-            return name, base_url, str(models[0]["id"])
-        except (urllib.error.URLError, OSError, ValueError, LookupError, TypeError):
-            continue  # something else listens there, or nothing
-    return None
 
 
 async def _store_text(service: Service, console: Console) -> str:

@@ -15,6 +15,7 @@ from rlm_mcp.errors import InvalidInputError
 Entry = Mapping[str, Any]
 
 _SECRET = re.compile(r'("?[\w-]*(?:key|token|secret|password)[\w-]*"?\s*[:=]\s*)"([^"]+)"', re.I)
+_LOGIN = re.compile(r"(?<=://)[^/\s\"@]+(?=@)")
 _NO_SECRET = re.compile(r"\$\{|sk-\.\.\.$")
 
 
@@ -63,12 +64,12 @@ def holds_key(text: str) -> bool:
 
 
 def hide_secrets(text: str) -> str:
-    """Put stars in the place of what the name beside it says is secret."""
+    """Put stars in the place of what the name beside it says is secret, and of logins."""
 
     def hidden(found: re.Match[str]) -> str:
         return found[0] if _NO_SECRET.match(found[2]) else f'{found[1]}"***"'
 
-    return _SECRET.sub(hidden, text)
+    return _LOGIN.sub("***", _SECRET.sub(hidden, text))
 
 
 def merged(existing: Entry, entry: Entry) -> dict[str, Any]:

@@ -108,6 +108,16 @@ class ReplyParts:
         return ChatReply(text, finish_reason, given, made, is_estimated, reasoning)
 
 
+def read_model_names(body: bytes) -> list[str]:
+    """Read the names in a list of models; none where the body is something else."""
+    try:
+        listed = _mapping(json.loads(body)).get("data")
+    except ValueError:
+        return []
+    models = cast("list[object]", listed) if isinstance(listed, list) else []
+    return [str(fields["id"]) for fields in map(_mapping, models) if "id" in fields]
+
+
 def diagnose_status(
     status: int, body: object, retry_after_seconds: float | None, sent: Sequence[str]
 ) -> Diagnosis:

@@ -33,7 +33,7 @@ class Wire(Protocol):
         """
         ...
 
-    async def check(self) -> None:
+    async def check(self) -> list[str]:
         """See that the provider is there and takes the key; see `Endpoint.check`."""
         ...
 
@@ -60,14 +60,16 @@ class Endpoint:
         """One model of this endpoint, asked by name."""
         return _EndpointModel(self, name)
 
-    async def check(self) -> None:
+    async def check(self) -> list[str]:
         """See that the endpoint is there and takes the key, by asking for its models once.
+
+        Returns their names; none where it does not list them.
 
         Raises:
             ModelConnectionError: nothing answers.
             ModelAuthenticationError: the key was rejected.
         """
-        await self._wire.check()
+        return await self._wire.check()
 
     async def complete(self, model: str, request: ChatRequest) -> ChatReply:
         """Ask until there is an answer or patience ends.

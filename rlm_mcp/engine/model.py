@@ -12,7 +12,12 @@ import anyio
 import anyio.to_thread
 
 from rlm_mcp.engine.chat import ChatModel, ChatReply, ChatRequest, OnDelta
-from rlm_mcp.engine.completion import ReplyParts, diagnose_status, read_completion
+from rlm_mcp.engine.completion import (
+    ReplyParts,
+    diagnose_status,
+    read_completion,
+    read_model_names,
+)
 from rlm_mcp.engine.endpoint import Endpoint, Limits
 from rlm_mcp.engine.faults import Faults
 from rlm_mcp.engine.provider import (
@@ -154,17 +159,18 @@ class _Connection:
                 return await _stream(client, body, request)
             return await _post(client, body, request)
 
-    async def check(self) -> None:
+    async def check(self) -> list[str]:
         """See that the endpoint is there and takes the key, by asking for its models once."""
         client = await self._made()
         try:
             with _translated(self, {}), anyio.fail_after(CHECK_SECONDS):
-                await _get_models(client)
+                return await _get_models(client)
         except AttemptFailedError as failure:
             # Not every server lists its models: an answer of another kind is one too.
             error = failure.diagnosis.error
             if isinstance(error, (ModelConnectionError, ModelAuthenticationError)):
                 raise error from error.__cause__
+        return []
 
     async def _made(self) -> AsyncOpenAI:
         async with self._lock:
@@ -234,10 +240,11 @@ async def _post(client: AsyncOpenAI, body: dict[str, Any], request: ChatRequest)
     return read_completion(response.content, request.chars)
 
 
-async def _get_models(client: AsyncOpenAI) -> None:
+async def _get_models(client: AsyncOpenAI) -> list[str]:
     import httpx2  # noqa: PLC0415  # likewise
 
-    await client.get("/models", cast_to=httpx2.Response, options={"max_retries": 0})
+    reply = await client.get("/models", cast_to=httpx2.Response, options={"max_retries": 0})
+    return read_model_names(reply.content)
 
 
 async def _stream(client: AsyncOpenAI, body: dict[str, Any], request: ChatRequest) -> ChatReply:

@@ -18,7 +18,12 @@ import anyio
 import anyio.to_thread
 
 from rlm_mcp.engine.chat import ChatReply, ChatRequest, OnDelta
-from rlm_mcp.engine.completion import ReplyParts, diagnose_status, read_completion
+from rlm_mcp.engine.completion import (
+    ReplyParts,
+    diagnose_status,
+    read_completion,
+    read_model_names,
+)
 from rlm_mcp.engine.event_stream import EventStream
 from rlm_mcp.engine.faults import Faults, without_credentials
 from rlm_mcp.engine.retry import AttemptFailedError, parse_retry_after
@@ -38,6 +43,7 @@ OPENAI_BASE_URL = "https://api.openai.com/v1"
 CHECK_SECONDS = 3.0
 MAX_REPLY_BYTES = 32 << 20  # a hundred times what the longest replies of models take
 MAX_ERROR_BYTES = 64 << 10
+MAX_LIST_BYTES = 8 << 20
 PARSED_AT_ONCE_BYTES = 256 << 10  # larger bodies are parsed in a thread
 
 
@@ -108,18 +114,20 @@ class ProviderWire:
                     return await self._read_whole(reply, request)
                 return await self._read_stream(reply, request)
 
-    async def check(self) -> None:
+    async def check(self) -> list[str]:
         """See that the provider is there and takes the key, by asking for its models once."""
         session = self._session or await self._open()
         try:
             with self._translated(), anyio.fail_after(CHECK_SECONDS):
                 async with session.get(self._url("models")) as reply:
                     await self._refuse(reply, {})
+                    return read_model_names(await _read_some(reply, MAX_LIST_BYTES))
         except AttemptFailedError as failure:
             # Not every server lists its models: an answer of another kind is one too.
             error = failure.diagnosis.error
             if isinstance(error, (ModelConnectionError, ModelAuthenticationError)):
                 raise error from error.__cause__
+        return []
 
     async def close(self) -> None:
         """Close the connections."""

@@ -83,6 +83,22 @@ class ProcessSandbox:
                 self._isolation = await self._find_isolation()
             return self._isolation
 
+    async def require_isolation(self) -> Isolation:
+        """Say what the walls hold, if that is enough for model code to run.
+
+        Raises:
+            IsolationError: it is less than the least that is allowed.
+        """
+        if sys.platform == "win32":
+            raise IsolationError(
+                "model code does not run on Windows yet",
+                fix="Run the server in WSL or in a Linux container.",
+            )
+        isolation = await self.isolation()
+        if _RANKS[isolation.level] < _RANKS[self._min_isolation]:
+            raise _too_little(isolation, self._min_isolation)
+        return isolation
+
     @asynccontextmanager
     async def open_repl(
         self, source: ContextSource, options: ReplOptions
@@ -93,15 +109,8 @@ class ProcessSandbox:
             IsolationError: the walls asked for do not stand here.
             SandboxError: no process can be had, or none can hold the text.
         """
-        if sys.platform == "win32":
-            raise IsolationError(
-                "model code does not run on Windows yet",
-                fix="Run the server in WSL or in a Linux container.",
-            )
         async with self:
-            isolation = await self.isolation()
-            if _RANKS[isolation.level] < _RANKS[self._min_isolation]:
-                raise _too_little(isolation, self._min_isolation)
+            isolation = await self.require_isolation()
             if isolation.level == "process" or "seatbelt" in isolation.layers:
                 launcher = PlainLauncher(source, options, seatbelt="seatbelt" in isolation.layers)
             else:

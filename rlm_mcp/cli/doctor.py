@@ -1,0 +1,23 @@
+"""`rlm-mcp doctor`."""
+
+from __future__ import annotations
+
+import click
+
+from rlm_mcp.cli.failures import NO_ANSWER
+from rlm_mcp.cli.launch import Launch
+from rlm_mcp.cli.options import json_option
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def doctor(launch: Launch, as_json: bool) -> None:
+    """Try all that a question needs, and say what to mend and what to paste into each host.
+
+    Calls each model once, for one token. Ends with 1 if something that is needed does not work.
+    """
+    from rlm_mcp.cli.examination import examine, report
+
+    if not report(launch, examine(launch), as_json=as_json):
+        raise SystemExit(NO_ANSWER)
