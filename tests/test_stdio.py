@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import anyio
+import anyio.streams.buffered
 import pytest
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
@@ -223,3 +225,36 @@ async def test_a_start_that_fails_is_told_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert b"/proc/nowhere" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+GREETING = (
+    b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18",'
+    b'"capabilities":{},"clientInfo":{"name":"raw","version":"1"}}}\n'
+    b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n'
+)
+ADD = b'{"jsonrpc":"2.0","id":"add","method":"tools/call","params":{"name":"rlm_context_add",'
+HALF = ADD + b'"arguments":{"text":"cut \\ud83d here \\\\ud83d, whole \\ud83d\\ude00"}}}\n'
+ANSWERS = 6
+
+
+async def test_every_line_is_answered_also_one_with_half_a_character_or_that_is_no_message(
+    tmp_path: Path,
+) -> None:
+    env = {"HOME": str(tmp_path), "RLM_MCP_DATA_DIR": str(tmp_path / "data")}
+    strange = b'\nno JSON\n{"id":7}\n[1]\n' + b"[" * 100_000 + b"\n"
+    answers: list[dict[str, Any]] = []
+    with anyio.fail_after(60):
+        async with await anyio.open_process([sys.executable, "-m", "rlm_mcp"], env=env) as server:
+            assert server.stdin is not None
+            assert server.stdout is not None
+            await server.stdin.send(GREETING + strange + HALF)
+            lines = anyio.streams.buffered.BufferedByteReceiveStream(server.stdout)
+            while len(answers) < ANSWERS:
+                answers.append(json.loads(await lines.receive_until(b"\n", 1_000_000)))
+            await server.stdin.aclose()
+            await server.wait()
+
+    codes = [(one["id"], one["error"]["code"]) for one in answers if "error" in one]
+    [added] = [one["result"] for one in answers if one["id"] == "add"]
+    assert codes == [(None, -32700), (7, -32600), (None, -32600), (None, -32700)]
+    assert added["structuredContent"]["preview"] == "cut ? here \\ud83d, whole 😀"

@@ -43,6 +43,7 @@ from rlm_mcp.server.prompts import PROMPTS
 from rlm_mcp.server.resources import KINDS, list_resources, read_resource
 from rlm_mcp.server.results import error_result, invalid_arguments, protocol_error
 from rlm_mcp.server.run_tools import RUN_TOOLS
+from rlm_mcp.server.stdio import serve_stdio
 from rlm_mcp.server.tasks import Tasks
 from rlm_mcp.server.tool import ToolSpec, make_tool, service_of
 from rlm_mcp.server.updates import Updates
@@ -127,6 +128,10 @@ class RLMServer(MCPServer[Service]):
         server.create_initialization_options = partial(  # pyright: ignore[reportAttributeAccessIssue]  # it is told less
             server.create_initialization_options, NotificationOptions(resources_changed=True)
         )
+
+    async def run_stdio_async(self) -> None:
+        """Serve over stdin and stdout until the host closes them."""
+        await serve_stdio(self._lowlevel_server)
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Service, Any] | None = None

@@ -1,0 +1,104 @@
+"""The protocol over stdin and stdout, read so that no request goes unanswered.
+
+The SDK's own reader drops a line that it cannot parse, among them every line with half of a
+surrogate pair in it, as programs write that cut a text in the middle of a character; and it holds
+up all other work while it parses a large text four times over.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, TextIO, cast
+
+import anyio
+import anyio.to_thread
+from anyio.abc import ObjectSendStream
+from mcp.server.lowlevel import Server
+from mcp.server.stdio import stdio_server
+from mcp.shared.message import SessionMessage
+from mcp_types import (
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCMessage,
+    jsonrpc_message_adapter,
+)
+
+from rlm_mcp.server.sendable import sendable
+
+Incoming = SessionMessage | Exception
+
+
+async def serve_stdio(server: Server[Any]) -> None:
+    """Serve over stdin and stdout until the host closes them."""
+    lines = await anyio.to_thread.run_sync(_take_stdin)
+    sender, receiver = anyio.create_memory_object_stream[Incoming](0)
+    # The SDK sees to stdout: what others print must not come between the messages.
+    async with stdio_server(stdin=anyio.wrap_file(io.StringIO())) as (nothing, outgoing):
+        await nothing.aclose()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_read, lines, sender, outgoing.send)
+            await server.run(receiver, outgoing, server.create_initialization_options())
+            tasks.cancel_scope.cancel()
+
+
+def parse_message(line: str) -> JSONRPCMessage:
+    """Read one message; half a surrogate pair in it becomes a `?`.
+
+    Raises:
+        ValueError: it is no JSON, or no message.
+        RecursionError: it is nested too deeply.
+    """
+    value = json.loads(line)
+    if "\\ud" in line or "\\uD" in line:
+        value = sendable(value)
+    return jsonrpc_message_adapter.validate_python(value, by_name=False)
+
+
+def refusal(line: str) -> JSONRPCError:
+    """Make the answer to a line that is no message, under its id if it has one."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        error = ErrorData(code=PARSE_ERROR, message="The line is not JSON.")
+        return JSONRPCError(jsonrpc="2.0", id=None, error=error)
+    fields = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    number = fields.get("id")
+    error = ErrorData(code=INVALID_REQUEST, message="The line is no JSON-RPC 2.0 message.")
+    is_id = isinstance(number, int | str) and not isinstance(number, bool)
+    return JSONRPCError(jsonrpc="2.0", id=number if is_id else None, error=error)
+
+
+async def _read(
+    lines: TextIO,
+    incoming: ObjectSendStream[Incoming],
+    answer: Callable[[SessionMessage], Awaitable[None]],
+) -> None:
+    async with incoming:
+        async for line in anyio.wrap_file(lines):
+            if line.isspace():
+                continue
+            try:
+                message = parse_message(line)
+            except (ValueError, RecursionError):
+                await answer(SessionMessage(refusal(line)))
+            else:
+                await incoming.send(SessionMessage(message))
+
+
+def _take_stdin() -> TextIO:
+    """Take stdin away from everything else in this process; blocks."""
+    try:
+        own = os.dup(sys.stdin.fileno())
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, sys.stdin.fileno())
+        os.close(nothing)
+    except (OSError, ValueError, io.UnsupportedOperation):
+        return sys.stdin  # not one that can be taken: read as it is
+    # A worker thread may wait for this descriptor when all else is over, so it is never closed.
+    return io.TextIOWrapper(os.fdopen(own, "rb", closefd=False), encoding="utf-8", errors="replace")
