@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -171,19 +173,19 @@ def test_where_no_path_is_allowed_the_refusal_says_none(tmp_path: Path) -> None:
     ("data", "reason"), [(b"", "empty"), (b"PK\0\0", "binary"), (b"\xff\xfe\xfd" * 9, "UTF-8")]
 )
 def test_a_file_without_text_is_refused_with_the_reason(
-    root: Path, data: bytes, reason: str
+    root: Path, allowed: AllowedPaths, data: bytes, reason: str
 ) -> None:
     file = write(root / "file", data)
 
     with pytest.raises(NotTextError, match=reason):
-        require_text(file)
+        require_text(file, allowed)
 
 
-def test_a_text_with_a_few_invalid_bytes_is_still_text(root: Path) -> None:
-    require_text(write(root / "file", b"mostly text " * 50 + b"\xff\xff"))
+def test_a_text_with_a_few_invalid_bytes_is_still_text(root: Path, allowed: AllowedPaths) -> None:
+    require_text(write(root / "file", b"mostly text " * 50 + b"\xff\xff"), allowed)
 
 
-def test_files_are_read_in_pieces_that_join_to_them(root: Path) -> None:
+def test_files_are_read_in_pieces_that_join_to_them(root: Path, allowed: AllowedPaths) -> None:
     large = os.urandom(3_000_000)
     found = FoundFiles(
         (
@@ -193,22 +195,22 @@ def test_files_are_read_in_pieces_that_join_to_them(root: Path) -> None:
         )
     )
 
-    pieces = [piece for batch in read_batches(found) for piece in batch]
+    pieces = [piece for batch in read_batches(found, allowed) for piece in batch]
 
     assert [piece.name for piece in pieces if piece.name] == ["a", "b", "c"]
     assert b"".join(piece.data for piece in pieces) == b"small" + large + b"last"
     assert max(len(piece.data) for piece in pieces) <= 1 << 20
 
 
-def test_many_small_files_are_read_at_once(root: Path) -> None:
+def test_many_small_files_are_read_at_once(root: Path, allowed: AllowedPaths) -> None:
     found = FoundFiles(tuple((str(n), write(root / str(n), b"x")) for n in range(500)))
 
-    assert [len(batch) for batch in read_batches(found)] == [500]
+    assert [len(batch) for batch in read_batches(found, allowed)] == [500]
 
 
-def test_a_file_that_vanished_is_named(root: Path) -> None:
+def test_a_file_that_vanished_is_named(root: Path, allowed: AllowedPaths) -> None:
     with pytest.raises(InvalidInputError, match="gone"):
-        list(read_batches(FoundFiles((("gone", root / "gone"),))))
+        list(read_batches(FoundFiles((("gone", root / "gone"),)), allowed))
 
 
 @pytest.mark.parametrize(
@@ -301,3 +303,54 @@ def test_a_name_that_is_no_text_is_made_one(root: Path, allowed: AllowedPaths) -
     [(name, _)] = find_files(str(root), allowed).files
 
     assert name == "?.txt"
+
+
+def test_a_link_put_in_the_way_after_the_check_shows_nothing_from_outside(
+    root: Path, tmp_path: Path, allowed: AllowedPaths
+) -> None:
+    write(root / "real" / "notes.txt", b"inside\n")
+    write(tmp_path / "outside" / "notes.txt", b"secret\n")
+    checked = root / "real" / "notes.txt"
+    found = find_files(str(root / "real"), allowed)
+    (root / "real").rename(root / "moved")
+    ways = {"directory link": tmp_path / "outside", "file link": root / "moved"}
+    for way, target in ways.items():
+        if way == "file link":
+            (root / "real").unlink()
+            (root / "moved" / "notes.txt").unlink()
+            (root / "moved" / "notes.txt").symlink_to(tmp_path / "outside" / "notes.txt")
+        (root / "real").symlink_to(target)
+
+        with pytest.raises(InvalidInputError, match="notes"):
+            list(read_batches(found, allowed))
+        with pytest.raises((PathNotAllowedError, OSError)):
+            allowed.open(checked)
+
+
+def test_a_thread_that_swaps_directories_all_the_time_shows_nothing_from_outside(
+    root: Path, tmp_path: Path, allowed: AllowedPaths
+) -> None:
+    write(root / "way" / "notes.txt", b"inside\n")
+    write(tmp_path / "outside" / "notes.txt", b"secret\n")
+    found = find_files(str(root / "way"), allowed)
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            (root / "way").rename(root / "aside")
+            (root / "way").symlink_to(tmp_path / "outside")
+            (root / "way").unlink()
+            (root / "aside").rename(root / "way")
+
+    seen: set[bytes] = set()
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    try:
+        for _ in range(10_000):
+            with suppress(InvalidInputError):
+                seen.update(piece.data for batch in read_batches(found, allowed) for piece in batch)
+    finally:
+        stop.set()
+        swapper.join()
+
+    assert seen <= {b"inside\n"}

@@ -150,7 +150,7 @@ class ContextService:
             find_files, new.path, self._allowed, anyio.from_thread.check_cancelled
         )
         if found.is_single:
-            await anyio.to_thread.run_sync(require_text, found.files[0][1])
+            await anyio.to_thread.run_sync(require_text, found.files[0][1], self._allowed)
         if not found.files:
             raise NotTextError(
                 f"The path {new.path!r} holds no text file; {len(found.skipped)} were left out"
@@ -159,7 +159,7 @@ class ContextService:
                 fix="Give a directory or glob with UTF-8 text files in it.",
             )
         async with self._store.open_upload(new.name or Path(new.path).name or new.path) as upload:
-            await _write_files(upload, found, report)
+            await _write_files(upload, found, self._allowed, report)
             return sealed_view(await upload.seal(), found.skipped)
 
     async def list(self, limit: int, cursor: str) -> Page[ContextRecord]:
@@ -272,12 +272,14 @@ def check_name(name: str) -> None:
         )
 
 
-async def _write_files(upload: Upload, found: FoundFiles, report: ReportBytes) -> None:
+async def _write_files(
+    upload: Upload, found: FoundFiles, allowed: AllowedPaths, report: ReportBytes
+) -> None:
     done, total = 0, await anyio.to_thread.run_sync(total_bytes, found)
     told = 0.0
     await upload.expect(total)
     await report(0, total)
-    async for batch in _batches(found):
+    async for batch in _batches(found, allowed):
         for piece in batch:
             if piece.name is not None:
                 await upload.begin_document(piece.name)
@@ -289,9 +291,9 @@ async def _write_files(upload: Upload, found: FoundFiles, report: ReportBytes) -
     await report(done, total)
 
 
-async def _batches(found: FoundFiles) -> AsyncIterator[list[Piece]]:
+async def _batches(found: FoundFiles, allowed: AllowedPaths) -> AsyncIterator[list[Piece]]:
     """Read files in worker threads."""
-    batches = read_batches(found)
+    batches = read_batches(found, allowed)
     end: list[Piece] = []
     while batch := await anyio.to_thread.run_sync(next, batches, end):
         yield batch

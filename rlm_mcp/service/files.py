@@ -175,7 +175,7 @@ def _texts_among(
         except PathNotAllowedError:
             skipped.append((name, "outside the allowed paths or hidden"))
             continue
-        reason = why_not_text(real)
+        reason = why_not_text(real, allowed)
         if reason:
             skipped.append((name, reason))
         else:
@@ -190,13 +190,15 @@ def _nearest_entry(path: Path) -> str:
     return "Give an absolute path."
 
 
-def why_not_text(path: Path) -> str:
+def why_not_text(path: Path, allowed: AllowedPaths) -> str:
     """Say why a file cannot be stored as text, from its first bytes; empty if it can."""
     try:
         if not path.is_file():
             return "not a regular file"
-        with path.open("rb") as file:
+        with allowed.open(path) as file:
             head = file.read(SNIFFED_BYTES)
+    except PathNotAllowedError:
+        return "outside the allowed paths"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     return why_no_text(head)
@@ -218,13 +220,13 @@ def _undecodable_share(head: bytes) -> float:
     return (text.count("\ufffd") - head.count(b"\xef\xbf\xbd")) / max(1, len(text))
 
 
-def require_text(path: Path) -> None:
+def require_text(path: Path, allowed: AllowedPaths) -> None:
     """Refuse a file that holds no text.
 
     Raises:
         NotTextError: it is empty, binary or in another encoding.
     """
-    reason = why_not_text(path)
+    reason = why_not_text(path, allowed)
     if reason:
         raise NotTextError(
             f"The file {str(path)!r} holds no text that can be stored: {reason}.",
@@ -243,16 +245,17 @@ def total_bytes(found: FoundFiles) -> int:
     return total
 
 
-def read_batches(found: FoundFiles) -> Iterator[list[Piece]]:
+def read_batches(found: FoundFiles, allowed: AllowedPaths) -> Iterator[list[Piece]]:
     """Yield the files' text in order, about 1 MiB at a time, however many files that are.
 
     Raises:
         InvalidInputError: a file cannot be read.
+        PathNotAllowedError: it is not where it was when it was found.
     """
     batch: list[Piece] = []
     size = 0
     for name, path in found.files:
-        for piece in _pieces(name, path):
+        for piece in _pieces(name, path, allowed):
             batch.append(piece)
             size += len(piece.data)
             if size >= BATCH_BYTES or len(batch) >= 10_000:
@@ -262,9 +265,9 @@ def read_batches(found: FoundFiles) -> Iterator[list[Piece]]:
         yield batch
 
 
-def _pieces(name: str, path: Path) -> Iterator[Piece]:
+def _pieces(name: str, path: Path, allowed: AllowedPaths) -> Iterator[Piece]:
     try:
-        with path.open("rb", buffering=0) as file:
+        with allowed.open(path) as file:
             yield Piece(file.read(BATCH_BYTES), name)
             while data := file.read(BATCH_BYTES):
                 yield Piece(data)

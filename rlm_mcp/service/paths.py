@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
 
 from rlm_mcp.errors import PathNotAllowedError
 
+if sys.platform == "darwin":
+    import fcntl  # not there on every platform
+
 # A directory may hold more entries than anybody waits for.
 _MAX_LOOKED_AT = 10_000
+# Without the last two, a link or a pipe put in the way would be followed or waited for.
+_OPEN_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+)
 
 
 @dataclass(frozen=True)
@@ -63,10 +78,39 @@ class AllowedPaths:
 
     def allows(self, path: Path) -> bool:
         """Say whether a path may be read, symlinks resolved."""
-        real = path.resolve()
-        return any(self._allows(root, real) for root in self.roots)
+        return self._allows(path.resolve())
 
-    def _allows(self, root: Path, real: Path) -> bool:
+    def open(self, path: Path) -> FileIO:
+        """Open a path that was checked, to read, and see that what was opened may be read too.
+
+        Whoever may write to a directory can put a link in the path between the two.
+
+        Raises:
+            PathNotAllowedError: what was opened lies elsewhere.
+            OSError: it cannot be opened, or is no regular file.
+        """
+        file = FileIO(os.open(path, _OPEN_FLAGS), "rb")
+        try:
+            self._check_opened(path, file.fileno())
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _check_opened(self, path: Path, descriptor: int) -> None:
+        place = _place(descriptor)
+        if place is not None and not self._allows(place):
+            raise PathNotAllowedError(
+                f"The path {str(path)!r} leads out of the allowed paths since it was checked.",
+                fix="Try again when nobody changes its directories.",
+            )
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+
+    def _allows(self, real: Path) -> bool:
+        return any(self._is_below(root, real) for root in self.roots)
+
+    def _is_below(self, root: Path, real: Path) -> bool:
         if not real.is_relative_to(root):
             return False
         return self.hidden or not any(part.startswith(".") for part in real.relative_to(root).parts)
@@ -76,6 +120,16 @@ class AllowedPaths:
             return "none"
         note = "" if self.hidden else ", hidden entries left out"
         return ", ".join(repr(str(root)) for root in self.roots) + note
+
+
+def _place(descriptor: int) -> Path | None:
+    """Where an open file is, whatever led there; None where the platform does not tell."""
+    with suppress(OSError):
+        return Path(f"/proc/self/fd/{descriptor}").readlink()
+    if sys.platform == "darwin":
+        name = fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024))
+        return Path(os.fsdecode(name.rstrip(b"\0")))
+    return None
 
 
 def paths_starting_with(prefix: str, allowed: AllowedPaths, limit: int) -> list[str]:
