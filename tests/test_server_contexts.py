@@ -36,6 +36,7 @@ async def test_a_text_is_stored_once_and_read_by_its_handle(served: Served) -> N
         "total": 3,
         "next_start": 2,
         "cut": False,
+        "cut_at": None,
     }
     assert [context["name"] for context in listed["contexts"]] == ["numbers"]
 

@@ -15,6 +15,7 @@ import anyio
 import pytest
 
 import rlm_mcp
+from rlm_mcp import errors
 from tests.serving import open_served, turns
 from tests.surface import SNAPSHOT, surface
 
@@ -94,6 +95,20 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("layer", ["service", "store"])
+def test_every_refusal_says_what_to_do(layer: str) -> None:
+    kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
+    silent = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in (PACKAGE / layer).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in kinds
+        if "fix" not in {argument.arg for argument in node.keywords}
+    ]
+
+    assert silent == []
 
 
 def test_the_version_is_the_same_everywhere() -> None:

@@ -27,7 +27,10 @@ def check_schema(schema: Mapping[str, Any]) -> None:
         Draft202012Validator.check_schema(schema)
         _problem(None, schema)
     except SchemaError as error:
-        raise InvalidInputError(f"answer_schema is no JSON Schema: {error.message}") from error
+        raise InvalidInputError(
+            f"answer_schema is no JSON Schema: {error.message}",
+            fix="Correct it, or ask without one.",
+        ) from error
 
 
 def read_typed_answer(final: Final, schema: Mapping[str, Any]) -> Any:  # any JSON
@@ -61,7 +64,9 @@ def _problem(data: object, schema: Mapping[str, Any]) -> str | None:
             fix="Put all definitions under $defs.",
         ) from unresolved
     except RecursionError as endless:
-        raise InvalidInputError("answer_schema refers to itself without end.") from endless
+        raise InvalidInputError(
+            "answer_schema refers to itself without end.", fix="Let every $ref lead to a type."
+        ) from endless
     if error is None:
         return None
     where = f" at {error.json_path}" if error.absolute_path else ""

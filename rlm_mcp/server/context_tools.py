@@ -70,7 +70,7 @@ async def rlm_context_read(  # a tool's parameters are its arguments
     end = "the end" if piece.next_start is None else f"next_start={piece.next_start}"
     place = f"[{unit} {piece.start} to {piece.end} of {piece.total}; {end}]"
     if piece.cut:
-        place += "\n[a line is longer than can be given here: read it by unit='chars']"
+        place += f"\n[the line is longer; its rest: unit='chars', start={piece.cut_at}]"
     text = beside(piece.text, place)
     return result(schemas.ContextSlice.model_validate(piece, from_attributes=True), text)
 

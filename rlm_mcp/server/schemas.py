@@ -100,6 +100,7 @@ class ContextSlice(BaseModel):
     total: int
     next_start: int | None
     cut: bool
+    cut_at: int | None
 
 
 class SearchMatch(BaseModel):

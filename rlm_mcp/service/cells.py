@@ -28,6 +28,7 @@ MAX_CODE_CHARS = 100_000
 MAX_OUTPUT_CHARS = 16_000
 _FINISH_SECONDS = 5.0
 _PLACE_SECONDS = 30.0
+_AGAIN = "rlm_exec with its run_id goes on in its REPL."
 
 Emit = Callable[[RLMEvent], Awaitable[None]]
 
@@ -100,7 +101,9 @@ class CellService:
         one = await self._shop.repls.open(task.source, handles, repl_options(task.config))
         emit = _emitting(self._shop.runs.append_event, task.run_id)
         cell = _Cell(self._shop, task, Budget(task.config), emit)
-        outcome = Outcome("cancelled", error=error_fields(RLMError("The caller gave up.")))
+        outcome = Outcome(
+            "cancelled", error=error_fields(RLMError("The caller gave up.", fix=_AGAIN))
+        )
         try:
             await self._record(task)
             result = await cell.run(one, code, timeout_seconds)

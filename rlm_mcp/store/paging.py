@@ -51,7 +51,9 @@ def check_limit(limit: int) -> int:
         InvalidInputError: the limit is below 1.
     """
     if limit < 1:
-        raise InvalidInputError(f"limit must be at least 1, not {limit!r}.")
+        raise InvalidInputError(
+            f"limit must be at least 1, not {limit!r}.", fix="Leave it out for the usual number."
+        )
     return min(limit, MAX_PAGE)
 
 
@@ -62,7 +64,10 @@ def check_offset(name: str, value: int) -> int:
         InvalidInputError: it is negative; the error calls it `name`.
     """
     if value < 0:
-        raise InvalidInputError(f"{name} must not be negative, not {value!r}.")
+        raise InvalidInputError(
+            f"{name} must not be negative, not {value!r}.",
+            fix="Counting begins at 0; to read an end, begin so far before `total`.",
+        )
     return min(value, LARGEST)
 
 

@@ -29,9 +29,11 @@ def check_span(span: Span) -> None:
     for name, value in (("document", span.document), ("start", span.start), ("limit", span.limit)):
         check_offset(name, value)
     if span.max_chars < 1:
-        raise InvalidInputError(f"max_chars must be at least 1, not {span.max_chars!r}.")
+        raise InvalidInputError(
+            f"max_chars must be at least 1, not {span.max_chars!r}.", fix="Leave it out."
+        )
     if span.unit not in ("chars", "lines"):
-        raise InvalidInputError(f"unit must be 'chars' or 'lines', not {span.unit!r}.")
+        raise InvalidInputError(f"There is no unit {span.unit!r}.", fix="Use 'chars' or 'lines'.")
 
 
 def read_span(db: Connection, handle: str, text_id: int, span: Span) -> TextSlice:
@@ -86,9 +88,10 @@ def _read_lines(db: Connection, document: _Document, span: Span) -> TextSlice:
     whole = text.count("\n")
     if whole:
         text, end = text[: text.rindex("\n") + 1], start + whole
-    else:
-        end = start + 1
-    return TextSlice(text, start, end, total, _next(end, total), cut=not whole)
+        return TextSlice(text, start, end, total, _next(end, total))
+    end = start + 1
+    cut_at = first + len(text)
+    return TextSlice(text, start, end, total, _next(end, total), cut=True, cut_at=cut_at)
 
 
 def _line_start(db: Connection, document: _Document, line: int) -> int:

@@ -101,7 +101,8 @@ class Span:
 class TextSlice:
     """Part of a document. `start`, `end` and `total` count in the unit asked for, `end` exclusive.
 
-    `next_start` goes on from here, None at the end. `cut` says that a line was too long to give.
+    `next_start` goes on from here, None at the end. `cut` says that a line was too long to give;
+    its rest begins at the character `cut_at` of the document.
     """
 
     text: str
@@ -110,6 +111,7 @@ class TextSlice:
     total: int
     next_start: int | None
     cut: bool = False
+    cut_at: int | None = None
 
 
 @dataclass(frozen=True)
