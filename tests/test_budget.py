@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
 
@@ -121,8 +123,13 @@ async def test_a_call_waits_while_those_under_way_may_leave_too_little_for_it() 
     assert await limit_of(budget, prompt_chars=400) == "tokens"
 
 
-async def test_calls_overshoot_by_one_at_most_and_none_is_refused_that_would_have_fit() -> None:
-    budget = a_budget(max_tokens=1000)
+@pytest.mark.parametrize(
+    "limits", [{"max_tokens": 1000}, {"max_usd": 1.0, "cost_per_output_token": 1e-3 * 30 / 29}]
+)
+async def test_calls_overshoot_by_one_at_most_and_none_is_refused_that_would_have_fit(
+    limits: dict[str, Any],
+) -> None:
+    budget = a_budget(**limits)
     refused = 0
 
     async def call() -> None:

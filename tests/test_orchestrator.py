@@ -795,6 +795,47 @@ async def test_a_batch_larger_than_the_budget_makes_exactly_what_fits(
     assert response.status == "completed"
 
 
+async def test_a_batch_overshoots_a_budget_in_usd_by_one_call_at_most(
+    sandbox: ProcessSandbox,
+) -> None:
+    replies = [code("r = llm_query_batch([str(n) for n in range(200)])"), "FINAL(done)"]
+    sub = by_model(sub=lambda _: Reply("long", usage=(100, 900), latency_seconds=0.01))
+    prices = {"cost_per_input_token": 1e-5, "cost_per_output_token": 1e-5}
+    config: dict[str, Any] = {**prices, "max_usd": 1.0, "sub_max_tokens": 1000}
+    async with a_bench(sandbox, replies, sub, **config) as bench:
+        response = await bench.ask()
+        [finished, *_] = bench.told("sub_calls_finished")
+    assert response.cost is not None
+    assert 0.9 < response.cost <= 1.01
+    assert response.sub_calls >= 70
+    assert finished.detail["failed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("limits", "told_at", "what"),
+    [
+        ({"max_iterations": 10}, 9, "8 of 10 iterations"),
+        ({"max_sub_calls": 5}, 5, "4 of 5 sub-calls"),
+        ({"max_tokens": 500_000}, None, ""),
+    ],
+)
+async def test_the_model_is_told_once_that_a_limit_is_nearly_used_up(
+    sandbox: ProcessSandbox, limits: dict[str, Any], told_at: int | None, what: str
+) -> None:
+    replies = [code(f"print(llm_query('p{n}'))") for n in range(1, 9)] + ["FINAL(done)"]
+    async with a_bench(sandbox, replies, **limits) as bench:
+        assert (await bench.ask()).answer == "done"
+        told = [
+            turn
+            for turn, request in enumerate(bench.root_requests, start=1)
+            if "Finish now" in str(request.messages[-1]["content"])
+        ]
+        last = str(bench.root_requests[-1].messages)
+    assert told == ([] if told_at is None else [told_at])
+    assert last.count("Finish now") == len(told)
+    assert what in last
+
+
 async def test_the_code_is_told_why_there_are_no_more_sub_calls(sandbox: ProcessSandbox) -> None:
     replies = [code("llm_query('a')", "llm_query('b')"), "FINAL(x)"]
     async with a_bench(sandbox, replies, max_sub_calls=1) as bench:

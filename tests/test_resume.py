@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from rlm_mcp.scripted_model import Answer, ChatRequestView, Reply
+from rlm_mcp.scripted_model import Answer, ChatRequestView, Reply, unauthorized
 from rlm_mcp.scripted_replies import Script
+from rlm_mcp.service.rebuilding import rebuild
+from rlm_mcp.store.database import open_database
+from rlm_mcp.store.runs import Runs
 from tests.crashing import cut_off
 from tests.serving import Served, cell, open_served
 
@@ -159,3 +163,175 @@ async def test_a_run_that_died_after_any_event_goes_on_to_the_same_answer(
     warnings = [event["preview"] for event in later if event["type"] == "warning"]
     assert [line for line in warnings if "summed up" not in line] == []
     assert any("summed up" in line for line in warnings) is (kind == "summed up")
+
+
+async def check_logs(served: Served) -> None:
+    """Every run's state is what its log alone says."""
+    async with open_database(database(served)) as db:
+        runs = Runs(db, owner="nobody")
+        listed = (await runs.list(limit=100)).items
+        assert listed
+        for summary in listed:
+            record = await runs.get(summary.run_id)
+            rebuilt = rebuild(await runs.events(summary.run_id, limit=1000))
+            names = {field.name for field in fields(rebuilt)} - {"recording"}
+            assert {name: getattr(rebuilt, name) for name in names} == {
+                name: getattr(record, name) for name in names
+            }
+
+
+async def asked(served: Served, **arguments: Any) -> dict[str, Any]:
+    """Ask about a text of its own, and wait."""
+    return await served.call("rlm_query", **{"question": "What?", "text": TEXT} | arguments)
+
+
+async def test_an_exhausted_run_goes_on_with_a_larger_budget_for_the_whole(tmp_path: Path) -> None:
+    replies = (cell("seen = 1"), "FINAL(perhaps)", cell("seen += 1"), cell("FINAL(seen)"))
+    async with open_served(tmp_path, by_turn(*replies)) as served:
+        run = await asked(served, budget={"max_iterations": 2})
+        refused = await served.error("rlm_run_resume", run_id=run["run_id"])
+        used_up = await served.error(
+            "rlm_run_resume", run_id=run["run_id"], budget={"max_iterations": 2}
+        )
+        resumed = await served.call(
+            "rlm_run_resume", run_id=run["run_id"], budget={"max_iterations": 6}
+        )
+        trace = await whole_trace(served, run["run_id"])
+        completed = await served.error("rlm_run_resume", run_id=run["run_id"])
+        await check_logs(served)
+
+    assert (run["status"], run["answer"]) == ("exhausted", "perhaps")
+    assert (
+        run["next"] == f'rlm_run_resume(run_id="{run["run_id"]}", budget={{"max_iterations": 4}})'
+    )
+    assert "iterations" in refused["message"]
+    assert "max_iterations=2, 2 used" in used_up["message"]
+    assert (resumed["status"], resumed["answer"]) == ("completed", "2")
+    assert (resumed["iterations"], resumed["run_id"]) == (4, run["run_id"])
+    assert resumed["elapsed_seconds"] > run["elapsed_seconds"]
+    assert [event["seq"] for event in trace] == list(range(1, len(trace) + 1))
+    [_, again] = [event for event in trace if event["type"] == "run_started"]
+    assert again["detail"]["resumed"] == "exhausted"
+    # What was said before stays as it was said.
+    last, before = served.model.requests[2].messages, served.model.requests[1].messages
+    assert last[: len(before)] == before
+    assert last[len(before)]["content"] == "FINAL(perhaps)"
+    assert "code runs again" in str(last[-1]["content"])
+    assert "continue_run" in completed["fix"]
+
+
+async def test_a_run_that_failed_or_was_cancelled_goes_on(tmp_path: Path) -> None:
+    gate, is_down = anyio.Event(), True
+
+    def script(request: ChatRequestView) -> Answer:
+        if turn_of(request) == 0:
+            return cell("kept = [7]")
+        if "slow" in str(request.messages):
+            return Reply(cell("FINAL(kept[0])"), gate=gate)
+        return unauthorized() if is_down else cell("FINAL(kept[0])")
+
+    async with open_served(tmp_path, script) as served:
+        failed = await asked(served)
+        is_down = False
+        mended = await served.call("rlm_run_resume", run_id=failed["run_id"])
+        slow = await asked(served, question="slow?", wait_seconds=0)
+        with anyio.fail_after(30):
+            await served.model.until(lambda: served.model.in_flight == 1)
+        cancelled = await served.call("rlm_run_cancel", run_id=slow["run_id"])
+        gate.set()
+        ended = await served.call("rlm_run_resume", run_id=slow["run_id"])
+        await asked(served, question="typed", answer_schema={"type": "integer"})
+        await served.call("rlm_exec", run_id=ended["run_id"], code="print(kept)")
+        await check_logs(served)
+
+    assert failed["status"] == "failed"
+    assert failed["next"] == f'rlm_run_resume(run_id="{failed["run_id"]}")'
+    assert (mended["answer"], mended["iterations"]) == ("7", 2)
+    assert cancelled["status"] == "cancelled"
+    assert (ended["status"], ended["answer"], ended["iterations"]) == ("completed", "7", 2)
+
+
+async def test_of_those_that_resume_a_run_at_once_one_does(tmp_path: Path) -> None:
+    gate = anyio.Event()
+    async with open_served(tmp_path, by_turn(cell("FINAL(1)"))) as served:
+        run = await asked(served)
+        copy = await anyio.to_thread.run_sync(cut_off, database(served), run["run_id"], 1)
+        states: list[dict[str, Any]] = []
+
+        async def resume() -> None:
+            states.append(await served.call("rlm_run_resume", run_id=copy))
+
+        async with anyio.create_task_group() as group:
+            for _ in range(5):
+                group.start_soon(resume)
+        trace = await whole_trace(served, copy)
+    gate.set()
+
+    assert {state["answer"] for state in states} == {"1"}
+    assert len([event for event in trace if event["detail"].get("resumed")]) == 1
+    assert len(served.model.requests) == 2
+
+
+async def test_what_differs_when_it_runs_again_is_said_and_the_record_stands(
+    tmp_path: Path,
+) -> None:
+    look = cell("import time\nmoment = time.time_ns()\nprint(moment)")
+    async with open_served(tmp_path, by_turn(look, cell("FINAL(moment)"))) as served:
+        run = await asked(served)
+        trace = await whole_trace(served, run["run_id"])
+        shown = next(at for at, event in enumerate(trace, 1) if event["type"] == "code_executed")
+        copy = await anyio.to_thread.run_sync(cut_off, database(served), run["run_id"], shown)
+        resumed = await served.call("rlm_run_resume", run_id=copy)
+        warnings = [
+            event["preview"]
+            for event in await whole_trace(served, copy)
+            if event["type"] == "warning"
+        ]
+
+    assert resumed["answer"] != run["answer"]
+    assert [line for line in warnings if "1 of 1 recorded cells gave another output" in line]
+    assert run["answer"] in str(served.model.requests[-1].messages[-1]["content"])
+
+
+async def test_a_run_that_goes_on_another_one_finds_its_variables_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    first = cell("import random\nnumber = random.random()\ndef double():\n    return 2 * number")
+    replies = (first, cell("mine = double()\nprint(mine)"), cell("FINAL([number, mine])"))
+
+    def script(request: ChatRequestView) -> Answer:
+        if "first" in str(request.messages[1]):
+            return (first, "FINAL(done)")[turn_of(request)]
+        return replies[turn_of(request) + 1]
+
+    async with open_served(tmp_path, script) as served:
+        one = await asked(served, question="first?")
+        await served.call("rlm_exec", run_id=one["run_id"], code="number += 1")
+        two = await served.call("rlm_query", question="more?", continue_run=one["run_id"])
+        await served.call("rlm_exec", run_id=one["run_id"], code="number = 0")
+        copy = await anyio.to_thread.run_sync(cut_off, database(served), two["run_id"], 4)
+    async with open_served(tmp_path, script) as restarted:
+        resumed = await restarted.call("rlm_run_resume", run_id=copy)
+
+    assert (two["status"], resumed["answer"]) == ("completed", two["answer"])
+
+
+async def test_what_cannot_go_on_says_why(tmp_path: Path) -> None:
+    async with open_served(tmp_path, by_turn(cell("FINAL(1)"))) as served:
+        run = await asked(served)
+        copy = await anyio.to_thread.run_sync(cut_off, database(served), run["run_id"], 2)
+        listed = await served.call("rlm_context_list")
+        handle = listed["contexts"][0]["handle"]
+        cells = await served.call("rlm_exec", code="1", contexts=[handle])
+        no_question = await served.error("rlm_run_resume", run_id=cells["run_id"])
+        await served.call("rlm_context_delete", handle=handle)
+        deleted = await served.error("rlm_run_resume", run_id=copy)
+        await served.call("rlm_context_add", text=TEXT)
+        forgotten = await served.error("rlm_run_resume", run_id=copy)
+        unknown = await served.error("rlm_run_resume", run_id="run_none")
+
+    assert "rlm_exec" in no_question["fix"]
+    assert (deleted["code"], handle in deleted["message"]) == ("not_found", True)
+    assert "store it again, and ask again" in deleted["fix"]
+    assert "went with a text that was deleted" in forgotten["message"]
+    assert unknown["code"] == "not_found"

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from mcp_types import CallToolResult
 
 from rlm_mcp.scripted_model import Answer, ChatRequestView, Reply, by_model, unauthorized
+from rlm_mcp.service import runs
 from tests.serving import KEY, Served, cell, open_served, text_of, turns
 
 pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")
@@ -240,13 +243,15 @@ async def test_a_cancelled_run_spends_no_more(tmp_path: Path) -> None:
     def script(request: ChatRequestView) -> Answer:
         if request.model == "sub":
             return Reply("late", gate=gate)
-        return cell("kept = 1\nreplies = llm_query_batch(['?'] * 200)")
+        return cell("kept = 1\nreplies = llm_query_batch(['?'] * 500)")
 
     async with open_served(tmp_path, script, max_concurrent_calls=8) as served:
         run = await served.call("rlm_query", question="?", text="text", wait_seconds=0)
         with anyio.fail_after(20):
             await served.model.until(lambda: served.model.in_flight == 8)
+        started = anyio.current_time()
         cancelled = await served.call("rlm_run_cancel", run_id=run["run_id"])
+        seconds = anyio.current_time() - started
         asked = served.model.received
         with anyio.fail_after(5):
             await served.model.until(lambda: served.model.in_flight == 0)
@@ -254,7 +259,52 @@ async def test_a_cancelled_run_spends_no_more(tmp_path: Path) -> None:
         again = await served.call("rlm_run_cancel", run_id=run["run_id"])
 
     assert cancelled["status"] == again["status"] == "cancelled"
+    assert seconds < 6  # promised are two, on a machine that is not busy
+    assert served.model.hung_up == 8
     assert served.model.received == asked == 9
+
+
+def id_of(result: CallToolResult) -> str:
+    assert result.structured_content is not None
+    return str(result.structured_content["run_id"])
+
+
+async def test_the_same_question_at_work_is_the_same_run_unless_another_key_is_given(
+    tmp_path: Path,
+) -> None:
+    gate = anyio.Event()
+    async with open_served(tmp_path, lambda _: Reply("FINAL(done)", gate=gate)) as served:
+        ask = partial(served.raw, "rlm_query", question="?", text="text", wait_seconds=0)
+        first, again, other = await ask(), await ask(), await ask(idempotency_key="two")
+        different = await ask(budget={"max_iterations": 7})
+        gate.set()
+        ids = [id_of(one) for one in (first, again, other, different)]
+        for run_id in ids:
+            await served.ended(run_id)
+        later = await served.call("rlm_query", question="?", text="text")
+
+    assert ids[0] == ids[1]
+    assert len({*ids, later["run_id"]}) == 4
+    assert "no second run was started" in text_of(again)
+    assert "no second run was started" not in text_of(first)
+
+
+async def test_a_run_in_which_nothing_happens_is_heard_of_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "HEARTBEAT_SECONDS", 0.05)
+    gate = anyio.Event()
+    async with open_served(tmp_path, lambda _: Reply("FINAL(done)", gate=gate)) as served:
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as group:
+                group.start_soon(partial(served.call, "rlm_query", question="?", text="text"))
+                while len(served.progress) < 8:
+                    await anyio.lowlevel.checkpoint()
+                gate.set()
+
+    values = [value for value, _ in served.progress]
+    assert all(earlier < later for earlier, later in pairwise(values))
+    assert len({message for _, message in served.progress[2:7]}) < 5
 
 
 async def test_the_same_idempotency_key_is_the_same_run(served: Served) -> None:

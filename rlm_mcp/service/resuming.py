@@ -51,14 +51,17 @@ class Resumer:
             ConfigurationError: a limit in USD has no prices.
         """
         _check_kind(record)
-        rebuilt = rebuild(await self._events(record.run_id))
+        source = await self._source(record)
+        events = await self._events(record.run_id)
+        _check_record(record, events)
+        rebuilt = rebuild(events)
         config = with_budget(_config_of(rebuilt), limits)
         _check_limits(rebuilt, config, limits, record.elapsed_seconds)
         spent = Usage(**asdict(rebuilt.figures))
         budget = Budget(config, spent=spent, spent_seconds=record.elapsed_seconds)
         _check_room(record, rebuilt, budget, config)
         before, first = await self._before(record)
-        task = self._task(record, rebuilt, config, await self._source(record))
+        task = self._task(record, rebuilt, config, source)
         task = replace(
             task, recording=replace(task.recording, before=before), seed_run=first.run_id
         )
@@ -117,7 +120,7 @@ class Resumer:
         except NotFoundError as error:
             raise NotFoundError(
                 f"The run {record.run_id!r} cannot go on without its text. {error.message}",
-                fix="Store the same text again, which gives it the same handle, then resume.",
+                fix="What the run did went with the text: store it again, and ask again.",
             ) from error
 
 
@@ -140,6 +143,14 @@ def _check_kind(record: RunRecord) -> None:
         raise InvalidInputError(
             f"The run {record.run_id!r} has completed: it has its answer.",
             fix="Ask a further question with rlm_query and continue_run.",
+        )
+
+
+def _check_record(record: RunRecord, events: Sequence[Event]) -> None:
+    if not events or "options" not in events[0].detail:
+        raise InvalidInputError(
+            f"What the run {record.run_id!r} did went with a text that was deleted.",
+            fix="Ask again with rlm_query.",
         )
 
 
