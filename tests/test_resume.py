@@ -75,7 +75,7 @@ PLAIN = (
     cell("count()\nfound = f'{colour} {calls} {first} {len(replies)}'") + "\nFINAL_VAR(found)",
 )
 LONG = (
-    *(cell(f"v{n} = {n}\nprint('{n} ' * 900)") for n in range(5)),
+    *(cell(f"v{n} = {n}\nprint('{n + 1} ' * 900)") for n in range(5)),
     cell("FINAL(v0 + v1 + v2 + v3 + v4)"),
 )
 KINDS: dict[str, tuple[tuple[str, ...], dict[str, Any], dict[str, Any], str]] = {
