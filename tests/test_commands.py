@@ -244,7 +244,8 @@ async def test_standard_input_of_any_size_is_a_text(tmp_path: Path) -> None:
 async def test_an_interrupt_leaves_a_run_that_can_be_resumed_and_says_its_id(
     tmp_path: Path, file: Path
 ) -> None:
-    async with open_scripted_model(lambda _: Reply("", gate=anyio.Event())) as model:
+    gate = anyio.Event()
+    async with open_scripted_model(lambda _: Reply("FINAL(Ottilie)", gate=gate)) as model:
         env = environment(tmp_path, model.base_url)
         arguments = started("query", "Who?", "-f", str(file))
         with anyio.fail_after(60):
@@ -254,7 +255,12 @@ async def test_an_interrupt_leaves_a_run_that_can_be_resumed_and_says_its_id(
                 assert working.stderr is not None
                 told = b"".join([part async for part in working.stderr]).decode()
         runs = json.loads((await command(env, "runs", "list", "--json")).stdout)["runs"]
+        gate.set()
+        resumed = await command(env, "runs", "resume", runs[0]["run_id"], "--max-iterations", "9")
+        completed = await command(env, "runs", "resume", runs[0]["run_id"])
 
+    assert (resumed.exit_code, resumed.stdout) == (0, "Ottilie\n")
+    assert (completed.exit_code, completed.stdout) == (2, "")
     assert working.returncode == 130
     assert [run["status"] for run in runs] == ["interrupted"]
     assert f"rlm-mcp runs resume {runs[0]['run_id']}" in told

@@ -67,6 +67,17 @@ async def ask(launch: Launch, question: Question, shown: Shown) -> RunState:
         return await _follow(service, shown, math.inf)
 
 
+async def go_on(launch: Launch, shown: Shown, limits: Mapping[str, Any]) -> RunState:
+    """Work on a run that ended without completing, until it ends again.
+
+    Raises:
+        RLMError: it cannot go on, or not within these limits.
+    """
+    async with open_service(launch.settings) as service:
+        await service.runs.resume(shown.run_id, limits)
+        return await _follow(service, shown, math.inf)
+
+
 async def watch(launch: Launch, shown: Shown, seconds: float) -> RunState:
     """Show a run that another process may work on, until it ends or for so many seconds.
 

@@ -31,6 +31,17 @@ _COMMANDS = {
 }
 
 
+def tell_interrupted(run_id: str, *, goes_on: bool = False) -> None:
+    """Say what becomes of a run whose command was interrupted, and how to come back to it."""
+    if not run_id:
+        click.echo("Interrupted; no run was begun.", err=True)
+    elif goes_on:
+        told = f"The run goes on; look at it with: rlm-mcp runs show {run_id} --follow"
+        click.echo(told, err=True)
+    else:
+        click.echo(f"Interrupted; go on with: rlm-mcp runs resume {run_id}", err=True)
+
+
 class CommandGroup(click.Group):
     """Turns errors raised on purpose into a line on stderr and an exit code."""
 

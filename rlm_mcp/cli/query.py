@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import click
 
-from rlm_mcp.cli.failures import INTERRUPTED
+from rlm_mcp.cli.failures import INTERRUPTED, tell_interrupted
 from rlm_mcp.cli.launch import Launch
 from rlm_mcp.cli.options import (
     budget_options,
@@ -103,7 +102,7 @@ def query(launch: Launch, **given: Any) -> None:
             shown.run_id = start_detached(launch, question)
             state = anyio.run(watch, launch, shown, wait_seconds)
     except KeyboardInterrupt:
-        _tell_interrupted(shown.run_id, goes_on=wait_seconds is not None)
+        tell_interrupted(shown.run_id, goes_on=wait_seconds is not None)
         raise SystemExit(INTERRUPTED) from None
     shown.finish(state)
 
@@ -129,13 +128,3 @@ def _over(question: Question, handles: Sequence[str]) -> Question:
     from dataclasses import replace
 
     return replace(question, contexts=(*question.contexts, *handles))
-
-
-def _tell_interrupted(run_id: str, *, goes_on: bool) -> None:
-    tell = partial(click.echo, err=True)
-    if not run_id:
-        tell("Interrupted; no run was begun.")
-    elif goes_on:
-        tell(f"The run goes on; look at it with: rlm-mcp runs show {run_id} --follow")
-    else:
-        tell(f"Interrupted; go on with: rlm-mcp runs resume {run_id}")

@@ -7,8 +7,15 @@ from typing import Any
 import anyio
 import click
 
+from rlm_mcp.cli.failures import INTERRUPTED, tell_interrupted
 from rlm_mcp.cli.launch import Launch
-from rlm_mcp.cli.options import complete_runs, json_option
+from rlm_mcp.cli.options import (
+    budget_options,
+    complete_runs,
+    detail_of,
+    given_budget,
+    json_option,
+)
 
 STATUSES = ("running", "completed", "exhausted", "cancelled", "failed", "interrupted")
 
@@ -60,6 +67,29 @@ def show(launch: Launch, **given: Any) -> None:
         shown = Shown("progress", as_json, run_id)
         seconds = float("inf") if given["follow"] else 0.0
         shown.finish(anyio.run(watch, launch, shown, seconds))
+
+
+@runs.command()
+@click.argument("run_id", metavar="RUN", shell_complete=complete_runs)
+@budget_options
+@click.option("-v", "--verbose", is_flag=True, help="Show the code, its output and the sub-calls.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@json_option
+@click.pass_obj
+def resume(launch: Launch, **given: Any) -> None:
+    """Let RUN go on where it was, and print its answer; nothing is paid twice.
+
+    For runs that were interrupted, exhausted, cancelled or failed. Limits are for the whole run.
+    """
+    from rlm_mcp.cli.asking import Shown, go_on
+
+    shown = Shown(detail_of(given), given["as_json"], given["run_id"])
+    try:
+        state = anyio.run(go_on, launch, shown, given_budget(given))
+    except KeyboardInterrupt:
+        tell_interrupted(shown.run_id)
+        raise SystemExit(INTERRUPTED) from None
+    shown.finish(state)
 
 
 @runs.command()
