@@ -13,6 +13,7 @@ import socket
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+from time import perf_counter
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -22,6 +23,10 @@ from rlm_mcp.sandbox.wire import Frame
 RECEIVE_BYTES = 1 << 16
 # The end of a cell fails what its threads still wait for, and that comes over no socket.
 LOOK_MILLISECONDS = 100
+# How long the main thread looks for a frame before it sleeps, and how often it does not after that
+# was in vain.
+SOON_SECONDS = 0.0001
+NOT_SOON_TIMES = 32
 _LEAD = object()  # put into an inbox whose reader now leads
 
 
@@ -87,6 +92,7 @@ class Link:
         self._turn = threading.Lock()
         self._leader: SimpleQueue[Any] | None = None
         self._followers: list[SimpleQueue[Any]] = []
+        self._looks_left_out = 0
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
 
@@ -155,6 +161,8 @@ class Link:
 
     def _interruptible(self, inbox: SimpleQueue[Any] | None) -> Any:
         """Wait for an inbox, or for the socket, in the main thread."""
+        if inbox is None and self._comes_soon():
+            return True
         if inbox is None and not self._interrupts.running:
             return True  # no interrupt can fall into the reading, which waits just as well
         try:
@@ -162,6 +170,21 @@ class Link:
             return self._poll.poll() if inbox is None else inbox.get()
         finally:
             self._interrupts.keep_out()
+
+    def _comes_soon(self) -> bool:
+        """Look for a frame for a moment: to wake a core that fell asleep may take longer.
+
+        Where that was in vain, most likely for want of cores, the next times it is left out.
+        """
+        if self._looks_left_out:
+            self._looks_left_out -= 1
+            return False
+        until = perf_counter() + SOON_SECONDS
+        while perf_counter() < until:
+            if self._poll.poll(0):
+                return True
+        self._looks_left_out = NOT_SOON_TIMES
+        return False
 
     def _read(self) -> None:
         """Take what has arrived, and hand out the frames that are whole."""
