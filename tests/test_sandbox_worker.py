@@ -9,6 +9,7 @@ import random
 import re
 import signal
 import socket
+import struct
 import sys
 import threading
 from collections import defaultdict
@@ -19,7 +20,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from rlm_mcp.sandbox import finding, wire
+from rlm_mcp.sandbox import finding, mapped, wire
 from rlm_mcp.sandbox.calls import CallDesk, FailedCall, Request, SubCallError
 from rlm_mcp.sandbox.documents import Documents, Layout, load, table
 from rlm_mcp.sandbox.keeping import MAX_BLOB_BYTES, pack, unpack
@@ -461,6 +462,23 @@ def test_a_large_ascii_text_is_a_string_where_it_lies() -> None:
     longer = context
     longer += "x"
     assert (longer, context, list(names)) == (expected + "x", expected, ["n0"])
+
+
+def test_a_header_is_laid_only_where_strings_look_as_expected() -> None:
+    text = b"a text that no interpreter keeps"
+    good = struct.pack("@qqqqq", 1, 0x1234, len(text), -1, 0b1100100)
+    assert mapped.header_like(good + text + b"\0", 40, 7) == struct.pack(
+        "@qqqqq", 1 << 29, 0x1234, 7, -1, 0b1100100
+    )
+    odd = {
+        "a longer header": (good + bytes(16) + text + b"\0", 56),
+        "characters elsewhere": (good + bytes(8) + text, 40),
+        "no zero at the end": (good + text + b"x", 40),
+        "length elsewhere": (good[:16] + bytes(8) + good[24:] + text + b"\0", 40),
+        "a hash already": (good[:24] + bytes(8) + good[32:] + text + b"\0", 40),
+    }
+    laid = {what: mapped.header_like(*sample, 7) for what, sample in odd.items()}
+    assert laid == dict.fromkeys(odd)
 
 
 def test_a_large_text_that_is_not_ascii_is_decoded() -> None:

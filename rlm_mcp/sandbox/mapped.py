@@ -6,8 +6,9 @@ the header is filled in. Nothing is decoded and nothing copied, which for a larg
 what loading costs, and the text is in memory once instead of twice while it loads. Forks share its
 pages, and since none but the first is ever written, a fork has no page tables of it to copy.
 
-Which header an interpreter wants is taken from a string of its own; where that does not look as
-expected, `ascii_text` returns None and the text is decoded.
+Which header an interpreter wants is taken from a string of its own. Where that does not look as
+expected, or the interpreter is one that was not tried, `ascii_text` returns None and the text is
+decoded.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ TEXT_START = 64  # bytes; room for any header, and keeps the characters aligned
 LEAST_BYTES = 1 << 16  # a smaller text is decoded in no time
 _SAMPLE = b"a text that no interpreter keeps"
 _WORD = struct.Struct("@n")
+_TRIED = ((3, 11), (3, 12), (3, 13))  # a later interpreter decodes until it was tried too
 _OBJECT_BYTES = 16  # reference count and type
+_HEADER_BYTES = (40, 48)  # from 3.12 on, and before
 _LENGTH, _HASH = 16, 24  # offsets, in bytes
 _NO_HASH = -1
 _FOR_EVER = 1 << 29  # references: never freed, and yet no number with a meaning of its own
@@ -50,21 +53,29 @@ def ascii_text(descriptor: int, file_bytes: int, text_bytes: int) -> str | None:
 
 
 def _header(length: int) -> bytes | None:
-    """Return the header of an ASCII string of `length`, or None if it is not as expected."""
+    """Return the header of an ASCII string of `length`, or None where this interpreter is new."""
     sample = _SAMPLE.decode("ascii")
     size = sys.getsizeof("") - 1
-    whole = ctypes.string_at(id(sample), size + len(_SAMPLE) + 1)
+    is_tried = sys.implementation.name == "cpython" and sys.version_info[:2] in _TRIED
+    if not is_tried or object.__basicsize__ != _OBJECT_BYTES:  # it is larger without a GIL
+        return None
+    return header_like(ctypes.string_at(id(sample), size + len(_SAMPLE) + 1), size, length)
+
+
+def header_like(sample: bytes, size: int, length: int) -> bytes | None:
+    """Return a header of `size` bytes as a sample string has it, but for a string of `length`.
+
+    None if the sample, header and characters, does not look as expected.
+    """
     is_known = (
-        sys.implementation.name == "cpython"
-        and object.__basicsize__ == _OBJECT_BYTES
-        and size in (40, 48)  # from 3.12 on, and before
-        and whole[size:] == _SAMPLE + b"\0"
-        and _WORD.unpack_from(whole, _LENGTH) == (len(_SAMPLE),)
-        and _WORD.unpack_from(whole, _HASH) == (_NO_HASH,)
+        size in _HEADER_BYTES
+        and sample[size:] == _SAMPLE + b"\0"
+        and _WORD.unpack_from(sample, _LENGTH) == (len(_SAMPLE),)
+        and _WORD.unpack_from(sample, _HASH) == (_NO_HASH,)
     )
     if not is_known:
         return None
-    header = bytearray(whole[:size])
+    header = bytearray(sample[:size])
     _WORD.pack_into(header, 0, _FOR_EVER)
     _WORD.pack_into(header, _LENGTH, length)
     return bytes(header)
