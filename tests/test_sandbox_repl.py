@@ -433,6 +433,15 @@ async def test_calls_from_32_threads_are_on_the_way_at_once(repl: Repl) -> None:
     assert result.output == "True\n"
 
 
+async def test_calls_from_a_thousand_threads_are_all_answered(repl: Repl) -> None:
+    code = "import threading\nthreading.stack_size(1 << 17)\nsaid = []\n"
+    code += "def ask(n): said.append(llm_query(str(n)))\n"
+    code += "threads = [threading.Thread(target=ask, args=(n,)) for n in range(1000)]\n"
+    code += "for thread in threads: thread.start()\nfor thread in threads: thread.join()\n"
+    code += "sorted(map(int, said)) == list(range(1000))"
+    assert await output(repl, code) == "True\n"
+
+
 async def test_time_spent_waiting_for_calls_does_not_count(repl: Repl) -> None:
     async def slow(_call: ReplCall) -> CallReply:
         await anyio.sleep(0.8)

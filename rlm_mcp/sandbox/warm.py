@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -61,7 +61,8 @@ class Control:
         async with self._sending:  # only one task may wait for a socket
             if self.is_closed:
                 raise BrokenPipeError("it was closed")
-            await anyio.wait_writable(self._sock)
+            with _closed_as_gone():
+                await anyio.wait_writable(self._sock)
             socket.send_fds(self._sock, [json.dumps(order).encode()], descriptors)
 
     async def answer(self) -> tuple[dict[str, Any], list[int]]:
@@ -71,7 +72,8 @@ class Control:
             OSError: the process is gone.
             SandboxError: it could not do what it was told.
         """
-        await anyio.wait_readable(self._sock)
+        with _closed_as_gone():
+            await anyio.wait_readable(self._sock)
         data, descriptors, _, _ = socket.recv_fds(self._sock, MAX_ANSWER_BYTES, 4)
         if not data:
             raise ConnectionResetError("its process is gone")
@@ -100,6 +102,15 @@ class Control:
             self.is_closed = True
             anyio.notify_closing(self._sock)
             self._sock.close()
+
+
+@contextlib.contextmanager
+def _closed_as_gone() -> Generator[None]:
+    """Another task may give a process up, and close its socket, while this one waits for it."""
+    try:
+        yield
+    except anyio.ClosedResourceError as error:
+        raise ConnectionResetError("it was given up") from error
 
 
 def control_pair() -> tuple[Control, socket.socket]:
