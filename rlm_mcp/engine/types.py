@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rlm_mcp.errors import RLMError
+
 EventType = Literal[
     "run_started",
     "iteration_start",
@@ -91,7 +93,7 @@ class RLMResponse:
     elapsed_seconds: float
     cost: float | None = None
     cached_sub_calls: int = 0
-    error: Exception | None = None
+    error: RLMError | None = None
     data: Any = None
     direct: bool = False
     history: tuple[HistoryEntry, ...] = ()

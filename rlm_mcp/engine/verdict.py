@@ -27,7 +27,7 @@ from rlm_mcp.engine.prompt import (
 from rlm_mcp.engine.run import Run, Turn
 from rlm_mcp.engine.schema import read_typed_answer
 from rlm_mcp.engine.types import RunStatus
-from rlm_mcp.errors import BudgetExceededError, InvalidInputError, ModelReplyError
+from rlm_mcp.errors import BudgetExceededError, InvalidInputError, ModelReplyError, RLMError
 from rlm_mcp.sandbox.types import Final
 
 MAX_SCHEMA_REPAIRS = 3
@@ -43,7 +43,7 @@ class Outcome:
     answer: str | None = None
     data: Any = None
     origin: Origin | None = None
-    error: Exception | None = None
+    error: RLMError | None = None
 
 
 async def judge(run: Run, reply: ChatReply, parsed: ParsedReply, turn: Turn) -> Outcome | None:
