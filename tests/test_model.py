@@ -61,8 +61,9 @@ class NoTime:
 
     async def sleep(self, seconds: float) -> None:
         self.sleeps.append(seconds)
-        self.now += seconds
+        end = self.now + seconds
         await anyio.lowlevel.checkpoint()
+        self.now = max(self.now, end)  # others may have slept at the same time
 
     @property
     def timing(self) -> Timing:
@@ -582,16 +583,18 @@ async def test_calls_at_once_are_limited_across_endpoints() -> None:
 
 
 async def test_a_rate_limit_holds_back_the_other_calls_too() -> None:
-    asleep, over = anyio.Event(), anyio.Event()
+    asleep, over, now = anyio.Event(), anyio.Event(), 0.0
 
-    async def sleep(_: float) -> None:
+    async def sleep(seconds: float) -> None:
+        nonlocal now
         asleep.set()
         await over.wait()
+        now += seconds
 
     with anyio.fail_after(10):
         async with (
             open_scripted_model([rate_limited("9"), "one", "two"]) as server,
-            open_endpoint(Provider(server.base_url), timing=Timing(sleep, lambda: 0.0)) as endpoint,
+            open_endpoint(Provider(server.base_url), timing=Timing(sleep, lambda: now)) as endpoint,
             anyio.create_task_group() as group,
         ):
             group.start_soon(endpoint.model("root").complete, a_request())
@@ -601,6 +604,29 @@ async def test_a_rate_limit_holds_back_the_other_calls_too() -> None:
             assert server.received == 1
             over.set()
         assert server.received == 3
+
+
+async def test_a_hundred_runs_do_not_hammer_a_provider_that_takes_four_calls_at_once() -> None:
+    def answer(_: ChatRequestView) -> Answer:
+        return rate_limited("1") if server.in_flight > 4 else Reply("fine", latency_seconds=0.005)
+
+    time = NoTime()
+    answers: list[str] = []
+
+    async def run(model: ChatModel) -> None:
+        answers.append((await model.complete(a_request())).text)
+
+    with anyio.fail_after(30):
+        async with (
+            open_scripted_model(answer) as server,
+            open_endpoint(Provider(server.base_url), timing=time.timing) as endpoint,
+            anyio.create_task_group() as runs,
+        ):
+            for number in range(100):
+                runs.start_soon(run, endpoint.model(f"model {number % 3}"))
+    assert answers == ["fine"] * 100
+    # One by one they would be refused hundreds of times, and most would run out of attempts.
+    assert server.received < 200
 
 
 async def test_the_window_halves_in_a_crowd_and_recovers() -> None:
@@ -613,6 +639,10 @@ async def test_the_window_halves_in_a_crowd_and_recovers() -> None:
     assert pace.window == 2
     async with pace.turn():
         assert time.sleeps == [5]
+    for _ in range(2 + 3 + 4):
+        pace.recover()
+    assert pace.window == 5
+    time.now += 31  # nobody was refused for long
     for _ in range(widest):
         pace.recover()
     assert pace.window == widest

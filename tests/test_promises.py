@@ -226,10 +226,80 @@ PROPERTIES: dict[str, tuple[str, str]] = {
 }
 
 
+PROVIDERS: dict[str, tuple[str, str]] = {
+    "parameters that are refused are left out and remembered": (
+        "model",
+        "test_a_rejected_parameter_is_left_out_and_remembered",
+    ),
+    "usage that is missing is estimated and marked": (
+        "model",
+        "test_missing_usage_is_estimated_from_lengths_and_marked",
+    ),
+    "reasoning is kept out of the answer": ("model", "test_a_reply_comes_with_its_figures"),
+    "a pause that is asked for is kept": (
+        "model",
+        "test_the_pause_that_the_provider_names_is_kept",
+    ),
+    "a rate limit slows down everybody": (
+        "model",
+        "test_a_rate_limit_holds_back_the_other_calls_too",
+    ),
+    "many runs do not hammer": (
+        "model",
+        "test_a_hundred_runs_do_not_hammer_a_provider_that_takes_four_calls_at_once",
+    ),
+    "what passes is retried": ("model", "test_a_passing_fault_is_retried_with_growing_pauses"),
+    "a connection that dies in mid-stream": (
+        "model",
+        "test_a_stream_that_broke_begins_again_and_says_so",
+    ),
+    "a prompt that is too long is shortened": (
+        "orchestrator",
+        "test_a_conversation_that_outgrows_the_window_loses_its_oldest_turns",
+    ),
+    "a short text that does not fit after all": (
+        "orchestrator",
+        "test_a_text_that_was_shown_whole_and_does_not_fit_is_left_to_the_code",
+    ),
+    "a rejected key ends at once": ("model", "test_a_rejected_key_ends_at_once_and_is_in_no_text"),
+    "nonsense": ("odd_endpoints", "test_what_is_no_answer_ends_in_an_error_of_ours"),
+    "a web page": ("odd_endpoints", "test_a_web_page_is_told_as_one_and_asked_for_briefly"),
+    "bytes one by one": (
+        "odd_endpoints",
+        "test_bytes_that_come_one_by_one_do_not_hold_a_call_for_ever",
+    ),
+    "a reply without end": ("odd_endpoints", "test_a_reply_without_end_is_cut_off"),
+    "a redirect": ("odd_endpoints", "test_a_redirect_takes_the_key_to_no_other_host"),
+    "a certificate": (
+        "odd_endpoints",
+        "test_a_certificate_that_nobody_vouches_for_is_told_at_once",
+    ),
+    "a proxy": ("odd_endpoints", "test_proxies_are_those_of_the_environment"),
+}
+
+ENDINGS: dict[str, tuple[str, str]] = {
+    "a failure": ("endings", "test_a_failure_of_the_model_keeps_the_work"),
+    "a failure after a guess": ("endings", "test_a_failure_gives_the_guess_that_was_made_before"),
+    "a budget": ("endings", "test_the_end_of_a_budget_keeps_the_work"),
+    "a schema": ("endings", "test_an_answer_that_never_fits_its_schema_is_kept"),
+    "a REPL": ("endings", "test_a_repl_that_is_gone_for_good_ends_the_run_with_its_work"),
+    "a cache": ("orchestrator", "test_a_cache_that_fails_loses_no_reply"),
+    "a batch beyond the budget": (
+        "orchestrator",
+        "test_a_batch_larger_than_the_budget_makes_exactly_what_fits",
+    ),
+    "cancellation": (
+        "orchestrator",
+        "test_cancelling_ends_the_model_call_and_starts_no_other",
+    ),
+}
+
+
 def rows() -> Iterator[tuple[str, str, str]]:
     for name, (_, module, test) in OPTIONS.items():
         yield name, module, test
-    for table in (VARIANTS, RESPONSE, EVENT, EVENTS, HISTORY, USAGES, PROPERTIES):
+    tables = (VARIANTS, RESPONSE, EVENT, EVENTS, HISTORY, USAGES, PROPERTIES, PROVIDERS, ENDINGS)
+    for table in tables:
         for name, (module, test) in table.items():
             yield name, module, test
 

@@ -105,8 +105,12 @@ class Endpoint:
 
     async def _attempt(self, model: str, request: ChatRequest) -> ChatReply:
         body = self._body(model, request)
-        async with self._limits.pace.turn(), borrowed(self._limits.limiter):
-            return await self._wire.send(body, request)
+        pace = self._limits.pace
+        while True:
+            async with pace.turn(), borrowed(self._limits.limiter):
+                # While this call waited in line, another may have been told to come later.
+                if not pace.is_held:
+                    return await self._wire.send(body, request)
 
     def _body(self, model: str, request: ChatRequest) -> dict[str, Any]:
         body: dict[str, Any] = {

@@ -21,6 +21,7 @@ Clock = Callable[[], float]
 
 WIDEST_WINDOW = 1024
 SECONDS_BETWEEN_SLOWDOWNS = 1.0
+CALM_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,8 @@ class Pace:
     """How fast one provider is asked: a window of calls at once that shrinks and recovers.
 
     A rate limit met by one call holds all calls back until the time the provider named, and halves
-    the window; each success widens it by one (additive increase, multiplicative decrease, as TCP).
+    the window; a window of successes widens it by one (additive increase, multiplicative decrease,
+    as TCP), and each success does once there was none for a while.
     """
 
     def __init__(self, timing: Timing) -> None:
@@ -136,11 +138,17 @@ class Pace:
         self._window = anyio.CapacityLimiter(WIDEST_WINDOW)
         self._closed_until = clock()
         self._slowed_at = clock() - SECONDS_BETWEEN_SLOWDOWNS
+        self._successes = 0
 
     @property
     def window(self) -> int:
         """Calls that may be on their way at once."""
         return int(self._window.total_tokens)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether no call is to be sent now."""
+        return self._closed_until > self._clock()
 
     @asynccontextmanager
     async def turn(self) -> AsyncGenerator[None]:
@@ -158,12 +166,18 @@ class Pace:
         # Thirty calls refused together are one sign of a crowd, not thirty.
         if now - self._slowed_at >= SECONDS_BETWEEN_SLOWDOWNS:
             self._slowed_at = now
+            self._successes = 0
             in_use = max(1, self._window.borrowed_tokens)
             self._window.total_tokens = max(1, min(self.window, in_use) // 2)
 
     def recover(self) -> None:
-        """Let one more call go at once, after a success."""
-        if self.window < WIDEST_WINDOW:
+        """Let one more call go at once, after enough successes."""
+        if self.window >= WIDEST_WINDOW:
+            return
+        self._successes += 1
+        is_calm = self._clock() - self._slowed_at > CALM_SECONDS
+        if is_calm or self._successes >= self.window:
+            self._successes = 0
             self._window.total_tokens = self.window + 1
 
 
