@@ -22,6 +22,11 @@ class Samples:
         """The middle of what was kept."""
         return statistics.median(self._values[name])
 
+    def tenth(self, name: str) -> float:
+        """What a tenth of the figures is below: undisturbed by what else the machine does."""
+        values = sorted(self._values[name])
+        return values[len(values) // 10]
+
     def spread(self, name: str) -> str:
         """The quarter below and the quarter above the median."""
         values = self._values[name]
