@@ -14,6 +14,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from rlm_mcp.scripted_model import ScriptedModel, open_scripted_model
 from rlm_mcp.scripted_replies import Script
+from rlm_mcp.server.http.patience import Patience
 from rlm_mcp.server.http.serving import Place, open_http_server
 from rlm_mcp.settings import Settings
 from tests.serving import SHARED_SANDBOX, Served, settings_in
@@ -50,13 +51,17 @@ class Site:
 
 @asynccontextmanager
 async def open_site(
-    directory: Path, script: Script, place: Place | None = None, **changes: Any
+    directory: Path,
+    script: Script,
+    place: Place = Place(port=0),  # noqa: B008  # frozen
+    patience: Patience = Patience(),  # noqa: B008  # frozen
+    **changes: Any,
 ) -> AsyncGenerator[Site]:
     """Serve on a free port for two users, with a scripted model."""
     async with open_scripted_model(script) as model:
         values: dict[str, Any] = {"base_url": model.base_url, "http_tokens": TOKENS}
         settings = settings_in(directory, **(values | changes))
         async with open_http_server(
-            settings, place or Place(port=0), shared=SHARED_SANDBOX.get()
+            settings, place, patience=patience, shared=SHARED_SANDBOX.get()
         ) as url:
             yield Site(url, model, settings)

@@ -118,3 +118,46 @@ def test_a_misspelt_variable_is_told_with_the_nearest_setting() -> None:
     told = unknown_variables({"RLM_MCP_ROOT_MODLE": "x", "RLM_MCP_SUB_MODEL": "y", "HOME": "/"})
 
     assert told == ["RLM_MCP_ROOT_MODLE is not a setting; did you mean RLM_MCP_ROOT_MODEL?"]
+
+
+def test_tokens_of_several_users_come_from_a_line_or_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "rlm.toml"
+    file.write_text('[http_tokens]\nann = "a-token-of-ann-123"\n')
+    in_table = load_settings(file).http_tokens
+    monkeypatch.setenv("RLM_MCP_HTTP_TOKENS", "ann=a-token-of-ann-123, bob=a-token-of-bob==,")
+    in_line = load_settings(file).http_tokens
+
+    assert {name: token.get_secret_value() for name, token in in_table.items()} == {
+        "ann": "a-token-of-ann-123"
+    }
+    assert {name: token.get_secret_value() for name, token in in_line.items()} == {
+        "ann": "a-token-of-ann-123",
+        "bob": "a-token-of-bob==",
+    }
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("HTTP_TOKEN", "canary-short", "at least 16"),
+        ("HTTP_TOKEN", "canary with spaces in it", "letters"),
+        ("HTTP_TOKENS", "ann=canary-0123456789,ann=canary-9876543210", "twice"),
+        ("HTTP_TOKENS", "ann=canary-0123456789,bob=canary-0123456789", "same token"),
+        ("HTTP_TOKENS", "ann=canary-single-token", "same token"),
+        ("HTTP_TOKENS", "canary-0123456789", "at least 16"),
+        ("HTTP_TOKENS", "an n=canary-0123456789", "a name has"),
+        ("HTTP_TOKENS", "=canary-0123456789", "a name has"),
+    ],
+)
+def test_a_token_that_cannot_tell_its_user_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv("RLM_MCP_HTTP_TOKEN", "canary-single-token")
+    monkeypatch.setenv(f"RLM_MCP_{variable}", value)
+
+    with pytest.raises(ConfigurationError, match=f"RLM_MCP_{variable}.*{told}") as raised:
+        load_settings()
+
+    assert "canary" not in str(raised.value)

@@ -6,17 +6,22 @@ import asyncio
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEADERS_SECONDS = 15.0
-READER_SECONDS = 60.0
+from rlm_mcp.server.http.patience import Patience
 
 
-class Connection(H11Protocol):
+def patient(patience: Patience) -> type[H11Protocol]:
+    """Return the class of connections that wait so long."""
+    return type("Connection", (_Connection,), {"patience": patience})
+
+
+class _Connection(H11Protocol):
     """uvicorn's own, with two timers that it lacks; its others end what is idle between requests.
 
     Without the first, connections that send a byte of a header now and then are held for good,
     until no descriptor is left; without the second, those that ask and never read the answer are.
     """
 
+    patience = Patience()
     _headers_timer: asyncio.TimerHandle | None = None
     _reader_timer: asyncio.TimerHandle | None = None
 
@@ -40,7 +45,7 @@ class Connection(H11Protocol):
         """Begin to wait for the reader."""
         super().pause_writing()
         if self._reader_timer is None:
-            self._reader_timer = self.loop.call_later(READER_SECONDS, self.transport.abort)
+            self._reader_timer = self.loop.call_later(self.patience.reader, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Go on: the reader reads."""
@@ -52,7 +57,7 @@ class Connection(H11Protocol):
         if has_request:
             self._headers_timer = _stopped(self._headers_timer)
         elif self._headers_timer is None:
-            self._headers_timer = self.loop.call_later(HEADERS_SECONDS, self.transport.close)
+            self._headers_timer = self.loop.call_later(self.patience.headers, self.transport.close)
 
 
 def _stopped(timer: asyncio.TimerHandle | None) -> None:

@@ -10,25 +10,22 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rlm_mcp.server.http.answers import refusal
-
-# A body may take so long before it counts how fast it comes, and must come so fast then.
-BODY_SECONDS = 30.0
-MIN_BYTES_PER_SECOND = 1024
+from rlm_mcp.server.http.patience import Patience
 
 
 class Exchanges:
     """Passes requests on, and keeps hold of them until they are answered."""
 
-    def __init__(self, app: ASGIApp, *, body_seconds: float = BODY_SECONDS) -> None:
+    def __init__(self, app: ASGIApp, patience: Patience) -> None:
         self._app = app
-        self._body_seconds = body_seconds
+        self._patience = patience
         self._working: set[_Exchange] = set()
         self._idle = anyio.Event()
         self._is_closed = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        exchange = _Exchange(scope, receive, send, self._body_seconds)
+        exchange = _Exchange(scope, receive, send, self._patience)
         if self._is_closed:
             await exchange.answer(_stopping())
             return
@@ -40,13 +37,13 @@ class Exchanges:
             if not self._working:
                 self._idle.set()
 
-    async def close(self, seconds: float) -> None:
-        """Refuse new requests, and end those that have no answer in so many seconds."""
+    async def close(self) -> None:
+        """Refuse new requests, and end those that have no answer in time."""
         self.refuse()
         if not self._working:
             return
         self._idle = anyio.Event()
-        with anyio.move_on_after(seconds):
+        with anyio.move_on_after(self._patience.answers):
             await self._idle.wait()
         for exchange in self._working:
             exchange.scope.cancel()
@@ -59,13 +56,13 @@ class Exchanges:
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, body_seconds: float) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, patience: Patience) -> None:
         headers = Headers(scope=scope)
         self.scope = anyio.CancelScope()
         self._request = scope
         self._receive = receive
         self._send = send
-        self._seconds = body_seconds
+        self._patience = patience
         self._waited = 0.0
         self._received = 0
         self._is_body_due = "transfer-encoding" in headers or _length(headers) != 0
@@ -96,8 +93,8 @@ class _Exchange:
         if not self._is_body_due:
             return await self._receive()
         started = anyio.current_time()
-        due = self._seconds + self._received / MIN_BYTES_PER_SECOND - self._waited
-        with anyio.move_on_after(due):
+        due = self._patience.body + self._received / self._patience.body_bytes
+        with anyio.move_on_after(due - self._waited):
             message = await self._receive()
             self._waited += anyio.current_time() - started
             self._received += len(message.get("body", b""))
@@ -115,7 +112,21 @@ class _Exchange:
             if self._is_body_due:
                 headers = [*message.get("headers", []), (b"connection", b"close")]
                 message = {**message, "headers": headers}
+        elif self._is_body_due and not message.get("more_body", False):
+            await self._send({**message, "more_body": True})
+            await self._discard_body()
+            message = {"type": "http.response.body"}
         await self._send(message)
+
+    async def _discard_body(self) -> None:
+        """Read on for a moment: many clients see no answer before they have sent all they have.
+
+        A connection that is closed on what was not read is reset, and the answer lost with it.
+        """
+        with anyio.move_on_after(0 if self._is_too_slow else self._patience.rest):
+            while self._is_body_due:
+                message = await self._receive()
+                self._is_body_due = message["type"] == "http.request" and message["more_body"]
 
 
 def _length(headers: Headers) -> int:

@@ -23,17 +23,16 @@ from rlm_mcp.sandbox.repl import ProcessSandbox
 from rlm_mcp.server.app import OpenService, build_server
 from rlm_mcp.server.http.answers import error_answer
 from rlm_mcp.server.http.auth import BearerCheck, Bearers, StaticBearers
-from rlm_mcp.server.http.connections import Connection
+from rlm_mcp.server.http.connections import patient
 from rlm_mcp.server.http.exchanges import Exchanges
 from rlm_mcp.server.http.hosts import HostCheck, KnownHosts, is_loopback
+from rlm_mcp.server.http.patience import Patience
 from rlm_mcp.server.http.routes import is_open, make_routes
 from rlm_mcp.server.http.upload_tool import UPLOAD_TOOL
 from rlm_mcp.service import Service, open_service
 from rlm_mcp.settings import Settings
 
 MCP_PATH = "/mcp"
-# Requests get so long for an answer once the server stops, and its connections so long to close.
-_ANSWER_SECONDS = 2.0
 _CLOSE_SECONDS = 3
 _KEEP_ALIVE_SECONDS = 60
 _WANTED_DESCRIPTORS = 65_536
@@ -78,7 +77,11 @@ async def serve_http(settings: Settings, place: Place, announce: Callable[[str],
 
 @asynccontextmanager
 async def open_http_server(
-    settings: Settings, place: Place, *, shared: ProcessSandbox | None = None
+    settings: Settings,
+    place: Place,
+    *,
+    patience: Patience = Patience(),  # noqa: B008  # frozen
+    shared: ProcessSandbox | None = None,
 ) -> AsyncGenerator[str]:
     """Serve until the block is left; gives the server's root URL.
 
@@ -98,8 +101,9 @@ async def open_http_server(
     with _listening(place) as sock:
         async with open_service(settings, shared=shared) as service:
             mcp = await anyio.to_thread.run_sync(build_http_mcp, lambda: nullcontext(service))
-            app = Exchanges(_build_app(mcp, service, place, bearers))
-            async with mcp.session_manager.run(), _running(app, service, sock):
+            app = Exchanges(_build_app(mcp, service, place, bearers), patience)
+            config = await anyio.to_thread.run_sync(_configured, app, patience)
+            async with mcp.session_manager.run(), _running(config, app, service, sock):
                 host = f"[{place.host}]" if ":" in place.host else place.host
                 yield f"http://{host}:{sock.getsockname()[1]}"
 
@@ -165,9 +169,11 @@ def _listening(place: Place) -> Generator[socket.socket]:
 
 
 @asynccontextmanager
-async def _running(app: Exchanges, service: Service, sock: socket.socket) -> AsyncGenerator[None]:
+async def _running(
+    config: uvicorn.Config, app: Exchanges, service: Service, sock: socket.socket
+) -> AsyncGenerator[None]:
     """Answer requests until the block is left."""
-    server = _Server(await anyio.to_thread.run_sync(_configured, app))
+    server = _Server(config)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve, [sock])
         try:
@@ -176,7 +182,7 @@ async def _running(app: Exchanges, service: Service, sock: socket.socket) -> Asy
             with anyio.CancelScope(shield=True):
                 app.refuse()
                 await service.interrupt_runs()
-                await app.close(_ANSWER_SECONDS)
+                await app.close()
                 server.should_exit = True
 
 
@@ -188,11 +194,11 @@ class _Server(uvicorn.Server):
         return nullcontext()
 
 
-def _configured(app: ASGIApp) -> uvicorn.Config:
+def _configured(app: ASGIApp, patience: Patience) -> uvicorn.Config:
     """Set up uvicorn, which reads files as it does; its access log would tell upload URLs."""
     config = uvicorn.Config(
         app,
-        http=Connection,
+        http=patient(patience),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -1,0 +1,167 @@
+"""`rlm-mcp serve --http` as an operator runs it: a real process, its signals, and what it tells."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import httpx2
+import pytest
+from anyio.streams.text import TextReceiveStream
+
+from rlm_mcp.scripted_model import Answer, ChatRequestView, open_scripted_model, unauthorized
+from tests.http_serving import ANN, BOB, Site
+from tests.serving import KEY, cell, settings_in
+
+SECRETS = (KEY, ANN, BOB)
+
+
+@dataclass
+class Program:
+    """A process that serves, and what it has said on stderr."""
+
+    process: anyio.abc.Process
+    url: str
+    said: list[str]
+
+    async def stop(self, with_signal: signal.Signals) -> int:
+        self.process.send_signal(with_signal)
+        with anyio.fail_after(30):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def open_program(
+    directory: Path, *arguments: str, **environment: str
+) -> AsyncGenerator[Program]:
+    command = [sys.executable, "-m", "rlm_mcp", "serve", "--http", "--port", "0", *arguments]
+    known = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    variables = {"RLM_MCP_DATA_DIR": str(directory / "data"), **environment}
+    said: list[str] = []
+    async with await anyio.open_process(command, stdin=None, env=known | variables) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        announced = anyio.Event()
+
+        async def listen(stream: anyio.abc.ByteReceiveStream) -> None:
+            async for text in TextReceiveStream(stream, errors="replace"):
+                said.append(text)
+                if "\n" in text and "/contexts/NAME" in "".join(said):
+                    announced.set()
+            announced.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listen, process.stderr)
+            tasks.start_soon(listen, process.stdout)
+            try:
+                with anyio.fail_after(60):
+                    await announced.wait()
+                words = "".join(said).replace("/mcp", " ").split()
+                url = next((word for word in words if word.startswith("http://")), "")
+                yield Program(process, url, said)
+            finally:
+                if process.returncode is None:
+                    process.kill()
+
+
+def contents(directory: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in directory.rglob("*") if path.is_file())
+
+
+async def test_no_secret_is_in_what_the_server_writes_and_it_stops_in_good_order(
+    tmp_path: Path,
+) -> None:
+    asked: list[str] = []
+
+    def refuse_keys(request: ChatRequestView) -> Answer:
+        asked.append(request.text)
+        return (
+            cell("print(len(context))\nFINAL(llm_query('?'))") if len(asked) < 3 else unauthorized()
+        )
+
+    async with open_scripted_model(refuse_keys) as model:
+        settings = settings_in(tmp_path)
+        variables = {
+            "RLM_MCP_BASE_URL": model.base_url,
+            "RLM_MCP_API_KEY": KEY,
+            "RLM_MCP_ROOT_MODEL": "root",
+            "RLM_MCP_SUB_MODEL": "sub",
+            "RLM_MCP_MIN_ISOLATION": "process",
+            "RLM_MCP_HTTP_TOKENS": f"ann={ANN},bob={BOB}",
+        }
+        async with open_program(tmp_path, **variables) as program:
+            site = Site(program.url, model, settings)
+            secrets = await use(site)
+            code = await program.stop(signal.SIGTERM)
+
+    written = await anyio.to_thread.run_sync(contents, tmp_path)
+    said = "".join(program.said)
+    assert code == 0
+    assert "Traceback" not in said
+    assert b"some text that was sent" in written
+    for secret in (*SECRETS, *secrets):
+        assert secret.encode() not in written
+        assert secret not in said
+
+
+async def use(site: Site) -> list[str]:
+    """Ask, fail, send wrong things; gives the secrets of two URLs, one of them used."""
+    async with site.open_http(BOB) as bob, site.open_client(ANN) as served:
+        handle = (await bob.put("/contexts/hers", content=b"some text that was sent")).json()
+        await bob.get("/contexts/x", headers={"authorization": f"Bearer {ANN}x"})
+        await bob.put(f"/contexts/{'x' * 1000}", content=b"x")
+        await bob.get("/contexts/x", headers={"host": "evil.example"})
+        await served.error("rlm_run_wait", run_id=handle["handle"])
+        made = [await served.call("rlm_context_upload_url", name="a") for _ in range(2)]
+        sent = await bob.put(made[0]["url"], content=b"sent by a URL")
+        run = await served.call("rlm_query", question="?", contexts=[sent.json()["handle"]])
+        status = await served.call("rlm_status")
+    assert run["status"] in ("completed", "failed")
+    assert not [secret for secret in SECRETS if secret in f"{run} {status} {made}"]
+    return [one["url"].rpartition("/")[2] for one in made]
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT])
+async def test_a_server_with_no_token_says_so_and_ends_at_ctrl_c(
+    tmp_path: Path, by: signal.Signals
+) -> None:
+    async with open_program(tmp_path) as program:
+        async with httpx2.AsyncClient(base_url=program.url) as client:
+            alive = await client.get("/healthz")
+        code = await program.stop(by)
+
+    said = "".join(program.said)
+    assert (alive.status_code, code) == (200, 0)
+    assert "no token is set" in said
+    assert f"claude mcp add --transport http rlm {program.url}/mcp\n" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "told"),
+    [
+        (["--host", "0.0.0.0"], {}, "0.0.0.0"),
+        ([], {"RLM_MCP_HTTP_TOKEN": "short-one"}, "RLM_MCP_HTTP_TOKEN"),
+        ([], {"RLM_MCP_HTTP_TOKENS": f"ann={ANN},bob={ANN}"}, "RLM_MCP_HTTP_TOKENS"),
+    ],
+)
+async def test_a_server_that_would_be_open_does_not_start(
+    tmp_path: Path, arguments: list[str], variables: dict[str, str], told: str
+) -> None:
+    async with open_program(tmp_path, *arguments, **variables) as program:
+        with anyio.fail_after(30):
+            code = await program.process.wait()
+
+    said = "".join(program.said)
+    assert code == 2
+    assert told in said
+    assert not [token for token in ("short-one", ANN) if token in said]
+    assert "Traceback" not in said
