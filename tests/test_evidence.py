@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from rlm_mcp.engine.evidence import assigns_context, is_computed, is_empty_output, is_shown
+from rlm_mcp.engine.evidence import (
+    assigns_context,
+    is_computed,
+    is_empty_output,
+    is_shown,
+    number_tested_as_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -76,3 +82,18 @@ def test_a_zero_and_an_empty_value_are_nothing(output: str) -> None:
 )
 def test_code_that_replaces_the_text_is_known(code: str, assigns: bool) -> None:
     assert assigns_context(code) == assigns
+
+
+@pytest.mark.parametrize(
+    ("code", "sought"),
+    [
+        ("sum('500 ms' in line for line in lines())", "500 ms"),
+        ("for line in lines():\n    if 'a' in line and '> 20' in line:\n        pass", "> 20"),
+        ("'ERROR' in line", ""),
+        ("5 in [5]", ""),
+        ("'500' == line", ""),
+        ("'500' in", ""),
+    ],
+)
+def test_a_number_that_is_looked_for_as_text_is_known(code: str, sought: str) -> None:
+    assert number_tested_as_text(code) == sought

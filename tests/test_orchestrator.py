@@ -428,6 +428,17 @@ async def test_a_small_model_that_counts_no_replies_is_told_to_look_at_them(
         assert '"Yes." is not "yes"' in bench.root_requests[1].text
 
 
+async def test_a_small_model_that_looks_for_a_number_as_text_is_told_how_to_compare(
+    sandbox: ProcessSandbox,
+) -> None:
+    replies = [code("print('more than 500' in context)"), code("FINAL(context[:3])")]
+    async with a_bench(sandbox, replies, prompt_variant="small_context") as bench:
+        assert (await bench.ask()).answer == TEXT[:3]
+        said = bench.root_requests[1].text
+        assert "the very text 'more than 500'" in said
+        assert r'"more than (\d+)"' in said
+
+
 async def test_a_small_model_that_runs_out_of_turns_is_shown_what_it_printed_and_no_more(
     sandbox: ProcessSandbox,
 ) -> None:

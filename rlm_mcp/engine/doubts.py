@@ -6,7 +6,12 @@ and make up a value after an error. Each is told once; the same answer again is 
 
 from __future__ import annotations
 
-from rlm_mcp.engine.evidence import EMPTY_ANSWERS, is_empty_output, is_shown
+from rlm_mcp.engine.evidence import (
+    EMPTY_ANSWERS,
+    is_empty_output,
+    is_shown,
+    number_tested_as_text,
+)
 from rlm_mcp.engine.prompt import (
     closing,
     doubt_empty,
@@ -50,6 +55,7 @@ def with_hint(run: Run, turn: Turn, code: str) -> tuple[str, ...]:
     """Show the outputs, and say to a small model that printed a zero what that often means."""
     last = turn.cells[-1]
     if is_small(run.config) and last.error is None and is_empty_output(last.output):
-        hint = question_nothing(of_replies="llm_query" in code)
+        number = number_tested_as_text(code)
+        hint = question_nothing(of_replies="llm_query" in code, number=number)
         return (*turn.shown[:-1], f"{turn.shown[-1]}\n{hint}")
     return turn.shown

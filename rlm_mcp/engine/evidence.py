@@ -65,6 +65,18 @@ def is_shown(answer: str, shown: str, question: str) -> bool:
     )
 
 
+def number_tested_as_text(code: str) -> str:
+    """Give a literal with a number that this code looks for as text, as in `"500 ms" in line`."""
+    tree = read_python(code).tree
+    for node in ast.walk(tree) if tree else ():
+        if not (isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In)):
+            continue
+        sought = node.left.value if isinstance(node.left, ast.Constant) else None
+        if isinstance(sought, str) and any(character.isdigit() for character in sought):
+            return sought
+    return ""
+
+
 def assigns_context(code: str) -> bool:
     """Whether this code gives the name `context` to something else, outside of a function."""
     tree = read_python(code).tree

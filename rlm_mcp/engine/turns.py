@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -161,17 +162,29 @@ def doubt_empty(value: str) -> str:
     return f"Your answer {value!r} was not taken yet. {question_nothing()}"
 
 
-def question_nothing(*, of_replies: bool = False) -> str:
-    """Say what a zero or an empty result often means, of the text or of replies to sub-calls."""
+def question_nothing(*, of_replies: bool = False, number: str = "") -> str:
+    """Say what a zero or an empty result often means.
+
+    Args:
+        of_replies: whether replies to sub-calls were looked through, and not the text.
+        number: a number that the code looked for as text.
+    """
     if of_replies:
         return (
             "An empty or zero result often means that the code does not fit the way the replies "
             'are written: "Yes." is not "yes". Print a few of them, and look at them.'
         )
-    return (
+    told = (
         "An empty or zero result often means that the code does not fit the way the text is "
         "written. Print a few lines that should match, for example with search(…), and look at "
         "them."
+    )
+    if not number:
+        return told
+    pattern = re.sub(r"\d+", lambda _: r"(\d+)", number, count=1)
+    return (
+        f"{told} Your code looks for the very text {number!r}: to compare numbers, take them out "
+        f'of a line, as in int(re.search(r"{pattern}", line).group(1)).'
     )
 
 
