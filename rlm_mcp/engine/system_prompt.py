@@ -123,9 +123,9 @@ computed from `context`.
 """
 
 _SMALL_CALLS = """\
-- `llm_query(prompt)` asks a language model, for questions of meaning, and returns its words, such \
-as "Yes."; `llm_query_batch(prompts)` asks a list and returns a list. Test them by \
-`"yes" in reply.lower()`. It sees only the prompt: put the text in, at most {piece} characters.
+- `llm_query(ask + piece)` sends a question and a piece of text, at most {piece} characters, to a \
+language model and returns its reply, such as "Yes."; `llm_query_batch([ask + piece for piece in \
+pieces])` sends many and returns a list. Only for questions of meaning.
 """
 
 _SMALL_RECURSION = """\
