@@ -16,6 +16,7 @@ import pytest
 from rlm_mcp.errors import ConfigurationError
 from rlm_mcp.server.http.serving import Place
 from tests.http_serving import ANN, BOB, TOKENS, Site, open_site
+from tests.packing import PACKED
 from tests.serving import Served, cell, turns
 
 pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")
@@ -159,6 +160,59 @@ async def test_nothing_is_stored_of_a_text_that_is_not_whole_or_not_what_was_sai
     assert digest in wrong.json()["error"]["message"]
     assert binary.json()["error"]["code"] == "not_text"
     assert (right.status_code, right.json()["sha256"]) == (201, digest)
+
+
+async def test_a_text_may_come_compressed_and_in_any_charset(site: Site) -> None:
+    german, digest = "Größe über alles. " * 5000, hashlib.sha256()
+    data = german.encode("cp1252")
+    digest.update(data)
+    sent: list[dict[str, Any]] = []
+    async with site.open_http() as client:
+        for coding in ("gzip", "zstd", "identity"):
+            packed = PACKED[coding](data) if coding in PACKED else data
+            headers = {"content-encoding": coding, "x-content-sha256": digest.hexdigest()}
+            answer = await client.put("/contexts/a", content=packed, headers=headers)
+            sent.append(answer.json())
+        told = await client.put(
+            "/contexts/b",
+            content="Größe".encode("cp1252"),
+            headers={"content-type": 'text/plain; charset="ISO-8859-15"'},
+        )
+        back = await client.get(f"/contexts/{sent[0]['handle']}")
+
+    assert [(one["charset"], one["chars"]) for one in sent] == [("cp1252", len(german))] * 3
+    assert len({one["handle"] for one in sent}) == 1
+    assert back.content.decode() == german
+    assert (told.json()["charset"], told.json()["preview"]) == ("iso8859-15", "Größe")
+
+
+async def test_what_is_not_compressed_as_was_said_is_refused_and_bombs_are_bounded(
+    site: Site,
+) -> None:
+    bomb = PACKED["zstd"](b"a" * (80 << 20))
+    cases: list[tuple[bytes, dict[str, str]]] = [
+        (bomb, {"content-encoding": "zstd"}),
+        (PACKED["gzip"](TEXT.encode())[:-9], {"content-encoding": "gzip"}),
+        (TEXT.encode(), {"content-encoding": "gzip"}),
+        (PACKED["gzip"](TEXT.encode()), {}),
+        (TEXT.encode(), {"content-type": "text/plain; charset=klingon"}),
+    ]
+    async with site.open_http() as client:
+        answers = [
+            await client.put("/contexts/a", content=data, headers=headers)
+            for data, headers in cases
+        ]
+    async with site.open_client() as served:
+        assert (await served.call("rlm_context_list"))["contexts"] == []
+
+    assert [answer.status_code for answer in answers] == [413, 400, 400, 400, 400]
+    said = [answer.json()["error"]["message"] + answer.json()["error"]["fix"] for answer in answers]
+    for words, text in zip(
+        ("does not grow", "ends too early", "not whole gzip", "Content-Encoding: gzip", "klingon"),
+        said,
+        strict=True,
+    ):
+        assert words in text
 
 
 async def leave_in_the_middle(site: Site) -> None:

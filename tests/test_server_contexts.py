@@ -107,7 +107,30 @@ async def test_invalid_utf_8_is_replaced_and_said(served: Served, tmp_path: Path
 
     assert result.structured_content is not None
     assert result.structured_content["replaced_characters"] == 1
-    assert "1 invalid UTF-8 sequence" in text_of(result)
+    assert "1 byte sequences that are no text" in text_of(result)
+
+
+async def test_files_in_other_charsets_are_decoded_and_that_is_said(
+    served: Served, tmp_path: Path
+) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    german, russian = "Größe über alles. " * 20, "Съешь же ещё этих мягких булок. " * 20
+    (files / "a.txt").write_text(german, encoding="cp1252")
+    (files / "b.txt").write_text(russian, encoding="utf-16")
+    (files / "c.txt").write_text(german, encoding="utf-8")
+
+    result = await served.raw("rlm_context_add", path=str(files))
+    added = result.structured_content
+    assert added is not None
+    whole = [
+        (await served.call("rlm_context_read", handle=added["handle"], document=document))["text"]
+        for document in range(3)
+    ]
+
+    assert (added["charset"], added["replaced_characters"]) == ("cp1252, utf-16", 0)
+    assert whole == [german, russian, german]
+    assert "Decoded from cp1252, utf-16." in text_of(result)
 
 
 async def test_a_search_gives_places_that_can_be_read(served: Served) -> None:

@@ -13,6 +13,7 @@ from rlm_mcp.cli.terminal import print_json, print_table
 from rlm_mcp.server import schemas
 from rlm_mcp.server.views import added_view, context_page
 from rlm_mcp.service import open_service
+from rlm_mcp.service.charsets import UTF_8
 from rlm_mcp.service.contexts import Added
 
 _SHOWN_SKIPS = 5
@@ -40,8 +41,10 @@ def _tell_added(added: Added) -> None:
         f"{added.name}: {added.chars:,} characters, about {added.estimated_tokens:,} tokens, "
         f"{added.documents:,} document{'s' * (added.documents != 1)}{known}"
     ]
+    if added.charset != UTF_8:
+        lines.append(f"decoded from {added.charset}")
     if added.replaced_characters:
-        lines.append(f"{added.replaced_characters:,} invalid UTF-8 sequences became U+FFFD")
+        lines.append(f"{added.replaced_characters:,} byte sequences that are no text became U+FFFD")
     lines += [f"left out: {path} ({why})" for path, why in added.skipped[:_SHOWN_SKIPS]]
     if len(added.skipped) > _SHOWN_SKIPS:
         lines.append(f"left out: {len(added.skipped) - _SHOWN_SKIPS:,} more")

@@ -11,6 +11,7 @@ from rlm_mcp.server import schemas
 from rlm_mcp.server.results import beside, more, result
 from rlm_mcp.server.tool import Strings, ToolContext, ToolSpec, service_of
 from rlm_mcp.server.views import added_view, context_page
+from rlm_mcp.service.charsets import UTF_8
 from rlm_mcp.service.contexts import Added, NewText
 from rlm_mcp.service.search import SearchQuery
 
@@ -152,10 +153,10 @@ def _added_text(added: Added) -> str:
     lines = [f"{added.handle}  {added.name} ({size}, {added.documents} document{plural})"]
     if added.deduplicated:
         lines.append("The same content was stored before; it has that handle.")
+    if added.charset != UTF_8:
+        lines.append(f"Decoded from {added.charset}.")
     if added.replaced_characters:
-        lines.append(
-            f"{added.replaced_characters} invalid UTF-8 sequences were replaced by U+FFFD."
-        )
+        lines.append(f"{added.replaced_characters} byte sequences that are no text became U+FFFD.")
     if added.skipped:
         some = "; ".join(f"{path}: {reason}" for path, reason in added.skipped[:5])
         lines.append(f"{len(added.skipped)} files were left out: {some}")

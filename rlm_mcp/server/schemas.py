@@ -62,6 +62,7 @@ class AddedContext(BaseModel):
     skipped: list[SkippedFile]
     skipped_total: int
     replaced_characters: int
+    charset: str
     preview: str
 
 

@@ -13,6 +13,7 @@ import anyio.to_thread
 from rlm_mcp.errors import InvalidInputError, NotTextError
 from rlm_mcp.sandbox.types import ReplOptions, Sandbox
 from rlm_mcp.sandbox.wire import utf8
+from rlm_mcp.service.charsets import UTF_8
 from rlm_mcp.service.files import (
     FoundFiles,
     Piece,
@@ -75,6 +76,22 @@ class Added:
     skipped: tuple[tuple[str, str], ...] = ()
     replaced_characters: int = 0
     preview: str = ""
+    charset: str = UTF_8
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Charsets other than UTF-8 that a text was kept in, and how many characters were given up."""
+
+    charsets: tuple[str, ...] = ()
+    replaced: int = 0
+
+    def plus(self, charset: str, replaced: int) -> Decoded:
+        """Add what was found in one more document; an empty charset is UTF-8."""
+        if charset in ("", UTF_8):
+            return self
+        charsets = tuple(dict.fromkeys((*self.charsets, charset)))
+        return Decoded(charsets, self.replaced + replaced)
 
 
 @dataclass(frozen=True)
@@ -156,11 +173,11 @@ class ContextService:
                 f"The path {new.path!r} holds no text file; {len(found.skipped)} were left out"
                 + (f", such as {found.skipped[0]}" if found.skipped else "")
                 + ".",
-                fix="Give a directory or glob with UTF-8 text files in it.",
+                fix="Give a directory or glob with text files in it.",
             )
         async with self._store.open_upload(new.name or Path(new.path).name or new.path) as upload:
-            await _write_files(upload, found, self._allowed, report)
-            return sealed_view(await upload.seal(), found.skipped)
+            decoded = await _write_files(upload, found, self._allowed, report)
+            return sealed_view(await upload.seal(), found.skipped, decoded)
 
     async def list(self, limit: int, cursor: str) -> Page[ContextRecord]:
         """List contexts, newest first.
@@ -274,9 +291,9 @@ def check_name(name: str) -> None:
 
 async def _write_files(
     upload: Upload, found: FoundFiles, allowed: AllowedPaths, report: ReportBytes
-) -> None:
+) -> Decoded:
     done, total = 0, await anyio.to_thread.run_sync(total_bytes, found)
-    told = 0.0
+    told, decoded = 0.0, Decoded()
     await upload.expect(total)
     await report(0, total)
     async for batch in _batches(found, allowed):
@@ -285,10 +302,12 @@ async def _write_files(
                 await upload.begin_document(piece.name)
             await upload.write(piece.data)
             done += len(piece.data)
+            decoded = decoded.plus(piece.charset, piece.replaced)
         if anyio.current_time() - told > _REPORT_SECONDS:
             told = anyio.current_time()
-            await report(done, total)
-    await report(done, total)
+            await report(min(done, total), total)
+    await report(total, total)
+    return decoded
 
 
 async def _batches(found: FoundFiles, allowed: AllowedPaths) -> AsyncIterator[list[Piece]]:
@@ -299,7 +318,11 @@ async def _batches(found: FoundFiles, allowed: AllowedPaths) -> AsyncIterator[li
         yield batch
 
 
-def sealed_view(sealed: SealedContext, skipped: tuple[tuple[str, str], ...] = ()) -> Added:
+def sealed_view(
+    sealed: SealedContext,
+    skipped: tuple[tuple[str, str], ...] = (),
+    decoded: Decoded = Decoded(),
+) -> Added:
     """Tell what became of a text that was stored."""
     record = sealed.record
     return Added(
@@ -313,7 +336,8 @@ def sealed_view(sealed: SealedContext, skipped: tuple[tuple[str, str], ...] = ()
         estimated_tokens=record.estimated_tokens,
         deduplicated=sealed.deduplicated,
         skipped=skipped,
-        replaced_characters=sealed.replaced_characters,
+        replaced_characters=sealed.replaced_characters + decoded.replaced,
+        charset=", ".join(decoded.charsets) or UTF_8,
         preview=record.preview,
     )
 

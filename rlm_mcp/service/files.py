@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlm_mcp.errors import InvalidInputError, NotTextError, PathNotAllowedError
+from rlm_mcp.service.charsets import CharsetDecoder
 from rlm_mcp.service.paths import AllowedPaths
 from rlm_mcp.store.database import storable
 
@@ -38,10 +39,15 @@ class FoundFiles:
 
 @dataclass(frozen=True)
 class Piece:
-    """Part of a document; `name` is there on its first part alone."""
+    """Part of a document, in UTF-8; `name` is there on its first part alone.
+
+    Its last part tells the charset that it was kept in, and how many characters that has not.
+    """
 
     data: bytes
     name: str | None = None
+    charset: str = ""
+    replaced: int = 0
 
 
 def find_files(path: str, allowed: AllowedPaths, check: Check = lambda: None) -> FoundFiles:
@@ -196,12 +202,13 @@ def why_not_text(path: Path, allowed: AllowedPaths) -> str:
         if not path.is_file():
             return "not a regular file"
         with allowed.open(path) as file:
-            head = file.read(SNIFFED_BYTES)
+            sample = file.read(SNIFFED_BYTES)
     except PathNotAllowedError:
         return "outside the allowed paths"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    return why_no_text(head)
+    decoder = CharsetDecoder()
+    return why_no_text((decoder.feed(sample) + decoder.end())[:SNIFFED_BYTES])
 
 
 def why_no_text(head: bytes) -> str:
@@ -211,7 +218,7 @@ def why_no_text(head: bytes) -> str:
     if b"\0" in head:
         return "binary"
     if _undecodable_share(head) > 0.1:
-        return "not UTF-8 text"
+        return "text in no known charset"
     return ""
 
 
@@ -224,7 +231,7 @@ def require_text(path: Path, allowed: AllowedPaths) -> None:
     """Refuse a file that holds no text.
 
     Raises:
-        NotTextError: it is empty, binary or in another encoding.
+        NotTextError: it is empty, binary or in no known charset.
     """
     reason = why_not_text(path, allowed)
     if reason:
@@ -268,9 +275,15 @@ def read_batches(found: FoundFiles, allowed: AllowedPaths) -> Iterator[list[Piec
 def _pieces(name: str, path: Path, allowed: AllowedPaths) -> Iterator[Piece]:
     try:
         with allowed.open(path) as file:
-            yield Piece(file.read(BATCH_BYTES), name)
-            while data := file.read(BATCH_BYTES):
-                yield Piece(data)
+            data = file.read(BATCH_BYTES)
+            decoder, first = CharsetDecoder(), name
+            while first is not None or data:
+                text, more = decoder.feed(data), file.read(BATCH_BYTES)
+                if more:
+                    yield Piece(text, first)
+                else:
+                    yield Piece(text + decoder.end(), first, decoder.charset, decoder.replaced)
+                data, first = more, None
     except OSError as error:
         raise InvalidInputError(
             f"The file {str(path)!r} cannot be read: {error.strerror}.",

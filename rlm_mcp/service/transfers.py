@@ -5,16 +5,37 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterable
+from dataclasses import dataclass
+
+import anyio.to_thread
 
 from rlm_mcp.errors import InvalidInputError, NotTextError, TooLargeError
-from rlm_mcp.service.contexts import Added, check_name, sealed_view
+from rlm_mcp.service.charsets import CharsetDecoder
+from rlm_mcp.service.contexts import Added, Decoded, check_name, sealed_view
 from rlm_mcp.service.files import SNIFFED_BYTES, why_no_text
 from rlm_mcp.service.tickets import Ticket, Tickets
+from rlm_mcp.service.unpacking import unpacked
 from rlm_mcp.store.contexts import Contexts
 from rlm_mcp.store.records import ContextRecord
 from rlm_mcp.store.uploads import Upload
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+@dataclass(frozen=True)
+class Body:
+    """A text as it comes in.
+
+    Args:
+        pieces: its bytes, split anywhere.
+        coding: how they are compressed, one of `unpacking.CODINGS`; empty if they are not.
+        charset: what they are once uncompressed; empty if nobody said.
+    """
+
+    pieces: AsyncIterable[bytes]
+    coding: str = ""
+    charset: str = ""
 
 
 class TransferService:
@@ -28,42 +49,47 @@ class TransferService:
         self._caller = caller
         self._max_upload_bytes = max_upload_bytes
 
-    async def receive(self, name: str, pieces: AsyncIterable[bytes], sha256: str = "") -> Added:
+    async def receive(self, name: str, body: Body, sha256: str = "") -> Added:
         """Store a text as it comes in; nothing is kept of one that does not come in whole.
 
         Args:
-            pieces: the text's UTF-8, split anywhere.
-            sha256: what the bytes must have, in hex; empty if it was not told.
+            name: for people.
+            body: the text.
+            sha256: what the uncompressed bytes must have, in hex; empty if it was not told.
 
         Raises:
-            InvalidInputError: the name or digest cannot be used, or the bytes have another one.
+            InvalidInputError: the name, digest or charset cannot be used, the bytes have another
+                digest, or they are not compressed as was said.
             TooLargeError: there is more than the server takes.
             NotTextError: the bytes are no text, or none.
             StoreError: the database could not take it.
         """
         check_name(name)
-        expected = check_sha256(sha256)
+        expected, decoder = check_sha256(sha256), CharsetDecoder(body.charset)
         async with self._store.open_upload(name) as upload:
-            found = await self._write(upload, pieces)
+            found = await self._write(upload, body, decoder)
             if expected and found != expected:
                 raise InvalidInputError(
                     f"The text has the SHA-256 {found!r}, not {expected!r}.",
                     fix="Send it again; nothing was stored.",
                 )
-            return sealed_view(await upload.seal())
+            decoded = Decoded().plus(decoder.charset, decoder.replaced)
+            return sealed_view(await upload.seal(), decoded=decoded)
 
-    async def _write(self, upload: Upload, pieces: AsyncIterable[bytes]) -> str:
+    async def _write(self, upload: Upload, body: Body, decoder: CharsetDecoder) -> str:
         """Write and count what comes in, look at its beginning, and return its digest."""
-        digest, count, head = hashlib.sha256(), 0, b""
+        digest, count, head = hashlib.sha256(), 0, _Head()
+        pieces = unpacked(body.pieces, body.coding) if body.coding else body.pieces
         async for piece in pieces:
             count += len(piece)
             self.check_size(count)
-            if len(head) < SNIFFED_BYTES:
-                head = (head + piece)[:SNIFFED_BYTES]
-                _refuse_no_text(head, is_whole=len(head) == SNIFFED_BYTES)
             digest.update(piece)
-            await upload.write(piece)
-        _refuse_no_text(head, is_whole=True)
+            text = await _decoded(decoder, piece)
+            head.look(text)
+            await upload.write(text)
+        rest = await anyio.to_thread.run_sync(decoder.end)
+        head.look(rest, is_last=True)
+        await upload.write(rest)
         return digest.hexdigest()
 
     def check_size(self, count: int) -> None:
@@ -121,11 +147,34 @@ def check_sha256(text: str) -> str:
     return digest
 
 
-def _refuse_no_text(head: bytes, *, is_whole: bool) -> None:
-    """Look at the first bytes; with fewer than there will be, only for what no text has."""
-    reason = why_no_text(head) if is_whole or b"\0" in head else ""
-    if reason:
-        raise NotTextError(
-            f"The bytes hold no text that can be stored: {reason}.",
-            fix="Convert them to UTF-8 text first (for example with pdftotext or iconv).",
-        )
+async def _decoded(decoder: CharsetDecoder, piece: bytes) -> bytes:
+    if decoder.is_quick(piece):
+        return decoder.feed(piece)
+    return await anyio.to_thread.run_sync(decoder.feed, piece)
+
+
+class _Head:
+    """The first bytes of a text as they come, looked at as soon as they tell."""
+
+    def __init__(self) -> None:
+        self._bytes = b""
+        self._is_seen = False
+
+    def look(self, piece: bytes, *, is_last: bool = False) -> None:
+        """Refuse what is no text; with fewer bytes than there will be, only what none has."""
+        if self._is_seen:
+            return
+        self._bytes = (self._bytes + piece)[:SNIFFED_BYTES]
+        self._is_seen = is_last or len(self._bytes) == SNIFFED_BYTES
+        coding = next((name for sign, name in _PACKED.items() if self._bytes.startswith(sign)), "")
+        if coding:
+            raise NotTextError(
+                f"The bytes are {coding}, not text.", fix=f"Send Content-Encoding: {coding}."
+            )
+        reason = why_no_text(self._bytes) if self._is_seen or b"\0" in self._bytes else ""
+        if reason:
+            raise NotTextError(
+                f"The bytes hold no text that can be stored: {reason}.",
+                fix="Convert them to text first (for example with pdftotext), or name their "
+                "charset: Content-Type: text/plain; charset=NAME.",
+            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from email.message import EmailMessage
 from urllib.parse import unquote_to_bytes
 
 import anyio
@@ -18,7 +19,8 @@ from rlm_mcp.server.http.answers import json_answer, refusal
 from rlm_mcp.server.http.ranges import asked_part, is_known
 from rlm_mcp.server.views import added_view, event_view
 from rlm_mcp.service import Service
-from rlm_mcp.service.transfers import check_sha256
+from rlm_mcp.service.transfers import Body, check_sha256
+from rlm_mcp.service.unpacking import CODINGS
 from rlm_mcp.store.run_records import Event
 
 CONTEXTS = "/contexts/"
@@ -69,11 +71,23 @@ async def put_upload(request: Request) -> Response:
 
 
 async def _store(request: Request, service: Service, name: str, sha256: str) -> Response:
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        return refusal(415, "The body is compressed.", fix="Send it as it is.")
+    coding = request.headers.get("content-encoding", "").strip().lower()
+    coding = "" if coding == "identity" else coding.removeprefix("x-")
+    if coding and coding not in CODINGS:
+        headers = {"accept-encoding": ", ".join(CODINGS)}
+        refused = f"The Content-Encoding {coding[:100]!r} is not understood."
+        fix = f"Use {' or '.join(CODINGS)}, or send the text as it is."
+        return refusal(415, refused, fix=fix, headers=headers)
     service.transfers.check_size(int(request.headers.get("content-length", 0)))
-    added = added_view(await service.transfers.receive(name, request.stream(), sha256))
+    body = Body(request.stream(), coding, _charset(request))
+    added = added_view(await service.transfers.receive(name, body, sha256))
     return json_answer(added, 201, {"location": f"{CONTEXTS}{added.handle}"})
+
+
+def _charset(request: Request) -> str:
+    message = EmailMessage()
+    message["content-type"] = request.headers.get("content-type", "")
+    return message.get_content_charset("")
 
 
 async def get_context(request: Request) -> Response:

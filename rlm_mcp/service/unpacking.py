@@ -1,0 +1,168 @@
+"""Bodies that come compressed, undone a little at a time and never far beyond what came."""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from importlib import import_module
+from types import ModuleType
+from typing import Protocol
+
+import anyio.to_thread
+
+from rlm_mcp.errors import InvalidInputError, TooLargeError
+
+PIECE_BYTES = 1 << 20
+# Logs shrink to a twentieth, seldom to less than a hundredth: what grows more is made to.
+MAX_GROWTH = 250
+_ALWAYS_ALLOWED_BYTES = 64 << 20
+# What undoing zstd may take of memory: 64 MiB, that of its level 22 short of the largest.
+_ZSTD_WINDOW_LOG = 26
+_GZIP_WITH_HEADER = 16 + zlib.MAX_WBITS
+# Zeros after the last member are common, and gzip(1) passes over them.
+_PADDING = b"\0"
+CODINGS = ("gzip", "zstd")
+
+
+class _Member(Protocol):
+    """One compressed stream of those that a body holds one after another."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def take(self, data: bytes) -> bytes:
+        """Undo some of what came; with nothing more to take in, gives nothing once all is out."""
+        ...
+
+
+class Unpacker:
+    """Undoes one coding.
+
+    Args:
+        coding: one of `CODINGS`.
+        max_growth: how many times its size a body may become.
+    """
+
+    def __init__(self, coding: str, max_growth: int = MAX_GROWTH) -> None:
+        self._coding = coding
+        self._max_growth = max_growth
+        self._taken = 0
+        self._given = 0
+        self._member = _begin(coding)
+        self._is_between = True
+
+    def unpack(self, data: bytes) -> Iterator[bytes]:
+        """Give what the next bytes hold, at most `PIECE_BYTES` at once.
+
+        Raises:
+            InvalidInputError: they are not of this coding.
+            TooLargeError: they hold far more than compressed text does.
+        """
+        if self._is_between and self._taken:
+            data = data.lstrip(_PADDING)
+        self._taken += len(data)
+        while data or not self._is_between:
+            try:
+                piece = self._member.take(data)
+            except (zlib.error, OSError, ValueError, _zstd_error()) as error:
+                raise self._no_coding(str(error)) from error
+            self._is_between = self._member.eof
+            data = b""
+            if piece:
+                self._count(len(piece))
+                yield piece
+            if self._is_between:
+                data = self._member.unused_data.lstrip(_PADDING)
+                self._member = _begin(self._coding)
+            elif not piece:
+                return
+
+    def end(self) -> None:
+        """Refuse a body that ended before its data did.
+
+        Raises:
+            InvalidInputError: it did.
+        """
+        if not self._is_between or not self._taken:
+            raise self._no_coding("it ends too early")
+
+    def _count(self, size: int) -> None:
+        self._given += size
+        if self._given > max(_ALWAYS_ALLOWED_BYTES, self._taken * self._max_growth):
+            raise TooLargeError(
+                f"The body of {self._taken:,} bytes so far becomes more than {self._given:,} "
+                f"when its {self._coding} is undone; text does not grow {self._max_growth} times.",
+                fix="Send it without Content-Encoding if it really is a text.",
+            )
+
+    def _no_coding(self, why: str) -> InvalidInputError:
+        return InvalidInputError(
+            f"The body is not whole {self._coding}: {why}.",
+            fix="Send it again, or without Content-Encoding if it is not compressed.",
+        )
+
+
+async def unpacked(pieces: AsyncIterable[bytes], coding: str) -> AsyncGenerator[bytes]:
+    """Yield a body with its coding undone.
+
+    Args:
+        pieces: the body as it was sent, split anywhere.
+        coding: one of `CODINGS`.
+
+    Raises:
+        InvalidInputError, TooLargeError: as for `Unpacker`.
+    """
+    unpacker = Unpacker(coding)
+    async for packed in pieces:
+        found = unpacker.unpack(packed)
+        while piece := await anyio.to_thread.run_sync(next, found, b""):
+            yield piece
+    unpacker.end()
+
+
+class _Gzip:
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(_GZIP_WITH_HEADER)
+
+    @property
+    def eof(self) -> bool:
+        return self._stream.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._stream.unused_data
+
+    def take(self, data: bytes) -> bytes:
+        return self._stream.decompress(self._stream.unconsumed_tail + data, PIECE_BYTES)
+
+
+class _Zstd:
+    def __init__(self) -> None:
+        module = _zstd()
+        options = {module.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
+        self._stream = module.ZstdDecompressor(options=options)
+
+    @property
+    def eof(self) -> bool:
+        return self._stream.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._stream.unused_data
+
+    def take(self, data: bytes) -> bytes:
+        return self._stream.decompress(data, PIECE_BYTES)
+
+
+def _begin(coding: str) -> _Member:
+    return _Gzip() if coding == "gzip" else _Zstd()
+
+
+def _zstd_error() -> type[Exception]:
+    return _zstd().ZstdError
+
+
+def _zstd() -> ModuleType:
+    return import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")

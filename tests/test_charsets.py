@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import codecs
+
+import pytest
+
+from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.service.charsets import SAMPLE_BYTES, CharsetDecoder
+
+GERMAN = "Der Mörder aß gerne süße Äpfel und öffnete die Tür.\n"
+RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю.\n"
+JAPANESE = "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。\n"
+CHINESE = "中华人民共和国万岁，世界人民大团结万岁。今天天气很好。\n"
+KOREAN = "동해 물과 백두산이 마르고 닳도록 하느님이 보우하사 우리나라 만세.\n"
+PLAIN = "A first line that is plain.\n" * 50
+
+
+def decode(data: bytes, told: str = "", *, piece: int = 1000) -> tuple[str, CharsetDecoder]:
+    decoder = CharsetDecoder(told)
+    pieces = [decoder.feed(data[at : at + piece]) for at in range(0, len(data), piece)]
+    return (b"".join(pieces) + decoder.end()).decode("utf-8", "replace"), decoder
+
+
+@pytest.mark.parametrize("piece", [1, 3, 1000, 10**9])
+@pytest.mark.parametrize(
+    ("text", "charset"),
+    [
+        (GERMAN * 20, "cp1252"),
+        (RUSSIAN * 20, "cp1251"),
+        (RUSSIAN * 20, "koi8-r"),
+        (JAPANESE * 20, "cp932"),
+        (JAPANESE * 20, "euc_jp"),
+        (CHINESE * 20, "gb18030"),
+        (KOREAN * 20, "cp949"),
+        (PLAIN * 50 + GERMAN * 20, "cp1252"),
+        (GERMAN * 20, "utf-16"),
+        (RUSSIAN * 20, "utf-32"),
+        (PLAIN, "utf-16-le"),
+        (PLAIN, "utf-16-be"),
+    ],
+)
+def test_a_charset_is_found_out(text: str, charset: str, piece: int) -> None:
+    decoded, decoder = decode(text.encode(charset), piece=piece)
+
+    assert decoded == text
+    assert (decoder.is_guessed, decoder.replaced) == (True, 0)
+
+
+@pytest.mark.parametrize("piece", [1, 3, 10**9])
+@pytest.mark.parametrize("text", ["", "a", PLAIN, GERMAN, JAPANESE * 10, PLAIN + "😀"])
+def test_utf_8_passes_as_it_is(text: str, piece: int) -> None:
+    decoded, decoder = decode(text.encode(), piece=piece)
+
+    assert (decoded, decoder.charset, decoder.is_guessed) == (text, "utf-8", False)
+
+
+def test_a_broken_byte_in_utf_8_makes_no_other_charset_of_it() -> None:
+    data = (GERMAN * 20).encode() + b"\xff\n" + (GERMAN * 20).encode()
+
+    assert decode(data)[0] == GERMAN * 20 + "\ufffd\n" + GERMAN * 20
+
+
+def test_what_is_no_text_passes_as_it_is() -> None:
+    data = bytes(range(256)) * 300
+    decoder = CharsetDecoder()
+
+    assert decoder.feed(data) + decoder.end() == data
+
+
+@pytest.mark.parametrize("told", ["windows-1252", "ISO-8859-15", "latin1"])
+def test_the_charset_that_is_told_is_taken(told: str) -> None:
+    decoded, decoder = decode("größer".encode("cp1252"), told)
+
+    assert (decoded, decoder.is_guessed) == ("größer", False)
+
+
+def test_bytes_that_a_charset_has_not_are_replaced_and_counted() -> None:
+    decoded, decoder = decode(b"a\xffb\x81", "ascii")
+
+    assert (decoded, decoder.replaced) == ("a\ufffdb\ufffd", 2)
+
+
+@pytest.mark.parametrize("told", ["klingon", "rot13", "idna", "hex", "a" * 1000, "x\0y"])
+def test_a_charset_that_there_is_not_is_refused_by_name(told: str) -> None:
+    with pytest.raises(InvalidInputError, match="There is no charset"):
+        CharsetDecoder(told)
+
+
+def test_ascii_waits_for_nothing_and_a_sample_is_all_that_is_held() -> None:
+    decoder = CharsetDecoder()
+    assert decoder.feed(b"plain text") == b"plain text"
+    assert decoder.is_quick(b"more of it")
+    german = ("ü" + GERMAN).encode("cp1252")
+    assert decoder.feed(german) == b""
+
+    given = decoder.feed(german * (SAMPLE_BYTES // len(german)))
+
+    assert given.decode() == ("ü" + GERMAN) * (SAMPLE_BYTES // len(german) + 1)
+    assert not decoder.is_quick(b"x")
+
+
+def test_a_mark_alone_is_an_empty_text() -> None:
+    assert decode(codecs.BOM_UTF16_LE)[0] == ""
