@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from rlm_mcp.scripted_model import Answer, ChatRequestView
+from rlm_mcp.scripted_model import Answer, ChatRequestView, Reply
 from rlm_mcp.service.housekeeping import Housekeeping
 from rlm_mcp.store.contexts import Contexts
 from rlm_mcp.store.database import DATABASE_NAME, Database, open_database
@@ -204,6 +204,23 @@ async def test_a_deleted_text_is_nowhere_in_the_files(tmp_path: Path) -> None:
     assert {(event["preview"], len(event["detail"])) for event in log["events"]} == {(FORGOTTEN, 0)}
     assert [variable["name"] for variable in names["variables"]] == ["FINAL"]
     assert stays["text"] == "a text that stays"
+
+
+async def test_a_run_whose_text_was_deleted_goes_on_no_more_also_when_that_is_stored_again(
+    tmp_path: Path,
+) -> None:
+    held = Reply("late", gate=anyio.Event())
+    async with open_served(tmp_path, lambda _: held) as served:
+        handle = (await served.call("rlm_context_add", text="a text"))["handle"]
+        run = await served.call("rlm_query", question="?", contexts=[handle], wait_seconds=0)
+        await served.call("rlm_run_cancel", run_id=run["run_id"])
+        await served.call("rlm_context_delete", handle=handle)
+        await served.call("rlm_context_add", text="a text")
+        error = await served.error("rlm_run_resume", run_id=run["run_id"])
+
+    assert error["code"] == "not_found"
+    assert "deleted" in error["text"]
+    assert "rlm_query" in error["fix"]
 
 
 async def test_a_run_at_work_forgets_its_deleted_text_when_it_ends(

@@ -73,6 +73,9 @@ async def test_twenty_runs_on_each_of_two_servers_all_end_right_waited_for_and_c
         run = await asker.call(
             "rlm_query", question=f"held question {number}?", contexts=[handle], wait_seconds=0
         )
+        if other is not asker:
+            refused = await other.error("rlm_run_variables", run_id=run["run_id"], name="x")
+            assert "Another server works on it" in refused["text"]
         state = await other.call("rlm_run_cancel", run_id=run["run_id"])
         again = await asker.call("rlm_run_wait", run_id=run["run_id"], wait_seconds=0)
         assert (again["status"], again["last_event"]) == (state["status"], state["last_event"])

@@ -377,10 +377,18 @@ class RunService:
         if name == ANSWER_NAME:
             return _answer_slice(state, start, limit)
         repl = self._repl(run_id)
-        if repl is None:
+        if repl is not None:
+            with _while_idle(run_id):
+                return await repl.read_variable(name, start=start, limit=limit)
+        try:
             return await self._shop.runs.variable(run_id, name, start=start, limit=limit)
-        with _while_idle(run_id):
-            return await repl.read_variable(name, start=start, limit=limit)
+        except NotFoundError as error:
+            if state.status != "running" or self._shop.live.get(run_id) is not None:
+                raise
+            raise NotFoundError(
+                f"{error.message} Another server works on it.",
+                fix="Its variables can be read here once it has ended: rlm_run_wait.",
+            ) from error
 
     def _repl(self, run_id: str) -> Repl | None:
         """The REPL of a run at work, or the one that is kept of it."""
