@@ -16,6 +16,8 @@ from rlm_mcp.store.shrinking import shrink
 
 _ROUND_SECONDS = 20.0
 _RETENTION_SECONDS = 3600.0
+# Whoever starts a server wants something of it first.
+_SETTLING_SECONDS = 60.0
 # The lease of a process that is stuck, or on another machine, is taken over after this.
 _LEASE_SECONDS = 1800.0
 
@@ -33,7 +35,7 @@ class Housekeeping:
 
     async def go_on(self) -> None:
         """Do what there is to do, every twenty seconds and every hour."""
-        next_retention = anyio.current_time()
+        next_retention = anyio.current_time() + _SETTLING_SECONDS
         while True:
             try:
                 await self._mind_runs()
