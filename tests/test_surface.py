@@ -10,14 +10,19 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
+from mcp_types import ListToolsResult
 
 import rlm_mcp
 from rlm_mcp import errors
+from rlm_mcp.server.app import build_server
+from rlm_mcp.server.http.serving import build_http_mcp
 from tests.serving import open_served, turns
-from tests.surface import SNAPSHOT, surface
+from tests.surface import SNAPSHOT, no_service, surface
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "rlm_mcp"
@@ -148,7 +153,16 @@ async def test_every_tool_says_what_it_is_and_does(tmp_path: Path) -> None:
             hints.idempotent_hint,
             hints.open_world_hint,
         )
-    assert len(found.model_dump_json(by_alias=True, exclude_none=True)) < 12_000
+
+
+@pytest.mark.parametrize("build", [build_server, build_http_mcp])
+async def test_a_list_of_all_tools_leaves_a_window_to_its_owner(build: Any) -> None:
+    server = await anyio.to_thread.run_sync(build, no_service)
+    found = ListToolsResult(tools=await server.list_tools())
+
+    # What is wrapped around it on the wire takes 120 more.
+    assert len(found.model_dump_json(by_alias=True, exclude_none=True)) < 12_000 - 120
+    assert len(server.instructions or "") < 2000
 
 
 async def test_the_server_introduces_itself(tmp_path: Path) -> None:

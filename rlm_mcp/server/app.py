@@ -58,10 +58,12 @@ cuts up the text, and calls models on the pieces.
 
 1. rlm_context_add stores a text: give `path` for files on the server's machine (a file, a \
 directory or a glob); large texts are best given so. It returns a handle such as ctx_....
-2. rlm_query asks a question over one or more handles. It waits up to wait_seconds; if the run is \
-still `running` then, call rlm_run_wait with its run_id. Runs go on by themselves, and nothing is \
-lost when a call ends.
-3. rlm_run_trace shows what was done, rlm_run_variables what the REPL holds.
+2. rlm_query asks a question over one or more handles. Who answers sees the question and the texts \
+alone, nothing of your conversation. It waits up to wait_seconds; if the run is still `running` \
+then, make the call that `next` names. Runs go on by themselves: nothing is lost when a call ends, \
+and one that ended too early goes on with rlm_run_resume.
+3. rlm_run_trace shows what was done, rlm_run_variables what the REPL holds. Look there when an \
+answer surprises you.
 
 For a plain look-up use rlm_context_search or rlm_context_read: they call no model and cost nothing.
 """

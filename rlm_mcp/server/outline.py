@@ -28,7 +28,8 @@ def output_outline(schema: Schema) -> Schema:
     """Shorten a schema of results without refusing anything that is sent.
 
     Fields come with their types, entries of lists with the names of their fields, what else lies
-    deeper as an object. A schema that is open to more names its counts and flags alone.
+    deeper as an object. A schema that is open to more has but names for its counts, flags and
+    groups.
     """
     fields = cast("Schema", _lean(schema["properties"], is_names=True))
     properties = {name: _outlined(field, schema.get("$defs", {})) for name, field in fields.items()}
@@ -37,14 +38,16 @@ def output_outline(schema: Schema) -> Schema:
             properties[name] = _without_null(properties[name])
     if not schema.get("additionalProperties"):
         return {"type": "object", "properties": properties}
-    counts = [name for name, field in properties.items() if _is_count(field)]
-    rest = {name: field for name, field in properties.items() if name not in counts}
-    required = {"required": counts} if counts else {}
+    plain = [name for name, field in properties.items() if _is_plain(field)]
+    rest = {name: field for name, field in properties.items() if name not in plain}
+    required = {"required": plain} if plain else {}
     return {"type": "object", "properties": rest, **required, "additionalProperties": True}
 
 
 def _argument(field: Schema, definitions: Mapping[str, Schema]) -> Schema:
     match field:
+        case {"anyOf": [{"$ref": str()}, {"type": "null"}], "description": str(told)}:
+            return {"type": "object", "description": told}  # which says where it is spelled out
         case {"anyOf": [{"$ref": str(path)}, {"type": "null"}], **rest}:
             group = input_outline(definitions[path.rpartition("/")[2]])
             return {**group, **rest}
@@ -107,5 +110,5 @@ def _without_null(field: Schema) -> Schema:
             return field
 
 
-def _is_count(field: Schema) -> bool:
-    return _without_null(field).get("type", "integer") in {"integer", "number", "boolean"}
+def _is_plain(field: Schema) -> bool:
+    return _without_null(field).get("type", "object") in {"integer", "number", "boolean", "object"}

@@ -22,7 +22,7 @@ ATTACHED = (
     "This question was asked before, so no second run was started; to have one, give a new "
     "idempotency_key."
 )
-WaitSeconds = Annotated[float | None, Field(ge=0, le=3600, description="0 returns at once.")]
+WaitSeconds = Annotated[float | None, Field(ge=0, le=3600)]
 
 
 async def rlm_query(  # noqa: PLR0913  # a tool's parameters are its arguments
@@ -31,7 +31,7 @@ async def rlm_query(  # noqa: PLR0913  # a tool's parameters are its arguments
     question: str,
     contexts: Annotated[Strings, Field(description="Handles (ctx_...).")] = (),
     text: Annotated[str, Field(description="A small text, instead of handles.")] = "",
-    wait_seconds: WaitSeconds = None,
+    wait_seconds: Annotated[WaitSeconds, Field(description="0 returns at once.")] = None,
     root_model: str = "",
     sub_model: str = "",
     budget: schemas.BudgetArguments | None = None,
@@ -47,8 +47,9 @@ async def rlm_query(  # noqa: PLR0913  # a tool's parameters are its arguments
     idempotency_key: str = "",
 ) -> Annotated[CallToolResult, schemas.Run]:
     """Ask a question over stored texts of any length: a model writes Python that searches them and
-    calls models on the pieces. Takes seconds to minutes and costs model calls. If the status is
-    `running`, go on with rlm_run_wait."""
+    calls models on the pieces. It sees nothing of your conversation: say all that matters in the
+    question. Takes seconds to minutes and costs model calls. If the status is `running`, go on with
+    rlm_run_wait."""
     asked = Question(
         text=question,
         contexts=tuple(contexts),
@@ -111,11 +112,14 @@ async def rlm_run_resume(
     ctx: ToolContext,
     *,
     run_id: str,
-    budget: schemas.BudgetArguments | None = None,
+    budget: Annotated[
+        schemas.BudgetArguments | None,
+        Field(description="As for rlm_query; limits are for the whole run."),
+    ] = None,
     wait_seconds: WaitSeconds = None,
 ) -> Annotated[CallToolResult, schemas.RunOutcome]:
     """Let an interrupted, exhausted, cancelled or failed run go on where it was; nothing is paid
-    twice. Limits in budget are for the whole run."""
+    twice."""
     runs = service_of(ctx).runs
     await runs.resume(run_id, budget.model_dump(exclude_none=True) if budget else {})
     return run_result(await runs.wait(run_id, wait_seconds, _Progress(ctx).report))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 # The schema of such a model says that there is more than it spells out.
 OPEN = ConfigDict(json_schema_extra={"additionalProperties": True})
+
+# For entries whose fields the schema of another tool names, which is enough for a reader.
+NAMED_ELSEWHERE = WithJsonSchema({"type": "object"})
 
 RunStatus = Literal["running", "completed", "exhausted", "cancelled", "failed", "interrupted"]
 
@@ -178,7 +181,7 @@ class Run(RunOutcome):
 class WaitedOutcome(RunOutcome):
     """What a caller acts on, and what happened in a run."""
 
-    events: list[Any]  # the schema of rlm_run_trace names their fields
+    events: list[Annotated[EventLine, NAMED_ELSEWHERE]]
 
 
 class WaitedRun(Run, WaitedOutcome):
@@ -239,7 +242,7 @@ class CellDone(BaseModel):
     output: str
     error: str | None
     truncated: bool
-    variables: list[VariableInfo]
+    variables: list[Annotated[VariableInfo, NAMED_ELSEWHERE]]
     answer: str | None
     note: str | None
 
@@ -274,6 +277,8 @@ class StoreStatus(BaseModel):
 
 class Status(BaseModel):
     """The server's state."""
+
+    model_config = OPEN
 
     version: str
     model: ModelStatus

@@ -6,7 +6,6 @@ import shlex
 from typing import Annotated
 
 from mcp_types import CallToolResult
-from pydantic import Field
 from starlette.requests import Request
 
 from rlm_mcp.server import schemas
@@ -19,11 +18,11 @@ from rlm_mcp.store.run_rows import iso
 async def rlm_context_upload_url(
     ctx: ToolContext,
     *,
-    name: Annotated[str, Field(description="For people; shown in lists.")],
-    sha256: Annotated[str, Field(description="What the bytes must have, in hex.")] = "",
+    name: str,
+    sha256: str = "",
 ) -> Annotated[CallToolResult, schemas.UploadURL]:
-    """Get a URL that takes one PUT of a text file of any size, without other credentials: for files
-    that are not on the server's machine. The PUT answers with the handle."""
+    """Get a URL for one PUT of a text of any size, for files that are not on the server's machine.
+    The PUT answers with the handle."""
     secret, ticket = service_of(ctx).transfers.issue_ticket(name, sha256)
     request: Request | None = ctx.request_context.request
     if request is None:
