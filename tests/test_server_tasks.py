@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.to_thread
 import httpx2
 import pytest
 from mcp.shared.exceptions import MCPError
 
 from rlm_mcp.scripted_model import Reply, unauthorized
-from rlm_mcp.server.app import build_server
-from rlm_mcp.service import open_service
+from rlm_mcp.server.http.serving import Place, open_http_server
 from tests.serving import open_served, settings_in, turns
 from tests.tasking import KnowsTasks, ask, begin, settled
 
@@ -57,6 +55,7 @@ async def test_a_question_becomes_a_task_that_ends_with_the_tools_own_result(
     assert working == {**created, "resultType": "complete", **changing(working)}
     assert ended == {**working, **changing(ended), "status": "completed", "result": ended["result"]}
     assert ended["result"]["structuredContent"]["answer"] == "done"
+    assert ended["result"]["isError"] is False
     assert ended["result"]["content"] == [
         part.model_dump(exclude_none=True) for part in told.content
     ]
@@ -140,6 +139,7 @@ async def test_a_run_that_failed_is_a_result_and_one_that_lost_its_server_a_fail
         found = await ask(served, "tasks/get", taskId=lost["taskId"])
 
     assert failed["status"] == "completed"
+    assert failed["result"]["isError"] is True
     assert failed["result"]["structuredContent"]["status"] == "failed"
     assert failed["result"]["structuredContent"]["error"]["code"] == "model_authentication"
     assert (found["status"], found["error"]["code"]) == ("failed", -32603)
@@ -181,16 +181,10 @@ async def test_a_header_that_names_another_task_is_refused(tmp_path: Path) -> No
 
 @asynccontextmanager
 async def open_http(directory: Path) -> AsyncGenerator[Any]:
-    """Serve over HTTP in memory; gives a function that posts one request."""
-    server = await anyio.to_thread.run_sync(
-        build_server, partial(open_service, settings_in(directory))
-    )
-    app = server.streamable_http_app()
+    """Serve over HTTP; gives a function that posts one request."""
     async with (
-        app.router.lifespan_context(app),
-        httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(app), base_url="http://127.0.0.1:8000"
-        ) as client,
+        open_http_server(settings_in(directory), Place(port=0)) as url,
+        httpx2.AsyncClient(base_url=url) as client,
     ):
 
         async def post(method: str, params: dict[str, Any], headers: dict[str, str]) -> Any:

@@ -87,8 +87,11 @@ async def _get(ctx: Request, params: TaskParams) -> HandlerResult:
         task = await _task(runs, state)
     match task["status"]:
         case "completed":
-            result = run_result(state).model_dump(mode="json", by_alias=True, exclude_none=True)
-            return {**task, "result": result}
+            result = run_result(state)
+            # SEP-2663 tells what a tool reports as an error apart by this alone.
+            result.is_error = state.status == "failed"
+            told = result.model_dump(mode="json", by_alias=True, exclude_none=True)
+            return {**task, "result": told}
         case "failed":
             error = state.error or {}
             message = f"{error.get('message', '')} {error.get('fix', '')}".strip()

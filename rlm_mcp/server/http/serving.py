@@ -82,6 +82,7 @@ async def open_http_server(
     *,
     patience: Patience = Patience(),  # noqa: B008  # frozen
     shared: ProcessSandbox | None = None,
+    build: Callable[[OpenService], MCPServer[Service]] | None = None,
 ) -> AsyncGenerator[str]:
     """Serve until the block is left; gives the server's root URL.
 
@@ -90,6 +91,7 @@ async def open_http_server(
 
     Args:
         shared: as for `open_service`.
+        build: what makes the MCP server, `build_http_mcp` if not said otherwise.
 
     Raises:
         ConfigurationError, StoreError: as for `serve_http`.
@@ -100,7 +102,8 @@ async def open_http_server(
     settings = settings.model_copy(update={"allowed_paths": settings.allowed_paths or ()})
     with _listening(place) as sock:
         async with open_service(settings, shared=shared) as service:
-            mcp = await anyio.to_thread.run_sync(build_http_mcp, lambda: nullcontext(service))
+            make = build or build_http_mcp
+            mcp = await anyio.to_thread.run_sync(make, lambda: nullcontext(service))
             app = Exchanges(_build_app(mcp, service, place, bearers), patience)
             config = await anyio.to_thread.run_sync(_configured, app, patience)
             async with mcp.session_manager.run(), _running(config, app, service, sock):

