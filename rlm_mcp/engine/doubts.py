@@ -6,6 +6,7 @@ and make up a value after an error. Each is told once; the same answer again is 
 
 from __future__ import annotations
 
+from rlm_mcp.engine.cells import Turn
 from rlm_mcp.engine.evidence import (
     EMPTY_ANSWERS,
     is_empty_output,
@@ -20,7 +21,7 @@ from rlm_mcp.engine.prompt import (
     nudge,
     question_nothing,
 )
-from rlm_mcp.engine.run import Run, Turn
+from rlm_mcp.engine.run import Run
 
 MAX_GUESSES_DOUBTED = 3
 

@@ -7,13 +7,14 @@ from functools import partial
 
 import anyio
 
+from rlm_mcp.engine.cells import Turn, execute
 from rlm_mcp.engine.chat import ChatReply
 from rlm_mcp.engine.engine import Engine, repl_options
 from rlm_mcp.engine.inner import InnerPart
 from rlm_mcp.engine.metadata import preview
 from rlm_mcp.engine.parser import ParsedReply, parse_reply
 from rlm_mcp.engine.prompt import answer_from_output, best_answer_request, is_small
-from rlm_mcp.engine.run import Run, Turn
+from rlm_mcp.engine.run import Run
 from rlm_mcp.engine.sub_caller import SubCaller
 from rlm_mcp.engine.tracing import run_span, turn_span
 from rlm_mcp.engine.types import RLMResponse
@@ -76,7 +77,7 @@ async def _turn(run: Run) -> tuple[ChatReply, ParsedReply, Turn]:
     reply = await run.ask()
     parsed = parse_reply(reply.text, was_cut=reply.finish_reason == "length")
     await run.tell_code(reply, parsed.blocks)
-    return reply, parsed, await run.execute(parsed.blocks)
+    return reply, parsed, await execute(run, parsed.blocks)
 
 
 def _reason_to_end(run: Run) -> BudgetExceededError | None:

@@ -52,6 +52,18 @@ async def replay(
     return different
 
 
+def difference(
+    different: Sequence[RecordedCell], cells: Sequence[RecordedCell]
+) -> tuple[str, list[int]]:
+    """Say which of the recorded cells gave another output; gives the line, and their turns."""
+    turns = sorted({cell.iteration for cell in different})
+    line = (
+        f"{len(different)} of {len(cells)} recorded cells gave another output when they were run "
+        f"again, in turns {turns}; what was recorded stands."
+    )
+    return line, turns
+
+
 class _Playback:
     """Answers the calls of one cell as they were answered, each as often as it was made."""
 

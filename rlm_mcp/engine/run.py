@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import anyio
@@ -27,30 +27,15 @@ from rlm_mcp.engine.prompt import (
     reopened,
 )
 from rlm_mcp.engine.recall import Recall
-from rlm_mcp.engine.recording import RecordedCell, Standing, cell_detail, prompt_digest
-from rlm_mcp.engine.replay import replay
-from rlm_mcp.engine.showing import show_result
+from rlm_mcp.engine.recording import Recording, Standing, prompt_digest
+from rlm_mcp.engine.replay import difference, replay
 from rlm_mcp.engine.sub_caller import SubCaller
-from rlm_mcp.engine.tracing import cell_span
 from rlm_mcp.engine.types import EventType, HistoryEntry, RLMEvent
 from rlm_mcp.errors import SandboxError
 from rlm_mcp.sandbox.types import CellResult, ContextSource, Repl
 
 LOOK_SECONDS = 10.0
 MAX_TOLD_CHARS = 100_000  # a longer message holds the text itself, and is made again from that
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What the blocks of one reply did: results in order, and how each is shown."""
-
-    cells: tuple[CellResult, ...] = ()
-    shown: tuple[str, ...] = ()
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether the last cell raised."""
-        return bool(self.cells) and self.cells[-1].error is not None
 
 
 class Run:
@@ -74,14 +59,14 @@ class Run:
         self._is_last_word = False
         self._is_urged = False
         self._recall = Recall()
-        self._calls = calls
+        self.calls = calls
         self._history: list[HistoryEntry] = []
         self._opening = Opening(question, source, engine)
         self._glimpse = Glimpse()
         self._first_turn = self.next_turn()
         self._opened = self._opening.conversation(self._first_turn)
         self._dialogue = Dialogue(engine, self._opened)
-        self._tape = Tape(engine.recording)
+        self.tape = Tape(engine.recording)
 
     async def begin(self) -> None:
         """Begin the conversation, or take it up where the run's log ends.
@@ -94,7 +79,7 @@ class Run:
         if recording.turns:
             await self._take_up()
         if not recording.is_repl_live:
-            await self._replay(recording.before, recording.cells)
+            await self._replay(recording)
 
     async def _look(self, *, may_be_whole: bool = True) -> None:
         """Take the look at the text that the first message shows, if it shows any."""
@@ -124,16 +109,12 @@ class Run:
         if recording.is_judged:
             self._tell_reopened()
 
-    async def _replay(self, before: Sequence[RecordedCell], cells: Sequence[RecordedCell]) -> None:
-        await replay(self.repl, before, self._calls, self.config)
-        different = await replay(self.repl, cells, self._calls, self.config)
-        await self._calls.end_cell()
+    async def _replay(self, recording: Recording) -> None:
+        await replay(self.repl, recording.before, self.calls, self.config)
+        different = await replay(self.repl, recording.cells, self.calls, self.config)
+        await self.calls.end_cell()
         if different:
-            turns = sorted({cell.iteration for cell in different})
-            line = (
-                f"{len(different)} of {len(cells)} recorded cells gave another output when they "
-                f"were run again, in turns {turns}; what was recorded stands."
-            )
+            line, turns = difference(different, recording.cells)
             await self.emit("warning", line, {"differing_turns": turns})
 
     def _stand(self, standing: Standing) -> None:
@@ -147,12 +128,12 @@ class Run:
     @property
     def is_mid_turn(self) -> bool:
         """Whether the next turn was begun before this process took the run up."""
-        return self._tape.is_mid_turn
+        return self.tape.is_mid_turn
 
     @property
     def history(self) -> tuple[HistoryEntry, ...]:
         """The trace so far: the root's turns and outputs, and sub-calls, by iteration."""
-        entries = [*self._history, *self._calls.history]
+        entries = [*self._history, *self.calls.history]
         return tuple(sorted(entries, key=lambda entry: entry.iteration))
 
     @property
@@ -205,7 +186,7 @@ class Run:
     def begin_last_word(self) -> bool:
         """Let the next turn be the last; gives whether the model is still to be told so."""
         self._is_last_word = True
-        return not self._tape.is_last_word
+        return not self.tape.is_last_word
 
     async def emit(self, type_: EventType, line: str, detail: dict[str, Any]) -> None:
         """Tell of one event, with the figures after it."""
@@ -220,8 +201,8 @@ class Run:
             BudgetExceededError: there is no room for it.
             ModelError: there is no reply.
         """
-        is_reopened = self._tape.is_last_word and not self._is_last_word
-        reply = self._tape.reply()
+        is_reopened = self.tape.is_last_word and not self._is_last_word
+        reply = self.tape.reply()
         if is_reopened:
             reply = self._reopen(reply)
         self._count_turn()
@@ -240,7 +221,7 @@ class Run:
             self._hear(reply)
         self._is_urged = False
         self._tell_reopened()
-        return self._tape.reply()
+        return self.tape.reply()
 
     def _tell_reopened(self) -> None:
         told = reopened(self.question, self.next_turn(), self.config)
@@ -252,7 +233,7 @@ class Run:
 
     def _count_turn(self) -> None:
         self.iteration += 1
-        self._calls.iteration = self.iteration
+        self.calls.iteration = self.iteration
         if self.engine.depth == 0:
             self.engine.budget.count_iteration()
 
@@ -336,7 +317,7 @@ class Run:
 
     async def tell_code(self, reply: ChatReply, blocks: Sequence[CodeBlock]) -> None:
         """Tell of the reply that came and of the code in it."""
-        if self._tape.is_playing:
+        if self.tape.is_playing:
             return
         code = "\n\n".join(block.code for block in blocks)
         detail = {
@@ -350,52 +331,8 @@ class Run:
         }
         await self.emit("code_generated", preview(code or reply.text), detail)
 
-    async def execute(self, blocks: Sequence[CodeBlock]) -> Turn:
-        """Run blocks in order, until one fails or hands over the answer."""
-        wanted = blocks[:1] if is_small(self.config) else blocks
-        cells: list[CellResult] = []
-        shown: list[str] = []
-        for block in wanted:
-            result, as_shown = await self.execute_one(block.code)
-            cells.append(result)
-            shown.append(as_shown)
-            if result.error is not None or result.final is not None:
-                break
-        left = len(blocks) - len(cells)
-        if left and cells and cells[-1].final is None:
-            # A weak model invents the output of its first block in its second.
-            why = "it failed" if cells[-1].error else "its output was not seen yet"
-            shown.append(f"[{left} more code block(s) of your reply did not run, since {why}.]")
-        return Turn(tuple(cells), tuple(shown))
-
-    async def execute_one(self, code: str) -> tuple[CellResult, str]:
-        """Run one cell; gives its result and how it is shown.
-
-        Raises:
-            SandboxError: the REPL is gone for good.
-        """
-        recorded = self._tape.cell(code)
-        if recorded is not None:
-            self._note_cell(recorded.shown, recorded.result, recorded.shown)
-            return recorded.result, recorded.shown
-        with cell_span(self.engine.tracer) as span:
-            result = await self.repl.execute(
-                code, timeout_seconds=self.config.sandbox_timeout, on_call=self._calls.handle
-            )
-            span.cell(result)
-        await self._calls.end_cell()
-        shown = show_result(code, result, self.config)
-        whole = result.output + (result.error.traceback if result.error else "")
-        self._note_cell(whole, result, shown)
-        problem = f"{result.error.type}: {result.error.message}" if result.error else ""
-        balances = self._calls.take_balances()
-        detail = {"code": code, **cell_detail(result, shown), "balances": balances}
-        await self.emit("code_executed", preview(problem or result.output), detail)
-        if result.lost_variables:
-            await self.emit("warning", "The REPL was replaced; its variables are gone.", {})
-        return result, shown
-
-    def _note_cell(self, whole: str, result: CellResult, shown: str) -> None:
+    def note_cell(self, whole: str, result: CellResult, shown: str) -> None:
+        """Remember what a cell did: all it printed, its result, and how it was shown."""
         self.has_run_code = True
         self._recall.note_cell(result, shown)
         self._history.append(HistoryEntry("repl_output", whole, shown, self.iteration))

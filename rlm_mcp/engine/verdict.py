@@ -10,6 +10,7 @@ from typing import Any, Literal
 from anyio import to_thread
 
 from rlm_mcp.engine import doubts
+from rlm_mcp.engine.cells import Turn, execute_one
 from rlm_mcp.engine.chat import ChatReply
 from rlm_mcp.engine.doubts import MAX_GUESSES_DOUBTED
 from rlm_mcp.engine.evidence import is_computed
@@ -24,7 +25,7 @@ from rlm_mcp.engine.prompt import (
     schema_repair,
     went_in_circles,
 )
-from rlm_mcp.engine.run import Run, Turn
+from rlm_mcp.engine.run import Run
 from rlm_mcp.engine.schema import read_typed_answer
 from rlm_mcp.engine.types import RunStatus
 from rlm_mcp.errors import BudgetExceededError, InvalidInputError, ModelReplyError, RLMError
@@ -126,7 +127,7 @@ async def take_variable(run: Run, directive: Directive) -> tuple[Final | None, s
             return None, missing_variable(name, existing)
     # An expression is its own value; a string that it gives is not the name of another.
     code = f"FINAL_VAR({name!r})" if name.isidentifier() else f"FINAL({name})"
-    result, shown = await run.execute_one(code)
+    result, shown = await execute_one(run, code)
     return result.final, shown
 
 

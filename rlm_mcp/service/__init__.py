@@ -28,7 +28,8 @@ from rlm_mcp.service.paths import AllowedPaths
 from rlm_mcp.service.queue import RunQueue
 from rlm_mcp.service.replies import StoredReplies
 from rlm_mcp.service.repls import Repls
-from rlm_mcp.service.runs import RunDefaults, RunService
+from rlm_mcp.service.runs import RunService
+from rlm_mcp.service.starting import RunDefaults
 from rlm_mcp.service.status import Status, model_status, sandbox_status, store_status
 from rlm_mcp.service.tickets import Ticket, Tickets
 from rlm_mcp.service.transfers import TransferService

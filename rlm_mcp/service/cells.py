@@ -19,8 +19,8 @@ from rlm_mcp.errors import InvalidInputError, RLMError, SandboxBusyError
 from rlm_mcp.sandbox.types import CallReply, CellResult, ReplCall, Variable
 from rlm_mcp.service.execution import Task, Workshop, error_fields, figures, new_event
 from rlm_mcp.service.repls import OpenRepl
-from rlm_mcp.service.runs import RunDefaults
 from rlm_mcp.service.saving import save_variables
+from rlm_mcp.service.starting import RunDefaults
 from rlm_mcp.store.contexts import Contexts
 from rlm_mcp.store.run_records import NewEvent, NewRun, Outcome, SavedVariable
 
