@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from rlm_mcp.errors import StoreError
+from rlm_mcp.errors import StoreBusyError, StoreError
 from rlm_mcp.store.database import Database, open_database
 from rlm_mcp.store.migrations import bring_up_to_date
 from rlm_mcp.store.steps import STEPS, applied_steps
@@ -304,6 +304,45 @@ async def test_a_writer_that_stays_in_the_way_is_named_in_time(path: Path) -> No
             assert await database.read(count_texts) == 0
         assert "Try again" in caught.value.fix
         await database.write(add_text)
+
+
+async def test_somebody_who_can_ask_again_is_told_soon_that_others_write(path: Path) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def write_and_wait(db: sqlite3.Connection) -> None:
+        add_text(db)
+        begun.set()
+        assert end.wait(10)
+
+    async with open_database(path) as database:
+        with anyio.fail_after(10):
+            with (
+                closing(hold(path, "BEGIN IMMEDIATE")),
+                pytest.raises(StoreBusyError, match="stayed busy") as elsewhere,
+            ):
+                await database.write(add_text, patience_seconds=0.1)
+            async with anyio.create_task_group() as group:
+                group.start_soon(database.write, write_and_wait)
+                await anyio.to_thread.run_sync(begun.wait, 5)
+                with pytest.raises(StoreBusyError, match="stayed busy"):
+                    await database.write(add_text, patience_seconds=0.1)
+                end.set()
+        assert elsewhere.value.retryable
+        assert await database.read(count_texts) == 1
+
+
+async def test_the_version_changes_with_each_commit_and_with_nothing_else(path: Path) -> None:
+    async with open_database(path) as database, open_database(path) as other:
+        versions = [await database.version()]
+        for write in (database.write, other.write):
+            await write(add_text)
+            versions += [await database.version(), await database.version()]
+        await other.read(count_texts)
+        versions.append(await database.version())
+
+    first, second, again, third, *rest = versions
+    assert len({first, second, third}) == 3
+    assert (again, rest) == (second, [third, third])
 
 
 async def is_given_up(path: Path) -> None:
