@@ -41,9 +41,9 @@ _COUNT = _Session(
     description="`context` is a str of 80121 characters.\nIt starts with:\n"
     "Order 17 from DE paid 12 euro by card\nOrder 18 from FR paid 31 euro by card\n"
     "[… 80044 characters more]",
-    code="hits = []\nfor line in context.splitlines():\n"
-    '    euro = re.search(r"(\\d+) euro", line)\n'
-    '    if "from FR" in line and euro and int(euro.group(1)) > 20:\n'
+    code="import re\nhits = []\nfor line in context.splitlines():\n"
+    '    m = re.search(r"(\\d+) euro", line)\n'
+    '    if m and "from FR" in line and int(m.group(1)) > 20:\n'
     "        hits.append(line)\nprint(len(hits), hits[:2])",
     output="211 ['Order 18 from FR paid 31 euro by card', 'Order 40 from FR paid 22 euro by card']",
     answer="FINAL(len(hits))",
@@ -67,10 +67,10 @@ _JUDGE = _Session(
     code="notes = [line for line in context.splitlines() if line.strip()]\n"
     'ask = "Is this customer note a complaint? Answer only yes or no.\\nNote: "\n'
     "replies = llm_query_batch([ask + note for note in notes])\n"
-    'yes = [reply for reply in replies if "yes" in reply.lower()]\n'
-    "print(len(notes), len(yes))",
+    'labels = [reply.lower().startswith("yes") for reply in replies]\n'
+    "print(len(notes), sum(labels))",
     output="40 17",
-    answer="FINAL(len(yes))",
+    answer="FINAL(sum(labels))",
     sub_calls=40,
 )
 

@@ -123,9 +123,9 @@ computed from `context`.
 """
 
 _SMALL_CALLS = """\
-- `llm_query(ask + piece)` sends a question and a piece of text, at most {piece} characters, to a \
-language model and returns its reply, such as "Yes."; `llm_query_batch([ask + piece for piece in \
-pieces])` sends many and returns a list. Only for questions of meaning.
+- `llm_query(prompt)` asks a language model and returns a str; `llm_query_batch(prompts)` asks a \
+list of prompts and returns a list of str. They see only the prompt: put the text in, at most \
+{piece} characters. Only for questions of meaning.
 """
 
 _SMALL_RECURSION = """\
