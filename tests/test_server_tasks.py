@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from rlm_mcp.scripted_model import Reply, unauthorized
+from rlm_mcp.scripted_model import Answer, ChatRequestView, Reply, unauthorized
 from rlm_mcp.server.http.serving import Place, open_http_server
 from tests.serving import open_served, settings_in, turns
 from tests.tasking import KnowsTasks, ask, begin, settled
@@ -34,7 +34,11 @@ async def test_a_question_becomes_a_task_that_ends_with_the_tools_own_result(
     tmp_path: Path,
 ) -> None:
     gate = anyio.Event()
-    async with open_tasking(tmp_path, lambda _: Reply("FINAL(done)", gate=gate)) as served:
+
+    def held(_: ChatRequestView) -> Answer:
+        return Reply("FINAL(done)", gate=gate)
+
+    async with open_tasking(tmp_path, held, keep_runs_days=2) as served:
         created = await begin(served, question="?", text="text")
         working = await ask(served, "tasks/get", taskId=created["taskId"])
         gate.set()
@@ -48,7 +52,7 @@ async def test_a_question_becomes_a_task_that_ends_with_the_tools_own_result(
     }
     assert (created["status"], created["ttlMs"], created["pollIntervalMs"]) == (
         "working",
-        None,
+        2 * 86_400_000,
         1000,
     )
     assert "calls" in created["statusMessage"]
@@ -143,6 +147,7 @@ async def test_a_run_that_failed_is_a_result_and_one_that_lost_its_server_a_fail
     assert failed["result"]["structuredContent"]["status"] == "failed"
     assert failed["result"]["structuredContent"]["error"]["code"] == "model_authentication"
     assert (found["status"], found["error"]["code"]) == ("failed", -32603)
+    assert found["ttlMs"] == 90 * 86_400_000
     assert found["error"]["data"]["code"] == "interrupted"
     assert found["error"]["data"]["fix"] in found["error"]["message"]
     assert "result" not in found

@@ -23,8 +23,9 @@ from rlm_mcp.errors import RLMError
 from rlm_mcp.server.results import protocol_errors
 from rlm_mcp.server.run_tools import run_result
 from rlm_mcp.server.tool import service_in
+from rlm_mcp.service import Service
 from rlm_mcp.service.progress import progress_line
-from rlm_mcp.service.runs import RunService, RunState
+from rlm_mcp.service.runs import RunState
 
 TASKS_EXTENSION = "io.modelcontextprotocol/tasks"
 TASK_TOOLS = frozenset({"rlm_query", "rlm_run_resume"})
@@ -77,14 +78,15 @@ class Tasks(Extension):
         run = begun.structured_content
         if run["status"] != "running":
             return begun
-        runs = service_in(ctx).runs
-        return {"resultType": "task", **await _task(runs, await runs.state(run["run_id"]))}
+        service = service_in(ctx)
+        state = await service.runs.state(run["run_id"])
+        return {"resultType": "task", **await _task(service, state)}
 
 
 async def _get(ctx: Request, params: TaskParams) -> HandlerResult:
-    async with _asked_of(ctx, params) as runs:
-        state = await runs.state(params.task_id)
-        task = await _task(runs, state)
+    async with _asked_of(ctx, params) as service:
+        state = await service.runs.state(params.task_id)
+        task = await _task(service, state)
     match task["status"]:
         case "completed":
             result = run_result(state)
@@ -101,19 +103,19 @@ async def _get(ctx: Request, params: TaskParams) -> HandlerResult:
 
 
 async def _update(ctx: Request, params: UpdateParams) -> HandlerResult:
-    async with _asked_of(ctx, params) as runs:
-        await runs.state(params.task_id)
+    async with _asked_of(ctx, params) as service:
+        await service.runs.state(params.task_id)
     return {}
 
 
 async def _cancel(ctx: Request, params: TaskParams) -> HandlerResult:
-    async with _asked_of(ctx, params) as runs:
-        await runs.cancel(params.task_id)
+    async with _asked_of(ctx, params) as service:
+        await service.runs.cancel(params.task_id)
     return {}
 
 
 @asynccontextmanager
-async def _asked_of(ctx: Request, params: TaskParams) -> AsyncGenerator[RunService]:
+async def _asked_of(ctx: Request, params: TaskParams) -> AsyncGenerator[Service]:
     """Check what all requests about tasks have in common, and translate our errors.
 
     Raises:
@@ -127,19 +129,21 @@ async def _asked_of(ctx: Request, params: TaskParams) -> AsyncGenerator[RunServi
             HEADER_MISMATCH, f"{MCP_NAME_HEADER} is {header!r}, not the task {params.task_id!r}."
         )
     with protocol_errors():
-        yield service_in(ctx).runs
+        yield service_in(ctx)
 
 
-async def _task(runs: RunService, state: RunState) -> dict[str, Any]:
+async def _task(service: Service, state: RunState) -> dict[str, Any]:
     """What is told of a task with any status."""
-    last = await runs.events(state.run_id, max(0, state.last_event - 1), 1)
+    kept = service.kept_seconds
+    last = await service.runs.events(state.run_id, max(0, state.last_event - 1), 1)
     return {
         "taskId": state.run_id,
         "status": _status(state),
         "statusMessage": progress_line(state),
         "createdAt": state.created_at,
         "lastUpdatedAt": last[0].at if last else state.created_at,
-        "ttlMs": None,
+        # From when it was created, so this promises less than what a run that has ended gets.
+        "ttlMs": None if kept is None else round(kept * 1000),
         "pollIntervalMs": POLL_INTERVAL_MS,
     }
 

@@ -88,6 +88,11 @@ class Service:
         """Return the service as it is to another caller; the empty name is the machine's own."""
         return self if caller == self.caller else Service(self._means, caller)
 
+    @property
+    def kept_seconds(self) -> float | None:
+        """How long a run is kept after it has ended; None for ever."""
+        return self._means.settings.keep_runs_days * 86_400 or None
+
     async def version(self) -> int:
         """Give a number that changes with each change of the store, whichever server made it."""
         return await self._shop.elsewhere.version()
