@@ -11,7 +11,7 @@ from rlm_mcp.scripted_model import open_scripted_model
 from tests.killing import Known, answer_of, script, take_up, work_and_die
 from tests.test_stdio import open_process
 
-KILLS = 4
+KILLS = 3
 
 
 async def test_a_server_that_is_killed_at_any_moment_loses_nothing_and_its_runs_go_on(
