@@ -17,9 +17,10 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
+from rlm_mcp.store.connection import PAGE_BYTES
 from rlm_mcp.store.contexts import Contexts
 from rlm_mcp.store.cutter import CHUNK_BYTES
-from rlm_mcp.store.database import PAGE_BYTES, open_database
+from rlm_mcp.store.database import open_database
 from rlm_mcp.store.run_records import NewEvent, NewRun
 from rlm_mcp.store.runs import Runs
 

@@ -6,6 +6,8 @@ import codecs
 import json
 from typing import Any, NamedTuple
 
+from rlm_mcp.store.digest import ContentDigest
+
 CHUNK_BYTES = 1 << 20
 # Small pieces are decoded and counted while they are in the processor's cache, and where one lies
 # over the edge of a chunk, little is counted twice.
@@ -73,11 +75,13 @@ class TextCutter:
         self._tail = bytearray()
         self._tail_start = Place()
         self._cut = Cut([], [])
+        self._digest: ContentDigest | None = ContentDigest()
 
     @classmethod
     def resumed(cls, state: str, tail: Chunk | None) -> TextCutter:
         """Go on from what `state` said, and from the chunk that was not full then."""
         cutter = cls()
+        cutter._digest = None  # its state cannot be kept
         saved: dict[str, Any] = json.loads(state)
         cutter.end = Place(*saved["end"])
         cutter.replaced = saved["replaced"]
@@ -113,6 +117,11 @@ class TextCutter:
         """How many documents were begun and ended."""
         return self.documents - self._is_open
 
+    @property
+    def sha256(self) -> str | None:
+        """The digest of all finished documents; None if some of it was cut by another cutter."""
+        return None if self._digest is None else self._digest.hexdigest()
+
     def begin(self, name: str) -> None:
         """Begin a document; the one before it ends. Lone surrogates in the name become `?`."""
         self.finish()
@@ -135,6 +144,8 @@ class TextCutter:
         if self._undecoded:
             self._take_in(self._undecoded, is_last=True)
         self._is_open = False
+        if self._digest is not None:
+            self._digest.end(self._name)
         start, end = self._start, self.end
         lines = end.line - start.line + (not self._ends_line)
         size, chars = end.byte - start.byte, end.char - start.char
@@ -162,6 +173,8 @@ class TextCutter:
             self._append(text, encoded)
 
     def _append(self, text: str, encoded: bytes) -> None:
+        if self._digest is not None:
+            self._digest.update(encoded)
         self._ends_line = text[-1] == "\n"
         while len(self._tail) + len(encoded) >= CHUNK_BYTES:
             size = CHUNK_BYTES - len(self._tail)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from sqlite3 import Connection
@@ -16,8 +14,6 @@ from rlm_mcp.store.texts import chunk_data
 
 PREVIEW_CHARS = 200
 RECORD_COLUMNS = "handle, name, sha256, bytes, chars, lines, documents, created_at, preview"
-# No UTF-8 begins with this byte, so no single document can have the digest of several.
-_SEVERAL = b"\xffdocuments\n"
 
 
 @dataclass(frozen=True)
@@ -53,27 +49,6 @@ class Entered(NamedTuple):
 def utc_now() -> str:
     """Return the time as ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def digest(chunks: Iterator[bytes], documents: Iterable[tuple[str, int]], *, count: int) -> str:
-    """Return the SHA-256 that names a content.
-
-    Of one document it is that of its UTF-8; of several, that of each one's name and own digest,
-    in order. `documents` gives names and sizes in bytes, `chunks` their UTF-8 without gaps.
-    """
-    several = hashlib.sha256(_SEVERAL)
-    one = hashlib.sha256()
-    rest = memoryview(b"")
-    for name, size in documents:
-        one = hashlib.sha256()
-        missing = size
-        while missing > 0:
-            rest = rest or memoryview(next(chunks))
-            one.update(rest[:missing])
-            missing, rest = missing - len(rest[:missing]), rest[missing:]
-        encoded = name.encode()
-        several.update(len(encoded).to_bytes(8, "big") + encoded + one.digest())
-    return one.hexdigest() if count == 1 else several.hexdigest()
 
 
 def enter_context(db: Connection, new: NewContext) -> Entered:

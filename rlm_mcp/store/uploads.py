@@ -15,9 +15,10 @@ import anyio.to_thread
 from rlm_mcp.errors import InvalidInputError, NotFoundError, NotTextError, StoreError
 from rlm_mcp.store.cutter import CHUNK_BYTES, Cut, TextCutter
 from rlm_mcp.store.database import Database, storable
+from rlm_mcp.store.digest import digest_of
 from rlm_mcp.store.records import OpenUpload, SealedContext
 from rlm_mcp.store.room import SPREAD, TEXT_LEAVES_BYTES, require_room
-from rlm_mcp.store.sealing import Entered, NewContext, digest, enter_context, utc_now
+from rlm_mcp.store.sealing import Entered, NewContext, enter_context, utc_now
 from rlm_mcp.store.texts import chunk_data, cut_back, drop_text, new_text, store_cut
 
 # Pieces are gathered up to here before they are taken to a worker thread.
@@ -102,7 +103,7 @@ class Upload:
             if self._cutter.end.char == 0:
                 raise NotTextError(f"The text {self.name!r} is empty.", fix="Give a text to store.")
             await self._database.write(self._save, leave_bytes=TEXT_LEAVES_BYTES)
-            sha256 = await self._database.scan(self._digest)
+            sha256 = self._cutter.sha256 or await self._database.scan(self._digest)
             entered = await self._database.write(lambda db: self._enter(db, sha256))
         self.is_kept = True
         if not entered.is_text_used:
@@ -183,7 +184,7 @@ class Upload:
             "SELECT name, bytes FROM documents WHERE text_id = ? ORDER BY position", [self._text_id]
         )
         chunks = _cancellable(data for _, data in chunk_data(db, self._text_id))
-        return digest(chunks, documents, count=self._cutter.documents)
+        return digest_of(chunks, documents)
 
     def _enter(self, db: Connection, sha256: str) -> Entered:
         self._check_claim(db)
