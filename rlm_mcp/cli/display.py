@@ -120,7 +120,7 @@ def show_outcome(console: Console, state: RunState) -> None:
     if figures.cost_usd is not None:
         parts.append(f"${figures.cost_usd:.4f}")
     parts.append(f"{state.elapsed_seconds:.1f} s")
-    console.print(f"{', '.join(parts)}.  {state.run_id}", style="dim", markup=False)
+    console.print(f"{', '.join(parts)}.\n{state.run_id}", style="dim", markup=False)
 
 
 def _so_far(event: Event, state: RunState) -> str:

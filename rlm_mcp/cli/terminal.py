@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 def messages() -> Console:
     """The console for what is no result; on stderr as it is now."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False)
+    console.soft_wrap = not console.is_terminal
+    return console
 
 
 def print_json(value: BaseModel) -> None:
