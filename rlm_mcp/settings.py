@@ -23,6 +23,7 @@ MIN_TOKEN_CHARS = 16
 _CALLER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # What may stand in an Authorization header as it is (RFC 6750, section 2.1).
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+_SAFE_URL = re.compile(r"https://.|http://(localhost|127\.0\.0\.1|\[::1\])[:/]")
 IsolationLevel = Literal["full", "partial", "process"]
 
 
@@ -101,6 +102,23 @@ class Settings(RLMConfig):
         description="Bearer tokens of several users, as name=token,name=token; each sees only "
         "what is its own.",
     )
+
+    oauth_issuer: str | None = Field(
+        default=None, description="Authorization server whose access tokens are taken over HTTP."
+    )
+    oauth_resource: str | None = Field(
+        default=None, description="This server's public URL of MCP, which those tokens must name."
+    )
+    oauth_jwks_url: str | None = Field(
+        default=None, description="Where the authorization server's public keys are."
+    )
+
+    @field_validator("oauth_issuer", "oauth_resource", "oauth_jwks_url", mode="after")
+    @classmethod
+    def _check_url(cls, value: str | None) -> str | None:
+        if value and not _SAFE_URL.match(value):
+            raise ValueError("it begins with https://, or with http:// on this machine")
+        return value
 
     @field_validator("http_token", mode="after")
     @classmethod

@@ -34,6 +34,7 @@ HOMES: dict[str, str | tuple[str, ...]] = {
     "mcp": "server",
     "mcp_types": "server",
     "openai": "engine",
+    "jwt": "server",
     "sqlite3": "store",
     "sqlite_utils": "store",
     "subprocess": ("sandbox", "cli/detaching.py"),  # the latter starts this program anew

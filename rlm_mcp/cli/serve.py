@@ -56,7 +56,7 @@ def serve(
 
 
 def _announce(settings: Settings, url: str) -> None:
-    has_token = settings.http_token is not None or bool(settings.http_tokens)
+    has_token = bool(settings.http_token or settings.http_tokens or settings.oauth_issuer)
     header = " --header 'Authorization: Bearer TOKEN'" if has_token else ""
     lines = [
         f"serving MCP at {url}/mcp; connect with",

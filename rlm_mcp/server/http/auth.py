@@ -50,21 +50,28 @@ class BearerCheck:
     Args:
         bearers: none of them, and everybody is whoever shares the machine.
         is_open: says of a path whether it needs no token.
+        metadata_url: where a client learns who gives out access tokens, if anybody does.
     """
 
     def __init__(
-        self, app: ASGIApp, bearers: Sequence[Bearers], *, is_open: Callable[[str], bool]
+        self,
+        app: ASGIApp,
+        bearers: Sequence[Bearers],
+        *,
+        is_open: Callable[[str], bool],
+        metadata_url: str | None = None,
     ) -> None:
         self._app = app
         self._bearers = bearers
         self._is_open = is_open
+        self._challenge = f'Bearer resource_metadata="{metadata_url}"' if metadata_url else "Bearer"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if not self._is_open(scope["path"]):
             caller = await self._caller(Headers(scope=scope)) if self._bearers else ""
             if caller is None:
-                await _unauthorized()(scope, receive, send)
+                await _unauthorized(self._challenge)(scope, receive, send)
                 return
             _note(scope, caller)
         await self._app(scope, receive, send)
@@ -88,13 +95,13 @@ def _note(scope: Scope, caller: str) -> None:
     scope["user"] = AuthenticatedUser(known)
 
 
-def _unauthorized() -> ASGIApp:
+def _unauthorized(challenge: str) -> ASGIApp:
     return refusal(
         401,
         "This needs a bearer token that the server knows.",
         fix="Send the header 'Authorization: Bearer TOKEN', with a token of RLM_MCP_HTTP_TOKEN or "
         "RLM_MCP_HTTP_TOKENS.",
-        headers={"www-authenticate": "Bearer"},
+        headers={"www-authenticate": challenge},
     )
 
 

@@ -26,6 +26,8 @@ from rlm_mcp.store.run_records import Event
 CONTEXTS = "/contexts/"
 UPLOADS = "/uploads/"
 HEALTH = "/healthz"
+# Served only where an authorization server is named (RFC 9728).
+RESOURCE_METADATA = "/.well-known/oauth-protected-resource"
 SILENCE_SECONDS = 10.0
 _LARGEST_EVENT = (1 << 63) - 1
 
@@ -43,7 +45,7 @@ def make_routes() -> list[Route]:
 
 def is_open(path: str) -> bool:
     """Whether a path needs no token; the URLs of uploads hold a secret of their own."""
-    return path == HEALTH or path.startswith(UPLOADS)
+    return path == HEALTH or path.startswith((UPLOADS, RESOURCE_METADATA))
 
 
 async def tell_health(request: Request) -> Response:

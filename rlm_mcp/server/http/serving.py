@@ -13,9 +13,15 @@ import anyio
 import anyio.to_thread
 import uvicorn
 from mcp.server import MCPServer
+from mcp.server.auth.routes import (
+    build_resource_metadata_url,
+    create_protected_resource_routes,
+)
 from mcp.server.transport_security import TransportSecuritySettings
+from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from rlm_mcp.errors import ConfigurationError, RLMError
@@ -26,6 +32,7 @@ from rlm_mcp.server.http.auth import BearerCheck, Bearers, StaticBearers
 from rlm_mcp.server.http.connections import patient
 from rlm_mcp.server.http.exchanges import Exchanges
 from rlm_mcp.server.http.hosts import HostCheck, KnownHosts, is_loopback
+from rlm_mcp.server.http.oauth import Issuer, OAuthBearers
 from rlm_mcp.server.http.patience import Patience
 from rlm_mcp.server.http.routes import is_open, make_routes
 from rlm_mcp.server.http.upload_tool import UPLOAD_TOOL
@@ -96,15 +103,14 @@ async def open_http_server(
     Raises:
         ConfigurationError, StoreError: as for `serve_http`.
     """
-    bearers = _bearers(settings)
-    _check_exposure(place, is_open=not bearers)
+    _check_exposure(place, is_open=not _bearers(settings))
     # Whoever calls may not be whose files these are: what may be read has to be said.
     settings = settings.model_copy(update={"allowed_paths": settings.allowed_paths or ()})
     with _listening(place) as sock:
         async with open_service(settings, shared=shared) as service:
             make = build or build_http_mcp
             mcp = await anyio.to_thread.run_sync(make, lambda: nullcontext(service))
-            app = Exchanges(_build_app(mcp, service, place, bearers), patience)
+            app = Exchanges(_build_app(mcp, service, place, settings), patience)
             config = await anyio.to_thread.run_sync(_configured, app, patience)
             async with mcp.session_manager.run(), _running(config, app, service, sock):
                 host = f"[{place.host}]" if ":" in place.host else place.host
@@ -117,7 +123,7 @@ def build_http_mcp(open_service: OpenService) -> MCPServer[Service]:
 
 
 def _build_app(
-    mcp: MCPServer[Service], service: Service, place: Place, bearers: list[Bearers]
+    mcp: MCPServer[Service], service: Service, place: Place, settings: Settings
 ) -> ASGIApp:
     # Hosts and origins are checked below, on every route alike.
     unchecked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
@@ -127,7 +133,12 @@ def _build_app(
     app.state.service = service
     app.router.routes.extend(make_routes())
     app.add_exception_handler(RLMError, error_answer)
-    guarded: ASGIApp = BearerCheck(app, bearers, is_open=is_open)
+    metadata_url = None
+    if issuer := _issuer(settings):
+        app.router.routes.extend(_metadata(issuer))
+        metadata_url = str(build_resource_metadata_url(AnyHttpUrl(issuer.resource)))
+    bearers = _bearers(settings)
+    guarded: ASGIApp = BearerCheck(app, bearers, is_open=is_open, metadata_url=metadata_url)
     if place.allowed_origins:
         guarded = CORSMiddleware(
             guarded,
@@ -144,7 +155,29 @@ def _bearers(settings: Settings) -> list[Bearers]:
     tokens = {name: token.get_secret_value() for name, token in settings.http_tokens.items()}
     if settings.http_token:
         tokens[""] = settings.http_token.get_secret_value()
-    return [StaticBearers(tokens)] if tokens else []
+    static: list[Bearers] = [StaticBearers(tokens)] if tokens else []
+    issuer = _issuer(settings)
+    return [*static, OAuthBearers(issuer)] if issuer else static
+
+
+def _issuer(settings: Settings) -> Issuer | None:
+    given = (settings.oauth_issuer, settings.oauth_resource, settings.oauth_jwks_url)
+    if None not in given:
+        return Issuer(*map(str, given))
+    if any(given):
+        raise ConfigurationError(
+            "RLM_MCP_OAUTH_ISSUER, RLM_MCP_OAUTH_RESOURCE and RLM_MCP_OAUTH_JWKS_URL go together; "
+            "only some of them are set.",
+            fix="Set all three, or none.",
+        )
+    return None
+
+
+def _metadata(issuer: Issuer) -> list[Route]:
+    """Tell clients where to get an access token (RFC 9728)."""
+    return create_protected_resource_routes(
+        AnyHttpUrl(issuer.resource), [AnyHttpUrl(issuer.url)], resource_name="rlm-mcp"
+    )
 
 
 def _check_exposure(place: Place, *, is_open: bool) -> None:
