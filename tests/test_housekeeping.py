@@ -24,20 +24,11 @@ from rlm_mcp.store.run_records import CachedReply, NewEvent, NewRun, Outcome, Sa
 from rlm_mcp.store.runs import Runs
 from rlm_mcp.store.shrinking import shrink
 from tests.serving import cell, open_served
+from tests.test_store_runs import Clock
 
 DAY = 86_400.0
 CANARY = "canary-7c41e0"
 ENDED = NewEvent("run_finished", "completed")
-
-
-class Clock:
-    """Time that passes when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -167,8 +167,7 @@ async def open_service(
     ):
         owner = await anyio.to_thread.run_sync(owner_id)
         allowed = await anyio.to_thread.run_sync(_allowed_paths, settings, named)
-        runs, live = Runs(database, owner=owner), LiveRuns()
-        most = await _most_at_once(settings)
+        runs, live, most = Runs(database, owner=owner), LiveRuns(), await _most_at_once(settings)
         shop = Workshop(
             runs=runs,
             sandbox=sandbox,
@@ -180,10 +179,7 @@ async def open_service(
             elsewhere=Elsewhere(database, runs, Cancels(database, owner=owner), live),
             cache=StoredReplies(Replies(database)),
         )
-        texts = Contexts(database)
-        defaults = RunDefaults(
-            settings.config(), settings.wait_seconds, settings.root_model, settings.sub_model
-        )
+        texts, defaults = Contexts(database), _defaults(settings)
         await shop.runs.interrupt_dead()
         house = Housekeeping(database, runs, Leases(database, owner=owner), _keeping(settings))
         tasks.start_soon(house.go_on)
@@ -213,6 +209,12 @@ async def _tell_isolation(sandbox: ProcessSandbox) -> None:
     isolation = await sandbox.isolation()
     if isolation.missing:
         log.warning("isolation is %r; missing: %s", isolation.level, "; ".join(isolation.missing))
+
+
+def _defaults(settings: Settings) -> RunDefaults:
+    return RunDefaults(
+        settings.config(), settings.wait_seconds, settings.root_model, settings.sub_model
+    )
 
 
 def _keeping(settings: Settings) -> Keeping:
