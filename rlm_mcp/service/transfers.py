@@ -32,11 +32,13 @@ class Body:
         pieces: its bytes, split anywhere.
         coding: how they are compressed, one of `unpacking.CODINGS`; empty if they are not.
         charset: what they are once uncompressed; empty if nobody said.
+        size: how many bytes will come; 0 if nobody said.
     """
 
     pieces: AsyncIterable[bytes]
     coding: str = ""
     charset: str = ""
+    size: int = 0
 
 
 class _Digest(Protocol):
@@ -70,8 +72,10 @@ class TransferService:
             StoreError: the database could not take it.
         """
         check_name(name)
+        self.check_size(body.size)
         expected, decoder = check_sha256(sha256), CharsetDecoder(body.charset)
         async with self._store.open_upload(name) as upload:
+            await upload.expect(body.size)
             # A digest takes as long as writing does, so it is made only to be compared.
             digest = hashlib.sha256() if expected else None
             await self._write(upload, body, decoder, digest)

@@ -80,8 +80,8 @@ async def _store(request: Request, service: Service, name: str, sha256: str) -> 
         refused = f"The Content-Encoding {coding[:100]!r} is not understood."
         fix = f"Use {' or '.join(CODINGS)}, or send the text as it is."
         return refusal(415, refused, fix=fix, headers=headers)
-    service.transfers.check_size(int(request.headers.get("content-length", 0)))
-    body = Body(request.stream(), coding, _charset(request))
+    size = int(request.headers.get("content-length", 0))
+    body = Body(request.stream(), coding, _charset(request), size)
     added = added_view(await service.transfers.receive(name, body, sha256))
     return json_answer(added, 201, {"location": f"{CONTEXTS}{added.handle}"})
 
