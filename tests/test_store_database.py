@@ -331,6 +331,52 @@ async def test_somebody_who_can_ask_again_is_told_soon_that_others_write(path: P
         assert await database.read(count_texts) == 1
 
 
+async def test_a_long_line_of_writes_is_no_reason_to_give_up_while_it_moves(path: Path) -> None:
+    """The last one here waits for more than twice its patience; nobody else has the file."""
+    writes, step_seconds, patience_seconds = 12, 0.2, 1.0
+    done: list[int] = []
+
+    def write_slowly(db: sqlite3.Connection) -> None:
+        add_text(db)
+        assert not threading.Event().wait(step_seconds)
+
+    async with open_database(path) as database:
+
+        async def write(number: int) -> None:
+            await database.write(write_slowly, patience_seconds=patience_seconds)
+            done.append(number)
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                for number in range(writes):
+                    group.start_soon(write, number)
+
+    assert done == list(range(writes))
+
+
+async def test_who_leaves_the_line_of_writes_holds_up_nobody(path: Path) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def write_and_wait(db: sqlite3.Connection) -> None:
+        begun.set()
+        assert end.wait(10)
+        add_text(db)
+
+    async with open_database(path) as database:
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as group:
+                group.start_soon(database.write, write_and_wait)
+                await anyio.to_thread.run_sync(begun.wait, 5)
+                async with anyio.create_task_group() as leaving:
+                    leaving.start_soon(database.write, add_text)
+                    group.start_soon(database.write, add_text)
+                    await anyio.wait_all_tasks_blocked()
+                    leaving.cancel_scope.cancel()
+                end.set()
+
+        assert await database.read(count_texts) == 2
+
+
 async def test_the_version_changes_with_each_commit_and_with_nothing_else(path: Path) -> None:
     async with open_database(path) as database, open_database(path) as other:
         versions = [await database.version()]

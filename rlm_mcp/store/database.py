@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sqlite3
 import threading
-import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -16,8 +15,9 @@ import anyio.to_thread
 
 from rlm_mcp.errors import StoreError
 from rlm_mcp.store.connection import connect, open_writer, transaction
-from rlm_mcp.store.failures import busy, translated
+from rlm_mcp.store.failures import translated
 from rlm_mcp.store.room import require_room
+from rlm_mcp.store.turns import WriteTurns
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class Database:
         self._watcher: sqlite3.Connection | None = None
         self._watching = threading.Lock()
         self._idle_readers: list[sqlite3.Connection] = []
-        self._write_turn = anyio.Lock()
+        self._turns = WriteTurns(path)
         self._write_limiter = anyio.CapacityLimiter(1)
         self._read_limiter = anyio.CapacityLimiter(READERS)
         self._scan_limiter = anyio.CapacityLimiter(SCANNERS)
@@ -63,8 +63,9 @@ class Database:
         """Run `fn` in a transaction of the one writer; it is rolled back if `fn` raises.
 
         Args:
-            patience_seconds: how long to wait for other writes, here and in other processes. If
-                not given, for all those before it here, and `BUSY_SECONDS` for other processes.
+            patience_seconds: how long to wait for another process that writes, `BUSY_SECONDS` if
+                not given. Writes of this process are waited for as long as they get somewhere; if
+                not given, in any case.
             leave_bytes: how much of the disk must be free.
 
         Raises:
@@ -72,12 +73,9 @@ class Database:
             StoreFullError: the disk has not enough room.
             StoreError: the database could not do it; the error names the path and the next step.
         """
-        asked = time.monotonic()
-        async with self._turn_to_write(patience_seconds):
-            busy_seconds = self._busy_seconds
-            if patience_seconds is not None:
-                rest = max(0.0, asked + patience_seconds - time.monotonic())
-                busy_seconds = min(busy_seconds, rest)
+        patience = math.inf if patience_seconds is None else patience_seconds
+        busy_seconds = min(self._busy_seconds, patience)
+        async with self._turns.one(patience):
             return await anyio.to_thread.run_sync(
                 self._write, fn, busy_seconds, leave_bytes, limiter=self._write_limiter
             )
@@ -104,7 +102,7 @@ class Database:
         Raises:
             StoreError: as for `write`.
         """
-        async with self._turn_to_write(None):
+        async with self._turns.one():
             return await anyio.to_thread.run_sync(self._merge_log, limiter=self._write_limiter)
 
     async def version(self) -> int:
@@ -135,23 +133,6 @@ class Database:
         """Bytes that the file takes on disk, what is not yet merged into it included."""
         return await anyio.to_thread.run_sync(self._size_bytes)
 
-    @asynccontextmanager
-    async def _turn_to_write(self, patience_seconds: float | None) -> AsyncGenerator[None]:
-        """Wait in line with the other writes of this process, and not longer than is wanted.
-
-        Raises:
-            StoreBusyError: there was no turn in time.
-        """
-        patience = math.inf if patience_seconds is None else patience_seconds
-        with anyio.move_on_after(patience) as waiting:
-            await self._write_turn.acquire()
-        if waiting.cancelled_caught:
-            raise busy(self.path)
-        try:
-            yield
-        finally:
-            self._write_turn.release()
-
     def _write(
         self, fn: Callable[[sqlite3.Connection], T], busy_seconds: float, leave_bytes: int
     ) -> T:
@@ -162,6 +143,7 @@ class Database:
                 require_room(self.path, 0, leave_bytes)
             self._writer.execute(f"PRAGMA busy_timeout={busy_seconds * 1000:.0f}")
             with transaction(self._writer, "BEGIN IMMEDIATE"):
+                self._turns.count()
                 return fn(self._writer)
 
     def _read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
