@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 
 from rlm_mcp.errors import SandboxDiedError, SandboxError
 from rlm_mcp.sandbox.confine import Walls
+from rlm_mcp.sandbox.filling import write_text
 from rlm_mcp.sandbox.repl import ProcessSandbox
 from rlm_mcp.sandbox.text import TextContext
 from rlm_mcp.sandbox.types import CallReply, CellResult, Repl, ReplCall, ReplOptions
@@ -396,6 +398,32 @@ async def test_cancelling_while_a_text_is_filled_in_leaves_nothing_behind() -> N
             async with sandbox.open_repl(TextContext.of("abc"), OPTIONS) as repl:
                 assert (await run(repl, "context")).output == "'abc'\n"
     assert descriptors() == before
+
+
+async def test_a_text_that_is_not_read_to_its_end_is_closed_in_the_thread_that_read_it() -> None:
+    """What a source holds open, such as a database, must not be closed on the event loop."""
+    filling = anyio.Event()
+    threads: list[tuple[str, int]] = []
+
+    class Endless(TextContext):
+        def chunks(self) -> Iterator[bytes]:
+            threads.append(("reads", threading.get_ident()))
+            anyio.from_thread.run_sync(filling.set)
+            try:
+                while True:
+                    yield b""
+            finally:
+                threads.append(("closes", threading.get_ident()))
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write_text, Endless(("text",)))
+            await filling.wait()
+            tasks.cancel_scope.cancel()
+
+    (_, reader), closing = threads
+    assert closing == ("closes", reader)
+    assert reader != threading.get_ident()
 
 
 # --- the fork server ---

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
 import anyio
@@ -85,21 +85,33 @@ async def _write_parts(descriptor: int, source: ContextSource, expected: int) ->
 
 def _placed(chunks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
     place = 0
-    for chunk in chunks:
-        yield place, chunk
-        place += len(chunk)
+    try:
+        for chunk in chunks:
+            yield place, chunk
+            place += len(chunk)
+    finally:
+        _close(chunks)
 
 
 def _write_part(descriptor: int, part: Iterator[tuple[int, bytes]]) -> tuple[int, bool]:
     """Write chunks to their places; return their bytes, and whether they are ASCII."""
     written = 0
     is_ascii = True
-    for place, chunk in part:
-        from_thread.check_cancelled()
-        _write_at(descriptor, chunk, TEXT_START + place)
-        written += len(chunk)
-        is_ascii = is_ascii and chunk.isascii()
+    try:
+        for place, chunk in part:
+            from_thread.check_cancelled()
+            _write_at(descriptor, chunk, TEXT_START + place)
+            written += len(chunk)
+            is_ascii = is_ascii and chunk.isascii()
+    finally:
+        _close(part)
     return written, is_ascii
+
+
+def _close(part: Iterator[object]) -> None:
+    """End a source that was not read to its end, here: left alone, it would end on the loop."""
+    if isinstance(part, Generator):
+        part.close()
 
 
 def _finish(descriptor: int, tail: bytes, place: int) -> None:

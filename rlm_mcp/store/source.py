@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import overload
@@ -66,10 +67,12 @@ class StoredSource:
         Raises:
             StoreError: a context was deleted before the scan began.
         """
-        for _, chunk in self.chunks_between(0, sum(self.byte_lengths)):
-            yield chunk
+        # Closed together with this one, and so in the thread that reads.
+        with closing(self.chunks_between(0, sum(self.byte_lengths))) as chunks:
+            for _, chunk in chunks:
+                yield chunk
 
-    def chunks_between(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    def chunks_between(self, start: int, end: int) -> Generator[tuple[int, bytes]]:
         """Yield the chunks that begin in a range of bytes, each after its place, in order.
 
         Blocks, on a connection of its own, so that two threads read side by side.
