@@ -22,6 +22,7 @@ RLMError
 │   └── IsolationError            the walls asked for cannot be had here
 └── StoreError                the database could not do what was asked
     ├── StoreBusyError            another process writes to it and does not end
+    ├── RunLostError              the run has ended, or is another process's by now
     └── StoreFullError            the disk has no room for it
 """
 
@@ -184,6 +185,10 @@ class StoreBusyError(StoreError):
 
     code = "store_busy"
     retryable = True
+
+
+class RunLostError(StoreError):
+    """A run has ended, or another process works on it; nothing was written to it."""
 
 
 class StoreFullError(StoreError):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
 from rlm_mcp.scripted_model import Answer, ChatRequestView, Reply, unauthorized
 from rlm_mcp.scripted_replies import Script
+from rlm_mcp.service import starting
 from rlm_mcp.service.rebuilding import rebuild
 from rlm_mcp.store.database import open_database
 from rlm_mcp.store.runs import Runs
@@ -270,6 +273,69 @@ async def test_of_those_that_resume_a_run_at_once_one_does(tmp_path: Path) -> No
     assert {state["answer"] for state in states} == {"1"}
     assert len([event for event in trace if event["detail"].get("resumed")]) == 1
     assert len(served.model.requests) == 2
+
+
+async def test_a_run_that_was_taken_for_lost_while_it_worked_goes_on_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when a machine slept for longer than the lease, and another one ended the run."""
+    first, second = anyio.Event(), anyio.Event()
+
+    def answer(request: ChatRequestView) -> Answer:
+        del request
+        is_first = len(served.model.requests) == 1
+        return Reply("FINAL(old)", gate=first) if is_first else Reply("FINAL(new)", gate=second)
+
+    async with open_served(tmp_path, answer) as served:
+        run_id = (await served.call("rlm_query", question="?", text=TEXT, wait_seconds=0))["run_id"]
+        with anyio.fail_after(30):
+            while not served.model.requests:
+                await anyio.lowlevel.checkpoint()
+        async with open_database(database(served)) as elsewhere:
+            runs = Runs(elsewhere, owner="other")
+            await runs.interrupt_owner_runs((await runs.get(run_id)).owner)
+        await served.call("rlm_run_resume", run_id=run_id, wait_seconds=0)
+        with anyio.fail_after(30):
+            while len(served.model.requests) < 2:
+                await anyio.lowlevel.checkpoint()
+        first.set()
+        still = await served.call("rlm_run_wait", run_id=run_id, wait_seconds=0.5)
+        second.set()
+        ended = await served.ended(run_id)
+        trace = await whole_trace(served, run_id)
+
+    ends = [event["detail"]["status"] for event in trace if event["type"] == "run_finished"]
+    assert (still["status"], ended["status"], ended["answer"]) == ("running", "completed", "new")
+    assert ends == ["interrupted", "completed"]
+    assert "could not be stored" not in caplog.text
+
+
+async def test_a_resumption_waits_for_a_cell_in_its_repl_as_long_as_its_caller_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starting, "TURN_SECONDS", 0.2)
+    gate, asked_sub = anyio.Event(), anyio.Event()
+    errors: list[dict[str, Any]] = []
+
+    def answer(request: ChatRequestView) -> Answer:
+        if request.model == "root":
+            return unauthorized()
+        asked_sub.set()
+        return Reply("done", gate=gate)
+
+    async with open_served(tmp_path, answer) as served:
+        run = await served.call("rlm_query", question="?", text=TEXT)
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as group:
+                code = {"code": "llm_query('wait')", "run_id": run["run_id"]}
+                group.start_soon(partial(served.call, "rlm_exec", **code))
+                await asked_sub.wait()
+                errors.append(await served.error("rlm_run_resume", run_id=run["run_id"]))
+                gate.set()
+            after = await served.call("rlm_run_resume", run_id=run["run_id"])
+
+    assert [(error["code"], error["retryable"]) for error in errors] == [("sandbox_busy", True)]
+    assert after["status"] == "failed"
 
 
 async def test_what_differs_when_it_runs_again_is_said_and_the_record_stands(

@@ -67,14 +67,14 @@ class CellService:
             InvalidInputError: the code is empty or too long, or it is not said where to run it.
             NotFoundError: there is no such run or context.
             StoreError: the run has not ended.
-            SandboxBusyError: too many cells run, and none of them ends.
+            SandboxBusyError: too many cells run, or one of this run, and none of them ends.
             SandboxError: no REPL can be had.
         """
         _check(code, run_id, handles)
         async with self._place():
             if run_id:
                 await self._shop.runs.get(run_id)  # who may not know of a run gets no turn of it
-                async with self._shop.repls.turn(run_id):
+                async with self._shop.repls.turn(run_id, _PLACE_SECONDS):
                     return await self._in_run(code, run_id, timeout_seconds)
             return await self._in_new_run(code, list(dict.fromkeys(handles)), timeout_seconds)
 
@@ -98,28 +98,33 @@ class CellService:
         self, code: str, handles: Sequence[str], timeout_seconds: float
     ) -> CellDone:
         task = await self._task(f"run_{secrets.token_hex(16)}", handles)
-        one = await self._shop.repls.open(task.source, handles, repl_options(task.config))
         emit = _emitting(self._shop.runs.append_event, task.run_id)
         cell = _Cell(self._shop, task, Budget(task.config), emit)
+        one = await self._shop.repls.open(task.source, handles, repl_options(task.config))
+        try:
+            await self._record(task)
+        except BaseException:  # there is no run that it could be kept for
+            one.let_go.set()
+            raise
         outcome = Outcome(
             "cancelled", error=error_fields(RLMError("The caller gave up.", fix=_AGAIN))
         )
         try:
-            await self._record(task)
             result = await cell.run(one, code, timeout_seconds)
             outcome = Outcome("completed", answer=result.final.text if result.final else None)
         finally:
-            with anyio.move_on_after(_FINISH_SECONDS, shield=True):
-                await self._finish(task, one, outcome, cell.usage)
+            await self._finish(task, one, outcome, cell.usage)
         return _done(task.run_id, result, await one.repl.variables())
 
     async def _finish(self, task: Task, one: OpenRepl, outcome: Outcome, usage: Usage) -> None:
         self._shop.repls.keep(task.run_id, one)
         ended = NewEvent("run_finished", outcome.status, figures=figures(usage))
         variables: list[SavedVariable] = []
-        with suppress(RLMError):  # the run ends in any case
+        # The run ends in any case, whatever becomes of its variables and of the caller.
+        with anyio.move_on_after(_FINISH_SECONDS, shield=True), suppress(RLMError):
             await save_variables(one.repl, variables)
-        await self._shop.runs.finish(task.run_id, outcome, ended, variables)
+        with anyio.CancelScope(shield=True):  # the wait for the file is bounded
+            await self._shop.runs.finish(task.run_id, outcome, ended, variables)
 
     async def _in_run(self, code: str, run_id: str, timeout_seconds: float) -> CellDone:
         record = await self._shop.runs.get(run_id)

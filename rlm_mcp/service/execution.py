@@ -18,7 +18,7 @@ from rlm_mcp.engine.model import Endpoint
 from rlm_mcp.engine.orchestrator import answer
 from rlm_mcp.engine.recording import Recording
 from rlm_mcp.engine.types import EventSink, RLMEvent, RLMResponse, Usage
-from rlm_mcp.errors import RLMError, StoreError
+from rlm_mcp.errors import RLMError, RunLostError, StoreError
 from rlm_mcp.sandbox.types import ContextSource, Repl, Sandbox
 from rlm_mcp.service.elsewhere import Elsewhere
 from rlm_mcp.service.live import LiveRun, LiveRuns
@@ -206,6 +206,7 @@ class Execution:
             await save_variables(repl, self._variables)
 
     async def _finish(self, outcome: Outcome) -> bool:
+        """Store how the run ended, unless it has ended by now; gives whether nothing is left."""
         usage = self._budget.snapshot()
         event = NewEvent(
             "run_finished",
@@ -216,6 +217,8 @@ class Execution:
         )
         try:
             await self._shop.runs.finish(self._task.run_id, outcome, event, self._variables)
+        except RunLostError as error:
+            log.warning("run %s ended elsewhere: %s", self._task.run_id, error)
         except StoreError as error:
             log.warning("the end of run %s could not be stored: %s", self._task.run_id, error)
             return False

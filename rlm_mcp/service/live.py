@@ -58,8 +58,9 @@ class LiveRuns:
             await self._some.wait()
 
     def remove(self, run: LiveRun) -> None:
-        """Let a run go that has ended."""
-        self._runs.pop(run.run_id, None)
+        """Let a run go that has ended; one that has been taken up since stays."""
+        if self._runs.get(run.run_id) is run:
+            del self._runs[run.run_id]
         self.tell(run.run_id)
         run.ended.set()
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from weakref import WeakValueDictionary
 
@@ -12,6 +13,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup, TaskStatus
 
+from rlm_mcp.errors import SandboxBusyError
 from rlm_mcp.sandbox.types import ContextSource, Repl, ReplOptions, Sandbox
 from rlm_mcp.service.machine import memory_bytes
 from rlm_mcp.service.saving import restore
@@ -100,9 +102,27 @@ class Repls:
                 raise  # whoever asked for the REPL is told
             log.exception("a REPL was not left cleanly")
 
-    def turn(self, run_id: str) -> anyio.Lock:
-        """Give the lock of a run's REPL: cells of one run take turns."""
-        return self._turns.setdefault(run_id, anyio.Lock())
+    @asynccontextmanager
+    async def turn(self, run_id: str, seconds: float) -> AsyncGenerator[None]:
+        """Have the turn of a run's REPL while the block lasts: cells of one run take turns.
+
+        Args:
+            seconds: how long to wait for it at most.
+
+        Raises:
+            SandboxBusyError: a cell runs, and did not end in time.
+        """
+        turn = self._turns.setdefault(run_id, anyio.Lock())
+        with anyio.move_on_after(seconds) as waiting:
+            await turn.acquire()
+        if waiting.cancelled_caught:
+            raise SandboxBusyError(
+                f"A cell of {run_id!r} is running.", fix="Try again when it has ended."
+            )
+        try:
+            yield
+        finally:
+            turn.release()
 
     def keep(self, run_id: str, one: OpenRepl) -> None:
         """Keep a run's REPL, and let go the one that was used least recently if there are many."""

@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.schema import check_schema
-from rlm_mcp.errors import ConfigurationError, InvalidInputError, StoreError
+from rlm_mcp.errors import ConfigurationError, InvalidInputError, SandboxBusyError, StoreError
 from rlm_mcp.sandbox.types import Isolation
 from rlm_mcp.service.contexts import ContextService, NewText
 from rlm_mcp.service.execution import Execution, Task, Workshop
@@ -24,6 +24,9 @@ from rlm_mcp.service.queue import Ticket
 from rlm_mcp.service.resuming import Resumer, Resumption
 from rlm_mcp.store.contexts import Contexts
 from rlm_mcp.store.run_records import NewEvent, NewRun, RunRecord, SavedVariable
+
+# How long somebody who resumes a run waits for what is still done in its REPL.
+TURN_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -155,17 +158,22 @@ class Starter:
             NotFoundError: there is no such run, or a text of it was deleted.
             InvalidInputError: it cannot go on, or not within these limits.
             ConfigurationError: a limit in USD has no prices.
+            SandboxBusyError: a cell runs in its REPL.
             StoreError: something else happened to it at the same time.
         """
+        before = self._shop.live.get(run_id)
         record = await self._shop.runs.get(run_id)
         if record.status == "running":
             _refuse_limits(record, limits)
             return
+        if before is not None:
+            await _let_end(before)
         ready = await Resumer(self._shop, self._texts).prepare(record, limits)
         is_ours = False
-        # A caller that gives up here must not leave a run behind that nobody works on.
-        with anyio.CancelScope(shield=True):
-            is_ours = await self._take_up(ready)
+        async with self._shop.repls.turn(run_id, TURN_SECONDS):
+            # A caller that gives up here must not leave a run behind that nobody works on.
+            with anyio.CancelScope(shield=True):
+                is_ours = await self._take_up(ready)
         if not is_ours:
             _refuse_limits(await self._shop.runs.get(run_id), limits)
 
@@ -173,9 +181,8 @@ class Starter:
         task, ticket = ready.task, self._shop.queue.enter(self._shop.caller)
         is_ours = False
         try:
-            async with self._shop.repls.turn(task.run_id):
-                change = replace(ready.change, is_queued=ticket.has_waited)
-                is_ours = await self._shop.runs.take_up(task.run_id, change)
+            change = replace(ready.change, is_queued=ticket.has_waited)
+            is_ours = await self._shop.runs.take_up(task.run_id, change)
         finally:
             if not is_ours:
                 ticket.leave()
@@ -212,6 +219,22 @@ class Starter:
             added = await self._contexts.add(NewText(text=question.inline_text), _unreported)
             handles.append(str(added.handle))
         return list(dict.fromkeys(handles)), variables
+
+
+async def _let_end(run: LiveRun) -> None:
+    """End what this process does for a run that has ended, as others tell or it is about to see.
+
+    Raises:
+        SandboxBusyError: that takes longer than a caller should wait for.
+    """
+    run.end("interrupted")
+    with anyio.move_on_after(TURN_SECONDS) as waiting:
+        await run.ended.wait()
+    if waiting.cancelled_caught:
+        raise SandboxBusyError(
+            f"The run {run.run_id!r} has ended, but its REPL not yet.",
+            fix="Try again in a moment.",
+        )
 
 
 async def _unreported(done: int, total: int) -> None:

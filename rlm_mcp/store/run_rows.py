@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from sqlite3 import Connection
 from typing import Any, cast
 
-from rlm_mcp.errors import NotFoundError, StoreError
+from rlm_mcp.errors import NotFoundError, RunLostError, StoreError
 from rlm_mcp.store.database import storable
 from rlm_mcp.store.paging import COMPARED, not_found
 from rlm_mcp.store.run_records import (
@@ -111,17 +111,17 @@ def owned_row(db: Connection, caller: str, run_id: str, owner: str) -> int:
 
     Raises:
         NotFoundError: there is no such run.
-        StoreError: it has ended, or another process works on it.
+        RunLostError: it has ended, or another process works on it.
     """
     row = row_of(db, caller, run_id)
     status, actual = db.execute("SELECT status, owner FROM runs WHERE id = ?", [row]).fetchone()
     if status != "running":
-        raise StoreError(
+        raise RunLostError(
             f"The run {run_id!r} is {status!r} and takes no more events.",
             fix="rlm_run_resume lets one that did not complete go on.",
         )
     if actual != owner:
-        raise StoreError(
+        raise RunLostError(
             f"The run {run_id!r} is worked on by another process, {actual!r}.",
             fix="rlm_run_wait follows it from here.",
         )

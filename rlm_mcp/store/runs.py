@@ -102,7 +102,7 @@ class Runs:
 
         Raises:
             NotFoundError: there is no such run.
-            StoreError: it has ended, or is another process's.
+            RunLostError: it has ended, or is another process's.
         """
 
         def begin(db: Connection) -> None:
@@ -120,7 +120,7 @@ class Runs:
 
         Raises:
             NotFoundError: there is no such run.
-            StoreError: the run has ended or is another process's; the error says which.
+            RunLostError: the run has ended or is another process's; the error says which.
         """
 
         def append(db: Connection) -> list[Event]:
@@ -157,7 +157,7 @@ class Runs:
 
         Raises:
             NotFoundError: there is no such run.
-            StoreError: it has ended already, or is another process's.
+            RunLostError: it has ended already, or is another process's.
         """
 
         def end(db: Connection) -> RunRecord:
