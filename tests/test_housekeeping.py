@@ -8,10 +8,12 @@ from pathlib import Path
 from sqlite3 import Connection
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
 from rlm_mcp.scripted_model import Answer, ChatRequestView, Reply
+from rlm_mcp.service import housekeeping
 from rlm_mcp.service.housekeeping import Housekeeping
 from rlm_mcp.store.contexts import Contexts
 from rlm_mcp.store.database import DATABASE_NAME, Database, open_database
@@ -230,6 +232,32 @@ async def test_a_run_at_work_forgets_its_deleted_text_when_it_ends(
     assert await forget_ended(database) == 1
     assert await forget_ended(database) == 0
     assert {event.preview for event in await runs.events("run_1")} == {FORGOTTEN}
+
+
+async def test_leases_are_renewed_while_much_is_put_in_order(
+    database: Database, runs: Runs, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "_ROUND_SECONDS", 0.01)
+    begun = anyio.Event()
+
+    class Busy(Housekeeping):
+        async def tidy(self, *, is_due: bool = True) -> None:
+            begun.set()
+            await anyio.sleep_forever()
+
+    run_id = await work(runs, ends=False)
+    house = Busy(database, runs, Leases(database, owner="me", clock=clock), Keeping())
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as group:
+            group.start_soon(house.mind_runs)
+            group.start_soon(house.go_on)
+            await begun.wait()
+            clock.now += 1000
+            while (await runs.get(run_id)).lease_until < clock.now:
+                await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+
+    assert (await runs.get(run_id)).status == "running"
 
 
 async def test_one_process_at_a_time_holds_a_lease(database: Database, clock: Clock) -> None:

@@ -182,6 +182,7 @@ async def open_service(
         texts, defaults = Contexts(database), _defaults(settings)
         await shop.runs.interrupt_dead()
         house = Housekeeping(database, runs, Leases(database, owner=owner), _keeping(settings))
+        tasks.start_soon(house.mind_runs)
         tasks.start_soon(house.go_on)
         tasks.start_soon(_tell_isolation, sandbox)
         tasks.start_soon(shop.repls.evict)

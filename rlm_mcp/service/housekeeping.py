@@ -33,12 +33,26 @@ class Housekeeping:
     leases: Leases
     keeping: Keeping
 
+    async def mind_runs(self) -> None:
+        """Renew the leases of our runs and end those of processes that are gone, for as long.
+
+        A task of its own: putting in order takes minutes where much has become old, and whoever
+        cannot see that this process lives must not take its runs for lost meanwhile.
+        """
+        while True:
+            try:
+                await self.runs.renew_leases()
+                await self.runs.interrupt_dead()
+                await self.runs.interrupt_expired()
+            except Exception:  # the outermost frame of this task, without which the server goes on
+                log.exception("leases are renewed later")
+            await anyio.sleep(_ROUND_SECONDS)
+
     async def go_on(self) -> None:
-        """Do what there is to do, every twenty seconds and every hour."""
+        """Put in order what there is, every twenty seconds and every hour."""
         next_retention = anyio.current_time() + _SETTLING_SECONDS
         while True:
             try:
-                await self._mind_runs()
                 is_due = anyio.current_time() >= next_retention
                 await self.tidy(is_due=is_due)
                 if is_due:
@@ -62,9 +76,3 @@ class Housekeeping:
                     await Retention(self.database, self.keeping).drop_old()
                 if await shrink(self.database) or forgotten or is_due:
                     await self.database.merge_log()
-
-    async def _mind_runs(self) -> None:
-        """Renew the leases of our runs, and end those of processes that are gone."""
-        await self.runs.renew_leases()
-        await self.runs.interrupt_dead()
-        await self.runs.interrupt_expired()
