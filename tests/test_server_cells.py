@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncGenerator
 from functools import partial
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from rlm_mcp.scripted_model import Reply
 from rlm_mcp.service import repls
+from rlm_mcp.store import runs
+from rlm_mcp.store.database import DATABASE_NAME
 from tests.serving import Served, cell, open_served, text_of, turns
 
 pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")
@@ -23,6 +27,13 @@ async def served(tmp_path: Path) -> AsyncGenerator[Served]:
     )
     async with open_served(tmp_path, script) as served:
         yield served
+
+
+def hold(path: Path) -> sqlite3.Connection:
+    """Keep a file from being written to, until the connection is closed."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute("BEGIN IMMEDIATE")
+    return connection
 
 
 async def handle_of(served: Served, text: str = "one two three") -> str:
@@ -155,6 +166,22 @@ async def test_a_caller_that_gives_up_leaves_a_run_that_has_ended(served: Served
             if run["status"] != "running":
                 break
     assert run["status"] == "cancelled"
+
+
+async def test_code_whose_run_cannot_be_recorded_says_so_and_holds_nothing(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "CALLER_PATIENCE_SECONDS", 0.2)
+    handle = await handle_of(served)
+    other = await anyio.to_thread.run_sync(hold, served.settings.data_dir / DATABASE_NAME)
+    try:
+        with anyio.fail_after(20):
+            error = await served.error("rlm_exec", code="1", contexts=[handle])
+    finally:
+        await anyio.to_thread.run_sync(other.close)
+
+    assert error["code"] == "store_busy"
+    assert (await served.call("rlm_run_list"))["runs"] == []
 
 
 async def test_cells_of_one_run_take_turns(served: Served) -> None:

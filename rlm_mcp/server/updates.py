@@ -181,6 +181,8 @@ async def _tell(watch: _Watch, events: list[ServerEvent]) -> None:
     try:
         for event in events:
             await watch.tell(event)
+    except Exception:  # the outermost frame of this task: one client must not end the server
+        log.exception("a subscriber was not told")
     finally:
         watch.is_telling = False
 

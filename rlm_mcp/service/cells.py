@@ -112,6 +112,9 @@ class CellService:
         try:
             result = await cell.run(one, code, timeout_seconds)
             outcome = Outcome("completed", answer=result.final.text if result.final else None)
+        except RLMError as error:
+            outcome = Outcome("failed", error=error_fields(error))
+            raise
         finally:
             await self._finish(task, one, outcome, cell.usage)
         return _done(task.run_id, result, await one.repl.variables())
