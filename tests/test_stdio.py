@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import sys
 import time
@@ -235,6 +236,30 @@ GREETING = (
 ADD = b'{"jsonrpc":"2.0","id":"add","method":"tools/call","params":{"name":"rlm_context_add",'
 HALF = ADD + b'"arguments":{"text":"cut \\ud83d here \\\\ud83d, whole \\ud83d\\ude00"}}}\n'
 ANSWERS = 6
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no such terminals elsewhere")
+async def test_at_a_terminal_it_says_that_it_is_for_programs_and_ctrl_c_ends_it(
+    tmp_path: Path,
+) -> None:
+    env = {"HOME": str(tmp_path), "RLM_MCP_DATA_DIR": str(tmp_path / "data")}
+    ours, its = os.openpty()
+    shown = b""
+    with anyio.fail_after(60):
+        async with await anyio.open_process(
+            [sys.executable, "-m", "rlm_mcp"], env=env, stdin=its, stdout=its, stderr=its
+        ) as server:
+            os.write(ours, GREETING)
+            while b"serverInfo" not in shown:
+                await anyio.wait_readable(ours)
+                shown += os.read(ours, 65536)
+            server.send_signal(signal.SIGINT)
+            assert await server.wait() == 130
+    os.close(ours)
+    os.close(its)
+
+    assert b"Ctrl-C ends it" in shown
+    assert b"Traceback" not in shown
 
 
 async def test_every_line_is_answered_also_one_with_half_a_character_or_that_is_no_message(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,11 @@ from rlm_mcp.cli.launch import Launch
 
 if TYPE_CHECKING:
     from rlm_mcp.settings import Settings
+
+_AT_A_TERMINAL = (
+    "rlm-mcp: serving MCP over stdio: an assistant is to start this, not a person.\n"
+    "rlm-mcp: Ctrl-C ends it; see rlm-mcp --help for what to do at a terminal."
+)
 
 
 @click.command()
@@ -48,6 +54,8 @@ def serve(
         from rlm_mcp.server.app import build_server
         from rlm_mcp.service import open_service
 
+        if sys.stdin.isatty():
+            click.echo(_AT_A_TERMINAL, err=True)
         anyio.run(build_server(lambda: open_service(settings)).run_stdio_async)
         return
     from rlm_mcp.server.http.serving import Place, serve_http

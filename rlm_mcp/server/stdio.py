@@ -11,7 +11,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, TextIO, cast
 
 import anyio
@@ -80,7 +80,7 @@ async def _read(
     answer: Callable[[SessionMessage], Awaitable[None]],
 ) -> None:
     async with incoming:
-        async for line in anyio.wrap_file(lines):
+        async for line in _lines(lines):
             if line.isspace():
                 continue
             try:
@@ -89,6 +89,18 @@ async def _read(
                 await answer(SessionMessage(refusal(line)))
             else:
                 await incoming.send(SessionMessage(message))
+
+
+async def _lines(file: TextIO) -> AsyncGenerator[str]:
+    # A thread that reads cannot be cancelled: at a terminal, Ctrl-C would wait for the next line.
+    # A terminal gives one line at a time, so that none is left in the buffer unheard.
+    is_awaited = os.name == "posix" and file.isatty()
+    while True:
+        if is_awaited:
+            await anyio.wait_readable(file)
+        if not (line := await anyio.to_thread.run_sync(file.readline)):
+            return
+        yield line
 
 
 def _take_stdin() -> TextIO:
