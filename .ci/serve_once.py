@@ -1,18 +1,22 @@
-"""Use the command given once: as hosts do, a query in both protocol eras, and by hand."""
+"""Use the command given once: as hosts do, in both protocol eras, by hand, and over HTTP."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
 
 import anyio
+import httpx2
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
 
 from rlm_mcp.scripted_model import ChatRequestView, open_scripted_model
 
+TOKEN = "a-token-of-the-http-server"
 TEXT = "Nothing happened.\n" * 1000 + "The keeper is called Ottilie.\n"
 
 
@@ -37,17 +41,44 @@ async def serve_once(command: list[str]) -> None:
                     await ask_as_a_host(command, env, mode)
             if len(command) == 1:  # what starts a server alone takes no commands
                 await ask_by_hand(command, env)
+                with anyio.fail_after(120):
+                    await ask_over_http(command, env)
 
 
 async def ask_as_a_host(command: list[str], env: dict[str, str], mode: str) -> None:
     started = StdioServerParameters(command=command[0], args=command[1:], env=env)
     async with Client(started, mode=mode) as client:
-        tools = (await client.list_tools()).tools
-        run = await client.call_tool("rlm_query", {"question": "Who keeps it?", "text": TEXT})
-        answer = (run.structured_content or {}).get("answer")
-        if len(tools) < 10 or not str(answer).startswith("Ottilie"):
-            raise SystemExit(f"not serving: {run}")
-        print(f"{mode}: {len(tools)} tools; {answer!r}")
+        await ask(client, mode)
+
+
+async def ask(client: Client, how: str) -> None:
+    tools = (await client.list_tools()).tools
+    run = await client.call_tool("rlm_query", {"question": "Who keeps it?", "text": TEXT})
+    answer = (run.structured_content or {}).get("answer")
+    if len(tools) < 10 or not str(answer).startswith("Ottilie"):
+        raise SystemExit(f"not serving: {run}")
+    print(f"{how}: {len(tools)} tools; {answer!r}")
+
+
+async def ask_over_http(command: list[str], env: dict[str, str]) -> None:
+    words = [*command, "serve", "--http", "--port", "0"]
+    env = env | {"RLM_MCP_HTTP_TOKEN": TOKEN}
+    async with await anyio.open_process(words, env=env, stdout=None) as server:
+        assert server.stderr is not None
+        said = ""
+        while not (found := re.search(r"serving MCP at (http\S+/mcp);", said)):
+            said += (await server.stderr.receive()).decode()
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with httpx2.AsyncClient(timeout=60) as http:
+            refused = (await http.get(found[1])).status_code
+        async with (
+            httpx2.AsyncClient(headers=headers, timeout=60) as http,
+            Client(streamable_http_client(found[1], http_client=http)) as client,
+        ):
+            await ask(client, "http")
+        server.terminate()
+        if refused != 401 or await server.wait():
+            raise SystemExit(f"without a token {refused}; ended with {server.returncode}: {said}")
 
 
 async def ask_by_hand(command: list[str], env: dict[str, str]) -> None:
