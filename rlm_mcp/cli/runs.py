@@ -77,7 +77,7 @@ def show(launch: Launch, **given: Any) -> None:
 @json_option
 @click.pass_obj
 def resume(launch: Launch, **given: Any) -> None:
-    """Let RUN go on where it was, and print its answer; nothing is paid twice.
+    """Let RUN go on where it was, and print its answer; nothing on record is paid twice.
 
     For runs that were interrupted, exhausted, cancelled or failed. Limits are for the whole run.
     """

@@ -118,7 +118,8 @@ async def rlm_run_resume(
     ] = None,
     wait_seconds: WaitSeconds = None,
 ) -> Annotated[CallToolResult, schemas.RunOutcome]:
-    """Let an interrupted, exhausted, cancelled or failed run go on where it was; nothing is paid
+    """Let an interrupted, exhausted, cancelled or failed run go on where it was; nothing on
+    record is paid
     twice."""
     runs = service_of(ctx).runs
     await runs.resume(run_id, budget.model_dump(exclude_none=True) if budget else {})
