@@ -16,6 +16,7 @@ import pytest
 from click.shell_completion import BashComplete
 
 from rlm_mcp.cli import main
+from rlm_mcp.cli.failures import error_line
 from rlm_mcp.scripted_model import Reply, open_scripted_model, unauthorized
 from tests.commands import command, environment, process, started
 from tests.serving import Served, cell, open_served, turns
@@ -157,7 +158,7 @@ async def test_people_are_shown_lists_pieces_logs_and_variables_as_text(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["query", "Who?"], "invalid_input: There is no text to ask about"),
+        (["query", "Who?"], "give --file, --context, --text or --continue"),
         (["query", "Who?", "-c", "ctx_0000000000000000"], "not_found: "),
         (["query", "Who?", "--text", "x", "--option", "temperature"], "'temperature'"),
         (
@@ -185,6 +186,34 @@ async def test_what_cannot_be_used_is_told_in_a_line_that_names_commands_and_end
     assert "rlm_" not in done.stderr
     assert "Traceback" not in done.output
     assert done.stdout == ""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no such terminals elsewhere")
+async def test_an_error_on_a_terminal_is_broken_between_words(tmp_path: Path) -> None:
+    env = environment(tmp_path) | {"COLUMNS": "40"}
+    ours, its = os.openpty()
+    with anyio.fail_after(60):
+        await anyio.run_process(
+            started("contexts", "show", "ctx_0"), env=env, stderr=its, check=False
+        )
+        await anyio.wait_readable(ours)
+    lines = os.read(ours, 65536).decode().splitlines()
+    os.close(ours)
+    os.close(its)
+
+    assert len(lines) > 1
+    assert all(len(line) < 40 for line in lines)
+    assert " ".join(lines).endswith("rlm-mcp contexts list lists them all.")
+
+
+def test_an_error_names_the_option_where_a_tool_has_an_argument() -> None:
+    error = {
+        "code": "invalid_input",
+        "message": "It ended.",
+        "fix": "Use continue_run of rlm_query.",
+    }
+
+    assert error_line(error) == "invalid_input: It ended. Use --continue of rlm-mcp query."
 
 
 async def test_a_run_that_ends_without_an_answer_ends_the_command_with_1(

@@ -148,6 +148,17 @@ def test_the_key_is_written_only_when_asked_for_is_never_shown_and_is_its_owners
     assert [CANARY in text for text in written] == [False, False, True]
 
 
+def test_a_host_without_a_model_is_warned_of_also_on_a_dry_run(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = install("cursor", "--dry-run")
+    monkeypatch.delenv("RLM_MCP_ROOT_MODEL")
+    nameless = install("cursor", "--dry-run")
+
+    assert (named.stderr, list(home.iterdir())) == ("", [])
+    assert "set RLM_MCP_ROOT_MODEL" in nameless.stderr
+
+
 def test_nothing_is_written_on_a_dry_run_or_when_the_answer_is_no(home: Path) -> None:
     dry = install("vscode", "--dry-run")
     refused = install("vscode", given="n\n")

@@ -12,7 +12,7 @@ from typing import Any, cast
 import click
 
 from rlm_mcp.cli.display import Detail, show_outcome, shown_run
-from rlm_mcp.cli.failures import NO_ANSWER, error_line
+from rlm_mcp.cli.failures import NO_ANSWER, error_line, tell_error
 from rlm_mcp.cli.launch import Launch
 from rlm_mcp.cli.sources import add_source
 from rlm_mcp.cli.terminal import messages, print_json
@@ -40,7 +40,7 @@ class Shown:
         elif state.status == "running":
             click.echo(state.run_id)
         if state.error and not self.as_json:
-            click.echo(f"Error: {error_line(state.error)}", err=True)
+            tell_error(error_line(state.error))
         if state.status != "running" and state.answer is None:
             raise SystemExit(NO_ANSWER)
 

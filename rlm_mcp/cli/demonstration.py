@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from rlm_mcp.cli.demo_text import QUESTION, demo_lines, scripted_reply
 from rlm_mcp.cli.display import Log, show_outcome
@@ -42,10 +42,11 @@ async def run_demo(settings: Settings, servers: Sequence[tuple[str, int]] = LOCA
     Returns whether there was an answer.
     """
     console = Console(highlight=False)
+    console.soft_wrap = not console.is_terminal
     async with _model(settings, servers) as chosen, open_service(chosen.settings) as service:
         console.print(escape(chosen.how), style="bold")
         handle = await _store_text(service, console)
-        console.print(f"\nQuestion: {escape(QUESTION)}\n", style="bold")
+        console.print(f"\nQuestion: {escape(QUESTION)}", style="bold")
         run_id = await service.runs.start(Question(QUESTION, contexts=(handle,)))
         state = await service.runs.wait(run_id, DEMO_SECONDS, Log(service.runs, console).report)
         await _show_outcome(service, console, state)
@@ -93,7 +94,8 @@ async def _show_outcome(service: Service, console: Console, state: RunState) -> 
         console.print(error_line(state.error), style="red", markup=False)
     console.print(f"\nAnswer: {escape(str(state.answer))}\n", style="bold green")
     show_outcome(console, state)
-    table = Table("variable", "type", "size", "preview", title="The REPL's variables")
+    preview = Column("preview", no_wrap=True)
+    table = Table("variable", "type", "size", preview, title="The REPL's variables")
     for variable in await service.runs.variables(state.run_id):
         table.add_row(
             *(escape(text) for text in (variable.name, variable.type, str(variable.size))),

@@ -95,9 +95,7 @@ class Log:
                 self._console.print(f"\n[bold]{turn}[/bold]  [dim]{so_far}[/dim]")
             case "code_generated":
                 code = str(event.detail.get("code", ""))
-                self._console.print(
-                    Syntax(code, "python", background_color="default", word_wrap=True)
-                )
+                self._show_code(code)
             case "code_executed" if event.detail.get("output_chars") or event.detail.get("error"):
                 output = str(event.detail.get("output", ""))[:_SHOWN_CHARS]
                 self._console.print(escape(output), style="cyan")
@@ -105,6 +103,12 @@ class Log:
                 self._console.print(f"[dim]{escape(event.preview)}[/dim]")
             case _:
                 pass  # the question is on the screen, and the answer will be
+
+    def _show_code(self, code: str) -> None:
+        if self._console.is_terminal:
+            self._console.print(Syntax(code, "python", background_color="default", word_wrap=True))
+        else:
+            self._console.print(code, markup=False)  # its lines stay as they are, to be copied
 
 
 def show_outcome(console: Console, state: RunState) -> None:

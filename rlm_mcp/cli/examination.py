@@ -76,7 +76,7 @@ def _print_hosts(started: Started) -> None:
     click.echo("\nTo connect a host: rlm-mcp install HOST, or put this there yourself.")
     for names in (("claude-desktop", "cursor"), ("vscode",), ("codex",)):
         hosts = [HOSTS[name] for name in names]
-        where = ", ".join(f"{host.title} ({host.file()})" for host in hosts)
+        where = "\n".join(f"{host.title}, {host.file()}" for host in hosts)
         click.echo(f"\n{where}:\n{hide_secrets(snippet(hosts[0], started))}", nl=False)
     click.echo(f"\n{HOSTS['claude-code'].title}:\n{hide_secrets(_claude_command(started))}")
 

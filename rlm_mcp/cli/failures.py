@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -28,6 +30,7 @@ _COMMANDS = {
     "rlm_run_cancel": "rlm-mcp runs cancel",
     "rlm_run_resume": "rlm-mcp runs resume",
     "rlm_status": "rlm-mcp doctor",
+    "continue_run": "--continue",
 }
 
 
@@ -67,11 +70,26 @@ class _CommandFailed(click.ClickException):
         fields = {"code": error.code, "message": error.message, "fix": error.fix}
         super().__init__(error_line(fields))
 
+    def show(self, file: IO[Any] | None = None) -> None:
+        tell_error(self.message)
+
+
+def tell_error(line: str) -> None:
+    """Print an error on stderr; on a terminal it is broken between words, not in them."""
+    told = f"Error: {line}"
+    if sys.stderr.isatty():
+        told = click.wrap_text(told, shutil.get_terminal_size().columns)
+    click.echo(told, err=True)
+
 
 def error_line(error: Mapping[str, Any]) -> str:
     """Tell an error (`{code, message, fix}`) in one line, with commands in place of tools."""
     text = " ".join(f"{error['code']}: {error['message']} {error['fix']}".split())
-    return re.sub(r"\brlm_\w+", lambda found: _COMMANDS.get(found[0], found[0]), text)
+    return re.sub(
+        r"\b(?:rlm_\w+|continue_run)\b",
+        lambda found: _COMMANDS.get(found[0], found[0]),
+        text,
+    )
 
 
 def _first_of(group: ExceptionGroup[RLMError]) -> RLMError:

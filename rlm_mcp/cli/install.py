@@ -10,7 +10,7 @@ HOST_NAMES = ("claude-desktop", "claude-code", "cursor", "vscode", "codex")
 
 
 @click.command()
-@click.argument("host", type=click.Choice(HOST_NAMES))
+@click.argument("host", type=click.Choice(HOST_NAMES), metavar="HOST")
 @click.option("--project", is_flag=True, help="Write the working directory's file, not the user's.")
 @click.option("--with-key", is_flag=True, help="Write the API key too, not a placeholder for it.")
 @click.option("--remove", is_flag=True, help="Take the server out again.")
@@ -18,7 +18,9 @@ HOST_NAMES = ("claude-desktop", "claude-code", "cursor", "vscode", "codex")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def install(launch: Launch, host: str, **given: bool) -> None:
-    """Tell HOST to use this server, with the settings that are in force now.
+    """Tell an assistant to use this server, with the settings in force.
+
+    HOST is claude-desktop, claude-code, cursor, vscode or codex.
 
     Shows what will change in the host's file, asks, keeps a copy of the file beside it, and leaves
     all else in it as it is.

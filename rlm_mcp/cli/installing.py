@@ -194,6 +194,7 @@ def install_server(launch: Launch, wanted: Wanted, *, ask: bool, is_dry_run: boo
         return
     _show(change)
     if is_dry_run:
+        _warn(launch, wanted)
         return
     if ask and not click.confirm("Write this?", err=True):
         raise SystemExit(REFUSED)
@@ -220,6 +221,11 @@ def _advise(launch: Launch, host: Host, change: Change, wanted: Wanted) -> None:
     if f'"{host.key}"' in change.after and not host.inputs:
         where = "" if wanted.is_project else ", or give the command again with --with-key"
         click.echo(f"Put your API key there in the place of {host.key}{where}.")
-    if launch.settings.root_model is None:
-        click.echo("No model is named: set RLM_MCP_ROOT_MODEL and give the command again.")
+    _warn(launch, wanted)
     click.echo(host.after)
+
+
+def _warn(launch: Launch, wanted: Wanted) -> None:
+    if launch.settings.root_model is None and not wanted.is_removal:
+        told = "No model is named: set RLM_MCP_ROOT_MODEL and give the command again."
+        click.echo(told, err=True)

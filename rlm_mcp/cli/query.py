@@ -90,6 +90,8 @@ def query(launch: Launch, **given: Any) -> None:
 
     sources = (*given["files"], *(("-",) if given["text"] == "-" else ()))
     question = _question(given)
+    if not (sources or given["contexts"] or given["text"] or given["continue_run"]):
+        raise click.UsageError("No text to ask: give --file, --context, --text or --continue.")
     shown = Shown(detail_of(given), given["as_json"])
     wait_seconds = 0.0 if given["detach"] else given["wait"]
     try:

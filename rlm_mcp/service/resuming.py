@@ -142,7 +142,7 @@ def _check_kind(record: RunRecord) -> None:
     if record.status == "completed":
         raise InvalidInputError(
             f"The run {record.run_id!r} has completed: it has its answer.",
-            fix="Ask a further question with rlm_query and continue_run.",
+            fix="Ask a further question with continue_run of rlm_query.",
         )
 
 
@@ -158,7 +158,7 @@ def _config_of(rebuilt: Rebuilt) -> RLMConfig:
     if not rebuilt.recording.is_whole:
         raise InvalidInputError(
             "The run was made by a version that recorded too little to go on from.",
-            fix="Ask again with rlm_query and continue_run, which begins with its variables.",
+            fix="Ask again with continue_run of rlm_query, which begins with its variables.",
         )
     known = {
         name: rebuilt.config[name] for name in RLMConfig.model_fields if name in rebuilt.config
