@@ -23,6 +23,7 @@ from rlm_mcp.store.contexts import Contexts
 from rlm_mcp.store.database import Database, open_database
 from rlm_mcp.store.migrations import migrations
 from rlm_mcp.store.records import SealedContext, Span
+from rlm_mcp.store.run_leases import RunLeases
 from rlm_mcp.store.run_records import NewEvent, NewRun, Outcome, SavedVariable
 from rlm_mcp.store.runs import Runs
 from rlm_mcp.store.sealing import utc_now
@@ -146,10 +147,10 @@ async def test_every_way_to_a_run_is_closed_to_others(database: Database) -> Non
 
 
 async def test_runs_of_every_caller_are_interrupted_with_their_process(database: Database) -> None:
-    ann, other = Runs(database, owner="me", caller="ann"), Runs(database, owner="another")
+    ann, leases = Runs(database, owner="me", caller="ann"), RunLeases(database, owner="another")
     await ann.create(NewRun("run_1", "q"))
 
-    assert await other.interrupt_owner_runs("me") == ["run_1"]
+    assert await leases.interrupt_owner("me") == ["run_1"]
     assert (await ann.get("run_1")).status == "interrupted"
 
 

@@ -22,6 +22,7 @@ from rlm_mcp.store.leases import Leases
 from rlm_mcp.store.owners import owner_id
 from rlm_mcp.store.replies import Replies
 from rlm_mcp.store.retention import GRACE_SECONDS, Keeping, Retention, log_bytes
+from rlm_mcp.store.run_leases import RunLeases
 from rlm_mcp.store.run_records import CachedReply, NewEvent, NewRun, Outcome, SavedVariable
 from rlm_mcp.store.runs import Runs
 from rlm_mcp.store.shrinking import shrink
@@ -182,8 +183,8 @@ async def test_a_deleted_text_is_nowhere_in_the_files(tmp_path: Path) -> None:
         await served.call("rlm_context_delete", handle=secret)
         async with open_database(served.settings.data_dir / DATABASE_NAME) as database:
             owner = await anyio.to_thread.run_sync(owner_id)
-            runs = Runs(database, owner=owner)
-            await Housekeeping(database, runs, Leases(database, owner=owner), Keeping()).tidy()
+            leases = RunLeases(database, owner=owner)
+            await Housekeeping(database, leases, Leases(database, owner=owner), Keeping()).tidy()
         after = await anyio.to_thread.run_sync(raw, served.settings.data_dir)
         read = await served.call("rlm_run_wait", run_id=run["run_id"])
         log = await served.call("rlm_run_trace", run_id=run["run_id"], limit=100)
@@ -246,7 +247,8 @@ async def test_leases_are_renewed_while_much_is_put_in_order(
             await anyio.sleep_forever()
 
     run_id = await work(runs, ends=False)
-    house = Busy(database, runs, Leases(database, owner="me", clock=clock), Keeping())
+    leases = RunLeases(database, owner="me", clock=clock)
+    house = Busy(database, leases, Leases(database, owner="me", clock=clock), Keeping())
     with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
             group.start_soon(house.mind_runs)

@@ -18,6 +18,7 @@ from rlm_mcp.scripted_replies import Script
 from rlm_mcp.service import starting
 from rlm_mcp.service.rebuilding import rebuild
 from rlm_mcp.store.database import open_database
+from rlm_mcp.store.run_leases import RunLeases
 from rlm_mcp.store.runs import Runs
 from tests.crashing import cut_off
 from tests.serving import Served, cell, open_served
@@ -292,8 +293,8 @@ async def test_a_run_that_was_taken_for_lost_while_it_worked_goes_on_once(
             while not served.model.requests:
                 await anyio.lowlevel.checkpoint()
         async with open_database(database(served)) as elsewhere:
-            runs = Runs(elsewhere, owner="other")
-            await runs.interrupt_owner_runs((await runs.get(run_id)).owner)
+            owner = (await Runs(elsewhere, owner="other").get(run_id)).owner
+            await RunLeases(elsewhere, owner="other").interrupt_owner(owner)
         await served.call("rlm_run_resume", run_id=run_id, wait_seconds=0)
         with anyio.fail_after(30):
             while len(served.model.requests) < 2:

@@ -16,6 +16,7 @@ import pytest
 
 from rlm_mcp.store.database import open_database
 from rlm_mcp.store.owners import is_surely_alive, is_surely_dead, owner_id
+from rlm_mcp.store.run_leases import RunLeases
 from rlm_mcp.store.run_records import NewEvent, NewRun
 from rlm_mcp.store.runs import Runs
 
@@ -29,6 +30,7 @@ from pathlib import Path
 from rlm_mcp.store.database import open_database
 from rlm_mcp.store.owners import owner_id
 from rlm_mcp.store.run_records import NewEvent, NewRun
+from rlm_mcp.store.run_leases import RunLeases
 from rlm_mcp.store.runs import Runs
 
 async def main():
@@ -99,16 +101,16 @@ def test_an_id_of_another_shape_is_left_to_its_lease(owner: str) -> None:
 async def test_a_living_process_keeps_its_runs_however_late_it_is(tmp_path: Path) -> None:
     path = tmp_path / "rlm.sqlite3"
     async with open_database(path) as database:
-        runs = Runs(database, owner="another process")
+        leases = RunLeases(database, owner="another process")
         interrupted: list[list[str]] = []
 
         def while_it_lives() -> None:
             with running_child(path) as (child, _):
                 late = time.time() + 3600
-                interrupted.append(anyio.from_thread.run(runs.interrupt_expired, late))
+                interrupted.append(anyio.from_thread.run(leases.interrupt_expired, late))
                 child.kill()
                 child.wait()
-                interrupted.append(anyio.from_thread.run(runs.interrupt_expired, late))
+                interrupted.append(anyio.from_thread.run(leases.interrupt_expired, late))
 
         await anyio.to_thread.run_sync(while_it_lives)
 
@@ -120,16 +122,17 @@ async def test_runs_of_a_killed_process_are_interrupted_at_once_and_no_others(
 ) -> None:
     path = tmp_path / "rlm.sqlite3"
     async with open_database(path) as database:
-        runs = Runs(database, owner=await anyio.to_thread.run_sync(owner_id))
+        owner = await anyio.to_thread.run_sync(owner_id)
+        runs, leases = Runs(database, owner=owner), RunLeases(database, owner=owner)
         await runs.create(NewRun("run_mine", "q"))
 
         def while_it_lives() -> None:
             with running_child(path) as (child, owner):
                 assert owner
-                interrupted.append(anyio.from_thread.run(runs.interrupt_dead))
+                interrupted.append(anyio.from_thread.run(leases.interrupt_dead))
                 child.kill()
                 child.wait()
-                interrupted.append(anyio.from_thread.run(runs.interrupt_dead))
+                interrupted.append(anyio.from_thread.run(leases.interrupt_dead))
 
         interrupted: list[list[str]] = []
         await anyio.to_thread.run_sync(while_it_lives)

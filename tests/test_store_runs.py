@@ -15,6 +15,7 @@ from rlm_mcp.errors import InvalidInputError, NotFoundError, StoreError
 from rlm_mcp.sandbox.types import Variable, VariableText
 from rlm_mcp.store.database import Database, open_database
 from rlm_mcp.store.replies import Replies
+from rlm_mcp.store.run_leases import RunLeases
 from rlm_mcp.store.run_records import (
     CachedReply,
     Event,
@@ -62,6 +63,16 @@ async def runs(database: Database, clock: Clock) -> Runs:
 @pytest.fixture
 async def others(database: Database, clock: Clock) -> Runs:
     return Runs(database, owner="another", clock=clock)
+
+
+@pytest.fixture
+async def my_leases(database: Database, clock: Clock) -> RunLeases:
+    return RunLeases(database, owner="me", clock=clock)
+
+
+@pytest.fixture
+async def their_leases(database: Database, clock: Clock) -> RunLeases:
+    return RunLeases(database, owner="another", clock=clock)
 
 
 async def begin(runs: Runs, question: str = "How many?") -> str:
@@ -354,18 +365,18 @@ async def test_saved_variables_take_the_place_of_earlier_ones(runs: Runs) -> Non
 
 
 async def test_a_run_whose_lease_is_over_is_interrupted_by_others_with_a_last_event(
-    runs: Runs, others: Runs, clock: Clock
+    runs: Runs, my_leases: RunLeases, their_leases: RunLeases, clock: Clock
 ) -> None:
     run_id = await begin(runs)
     used = Figures(3, 2, 1, 10, 20, 0.1)
     clock.now += 5
     await runs.append_event(run_id, NewEvent("code_executed", iteration=3, figures=used))
     clock.now += 54
-    assert await others.interrupt_expired() == []
+    assert await their_leases.interrupt_expired() == []
     clock.now += 600
-    assert await runs.interrupt_expired() == []
-    assert await others.interrupt_expired() == [run_id]
-    assert await others.interrupt_expired() == []
+    assert await my_leases.interrupt_expired() == []
+    assert await their_leases.interrupt_expired() == [run_id]
+    assert await their_leases.interrupt_expired() == []
     record = await runs.get(run_id)
     events = await runs.events(run_id)
     assert (record.status, record.figures, record.elapsed_seconds) == ("interrupted", used, 5.0)
@@ -379,23 +390,25 @@ async def test_a_run_whose_lease_is_over_is_interrupted_by_others_with_a_last_ev
         await runs.append_event(run_id, NewEvent("warning"))
 
 
-async def test_a_renewed_lease_keeps_a_run(runs: Runs, others: Runs, clock: Clock) -> None:
+async def test_a_renewed_lease_keeps_a_run(
+    runs: Runs, my_leases: RunLeases, their_leases: RunLeases, clock: Clock
+) -> None:
     kept = await begin(runs)
     await runs.finish(await begin(runs), Outcome("completed"), NO_MORE)
     clock.now += 59
-    assert await runs.renew_leases(100) == 1
-    assert await others.renew_leases() == 0
+    assert await my_leases.renew(100) == 1
+    assert await their_leases.renew() == 0
     clock.now += 99
-    assert await others.interrupt_expired() == []
-    assert await others.interrupt_expired(clock.now + 2) == [kept]
+    assert await their_leases.interrupt_expired() == []
+    assert await their_leases.interrupt_expired(clock.now + 2) == [kept]
 
 
 async def test_the_runs_of_an_owner_known_to_be_gone_are_interrupted_at_once(
-    runs: Runs, others: Runs
+    runs: Runs, others: Runs, their_leases: RunLeases
 ) -> None:
     lost = [await begin(runs), await begin(runs)]
     other = await begin(others)
-    assert await others.interrupt_owner_runs("me") == lost
+    assert await their_leases.interrupt_owner("me") == lost
     assert (await others.get(other)).status == "running"
 
 

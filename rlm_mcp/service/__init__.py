@@ -41,6 +41,7 @@ from rlm_mcp.store.leases import Leases
 from rlm_mcp.store.owners import owner_id
 from rlm_mcp.store.replies import Replies
 from rlm_mcp.store.retention import Keeping
+from rlm_mcp.store.run_leases import RunLeases
 from rlm_mcp.store.runs import Runs
 
 _SHUTDOWN_SECONDS = 10.0
@@ -167,6 +168,7 @@ async def open_service(
     ):
         owner = await anyio.to_thread.run_sync(owner_id)
         allowed = await anyio.to_thread.run_sync(_allowed_paths, settings, named)
+        leases = RunLeases(database, owner=owner)
         runs, live, most = Runs(database, owner=owner), LiveRuns(), await _most_at_once(settings)
         shop = Workshop(
             runs=runs,
@@ -176,12 +178,12 @@ async def open_service(
             live=live,
             queue=RunQueue(most),
             cell_queue=RunQueue(most),
-            elsewhere=Elsewhere(database, runs, Cancels(database, owner=owner), live),
+            elsewhere=Elsewhere(database, leases, Cancels(database, owner=owner), live),
             cache=StoredReplies(Replies(database)),
         )
         texts, defaults = Contexts(database), _defaults(settings)
-        await shop.runs.interrupt_dead()
-        house = Housekeeping(database, runs, Leases(database, owner=owner), _keeping(settings))
+        await leases.interrupt_dead()
+        house = Housekeeping(database, leases, Leases(database, owner=owner), _keeping(settings))
         tasks.start_soon(house.mind_runs)
         tasks.start_soon(house.go_on)
         tasks.start_soon(_tell_isolation, sandbox)

@@ -13,7 +13,7 @@ import anyio
 from rlm_mcp.service.live import LiveRuns
 from rlm_mcp.store.cancels import Cancels
 from rlm_mcp.store.database import Database
-from rlm_mcp.store.runs import Runs
+from rlm_mcp.store.run_leases import RunLeases
 
 LOOK_SECONDS = 0.25
 
@@ -23,9 +23,11 @@ log = logging.getLogger(__name__)
 class Elsewhere:
     """What this server sees of the others, and they of it."""
 
-    def __init__(self, database: Database, runs: Runs, cancels: Cancels, live: LiveRuns) -> None:
+    def __init__(
+        self, database: Database, leases: RunLeases, cancels: Cancels, live: LiveRuns
+    ) -> None:
         self._database = database
-        self._runs = runs
+        self._leases = leases
         self._cancels = cancels
         self._live = live
 
@@ -47,8 +49,8 @@ class Elsewhere:
             StoreBusyError: another process is writing and does not end.
         """
         await self._cancels.request(run_id)
-        await self._runs.interrupt_dead()
-        await self._runs.interrupt_expired()
+        await self._leases.interrupt_dead()
+        await self._leases.interrupt_expired()
 
     async def obey(self) -> None:
         """Cancel the runs of ours that others want cancelled, for as long as the server runs."""

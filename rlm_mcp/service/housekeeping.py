@@ -11,7 +11,7 @@ from rlm_mcp.store.database import Database
 from rlm_mcp.store.forgetting import forget_ended
 from rlm_mcp.store.leases import Leases
 from rlm_mcp.store.retention import Keeping, Retention
-from rlm_mcp.store.runs import Runs
+from rlm_mcp.store.run_leases import RunLeases
 from rlm_mcp.store.shrinking import shrink
 
 _ROUND_SECONDS = 20.0
@@ -29,7 +29,7 @@ class Housekeeping:
     """Keeps the store in order, for as long as the server runs."""
 
     database: Database
-    runs: Runs
+    run_leases: RunLeases
     leases: Leases
     keeping: Keeping
 
@@ -41,9 +41,9 @@ class Housekeeping:
         """
         while True:
             try:
-                await self.runs.renew_leases()
-                await self.runs.interrupt_dead()
-                await self.runs.interrupt_expired()
+                await self.run_leases.renew()
+                await self.run_leases.interrupt_dead()
+                await self.run_leases.interrupt_expired()
             except Exception:  # the outermost frame of this task, without which the server goes on
                 log.exception("leases are renewed later")
             await anyio.sleep(_ROUND_SECONDS)

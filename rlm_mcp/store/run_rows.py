@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from datetime import UTC, datetime
 from sqlite3 import Connection
@@ -21,7 +21,6 @@ from rlm_mcp.store.run_records import (
     Outcome,
     RunRecord,
     RunSummary,
-    SavedVariable,
     TakenUp,
 )
 
@@ -296,33 +295,6 @@ def take_up_run(db: Connection, row: int, change: TakenUp, mine: Claim) -> bool:
     )
     append_rows(db, row, [replace(change.event, figures=Figures(*figures))], mine.now)
     return True
-
-
-def replace_variables(db: Connection, row: int, variables: Iterable[SavedVariable]) -> None:
-    """Keep these variables of a run, in place of those kept before."""
-    db.execute("DELETE FROM variables WHERE run = ?", [row])
-    db.executemany(
-        "INSERT INTO variables(run, position, name, type, size, preview, json, value) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            (
-                *(row, position, storable(one.name), storable(one.type), one.size),
-                *(storable(one.preview), one.json),
-                None if one.value is None else storable(one.value),
-            )
-            for position, one in enumerate(variables)
-        ),
-    )
-
-
-def read_variables(db: Connection, caller: str, run_id: str) -> list[SavedVariable]:
-    """Return a caller's run's saved variables, values included, in order."""
-    rows = db.execute(
-        "SELECT name, type, size, preview, value, json FROM variables "
-        "WHERE run = ? ORDER BY position",
-        [row_of(db, caller, run_id)],
-    )
-    return [SavedVariable(*plain, json=bool(is_json)) for *plain, is_json in rows]
 
 
 def elapsed(status: str, past: float, started: float, now: float) -> float:

@@ -7,16 +7,14 @@ from collections.abc import Callable, Sequence
 from sqlite3 import Connection
 from typing import get_args
 
-import anyio.to_thread
-
 from rlm_mcp.errors import InvalidInputError, NotFoundError
 from rlm_mcp.sandbox.types import Variable, VariableText
-from rlm_mcp.store import run_rows
+from rlm_mcp.store import run_rows, variable_rows
 from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database, storable
-from rlm_mcp.store.owners import is_surely_alive, is_surely_dead
 from rlm_mcp.store.paging import check_limit, check_offset, decode_cursor, encode_cursor
 from rlm_mcp.store.records import Page
 from rlm_mcp.store.room import LOG_LEAVES_BYTES
+from rlm_mcp.store.run_leases import LEASE_SECONDS
 from rlm_mcp.store.run_records import (
     Event,
     NewEvent,
@@ -29,23 +27,9 @@ from rlm_mcp.store.run_records import (
     TakenUp,
 )
 
-LEASE_SECONDS = 60.0
-_LOST = Outcome(
-    "interrupted",
-    error={
-        "code": "interrupted",
-        "message": "The server that worked on this run ended before the run did.",
-        "retryable": True,
-        "fix": "rlm_run_resume goes on where it was.",
-    },
-)
-
 
 class Runs:
     """One caller's runs in a database, as one server process sees them.
-
-    Leases and interrupted runs are the exception: they are a matter of processes, and concern the
-    runs of every caller.
 
     Args:
         owner: this process, from `owner_id()`; only it writes to the runs it makes.
@@ -166,7 +150,7 @@ class Runs:
             run_rows.append_rows(db, row, [event], now)
             run_rows.end_run(db, row, outcome, now)
             if variables is not None:
-                run_rows.replace_variables(db, row, variables)
+                variable_rows.replace_variables(db, row, variables)
             return run_rows.find_run(db, self._caller, run_id, now)
 
         return await self._database.write(end)
@@ -252,7 +236,7 @@ class Runs:
             NotFoundError: there is no such run.
         """
         await self._database.write(
-            lambda db: run_rows.replace_variables(db, self._row(db, run_id), variables)
+            lambda db: variable_rows.replace_variables(db, self._row(db, run_id), variables)
         )
 
     async def variables(self, run_id: str) -> Sequence[Variable]:
@@ -261,7 +245,9 @@ class Runs:
         Raises:
             NotFoundError: there is no such run.
         """
-        return await self._database.read(lambda db: _variables(db, self._row(db, run_id)))
+        return await self._database.read(
+            lambda db: variable_rows.list_variables(db, self._row(db, run_id))
+        )
 
     async def saved_variables(self, run_id: str) -> Sequence[SavedVariable]:
         """Return the variables as they were saved, with the values that were kept, in order.
@@ -270,7 +256,7 @@ class Runs:
             NotFoundError: there is no such run.
         """
         return await self._database.read(
-            lambda db: run_rows.read_variables(db, self._caller, run_id)
+            lambda db: variable_rows.read_variables(db, self._row(db, run_id))
         )
 
     async def variable(
@@ -286,49 +272,6 @@ class Runs:
         return await self._database.read(
             lambda db: self._variable(db, run_id, name, (start, limit))
         )
-
-    async def renew_leases(self, seconds: float = LEASE_SECONDS) -> int:
-        """Put off the end of the leases of this process's runs; return how many work."""
-        until = self._clock() + seconds
-        sql = "UPDATE runs SET lease_until = ? WHERE status = 'running' AND owner = ?"
-        return await self._database.write(lambda db: db.execute(sql, [until, self._owner]).rowcount)
-
-    async def interrupt_expired(self, now: float | None = None) -> list[str]:
-        """Mark as `interrupted` others' runs whose lease is over; return their ids.
-
-        Runs of a process that is known to live are let be, those of this one among them: it was
-        only too busy, or asleep, to renew.
-        """
-        moment = self._clock() if now is None else now
-        late = "status = 'running' AND lease_until < ? AND owner != ?"
-        sql = f"SELECT DISTINCT owner FROM runs WHERE {late}"  # noqa: S608  # our own words
-        found = await self._database.read(
-            lambda db: [row[0] for row in db.execute(sql, [moment, self._owner])]
-        )
-        interrupted: list[str] = []
-        for owner in found:
-            if not await anyio.to_thread.run_sync(is_surely_alive, owner):
-                interrupted += await self._interrupt_late(owner, moment)
-        return interrupted
-
-    async def _interrupt_late(self, owner: str, moment: float) -> list[str]:
-        sql = "SELECT id FROM runs WHERE status = 'running' AND lease_until < ? AND owner = ?"
-        return await self._database.write(lambda db: self._interrupt(db, sql, [moment, owner]))
-
-    async def interrupt_owner_runs(self, owner: str) -> list[str]:
-        """Mark as `interrupted` the runs of a process that is known to be gone."""
-        sql = "SELECT id FROM runs WHERE status = 'running' AND owner = ?"
-        return await self._database.write(lambda db: self._interrupt(db, sql, [owner]))
-
-    async def interrupt_dead(self) -> list[str]:
-        """Mark as `interrupted` the runs of every process that is surely gone."""
-        sql = "SELECT DISTINCT owner FROM runs WHERE status = 'running'"
-        owners = await self._database.read(lambda db: [row[0] for row in db.execute(sql)])
-        interrupted: list[str] = []
-        for owner in owners:
-            if await anyio.to_thread.run_sync(is_surely_dead, owner):
-                interrupted += await self.interrupt_owner_runs(owner)
-        return interrupted
 
     def _create(
         self, db: Connection, run: NewRun, events: Sequence[NewEvent], lease_seconds: float
@@ -348,10 +291,10 @@ class Runs:
         self, db: Connection, run_id: str, name: str, part: tuple[int, int]
     ) -> VariableText:
         row = self._row(db, run_id)
-        found = _find_variable(db, row, name, part)
+        found = variable_rows.find_variable(db, row, name, part)
         if found is not None:
             return found
-        known = [one.name for one in _variables(db, row)]
+        known = [one.name for one in variable_rows.list_variables(db, row)]
         raise NotFoundError(
             f"The run {run_id!r} has no variable {name[:200]!r}.",
             fix=f"It has {', '.join(known[:50])}." if known else "It has none.",
@@ -365,43 +308,9 @@ class Runs:
         cursor = encode_cursor("runs", found[limit - 1][0]) if len(found) > limit else None
         return Page([summary for _, summary in found[:limit]], cursor)
 
-    def _interrupt(self, db: Connection, sql: str, arguments: Sequence[float | str]) -> list[str]:
-        now = self._clock()
-        ids = [row[0] for row in db.execute(sql, arguments).fetchall()]
-        return [run_rows.interrupt_run(db, row, _LOST, now) for row in ids]
-
 
 def _check_status(status: str | None) -> None:
     if status is not None and status not in get_args(Status):
         raise InvalidInputError(
             f"There is no status {status!r}.", fix=f"Use one of {', '.join(get_args(Status))}."
         )
-
-
-def _variables(db: Connection, row: int) -> list[Variable]:
-    sql = "SELECT name, type, size, preview FROM variables WHERE run = ? ORDER BY position"
-    return [Variable(*row) for row in db.execute(sql, [row])]
-
-
-def _find_variable(
-    db: Connection, row: int, name: str, part: tuple[int, int]
-) -> VariableText | None:
-    found = db.execute(
-        "SELECT type, size, coalesce(value, preview), json FROM variables "
-        "WHERE run = ? AND name = ?",
-        [row, storable(name)],
-    ).fetchone()
-    if found is None:
-        return None
-    kind, size, text, is_json = found
-    # Cut here and not by SQL's substr, which stops at the first NUL character.
-    start = min(part[0], len(text))
-    end = min(start + part[1], len(text))
-    return VariableText(
-        *(name, kind, size),
-        text=text[start:end],
-        start=start,
-        end=end,
-        total=len(text),
-        json=bool(is_json),
-    )
