@@ -62,6 +62,7 @@ class Known:
     events: dict[tuple[str, int], str] = field(default_factory=dict[tuple[str, int], str])
     in_flight: int = 0
     kills: int = 0
+    is_kill_noted: bool = True
     markers: int = 0
 
     @property
@@ -75,13 +76,18 @@ class Known:
         return sum(count - 1 for count in prompts.values())
 
     def note_kill(self) -> None:
-        """Add what was in flight: asked for, and not kept in the store. Blocks."""
+        """Add what was in flight: asked for, and not kept in the store. Blocks.
+
+        Once the next server is there: by then the model has read what the dead one sent it.
+        """
+        if self.is_kill_noted:
+            return
         asked = {r.text for r in self.model.requests if r.model == "sub"}
         with closing(sqlite3.connect(self.database, timeout=30)) as db:
             assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
             [stored] = db.execute("SELECT count(*) FROM replies").fetchone()
         self.in_flight += len(asked) - stored
-        self.kills += 1
+        self.is_kill_noted = True
 
     def check_texts(self) -> None:
         """Every text that was stored is there, byte for byte. Blocks."""
@@ -108,11 +114,13 @@ async def work_and_die(known: Known, chance: random.Random) -> None:
             await anyio.sleep(chance.uniform(0, 1.5))
             kill()
             load.cancel_scope.cancel()
-    await anyio.to_thread.run_sync(known.note_kill)
+    known.kills += 1
+    known.is_kill_noted = False
 
 
 async def take_up(known: Known, served: Served) -> None:
     """Find every run that was working interrupted, with all its events, and let it go on."""
+    await anyio.to_thread.run_sync(known.note_kill)
     await anyio.to_thread.run_sync(known.check_texts)
     for run_id, marker in known.runs.items():
         state = await served.call("rlm_run_wait", run_id=run_id, wait_seconds=0)
