@@ -67,7 +67,7 @@ def without_credentials(address: str) -> str:
 
 def _said(why: BaseException) -> str:
     # Not the `repr`, which for some holds the address of a proxy with its password.
-    text = str(why) or type(why).__name__
+    text = (str(why) or type(why).__name__).replace(" ssl:default", "")  # aiohttp's own affair
     return text if len(text) <= QUOTED_CHARS else f"{text[:QUOTED_CHARS]}…"
 
 
