@@ -25,8 +25,9 @@ ANSWER = "Answer: " + " ".join(PASSPHRASE)
 
 
 async def test_the_demo_runs_to_its_answer_without_a_model_and_says_that_it_is_scripted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     settings = settings_in(tmp_path, root_model=None, sub_model=None)
 
     assert await run_demo(settings, servers=())
@@ -36,7 +37,9 @@ async def test_the_demo_runs_to_its_answer_without_a_model_and_says_that_it_is_s
     assert "RLM_MCP_ROOT_MODEL" in shown
     assert ANSWER in shown
     assert "5 sub-calls" in shown
-    assert "passphrase" in shown.partition("The REPL's variables")[2]
+    table = shown.partition("The REPL's variables")[2]
+    assert "│ passphrase │ str  │ 36   │ 'amber lantern orchard granite meadow'" in table
+    assert max(map(len, table.splitlines()[:-1])) == 80
 
 
 async def test_the_demo_uses_the_model_that_is_configured(

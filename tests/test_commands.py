@@ -327,14 +327,15 @@ async def test_a_detached_run_goes_on_when_its_command_has_returned(
     assert refused.stderr.startswith("Error: not_found: ")
 
 
-async def test_a_reader_that_leaves_early_is_no_error_to_be_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [("completion", "bash"), ("demo",)])
+async def test_a_reader_that_leaves_early_is_no_error_to_be_told(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     env = {**os.environ, **environment(tmp_path)}
     try:
-        done = await anyio.run_process(
-            started("completion", "bash"), env=env, stdout=writing, check=False
-        )
+        done = await anyio.run_process(started(*arguments), env=env, stdout=writing, check=False)
     finally:
         os.close(writing)
 

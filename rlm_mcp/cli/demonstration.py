@@ -11,6 +11,7 @@ import anyio.to_thread
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 from rlm_mcp.cli.demo_text import QUESTION, demo_lines, scripted_reply
 from rlm_mcp.cli.display import Log, show_outcome
@@ -94,12 +95,12 @@ async def _show_outcome(service: Service, console: Console, state: RunState) -> 
         console.print(error_line(state.error), style="red", markup=False)
     console.print(f"\nAnswer: {escape(str(state.answer))}\n", style="bold green")
     show_outcome(console, state)
-    preview = Column("preview", no_wrap=True)
-    table = Table("variable", "type", "size", preview, title="The REPL's variables")
+    columns = [Column(name, no_wrap=True) for name in ("variable", "type", "size")]
+    table = Table(*columns, "preview", title="The REPL's variables")
     for variable in await service.runs.variables(state.run_id):
         table.add_row(
             *(escape(text) for text in (variable.name, variable.type, str(variable.size))),
-            escape(variable.preview[:60]),
+            Text(variable.preview[:60], no_wrap=True, overflow="ellipsis"),
         )
     console.print(table)
     console.print(f"Kept: context and run {state.run_id}, readable from any assistant.")

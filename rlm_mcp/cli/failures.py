@@ -56,11 +56,14 @@ class CommandGroup(click.Group):
             raise SystemExit(INTERRUPTED) from None
         except RLMError as error:
             raise _CommandFailed(error) from error
-        except ExceptionGroup as group:
-            ours, others = group.split(RLMError)
+        except BaseExceptionGroup as group:
+            ours, others = group.split((RLMError, SystemExit))
             if ours is None or others is not None:
                 raise
-            raise _CommandFailed(_first_of(ours)) from group
+            first = _first_of(ours)
+            if isinstance(first, RLMError):
+                raise _CommandFailed(first) from group
+            raise first from None  # the reader of what is printed went away
 
 
 class _CommandFailed(click.ClickException):
@@ -92,6 +95,8 @@ def error_line(error: Mapping[str, Any]) -> str:
     )
 
 
-def _first_of(group: ExceptionGroup[RLMError]) -> RLMError:
+def _first_of(
+    group: BaseExceptionGroup[RLMError | SystemExit],
+) -> RLMError | SystemExit:
     first = group.exceptions[0]
-    return _first_of(first) if isinstance(first, ExceptionGroup) else first
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
