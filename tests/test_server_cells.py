@@ -6,12 +6,13 @@ import sqlite3
 from collections.abc import AsyncGenerator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
 
-from rlm_mcp.scripted_model import Reply
+from rlm_mcp.scripted_model import Answer, ChatRequestView, Reply
 from rlm_mcp.service import repls
 from rlm_mcp.store import runs
 from rlm_mcp.store.database import DATABASE_NAME
@@ -182,6 +183,38 @@ async def test_code_whose_run_cannot_be_recorded_says_so_and_holds_nothing(
 
     assert error["code"] == "store_busy"
     assert (await served.call("rlm_run_list"))["runs"] == []
+
+
+async def test_a_cell_that_is_cancelled_asks_no_model_any_more(tmp_path: Path) -> None:
+    gate, asked = anyio.Event(), anyio.Event()
+
+    def answer(request: ChatRequestView) -> Answer:
+        del request
+        asked.set()
+        return Reply("reply", gate=gate if len(served.model.requests) == 1 else None)
+
+    done: list[dict[str, Any]] = []
+    async with open_served(tmp_path, answer) as served:
+        handle = await handle_of(served)
+
+        async def execute() -> None:
+            code = "n = 1\nfor number in range(50): llm_query(f'part {number}')"
+            done.append(await served.call("rlm_exec", code=code, contexts=[handle]))
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as group:
+                group.start_soon(execute)
+                await asked.wait()
+                [run] = (await served.call("rlm_run_list"))["runs"]
+                await served.call("rlm_run_cancel", run_id=run["run_id"])
+        gate.set()
+        [ended] = (await served.call("rlm_run_list"))["runs"]
+        again = await served.call("rlm_exec", code="FINAL('here')", run_id=ended["run_id"])
+
+    assert (ended["status"], again["answer"]) == ("cancelled", "here")
+    assert done[0]["run_id"] == ended["run_id"]
+    assert "The run was cancelled." in done[0]["error"]
+    assert len(served.model.requests) == 1
 
 
 async def test_cells_of_one_run_take_turns(served: Served) -> None:

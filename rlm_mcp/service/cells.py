@@ -17,7 +17,9 @@ from rlm_mcp.engine.recording import cell_detail
 from rlm_mcp.engine.types import EventType, RLMEvent, Usage
 from rlm_mcp.errors import InvalidInputError, RLMError, SandboxBusyError
 from rlm_mcp.sandbox.types import CallReply, CellResult, ReplCall, Variable
-from rlm_mcp.service.execution import Task, Workshop, error_fields, figures, new_event
+from rlm_mcp.service.execution import Task, Workshop, error_fields, figures, new_event, stopped
+from rlm_mcp.service.live import LiveRun
+from rlm_mcp.service.queue import Ticket
 from rlm_mcp.service.repls import OpenRepl
 from rlm_mcp.service.saving import save_variables
 from rlm_mcp.service.starting import RunDefaults
@@ -71,15 +73,16 @@ class CellService:
             SandboxError: no REPL can be had.
         """
         _check(code, run_id, handles)
-        async with self._place():
+        async with self._place() as ticket:
             if run_id:
                 await self._shop.runs.get(run_id)  # who may not know of a run gets no turn of it
                 async with self._shop.repls.turn(run_id, _PLACE_SECONDS):
                     return await self._in_run(code, run_id, timeout_seconds)
-            return await self._in_new_run(code, list(dict.fromkeys(handles)), timeout_seconds)
+            new = await self._new_run(list(dict.fromkeys(handles)), ticket)
+            return await self._in_new_run(new, code, timeout_seconds)
 
     @asynccontextmanager
-    async def _place(self) -> AsyncGenerator[None]:
+    async def _place(self) -> AsyncGenerator[Ticket]:
         """Wait until so few cells run that one more may."""
         ticket = self._shop.cell_queue.enter(self._shop.caller)
         try:
@@ -90,15 +93,14 @@ class CellService:
                     f"{self._shop.cell_queue.places} cells run, which is as many as may at once.",
                     fix="Try again when one of them has ended.",
                 )
-            yield
+            yield ticket
         finally:
             ticket.leave()
 
-    async def _in_new_run(
-        self, code: str, handles: Sequence[str], timeout_seconds: float
-    ) -> CellDone:
+    async def _new_run(self, handles: Sequence[str], ticket: Ticket) -> _Opened:
+        """Open a REPL and record the run that it is for."""
         task = await self._task(f"run_{secrets.token_hex(16)}", handles)
-        emit = _emitting(self._shop.runs.append_event, task.run_id)
+        emit = self._emitting(self._shop.runs.append_event, task.run_id)
         cell = _Cell(self._shop, task, Budget(task.config), emit)
         one = await self._shop.repls.open(task.source, handles, repl_options(task.config))
         try:
@@ -106,18 +108,29 @@ class CellService:
         except BaseException:  # there is no run that it could be kept for
             one.let_go.set()
             raise
+        return _Opened(task, one, cell, LiveRun(task.run_id, ticket, repl=one.repl))
+
+    async def _in_new_run(self, new: _Opened, code: str, timeout_seconds: float) -> CellDone:
+        one, run = new.one, new.live
         outcome = Outcome(
             "cancelled", error=error_fields(RLMError("The caller gave up.", fix=_AGAIN))
         )
+        self._shop.live.add(run)
         try:
-            result = await cell.run(one, code, timeout_seconds)
-            outcome = Outcome("completed", answer=result.final.text if result.final else None)
+            with run.scope:
+                result = await new.cell.run(one, code, timeout_seconds)
+                outcome = Outcome("completed", answer=result.final.text if result.final else None)
+                return _done(run.run_id, result, await one.repl.variables())
+            outcome = stopped(run)
         except RLMError as error:
             outcome = Outcome("failed", error=error_fields(error))
             raise
         finally:
-            await self._finish(task, one, outcome, cell.usage)
-        return _done(task.run_id, result, await one.repl.variables())
+            try:
+                await self._finish(new.task, one, outcome, new.cell.usage)
+            finally:
+                self._shop.live.remove(run)
+        return _ended_early(run.run_id, outcome)
 
     async def _finish(self, task: Task, one: OpenRepl, outcome: Outcome, usage: Usage) -> None:
         self._shop.repls.keep(task.run_id, one)
@@ -141,7 +154,7 @@ class CellService:
         try:
             spent = Usage(**asdict(record.figures))
             budget = Budget(task.config, spent=spent)
-            emit = _emitting(self._shop.runs.append_afterwards, run_id)
+            emit = self._emitting(self._shop.runs.append_afterwards, run_id)
             cell = _Cell(self._shop, task, budget, emit)
             result = await cell.run(one, code, timeout_seconds)
             variables: list[SavedVariable] = []
@@ -181,12 +194,12 @@ class CellService:
         started = NewEvent("run_started", "code of the caller", detail=detail)
         await self._shop.runs.create(new, started)
 
+    def _emitting(self, append: Callable[[str, NewEvent], Awaitable[object]], run_id: str) -> Emit:
+        async def emit(event: RLMEvent) -> None:
+            await append(run_id, new_event(event))
+            self._shop.live.tell(run_id)
 
-def _emitting(append: Callable[[str, NewEvent], Awaitable[object]], run_id: str) -> Emit:
-    async def emit(event: RLMEvent) -> None:
-        await append(run_id, new_event(event))
-
-    return emit
+        return emit
 
 
 class _Cell:
@@ -222,6 +235,16 @@ class _Cell:
         await self._emit(RLMEvent(kind, 0, line, detail, usage=self.usage))
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A run that is made for one cell of a caller."""
+
+    task: Task
+    one: OpenRepl
+    cell: _Cell
+    live: LiveRun
+
+
 def _check(code: str, run_id: str, handles: Sequence[str]) -> None:
     if not code.strip():
         raise InvalidInputError("The code is empty.", fix="Give Python to run.")
@@ -252,3 +275,9 @@ def _done(
         answer=result.final.text if result.final else None,
         note=note,
     )
+
+
+def _ended_early(run_id: str, outcome: Outcome) -> CellDone:
+    """What is told of a cell whose run was cancelled, or whose server stops."""
+    told = f"KeyboardInterrupt: {(outcome.error or {}).get('message', '')}"
+    return CellDone(run_id, "", told, truncated=False, variables=[], note=_AGAIN)

@@ -118,9 +118,9 @@ class Execution:
             with self._run.scope:
                 outcome = await self._outcome()
             if self._run.scope.cancelled_caught:
-                outcome = _stopped(self._run)
+                outcome = stopped(self._run)
         except anyio.get_cancelled_exc_class():
-            outcome = _stopped(self._run)
+            outcome = stopped(self._run)
             raise
         finally:
             self._run.ticket.leave()
@@ -262,7 +262,8 @@ def _plain(data: Any) -> Any:
     return None if data is None else json.loads(json.dumps(data))
 
 
-def _stopped(run: LiveRun) -> Outcome:
+def stopped(run: LiveRun) -> Outcome:
+    """How a run ends that was told to."""
     if run.stop == "cancelled":
         return CANCELLED
     error = _fields(
