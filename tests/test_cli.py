@@ -110,6 +110,7 @@ def test_help_names_every_command() -> None:
 
     for command in ("serve", "demo"):
         assert command in shown
+    assert "..." not in shown.partition("Commands:")[2]  # each has room for a whole sentence
 
 
 def test_the_version_is_told() -> None:

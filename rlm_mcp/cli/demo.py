@@ -8,7 +8,7 @@ import click
 from rlm_mcp.cli.launch import Launch
 
 
-@click.command()
+@click.command(short_help="Show a question over a long text, from text to answer.")
 @click.pass_obj
 def demo(launch: Launch) -> None:
     """Store a text of some megabytes, ask a question over it, and show the work."""

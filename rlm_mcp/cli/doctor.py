@@ -9,7 +9,7 @@ from rlm_mcp.cli.launch import Launch
 from rlm_mcp.cli.options import json_option
 
 
-@click.command()
+@click.command(short_help="Try all that a question needs, and say what to mend.")
 @json_option
 @click.pass_obj
 def doctor(launch: Launch, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from rlm_mcp.cli.launch import Launch
 HOST_NAMES = ("claude-desktop", "claude-code", "cursor", "vscode", "codex")
 
 
-@click.command()
+@click.command(short_help="Tell an assistant to use this server.")
 @click.argument("host", type=click.Choice(HOST_NAMES), metavar="HOST")
 @click.option("--project", is_flag=True, help="Write the working directory's file, not the user's.")
 @click.option("--with-key", is_flag=True, help="Write the API key too, not a placeholder for it.")

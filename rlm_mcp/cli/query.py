@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rlm_mcp.service.questions import Question
 
 
-@click.command()
+@click.command(short_help="Ask a question over texts, and print the answer.")
 @click.argument("question")
 @click.option(
     "-c",
