@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -269,14 +268,6 @@ async def test_standard_input_of_any_size_is_a_text(tmp_path: Path) -> None:
     assert empty[0] == binary[0] == 2
     assert "Standard input is empty" in empty[2]
     assert "it is binary" in binary[2]
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """What is started in the background is deaf to SIGINT, and so is what it starts."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("interruptible")

@@ -238,6 +238,7 @@ HALF = ADD + b'"arguments":{"text":"cut \\ud83d here \\\\ud83d, whole \\ud83d\\u
 ANSWERS = 6
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.skipif(os.name != "posix", reason="there are no such terminals elsewhere")
 async def test_at_a_terminal_it_says_that_it_is_for_programs_and_ctrl_c_ends_it(
     tmp_path: Path,
