@@ -25,16 +25,14 @@ _PADDING = b"\0"
 CODINGS = ("gzip", "zstd")
 
 
-class _Member(Protocol):
-    """One compressed stream of those that a body holds one after another."""
+class _Stream(Protocol):
+    """What the libraries of both codings give to undo one."""
 
     @property
     def eof(self) -> bool: ...
     @property
     def unused_data(self) -> bytes: ...
-    def take(self, data: bytes) -> bytes:
-        """Undo some of what came; with nothing more to take in, gives nothing once all is out."""
-        ...
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
 class Unpacker:
@@ -122,9 +120,11 @@ async def unpacked(pieces: AsyncIterable[bytes], coding: str) -> AsyncGenerator[
     unpacker.end()
 
 
-class _Gzip:
-    def __init__(self) -> None:
-        self._stream = zlib.decompressobj(_GZIP_WITH_HEADER)
+class _Member:
+    """One compressed stream of those that a body holds one after another."""
+
+    def __init__(self, stream: _Stream) -> None:
+        self._stream = stream
 
     @property
     def eof(self) -> bool:
@@ -135,29 +135,18 @@ class _Gzip:
         return self._stream.unused_data
 
     def take(self, data: bytes) -> bytes:
-        return self._stream.decompress(self._stream.unconsumed_tail + data, PIECE_BYTES)
-
-
-class _Zstd:
-    def __init__(self) -> None:
-        module = _zstd()
-        options = {module.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
-        self._stream = module.ZstdDecompressor(options=options)
-
-    @property
-    def eof(self) -> bool:
-        return self._stream.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._stream.unused_data
-
-    def take(self, data: bytes) -> bytes:
-        return self._stream.decompress(data, PIECE_BYTES)
+        """Undo some of what came; with nothing more to take in, gives nothing once all is out."""
+        # zlib hands back what it did not get to; zstd keeps it.
+        left = getattr(self._stream, "unconsumed_tail", b"")
+        return self._stream.decompress(left + data, PIECE_BYTES)
 
 
 def _begin(coding: str) -> _Member:
-    return _Gzip() if coding == "gzip" else _Zstd()
+    if coding == "gzip":
+        return _Member(zlib.decompressobj(_GZIP_WITH_HEADER))
+    module = _zstd()
+    options = {module.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
+    return _Member(module.ZstdDecompressor(options=options))
 
 
 def _zstd_error() -> type[Exception]:
