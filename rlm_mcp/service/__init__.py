@@ -29,7 +29,7 @@ from rlm_mcp.service.queue import RunQueue
 from rlm_mcp.service.replies import StoredReplies
 from rlm_mcp.service.repls import Repls
 from rlm_mcp.service.runs import RunService
-from rlm_mcp.service.starting import RunDefaults
+from rlm_mcp.service.starting import RunDefaults, Starter
 from rlm_mcp.service.status import Status, model_status, sandbox_status, store_status
 from rlm_mcp.service.tickets import Ticket, Tickets
 from rlm_mcp.service.transfers import TransferService
@@ -78,7 +78,8 @@ class Service:
         self._texts = texts = means.texts.as_caller(caller)
         self.caller = caller
         self.contexts = ContextService(texts, shop.sandbox, shop.repls, means.allowed)
-        self.runs = RunService(shop, self.contexts, texts, means.tasks, means.defaults)
+        starter = Starter(shop, self.contexts, texts, means.tasks, means.defaults)
+        self.runs = RunService(shop, starter, means.defaults)
         self.cells = CellService(shop, texts, means.defaults)
         limit = means.settings.max_upload_bytes
         self.transfers = TransferService(

@@ -242,10 +242,8 @@ def figures(usage: Usage) -> Figures:
     return Figures(**asdict(usage))
 
 
-def error_fields(error: Exception) -> dict[str, Any]:
+def error_fields(error: RLMError) -> dict[str, Any]:
     """An error as `{code, message, retryable, fix}`."""
-    if not isinstance(error, RLMError):
-        return _fields("internal_error", f"{type(error).__name__}: {error}")
     return _fields(error.code, error.message, retryable=error.retryable, fix=error.fix)
 
 

@@ -9,18 +9,15 @@ from functools import partial
 from typing import Any
 
 import anyio
-from anyio.abc import TaskGroup
 
 from rlm_mcp.errors import (
     NotFoundError,
     SandboxBusyError,
 )
 from rlm_mcp.sandbox.types import Repl, Variable, VariableText
-from rlm_mcp.service.contexts import ContextService
 from rlm_mcp.service.execution import Workshop
 from rlm_mcp.service.questions import Question
 from rlm_mcp.service.starting import Begun, RunDefaults, Starter
-from rlm_mcp.store.contexts import Contexts
 from rlm_mcp.store.records import Page
 from rlm_mcp.store.run_records import (
     Event,
@@ -40,18 +37,11 @@ Report = Callable[[RunState], Awaitable[None]]
 
 
 class RunService:
-    """Use cases over runs; `tasks` outlives every request."""
+    """Use cases over runs."""
 
-    def __init__(
-        self,
-        shop: Workshop,
-        contexts: ContextService,
-        texts: Contexts,
-        tasks: TaskGroup,
-        defaults: RunDefaults,
-    ) -> None:
+    def __init__(self, shop: Workshop, starter: Starter, defaults: RunDefaults) -> None:
         self._shop = shop
-        self._starter = Starter(shop, contexts, texts, tasks, defaults)
+        self._starter = starter
         self._defaults = defaults
 
     async def start(self, question: Question) -> str:
