@@ -216,7 +216,8 @@ class _Reader:
                 self._final = detail
             case "run_finished":
                 # The first of several: a run may be taken up and end before its next turn.
-                self._ended_as = self._ended_as or detail["status"]
+                # Version 0.1.0 wrote no status at the end of a run of rlm_exec.
+                self._ended_as = self._ended_as or detail.get("status", "completed")
             case _:
                 pass
 
