@@ -22,7 +22,7 @@ from rlm_mcp.cli.installing import plan, snippet, write
 from rlm_mcp.errors import InvalidInputError
 from tests.serving import KEY as CANARY
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+DOCUMENT = (Path(__file__).parent.parent / "docs" / "hosts.md").read_text()
 STARTED = Started("uvx", ("rlm-mcp",), {"RLM_MCP_ROOT_MODEL": "gpt-4.1"})
 JSON_HOSTS = [name for name, host in HOSTS.items() if host.language == "json"]
 FILES = {
@@ -249,9 +249,9 @@ def test_removing_from_a_file_without_the_server_changes_nothing(host: str) -> N
     assert without_server('{"a":   1}', HOSTS[host]) == '{"a":   1}'
 
 
-def shown_in_readme() -> Mapping[str, str]:
-    """What the README tells to put into each host's file."""
-    parts = re.split(r"^\*\*", README, flags=re.MULTILINE)
+def shown_in_documents() -> Mapping[str, str]:
+    """What the document of hosts puts into each host's file."""
+    parts = re.split(r"^\*\*", DOCUMENT, flags=re.MULTILINE)
     return {
         name: found[1]
         for name, host in HOSTS.items()
@@ -263,7 +263,7 @@ def shown_in_readme() -> Mapping[str, str]:
 
 @pytest.mark.parametrize("host", HOST_NAMES)
 def test_what_the_readme_shows_of_a_host_is_what_is_written(host: str) -> None:
-    shown = shown_in_readme()[host]
+    shown = shown_in_documents()[host]
     if host == "claude-code":
         shown = as_written_by_claude(shown)
     env = entry_in(host, shown)["env"]
