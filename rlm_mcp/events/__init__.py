@@ -1,0 +1,68 @@
+"""The log of a run: the types of its events, and the keys under which each is kept on disk.
+
+The log is the truth about a run. Whoever waits for it, looks at it or resumes it reads the log,
+often with a later version of the program than the one that wrote it. So this package is the only
+place that knows the keys, and these rules hold:
+
+- A field has the name of its key. A field may be added; none is renamed, removed or given another
+  meaning.
+- A field's default is what a log means that lacks the key. Every field has one.
+- `run_started` holds the version of the format. Version 0.1.0 of the program wrote none: format 0.
+  A log of a newer format than this program's is shown, and not resumed.
+
+An event has two forms. The compact one is a line for people: `seq`, `at`, `type`, `iteration`,
+`depth`, `preview`. The full one adds `detail`: the object that `to_detail` makes and `from_detail`
+reads. The log holds the full form of every event. An event whose text was deleted keeps its compact
+form, with an empty `detail`.
+
+To add an event type, write its class, give it a `type`, and list it in `DETAILS`.
+"""
+
+from rlm_mcp.events.details import DETAILS, LoggedEvent, read_detail
+from rlm_mcp.events.event import EventDetail, EventType, inner_path, within_inner_run
+from rlm_mcp.events.runs import (
+    FORMAT_VERSION,
+    FinalAnswer,
+    RunFinished,
+    RunStarted,
+    RunWarning,
+)
+from rlm_mcp.events.sub_calls import SubCall, SubCallsFinished, SubCallsStarted
+from rlm_mcp.events.turns import (
+    Change,
+    CodeExecuted,
+    CodeGenerated,
+    FinalValue,
+    IterationStart,
+    LoopState,
+    Message,
+    Raised,
+    Splice,
+)
+
+__all__ = [
+    "DETAILS",
+    "FORMAT_VERSION",
+    "Change",
+    "CodeExecuted",
+    "CodeGenerated",
+    "EventDetail",
+    "EventType",
+    "FinalAnswer",
+    "FinalValue",
+    "IterationStart",
+    "LoggedEvent",
+    "LoopState",
+    "Message",
+    "Raised",
+    "RunFinished",
+    "RunStarted",
+    "RunWarning",
+    "Splice",
+    "SubCall",
+    "SubCallsFinished",
+    "SubCallsStarted",
+    "inner_path",
+    "read_detail",
+    "within_inner_run",
+]

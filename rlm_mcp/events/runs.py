@@ -1,0 +1,95 @@
+"""How a run starts and ends, and what it reports on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from rlm_mcp.events.event import EventDetail, EventType
+from rlm_mcp.events.record import LeftOut
+from rlm_mcp.events.turns import Change
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunStarted(EventDetail):
+    """A run begins, or goes on: a resumed run has one such event for each start.
+
+    Args:
+        version: of the format of the events that follow.
+        question: what is asked; a run of rlm_exec has none.
+        contexts: handles of the texts.
+        options: every option of the run.
+        isolation: what stands between model code and the host.
+        resumed: the status that the run had before it goes on.
+        documents: how many; this and the next two are written by the library, which has no handles.
+        chars: of all documents.
+        models: names of root and sub model.
+    """
+
+    type: ClassVar[EventType] = "run_started"
+
+    version: int = 0
+    question: LeftOut[str] = None
+    contexts: LeftOut[tuple[str, ...]] = None
+    options: LeftOut[Mapping[str, Any]] = None
+    isolation: LeftOut[Mapping[str, Any]] = None
+    resumed: LeftOut[str] = None
+    documents: LeftOut[int] = None
+    chars: LeftOut[int] = None
+    models: LeftOut[tuple[str, ...]] = None
+
+
+@dataclass(frozen=True)
+class RunWarning(EventDetail):
+    """Something that a reader of the run should know; only what applies is there.
+
+    Args:
+        change: of the conversation, when it was shortened.
+        direct: whether the first message still holds the whole text.
+        summed_up: the last of the turns that gave way to a summary.
+        kept: how many turns stayed whole.
+        differing_turns: turns whose code did not do the same when it ran again.
+        code: of the error that was worked around.
+        limit: of the budget that was reached.
+    """
+
+    type: ClassVar[EventType] = "warning"
+
+    change: LeftOut[Change] = None
+    direct: LeftOut[bool] = None
+    summed_up: LeftOut[int] = None
+    kept: LeftOut[int] = None
+    differing_turns: LeftOut[tuple[int, ...]] = None
+    code: LeftOut[str] = None
+    limit: LeftOut[str] = None
+
+
+@dataclass(frozen=True)
+class FinalAnswer(EventDetail):
+    """The run has an answer. `data` is it as JSON, `origin` says where it was taken from."""
+
+    type: ClassVar[EventType] = "final_answer"
+
+    answer: str = ""
+    data: Any = None
+    origin: str = ""
+    status: str = ""
+    direct: bool = False
+
+
+@dataclass(frozen=True)
+class RunFinished(EventDetail):
+    """The run ended; `error` is `{code, message, retryable, fix}`.
+
+    Version 0.1.0 wrote no status at the end of rlm_exec's runs, which had completed. `answer` is
+    written by the library; a stored run has its answer in its row.
+    """
+
+    type: ClassVar[EventType] = "run_finished"
+
+    status: str = "completed"
+    error: Mapping[str, Any] | None = None
+    answer: LeftOut[str] = None

@@ -1,0 +1,196 @@
+"""One turn of the root model: what it is sent, what it replies, what its code does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self, TypedDict
+
+from rlm_mcp.events.event import EventDetail, EventType
+from rlm_mcp.events.record import LeftOut, Record
+
+
+class Message(TypedDict):
+    """One message as a chat-completions endpoint takes it; `system` comes first or not at all."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True)
+class Splice:
+    """What becomes of a list of messages: those from `start` to `end` stay, `added` follow.
+
+    On disk it is a list of the three.
+    """
+
+    start: int
+    end: int
+    added: tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class Change(Record):
+    """What turns one conversation into the next; a part that stays the same is left out.
+
+    Args:
+        head: of the messages that the conversation begins with.
+        is_head_omitted: the head is too long for the log; it is made again from the text. On disk
+            its key is there, with null.
+        turns: of the messages after the head.
+        summary: the new summary of turns that were dropped.
+    """
+
+    head: Splice | None = None
+    is_head_omitted: bool = False
+    turns: Splice | None = None
+    summary: str | None = None
+
+    def to_detail(self) -> dict[str, Any]:
+        """Return the object, by its keys."""
+        detail: dict[str, Any] = {}
+        if self.head is not None or self.is_head_omitted:
+            detail["head"] = _list_of(self.head)
+        if self.turns is not None:
+            detail["turns"] = _list_of(self.turns)
+        if self.summary is not None:
+            detail["summary"] = self.summary
+        return detail
+
+    @classmethod
+    def from_detail(cls, detail: Mapping[str, Any]) -> Self:
+        """Read the object."""
+        head = detail.get("head")
+        return cls(
+            _splice_of(head),
+            "head" in detail and head is None,
+            _splice_of(detail.get("turns")),
+            detail.get("summary"),
+        )
+
+
+def _list_of(splice: Splice | None) -> list[Any] | None:
+    return None if splice is None else [splice.start, splice.end, list(splice.added)]
+
+
+def _splice_of(found: list[Any] | None) -> Splice | None:
+    if found is None:
+        return None
+    start, end, added = found
+    return Splice(start, end, tuple(added))
+
+
+@dataclass(frozen=True)
+class LoopState(Record):
+    """What a run remembers between turns besides its conversation.
+
+    Args:
+        fruitless: turns in a row that held neither new code nor an answer.
+        repairs: answers in a row that did not fit the schema.
+        doubts: guesses that were questioned.
+        restarts: how often the conversation began anew.
+        has_started_over: the question is no longer in the conversation.
+        is_urged: the model was asked to finish soon.
+        guess: the best answer so far.
+    """
+
+    fruitless: int = 0
+    repairs: int = 0
+    doubts: int = 0
+    restarts: int = 0
+    has_started_over: bool = False
+    is_urged: bool = False
+    guess: str | None = None
+
+
+@dataclass(frozen=True)
+class IterationStart(EventDetail):
+    """A turn is about to be sent to the root model.
+
+    Args:
+        of: the turns that the run may take.
+        prompt_chars: of the whole prompt.
+        prompt_sha256: of the whole prompt, by which one that was rebuilt is checked.
+        change: of the conversation since the turn before.
+        direct: whether the first message holds the whole text.
+        last_word: whether the model is asked for its best answer, as the last turn.
+        standing: what the run remembers, as of before the turn.
+    """
+
+    type: ClassVar[EventType] = "iteration_start"
+
+    of: int = 0
+    prompt_chars: int = 0
+    prompt_sha256: str = ""
+    change: Change = Change()
+    direct: bool = False
+    last_word: bool = False
+    standing: LoopState = LoopState()
+
+
+@dataclass(frozen=True)
+class CodeGenerated(EventDetail):
+    """The root model replied. Code of a caller's own, by rlm_exec, is `code` alone."""
+
+    type: ClassVar[EventType] = "code_generated"
+
+    code: str = ""
+    reply: LeftOut[str] = None
+    reasoning: LeftOut[str] = None
+    finish_reason: LeftOut[str] = None
+    input_tokens: LeftOut[int] = None
+    output_tokens: LeftOut[int] = None
+    usage_estimated: LeftOut[bool] = None
+
+
+@dataclass(frozen=True)
+class Raised(Record):
+    """What model code raised; `line` is that of the cell."""
+
+    type: str = ""
+    message: str = ""
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class FinalValue(Record):
+    """A value that a cell gave as the answer: as text, and as JSON where it is JSON-like."""
+
+    text: str = ""
+    type: str = ""
+    json: str | None = None
+
+
+@dataclass(frozen=True)
+class CodeExecuted(EventDetail):
+    """A cell ran.
+
+    Args:
+        code: None where it is that of the reply before, as the first logs had it.
+        output: as it was shown to the model.
+        printed: the beginning of what was printed.
+        output_chars: of all that was printed.
+        error: the traceback.
+        raised: the error itself.
+        final: the answer that the cell gave.
+        elapsed_seconds: without the time that it waited for sub-calls.
+        timed_out: it was stopped at its time limit.
+        lost_variables: its REPL had to be replaced.
+        balances: what `budget()` returned to it, in order.
+        by: "caller" for a cell of rlm_exec.
+    """
+
+    type: ClassVar[EventType] = "code_executed"
+
+    code: LeftOut[str] = None
+    output: str = ""
+    printed: str = ""
+    output_chars: int = 0
+    error: str | None = None
+    raised: Raised | None = None
+    final: FinalValue | None = None
+    elapsed_seconds: float = 0.0
+    timed_out: bool = False
+    lost_variables: bool = False
+    balances: tuple[str, ...] = ()
+    by: LeftOut[Literal["caller"]] = None

@@ -1,0 +1,105 @@
+"""The log's format: each event is read and written by its class alone, and old logs are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from rlm_mcp.events import (
+    DETAILS,
+    Change,
+    CodeExecuted,
+    CodeGenerated,
+    EventDetail,
+    EventType,
+    RunStarted,
+    Splice,
+    SubCall,
+    SubCallsFinished,
+    inner_path,
+    read_detail,
+    within_inner_run,
+)
+from tests.histories.logs import find_logs, read_rows
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a log."""
+
+    type: str
+    detail: dict[str, Any] = field(default_factory=dict[str, Any])
+    iteration: int = 0
+    depth: int = 0
+
+
+def recorded(log: Path) -> Iterator[Line]:
+    for table, row in read_rows(log):
+        if table == "events":
+            yield Line(row["type"], json.loads(row["detail"]))
+
+
+@pytest.mark.parametrize("log", find_logs(), ids=lambda log: f"{log.parent.name}-{log.stem}")
+def test_what_was_recorded_is_read_and_written_with_nothing_lost(log: Path) -> None:
+    for line in recorded(log):
+        written = read_detail(line).to_detail()
+        assert {key: written[key] for key in line.detail} == line.detail
+        assert json.loads(json.dumps(written)) == written
+
+
+def test_every_type_of_event_has_a_class() -> None:
+    assert set(DETAILS) == set(get_args(EventType)) - {"root_delta"}
+
+
+@pytest.mark.parametrize("type_", DETAILS)
+def test_an_event_whose_text_was_deleted_is_read_as_one_that_says_nothing(type_: str) -> None:
+    detail = read_detail(Line(type_))
+    assert isinstance(detail, DETAILS[type_])
+    assert detail == DETAILS[type_]()
+
+
+def test_what_a_newer_version_adds_is_skipped() -> None:
+    newer = {"code": "x = 1", "sparkle": [1], "inner": "a/b"}
+    assert read_detail(Line("code_generated", newer)) == CodeGenerated("x = 1", inner="a/b")
+    assert read_detail(Line("comet_seen", newer)) == EventDetail(inner="a/b")
+
+
+def test_a_log_of_the_first_version_names_no_format() -> None:
+    assert read_detail(Line("run_started", {"question": "What?"})) == RunStarted(question="What?")
+    assert RunStarted().version == 0
+
+
+def test_optional_keys_are_left_out_and_others_are_written_as_null() -> None:
+    assert CodeGenerated("x").to_detail() == {"code": "x"}
+    written = CodeExecuted(code="x").to_detail()
+    assert (written["error"], written["raised"]) == (None, None)
+    assert "by" not in written
+    finished = SubCallsFinished(items=(SubCall("a"), SubCall("b"))).to_detail()
+    assert [item["prompt"] for item in finished["items"]] == ["a", "b"]
+
+
+CHANGES: list[tuple[Change, dict[str, Any]]] = [
+    (Change(), {}),
+    (Change(is_head_omitted=True), {"head": None}),
+    (Change(Splice(0, 1, ()), summary=""), {"head": [0, 1, []], "summary": ""}),
+]
+
+
+@pytest.mark.parametrize(("change", "written"), CHANGES)
+def test_of_a_conversation_only_what_changed_is_written(
+    change: Change, written: dict[str, Any]
+) -> None:
+    assert change.to_detail() == written
+    assert Change.from_detail(written) == change
+
+
+def test_an_event_of_an_inner_run_names_the_runs_around_it() -> None:
+    detail = within_inner_run("outer", within_inner_run("inner", {"code": "x"}))
+    assert detail == {"code": "x", "inner": "outer/inner"}
+    assert inner_path(detail) == ("outer", "inner")
+    assert inner_path({}) == ()
