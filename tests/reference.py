@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -17,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from rlm_mcp import cli
 from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.events import DETAILS
 from rlm_mcp.settings import ALSO, PREFIX, Settings
 from tests.surface import surface
 
@@ -125,6 +127,19 @@ def _kind(schema: Mapping[str, Any]) -> str:
     return schema["type"]
 
 
+def events_part() -> str:
+    """Every type of event in a log: when it occurs, and the keys of its detail."""
+    rows = [
+        (
+            f"`{name}`",
+            inspect.cleandoc(detail.__doc__ or "").split("\n\n")[0].replace("\n", " "),
+            ", ".join(f"`{field.name}`" for field in fields(detail) if field.name != "inner"),
+        )
+        for name, detail in DETAILS.items()
+    ]
+    return table(("type", "meaning", "keys of `detail`"), rows)
+
+
 def commands_part() -> str:
     """Every command: what it does and its options."""
     return "\n".join(_command(path, command) for path, command in commands(cli.main, "rlm-mcp"))
@@ -220,6 +235,7 @@ def made(text: str, told: Mapping[str, Any]) -> str:
     parts: dict[str, Callable[[], str]] = {
         "tools": lambda: tools_part(told),
         "commands": commands_part,
+        "events": events_part,
         "settings": settings_part,
         "options": options_part,
     }
