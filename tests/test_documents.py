@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import inspect
 import json
 import re
 import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType
 
+import anyio
+import anyio.to_thread
 import click
 import pytest
 
 import rlm_mcp
-from rlm_mcp import cli
+from rlm_mcp import RLMResponse, cli
+from rlm_mcp.scripted_model import open_scripted_model
 from rlm_mcp.settings import PREFIX, Settings
 from tests.reference import DOCUMENTS, ROOT, commands, made
 from tests.surface import surface
@@ -161,6 +167,29 @@ def test_a_python_block_parses_and_imports_what_exists(name: str, block: str) ->
         if isinstance(node, ast.ImportFrom) and node.module == "rlm_mcp":
             for alias in node.names:
                 assert hasattr(rlm_mcp, alias.name)
+
+
+@pytest.mark.parametrize(("name", "block"), blocks("python"))
+async def test_a_python_block_runs(
+    name: str, block: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["One document.", "Another one."]
+    code = compile(block, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    given: dict[str, object] = {"very_long_text": texts[0] * 1000, "list_of_documents": texts}
+    awaited = eval if not code.co_flags & inspect.CO_COROUTINE else run_coroutine
+    async with open_scripted_model("```repl\nFINAL(['one', 'two'])\n```") as model:
+        monkeypatch.setenv("OPENAI_BASE_URL", model.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", "none")
+        await anyio.to_thread.run_sync(awaited, code, given)
+
+    response = given.get("response")
+    assert not isinstance(response, RLMResponse) or response.status == "completed"
+    assert "Error" not in capsys.readouterr().err
+
+
+def run_coroutine(code: CodeType, given: dict[str, object]) -> None:
+    """Run code that awaits at its top, as a notebook does."""
+    asyncio.run(eval(code, given))
 
 
 def test_every_public_name_of_the_library_is_in_its_document_or_in_the_error_tree() -> None:
