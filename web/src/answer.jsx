@@ -1,0 +1,46 @@
+// The answer, large, with links to the places that it cites.
+import { visible } from "./format.js";
+import { Folded, useAnswer } from "./parts.jsx";
+
+const isLinked = document.documentElement.dataset.as === "page";
+
+export function Answer({ source, runId, log }) {
+  // The log of a run whose text was deleted has no answer any more; the run itself has.
+  const isApart = log.isCleared && Boolean(log.ended);
+  const ask = () => source.call("rlm_run_variables", { run_id: runId, name: "FINAL" });
+  const { answer: kept } = useAnswer(ask, [source, runId, isApart]);
+  const { answer, data, status, citations } = log.final ?? {};
+  if (answer == null && !kept) return null;
+  return <Shown {...{ answer: answer ?? kept.text, data, status, citations }} />;
+}
+
+function Shown({ answer, data, status, citations }) {
+  const isData = typeof data === "object" && data !== null;
+  const text = isData ? JSON.stringify(data, null, 2) : String(answer);
+  const isBest = status && status !== "completed";
+  return (
+    <section class="answer" aria-label="Answer">
+      <h2>Answer {isBest && <small>the best so far: the run is {status}</small>}</h2>
+      <Folded text={text} lines={16}>
+        <div class={isData ? "text mono" : "text"}>{visible(text)}</div>
+      </Folded>
+      {citations?.length > 0 && (
+        <ul class="citations" aria-label="Citations">
+          {citations.map((each) => (
+            <li key={`${each.handle} ${each.document} ${each.start}`}>
+              <Citation cited={each} />
+            </li>
+          ))}
+        </ul>
+      )}
+    </section>
+  );
+}
+
+function Citation({ cited }) {
+  const { handle, document, start, end, name, page, quote } = cited;
+  const place = [name || `document ${document}`, page && `page ${page}`].filter(Boolean).join(", ");
+  const label = `${visible(quote || "")} (${visible(place)})`;
+  if (!isLinked || start == null) return label;
+  return <a href={`#/text/${handle}/${document}/${start}/${end}`}>{label}</a>;
+}
