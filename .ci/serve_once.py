@@ -14,7 +14,8 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
-from rlm_mcp.scripted_model import ChatRequestView, open_scripted_model
+from rlm_mcp.testing.scripted_model import open_scripted_model
+from rlm_mcp.testing.scripted_replies import ChatRequestView
 
 TOKEN = "a-token-of-the-http-server"
 TEXT = "Nothing happened.\n" * 1000 + "The keeper is called Ottilie.\n"

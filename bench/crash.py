@@ -17,7 +17,7 @@ import anyio
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from rlm_mcp.scripted_model import open_scripted_model
+from rlm_mcp.testing.scripted_model import open_scripted_model
 from tests.killing import Known, answer_of, script, take_up, work_and_die
 from tests.test_stdio import open_process
 

@@ -22,7 +22,8 @@ from dialogue_replies import BY_NAME, BY_TEXT, CONTEXT, Case, cases
 from lines import Child
 from tables import Table
 
-from rlm_mcp.scripted_model import Answer, ChatRequestView, Fault, Reply, open_scripted_model
+from rlm_mcp.testing.scripted_model import open_scripted_model
+from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Fault, Reply
 
 HERE = Path(__file__).parent
 QUESTION = "What is six times seven?"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rlm_mcp.scripted_model import (
+from rlm_mcp.testing.scripted_replies import (
     Answer,
     Reply,
     cut_connection,

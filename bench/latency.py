@@ -22,7 +22,8 @@ from mcp import Client
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from rlm_mcp.scripted_model import Answer, ChatRequestView, Reply, open_scripted_model
+from rlm_mcp.testing.scripted_model import open_scripted_model
+from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
 from tests.serving import Served, cell, open_served, turns
 from tests.test_server_many import RUNS, busy, children
 from tests.test_stdio import open_process

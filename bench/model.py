@@ -13,13 +13,8 @@ import json
 
 import lines
 
-from rlm_mcp.scripted_model import (
-    Answer,
-    ChatRequestView,
-    Reply,
-    ScriptedModel,
-    open_scripted_model,
-)
+from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
+from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
 
 END = "FINAL(done)"
 END_OF_RLMS = "```repl\nanswer['content'] = 'done'\nanswer['ready'] = True\n```"

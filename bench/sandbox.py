@@ -33,7 +33,7 @@ from typing import Any
 
 import anyio
 
-from rlm_mcp.sandbox.repl import ProcessSandbox
+from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
 from rlm_mcp.sandbox.types import CallReply, Repl, ReplCall, ReplOptions
 
 MB = 1 << 20

@@ -18,11 +18,11 @@ import anyio
 import anyio.to_thread
 
 from rlm_mcp.store.connection import PAGE_BYTES
-from rlm_mcp.store.contexts import Contexts
-from rlm_mcp.store.cutter import CHUNK_BYTES
+from rlm_mcp.store.contexts.chunking import CHUNK_BYTES
+from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.database import open_database
-from rlm_mcp.store.run_records import NewEvent, NewRun
-from rlm_mcp.store.runs import Runs
+from rlm_mcp.store.runs.records import NewEvent, NewRun
+from rlm_mcp.store.runs.runs import Runs
 
 EVENTS = 500
 NETWORK_PIECE = 64 << 10

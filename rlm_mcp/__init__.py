@@ -6,10 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rlm_mcp.engine.chat import ChatModel, ChatReply, ChatRequest
+    from rlm_mcp.engine.cache import MemoryCache, SubCallCache
     from rlm_mcp.engine.config import RLMConfig
-    from rlm_mcp.engine.engine import MemoryCache
-    from rlm_mcp.engine.grouping import SubCallCache
+    from rlm_mcp.engine.models.chat import ChatModel, ChatReply, ChatRequest
     from rlm_mcp.engine.types import HistoryEntry, RLMEvent, RLMResponse, Usage
     from rlm_mcp.engine.wrapper import RLMWrapper
     from rlm_mcp.errors import (
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
         RLMError,
         SandboxError,
     )
+
 
 __version__ = "0.1.0"
 
@@ -59,16 +59,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ChatModel": "engine.chat",
-    "ChatReply": "engine.chat",
-    "ChatRequest": "engine.chat",
+    "ChatModel": "engine.models.chat",
+    "ChatReply": "engine.models.chat",
+    "ChatRequest": "engine.models.chat",
     "HistoryEntry": "engine.types",
-    "MemoryCache": "engine.engine",
+    "MemoryCache": "engine.cache",
     "RLMConfig": "engine.config",
     "RLMEvent": "engine.types",
     "RLMResponse": "engine.types",
     "RLMWrapper": "engine.wrapper",
-    "SubCallCache": "engine.grouping",
+    "SubCallCache": "engine.cache",
     "Usage": "engine.types",
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlm_mcp.cli import main
+from rlm_mcp.cli.commands.main import main
 
 if __name__ == "__main__":
     main()

@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 from click.testing import CliRunner, Result
 
-from rlm_mcp.cli import main
+from rlm_mcp.cli.commands.main import main
 from tests.serving import KEY
 
 

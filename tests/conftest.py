@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Iterator
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
-from rlm_mcp.sandbox.repl import ProcessSandbox
+from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
 from tests.serving import SHARED_SANDBOX
 
 

@@ -12,11 +12,11 @@ import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from rlm_mcp.scripted_model import ScriptedModel, open_scripted_model
-from rlm_mcp.scripted_replies import Script
-from rlm_mcp.server.http.patience import Patience
 from rlm_mcp.server.http.serving import Place, open_http_server
+from rlm_mcp.server.http.timeouts import Patience
 from rlm_mcp.settings import Settings
+from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
+from rlm_mcp.testing.scripted_replies import Script
 from tests.serving import SHARED_SANDBOX, Served, settings_in
 
 ANN = "token-of-ann-0123456789"

@@ -19,8 +19,9 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from rlm_mcp.scripted_model import Answer, ChatRequestView, Reply, ScriptedModel
 from rlm_mcp.store.database import DATABASE_NAME
+from rlm_mcp.testing.scripted_model import ScriptedModel
+from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
 from tests.serving import Served, cell
 from tests.test_stdio import open_process
 

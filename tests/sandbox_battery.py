@@ -17,10 +17,9 @@ from typing import Any
 
 import anyio
 
-from rlm_mcp.sandbox.confine import Walls
-from rlm_mcp.sandbox.repl import ProcessSandbox
-from rlm_mcp.sandbox.text import TextContext
-from rlm_mcp.sandbox.types import CallReply, CellResult, ReplCall, ReplOptions
+from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.sandbox.host.text import TextContext
+from rlm_mcp.sandbox.types import CallReply, CellResult, ReplCall, ReplOptions, Walls
 from tests.sandbox_attempts import ATTEMPTS, PRELUDE, Attempt
 
 NOBODY = 65534

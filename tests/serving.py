@@ -15,13 +15,13 @@ import anyio.to_thread
 from mcp import Client
 from mcp_types import CallToolResult, TextContent
 
-from rlm_mcp.sandbox.repl import ProcessSandbox
-from rlm_mcp.scripted_model import Answer, ChatRequestView, ScriptedModel, open_scripted_model
-from rlm_mcp.scripted_replies import Script
+from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
 from rlm_mcp.server.app import build_server
 from rlm_mcp.server.results import ERROR_META_KEY
-from rlm_mcp.service import open_service
+from rlm_mcp.service.service import open_service
 from rlm_mcp.settings import Settings
+from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
+from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Script
 
 KEY = "canary-key-5f1d"
 # What `one_sandbox_for_all` sets: to start a sandbox's process takes longer than most tests.

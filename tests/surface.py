@@ -11,7 +11,7 @@ import anyio.to_thread
 from mcp_types import ListPromptsResult, ListResourceTemplatesResult, ListToolsResult
 
 from rlm_mcp.server.http.serving import build_http_mcp
-from rlm_mcp.service import Service
+from rlm_mcp.service.service import Service
 
 SNAPSHOT = Path(__file__).parent / "surface.json"
 

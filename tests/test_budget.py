@@ -8,8 +8,8 @@ import anyio
 import pytest
 
 from rlm_mcp.engine.budget import Budget
-from rlm_mcp.engine.chat import ChatReply
 from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.engine.models.chat import ChatReply
 from rlm_mcp.engine.types import Usage
 from rlm_mcp.errors import BudgetExceededError, ConfigurationError
 

@@ -13,20 +13,20 @@ import pytest
 from sqlite_utils import Database as SQLiteFile
 
 from rlm_mcp.errors import NotFoundError, RLMError
-from rlm_mcp.scripted_model import ScriptedModel, open_scripted_model
-from rlm_mcp.service import Service, open_service
-from rlm_mcp.service.contexts import Added, NewText
-from rlm_mcp.service.questions import Question
-from rlm_mcp.service.runs import RunState
-from rlm_mcp.service.search import SearchQuery
-from rlm_mcp.store.contexts import Contexts
+from rlm_mcp.service.contexts.contexts import Added, NewText
+from rlm_mcp.service.contexts.search import SearchQuery
+from rlm_mcp.service.runs.questions import Question
+from rlm_mcp.service.runs.runs import RunState
+from rlm_mcp.service.service import Service, open_service
+from rlm_mcp.store.contexts.contexts import Contexts
+from rlm_mcp.store.contexts.records import SealedContext, Span
+from rlm_mcp.store.contexts.texts import utc_now
 from rlm_mcp.store.database import Database, open_database
 from rlm_mcp.store.migrations import migrations
-from rlm_mcp.store.records import SealedContext, Span
-from rlm_mcp.store.run_leases import RunLeases
-from rlm_mcp.store.run_records import NewEvent, NewRun, Outcome, SavedVariable
-from rlm_mcp.store.runs import Runs
-from rlm_mcp.store.sealing import utc_now
+from rlm_mcp.store.runs.leases import RunLeases
+from rlm_mcp.store.runs.records import NewEvent, NewRun, Outcome, SavedVariable
+from rlm_mcp.store.runs.runs import Runs
+from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
 from tests.serving import cell, settings_in, turns
 
 

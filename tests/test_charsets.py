@@ -5,7 +5,7 @@ import codecs
 import pytest
 
 from rlm_mcp.errors import InvalidInputError
-from rlm_mcp.service.charsets import SAMPLE_BYTES, CharsetDecoder
+from rlm_mcp.service.contexts.charsets import SAMPLE_BYTES, CharsetDecoder
 
 GERMAN = "Der Mörder aß gerne süße Äpfel und öffnete die Tür.\n"
 RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю.\n"

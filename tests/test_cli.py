@@ -15,10 +15,10 @@ import pytest
 from click.testing import CliRunner
 
 import rlm_mcp
-from rlm_mcp.cli import main
-from rlm_mcp.cli.demo_text import PASSPHRASE, demo_lines, scripted_reply
-from rlm_mcp.cli.demonstration import run_demo
-from rlm_mcp.scripted_model import open_scripted_model
+from rlm_mcp.cli.commands.main import main
+from rlm_mcp.cli.demo_run import run_demo
+from rlm_mcp.cli.demo_script import PASSPHRASE, demo_lines, scripted_reply
+from rlm_mcp.testing.scripted_model import open_scripted_model
 from tests.serving import settings_in
 
 ANSWER = "Answer: " + " ".join(PASSPHRASE)

@@ -14,9 +14,10 @@ import anyio.to_thread
 import pytest
 from click.shell_completion import BashComplete
 
-from rlm_mcp.cli import main
+from rlm_mcp.cli.commands.main import main
 from rlm_mcp.cli.failures import error_line
-from rlm_mcp.scripted_model import Reply, open_scripted_model, unauthorized
+from rlm_mcp.testing.scripted_model import open_scripted_model
+from rlm_mcp.testing.scripted_replies import Reply, unauthorized
 from tests.commands import command, environment, process, started
 from tests.serving import Served, cell, open_served, turns
 

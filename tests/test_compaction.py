@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from rlm_mcp.engine.chat import ChatReply
-from rlm_mcp.engine.compaction import summarize
 from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.conversation import Conversation
-from rlm_mcp.engine.messages import Message
+from rlm_mcp.engine.conversation.compaction import summarize
+from rlm_mcp.engine.conversation.conversation import Conversation, Window
+from rlm_mcp.engine.models.chat import ChatReply, Message
 from rlm_mcp.engine.types import HistoryEntry
-from rlm_mcp.engine.window import Window
 
 HEAD: tuple[Message, ...] = (
     {"role": "system", "content": "s"},

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from rlm_mcp.sandbox.repl import ProcessSandbox
-from rlm_mcp.scripted_model import Fault, open_scripted_model, unauthorized
-from rlm_mcp.service.checkup import Check, check_all
-from rlm_mcp.service.local_models import LocalModel
+from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.service.doctor import Check, LocalModel, check_all
+from rlm_mcp.testing.scripted_model import open_scripted_model
+from rlm_mcp.testing.scripted_replies import Fault, unauthorized
 from tests.commands import command, environment
 from tests.serving import KEY, settings_in
 

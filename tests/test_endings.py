@@ -10,9 +10,11 @@ import pytest
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.engine import Engine
-from rlm_mcp.engine.model import Provider, RetryPolicy, open_endpoint
-from rlm_mcp.engine.orchestrator import answer, repl_options
+from rlm_mcp.engine.loop.orchestrator import answer
+from rlm_mcp.engine.models.http_provider import Provider
+from rlm_mcp.engine.models.openai_client import open_endpoint
+from rlm_mcp.engine.models.retry import RetryPolicy
+from rlm_mcp.engine.run_context import Engine, repl_options
 from rlm_mcp.engine.types import RLMEvent, RLMResponse
 from rlm_mcp.errors import (
     BudgetExceededError,
@@ -24,17 +26,17 @@ from rlm_mcp.errors import (
     ModelRequestError,
     SandboxDiedError,
 )
-from rlm_mcp.sandbox.repl import ProcessSandbox
-from rlm_mcp.sandbox.text import TextContext
+from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CallHandler, CellResult, Repl, Variable, VariableText
-from rlm_mcp.scripted_model import (
+from rlm_mcp.testing.scripted_model import open_scripted_model
+from rlm_mcp.testing.scripted_replies import (
     Answer,
     Reply,
     by_model,
     context_too_long,
     malformed,
     no_answer,
-    open_scripted_model,
     rate_limited,
     rejected,
     server_error,

@@ -10,21 +10,11 @@ from typing import Any, get_args
 
 import pytest
 
-from rlm_mcp.events import (
-    DETAILS,
-    Change,
-    CodeExecuted,
-    CodeGenerated,
-    EventDetail,
-    EventType,
-    RunStarted,
-    Splice,
-    SubCall,
-    SubCallsFinished,
-    inner_path,
-    read_detail,
-    within_inner_run,
-)
+from rlm_mcp.events.details import DETAILS, read_detail
+from rlm_mcp.events.event import EventDetail, EventType, inner_path, within_inner_run
+from rlm_mcp.events.runs import RunStarted
+from rlm_mcp.events.sub_calls import SubCall, SubCallsFinished
+from rlm_mcp.events.turns import Change, CodeExecuted, CodeGenerated, Splice
 from tests.histories.logs import find_logs, read_rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlm_mcp.engine.evidence import (
+from rlm_mcp.engine.parsing.evidence import (
     assigns_context,
     is_computed,
     is_empty_output,

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from rlm_mcp.scripted_model import open_scripted_model
+from rlm_mcp.testing.scripted_model import open_scripted_model
 from tests.http_serving import ANN, open_site
 from tests.reference import ROOT
 from tests.serving import cell, turns

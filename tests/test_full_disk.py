@@ -19,10 +19,10 @@ CHILD = """
 import json, os, sys, anyio
 from pathlib import Path
 from rlm_mcp.errors import RLMError
-from rlm_mcp.store.contexts import Contexts
+from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.database import open_database
-from rlm_mcp.store.run_records import NewEvent, NewRun, Outcome
-from rlm_mcp.store.runs import Runs
+from rlm_mcp.store.runs.records import NewEvent, NewRun, Outcome
+from rlm_mcp.store.runs.runs import Runs
 
 place = Path(sys.argv[1])
 path = place / "rlm.sqlite3"

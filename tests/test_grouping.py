@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import anyio
 import pytest
 
-from rlm_mcp.engine.grouping import GroupedCache
+from rlm_mcp.engine.cache import GroupedCache
 from rlm_mcp.errors import StoreError
 
 

@@ -12,20 +12,18 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from rlm_mcp.scripted_model import Answer, ChatRequestView, Reply
 from rlm_mcp.service import housekeeping
 from rlm_mcp.service.housekeeping import Housekeeping
-from rlm_mcp.store.contexts import Contexts
+from rlm_mcp.store.contexts.contexts import Contexts
+from rlm_mcp.store.contexts.forgetting import FORGOTTEN, forget_ended
 from rlm_mcp.store.database import DATABASE_NAME, Database, open_database
-from rlm_mcp.store.forgetting import FORGOTTEN, forget_ended
-from rlm_mcp.store.leases import Leases
-from rlm_mcp.store.owners import owner_id
-from rlm_mcp.store.replies import Replies
-from rlm_mcp.store.retention import GRACE_SECONDS, Keeping, Retention, log_bytes
-from rlm_mcp.store.run_leases import RunLeases
-from rlm_mcp.store.run_records import CachedReply, NewEvent, NewRun, Outcome, SavedVariable
-from rlm_mcp.store.runs import Runs
-from rlm_mcp.store.shrinking import shrink
+from rlm_mcp.store.retention import GRACE_SECONDS, Keeping, Retention, log_bytes, shrink
+from rlm_mcp.store.runs.leases import Leases, RunLeases
+from rlm_mcp.store.runs.owners import owner_id
+from rlm_mcp.store.runs.records import CachedReply, NewEvent, NewRun, Outcome, SavedVariable
+from rlm_mcp.store.runs.replies import Replies
+from rlm_mcp.store.runs.runs import Runs
+from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
 from tests.serving import cell, open_served
 from tests.test_store_runs import Clock
 

@@ -9,9 +9,9 @@ from starlette.datastructures import Headers
 
 from rlm_mcp.errors import InvalidInputError, NotFoundError
 from rlm_mcp.server.http.auth import StaticBearers
-from rlm_mcp.server.http.hosts import KnownHosts, is_loopback
+from rlm_mcp.server.http.host_check import KnownHosts, is_loopback
 from rlm_mcp.server.http.ranges import Part, asked_part, is_known
-from rlm_mcp.service.tickets import MAX_OPEN_TICKETS, TICKET_SECONDS, Tickets
+from rlm_mcp.service.contexts.tickets import MAX_OPEN_TICKETS, TICKET_SECONDS, Tickets
 
 ETAG = '"tag"'
 

@@ -17,7 +17,8 @@ import httpx2
 import pytest
 from anyio.streams.text import TextReceiveStream
 
-from rlm_mcp.scripted_model import Answer, ChatRequestView, open_scripted_model, unauthorized
+from rlm_mcp.testing.scripted_model import open_scripted_model
+from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, unauthorized
 from tests.http_serving import ANN, BOB, Site
 from tests.serving import KEY, cell, settings_in
 

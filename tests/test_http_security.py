@@ -15,8 +15,8 @@ import httpx2
 import pytest
 from anyio.abc import SocketStream
 
-from rlm_mcp.server.http.patience import Patience
 from rlm_mcp.server.http.serving import Place
+from rlm_mcp.server.http.timeouts import Patience
 from tests.http_serving import ANN, BOB, Site, open_site
 from tests.serving import turns
 

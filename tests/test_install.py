@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from rlm_mcp.cli import main
-from rlm_mcp.cli.documents import hide_secrets, with_server, without_server
+from rlm_mcp.cli.commands.install import HOST_NAMES
+from rlm_mcp.cli.commands.main import main
+from rlm_mcp.cli.host_files import hide_secrets, with_server, without_server
 from rlm_mcp.cli.hosts import HOSTS, KEY, Started, own_command
-from rlm_mcp.cli.install import HOST_NAMES
-from rlm_mcp.cli.installing import plan, snippet, write
+from rlm_mcp.cli.installer import plan, snippet, write
 from rlm_mcp.errors import InvalidInputError
 from tests.serving import KEY as CANARY
 

@@ -15,10 +15,11 @@ import anyio.lowlevel
 import openai
 import pytest
 
-from rlm_mcp.engine.chat import ChatModel, ChatReply, ChatRequest
-from rlm_mcp.engine.completion import read_completion
-from rlm_mcp.engine.model import Provider, RetryPolicy, Timing, open_endpoint
-from rlm_mcp.engine.retry import Pace, parse_retry_after
+from rlm_mcp.engine.models.chat import ChatModel, ChatReply, ChatRequest
+from rlm_mcp.engine.models.completions import read_completion
+from rlm_mcp.engine.models.http_provider import Provider
+from rlm_mcp.engine.models.openai_client import open_endpoint
+from rlm_mcp.engine.models.retry import Pace, RetryPolicy, Timing, parse_retry_after
 from rlm_mcp.errors import (
     ConfigurationError,
     ContextLengthError,
@@ -29,19 +30,18 @@ from rlm_mcp.errors import (
     ModelReplyError,
     ModelRequestError,
 )
-from rlm_mcp.scripted_model import (
+from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
+from rlm_mcp.testing.scripted_replies import (
     Answer,
     ChatRequestView,
     Fault,
     Reply,
     Script,
-    ScriptedModel,
     context_too_long,
     cut_connection,
     empty_choices,
     malformed,
     no_answer,
-    open_scripted_model,
     rate_limited,
     rejected,
     rejected_parameter,
@@ -507,8 +507,8 @@ async def test_a_query_in_the_address_stays_at_its_end() -> None:
 async def test_a_provider_is_asked_without_the_client_library() -> None:
     code = (
         "import sys, anyio\n"
-        "from rlm_mcp.engine.chat import ChatRequest\n"
-        "from rlm_mcp.engine.model import Provider, open_endpoint\n"
+        "from rlm_mcp.engine.models.chat import ChatRequest\n"
+        "from rlm_mcp.engine.models.openai_client import Provider, open_endpoint\n"
         "async def main():\n"
         "    async with open_endpoint(Provider(sys.argv[1])) as endpoint:\n"
         "        reply = await endpoint.model('m').complete(ChatRequest(()))\n"

@@ -15,8 +15,10 @@ import pytest
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSListener
 
-from rlm_mcp.engine.chat import ChatReply, ChatRequest
-from rlm_mcp.engine.model import Provider, RetryPolicy, Timing, open_endpoint
+from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
+from rlm_mcp.engine.models.http_provider import Provider
+from rlm_mcp.engine.models.openai_client import open_endpoint
+from rlm_mcp.engine.models.retry import RetryPolicy, Timing
 from rlm_mcp.errors import (
     ConfigurationError,
     ModelConnectionError,
@@ -24,7 +26,8 @@ from rlm_mcp.errors import (
     ModelReplyError,
     ModelRequestError,
 )
-from rlm_mcp.scripted_model import Fault, open_scripted_model
+from rlm_mcp.testing.scripted_model import open_scripted_model
+from rlm_mcp.testing.scripted_replies import Fault
 
 KEY = "sk-very-secret-0123456789"
 SELF_SIGNED = Path(__file__).with_name("self_signed.pem")

@@ -9,15 +9,15 @@ import anyio
 import pytest
 
 from rlm_mcp.engine.budget import Budget
-from rlm_mcp.engine.chat import ChatReply, ChatRequest
 from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.engine import Engine
-from rlm_mcp.engine.opening import Opening
-from rlm_mcp.engine.turns import Glimpse, TurnInfo
+from rlm_mcp.engine.conversation.opening import Opening
+from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
+from rlm_mcp.engine.prompts.messages import Glimpse, TurnInfo
+from rlm_mcp.engine.run_context import Engine
 from rlm_mcp.engine.types import RLMEvent
 from rlm_mcp.errors import SandboxDiedError
-from rlm_mcp.sandbox.repl import ProcessSandbox
-from rlm_mcp.sandbox.text import TextContext
+from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CallHandler, CellError, CellResult, Variable, VariableText
 
 NOTHING = CellResult("", 0, 0.0)

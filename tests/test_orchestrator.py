@@ -12,11 +12,13 @@ import anyio
 import pytest
 
 from rlm_mcp.engine.budget import Budget
+from rlm_mcp.engine.cache import MemoryCache, SubCallCache
 from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.engine import Engine, MemoryCache
-from rlm_mcp.engine.grouping import SubCallCache
-from rlm_mcp.engine.model import Provider, RetryPolicy, open_endpoint
-from rlm_mcp.engine.orchestrator import answer, repl_options
+from rlm_mcp.engine.loop.orchestrator import answer
+from rlm_mcp.engine.models.http_provider import Provider
+from rlm_mcp.engine.models.openai_client import open_endpoint
+from rlm_mcp.engine.models.retry import RetryPolicy
+from rlm_mcp.engine.run_context import Engine, repl_options
 from rlm_mcp.engine.types import HistoryEntry, RLMEvent, RLMResponse
 from rlm_mcp.errors import (
     BudgetExceededError,
@@ -25,18 +27,17 @@ from rlm_mcp.errors import (
     ModelReplyError,
     StoreError,
 )
-from rlm_mcp.sandbox.repl import ProcessSandbox
-from rlm_mcp.sandbox.text import TextContext
-from rlm_mcp.scripted_model import (
+from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.sandbox.host.text import TextContext
+from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
+from rlm_mcp.testing.scripted_replies import (
     Answer,
     ChatRequestView,
     Reply,
     Script,
-    ScriptedModel,
     by_model,
     context_too_long,
     no_answer,
-    open_scripted_model,
     server_error,
     unauthorized,
 )

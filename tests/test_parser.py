@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from rlm_mcp.engine.parser import CodeBlock, Directive, ParsedReply, Problem, parse_reply
+from rlm_mcp.engine.parsing.reply import CodeBlock, Directive, ParsedReply, Problem, parse_reply
 
 
 def code(*blocks: str, prose: str = "") -> ParsedReply:

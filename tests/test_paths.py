@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from rlm_mcp.errors import InvalidInputError, NotTextError, PathNotAllowedError
-from rlm_mcp.service import files
-from rlm_mcp.service.files import FoundFiles, find_files, read_batches, require_text
-from rlm_mcp.service.paths import AllowedPaths
+from rlm_mcp.service.contexts import files
+from rlm_mcp.service.contexts.files import FoundFiles, find_files, read_batches, require_text
+from rlm_mcp.service.contexts.paths import AllowedPaths
 
 
 def write(path: Path, data: bytes = b"some text\n") -> Path:

@@ -15,9 +15,8 @@ import anyio
 import pytest
 
 from rlm_mcp.engine.config import PromptVariant, RLMConfig
-from rlm_mcp.engine.metadata import show_cell
-from rlm_mcp.engine.parser import Directive, Problem, parse_reply
-from rlm_mcp.engine.prompt import (
+from rlm_mcp.engine.parsing.reply import Directive, Problem, parse_reply
+from rlm_mcp.engine.prompts import (
     Glimpse,
     Message,
     NudgeReason,
@@ -39,8 +38,9 @@ from rlm_mcp.engine.prompt import (
     went_in_circles,
     worked_example,
 )
-from rlm_mcp.sandbox.repl import ProcessSandbox
-from rlm_mcp.sandbox.text import TextContext
+from rlm_mcp.engine.prompts.display import show_cell
+from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CallReply, CellResult, Repl, ReplCall, ReplOptions
 
 VARIANTS: tuple[PromptVariant, ...] = get_args(PromptVariant)

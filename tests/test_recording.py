@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from rlm_mcp.engine.changes import change_between, changed
-from rlm_mcp.engine.chat import ChatReply
-from rlm_mcp.engine.conversation import Conversation
-from rlm_mcp.engine.inner import InnerParts
-from rlm_mcp.engine.past import Tape
+from rlm_mcp.engine.conversation.conversation import Conversation
+from rlm_mcp.engine.conversation.diff import change_between, changed
+from rlm_mcp.engine.conversation.restore import Tape
+from rlm_mcp.engine.models.chat import ChatReply
 from rlm_mcp.engine.recording import RecordedCell, RecordedTurn, Recording, Standing
+from rlm_mcp.engine.subcalls.nested_runs import InnerParts
 from rlm_mcp.sandbox.types import CellResult
 
 OPENED = Conversation(

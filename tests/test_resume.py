@@ -13,13 +13,12 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from rlm_mcp.scripted_model import Answer, ChatRequestView, Reply, unauthorized
-from rlm_mcp.scripted_replies import Script
-from rlm_mcp.service import starting
-from rlm_mcp.service.rebuilding import rebuild
+from rlm_mcp.service.runs import starting
+from rlm_mcp.service.runs.resuming import rebuild
 from rlm_mcp.store.database import open_database
-from rlm_mcp.store.run_leases import RunLeases
-from rlm_mcp.store.runs import Runs
+from rlm_mcp.store.runs.leases import RunLeases
+from rlm_mcp.store.runs.runs import Runs
+from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply, Script, unauthorized
 from tests.crashing import cut_off
 from tests.serving import Served, cell, open_served
 

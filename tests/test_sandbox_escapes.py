@@ -15,10 +15,9 @@ import anyio
 import pytest
 
 from rlm_mcp.errors import IsolationError
-from rlm_mcp.sandbox import seccomp
-from rlm_mcp.sandbox.confine import Walls
-from rlm_mcp.sandbox.repl import ProcessSandbox
-from rlm_mcp.sandbox.types import ReplOptions
+from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.sandbox.types import ReplOptions, Walls
+from rlm_mcp.sandbox.walls import seccomp
 from tests.sandbox_attempts import ATTEMPTS, FILES, NETWORK
 from tests.sandbox_battery import NOBODY, TEXT, open_arena, run_attempts
 
@@ -132,8 +131,8 @@ async def test_full_isolation_is_refused_where_a_wall_is_missing() -> None:
 
 DENYING = """
 import sys, anyio
-from rlm_mcp.sandbox import namespaces, seccomp
-from rlm_mcp.sandbox.repl import ProcessSandbox
+from rlm_mcp.sandbox.walls import namespaces, seccomp
+from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
 numbers = [int(word) for word in sys.argv[1:]]
 refusals = [line for number in numbers for line in ((0x15, 0, 1, number), (0x06, 0, 0, 0x50001))]
 namespaces.give_up_privileges()

@@ -18,12 +18,11 @@ import anyio.lowlevel
 import pytest
 
 from rlm_mcp.errors import SandboxDiedError, SandboxError
-from rlm_mcp.sandbox.confine import Walls
-from rlm_mcp.sandbox.filling import write_text
-from rlm_mcp.sandbox.repl import ProcessSandbox
-from rlm_mcp.sandbox.text import TextContext
-from rlm_mcp.sandbox.types import CallReply, CellResult, Repl, ReplCall, ReplOptions
-from rlm_mcp.sandbox.warm import Keep
+from rlm_mcp.sandbox.host.context_file import write_text
+from rlm_mcp.sandbox.host.fork_client import Keep
+from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.sandbox.host.text import TextContext
+from rlm_mcp.sandbox.types import CallReply, CellResult, Repl, ReplCall, ReplOptions, Walls
 
 TEXT = TextContext.of("alpha\nbeta\n")
 OPTIONS = ReplOptions(memory_bytes=256 << 20)
@@ -508,8 +507,8 @@ async def test_repls_that_open_while_everything_is_killed_open_after_all() -> No
 
 HOST = """
 import anyio, sys
-from rlm_mcp.sandbox.repl import ProcessSandbox
-from rlm_mcp.sandbox.text import TextContext
+from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CallReply, ReplOptions
 async def main():
     async def tell(call):

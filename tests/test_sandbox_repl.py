@@ -13,8 +13,8 @@ import anyio.lowlevel
 import pytest
 
 from rlm_mcp.errors import NotFoundError
-from rlm_mcp.sandbox.repl import ProcessSandbox
-from rlm_mcp.sandbox.text import TextContext
+from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import (
     CallReply,
     CellResult,

@@ -11,9 +11,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from rlm_mcp.sandbox import landlock, seatbelt, seccomp
-from rlm_mcp.sandbox.process import PlainProcess
-from rlm_mcp.sandbox.seccomp import CHECKED, PLAIN
+from rlm_mcp.sandbox.host import seatbelt
+from rlm_mcp.sandbox.host.process import PlainProcess
+from rlm_mcp.sandbox.walls import landlock, seccomp
+from rlm_mcp.sandbox.walls.seccomp import CHECKED, PLAIN
 
 ALLOWED, KILLED, EPERM, ENOSYS, ENOTTY = 0x7FFF0000, 0x80000000, 0x50001, 0x50026, 0x50019
 X86, ARM = 0xC000003E, 0xC00000B7
@@ -160,8 +161,8 @@ def test_the_host_half_can_be_imported_where_there_is_no_posix() -> None:
             sys.modules[name] = None
         sys.platform = "win32"
         from rlm_mcp.errors import IsolationError
-        from rlm_mcp.sandbox.repl import ProcessSandbox
-        from rlm_mcp.sandbox.text import TextContext
+        from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+        from rlm_mcp.sandbox.host.text import TextContext
         from rlm_mcp.sandbox.types import ReplOptions
         async def main():
             sandbox = ProcessSandbox(min_isolation="process")

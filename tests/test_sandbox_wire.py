@@ -12,7 +12,7 @@ import pytest
 
 from rlm_mcp.errors import WireError
 from rlm_mcp.sandbox import wire
-from rlm_mcp.sandbox.channel import Channel
+from rlm_mcp.sandbox.host.channel import Channel
 from rlm_mcp.sandbox.wire import Frame
 
 DONE: dict[str, Any] = {

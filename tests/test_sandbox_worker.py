@@ -20,15 +20,14 @@ from queue import SimpleQueue
 
 import pytest
 
-from rlm_mcp.sandbox import finding, mapped, wire
-from rlm_mcp.sandbox.calls import CallDesk, FailedCall, Request, SubCallError
-from rlm_mcp.sandbox.documents import Documents, Layout, load, table
-from rlm_mcp.sandbox.keeping import MAX_BLOB_BYTES, pack, unpack
-from rlm_mcp.sandbox.link import Interrupts, Link
-from rlm_mcp.sandbox.mapped import TEXT_START
-from rlm_mcp.sandbox.output import Output
-from rlm_mcp.sandbox.types import ReplOptions
-from rlm_mcp.sandbox.values import (
+from rlm_mcp.sandbox import wire
+from rlm_mcp.sandbox.child import mapped_str, search
+from rlm_mcp.sandbox.child.calls import CallDesk, FailedCall, Request, SubCallError
+from rlm_mcp.sandbox.child.documents import Documents, load
+from rlm_mcp.sandbox.child.link import Interrupts, Link
+from rlm_mcp.sandbox.child.output import Output
+from rlm_mcp.sandbox.child.saved_variables import MAX_BLOB_BYTES, pack, unpack
+from rlm_mcp.sandbox.child.values import (
     json_text,
     names_in_words,
     preview,
@@ -36,8 +35,10 @@ from rlm_mcp.sandbox.values import (
     size_of,
     whole_text,
 )
+from rlm_mcp.sandbox.child.worker import Worker
+from rlm_mcp.sandbox.layout import TEXT_START, Layout, table
+from rlm_mcp.sandbox.types import ReplOptions
 from rlm_mcp.sandbox.wire import Frame
-from rlm_mcp.sandbox.worker import Worker
 
 
 def laid_out(documents: list[str], *, is_list: bool = True) -> tuple[str | Documents, Documents]:
@@ -467,7 +468,7 @@ def test_a_large_ascii_text_is_a_string_where_it_lies() -> None:
 def test_a_header_is_laid_only_where_strings_look_as_expected() -> None:
     text = b"a text that no interpreter keeps"
     good = struct.pack("@qqqqq", 1, 0x1234, len(text), -1, 0b1100100)
-    assert mapped.header_like(good + text + b"\0", 40, 7) == struct.pack(
+    assert mapped_str.header_like(good + text + b"\0", 40, 7) == struct.pack(
         "@qqqqq", 1 << 29, 0x1234, 7, -1, 0b1100100
     )
     odd = {
@@ -477,7 +478,7 @@ def test_a_header_is_laid_only_where_strings_look_as_expected() -> None:
         "length elsewhere": (good[:16] + bytes(8) + good[24:] + text + b"\0", 40),
         "a hash already": (good[:24] + bytes(8) + good[32:] + text + b"\0", 40),
     }
-    laid = {what: mapped.header_like(*sample, 7) for what, sample in odd.items()}
+    laid = {what: mapped_str.header_like(*sample, 7) for what, sample in odd.items()}
     assert laid == dict.fromkeys(odd)
 
 
@@ -490,11 +491,11 @@ def test_a_large_text_that_is_not_ascii_is_decoded() -> None:
 def test_search_ranks_rare_whole_words_first() -> None:
     filler = "".join(f"the report of day {day}\n" for day in range(300))
     text = f"{filler}the heron report\nherons of the day\n{filler}"
-    found = finding.search(text, "the HERON", 2)
+    found = search.search(text, "the HERON", 2)
     assert [match.text for match in found] == ["the heron report", "herons of the day"]
     assert text[found[0].at :].startswith("the heron report")
     documents = documents_of(*filler.splitlines(), "x" * 2000 + " Ärger " + "y" * 2000)
-    (match,) = finding.search(documents, ["ärger"], 5)
+    (match,) = search.search(documents, ["ärger"], 5)
     assert match.at == 300
     assert " Ärger " in match.text
     assert len(match.text) < 700
@@ -502,47 +503,47 @@ def test_search_ranks_rare_whole_words_first() -> None:
 
 def test_a_long_document_is_shown_with_how_it_begins() -> None:
     report = "Report 07\n" + "dull. " * 500 + "The Zephyr is here." + " dull." * 500
-    (match,) = finding.search(documents_of("Report 06\nnothing", report), "zephyr", 5)
+    (match,) = search.search(documents_of("Report 06\nnothing", report), "zephyr", 5)
     assert match.text.startswith("Report 07 …")
     assert "The Zephyr is here." in match.text
-    (line,) = finding.search(report.replace("\n", " ", 1), "zephyr", 5)
+    (line,) = search.search(report.replace("\n", " ", 1), "zephyr", 5)
     assert line.text.startswith("Report 07 dull.")
 
 
 def test_lines_around_a_match_are_shown_when_asked_for() -> None:
     text = "a\n[mail-1]\nhost = x\nretries = 7\n" + "long " * 30 + "\n[mail-2]\nb"
-    found = finding.search(text, "mail-1", 1)
-    assert finding.shown(found, text) == "[at 2] [mail-1]"
-    assert finding.shown(found, text, 2) == "[at 2] a\n[mail-1]\nhost = x\nretries = 7"
-    last = finding.shown(finding.search(text, "mail-2", 1), text, 1).splitlines()
+    found = search.search(text, "mail-1", 1)
+    assert search.shown(found, text) == "[at 2] [mail-1]"
+    assert search.shown(found, text, 2) == "[at 2] a\n[mail-1]\nhost = x\nretries = 7"
+    last = search.shown(search.search(text, "mail-2", 1), text, 1).splitlines()
     assert last[0].endswith("long " * 12)
     assert last[1:] == ["[mail-2]", "b"]
 
 
 @pytest.mark.parametrize("words", ["", "   ", [], "…", "nowhere"])
 def test_search_for_nothing_finds_nothing(words: str | list[str]) -> None:
-    assert finding.search("some text", words) == []
-    assert finding.search("", words) == []
+    assert search.search("some text", words) == []
+    assert search.search("", words) == []
 
 
 def test_a_common_word_is_found_all_over_a_long_text() -> None:
     text = "needle in hay\n" * 400_000
-    found = finding.search(text, "needle hay", 3)
+    found = search.search(text, "needle hay", 3)
     assert [match.text for match in found] == ["needle in hay"] * 3
     assert found.ties > 1000
 
 
 def test_places_that_match_just_as_well_are_counted() -> None:
     text = "port = 1\nport = 2\nport = 3\nthe port of Faro"
-    found = finding.search(text, "port", 2)
+    found = search.search(text, "port", 2)
     assert found.ties == 2
-    assert finding.shown(found, text).endswith(
+    assert search.shown(found, text).endswith(
         "\n[2 more match just as well; other words may tell them apart]"
     )
-    assert finding.search(text, "port faro", 1).ties == 0
-    assert "match just as well" not in finding.shown(finding.search(text, "port", 4), text)
+    assert search.search(text, "port faro", 1).ties == 0
+    assert "match just as well" not in search.shown(search.search(text, "port", 4), text)
 
 
 def test_lines_are_those_of_splitlines_for_plain_ends() -> None:
     for text in ("", "a", "a\n", "a\nb", "\n\n", "a\r\nb\r\n"):
-        assert list(finding.lines(text)) == text.splitlines()
+        assert list(search.lines(text)) == text.splitlines()

@@ -9,7 +9,8 @@ import anyio
 import httpx2
 import pytest
 
-from rlm_mcp.scripted_model import (
+from rlm_mcp.testing.scripted_model import open_scripted_model
+from rlm_mcp.testing.scripted_replies import (
     Fault,
     Reply,
     Script,
@@ -19,7 +20,6 @@ from rlm_mcp.scripted_model import (
     empty_choices,
     malformed,
     no_answer,
-    open_scripted_model,
     rate_limited,
     rejected_parameter,
     server_error,

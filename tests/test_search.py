@@ -5,10 +5,10 @@ import re
 import pytest
 
 from rlm_mcp.errors import InvalidInputError
-from rlm_mcp.sandbox.repl import ProcessSandbox
-from rlm_mcp.sandbox.text import TextContext
+from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import ReplOptions
-from rlm_mcp.service.search import FoundMatch, SearchQuery, check_pattern, search
+from rlm_mcp.service.contexts.search import FoundMatch, SearchQuery, check_pattern, search
 
 RUNAWAY = "(a+)+c"
 

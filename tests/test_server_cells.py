@@ -12,10 +12,10 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from rlm_mcp.scripted_model import Answer, ChatRequestView, Reply
 from rlm_mcp.service import repls
-from rlm_mcp.store import runs
 from rlm_mcp.store.database import DATABASE_NAME
+from rlm_mcp.store.runs import runs
+from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
 from tests.serving import Served, cell, open_served, text_of, turns
 
 pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")

@@ -13,7 +13,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from rlm_mcp.scripted_model import Answer, ChatRequestView
+from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView
 from tests.serving import Served, cell, open_served
 
 pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")

@@ -11,8 +11,8 @@ import anyio
 import pytest
 from mcp_types import CallToolResult
 
-from rlm_mcp.scripted_model import Answer, ChatRequestView, Reply, by_model, unauthorized
-from rlm_mcp.service import runs
+from rlm_mcp.service.runs import runs
+from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply, by_model, unauthorized
 from tests.serving import KEY, Served, cell, open_served, text_of, turns
 
 pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")

@@ -14,8 +14,8 @@ import httpx2
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from rlm_mcp.scripted_model import Answer, ChatRequestView, Reply, unauthorized
 from rlm_mcp.server.http.serving import Place, open_http_server
+from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply, unauthorized
 from tests.serving import open_served, settings_in, turns
 from tests.tasking import KnowsTasks, ask, begin, settled
 

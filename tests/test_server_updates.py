@@ -10,7 +10,8 @@ import anyio
 import pytest
 from mcp_types import TextResourceContents
 
-from rlm_mcp.scripted_model import Answer, ChatRequestView, Reply, open_scripted_model
+from rlm_mcp.testing.scripted_model import open_scripted_model
+from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
 from tests.hearing import LIST, Heard, listening
 from tests.serving import Served, cell, open_served
 from tests.test_stdio import open_process

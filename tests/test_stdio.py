@@ -19,7 +19,8 @@ import pytest
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
-from rlm_mcp.scripted_model import Reply, ScriptedModel, open_scripted_model
+from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
+from rlm_mcp.testing.scripted_replies import Reply
 from tests.serving import KEY, Served, cell, settings_in, turns
 
 MEGABYTES = 100

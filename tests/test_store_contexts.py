@@ -16,10 +16,16 @@ import pytest
 
 from rlm_mcp.errors import InvalidInputError, NotFoundError, NotTextError, StoreError
 from rlm_mcp.sandbox.types import ContextSource
-from rlm_mcp.store.contexts import Contexts
-from rlm_mcp.store.cutter import CHUNK_BYTES
+from rlm_mcp.store.contexts.chunking import CHUNK_BYTES
+from rlm_mcp.store.contexts.contexts import Contexts
+from rlm_mcp.store.contexts.records import (
+    ContextRecord,
+    DocumentRecord,
+    SealedContext,
+    Span,
+    TextSlice,
+)
 from rlm_mcp.store.database import Database, open_database
-from rlm_mcp.store.records import ContextRecord, DocumentRecord, SealedContext, Span, TextSlice
 
 MIB = 1 << 20
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rlm_mcp.store.cutter import CHUNK_BYTES, Chunk, Cut, Document, Place, TextCutter
+from rlm_mcp.store.contexts.chunking import CHUNK_BYTES, Chunk, Cut, Document, Place, TextCutter
 
 ALPHABET = "ab \n\r\té߀漢😀\ufeff\ufffd\u2028\0"
 

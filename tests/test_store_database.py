@@ -16,7 +16,7 @@ import pytest
 from rlm_mcp.errors import StoreBusyError, StoreError
 from rlm_mcp.store.database import Database, open_database
 from rlm_mcp.store.migrations import bring_up_to_date
-from rlm_mcp.store.steps import STEPS, applied_steps
+from rlm_mcp.store.schema_steps import STEPS, applied_steps
 
 COUNT = "SELECT count(*) FROM texts"
 

@@ -15,10 +15,10 @@ import anyio.to_thread
 import pytest
 
 from rlm_mcp.store.database import open_database
-from rlm_mcp.store.owners import is_surely_alive, is_surely_dead, owner_id
-from rlm_mcp.store.run_leases import RunLeases
-from rlm_mcp.store.run_records import NewEvent, NewRun
-from rlm_mcp.store.runs import Runs
+from rlm_mcp.store.runs.leases import RunLeases
+from rlm_mcp.store.runs.owners import is_surely_alive, is_surely_dead, owner_id
+from rlm_mcp.store.runs.records import NewEvent, NewRun
+from rlm_mcp.store.runs.runs import Runs
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="start times of processes are read from /proc"
@@ -28,10 +28,10 @@ CHILD = """
 import sys, anyio
 from pathlib import Path
 from rlm_mcp.store.database import open_database
-from rlm_mcp.store.owners import owner_id
-from rlm_mcp.store.run_records import NewEvent, NewRun
-from rlm_mcp.store.run_leases import RunLeases
-from rlm_mcp.store.runs import Runs
+from rlm_mcp.store.runs.owners import owner_id
+from rlm_mcp.store.runs.records import NewEvent, NewRun
+from rlm_mcp.store.runs.leases import RunLeases
+from rlm_mcp.store.runs.runs import Runs
 
 async def main():
     owner = await anyio.to_thread.run_sync(owner_id)

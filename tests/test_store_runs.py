@@ -14,9 +14,8 @@ import pytest
 from rlm_mcp.errors import InvalidInputError, NotFoundError, StoreError
 from rlm_mcp.sandbox.types import Variable, VariableText
 from rlm_mcp.store.database import Database, open_database
-from rlm_mcp.store.replies import Replies
-from rlm_mcp.store.run_leases import RunLeases
-from rlm_mcp.store.run_records import (
+from rlm_mcp.store.runs.leases import RunLeases
+from rlm_mcp.store.runs.records import (
     CachedReply,
     Event,
     Figures,
@@ -27,7 +26,8 @@ from rlm_mcp.store.run_records import (
     RunSummary,
     SavedVariable,
 )
-from rlm_mcp.store.runs import Runs
+from rlm_mcp.store.runs.replies import Replies
+from rlm_mcp.store.runs.runs import Runs
 
 START = 1_700_000_000.0
 START_TEXT = "2023-11-14T22:13:20.000+00:00"

@@ -15,10 +15,10 @@ import anyio.to_thread
 import pytest
 
 from rlm_mcp.errors import InvalidInputError, NotFoundError, NotTextError, StoreError
-from rlm_mcp.store.contexts import Contexts
+from rlm_mcp.store.contexts.contexts import Contexts
+from rlm_mcp.store.contexts.records import OpenUpload, Span
+from rlm_mcp.store.contexts.uploads import Upload
 from rlm_mcp.store.database import Database, open_database
-from rlm_mcp.store.records import OpenUpload, Span
-from rlm_mcp.store.uploads import Upload
 
 MIB = 1 << 20
 
@@ -245,7 +245,7 @@ async def test_an_upload_of_any_size_takes_a_few_megabytes(contexts: Contexts) -
 CHILD = """
 import sys, anyio
 from pathlib import Path
-from rlm_mcp.store.contexts import Contexts
+from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.database import open_database
 
 async def main():

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,64 +26,9 @@ from tests.surface import SNAPSHOT, no_service, surface
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "rlm_mcp"
 
-# Each layer may import from those to its right, and from itself.
-LAYERS = ("cli", "server", "service", "store", "engine", "sandbox", "errors")
-NEVER = {("store", "engine"), ("engine", "store")}
-HOMES: dict[str, str | tuple[str, ...]] = {
-    "mcp": "server",
-    "mcp_types": "server",
-    "openai": "engine",
-    "jwt": "server",
-    "sqlite3": "store",
-    "sqlite_utils": "store",
-    "subprocess": ("sandbox", "cli/detaching.py"),  # the latter starts this program anew
-    "click": "cli",
-    "rich": "cli",
-    "platformdirs": "settings.py",
-}
-
-
-def imports(path: Path) -> Iterator[str]:
-    """Every module that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-
 
 def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
-
-
-def layer_of(name: str) -> str | None:
-    """The layer of a module's name below the package, if it has one."""
-    first = name.split(".")[1] if "." in name else ""
-    return first if first in LAYERS else None
-
-
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_go_down_the_layers(path: Path) -> None:
-    own = layer_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
-    if own is None:
-        return
-    for name in imports(path):
-        other = layer_of(name) if name.startswith("rlm_mcp.") else None
-        if other is not None and other != own:
-            assert LAYERS.index(own) < LAYERS.index(other), f"{path} imports {name}"
-            assert (own, other) not in NEVER, f"{path} imports {name}"
-
-
-@pytest.mark.parametrize("library", HOMES)
-def test_a_foreign_library_has_one_home(library: str) -> None:
-    named = HOMES[library]
-    homes = {PACKAGE / home for home in ((named,) if isinstance(named, str) else named)}
-    users = {
-        path for path in modules() if library in {name.split(".")[0] for name in imports(path)}
-    }
-
-    assert users
-    assert {path for path in users if not homes & {path, *path.parents}} == set()
 
 
 def test_only_the_settings_read_the_environment() -> None:

@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from rlm_mcp.sandbox.text import CHUNK_CHARS, TextContext
+from rlm_mcp.sandbox.host.text import CHUNK_CHARS, TextContext
 
 LONG = "ab" * CHUNK_CHARS
 

@@ -14,15 +14,15 @@ from opentelemetry import context, trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode
 
 from rlm_mcp.engine.budget import Budget
-from rlm_mcp.engine.chat import ChatReply, ChatRequest
 from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.engine import Engine, repl_options
-from rlm_mcp.engine.orchestrator import answer
-from rlm_mcp.engine.tracing import find_tracer
+from rlm_mcp.engine.loop.orchestrator import answer
+from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
+from rlm_mcp.engine.run_context import Engine, repl_options
+from rlm_mcp.engine.telemetry import find_tracer
 from rlm_mcp.engine.types import RLMEvent, RLMResponse
 from rlm_mcp.errors import ModelConnectionError
-from rlm_mcp.sandbox.repl import ProcessSandbox
-from rlm_mcp.sandbox.text import TextContext
+from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.sandbox.host.text import TextContext
 
 
 class Recorded(NonRecordingSpan):
@@ -168,7 +168,7 @@ async def test_without_a_tracer_a_run_is_the_same(sandbox: ProcessSandbox) -> No
 async def test_the_provider_of_the_process_is_found_and_nothing_is_loaded_for_it() -> None:
     code = (
         "import sys\n"
-        "from rlm_mcp.engine.tracing import find_tracer\n"
+        "from rlm_mcp.engine.telemetry import find_tracer\n"
         "print(find_tracer(), 'opentelemetry' in sys.modules)\n"
         "from opentelemetry import trace\n"
         "print(find_tracer())\n"

@@ -11,14 +11,9 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 
-from rlm_mcp.scripted_model import (
-    Answer,
-    ChatRequestView,
-    Reply,
-    ScriptedModel,
-    open_scripted_model,
-)
 from rlm_mcp.store.database import DATABASE_NAME, open_database
+from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
+from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
 from tests.serving import Served, cell, open_served
 from tests.test_stdio import open_process
 from tests.test_store_owners import running_child

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from rlm_mcp.errors import InvalidInputError, TooLargeError
-from rlm_mcp.service.unpacking import CODINGS, PIECE_BYTES, Unpacker
+from rlm_mcp.service.contexts.decompression import CODINGS, PIECE_BYTES, Unpacker
 from tests.packing import PACKED
 
 DICE = random.Random(4)

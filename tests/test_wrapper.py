@@ -32,10 +32,10 @@ from rlm_mcp import (
     RLMResponse,
     RLMWrapper,
 )
+from rlm_mcp.engine.backends import LastText, Supplier
 from rlm_mcp.engine.config import RLMConfig as Config
-from rlm_mcp.engine.means import LastText, Supplier
-from rlm_mcp.sandbox.repl import ProcessSandbox
-from rlm_mcp.sandbox.text import TextContext
+from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import (
     CallHandler,
     CellResult,
@@ -47,15 +47,8 @@ from rlm_mcp.sandbox.types import (
     Variable,
     VariableText,
 )
-from rlm_mcp.scripted_model import (
-    Reply,
-    Script,
-    ScriptedModel,
-    by_model,
-    no_answer,
-    open_scripted_model,
-    unauthorized,
-)
+from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
+from rlm_mcp.testing.scripted_replies import Reply, Script, by_model, no_answer, unauthorized
 
 ASKS_ONCE = ["```repl\nr = llm_query('p ' + context[:4])\n```", "FINAL_VAR(r)"]
 

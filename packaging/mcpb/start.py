@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from rlm_mcp.cli import main
+from rlm_mcp.cli.commands.main import main
 
 if sys.argv[1:]:
     os.environ["RLM_MCP_ALLOWED_PATHS"] = os.pathsep.join(sys.argv[1:])

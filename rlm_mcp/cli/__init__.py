@@ -5,6 +5,8 @@ runs: the server's and the model's libraries take seconds to load, and neither `
 shell's completion should wait for them.
 """
 
-from rlm_mcp.cli.commands import main
+from __future__ import annotations
+
+from rlm_mcp.cli.commands.main import main
 
 __all__ = ["main"]

@@ -11,10 +11,10 @@ from dataclasses import asdict
 
 import click
 
-from rlm_mcp.cli.launch import Launch
-from rlm_mcp.service import open_service
-from rlm_mcp.service.questions import Question
-from rlm_mcp.service.runs import RunState
+from rlm_mcp.cli.commands.options import Launch
+from rlm_mcp.service.runs.questions import Question
+from rlm_mcp.service.runs.runs import RunState
+from rlm_mcp.service.service import open_service
 
 WORK_COMMAND = "work-detached"
 

@@ -12,9 +12,8 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.syntax import Syntax
 
-from rlm_mcp.service.progress import progress_line
-from rlm_mcp.service.runs import Report, RunService, RunState
-from rlm_mcp.store.run_records import Event
+from rlm_mcp.service.runs.runs import Report, RunService, RunState, progress_line
+from rlm_mcp.store.runs.records import Event
 
 Detail = Literal["nothing", "progress", "everything"]
 

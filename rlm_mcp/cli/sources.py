@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from rlm_mcp.cli.terminal import messages
 from rlm_mcp.errors import NotTextError
-from rlm_mcp.service.contexts import Added, ContextService, NewText, ReportBytes
+from rlm_mcp.service.contexts.contexts import Added, ContextService, NewText, ReportBytes
 
 STANDARD_INPUT = "-"
 _READ_BYTES = 1 << 16

@@ -10,8 +10,8 @@ from typing import Any
 
 import anyio
 
-from rlm_mcp.engine.chat import ChatReply, estimate_tokens
 from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.engine.models.chat import ChatReply, estimate_tokens
 from rlm_mcp.engine.types import Usage
 from rlm_mcp.errors import BudgetExceededError, ConfigurationError
 

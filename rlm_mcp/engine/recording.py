@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from rlm_mcp.engine.chat import ChatReply
-from rlm_mcp.engine.messages import Message
+from rlm_mcp.engine.models.chat import ChatReply, Message
 from rlm_mcp.sandbox.types import CellError, CellResult, Final
 
 MAX_PRINTED_CHARS = 200  # more is known as it was shown

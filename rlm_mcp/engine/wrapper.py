@@ -13,21 +13,23 @@ import anyio
 from anyio import to_thread
 from anyio.from_thread import start_blocking_portal
 
+from rlm_mcp.engine.backends import Means, Supplier
 from rlm_mcp.engine.budget import Budget
-from rlm_mcp.engine.chat import ChatModel
+from rlm_mcp.engine.cache import SubCallCache
 from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.engine import Engine, SubCallCache, repl_options
 from rlm_mcp.engine.listeners import Listeners, OnEvent, OnText
-from rlm_mcp.engine.means import Means, Supplier
-from rlm_mcp.engine.metadata import preview
-from rlm_mcp.engine.orchestrator import answer
-from rlm_mcp.engine.schema import check_schema
+from rlm_mcp.engine.loop.orchestrator import answer
+from rlm_mcp.engine.models.chat import ChatModel
+from rlm_mcp.engine.parsing.typed_answer import check_schema
+from rlm_mcp.engine.prompts.display import preview
+from rlm_mcp.engine.run_context import Engine, repl_options
 from rlm_mcp.engine.types import RLMEvent, RLMResponse
-from rlm_mcp.sandbox.text import TextContext
+from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import Sandbox
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
+
 
 EVENTS_AHEAD = 64
 

@@ -18,15 +18,11 @@ form, with an empty `detail`.
 To add an event type, write its class, give it a `type`, and list it in `DETAILS`.
 """
 
+from __future__ import annotations
+
 from rlm_mcp.events.details import DETAILS, LoggedEvent, read_detail
 from rlm_mcp.events.event import EventDetail, EventType, inner_path, within_inner_run
-from rlm_mcp.events.runs import (
-    FORMAT_VERSION,
-    FinalAnswer,
-    RunFinished,
-    RunStarted,
-    RunWarning,
-)
+from rlm_mcp.events.runs import FORMAT_VERSION, FinalAnswer, RunFinished, RunStarted, RunWarning
 from rlm_mcp.events.sub_calls import SubCall, SubCallsFinished, SubCallsStarted
 from rlm_mcp.events.turns import (
     Change,

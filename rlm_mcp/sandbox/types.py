@@ -230,3 +230,12 @@ class Sandbox(Protocol):
             SandboxError: the process could not be started or filled.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Walls:
+    """Which walls to put up, where the machine has them."""
+
+    seccomp: bool = True
+    landlock: bool = True
+    namespaces: bool = True

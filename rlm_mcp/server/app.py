@@ -47,7 +47,7 @@ from rlm_mcp.server.stdio import serve_stdio
 from rlm_mcp.server.tasks import Tasks
 from rlm_mcp.server.tool import ToolSpec, make_tool, service_of
 from rlm_mcp.server.updates import Updates
-from rlm_mcp.service import Service
+from rlm_mcp.service.service import Service
 
 log = logging.getLogger(__name__)
 

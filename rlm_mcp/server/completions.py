@@ -11,7 +11,7 @@ from mcp_types import CompleteRequestParams, CompleteResult, Completion
 
 from rlm_mcp.errors import RLMError
 from rlm_mcp.server.tool import service_in
-from rlm_mcp.service import Service
+from rlm_mcp.service.service import Service
 
 # The protocol's limit.
 _MAX_VALUES = 100

@@ -11,9 +11,9 @@ from rlm_mcp.server import schemas
 from rlm_mcp.server.results import beside, more, result
 from rlm_mcp.server.tool import Strings, ToolContext, ToolSpec, service_of
 from rlm_mcp.server.views import added_view, context_page
-from rlm_mcp.service.charsets import UTF_8
-from rlm_mcp.service.contexts import Added, NewText
-from rlm_mcp.service.search import SearchQuery
+from rlm_mcp.service.contexts.charsets import UTF_8
+from rlm_mcp.service.contexts.contexts import Added, NewText
+from rlm_mcp.service.contexts.search import SearchQuery
 
 MAX_READ_CHARS = 50_000
 

@@ -22,12 +22,13 @@ from mcp_types import (
 )
 
 from rlm_mcp.errors import InvalidInputError, NotFoundError
-from rlm_mcp.server.results import beside_all, cut, protocol_errors
+from rlm_mcp.server.results import beside_all, protocol_errors
+from rlm_mcp.server.sendable import cut
 from rlm_mcp.server.tool import service_in
 from rlm_mcp.server.views import run_view, trace_view
-from rlm_mcp.service import Service
-from rlm_mcp.store.records import ContextRecord, Page, Passage
-from rlm_mcp.store.run_records import RunSummary
+from rlm_mcp.service.service import Service
+from rlm_mcp.store.contexts.records import ContextRecord, Page, Passage
+from rlm_mcp.store.runs.records import RunSummary
 
 JSON = "application/json"
 TEXT = "text/plain"

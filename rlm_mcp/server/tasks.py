@@ -23,9 +23,8 @@ from rlm_mcp.errors import RLMError
 from rlm_mcp.server.results import protocol_errors
 from rlm_mcp.server.run_tools import run_result
 from rlm_mcp.server.tool import service_in
-from rlm_mcp.service import Service
-from rlm_mcp.service.progress import progress_line
-from rlm_mcp.service.runs import RunState
+from rlm_mcp.service.runs.runs import RunState, progress_line
+from rlm_mcp.service.service import Service
 
 TASKS_EXTENSION = "io.modelcontextprotocol/tasks"
 TASK_TOOLS = frozenset({"rlm_query", "rlm_run_resume"})

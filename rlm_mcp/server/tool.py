@@ -12,8 +12,8 @@ from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import BeforeValidator
 
-from rlm_mcp.server.outline import input_outline, output_outline
-from rlm_mcp.service import Service
+from rlm_mcp.server.schema_trim import input_outline, output_outline
+from rlm_mcp.service.service import Service
 
 ToolContext = Context[Service, Any]
 # Models give a single string where a list of one is meant.

@@ -37,7 +37,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from rlm_mcp.server.resources import resource_version
 from rlm_mcp.server.tool import service_in
-from rlm_mcp.service import Service
+from rlm_mcp.service.service import Service
 
 MAX_WATCHES = 1000
 MAX_URIS = 1000

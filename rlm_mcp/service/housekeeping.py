@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 import anyio
 
+from rlm_mcp.store.contexts.forgetting import forget_ended
 from rlm_mcp.store.database import Database
-from rlm_mcp.store.forgetting import forget_ended
-from rlm_mcp.store.leases import Leases
-from rlm_mcp.store.retention import Keeping, Retention
-from rlm_mcp.store.run_leases import RunLeases
-from rlm_mcp.store.shrinking import shrink
+from rlm_mcp.store.retention import Keeping, Retention, shrink
+from rlm_mcp.store.runs.leases import Leases, RunLeases
 
 _ROUND_SECONDS = 20.0
 _RETENTION_SECONDS = 3600.0

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_mcp.engine.model import Endpoint, Provider
+from rlm_mcp.engine.models.endpoint import Endpoint
+from rlm_mcp.engine.models.http_provider import Provider
 from rlm_mcp.errors import ModelError
 from rlm_mcp.sandbox.types import Sandbox
 from rlm_mcp.settings import Settings
-from rlm_mcp.store.contexts import Contexts
+from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.database import Database
-from rlm_mcp.store.runs import Runs
+from rlm_mcp.store.runs.runs import Runs
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rlm_mcp.errors import StoreError
 from rlm_mcp.store.failures import translated
-from rlm_mcp.store.steps import STEPS, applied_steps
+from rlm_mcp.store.schema_steps import STEPS, applied_steps
 
 # Chunks of 1 MiB are read twice as fast in pages of 8 KiB as in the default ones of 4 KiB;
 # 16 KiB adds little, and makes the many small commits of a run's log dearer.

@@ -15,9 +15,8 @@ import anyio.to_thread
 
 from rlm_mcp.errors import StoreError
 from rlm_mcp.store.connection import connect, open_writer, transaction
-from rlm_mcp.store.failures import translated
-from rlm_mcp.store.room import require_room
-from rlm_mcp.store.turns import WriteTurns
+from rlm_mcp.store.failures import require_room, translated
+from rlm_mcp.store.write_queue import WriteTurns
 
 T = TypeVar("T")
 

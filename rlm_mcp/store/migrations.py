@@ -9,7 +9,7 @@ from sqlite3 import Connection
 
 from sqlite_utils import Database, Migrations
 
-from rlm_mcp.store.steps import MIGRATION_SET, STEPS, applied_steps
+from rlm_mcp.store.schema_steps import MIGRATION_SET, STEPS, applied_steps
 
 migrations = Migrations(MIGRATION_SET)
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from sqlite3 import Connection
 
-from rlm_mcp.store.contexts import Contexts
+from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.database import Database
-from rlm_mcp.store.room import SPREAD
-from rlm_mcp.store.run_rows import iso
+from rlm_mcp.store.failures import SPREAD
+from rlm_mcp.store.runs.rows import iso
 
 # Whoever asked a question gets so long to read the answer, however little may be kept.
 GRACE_SECONDS = 3600.0
@@ -169,3 +169,33 @@ def _drop_replies(db: Connection, before: float | None) -> bool:
         [before, before, _REPLIES_A_STEP],
     )
     return dropped.rowcount == _REPLIES_A_STEP
+
+
+# Pages are moved from the end of the file into the gaps; one step must stay short.
+_PAGES_A_STEP = 256
+
+
+async def shrink(database: Database) -> int:
+    """Cut free pages off the file, in steps; return how many there were.
+
+    What was deleted is gone from the file then; in the log beside it, it is until that is merged.
+
+    Raises:
+        StoreError: the database could not be written; the rest is cut off the next time.
+    """
+    before = left = await database.read(_free_pages)
+    while left:
+        rest = await database.write(_cut_some)
+        if rest >= left:
+            break  # the file was made without the means to shrink, or others free as fast
+        left = rest
+    return before - left
+
+
+def _free_pages(db: Connection) -> int:
+    return db.execute("PRAGMA freelist_count").fetchone()[0]
+
+
+def _cut_some(db: Connection) -> int:
+    db.execute(f"PRAGMA incremental_vacuum({_PAGES_A_STEP})").fetchall()
+    return _free_pages(db)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlm_mcp.scripted_model import Answer, ChatRequestView, Reply
+from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
 from tests.serving import cell
 
 TEXT = "The harbour light is green.\n" * 60

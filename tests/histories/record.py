@@ -22,9 +22,10 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from rlm_mcp.scripted_model import Answer, ChatRequestView, ScriptedModel, no_answer, unauthorized
-from rlm_mcp.scripted_model import open_scripted_model as open_model
 from rlm_mcp.store.database import DATABASE_NAME
+from rlm_mcp.testing.scripted_model import ScriptedModel
+from rlm_mcp.testing.scripted_model import open_scripted_model as open_model
+from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, no_answer, unauthorized
 from tests.histories.kinds import KINDS, PARTS, TEXT, kind_of, next_step, question, reply_to
 from tests.histories.logs import DATABASE_FILE, HERE, TABLES
 from tests.serving import KEY, Served, open_served

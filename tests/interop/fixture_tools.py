@@ -17,10 +17,11 @@ from mcp.server import MCPServer
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp_types import CallToolResult, TextContent
 
-from rlm_mcp.scripted_model import Answer, ChatRequestView, Reply, open_scripted_model, unauthorized
 from rlm_mcp.server.app import OpenService
 from rlm_mcp.server.http.serving import Place, build_http_mcp, open_http_server
-from rlm_mcp.service import Service
+from rlm_mcp.service.service import Service
+from rlm_mcp.testing.scripted_model import open_scripted_model
+from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply, unauthorized
 from tests.serving import settings_in
 
 TOOLS = {"slow_compute", "failing_job", "protocol_error_job"}

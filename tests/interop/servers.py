@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 from anyio.abc import Process
 
-from rlm_mcp.scripted_model import ScriptedModel
+from rlm_mcp.testing.scripted_model import ScriptedModel
 from tests.serving import KEY, settings_in
 
 TOKEN = "a-token-for-tests-of-interop"  # guards nothing

@@ -14,7 +14,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from rlm_mcp.scripted_model import Answer, ChatRequestView, Reply, open_scripted_model
+from rlm_mcp.testing.scripted_model import open_scripted_model
+from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
 from tests.interop.environments import node, node_modules, python_with
 from tests.interop.servers import over_http, over_stdio
 from tests.serving import cell

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_mcp.scripted_model import open_scripted_model
+from rlm_mcp.testing.scripted_model import open_scripted_model
 from tests.interop.conformance import expected_failures, failures, run_suite
 from tests.interop.fixture_tools import open_fixture_server
 from tests.interop.servers import over_http

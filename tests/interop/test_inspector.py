@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from rlm_mcp.scripted_model import ScriptedModel, open_scripted_model
+from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
 from tests.interop.environments import node, node_modules
 from tests.interop.servers import over_http, over_stdio
 from tests.serving import turns

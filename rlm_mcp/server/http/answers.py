@@ -8,13 +8,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from rlm_mcp.errors import (
-    InvalidInputError,
-    NotFoundError,
-    RLMError,
-    StoreError,
-    TooLargeError,
-)
+from rlm_mcp.errors import InvalidInputError, NotFoundError, RLMError, StoreError, TooLargeError
 from rlm_mcp.server.results import error_info
 from rlm_mcp.server.schemas import ErrorInfo
 

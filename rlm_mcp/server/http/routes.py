@@ -18,10 +18,10 @@ from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.server.http.answers import json_answer, refusal
 from rlm_mcp.server.http.ranges import asked_part, is_known
 from rlm_mcp.server.views import added_view, event_view
-from rlm_mcp.service import Service
-from rlm_mcp.service.transfers import Body, check_sha256
-from rlm_mcp.service.unpacking import CODINGS
-from rlm_mcp.store.run_records import Event
+from rlm_mcp.service.contexts.decompression import CODINGS
+from rlm_mcp.service.contexts.transfers import Body, check_sha256
+from rlm_mcp.service.service import Service
+from rlm_mcp.store.runs.records import Event
 
 CONTEXTS = "/contexts/"
 UPLOADS = "/uploads/"

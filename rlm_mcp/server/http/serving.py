@@ -13,10 +13,7 @@ import anyio
 import anyio.to_thread
 import uvicorn
 from mcp.server import MCPServer
-from mcp.server.auth.routes import (
-    build_resource_metadata_url,
-    create_protected_resource_routes,
-)
+from mcp.server.auth.routes import build_resource_metadata_url, create_protected_resource_routes
 from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
@@ -25,18 +22,17 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from rlm_mcp.errors import ConfigurationError, RLMError
-from rlm_mcp.sandbox.repl import ProcessSandbox
+from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
 from rlm_mcp.server.app import OpenService, build_server
 from rlm_mcp.server.http.answers import error_answer
 from rlm_mcp.server.http.auth import BearerCheck, Bearers, StaticBearers
-from rlm_mcp.server.http.connections import patient
-from rlm_mcp.server.http.exchanges import Exchanges
-from rlm_mcp.server.http.hosts import HostCheck, KnownHosts, is_loopback
+from rlm_mcp.server.http.host_check import HostCheck, KnownHosts, is_loopback
 from rlm_mcp.server.http.oauth import Issuer, OAuthBearers
-from rlm_mcp.server.http.patience import Patience
+from rlm_mcp.server.http.requests import Exchanges
 from rlm_mcp.server.http.routes import is_open, make_routes
+from rlm_mcp.server.http.timeouts import Patience, patient
 from rlm_mcp.server.http.upload_tool import UPLOAD_TOOL
-from rlm_mcp.service import Service, open_service
+from rlm_mcp.service.service import Service, open_service
 from rlm_mcp.settings import Settings
 
 MCP_PATH = "/mcp"

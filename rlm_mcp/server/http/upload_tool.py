@@ -12,7 +12,7 @@ from rlm_mcp.server import schemas
 from rlm_mcp.server.http.routes import UPLOADS
 from rlm_mcp.server.results import result
 from rlm_mcp.server.tool import ToolContext, ToolSpec, service_of
-from rlm_mcp.store.run_rows import iso
+from rlm_mcp.store.runs.rows import iso
 
 
 async def rlm_context_upload_url(

@@ -1,0 +1,97 @@
+"""What `rlm-mcp doctor` does."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict
+
+import anyio
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from rlm_mcp import __version__
+from rlm_mcp.cli.commands.options import Launch
+from rlm_mcp.cli.host_files import hide_secrets
+from rlm_mcp.cli.hosts import HOSTS, Started
+from rlm_mcp.cli.installer import snippet, started_as
+from rlm_mcp.cli.terminal import messages
+from rlm_mcp.errors import ConfigurationError
+from rlm_mcp.service.doctor import Check, check_all
+from rlm_mcp.settings import Settings, load_settings, unknown_variables
+
+_MARKS = {"ok": "[green]ok[/green]", "warning": "[yellow]note[/yellow]", "failed": "[red]no[/red]"}
+
+
+def examine(launch: Launch) -> list[Check]:
+    """Check the settings, and what can be used with them."""
+    try:
+        settings = load_settings(launch.config_file)
+    except ConfigurationError as error:
+        return [Check("settings", "failed", error.message, error.fix)]
+    unknown = "; ".join(unknown_variables())
+    if unknown:
+        read = Check("settings", "warning", unknown, "Correct or unset what is none.")
+    else:
+        read = Check("settings", "ok", str(launch.config_file or "from the environment"))
+    with messages().status("checking"):
+        return [read, *anyio.run(_all, settings)]
+
+
+async def _all(settings: Settings) -> list[Check]:
+    return [check async for check in check_all(settings)]
+
+
+def report(launch: Launch, checks: list[Check], *, as_json: bool) -> bool:
+    """Print what was found; returns whether all that is needed works."""
+    is_well = all(check.state != "failed" for check in checks)
+    if as_json:
+        found = {"version": __version__, "ok": is_well, "checks": [asdict(one) for one in checks]}
+        click.echo(json.dumps(found, ensure_ascii=False, indent=2))
+        return is_well
+    _print_checks(checks)
+    if is_well:
+        _print_hosts(started_as(launch))
+    _print_verdict(checks)
+    return is_well
+
+
+def _print_checks(checks: list[Check]) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        for check in checks:
+            click.echo("\t".join((check.state, check.name, check.found, check.fix)).rstrip())
+        return
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for check in checks:
+        table.add_row(_MARKS[check.state], check.name, escape(check.found))
+        if check.fix:
+            table.add_row("", "", f"[bold]{escape(check.fix)}[/bold]")
+    console.print(table)
+
+
+def _print_hosts(started: Started) -> None:
+    click.echo("\nTo connect a host: rlm-mcp install HOST, or put this there yourself.")
+    for names in (("claude-desktop", "cursor"), ("vscode",), ("codex",)):
+        hosts = [HOSTS[name] for name in names]
+        where = "\n".join(f"{host.title}, {host.file()}" for host in hosts)
+        click.echo(f"\n{where}:\n{hide_secrets(snippet(hosts[0], started))}", nl=False)
+    click.echo(f"\n{HOSTS['claude-code'].title}:\n{hide_secrets(_claude_command(started))}")
+
+
+def _claude_command(started: Started) -> str:
+    entry = started.entry(HOSTS["claude-code"])
+    variables = [word for name, value in entry["env"].items() for word in ("-e", f"{name}={value}")]
+    return shlex.join(
+        ["claude", "mcp", "add", "rlm", *variables, "--", entry["command"], *entry["args"]]
+    )
+
+
+def _print_verdict(checks: list[Check]) -> None:
+    failed = [check.name for check in checks if check.state == "failed"]
+    if failed:
+        click.echo(f"\nTo be mended: {', '.join(failed)}.")
+    else:
+        click.echo("\nAll that is needed works.")

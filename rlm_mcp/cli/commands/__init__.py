@@ -1,0 +1,1 @@
+"""The commands and their options. They import click alone, so that help is fast."""

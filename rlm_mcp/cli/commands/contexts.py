@@ -1,0 +1,71 @@
+"""`rlm-mcp contexts`: the texts that are stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import click
+
+from rlm_mcp.cli.commands.options import Launch, complete_handles, json_option
+
+
+@click.group()
+def contexts() -> None:
+    """Store, list, read and delete texts."""
+
+
+@contexts.command()
+@click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="SOURCE...")
+@click.option("--name", default="", help="Name to store it by; the path's own if not given.")
+@json_option
+@click.pass_obj
+def add(launch: Launch, sources: tuple[str, ...], name: str, as_json: bool) -> None:
+    """Store files and print their handles.
+
+    SOURCE is a file; a directory or a quoted glob, whose text files become the documents of one
+    text; or -, which is standard input. Each SOURCE becomes a text of its own.
+    """
+    from rlm_mcp.cli.stored_texts import add_texts
+
+    anyio.run(add_texts, launch, sources, name, as_json)
+
+
+@contexts.command("list")
+@click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)
+@click.option("--cursor", default="", help="Go on where an earlier list ended.")
+@json_option
+@click.pass_obj
+def list_(launch: Launch, limit: int, cursor: str, as_json: bool) -> None:
+    """List stored texts, newest first."""
+    from rlm_mcp.cli.stored_texts import list_texts
+
+    anyio.run(list_texts, launch, limit, cursor, as_json)
+
+
+@contexts.command()
+@click.argument("handle", shell_complete=complete_handles)
+@click.option("--document", default=0, help="Which document of it, from 0.")
+@click.option("--start", default=0, help="First character or line, from 0.")
+@click.option("--limit", type=click.IntRange(1, 50_000), default=4000, show_default=True)
+@click.option("--lines", is_flag=True, help="Count lines instead of characters.")
+@json_option
+@click.pass_obj
+def show(launch: Launch, **given: Any) -> None:
+    """Print a piece of a stored text."""
+    from rlm_mcp.cli.stored_texts import show_text
+
+    as_json = given.pop("as_json")
+    given["unit"] = "lines" if given.pop("lines") else "chars"
+    anyio.run(show_text, launch, given, as_json)
+
+
+@contexts.command()
+@click.argument("handles", nargs=-1, required=True, shell_complete=complete_handles)
+@json_option
+@click.pass_obj
+def delete(launch: Launch, handles: tuple[str, ...], as_json: bool) -> None:
+    """Delete stored texts for good; runs over them keep their answers and logs."""
+    from rlm_mcp.cli.stored_texts import delete_texts
+
+    anyio.run(delete_texts, launch, handles, as_json)

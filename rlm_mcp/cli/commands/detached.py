@@ -1,0 +1,17 @@
+"""The command that `query --detach` starts; nobody types it."""
+
+from __future__ import annotations
+
+import anyio
+import click
+
+from rlm_mcp.cli.commands.options import Launch
+
+
+@click.command(hidden=True)
+@click.pass_obj
+def work_detached(launch: Launch) -> None:
+    """Work on the question that stands on standard input."""
+    from rlm_mcp.cli import detaching
+
+    anyio.run(detaching.work_detached, launch, detaching.read_question())

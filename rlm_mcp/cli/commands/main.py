@@ -1,0 +1,56 @@
+"""`rlm-mcp` and the commands below it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from rlm_mcp import __version__
+from rlm_mcp.cli.commands.completion import completion
+from rlm_mcp.cli.commands.contexts import contexts
+from rlm_mcp.cli.commands.demo import demo
+from rlm_mcp.cli.commands.detached import work_detached
+from rlm_mcp.cli.commands.doctor import doctor
+from rlm_mcp.cli.commands.install import install
+from rlm_mcp.cli.commands.options import Launch
+from rlm_mcp.cli.commands.query import query
+from rlm_mcp.cli.commands.runs import runs
+from rlm_mcp.cli.commands.serve import serve
+from rlm_mcp.cli.failures import CommandGroup
+
+
+@click.group(cls=CommandGroup, invoke_without_command=True)
+@click.version_option(__version__, prog_name="rlm-mcp")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="TOML file with settings; the environment wins.",
+)
+@click.pass_context
+def main(ctx: click.Context, config_file: Path | None) -> None:
+    """Ask questions over text far larger than a context window.
+
+    With no command, serves the Model Context Protocol over stdio.
+    """
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="rlm-mcp: %(message)s")
+    ctx.obj = Launch(config_file)
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(serve)
+
+
+for command in (
+    serve,
+    query,
+    contexts,
+    runs,
+    doctor,
+    install,
+    demo,
+    completion,
+    work_detached,
+):
+    main.add_command(command)

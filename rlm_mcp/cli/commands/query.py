@@ -1,0 +1,132 @@
+"""`rlm-mcp query`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import click
+
+from rlm_mcp.cli.commands.options import (
+    Launch,
+    budget_options,
+    complete_handles,
+    complete_runs,
+    detail_of,
+    given_budget,
+    json_option,
+)
+from rlm_mcp.cli.failures import INTERRUPTED, tell_interrupted
+
+if TYPE_CHECKING:
+    from rlm_mcp.service.runs.questions import Question
+
+
+@click.command(short_help="Ask a question over texts, and print the answer.")
+@click.argument("question")
+@click.option(
+    "-c",
+    "--context",
+    "contexts",
+    multiple=True,
+    metavar="HANDLE",
+    shell_complete=complete_handles,
+    help="A stored text; may be given several times.",
+)
+@click.option(
+    "-f",
+    "--file",
+    "files",
+    multiple=True,
+    metavar="PATH",
+    type=click.Path(),
+    help="A file, directory or glob to store first; - is standard input.",
+)
+@click.option("--text", default="", help="A small text; - is standard input.")
+@click.option("--root-model", default="", metavar="MODEL", help="The model that writes the code.")
+@click.option("--sub-model", default="", metavar="MODEL", help="The model that llm_query calls.")
+@budget_options
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Another field of RLMConfig for this run.",
+)
+@click.option(
+    "--schema",
+    type=click.Path(path_type=Path),
+    help="File with a JSON Schema that the answer must fit.",
+)
+@click.option(
+    "--continue",
+    "continue_run",
+    default="",
+    metavar="RUN",
+    shell_complete=complete_runs,
+    help="Go on with this run's texts and variables.",
+)
+@click.option("--detach", is_flag=True, help="Print the run's id at once; the run goes on.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Wait so long at most; the run then goes on.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Show the code, its output and the sub-calls.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@json_option
+@click.pass_obj
+def query(launch: Launch, **given: Any) -> None:
+    """Ask QUESTION over stored texts, files or standard input, and print the answer.
+
+    Exit codes: 0 there is an answer (or the run goes on), 1 the run ended without one, 2 what was
+    asked cannot be used, 130 interrupted: the run is kept and can be resumed.
+    """
+    from rlm_mcp.cli.detaching import start_detached
+    from rlm_mcp.cli.questions import Shown, add_sources, ask, watch
+
+    sources = (*given["files"], *(("-",) if given["text"] == "-" else ()))
+    question = _question(given)
+    if not (sources or given["contexts"] or given["text"] or given["continue_run"]):
+        raise click.UsageError("No text to ask: give --file, --context, --text or --continue.")
+    shown = Shown(detail_of(given), given["as_json"])
+    wait_seconds = 0.0 if given["detach"] else given["wait"]
+    try:
+        if sources:
+            handles = anyio.run(add_sources, launch, sources)
+            question = _over(question, handles)
+        if wait_seconds is None:
+            state = anyio.run(ask, launch, question, shown)
+        else:
+            shown.run_id = start_detached(launch, question)
+            state = anyio.run(watch, launch, shown, wait_seconds)
+    except KeyboardInterrupt:
+        tell_interrupted(shown.run_id, goes_on=wait_seconds is not None)
+        raise SystemExit(INTERRUPTED) from None
+    shown.finish(state)
+
+
+def _question(given: dict[str, Any]) -> Question:
+    from rlm_mcp.cli.questions import read_options, read_schema
+    from rlm_mcp.service.runs.questions import Question
+
+    return Question(
+        given["question"],
+        contexts=given["contexts"],
+        inline_text="" if given["text"] == "-" else given["text"],
+        root_model=given["root_model"],
+        sub_model=given["sub_model"],
+        budget=given_budget(given),
+        options=read_options(given["options"]),
+        answer_schema=read_schema(given["schema"]) if given["schema"] else None,
+        continue_run=given["continue_run"],
+    )
+
+
+def _over(question: Question, handles: Sequence[str]) -> Question:
+    from dataclasses import replace
+
+    return replace(question, contexts=(*question.contexts, *handles))

@@ -1,0 +1,79 @@
+"""`rlm-mcp serve`."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+import click
+
+from rlm_mcp.cli.commands.options import Launch
+
+if TYPE_CHECKING:
+    from rlm_mcp.settings import Settings
+
+
+_AT_A_TERMINAL = (
+    "rlm-mcp: serving MCP over stdio: an assistant is to start this, not a person.\n"
+    "rlm-mcp: Ctrl-C ends it; see rlm-mcp --help for what to do at a terminal."
+)
+
+
+@click.command()
+@click.option("--http", "over_http", is_flag=True, help="Serve Streamable HTTP instead of stdio.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535))
+@click.option(
+    "--allowed-host",
+    "hosts",
+    multiple=True,
+    metavar="NAME[:PORT]",
+    help="Another name under which clients reach the server, as behind a proxy. Repeatable.",
+)
+@click.option(
+    "--allowed-origin",
+    "origins",
+    multiple=True,
+    metavar="URL",
+    help="Site whose pages may call the server, such as https://example.org. Repeatable.",
+)
+@click.pass_obj
+def serve(
+    launch: Launch,
+    *,
+    over_http: bool,
+    host: str,
+    port: int,
+    hosts: tuple[str, ...],
+    origins: tuple[str, ...],
+) -> None:
+    """Serve MCP over stdio, or over HTTP."""
+    settings = launch.settings
+    if not over_http:
+        from rlm_mcp.server.app import build_server
+        from rlm_mcp.service.service import open_service
+
+        if sys.stdin.isatty():
+            click.echo(_AT_A_TERMINAL, err=True)
+        anyio.run(build_server(lambda: open_service(settings)).run_stdio_async)
+        return
+    from rlm_mcp.server.http.serving import Place, serve_http
+
+    anyio.run(serve_http, settings, Place(host, port, hosts, origins), partial(_announce, settings))
+
+
+def _announce(settings: Settings, url: str) -> None:
+    has_token = bool(settings.http_token or settings.http_tokens or settings.oauth_issuer)
+    header = " --header 'Authorization: Bearer TOKEN'" if has_token else ""
+    lines = [
+        f"serving MCP at {url}/mcp; connect with",
+        f"  claude mcp add --transport http rlm {url}/mcp{header}",
+        "send a text with",
+        f"  curl -T FILE {url}/contexts/NAME{header.replace('--header', '-H')}",
+    ]
+    if not has_token:
+        lines.append("no token is set: every user of this machine may call it")
+    for line in lines:
+        click.echo(f"rlm-mcp: {line}", err=True)

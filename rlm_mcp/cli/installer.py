@@ -1,0 +1,231 @@
+"""What `rlm-mcp install` does: plan a change of a host's file, show it, write it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from rlm_mcp.cli.commands.options import Launch
+from rlm_mcp.cli.failures import REFUSED
+from rlm_mcp.cli.host_files import hide_secrets, holds_key, with_server, without_server
+from rlm_mcp.cli.hosts import HOSTS, Host, Started, own_command
+from rlm_mcp.engine.models.http_provider import OPENAI_BASE_URL
+from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.settings import Settings, as_variables, variables_in_force
+
+_PRIVATE = 0o600
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `install` was asked for."""
+
+    host: str
+    is_project: bool = False
+    with_key: bool = False
+    is_removal: bool = False
+
+
+@dataclass(frozen=True)
+class Change:
+    """A host's file as it is (None: not there) and as it is to be."""
+
+    path: Path
+    before: bytes | None
+    after: str
+
+    @property
+    def text_before(self) -> str:
+        """The file's text with plain line ends, empty where there is no file."""
+        return (self.before or b"").decode("utf-8-sig").replace("\r\n", "\n")
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there is anything to write."""
+        return self.after != self.text_before
+
+    def diff(self) -> list[str]:
+        """The lines that change, with those around them; secrets are stars."""
+        return [
+            hide_secrets(line)
+            for line in difflib.unified_diff(
+                self.text_before.splitlines(),
+                self.after.splitlines(),
+                str(self.path) if self.before is not None else os.devnull,
+                str(self.path),
+                n=2,
+                lineterm="",
+            )
+        ]
+
+
+def started_as(launch: Launch, *, with_key: bool = False) -> Started:
+    """How a host is to start this server with the settings in force."""
+    settings = launch.settings
+    command, arguments = own_command()
+    variables = as_variables(settings)
+    if launch.config_file is not None:
+        arguments = (*arguments, "--config", str(launch.config_file.absolute()))
+        # What the file says it will say again; it would count for nothing beside a variable.
+        variables = {name: variables[name] for name in variables_in_force() & variables.keys()}
+    key = settings.api_key.get_secret_value() if settings.api_key and with_key else None
+    return Started(command, arguments, variables, key, needs_key=_needs_key(settings))
+
+
+def _needs_key(settings: Settings) -> bool:
+    return settings.api_key is not None or (settings.base_url or OPENAI_BASE_URL).startswith(
+        OPENAI_BASE_URL
+    )
+
+
+def plan(path: Path, host: Host, started: Started | None) -> Change:
+    """Work out what would change in a host's file; None takes the server out.
+
+    Raises:
+        InvalidInputError: the file is not what it should be, and cannot be edited.
+    """
+    change = Change(path, path.read_bytes() if path.exists() else None, "")
+    try:
+        text = change.text_before
+        if started is None:
+            return replace(change, after=without_server(text, host) if text else "")
+        return replace(change, after=with_server(text, host, started.entry(host)))
+    except (InvalidInputError, UnicodeError) as error:
+        raise InvalidInputError(
+            f"{str(path)!r} was left as it is. {error}",
+            fix="Put there by hand what is printed here." if started else "Do it by hand.",
+        ) from error
+
+
+def _file_of(host: Host, wanted: Wanted) -> Path:
+    if not wanted.is_project:
+        return host.file()
+    if not host.project_file:
+        raise InvalidInputError(
+            f"{host.title} has no file of a project's own.", fix="Leave out --project."
+        )
+    if wanted.with_key:
+        raise InvalidInputError(
+            "A project's file is shared, and the key would be too.",
+            fix="Leave out --with-key, or --project.",
+        )
+    return Path.cwd() / host.project_file
+
+
+def snippet(host: Host, started: Started) -> str:
+    """What stands in a host's file that holds this server alone."""
+    return with_server("", host, started.entry(host))
+
+
+def write(change: Change) -> Path | None:
+    """Write a file anew in one step, its permissions kept; returns the copy of what it was.
+
+    A file that holds a key is readable by its owner alone. A link stays a link.
+
+    Raises:
+        InvalidInputError: somebody else changed it since it was read.
+        OSError: it cannot be written.
+    """
+    target = change.path.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if (target.read_bytes() if target.exists() else None) != change.before:
+        raise InvalidInputError(
+            f"{str(change.path)!r} has changed since it was read.", fix="Give the command again."
+        )
+    backup = None
+    if change.before is not None:
+        stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S-%f")
+        backup = target.with_name(f"{target.name}.{stamp}.bak")
+        shutil.copy2(target, backup)
+    _replace(target, change)
+    return backup
+
+
+def _replace(target: Path, change: Change) -> None:
+    mode = target.stat().st_mode & 0o777 if change.before is not None else _PRIVATE
+    if holds_key(change.after):
+        mode &= _PRIVATE
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    written = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(_encoded(change))
+            file.flush()
+            os.fsync(file.fileno())
+        written.chmod(mode)
+        written.replace(target)
+    except BaseException:
+        written.unlink(missing_ok=True)
+        raise
+
+
+def _encoded(change: Change) -> bytes:
+    """The new text with the file's line ends, and its byte order mark if it has one."""
+    before = change.before or b""
+    text = change.after.replace("\n", "\r\n") if b"\r\n" in before else change.after
+    return text.encode("utf-8-sig" if before.startswith(b"\xef\xbb\xbf") else "utf-8")
+
+
+def install_server(launch: Launch, wanted: Wanted, *, ask: bool, is_dry_run: bool) -> None:
+    """Change a host's file, having shown what will change.
+
+    Raises:
+        InvalidInputError: the file cannot be changed.
+    """
+    host = HOSTS[wanted.host]
+    path = _file_of(host, wanted)
+    started = None if wanted.is_removal else started_as(launch, with_key=wanted.with_key)
+    try:
+        change = plan(path, host, started)
+    except InvalidInputError:
+        if started is not None:
+            click.echo(hide_secrets(snippet(host, started)), nl=False)
+        raise
+    if not change.is_needed:
+        state = "is not there" if wanted.is_removal else "stands there already"
+        click.echo(f"Nothing to change: the server {state} ({change.path}).")
+        return
+    _show(change)
+    if is_dry_run:
+        _warn(launch, wanted)
+        return
+    if ask and not click.confirm("Write this?", err=True):
+        raise SystemExit(REFUSED)
+    try:
+        backup = write(change)
+    except OSError as error:
+        raise InvalidInputError(
+            f"{str(change.path)!r} cannot be written: {error.strerror}.",
+            fix="See who owns it and its directory.",
+        ) from error
+    kept = f"; what it was is in {backup.name}" if backup else ""
+    click.echo(f"Written: {change.path}{kept}")
+    if not wanted.is_removal:
+        _advise(launch, host, change, wanted)
+
+
+def _show(change: Change) -> None:
+    colours = {"+": "green", "-": "red", "@": "cyan"}
+    for line in change.diff():
+        click.secho(line, fg=colours.get(line[:1]))
+
+
+def _advise(launch: Launch, host: Host, change: Change, wanted: Wanted) -> None:
+    if f'"{host.key}"' in change.after and not host.inputs:
+        where = "" if wanted.is_project else ", or give the command again with --with-key"
+        click.echo(f"Put your API key there in the place of {host.key}{where}.")
+    _warn(launch, wanted)
+    click.echo(host.after)
+
+
+def _warn(launch: Launch, wanted: Wanted) -> None:
+    if launch.settings.root_model is None and not wanted.is_removal:
+        told = "No model is named: set RLM_MCP_ROOT_MODEL and give the command again."
+        click.echo(told, err=True)

@@ -1,0 +1,134 @@
+"""What `rlm-mcp query` and `runs` do with runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from rlm_mcp.cli.commands.options import Launch
+from rlm_mcp.cli.display import Detail, show_outcome, shown_run
+from rlm_mcp.cli.failures import NO_ANSWER, error_line, tell_error
+from rlm_mcp.cli.sources import add_source
+from rlm_mcp.cli.terminal import messages, print_json
+from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.server.views import run_view
+from rlm_mcp.service.runs.questions import Question
+from rlm_mcp.service.runs.runs import RunState
+from rlm_mcp.service.service import Service, open_service
+
+
+@dataclass
+class Shown:
+    """How to tell of a run: `run_id` is known once it is there."""
+
+    detail: Detail
+    as_json: bool
+    run_id: str = ""
+
+    def finish(self, state: RunState) -> None:
+        """Print the answer, and end the command with the code that says whether there is one."""
+        if self.as_json:
+            print_json(run_view(state))
+        elif state.answer is not None:
+            click.echo(state.answer)
+        elif state.status == "running":
+            click.echo(state.run_id)
+        if state.error and not self.as_json:
+            tell_error(error_line(state.error))
+        if state.status != "running" and state.answer is None:
+            raise SystemExit(NO_ANSWER)
+
+
+async def add_sources(launch: Launch, sources: Sequence[str]) -> tuple[str, ...]:
+    """Store texts, and return their handles.
+
+    Raises:
+        RLMError: one cannot be read or stored.
+    """
+    async with open_service(launch.settings, named=sources) as service:
+        added = [await add_source(service.contexts, source) for source in sources]
+    return tuple(str(one.handle) for one in added)
+
+
+async def ask(launch: Launch, question: Question, shown: Shown) -> RunState:
+    """Work on a question until it ends.
+
+    Raises:
+        RLMError: what was asked cannot be used.
+    """
+    async with open_service(launch.settings) as service:
+        shown.run_id = await service.runs.start(question)
+        return await _follow(service, shown, math.inf)
+
+
+async def go_on(launch: Launch, shown: Shown, limits: Mapping[str, Any]) -> RunState:
+    """Work on a run that ended without completing, until it ends again.
+
+    Raises:
+        RLMError: it cannot go on, or not within these limits.
+    """
+    async with open_service(launch.settings) as service:
+        await service.runs.resume(shown.run_id, limits)
+        return await _follow(service, shown, math.inf)
+
+
+async def watch(launch: Launch, shown: Shown, seconds: float) -> RunState:
+    """Show a run that another process may work on, until it ends or for so many seconds.
+
+    Raises:
+        NotFoundError: there is no such run.
+    """
+    async with open_service(launch.settings) as service:
+        return await _follow(service, shown, seconds)
+
+
+async def _follow(service: Service, shown: Shown, seconds: float) -> RunState:
+    console = messages()
+    async with shown_run(service.runs, console, shown.detail) as report:
+        state = await service.runs.wait(shown.run_id, seconds, report)
+    if shown.detail != "nothing":
+        show_outcome(console, state)
+    return state
+
+
+def read_options(given: Sequence[str]) -> dict[str, str]:
+    """Read options written as `NAME=VALUE`; what fits a value is checked when a run is made.
+
+    Raises:
+        InvalidInputError: one is written otherwise.
+    """
+    options: dict[str, str] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise InvalidInputError(
+                f"The option {pair!r} has no value.", fix="Write it as NAME=VALUE."
+            )
+        options[name.strip().replace("-", "_")] = value
+    return options
+
+
+def read_schema(path: Path) -> Mapping[str, Any]:
+    """Read a JSON Schema from a file.
+
+    Raises:
+        InvalidInputError: it cannot be read, or is no JSON object.
+    """
+    try:
+        schema = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(
+            f"The schema {str(path)!r} cannot be read: {error}.",
+            fix="Give a file with a JSON Schema in it.",
+        ) from error
+    if not isinstance(schema, dict):
+        raise InvalidInputError(
+            f"The schema {str(path)!r} is no JSON object.", fix='Begin with {"type": "object", …}.'
+        )
+    return cast("dict[str, Any]", schema)

@@ -1,0 +1,116 @@
+"""What `rlm-mcp runs` does with what is recorded of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+
+from rlm_mcp.cli.commands.options import Launch
+from rlm_mcp.cli.display import Log, show_outcome
+from rlm_mcp.cli.terminal import messages, print_json, print_table
+from rlm_mcp.server.views import run_page, run_view, trace_view, variable_view, variables_view
+from rlm_mcp.service.service import open_service
+
+_TRACE_LIMIT = 100
+_READ_CHARS = 50_000
+
+
+async def list_runs(launch: Launch, asked: Mapping[str, Any], as_json: bool) -> None:
+    """Print runs, newest first.
+
+    Raises:
+        InvalidInputError: the cursor is not one of this list.
+    """
+    async with open_service(launch.settings) as service:
+        page = run_page(await service.runs.list(**asked))
+    if as_json:
+        print_json(page)
+        return
+    now = datetime.now(UTC)
+    print_table(
+        ("run", "status", "began", "question"),
+        ((one.run_id, one.status, _ago(one.created_at, now), one.question) for one in page.runs),
+    )
+    if not page.runs:
+        click.echo('No run yet: rlm-mcp query "..." --file PATH', err=True)
+    elif page.next_cursor:
+        click.echo(f"More: --cursor {page.next_cursor}", err=True)
+
+
+def _ago(at: str, now: datetime) -> str:
+    seconds = (now - datetime.fromisoformat(at)).total_seconds()
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{max(0, seconds):.0f} s ago"
+
+
+async def show_trace(launch: Launch, run_id: str, after: int, as_json: bool) -> None:
+    """Print a run's log.
+
+    Raises:
+        NotFoundError: there is no such run.
+    """
+    async with open_service(launch.settings) as service:
+        if as_json:
+            print_json(
+                trace_view(await service.runs.events(run_id, after, _TRACE_LIMIT + 1), _TRACE_LIMIT)
+            )
+            return
+        state = await service.runs.state(run_id)
+        await Log(service.runs, Console(highlight=False), after).report(state)
+    show_outcome(messages(), state)
+
+
+async def show_variables(launch: Launch, run_id: str, as_json: bool) -> None:
+    """List a run's variables.
+
+    Raises:
+        NotFoundError: there is no such run.
+    """
+    async with open_service(launch.settings) as service:
+        found = await service.runs.variables(run_id)
+    if as_json:
+        print_json(variables_view(found))
+        return
+    print_table(
+        ("variable", "type", "size", "preview"),
+        ((one.name, one.type, f"{one.size:,}", one.preview) for one in found),
+    )
+
+
+async def show_variable(launch: Launch, run_id: str, name: str, as_json: bool) -> None:
+    """Print a variable's text, all of it; as a structured result, its beginning.
+
+    Raises:
+        NotFoundError: there is no such run or variable.
+    """
+    async with open_service(launch.settings) as service:
+        piece = await service.runs.variable(run_id, name, 0, _READ_CHARS)
+        if as_json:
+            print_json(variable_view(name, piece))
+            return
+        click.echo(piece.text, nl=False)
+        while piece.end < piece.total:
+            piece = await service.runs.variable(run_id, name, piece.end, _READ_CHARS)
+            click.echo(piece.text, nl=False)
+    click.echo()
+
+
+async def cancel_run(launch: Launch, run_id: str, as_json: bool) -> None:
+    """Stop a run.
+
+    Raises:
+        NotFoundError: there is no such run.
+        InvalidInputError: another process works on it.
+    """
+    async with open_service(launch.settings) as service:
+        state = await service.runs.cancel(run_id)
+    if as_json:
+        print_json(run_view(state))
+    else:
+        show_outcome(messages(), state)

@@ -1,0 +1,108 @@
+"""What `rlm-mcp contexts` does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from rlm_mcp.cli.commands.options import Launch
+from rlm_mcp.cli.sources import add_source
+from rlm_mcp.cli.terminal import print_json, print_table
+from rlm_mcp.server import schemas
+from rlm_mcp.server.views import added_view, context_page
+from rlm_mcp.service.contexts.charsets import UTF_8
+from rlm_mcp.service.contexts.contexts import Added
+from rlm_mcp.service.service import open_service
+
+_SHOWN_SKIPS = 5
+
+
+async def add_texts(launch: Launch, sources: Sequence[str], name: str, as_json: bool) -> None:
+    """Store each source, and print its handle.
+
+    Raises:
+        RLMError: one cannot be read or stored; those before it are.
+    """
+    async with open_service(launch.settings, named=sources) as service:
+        for source in sources:
+            added = await add_source(service.contexts, source, name)
+            if as_json:
+                print_json(added_view(added))
+            else:
+                click.echo(added.handle)
+                _tell_added(added)
+
+
+def _tell_added(added: Added) -> None:
+    known = ", stored before" * added.deduplicated
+    lines = [
+        f"{added.name}: {added.chars:,} characters, about {added.estimated_tokens:,} tokens, "
+        f"{added.documents:,} document{'s' * (added.documents != 1)}{known}"
+    ]
+    if added.charset != UTF_8:
+        lines.append(f"decoded from {added.charset}")
+    if added.replaced_characters:
+        lines.append(f"{added.replaced_characters:,} byte sequences that are no text became U+FFFD")
+    lines += [f"left out: {path} ({why})" for path, why in added.skipped[:_SHOWN_SKIPS]]
+    if len(added.skipped) > _SHOWN_SKIPS:
+        lines.append(f"left out: {len(added.skipped) - _SHOWN_SKIPS:,} more")
+    click.echo("\n".join(lines), err=True)
+
+
+async def list_texts(launch: Launch, limit: int, cursor: str, as_json: bool) -> None:
+    """Print what is stored, newest first.
+
+    Raises:
+        InvalidInputError: the cursor is not one of this list.
+    """
+    async with open_service(launch.settings) as service:
+        page = context_page(await service.contexts.list(limit, cursor))
+    if as_json:
+        print_json(page)
+        return
+    print_table(
+        ("handle", "characters", "documents", "stored", "name"),
+        (
+            (one.handle, f"{one.chars:,}", f"{one.documents:,}", one.created_at[:10], one.name)
+            for one in page.contexts
+        ),
+    )
+    if not page.contexts:
+        click.echo("Nothing is stored yet: rlm-mcp contexts add PATH", err=True)
+    elif page.next_cursor:
+        click.echo(f"More: --cursor {page.next_cursor}", err=True)
+
+
+async def show_text(launch: Launch, span: Mapping[str, Any], as_json: bool) -> None:
+    """Print a piece of a text, and on stderr where it lies.
+
+    Raises:
+        InvalidInputError: an offset is negative.
+        NotFoundError: there is no such text or document.
+    """
+    async with open_service(launch.settings) as service:
+        piece = await service.contexts.read(**span)
+    if as_json:
+        print_json(schemas.ContextSlice.model_validate(piece, from_attributes=True))
+        return
+    click.echo(piece.text, nl=not piece.text.endswith("\n"))
+    rest = "the end" if piece.next_start is None else f"more: --start {piece.next_start}"
+    unit = "lines" if span["unit"] == "lines" else "characters"
+    click.echo(f"[{unit} {piece.start:,} to {piece.end:,} of {piece.total:,}; {rest}]", err=True)
+
+
+async def delete_texts(launch: Launch, handles: Sequence[str], as_json: bool) -> None:
+    """Delete each text, and say what that freed.
+
+    Raises:
+        NotFoundError: there is no such text; those before it are gone.
+    """
+    async with open_service(launch.settings) as service:
+        for handle in handles:
+            freed = await service.contexts.delete(handle)
+            if as_json:
+                print_json(schemas.DeletedContext(deleted=True, freed_bytes=freed))
+            else:
+                click.echo(f"{handle} is deleted; {freed:,} bytes are free.", err=True)

@@ -1,0 +1,134 @@
+"""The root's conversation: roles alternate, and what was said stays as it was said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.engine.models.chat import CHARS_PER_TOKEN, ChatReply, Message
+
+LATEST_TURNS_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages in order; `head` stays, of `turns` the oldest may give way to a `summary`.
+
+    Providers cache equal prefixes, so nothing that was sent is changed by what is added: only
+    `without_oldest` begins anew, behind the question.
+    """
+
+    head: tuple[Message, ...]
+    turns: tuple[Message, ...] = ()
+    summary: str = ""
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """All messages, as they are sent."""
+        if not self.summary:
+            return (*self.head, *self.turns)
+        question = _message("user", f"{self.head[-1]['content']}\n\n{self.summary}")
+        return (*self.head[:-1], question, *self.turns)
+
+    @property
+    def chars(self) -> int:
+        """Characters of all messages."""
+        return sum(len(message["content"]) for message in self.messages)
+
+    def replied(self, text: str) -> Conversation:
+        """Add the model's reply; an empty one is said in words, which all servers take."""
+        return replace(self, turns=(*self.turns, _message("assistant", text or "(no reply)")))
+
+    def told(self, text: str) -> Conversation:
+        """Add what the model is told; two in a row become one message."""
+        last = self.messages[-1]
+        if last["role"] != "user":
+            return replace(self, turns=(*self.turns, _message("user", text)))
+        return self.asked(f"{last['content']}\n\n{text}")
+
+    def asked(self, text: str) -> Conversation:
+        """Let the last thing that the model is told be `text`, as it was when it was recorded."""
+        if self.messages[-1]["role"] != "user":
+            return self.told(text)
+        if self.turns:
+            return replace(self, turns=(*self.turns[:-1], _message("user", text)))
+        return self.beginning_with(text)
+
+    def beginning_with(self, text: str) -> Conversation:
+        """Let another first message ask the question."""
+        return replace(self, head=(*self.head[:-1], _message("user", text)))
+
+    @property
+    def head_chars(self) -> int:
+        """Characters of what always stays."""
+        return sum(len(message["content"]) for message in self.head)
+
+    def turns_within(self, chars: int) -> int | None:
+        """Count the newest turns that fit into so many characters; None when none can be left out.
+
+        The last ones are kept whatever their size.
+        """
+        # Turns go assistant, user, …; the head ends with the user, so pairs can be left out.
+        lengths = [len(message["content"]) for message in self.turns]
+        pairs = [sum(lengths[at : at + 2]) for at in range(0, len(lengths), 2)]
+        fitting = sum(total <= chars for total in accumulate(reversed(pairs)))
+        kept = max(fitting, min(LATEST_TURNS_KEPT, len(pairs) - 1), 1)
+        return kept if kept < len(pairs) else None
+
+    def without_oldest(self, kept: int, summary: str) -> Conversation:
+        """Leave out all turns but the newest, and say instead what they did."""
+        return replace(self, turns=self.turns[-2 * kept :], summary=summary)
+
+
+def _message(role: str, content: str) -> Message:
+    return (
+        {"role": "assistant", "content": content}
+        if role == "assistant"
+        else ({"role": "user", "content": content})
+    )
+
+
+REPLY_SHARE = 4  # at most a quarter of the window is kept free for the reply
+
+
+@dataclass
+class Window:
+    """The window in tokens, and what a character takes of it as far as replies have told.
+
+    Args:
+        tokens: the size of the window; None is one that is never full.
+        reply_tokens: what is asked for at most as a reply, and kept free.
+    """
+
+    tokens: int | None
+    reply_tokens: int
+    tokens_per_char: float = 1 / CHARS_PER_TOKEN
+
+    @classmethod
+    def of(cls, config: RLMConfig) -> Window:
+        """Make the window that a configuration describes."""
+        tokens = config.root_context_tokens
+        if tokens is None:
+            return cls(None, config.root_max_tokens)
+        return cls(tokens, min(config.root_max_tokens, tokens // REPLY_SHARE))
+
+    @property
+    def chars(self) -> int:
+        """Characters of a prompt that fit, with the reply; 0 where the window is not known."""
+        if self.tokens is None:
+            return 0
+        return int((self.tokens - self.reply_tokens) / self.tokens_per_char)
+
+    def is_full(self, chars: int) -> bool:
+        """Whether a prompt of so many characters may not fit."""
+        return self.tokens is not None and chars > self.chars
+
+    def learn(self, chars: int, reply: ChatReply) -> None:
+        """Note what the provider counted; code and other scripts than Latin take more a character.
+
+        Never below four characters a token: prompts that were cached are not counted by everybody.
+        """
+        if chars and not reply.usage_estimated:
+            self.tokens_per_char = max(reply.input_tokens / chars, 1 / CHARS_PER_TOKEN)

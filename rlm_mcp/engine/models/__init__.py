@@ -1,0 +1,1 @@
+"""Models behind one interface, and the endpoints that serve them."""

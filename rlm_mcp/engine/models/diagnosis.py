@@ -1,0 +1,82 @@
+"""What went wrong on the way to an endpoint, said without its secrets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlm_mcp.engine.models.retry import AttemptFailedError, Diagnosis
+from rlm_mcp.errors import ModelConnectionError, ModelReplyError
+
+QUOTED_CHARS = 500
+_FIX = "Set RLM_MCP_BASE_URL (or OPENAI_BASE_URL), and see that the server runs."
+_TRUST = (
+    "Add the certificate, or its authority, to those that this system trusts; on Linux "
+    "SSL_CERT_FILE may name a file of trusted certificates."
+)
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Makes diagnoses of what went wrong on the way to an endpoint; the key is in none of them."""
+
+    base_url: str
+    secret: str
+
+    @property
+    def _at(self) -> str:
+        return f"the model endpoint at {without_credentials(self.base_url)!r}"
+
+    def late(self) -> Diagnosis:
+        """There was no answer in time."""
+        return Diagnosis(
+            ModelConnectionError(f"No answer in time from {self._at}.", fix=_FIX), "yes"
+        )
+
+    def gone(
+        self, why: BaseException, *, was_there: bool = True, was_idle: bool = False
+    ) -> Diagnosis:
+        """There is no connection, or none any more; `was_idle` where nothing came over it."""
+        if problem := _find_distrust(why):
+            said = f"The certificate of {self._at} is not trusted: {problem}."
+            return Diagnosis(ModelConnectionError(said, fix=_TRUST))
+        error = ModelConnectionError(f"No connection to {self._at}: {_said(why)}.", fix=_FIX)
+        return Diagnosis(error, "yes" if was_there else "briefly", was_idle=was_idle)
+
+    def odd(self, why: Exception, *, lasts: bool = False) -> Diagnosis:
+        """What came is no completion; `lasts` where another attempt would hardly bring one."""
+        error = ModelReplyError(f"From {self._at}: {_said(why)}")
+        return Diagnosis(error, "briefly" if lasts else "yes")
+
+    def failed(self, diagnosis: Diagnosis, cause: BaseException | None) -> AttemptFailedError:
+        """Make the error of one attempt, from which the key was taken out."""
+        error = diagnosis.error
+        if self.secret and self.secret in error.message:
+            error.message = error.message.replace(self.secret, "***")
+            error.args = (error.message,)
+        # The library's own text may quote the key, so it is not shown below ours.
+        hides = self.secret and cause and self.secret in f"{cause} {cause.__cause__}"
+        error.__cause__ = None if hides else cause
+        return AttemptFailedError(diagnosis)
+
+
+def without_credentials(address: str) -> str:
+    """Leave out of an address what may be secret."""
+    scheme, separator, rest = address.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}"
+
+
+def _said(why: BaseException) -> str:
+    # Not the `repr`, which for some holds the address of a proxy with its password.
+    text = (str(why) or type(why).__name__).replace(" ssl:default", "")  # aiohttp's own affair
+    return text if len(text) <= QUOTED_CHARS else f"{text[:QUOTED_CHARS]}…"
+
+
+def _find_distrust(why: BaseException | None) -> str:
+    """Say what is wrong with a certificate, if that is what an error comes from."""
+    for _ in range(10):  # a chain may have no end
+        if why is None:
+            break
+        if problem := getattr(why, "verify_message", ""):  # of `ssl.SSLCertVerificationError`
+            return str(problem)
+        why = why.__cause__ or why.__context__
+    return ""

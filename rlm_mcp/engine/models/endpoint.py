@@ -1,0 +1,146 @@
+"""One provider's endpoint: what is sent to it, when it is asked again, and what it refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import anyio
+
+from rlm_mcp.engine.models.chat import ChatModel, ChatReply, ChatRequest
+from rlm_mcp.engine.models.retry import (
+    AttemptFailedError,
+    Diagnosis,
+    Pace,
+    Patience,
+    RetryPolicy,
+    Timing,
+    borrowed,
+)
+
+EMPTY_REPLIES_ALLOWED = 1
+
+
+class Wire(Protocol):
+    """What reaches the provider."""
+
+    async def send(self, body: dict[str, Any], request: ChatRequest) -> ChatReply:
+        """Send one body once.
+
+        Raises:
+            AttemptFailedError: there is no reply.
+        """
+        ...
+
+    async def check(self) -> list[str]:
+        """See that the provider is there and takes the key; see `Endpoint.check`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How one provider is asked: calls at once, patience, pace, and how to wait."""
+
+    limiter: anyio.CapacityLimiter
+    policy: RetryPolicy
+    pace: Pace
+    timing: Timing
+
+
+class Endpoint:
+    """One provider, with what was learnt about it: its pace, and parameters it refused."""
+
+    def __init__(self, wire: Wire, limits: Limits) -> None:
+        self._wire = wire
+        self._limits = limits
+        self._refused: dict[str, frozenset[str]] = {}
+
+    def model(self, name: str) -> ChatModel:
+        """One model of this endpoint, asked by name."""
+        return _EndpointModel(self, name)
+
+    async def check(self) -> list[str]:
+        """See that the endpoint is there and takes the key, by asking for its models once.
+
+        Returns their names; none where it does not list them.
+
+        Raises:
+            ModelConnectionError: nothing answers.
+            ModelAuthenticationError: the key was rejected.
+        """
+        return await self._wire.check()
+
+    async def complete(self, model: str, request: ChatRequest) -> ChatReply:
+        """Ask until there is an answer or patience ends.
+
+        Raises:
+            ModelError: there is none.
+        """
+        patience = Patience(self._limits.policy, self._limits.timing.clock)
+        empty = 0
+        while True:
+            try:
+                reply = await self._attempt(model, request)
+            except AttemptFailedError as failure:
+                await self._prepare_next(model, failure.diagnosis, patience)
+            else:
+                self._limits.pace.recover()
+                if reply.text or reply.finish_reason != "stop" or empty == EMPTY_REPLIES_ALLOWED:
+                    return reply
+                empty += 1
+            if request.on_delta is not None:
+                await request.on_delta("")
+
+    async def _prepare_next(self, model: str, failed: Diagnosis, patience: Patience) -> None:
+        if failed.refused_parameter is not None:
+            refused = self._refused.get(model, frozenset())
+            self._refused[model] = refused | {failed.refused_parameter}
+            return
+        pause = patience.pause_after(failed)
+        if failed.is_crowded:
+            self._limits.pace.slow_down(pause)  # the next attempt waits with all the others
+        else:
+            await self._limits.timing.sleep(pause)
+
+    async def _attempt(self, model: str, request: ChatRequest) -> ChatReply:
+        body = self._body(model, request)
+        pace = self._limits.pace
+        while True:
+            async with pace.turn(), borrowed(self._limits.limiter):
+                # While this call waited in line, another may have been told to come later.
+                if not pace.is_held:
+                    return await self._wire.send(body, request)
+
+    def _body(self, model: str, request: ChatRequest) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": model,
+            "messages": [_sendable(message) for message in request.messages],
+        }
+        refused = self._refused.get(model, frozenset())
+        optional: dict[str, Any] = {"temperature": request.temperature}
+        # Newer models of OpenAI refuse the one name, most other servers know only it.
+        name = "max_completion_tokens" if "max_tokens" in refused else "max_tokens"
+        optional[name] = request.max_tokens
+        if request.on_delta is not None:
+            body["stream"] = True
+            optional["stream_options"] = {"include_usage": True}
+        taken = {k: v for k, v in optional.items() if v is not None and k not in refused}
+        return {**body, **taken}
+
+
+@dataclass(frozen=True)
+class _EndpointModel:
+    endpoint: Endpoint
+    name: str
+
+    async def complete(self, request: ChatRequest) -> ChatReply:
+        return await self.endpoint.complete(request.model or self.name, request)
+
+
+def _sendable(message: Mapping[str, object]) -> dict[str, object]:
+    """Copy a message without lone surrogates, which UTF-8 cannot hold."""
+    content = message.get("content")
+    if isinstance(content, str) and not content.isascii():
+        content = content.encode("utf-8", "replace").decode()
+    return {**message, "content": content}

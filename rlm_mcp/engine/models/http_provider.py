@@ -1,0 +1,265 @@
+"""A provider of OpenAI-compatible models, asked over HTTP without a client library in between.
+
+A sub-call is small and there are hundreds at once, so what a request costs is what a batch takes.
+Measured per call in one run: aiohttp 0.2 ms of CPU, httpx2 0.9 to 1.1, the `openai` package 1.9 to
+2.6. So the package is left to those whose client does more than send requests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+import anyio
+import anyio.to_thread
+
+from rlm_mcp.engine.models.chat import ChatReply, ChatRequest, OnDelta
+from rlm_mcp.engine.models.completions import (
+    EventStream,
+    ReplyParts,
+    diagnose_status,
+    read_completion,
+    read_model_names,
+)
+from rlm_mcp.engine.models.diagnosis import Faults, without_credentials
+from rlm_mcp.engine.models.http_session import Manner, Way, find_way, open_session
+from rlm_mcp.engine.models.retry import AttemptFailedError, parse_retry_after
+from rlm_mcp.errors import (
+    ConfigurationError,
+    ModelAuthenticationError,
+    ModelConnectionError,
+    ModelReplyError,
+)
+
+if TYPE_CHECKING:
+    from aiohttp import ClientResponse, ClientSession
+    from yarl import URL
+
+
+OPENAI_BASE_URL = "https://api.openai.com/v1"
+CHECK_SECONDS = 3.0
+MAX_REPLY_BYTES = 32 << 20  # a hundred times what the longest replies of models take
+MAX_ERROR_BYTES = 64 << 10
+MAX_LIST_BYTES = 8 << 20
+PARSED_AT_ONCE_BYTES = 256 << 10  # larger bodies are parsed in a thread
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Where models are: an OpenAI-compatible base URL and a key (none for most local servers)."""
+
+    base_url: str = OPENAI_BASE_URL
+    api_key: str = field(default="", repr=False)
+
+
+def refuse_unusable(base_url: str, api_key: str) -> None:
+    """Refuse what no request can be made of.
+
+    Raises:
+        ConfigurationError: the address or the key is none.
+    """
+    if not all("!" <= character <= "~" for character in api_key):
+        # Refused here, since an error of the HTTP library would quote the header it cannot send.
+        raise ConfigurationError(
+            "The API key holds characters that no key has.", fix="Copy it again from the provider."
+        )
+    if not base_url.startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"The base URL {without_credentials(base_url)!r} is no address.",
+            fix="Set RLM_MCP_BASE_URL to one that begins with http:// or https://.",
+        )
+
+
+class ProviderWire:
+    """Sends requests to one provider; see `endpoint.Wire`.
+
+    There are as many connections as calls at once, which the caller limits; idle ones are kept.
+
+    Args:
+        provider: where it is.
+        attempt_seconds: one request may take this long.
+        find_manner: says how requests are sent; called once, in a thread.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        attempt_seconds: float,
+        find_manner: Callable[[], Manner] = Manner,
+    ) -> None:
+        self._provider = provider
+        self._attempt_seconds = attempt_seconds
+        self._find_manner = find_manner
+        self._faults = Faults(provider.base_url, provider.api_key)
+        self._session: ClientSession | None = None
+        self._lock = anyio.Lock()
+
+    async def send(self, body: dict[str, Any], request: ChatRequest) -> ChatReply:
+        """Send one request once.
+
+        Raises:
+            AttemptFailedError: there is no reply.
+            ConfigurationError: there can be none with these settings.
+        """
+        session = self._session or await self._open()
+        data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        url = self._url("chat/completions")
+        with self._translated(), anyio.fail_after(self._attempt_seconds):
+            async with session.post(url, data=data) as reply:
+                await self._refuse(reply, body)
+                if request.on_delta is None or _holds(reply, "json"):
+                    return await self._read_whole(reply, request)
+                return await self._read_stream(reply, request)
+
+    async def check(self) -> list[str]:
+        """See that the provider is there and takes the key, by asking for its models once."""
+        session = self._session or await self._open()
+        try:
+            with self._translated(), anyio.fail_after(CHECK_SECONDS):
+                async with session.get(self._url("models")) as reply:
+                    await self._refuse(reply, {})
+                    return read_model_names(await _read_some(reply, MAX_LIST_BYTES))
+        except AttemptFailedError as failure:
+            # Not every server lists its models: an answer of another kind is one too.
+            error = failure.diagnosis.error
+            if isinstance(error, (ModelConnectionError, ModelAuthenticationError)):
+                raise error from error.__cause__
+        return []
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _url(self, path: str) -> URL:
+        import yarl  # noqa: PLC0415  # loaded by now
+
+        base, question, query = self._provider.base_url.partition("?")
+        try:
+            return yarl.URL(f"{base.rstrip('/')}/{path}{question}{query}")
+        except ValueError as error:
+            raise ConfigurationError(f"The base URL cannot be used: {error}.") from error
+
+    async def _open(self) -> ClientSession:
+        async with self._lock:
+            if self._session is None:
+                refuse_unusable(self._provider.base_url, self._provider.api_key)
+                # An import, certificates, settings of the system: not on the event loop.
+                way = await anyio.to_thread.run_sync(self._find_way)
+                self._session = open_session(way)
+        return self._session
+
+    def _find_way(self) -> Way:
+        manner = self._find_manner()
+        if manner.headers is None:
+            manner = replace(manner, headers=self._headers())
+        return find_way(self._provider.base_url, manner)
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Content-Type": "application/json", "User-Agent": "rlm-mcp"}
+        # A name and a password in the address make a header of the same name.
+        if self._provider.api_key and "@" not in urlsplit(self._provider.base_url).netloc:
+            headers["Authorization"] = f"Bearer {self._provider.api_key}"
+        return headers
+
+    async def _refuse(self, reply: ClientResponse, body: Mapping[str, Any]) -> None:
+        if reply.status >= 400:
+            text = (await _read_some(reply, MAX_ERROR_BYTES)).decode("utf-8", "replace")
+            wait = parse_retry_after(reply.headers.get("retry-after"))
+            optional = tuple(name for name in body if name not in {"model", "messages", "stream"})
+            diagnosis = diagnose_status(reply.status, _as_json(text), wait, optional)
+            if reply.history:  # a POST that was sent elsewhere may arrive as something else
+                diagnosis.error.fix = f"The request was redirected to {_place(reply)!r}: set that."
+            raise self._faults.failed(diagnosis, None)
+        if _holds(reply, "text/html"):
+            text = (await _read_some(reply, MAX_ERROR_BYTES)).decode("utf-8", "replace")
+            page = ModelReplyError(f"{_place(reply)!r} is a web page, not a model: {text[:200]!r}.")
+            raise self._faults.failed(self._faults.odd(page, lasts=True), None)
+
+    async def _read_whole(self, reply: ClientResponse, request: ChatRequest) -> ChatReply:
+        body = bytearray()
+        async for piece in reply.content.iter_any():
+            body += piece
+            self._refuse_endless(len(body))
+        if len(body) <= PARSED_AT_ONCE_BYTES:
+            completion = read_completion(body, request.chars)
+        else:
+            completion = await anyio.to_thread.run_sync(read_completion, body, request.chars)
+        if request.on_delta is not None:  # the server does not stream
+            await request.on_delta(completion.text)
+        return completion
+
+    async def _read_stream(self, reply: ClientResponse, request: ChatRequest) -> ChatReply:
+        parts, events, size = ReplyParts(request.chars), EventStream(), 0
+        on_delta = cast("OnDelta", request.on_delta)
+        async for piece in reply.content.iter_any():
+            size += len(piece)
+            self._refuse_endless(size)
+            for chunk in events.feed(piece):
+                if text := parts.add_chunk(chunk):
+                    await on_delta(text)
+            if events.is_done:
+                break
+        for chunk in events.end():
+            if text := parts.add_chunk(chunk):
+                await on_delta(text)
+        if not parts.is_ended:
+            raise ModelReplyError("The stream ended without a finish reason.")
+        return parts.reply()
+
+    def _refuse_endless(self, size: int) -> None:
+        if size > MAX_REPLY_BYTES:
+            endless = ModelReplyError(f"The reply is longer than {MAX_REPLY_BYTES:,} bytes.")
+            raise self._faults.failed(self._faults.odd(endless, lasts=True), None)
+
+    @contextmanager
+    def _translated(self) -> Generator[None]:
+        """Turn what the HTTP library raises into diagnoses.
+
+        Raises:
+            AttemptFailedError: the request failed.
+            ConfigurationError: the address is none.
+        """
+        import aiohttp  # noqa: PLC0415  # loaded by now
+
+        faults = self._faults
+        try:
+            yield
+        except TimeoutError as error:
+            raise faults.failed(faults.late(), error) from None
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+            raise ConfigurationError(f"The base URL cannot be used: {error}") from error
+        except aiohttp.ClientConnectorError as error:
+            raise faults.failed(faults.gone(error, was_there=False), error) from None
+        except (aiohttp.ClientResponseError, ModelReplyError, UnicodeError) as error:
+            raise faults.failed(faults.odd(error), error) from None
+        except (aiohttp.ClientError, OSError) as error:
+            was_idle = isinstance(error, aiohttp.ServerDisconnectedError)
+            raise faults.failed(faults.gone(error, was_idle=was_idle), error) from None
+
+
+async def _read_some(reply: ClientResponse, size: int) -> bytes:
+    read = bytearray()
+    async for piece in reply.content.iter_any():
+        read += piece
+        if len(read) > size:
+            break
+    return bytes(read[:size])
+
+
+def _holds(reply: ClientResponse, kind: str) -> bool:
+    return kind in reply.headers.get("content-type", "").lower()
+
+
+def _place(reply: ClientResponse) -> str:
+    return without_credentials(str(reply.url))
+
+
+def _as_json(text: str) -> object:
+    with suppress(ValueError, RecursionError):
+        return json.loads(text)
+    return text

@@ -1,0 +1,101 @@
+"""How requests leave this machine: connections, certificates, proxies, time limits."""
+
+from __future__ import annotations
+
+import ssl
+import sys
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from rlm_mcp.engine.models.diagnosis import without_credentials
+from rlm_mcp.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+
+CONNECT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How requests are sent: their headers, and how long to wait for the server, in seconds.
+
+    Args:
+        headers: sent with each request, in place of those that a key alone makes.
+        connect_seconds: until there is a connection; None is no limit but that of the attempt.
+        read_seconds: until the next piece of an answer, likewise.
+    """
+
+    headers: Mapping[str, str] | None = None
+    connect_seconds: float | None = CONNECT_SECONDS
+    read_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Way:
+    """All that a session is made of; `tls` is None where nothing is encrypted."""
+
+    manner: Manner
+    tls: ssl.SSLContext | None
+    proxy: str | None
+
+
+def find_way(base_url: str, manner: Manner) -> Way:
+    """Find out how an address is reached; loads the HTTP library and blocks, so call in a thread.
+
+    Raises:
+        ConfigurationError: the proxy that leads there is of a kind that cannot be used.
+    """
+    import aiohttp  # noqa: F401, PLC0415  # pyright: ignore[reportUnusedImport]  # see above
+
+    tls = _make_tls() if base_url.startswith("https:") else None  # which takes its time
+    return Way(manner, tls, _find_proxy(base_url))
+
+
+def open_session(way: Way) -> ClientSession:
+    """Open a session; whoever does closes it."""
+    import aiohttp  # noqa: PLC0415  # loaded by now
+
+    manner = way.manner
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=way.tls or True),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers=manner.headers,
+        timeout=aiohttp.ClientTimeout(
+            total=None, connect=manner.connect_seconds, sock_read=manner.read_seconds
+        ),
+        proxy=way.proxy,
+    )
+
+
+def _make_tls() -> ssl.SSLContext:
+    """Trust what the system trusts; on Linux OpenSSL knows that."""
+    if sys.platform == "linux":
+        return ssl.create_default_context()
+    import truststore  # noqa: PLC0415  # only there
+
+    return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _find_proxy(base_url: str) -> str | None:
+    """Give the proxy that the environment or the system names for an address.
+
+    Raises:
+        ConfigurationError: it is of a kind that cannot be used.
+    """
+    parts = urlsplit(base_url)
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    address = proxy if "://" in proxy else f"http://{proxy}"
+    if not address.startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"The proxy {without_credentials(address)!r} cannot be used.",
+            fix="Set HTTPS_PROXY and HTTP_PROXY to a proxy that speaks HTTP, or NO_PROXY.",
+        )
+    return address

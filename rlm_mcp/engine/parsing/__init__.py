@@ -1,0 +1,1 @@
+"""What a model's reply means: code, answers, reasoning. Pure functions over text."""

@@ -1,0 +1,73 @@
+"""Thinking that models write into their replies: neither code nor answer."""
+
+from __future__ import annotations
+
+import re
+
+from rlm_mcp.engine.parsing.fences import python_spans
+
+_NAMES = r"(?:think|thinking|reasoning|thought|thoughts|reflection|scratchpad)"
+_UNQUOTED = r"(?![\"']|`(?!``))"
+# A tag beside a quotation mark is a string in code or a word spoken of, and no tag.
+_OPEN = re.compile(rf"(?<![\"'`])<(?P<name>{_NAMES})(?: [^<>\n]*)?>{_UNQUOTED}", re.IGNORECASE)
+_CLOSE = re.compile(rf"(?<![\"'`])</{_NAMES}>{_UNQUOTED}", re.IGNORECASE)
+_TAG = re.compile(rf"<(?P<slash>/?)(?P<name>{_NAMES})(?: [^<>\n]*)?>", re.IGNORECASE)
+_END_TOKENS = re.compile(r"(?:<\|\w{1,30}\|>|</s>|<eos>|<end_of_turn>)\s*\Z")
+# Behind its own end a model that was not stopped goes on with an invented conversation.
+_NEXT_MESSAGE = re.compile(
+    r"<\|(?:im_end|eot_id|end)\|>\s*<\|(?:im_start|start_header_id)\|>.*", re.DOTALL
+)
+_HEADER = re.compile(
+    r"\s*<\|(?:im_start\|>assistant|start_header_id\|>assistant<\|end_header_id\|>)\s*"
+)
+_CHANNEL = re.compile(r"\s*(?:<\|start\|>assistant)?<\|channel\|>")
+_ANALYSIS = re.compile(
+    r"<\|channel\|>analysis<\|message\|>.*?(?:<\|end\|>(?:<\|start\|>assistant)?|\Z)", re.DOTALL
+)
+_OTHER_CHANNEL = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>\w+<\|message\|>|<\|end\|>")
+
+
+def without_tokens(reply: str) -> str:
+    """Take off end tokens that a server let through, and the channels of the harmony format."""
+    text = reply.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    header = _HEADER.match(text)
+    text = _NEXT_MESSAGE.sub("", text[header.end() :] if header else text)
+    if _CHANNEL.match(text):
+        text = _OTHER_CHANNEL.sub("", _ANALYSIS.sub("", text))
+    while match := _END_TOKENS.search(text, max(0, len(text) - 100)):
+        text = text[: match.start()]
+    return text
+
+
+def after_orphan_close(text: str) -> str:
+    """Drop what stands before a closing tag whose opening tag was part of the prompt."""
+    opening = _OPEN.search(text)
+    closes = list(_CLOSE.finditer(text, 0, opening.start() if opening else len(text)))
+    # A tag in a comment or a text of the code is the code's own.
+    blocks = python_spans(text.split("\n")) if closes else []
+    for close in reversed(closes):
+        line = text.count("\n", 0, close.start())
+        if not any(start < line < end for start, end in blocks):
+            return text[close.end() :]
+    return text
+
+
+def find_reasoning(line: str) -> re.Match[str] | None:
+    """Find an opening tag in `line`."""
+    return _OPEN.search(line)
+
+
+def reasoning_end(text: str, start: int) -> int | None:
+    """Find where the thinking that opens at `start` ends; None when it never does."""
+    opening = _TAG.match(text, start)
+    name = opening["name"].lower() if opening else ""
+    depth = 0
+    for tag in _TAG.finditer(text, start):
+        if tag["name"].lower() != name:
+            continue
+        depth += -1 if tag["slash"] else 1
+        if depth == 0:
+            return tag.end()
+    # Thinking that talks of its own tag never balances; the last closing tag is its end.
+    closes = [tag.end() for tag in _CLOSE.finditer(text, start)]
+    return closes[-1] if closes else None

@@ -1,0 +1,124 @@
+"""Code wrapped as a tool call, by models trained to call tools."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from rlm_mcp.engine.parsing.python_source import is_code, read_python
+
+_CODE_KEYS = ("code", "source", "python", "script", "python_code", "code_string", "cell")
+_ARGUMENT_KEYS = ("arguments", "args", "parameters", "params", "input", "action_input", "function")
+_NAME_KEYS = ("name", "tool", "tool_name", "action", "recipient_name")
+_TAGGED = re.compile(
+    r"<(?P<tag>python|repl|code|tool_code|execute|execute_python|py)>(?P<code>.*?)(?:</(?P=tag)>|$)",
+    re.DOTALL,
+)
+_PARAMETER = re.compile(
+    r"<parameter(?: name)?=[\"']?(?P<key>\w+)[\"']?>(?P<code>.*?)</parameter>", re.DOTALL
+)
+_PYTHON_TAG = re.compile(r"<\|python_tag\|>(?P<code>.+)", re.DOTALL)
+_SHAPE = re.compile(r"<tool_call>|<function[=_]|<invoke |\[TOOL_CALLS\]|<\|python_tag\|>")
+_MAX_OBJECTS = 20
+
+
+@dataclass(frozen=True)
+class FoundCalls:
+    """Code taken out of tool calls, in order; none when what was called is not the REPL."""
+
+    codes: tuple[str, ...] = ()
+    answer: str | None = None
+
+
+def read_tool_calls(text: str) -> FoundCalls | None:
+    """Read `text` as tool calls; None when it holds none.
+
+    A call named after FINAL, with one string, gives an `answer`.
+    """
+    codes = tuple(_tagged_codes(text))
+    if codes:
+        return FoundCalls(codes)
+    calls = [value for value in _json_values(text) if _is_call(value)]
+    if not calls:
+        return FoundCalls() if _SHAPE.search(text) else None
+    if len(calls) == 1 and _name_of(calls[0]).upper() in {"FINAL", "FINAL_ANSWER"}:
+        return FoundCalls(answer=_only_text(_arguments_of(calls[0])))
+    found = [_code_of(call) for call in calls]
+    # Running some of the calls and leaving out others would not be what was asked for.
+    return FoundCalls(tuple(code for code in found if code) if all(found) else ())
+
+
+def _tagged_codes(text: str) -> Iterator[str]:
+    for match in _TAGGED.finditer(text):
+        if _is_python(match["code"]):
+            yield match["code"].strip("\n")
+    for match in _PARAMETER.finditer(text):
+        if match["key"] in _CODE_KEYS and _is_python(match["code"]):
+            yield match["code"].strip("\n")
+    tagged = _PYTHON_TAG.search(text)
+    if tagged and _is_python(tagged["code"]):
+        yield tagged["code"].strip("\n")
+
+
+def _json_values(text: str) -> Iterator[Mapping[str, Any]]:
+    decoder = json.JSONDecoder(strict=False)  # models put real line ends into JSON strings
+    position = 0
+    for _ in range(_MAX_OBJECTS):
+        start = text.find("{", position)
+        if start < 0:
+            return
+        try:
+            value, position = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            position = start + 1
+            continue
+        if isinstance(value, dict):
+            yield cast("Mapping[str, Any]", value)
+
+
+def _is_call(value: Mapping[str, Any]) -> bool:
+    named = bool(_name_of(value)) and any(key in value for key in _ARGUMENT_KEYS + _CODE_KEYS)
+    codes = [value[key] for key in _CODE_KEYS if isinstance(value.get(key), str)]
+    bare = len(codes) == 1 and _is_python(codes[0])
+    return named or bare or isinstance(value.get("function"), dict)
+
+
+def _name_of(value: Mapping[str, Any]) -> str:
+    function = value.get("function")
+    if isinstance(function, dict):
+        return _name_of(cast("Mapping[str, Any]", function))
+    names = (value.get(key) for key in (*_NAME_KEYS, "function"))
+    return next((name for name in names if isinstance(name, str)), "")
+
+
+def _arguments_of(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Find the arguments: an object, an object written as a string, or the call itself."""
+    for key in _ARGUMENT_KEYS:
+        inner = value.get(key)
+        if isinstance(inner, dict):
+            inner = cast("Mapping[str, Any]", inner)
+            return _arguments_of(inner) if key == "function" else inner
+        if isinstance(inner, str) and key != "function":
+            parsed = next(_json_values(inner), None) if inner.lstrip().startswith("{") else None
+            return parsed if parsed is not None else {"code": inner}
+    return {key: value[key] for key in _CODE_KEYS if key in value}
+
+
+def _code_of(call: Mapping[str, Any]) -> str | None:
+    arguments = _arguments_of(call)
+    codes = [arguments[key] for key in _CODE_KEYS if isinstance(arguments.get(key), str)]
+    code: Any = codes[0] if len(codes) == 1 else _only_text(arguments)
+    return code if isinstance(code, str) and _is_python(code) else None
+
+
+def _only_text(arguments: Mapping[str, Any]) -> str | None:
+    values = list(arguments.values())
+    return values[0] if len(values) == 1 and isinstance(values[0], str) else None
+
+
+def _is_python(code: str) -> bool:
+    tree = read_python(code.strip("\n")).tree
+    return tree is not None and is_code(tree)

@@ -1,0 +1,84 @@
+"""The parts that a run is made of, handed in by whoever starts it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rlm_mcp.engine.budget import Budget
+from rlm_mcp.engine.cache import SubCallCache
+from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.engine.models.chat import ChatModel, OnDelta
+from rlm_mcp.engine.recording import Recording
+from rlm_mcp.engine.telemetry import find_tracer
+from rlm_mcp.engine.types import EventSink
+from rlm_mcp.sandbox.types import ReplOptions, Sandbox
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+
+MAX_CALL_WINDOW = 1024
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What one run needs.
+
+    Args:
+        root: writes the code.
+        sub: answers `llm_query`, and is the root of inner runs.
+        sandbox: where inner runs get their REPLs.
+        config: limits and options.
+        budget: shared by the whole tree of the run.
+        emit: is told every event, in order.
+        cache: answers of sub-calls that need not be asked again.
+        model_names: names that `llm_query(model=…)` may ask for; the last is the one asked
+            without a name. Empty: no other model may be asked.
+        answer_schema: JSON Schema that the answer must fit.
+        on_root_delta: awaited with pieces of the root's replies as they arrive.
+        depth: 0 for the run itself, more for runs inside it.
+        recording: the run as far as its log goes, where it is taken up.
+        tracer: takes spans; the one that the process was set up with, if any.
+    """
+
+    root: ChatModel
+    sub: ChatModel
+    sandbox: Sandbox
+    config: RLMConfig
+    budget: Budget
+    emit: EventSink
+    cache: SubCallCache | None = None
+    model_names: tuple[str, ...] = ()
+    answer_schema: Mapping[str, Any] | None = None
+    on_root_delta: OnDelta | None = None
+    depth: int = 0
+    recording: Recording = field(default_factory=Recording)
+    tracer: Tracer | None = field(default_factory=find_tracer)
+
+    @property
+    def root_name(self) -> str:
+        """Name of the model that writes the code; empty where models have none."""
+        return self.model_names[0 if self.depth == 0 else -1] if self.model_names else ""
+
+    @property
+    def sub_name(self) -> str:
+        """Name of the model that answers sub-calls; empty where models have none."""
+        return self.model_names[-1] if self.model_names else ""
+
+    @property
+    def can_recurse(self) -> bool:
+        """Whether a run inside this one is allowed."""
+        return self.config.enable_sub_calls and self.depth + 1 < self.config.max_recursion_depth
+
+
+def repl_options(config: RLMConfig, *, seed: int | None = None) -> ReplOptions:
+    """Make the options of a run's REPL; `rlm_query` falls back to `llm_query` at the last level."""
+    return ReplOptions(
+        sub_calls=config.enable_sub_calls,
+        recursion=config.enable_sub_calls and config.max_recursion_depth > 1,
+        # Half of them on their way, half at hand for when one is answered.
+        call_window=min(2 * config.max_concurrent_calls, MAX_CALL_WINDOW),
+        seed=seed,
+    )

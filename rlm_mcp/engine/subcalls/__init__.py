@@ -1,0 +1,1 @@
+"""Calls that model code makes: sub-calls, batches of them, and runs inside a run."""

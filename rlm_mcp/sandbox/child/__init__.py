@@ -1,0 +1,1 @@
+"""The child's side of the sandbox, which shares its process with model code."""

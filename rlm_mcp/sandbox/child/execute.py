@@ -1,0 +1,134 @@
+"""One cell: compile, run, say what went wrong. Runs in the REPL's process."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import linecache
+import re
+import traceback
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rlm_mcp.sandbox.child.search import Matches
+from rlm_mcp.sandbox.child.values import type_name
+
+MESSAGE_CHARS = 4_000
+TRACEBACK_CHARS = 16_000
+_CELL_NAME = re.compile(r"<cell \d+>")
+
+
+class CellEnd(BaseException):
+    """Ends a cell: its final value is recorded. Not an error, so `except Exception` lets it by."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a cell raised, in words. `line` is the line of the cell, where one is known."""
+
+    type: str
+    message: str
+    traceback: str
+    line: int | None
+
+
+def run(
+    code: str, number: int, namespace: dict[str, Any], echo: Callable[[object], object]
+) -> None:
+    """Run a cell in a namespace; the value of a last expression is echoed, as in a notebook.
+
+    Raises:
+        BaseException: whatever the cell raised.
+    """
+    name = f"<cell {number}>"
+    linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
+    tree = ast.parse(code, name)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    body = compile(tree, name, "exec")
+    exec(body, namespace)  # noqa: S102  # running code is what a REPL is for; the walls are elsewhere
+    if isinstance(last, ast.Expr):
+        value = eval(compile(ast.Expression(last.value), name, "eval"), namespace)  # noqa: S307  # likewise
+        if value is not None and not isinstance(value, Matches):
+            namespace["_"] = value
+            echo(value)
+
+
+def failure(error: BaseException, names: Iterable[str]) -> Failure:
+    """Put what a cell raised into words: frames of cells alone, type and message whole and last."""
+    try:
+        report = traceback.TracebackException.from_exception(error)
+        _drop_foreign_frames(report)
+        message = _cut(_message(error), MESSAGE_CHARS)
+        text = "".join(report.format()).rstrip()
+    except BaseException as broken:  # noqa: BLE001  # exceptions of model code may raise when read
+        message = f"(its text cannot be read: {type_name(broken)})"
+        text = f"{type_name(error)}: {message}"
+    hint = _hint(error, names)
+    kind = type_name(error)
+    if len(text) > TRACEBACK_CHARS:
+        text = f"{_cut(text, TRACEBACK_CHARS)}\n{kind}: {message}"
+    if "Did you mean" not in text:  # Python 3.12 and later say it themselves
+        text += hint
+    return Failure(kind, message + hint, text, _line(error))
+
+
+def assigns_final(code: str) -> bool:
+    """Tell whether a cell assigns a variable named `Final`, at its top level."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return any(
+        isinstance(node, ast.Name) and node.id == "Final" and isinstance(node.ctx, ast.Store)
+        for node in ast.walk(tree)
+    )
+
+
+def is_final_value(value: object) -> bool:
+    """Tell whether a variable named `Final` holds an answer rather than what typing exports."""
+    return value is not None and value is not typing.Final
+
+
+def _drop_foreign_frames(report: traceback.TracebackException) -> None:
+    pending, seen = [report], set[int]()
+    while pending:
+        current = pending.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        frames = [frame for frame in current.stack if _CELL_NAME.fullmatch(frame.filename)]
+        current.stack = traceback.StackSummary.from_list(frames)
+        linked = (current.__cause__, current.__context__, *(current.exceptions or ()))
+        pending.extend(other for other in linked if other is not None)
+
+
+def _message(error: BaseException) -> str:
+    return error.msg if isinstance(error, SyntaxError) else str(error)
+
+
+def _line(error: BaseException) -> int | None:
+    if isinstance(error, SyntaxError):
+        return error.lineno
+    lines = [
+        line
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if _CELL_NAME.fullmatch(frame.f_code.co_filename)
+    ]
+    return lines[-1] if lines else None
+
+
+def _hint(error: BaseException, names: Iterable[str]) -> str:
+    missing = getattr(error, "name", None)
+    if not isinstance(error, NameError) or not isinstance(missing, str):
+        return ""
+    close = difflib.get_close_matches(missing, list(names), n=1)
+    return f". Did you mean: {close[0]!r}?" if close else ""
+
+
+def _cut(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n… [{len(text) - 2 * half:,} characters cut] …\n{text[-half:]}"

@@ -1,0 +1,187 @@
+"""The warm process, and the processes forked from it: one for each text, one for each REPL.
+
+    warm (interpreter, standard library, namespaces)
+    └── holder of a text (the text, loaded once)
+        └── REPL (a fork of the holder: shares the text, gets the walls)
+
+The warm process and the holders run this code alone, never a model's. Each takes orders over a
+socket pair that keeps messages whole, one JSON object an order, descriptors beside it; when the
+host's end closes they end, and the kernel ends what they forked. Standard library only.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+from collections import OrderedDict
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rlm_mcp.sandbox import wire
+from rlm_mcp.sandbox.child import documents, preload, worker
+from rlm_mcp.sandbox.child.documents import Documents
+from rlm_mcp.sandbox.layout import Layout
+from rlm_mcp.sandbox.types import ReplOptions, Walls
+from rlm_mcp.sandbox.walls import confine, limits, namespaces
+from rlm_mcp.sandbox.walls.confine import Standing
+
+MAX_ORDER_BYTES = 1 << 16
+MAX_DESCRIPTORS = 4
+REPL_SOCKET = 3
+SLACK_BYTES = 32 << 20
+MAX_STATUSES = 1_000
+
+
+class ForkServer:
+    """Answers orders: `hold` a text, `spawn` a REPL, tell the `status` of one that ended."""
+
+    def __init__(self, control: socket.socket, walls: Walls, mapped_bytes: int) -> None:
+        self._control = control
+        self._walls = walls
+        self._mapped_bytes = mapped_bytes
+        self._content: tuple[str | Documents, Documents] | None = None
+        self._statuses: OrderedDict[int, int] = OrderedDict()
+
+    def serve(self) -> NoReturn:
+        """Take orders until the host closes its end."""
+        signal.signal(signal.SIGCHLD, self._reap)
+        while True:
+            data, descriptors, _, _ = socket.recv_fds(
+                self._control, MAX_ORDER_BYTES, MAX_DESCRIPTORS
+            )
+            if not data:
+                os._exit(0)
+            try:
+                self._obey(json.loads(data), descriptors)
+            except (OSError, MemoryError) as error:
+                self._reply({"error": f"{type(error).__name__}: {error}"})
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+
+    def _obey(self, order: dict[str, Any], descriptors: list[int]) -> None:
+        if order["do"] == "hold":
+            self._fork_holder(Layout(**order["layout"]), *descriptors)
+        elif order["do"] == "spawn":
+            self._fork_repl(ReplOptions(**order["options"]), descriptors[0])
+        else:
+            self._reap()
+            self._reply({"status": self._statuses.pop(order["pid"], None)})
+
+    def _reply(self, answer: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
+        socket.send_fds(self._control, [json.dumps(answer).encode()], descriptors)
+
+    def _reap(self, *_: object) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            self._statuses[pid] = os.waitstatus_to_exitcode(status)
+            if len(self._statuses) > MAX_STATUSES:
+                self._statuses.popitem(last=False)
+
+    def _fork_holder(self, layout: Layout, control: int, text: int) -> None:
+        """Fork a holder; it answers on its own socket, so this process is free at once."""
+        if os.fork():
+            return
+        try:
+            namespaces.die_with_parent()
+            self._control.close()
+            self._control = socket.socket(fileno=os.dup(control))
+            os.close(control)
+            self._content = documents.load(text, layout)
+            os.close(text)
+            self._mapped_bytes += _bytes_of(self._content, layout)
+            gc.collect()
+            gc.freeze()
+            this = os.pidfd_open(os.getpid())
+            self._reply({"bytes": _bytes_of(self._content, layout)}, (this,))
+            os.close(this)
+            self._statuses.clear()
+            self.serve()
+        except (OSError, MemoryError) as error:
+            self._reply({"error": f"{type(error).__name__}: {error}"})
+        finally:
+            os._exit(1)
+
+    def _fork_repl(self, options: ReplOptions, sock: int) -> None:
+        pid = os.fork()
+        if not pid:
+            self._become_repl(options, sock)
+        handle = os.pidfd_open(pid)
+        self._reply({"pid": pid}, (handle,))
+        os.close(handle)
+
+    def _become_repl(self, options: ReplOptions, sock: int) -> NoReturn:
+        try:
+            os.setsid()
+            os.dup2(sock, REPL_SOCKET)
+            os.closerange(REPL_SOCKET + 1, MAX_ORDER_BYTES)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            link = socket.socket(fileno=REPL_SOCKET)
+            try:
+                worker.serve(link, self._held(), options, lambda: self._confine(options))
+            except OSError as error:
+                link.sendall(wire.encode("failed", {}, wire.utf8(str(error))))
+        finally:
+            os._exit(1)
+
+    def _confine(self, options: ReplOptions) -> None:
+        confine.confine_repl(self._walls, options.memory_bytes, self._mapped_bytes)
+
+    def _held(self) -> tuple[str | Documents, Documents]:
+        if self._content is None:
+            raise OSError("a REPL was ordered from a process that holds no text")
+        return self._content
+
+
+def _bytes_of(content: tuple[str | Documents, Documents], layout: Layout) -> int:
+    context, _ = content
+    text = sys.getsizeof(context) if isinstance(context, str) else layout.file_bytes
+    return text + SLACK_BYTES
+
+
+def main() -> None:
+    """Get warm: namespaces, imports, then give up files and privileges; say so; take orders."""
+    order = json.loads(sys.argv[2])
+    control = socket.socket(fileno=order["control"])
+    walls, standing = Walls(**order["walls"]), Standing()
+    confine.ignore_interrupts()
+    limits.share_arenas()
+    in_namespaces = confine.enter_namespaces(walls, standing)
+    if in_namespaces:
+        _go_on_in_a_child(control)
+    preload.import_common()
+    preload.keep_library()
+    preload.keep_time_zones()
+    os.environ.clear()
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    mapped = limits.mapped_bytes()
+    confine.give_up_files(standing, in_namespaces=in_namespaces)
+    if in_namespaces:
+        namespaces.die_with_parent()  # again: a change of user forgets it
+    standing_walls = confine.find_standing(walls, standing)
+    gc.collect()
+    gc.freeze()
+    if threads > 1:
+        standing.missing.append(f"fork: {threads} threads run in the warm process")
+    control.send(json.dumps(asdict(standing)).encode())
+    ForkServer(control, standing_walls, mapped).serve()
+
+
+def _go_on_in_a_child(control: socket.socket) -> None:
+    """Fork the first process of the new process namespace; the parent waits and ends with it."""
+    child = os.fork()
+    if child:
+        control.close()
+        os.waitpid(child, 0)
+        os._exit(0)
+    namespaces.die_with_parent()

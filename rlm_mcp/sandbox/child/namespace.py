@@ -1,0 +1,155 @@
+"""The names that model code finds in its REPL. Runs in the REPL's process."""
+
+from __future__ import annotations
+
+import builtins
+import collections
+import itertools
+import json
+import math
+import random
+import re
+from collections.abc import Callable, Iterable, Iterator
+from types import ModuleType
+from typing import Any, NoReturn
+
+from rlm_mcp.sandbox.child import calls, search
+from rlm_mcp.sandbox.child.calls import CallDesk
+from rlm_mcp.sandbox.child.documents import Documents
+from rlm_mcp.sandbox.child.execute import CellEnd
+from rlm_mcp.sandbox.child.values import (
+    is_machinery,
+    json_text,
+    names_in_words,
+    preview,
+    size_of,
+    type_name,
+)
+from rlm_mcp.sandbox.types import ReplOptions
+
+MAX_ANSWER_CHARS = 8_000_000
+# Models use these without an import; a turn is too dear for a NameError.
+MODULES = (collections, itertools, json, math, re)
+
+
+class Namespace:
+    """What cells run in: the variables they assign, and the helpers they are given."""
+
+    def __init__(
+        self, context: str | Documents, names: Documents, desk: CallDesk, options: ReplOptions
+    ) -> None:
+        self._context = context
+        self._desk = desk
+        self.final: tuple[str, str, bool] | None = None
+        self._given = {"context": context, "context_names": names, **self._helpers(options)}
+        self.module = ModuleType("__main__")
+        self.variables: dict[str, Any] = self.module.__dict__
+        self.variables["__builtins__"] = builtins
+        self.variables.update({module.__name__: module for module in MODULES})
+        self.restore()
+        if options.seed is not None:
+            random.seed(options.seed)
+
+    def restore(self) -> None:
+        """Put `context` and the helpers back where a cell overwrote them."""
+        self.variables.update(self._given)
+
+    def assigned(self) -> Iterator[str]:
+        """Yield the names that model code gave to values, in the order of assignment."""
+        for name, value in list(self.variables.items()):
+            if type(name) is not str:  # model code may put any key there
+                continue
+            if name in self._given or name.startswith("_") or is_machinery(value):
+                continue
+            yield name
+
+    def record(self, value: object) -> None:
+        """Keep a value as the final answer.
+
+        Raises:
+            ValueError: there is no value, or it is no answer.
+        """
+        if value is self._context:
+            raise ValueError("the whole context is no answer; give the part that answers")
+        if value is None:
+            raise ValueError("None is no answer; give a value")
+        if is_machinery(value):
+            raise ValueError(f"a {type_name(value)} is no answer; give a value")
+        as_json = None if isinstance(value, str) else json_text(value)
+        text = value if isinstance(value, str) else as_json if as_json is not None else str(value)
+        if len(text) > MAX_ANSWER_CHARS:
+            raise ValueError(
+                f"an answer of {len(text):,} characters is too long: at most {MAX_ANSWER_CHARS:,}"
+            )
+        self.final = (text, type_name(value), as_json is not None)
+
+    def _helpers(self, options: ReplOptions) -> dict[str, Callable[..., Any]]:
+        helpers: dict[str, Callable[..., Any]] = {
+            "FINAL": self._final,
+            "FINAL_VAR": self._final_var,
+            "search": self._search,
+            "lines": self._lines,
+            "budget": lambda: calls.budget(self._desk),
+            "SHOW_VARS": self._show_vars,
+        }
+        if options.sub_calls:
+            helpers["llm_query"] = self._llm_query
+            helpers["llm_query_batch"] = self._llm_query_batch
+            helpers["llm_query_batched"] = self._llm_query_batch  # a spelling that models invent
+        if options.recursion:
+            helpers["rlm_query"] = self._rlm_query
+        return helpers
+
+    def _llm_query(self, prompt: object, model: str | None = None) -> str:
+        return calls.llm_query(self._desk, prompt, model)
+
+    def _llm_query_batch(
+        self,
+        prompts: Iterable[object] | None = None,
+        model: str | None = None,
+        *,
+        queries: Iterable[object] | None = None,
+    ) -> list[str]:
+        return calls.llm_query_batch(self._desk, prompts if queries is None else queries, model)
+
+    def _rlm_query(self, question: object, context: object = None) -> str:
+        return calls.rlm_query(self._desk, question, self._context if context is None else context)
+
+    def _final(self, value: object) -> NoReturn:
+        self.record(value)
+        raise CellEnd
+
+    def _final_var(self, name: object) -> NoReturn:
+        self.record(self._named(name))
+        raise CellEnd
+
+    def _named(self, name: object) -> object:
+        """Take the name of a variable, or the value of one: models write both."""
+        if not isinstance(name, str):
+            return name
+        if name in self._given:
+            raise ValueError(f"{name!r} is no variable of yours; assign your answer to one")
+        if name in self.variables:
+            return self.variables[name]
+        if any(value is name for value in self.variables.values()):
+            return name
+        if name.isidentifier():
+            raise NameError(
+                f"no variable is named {name!r}; there are: {names_in_words(self.assigned())}"
+            )
+        return name
+
+    def _search(self, words: str | Iterable[str], k: int = 5, around: int = 0) -> search.Matches:
+        found = search.search(self._context, words, k)
+        print(search.shown(found, self._context, around))  # noqa: T201  # into the cell's output
+        return found
+
+    def _lines(self, text: str | Iterable[str] | None = None) -> Iterator[str]:
+        return search.lines(self._context if text is None else text)
+
+    def _show_vars(self) -> None:
+        rows = [
+            f"{name}: {type_name(value)}, {size_of(value):,}, {preview(value)}"
+            for name, value in ((name, self.variables[name]) for name in self.assigned())
+        ]
+        print("\n".join(rows) or "no variables so far")  # noqa: T201  # into the cell's output

@@ -1,0 +1,140 @@
+"""The host writes a text into an anonymous file, whose descriptor a REPL's process gets."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
+
+import anyio
+from anyio import from_thread, to_thread
+
+from rlm_mcp.errors import SandboxError
+from rlm_mcp.sandbox.layout import TEXT_START, Layout, table
+from rlm_mcp.sandbox.types import ContextSource, Divisible
+from rlm_mcp.sandbox.wire import utf8
+
+if sys.platform != "win32":  # the host imports this everywhere
+    import fcntl
+
+DIVIDED_BYTES = 16 << 20  # a smaller text is written in a few milliseconds
+_SEALS = ("F_SEAL_SHRINK", "F_SEAL_GROW", "F_SEAL_WRITE", "F_SEAL_SEAL")
+
+
+async def write_text(source: ContextSource) -> tuple[int, Layout]:
+    """Write a source into an anonymous file; the caller closes the descriptor.
+
+    Raises:
+        SandboxError: the source gave another number of bytes than it announced, or there is no
+            room for it.
+    """
+    descriptor, layout, tail = await to_thread.run_sync(_begin, source)
+    try:
+        is_ascii = await _write_parts(descriptor, source, layout.text_bytes)
+        await to_thread.run_sync(_finish, descriptor, tail, TEXT_START + layout.text_bytes)
+    except OSError as error:
+        os.close(descriptor)
+        raise SandboxError(
+            f"no room for a context of {layout.text_bytes:,} bytes: {error.strerror!r}",
+            fix="Free memory, or ask over fewer contexts.",
+        ) from error
+    except BaseException:  # cancelled between two chunks
+        os.close(descriptor)
+        raise
+    return descriptor, replace(layout, is_ascii=is_ascii)
+
+
+def _begin(source: ContextSource) -> tuple[int, Layout, bytes]:
+    """Make the file; return it, its layout, and what comes after the text."""
+    lengths = source.byte_lengths
+    names = [utf8(name) for name in source.names]
+    names += [b""] * (len(lengths) - len(names))
+    layout = Layout(sum(lengths), sum(map(len, names)), len(lengths), source.is_list)
+    tail = (b"\0", *names, table(lengths), table(map(len, names)), bytes(8))
+    return _anonymous_file(), layout, b"".join(tail)
+
+
+async def _write_parts(descriptor: int, source: ContextSource, expected: int) -> bool:
+    """Write the text, in two threads where that is worth it; tell whether it is ASCII."""
+    parts = [_placed(source.chunks())]
+    if isinstance(source, Divisible) and expected >= DIVIDED_BYTES:
+        # Most of the time goes into the pages of the file, which no other way makes sooner: a
+        # thread that writes what another reads gains nothing, nor does one that makes room ahead.
+        middle = expected // 2
+        parts = [source.chunks_between(0, middle), source.chunks_between(middle, expected)]
+    found: list[tuple[int, bool]] = []
+
+    async def write(part: Iterator[tuple[int, bytes]]) -> None:
+        found.append(await to_thread.run_sync(_write_part, descriptor, part))
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            for part in parts:
+                tasks.start_soon(write, part)
+    except ExceptionGroup as group:  # the first error without the wrapping
+        raise group.exceptions[0] from None
+    written = sum(size for size, _ in found)
+    if written != expected:
+        raise SandboxError(f"context {source.key!r} gave {written:,} bytes of {expected:,}")
+    return all(is_ascii for _, is_ascii in found)
+
+
+def _placed(chunks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
+    place = 0
+    try:
+        for chunk in chunks:
+            yield place, chunk
+            place += len(chunk)
+    finally:
+        _close(chunks)
+
+
+def _write_part(descriptor: int, part: Iterator[tuple[int, bytes]]) -> tuple[int, bool]:
+    """Write chunks to their places; return their bytes, and whether they are ASCII."""
+    written = 0
+    is_ascii = True
+    try:
+        for place, chunk in part:
+            from_thread.check_cancelled()
+            _write_at(descriptor, chunk, TEXT_START + place)
+            written += len(chunk)
+            is_ascii = is_ascii and chunk.isascii()
+    finally:
+        _close(part)
+    return written, is_ascii
+
+
+def _close(part: Iterator[object]) -> None:
+    """End a source that was not read to its end, here: left alone, it would end on the loop."""
+    if isinstance(part, Generator):
+        part.close()
+
+
+def _finish(descriptor: int, tail: bytes, place: int) -> None:
+    _write_at(descriptor, tail, place)
+    _seal(descriptor)
+
+
+def _write_at(descriptor: int, data: bytes, place: int) -> None:
+    view = memoryview(data)
+    while view:
+        size = os.pwrite(descriptor, view, place)
+        view, place = view[size:], place + size
+
+
+def _anonymous_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("context", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    descriptor, path = tempfile.mkstemp(prefix="rlm-mcp-")
+    os.unlink(path)  # noqa: PTH108  # in a worker thread, a name that was just made
+    return descriptor
+
+
+def _seal(descriptor: int) -> None:
+    """Make the file unchangeable for everybody, where the system can."""
+    seals: Sequence[int] = [getattr(fcntl, name, 0) for name in _SEALS]
+    with contextlib.suppress(OSError):  # a temporary file has no seals
+        fcntl.fcntl(descriptor, getattr(fcntl, "F_ADD_SEALS", 0), sum(seals))

@@ -1,0 +1,337 @@
+"""The host's side of the fork server: the warm process, and who holds which text."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections import OrderedDict
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import anyio
+from anyio import to_thread
+
+from rlm_mcp.errors import SandboxError
+from rlm_mcp.sandbox.host.context_file import write_text
+from rlm_mcp.sandbox.host.process import END_SECONDS, how_it_ended, spawn
+from rlm_mcp.sandbox.types import ContextSource, ReplOptions, Walls
+
+START_SECONDS = 60
+ORDER_SECONDS = 10
+LOAD_SECONDS = 600
+MAX_ANSWER_BYTES = 1 << 16
+
+
+class Control:
+    """Orders to a process that forks, and its answers, one at a time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._turn = anyio.Lock()
+        self._sending = anyio.Lock()
+        self.is_closed = False
+
+    async def ask(
+        self, order: Mapping[str, Any], descriptors: Sequence[int] = (), *, seconds: float
+    ) -> tuple[dict[str, Any], list[int]]:
+        """Send an order and wait for its answer; the caller closes the descriptors in it.
+
+        Raises:
+            SandboxError: the process is gone, too slow, or could not do it.
+        """
+        async with self._turn:
+            try:
+                # Shielded: who is cancelled here must not take the others' process with them.
+                with anyio.fail_after(seconds, shield=True):
+                    await self.tell(order, descriptors)
+                    return await self.answer()
+            except OSError as error:  # TimeoutError too
+                self.close()  # a late answer must not be taken for the next one's
+                raise SandboxError(f"the fork server does not answer: {error!s}") from error
+
+    async def tell(self, order: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
+        """Send an order that is answered elsewhere."""
+        async with self._sending:  # only one task may wait for a socket
+            if self.is_closed:
+                raise BrokenPipeError("it was closed")
+            with _closed_as_gone():
+                await anyio.wait_writable(self._sock)
+            socket.send_fds(self._sock, [json.dumps(order).encode()], descriptors)
+
+    async def answer(self) -> tuple[dict[str, Any], list[int]]:
+        """Wait for an answer.
+
+        Raises:
+            OSError: the process is gone.
+            SandboxError: it could not do what it was told.
+        """
+        with _closed_as_gone():
+            await anyio.wait_readable(self._sock)
+        data, descriptors, _, _ = socket.recv_fds(self._sock, MAX_ANSWER_BYTES, 4)
+        if not data:
+            raise ConnectionResetError("its process is gone")
+        said = json.loads(data)
+        if "error" in said:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise SandboxError(f"the fork server could not do it: {said['error']}")
+        return said, descriptors
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the process is gone, known as soon as it is."""
+        if self.is_closed:
+            return True
+        try:
+            return not self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def close(self) -> None:
+        """Close our end, which ends the process."""
+        if not self.is_closed:
+            self.is_closed = True
+            anyio.notify_closing(self._sock)
+            self._sock.close()
+
+
+@contextlib.contextmanager
+def _closed_as_gone() -> Generator[None]:
+    """Another task may give a process up, and close its socket, while this one waits for it."""
+    try:
+        yield
+    except anyio.ClosedResourceError as error:
+        raise ConnectionResetError("it was given up") from error
+
+
+def control_pair() -> tuple[Control, socket.socket]:
+    """Return a control and the socket at its other end."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return Control(ours), theirs
+
+
+async def wait_for_end(handle: int) -> None:
+    """Wait until the process behind a pidfd is gone, and close the descriptor."""
+    try:
+        with anyio.move_on_after(END_SECONDS, shield=True):
+            await anyio.wait_readable(handle)
+    finally:
+        os.close(handle)
+
+
+@dataclass(eq=False)
+class Holder:
+    """A process that holds a text; `users` are its live REPLs, and those about to be."""
+
+    key: str
+    control: Control
+    handle: int
+    bytes: int
+    users: int = 0
+    last_used: float = 0.0
+
+    async def spawn(self, sock: int, options: ReplOptions) -> ForkedProcess:
+        """Fork a REPL that talks over `sock`."""
+        order = {"do": "spawn", "options": asdict(options)}
+        said, (handle,) = await self.control.ask(order, [sock], seconds=ORDER_SECONDS)
+        return ForkedProcess(self.control, said["pid"], handle)
+
+    async def end(self) -> None:
+        """End the process and wait until it is gone."""
+        self.control.close()
+        handle, self.handle = self.handle, -1
+        if handle >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+            await wait_for_end(handle)
+
+
+@dataclass(eq=False)
+class ForkedProcess:
+    """A REPL's process, forked by a holder; a `process.Process`."""
+
+    control: Control
+    pid: int
+    handle: int
+    is_watched: bool = False  # the kernel limits its memory
+
+    async def watch(self) -> None:
+        """Nothing to do."""
+
+    def interrupt(self) -> None:
+        """Send SIGINT."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.handle, signal.SIGINT)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.handle, signal.SIGKILL)
+
+    async def end(self) -> str:
+        """Kill it if it lives, wait until it is gone, and say how it ended."""
+        with anyio.move_on_after(0.1, shield=True):  # it may be about to end by itself
+            await anyio.wait_readable(self.handle)
+        self.kill()
+        await wait_for_end(self.handle)
+        try:
+            said, _ = await self.control.ask({"do": "status", "pid": self.pid}, seconds=2)
+        except SandboxError:
+            return "the process that held the text is gone"
+        status = said["status"]
+        return how_it_ended(status) if status is not None else "how it ended is not known"
+
+
+@dataclass(frozen=True)
+class Keep:
+    """How much is kept warm while nobody uses it: bytes and number of texts, and for how long."""
+
+    idle_bytes: int = 2 << 30
+    idle_texts: int = 16
+    idle_seconds: float = 600
+
+
+@dataclass
+class Warm:
+    """One warm process and the holders forked from it."""
+
+    popen: subprocess.Popen[bytes]
+    control: Control
+    layers: tuple[str, ...]
+    missing: tuple[str, ...]
+    keep: Keep
+    holders: OrderedDict[str, Holder] = field(default_factory=OrderedDict[str, Holder])
+    _filling: dict[str, anyio.Lock] = field(default_factory=dict[str, anyio.Lock])
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process still runs."""
+        return not self.control.is_gone and self.popen.poll() is None
+
+    async def take(self, source: ContextSource) -> Holder:
+        """Return the holder of a text, loading the text if none is there; see `give_back`.
+
+        Raises:
+            SandboxError: it cannot be had.
+        """
+        key = source.key
+        lock = self._filling.setdefault(key, anyio.Lock())
+        try:
+            async with lock:
+                holder = self.holders.get(key)
+                if holder is not None and holder.control.is_gone:
+                    del self.holders[key]
+                    if not holder.users:  # else the last of them ends it
+                        await holder.end()
+                    holder = None
+                if holder is None:
+                    holder = self.holders[key] = await self._fill(source)
+                holder.users += 1
+                self.holders.move_to_end(key)
+        finally:
+            if not lock.statistics().tasks_waiting:
+                self._filling.pop(key, None)
+        return holder
+
+    async def give_back(self, holder: Holder) -> None:
+        """Have no more use for a holder; it stays warm while there is room."""
+        holder.users -= 1
+        holder.last_used = anyio.current_time()
+        with anyio.CancelScope(shield=True):
+            if not holder.users and self.holders.get(holder.key) is not holder:
+                await holder.end()
+            await self._evict()
+
+    async def _fill(self, source: ContextSource) -> Holder:
+        text, layout = await write_text(source)
+        control, theirs = control_pair()
+        try:
+            order = {"do": "hold", "layout": asdict(layout)}
+            await self.control.tell(order, [theirs.fileno(), text])
+            theirs.close()
+            with anyio.fail_after(LOAD_SECONDS):
+                said, (handle,) = await control.answer()
+        except (OSError, TimeoutError) as error:
+            control.close()
+            raise SandboxError(
+                f"a context of {layout.text_bytes:,} bytes could not be loaded: {error!s}",
+                fix="Ask again; if it persists, free memory.",
+            ) from error
+        except BaseException:
+            control.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(text)
+        return Holder(source.key, control, handle, said["bytes"])
+
+    async def _evict(self) -> None:
+        """End holders that nobody uses: gone ones, old ones, then the least recently used."""
+        for holder in self._given_up():
+            await holder.end()
+
+    def _given_up(self) -> list[Holder]:
+        """Take away the holders to be ended, all at once: nobody may find one that ends."""
+        now = anyio.current_time()
+        idle = [holder for holder in self.holders.values() if not holder.users]
+        total = sum(holder.bytes for holder in idle)
+        given_up: list[Holder] = []
+        for place, holder in enumerate(idle):
+            is_old = now - holder.last_used > self.keep.idle_seconds
+            is_over = total > self.keep.idle_bytes or len(idle) - place > self.keep.idle_texts
+            if is_old or is_over or holder.control.is_gone:
+                total -= holder.bytes
+                given_up.append(self.holders.pop(holder.key))
+        return given_up
+
+    async def close(self) -> None:
+        """End everything and wait until it is gone."""
+        holders, self.holders = list(self.holders.values()), OrderedDict()
+        for holder in holders:
+            await holder.end()
+        self.control.close()
+        await to_thread.run_sync(_end, self.popen)
+
+
+def _end(popen: subprocess.Popen[bytes]) -> None:
+    try:
+        popen.wait(1)
+    except subprocess.TimeoutExpired:
+        popen.kill()
+        popen.wait(END_SECONDS)
+
+
+async def start_warm(walls: Walls, keep: Keep) -> Warm:
+    """Start a warm process and wait until it can fork.
+
+    Raises:
+        SandboxError: it did not start.
+    """
+    control, theirs = control_pair()
+    argument = json.dumps({"control": theirs.fileno(), "walls": asdict(walls)})
+    try:
+        popen = await to_thread.run_sync(spawn, "forkserver", argument, (theirs.fileno(),))
+    except BaseException:
+        control.close()
+        raise
+    finally:
+        theirs.close()
+    try:
+        with anyio.fail_after(START_SECONDS):
+            said, _ = await control.answer()
+    except BaseException as error:
+        control.close()
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(_end, popen)
+        if isinstance(error, (OSError, TimeoutError)):
+            raise SandboxError(f"the fork server did not start: {error!s}") from error
+        raise
+    return Warm(popen, control, tuple(said["layers"]), tuple(said["missing"]), keep)

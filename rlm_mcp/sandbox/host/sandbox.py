@@ -1,0 +1,187 @@
+"""The sandbox: opens REPLs over texts, as confined as this machine allows."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Literal, Self
+
+import anyio
+
+from rlm_mcp.errors import IsolationError, SandboxError
+from rlm_mcp.sandbox.host import selftest
+from rlm_mcp.sandbox.host.fork_client import Keep, Warm, start_warm
+from rlm_mcp.sandbox.host.launchers import ForkLauncher, PlainLauncher
+from rlm_mcp.sandbox.host.repl import ChildRepl
+from rlm_mcp.sandbox.types import ContextSource, Isolation, ReplOptions, Walls
+
+Level = Literal["full", "partial", "process"]
+_RANKS: dict[Level, int] = {"process": 0, "partial": 1, "full": 2}
+_FULL_LAYERS = frozenset({"seccomp", "landlock", "namespaces"})
+
+
+class ProcessSandbox:
+    """A `Sandbox` whose REPLs are processes behind walls. It belongs to one event loop.
+
+    Args:
+        min_isolation: below this level no REPL opens.
+        walls: which walls to put up; fewer only where an operator knows why.
+        keep: what stays warm while no REPL uses it.
+        cores: cells that run at once; None for as many as there are cores.
+        isolation: what another sandbox of this process found, with the same walls; None tries them.
+
+    Within `async with` the warm process and the texts it holds stay between REPLs, and end with the
+    block. Used without, nothing outlives the last open REPL.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_isolation: Level = "partial",
+        walls: Walls | None = None,
+        keep: Keep | None = None,
+        cores: int | None = None,
+        isolation: Isolation | None = None,
+    ) -> None:
+        self._min_isolation: Level = min_isolation
+        self._walls = walls or Walls()
+        self._keep = keep or Keep()
+        self._cores = anyio.Semaphore(cores or os.cpu_count() or 1, fast_acquire=True)
+        self._users = 0
+        self._starting = anyio.Lock()
+        self._testing = anyio.Lock()
+        self._warm: Warm | None = None
+        self._isolation = isolation
+
+    async def __aenter__(self) -> Self:
+        self._users += 1
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._leave()
+
+    async def _leave(self) -> None:
+        self._users -= 1
+        if not self._users:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """End every process now; the sandbox may be used again, which starts new ones."""
+        warm, self._warm = self._warm, None
+        if warm is not None:
+            with anyio.CancelScope(shield=True):
+                await warm.close()
+
+    async def isolation(self) -> Isolation:
+        """Say what the walls hold; see `types.Sandbox`. Tried once, in a real REPL."""
+        async with self, self._testing:
+            if self._isolation is None:
+                self._isolation = await self._find_isolation()
+            return self._isolation
+
+    async def require_isolation(self) -> Isolation:
+        """Say what the walls hold, if that is enough for model code to run.
+
+        Raises:
+            IsolationError: it is less than the least that is allowed.
+        """
+        if sys.platform == "win32":
+            raise IsolationError(
+                "model code does not run on Windows yet",
+                fix="Run the server in WSL or in a Linux container.",
+            )
+        isolation = await self.isolation()
+        if _RANKS[isolation.level] < _RANKS[self._min_isolation]:
+            raise _too_little(isolation, self._min_isolation)
+        return isolation
+
+    @asynccontextmanager
+    async def open_repl(
+        self, source: ContextSource, options: ReplOptions
+    ) -> AsyncGenerator[ChildRepl]:
+        """Open a REPL over `source`; see `types.Sandbox`.
+
+        Raises:
+            IsolationError: the walls asked for do not stand here.
+            SandboxError: no process can be had, or none can hold the text.
+        """
+        async with self:
+            isolation = await self.require_isolation()
+            if isolation.level == "process" or "seatbelt" in isolation.layers:
+                launcher = PlainLauncher(source, options, seatbelt="seatbelt" in isolation.layers)
+            else:
+                launcher = ForkLauncher(self._warm_process, source, options)
+            async with self._open(launcher) as repl:
+                yield repl
+
+    @asynccontextmanager
+    async def _open(self, launcher: PlainLauncher | ForkLauncher) -> AsyncGenerator[ChildRepl]:
+        repl = ChildRepl(launcher.launch, self._cores)
+        try:
+            await repl.start()
+            yield repl
+        finally:
+            with anyio.CancelScope(shield=True):
+                await repl.close()
+                await launcher.release()
+
+    async def _warm_process(self) -> Warm:
+        async with self._starting:
+            if self._warm is not None and not self._warm.is_alive:
+                await self.aclose()
+            if self._warm is None:
+                self._warm = await start_warm(self._walls, self._keep)
+            return self._warm
+
+    async def _find_isolation(self) -> Isolation:
+        if sys.platform == "darwin":
+            return await self._find_seatbelt()
+        if not sys.platform.startswith("linux"):
+            return Isolation("process", ("limits",), (f"walls: none for {sys.platform!r} yet",))
+        try:
+            warm = await self._warm_process()
+            if "seccomp" not in warm.layers:
+                return Isolation("process", ("limits",), warm.missing)
+            launcher = ForkLauncher(self._warm_process, selftest.TEXT, selftest.OPTIONS)
+            async with self._open(launcher) as repl:
+                breaches = await selftest.find_breaches(repl, sys.executable)
+        except SandboxError as error:
+            return Isolation("process", ("limits",), (f"fork server: {error.message}",))
+        return _judged(warm, breaches)
+
+    async def _find_seatbelt(self) -> Isolation:
+        launcher = PlainLauncher(selftest.TEXT, selftest.OPTIONS, seatbelt=True)
+        try:
+            async with self._open(launcher) as repl:
+                breaches = await selftest.find_breaches(repl, sys.executable, memory=False)
+        except SandboxError as error:
+            return Isolation("process", ("limits",), (f"seatbelt: {error.message}",))
+        if breaches:
+            return Isolation("process", ("limits",), _as_missing(breaches))
+        return Isolation("partial", ("seatbelt", "limits"), ("memory: watched, not limited",))
+
+
+def _as_missing(breaches: list[str]) -> tuple[str, ...]:
+    return tuple(f"self-test: model code could {breach}" for breach in breaches)
+
+
+def _judged(warm: Warm, breaches: list[str]) -> Isolation:
+    if breaches:
+        return Isolation("process", ("limits",), (*warm.missing, *_as_missing(breaches)))
+    level: Level = "full" if warm.layers and set(warm.layers) >= _FULL_LAYERS else "partial"
+    return Isolation(level, (*warm.layers, "limits"), warm.missing)
+
+
+def _too_little(isolation: Isolation, wanted: Level) -> IsolationError:
+    missing = "; ".join(isolation.missing)
+    return IsolationError(
+        f"model code does not run here: isolation is {isolation.level!r},"
+        f" and {wanted!r} is the least allowed. Missing: {missing}.",
+        fix=(
+            "Run on Linux 5.13 or later (x86-64 or aarch64) where seccomp, Landlock and user"
+            " namespaces are not denied; or, if you accept less, set RLM_MCP_MIN_ISOLATION to"
+            f" {isolation.level!r}."
+        ),
+    )

@@ -1,0 +1,1 @@
+"""The walls around a child: limits, namespaces, Landlock, seccomp."""

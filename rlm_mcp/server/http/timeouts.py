@@ -1,0 +1,85 @@
+"""Connections that do not wait for ever: for the headers of a request, or for a reader."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Limits of waiting, in seconds.
+
+    Args:
+        headers: until a request's headers are whole.
+        body: for a body, before it counts how fast it comes.
+        body_bytes: how many bytes of a body must come in a second then.
+        rest: for the rest of a body that is not wanted any more.
+        reader: for a client that reads nothing of its answer.
+        answers: for requests to be answered once the server stops.
+    """
+
+    headers: float = 15.0
+    body: float = 30.0
+    body_bytes: float = 1024.0
+    rest: float = 2.0
+    reader: float = 60.0
+    answers: float = 2.0
+
+
+def patient(patience: Patience) -> type[H11Protocol]:
+    """Return the class of connections that wait so long."""
+    return type("Connection", (_Connection,), {"patience": patience})
+
+
+class _Connection(H11Protocol):
+    """uvicorn's own, with two timers that it lacks; its others end what is idle between requests.
+
+    Without the first, connections that send a byte of a header now and then are held for good,
+    until no descriptor is left; without the second, those that ask and never read the answer are.
+    """
+
+    patience = Patience()
+    _headers_timer: asyncio.TimerHandle | None = None
+    _reader_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self._watch_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing more."""
+        super().connection_lost(exc)
+        self._headers_timer = _stopped(self._headers_timer)
+        self._reader_timer = _stopped(self._reader_timer)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what came; until it makes up a request, the time goes on."""
+        super().data_received(data)
+        self._watch_headers()
+
+    def pause_writing(self) -> None:
+        """Begin to wait for the reader."""
+        super().pause_writing()
+        if self._reader_timer is None:
+            self._reader_timer = self.loop.call_later(self.patience.reader, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on: the reader reads."""
+        super().resume_writing()
+        self._reader_timer = _stopped(self._reader_timer)
+
+    def _watch_headers(self) -> None:
+        has_request = self.cycle is not None and not self.cycle.response_complete  # pyright: ignore[reportUnnecessaryComparison]  # None at first
+        if has_request:
+            self._headers_timer = _stopped(self._headers_timer)
+        elif self._headers_timer is None:
+            self._headers_timer = self.loop.call_later(self.patience.headers, self.transport.close)
+
+
+def _stopped(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

@@ -1,0 +1,1 @@
+"""Contexts: where texts come from, and how they are found again."""

@@ -1,0 +1,368 @@
+"""What a user can do with texts: add, list, read, search, delete."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+
+from rlm_mcp.errors import InvalidInputError, NotTextError
+from rlm_mcp.sandbox.types import ReplOptions, Sandbox
+from rlm_mcp.sandbox.wire import utf8
+from rlm_mcp.service.contexts.charsets import UTF_8
+from rlm_mcp.service.contexts.files import (
+    FoundFiles,
+    Piece,
+    find_files,
+    read_batches,
+    require_text,
+    total_bytes,
+)
+from rlm_mcp.service.contexts.paths import AllowedPaths, paths_starting_with
+from rlm_mcp.service.contexts.search import FoundMatch, SearchQuery, check_pattern, search
+from rlm_mcp.service.repls import Repls
+from rlm_mcp.store.contexts.contexts import Contexts
+from rlm_mcp.store.contexts.records import (
+    ContextRecord,
+    OpenUpload,
+    Page,
+    Passage,
+    SealedContext,
+    Span,
+    TextSlice,
+    Unit,
+)
+from rlm_mcp.store.contexts.uploads import Upload
+
+MAX_NAME_CHARS = 200
+MAX_READ_CHARS = 50_000
+_REPORT_SECONDS = 0.5
+_ENCODED_AT_ONCE = 1000
+# Searching runs none of the caller's code but a regular expression, over text that it only reads.
+_SEARCH_OPTIONS = ReplOptions(sub_calls=False)
+
+ReportBytes = Callable[[int, int], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class NewText:
+    """A text to be added, from one source; empty means not given."""
+
+    text: str = ""
+    path: str = ""
+    documents: tuple[str, ...] = ()
+    name: str = ""
+    upload_id: str = ""
+    is_final: bool = True
+
+
+@dataclass(frozen=True)
+class Added:
+    """A stored text, or an upload that waits for more (`handle` and `sha256` are None)."""
+
+    handle: str | None
+    upload_id: str | None
+    name: str
+    sha256: str | None
+    bytes: int
+    chars: int
+    documents: int
+    estimated_tokens: int
+    deduplicated: bool = False
+    skipped: tuple[tuple[str, str], ...] = ()
+    replaced_characters: int = 0
+    preview: str = ""
+    charset: str = UTF_8
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Charsets other than UTF-8 that a text was kept in, and how many characters were given up."""
+
+    charsets: tuple[str, ...] = ()
+    replaced: int = 0
+
+    def plus(self, charset: str, replaced: int) -> Decoded:
+        """Add what was found in one more document; an empty charset is UTF-8."""
+        if charset in ("", UTF_8):
+            return self
+        charsets = tuple(dict.fromkeys((*self.charsets, charset)))
+        return Decoded(charsets, self.replaced + replaced)
+
+
+@dataclass(frozen=True)
+class LocatedMatch:
+    """A match with the handle of its context; `document` counts within that context."""
+
+    handle: str
+    document: int
+    line: int
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True)
+class FoundPage:
+    """Some matches, in text order."""
+
+    matches: tuple[LocatedMatch, ...]
+    next_cursor: str | None
+
+
+class ContextService:
+    """Use cases over stored texts."""
+
+    def __init__(
+        self, store: Contexts, sandbox: Sandbox, repls: Repls, allowed: AllowedPaths
+    ) -> None:
+        self._store = store
+        self._sandbox = sandbox
+        self._repls = repls
+        self._allowed = allowed
+
+    async def add(self, new: NewText, report: ReportBytes) -> Added:
+        """Store a text from one source, or one more part of it.
+
+        Raises:
+            InvalidInputError: no source, two sources, or one that cannot be read.
+            NotFoundError: the upload to be continued does not exist.
+            StoreError: the database could not take it.
+        """
+        _check(new)
+        if new.path:
+            return await self._add_path(new, report)
+        if new.documents:
+            return await self._add_documents(new)
+        return await self._add_text(new)
+
+    async def _add_text(self, new: NewText) -> Added:
+        opened = (
+            self._store.continue_upload(new.upload_id)
+            if new.upload_id
+            else self._store.open_upload(new.name or _first_words(new.text))
+        )
+        async with opened as upload:
+            await upload.write(await anyio.to_thread.run_sync(utf8, new.text))
+            if new.is_final:
+                return sealed_view(await upload.seal())
+            return _open(await upload.pause())
+
+    async def _add_documents(self, new: NewText) -> Added:
+        async with self._store.open_upload(new.name or f"{len(new.documents)} documents") as upload:
+            for start in range(0, len(new.documents), _ENCODED_AT_ONCE):
+                some = new.documents[start : start + _ENCODED_AT_ONCE]
+                encoded = await anyio.to_thread.run_sync(lambda: list(map(utf8, some)))  # noqa: B023  # awaited here
+                for index, data in enumerate(encoded, start):
+                    await upload.begin_document(f"document {index}")
+                    await upload.write(data)
+            return sealed_view(await upload.seal())
+
+    async def _add_path(self, new: NewText, report: ReportBytes) -> Added:
+        found = await anyio.to_thread.run_sync(
+            find_files, new.path, self._allowed, anyio.from_thread.check_cancelled
+        )
+        if found.is_single:
+            await anyio.to_thread.run_sync(require_text, found.files[0][1], self._allowed)
+        if not found.files:
+            raise NotTextError(
+                f"The path {new.path!r} holds no text file; {len(found.skipped)} were left out"
+                + (f", such as {found.skipped[0]}" if found.skipped else "")
+                + ".",
+                fix="Give a directory or glob with text files in it.",
+            )
+        async with self._store.open_upload(new.name or Path(new.path).name or new.path) as upload:
+            decoded = await _write_files(upload, found, self._allowed, report)
+            return sealed_view(await upload.seal(), found.skipped, decoded)
+
+    async def list(self, limit: int, cursor: str) -> Page[ContextRecord]:
+        """List contexts, newest first.
+
+        Raises:
+            InvalidInputError: the cursor is not one of this list.
+        """
+        return await self._store.list(limit=limit, cursor=cursor or None)
+
+    async def read(
+        self, handle: str, document: int, start: int, limit: int, unit: Unit
+    ) -> TextSlice:
+        """Read a piece of one document.
+
+        Raises:
+            InvalidInputError: an offset is negative.
+            NotFoundError: there is no such context or document.
+        """
+        return await self._store.read(handle, Span(document, start, limit, unit, MAX_READ_CHARS))
+
+    async def passage(self, handle: str, start: int, limit: int) -> Passage:
+        """Read on from a character that counts over all documents, to its document's end at most.
+
+        Raises:
+            InvalidInputError: an offset is negative.
+            NotFoundError: there is no such context.
+        """
+        return await self._store.passage(handle, start, limit)
+
+    async def starting_with(self, prefix: str, limit: int) -> Sequence[str]:
+        """Return handles that start so, newest first."""
+        return await self._store.starting_with(prefix, limit)
+
+    async def paths_starting_with(self, prefix: str, limit: int) -> Sequence[str]:
+        """Return files and directories that may be added and whose path starts so, by name."""
+        return await anyio.to_thread.run_sync(paths_starting_with, prefix, self._allowed, limit)
+
+    async def search(self, handles: tuple[str, ...], query: SearchQuery, cursor: str) -> FoundPage:
+        """Find a pattern; one that runs away is stopped by time.
+
+        Raises:
+            InvalidInputError: the pattern or cursor cannot be used, or took too long.
+            NotFoundError: there is no such context.
+        """
+        check_pattern(query)
+        handles = tuple(dict.fromkeys(handles))
+        source = await self._store.source(handles)
+        owners = [(handle, await self._store.get(handle)) for handle in handles]
+        async with self._sandbox.open_repl(source, _SEARCH_OPTIONS) as repl:
+            found, next_cursor = await search(repl, query, cursor)
+        return FoundPage(tuple(_located(match, owners) for match in found), next_cursor)
+
+    async def delete(self, handle: str) -> int:
+        """Delete a context; returns the bytes that are free then.
+
+        Runs over it keep question, answer and figures; their variables and what their logs say go
+        too, and their REPLs end. One at work goes on to its end.
+
+        Raises:
+            NotFoundError: there is no such context.
+        """
+        runs = await self._store.runs_over(handle)
+        freed = await self._store.delete(handle)
+        for run_id in runs:
+            self._repls.drop(run_id)
+        return freed
+
+
+def _check(new: NewText) -> None:
+    given = [
+        name
+        for name, value in (("text", new.text), ("path", new.path), ("documents", new.documents))
+        if value
+    ]
+    if len(given) > 1:
+        raise InvalidInputError(
+            f"There are {len(given)} sources at once: {' and '.join(given)}.",
+            fix="Give one; several texts go into `documents`, several files into a glob.",
+        )
+    in_parts = bool(new.upload_id) or not new.is_final
+    if not given and not (new.upload_id and new.is_final):
+        raise InvalidInputError(
+            "There is no source: text, path and documents are all empty.",
+            fix="Give `path` for a file on the server's machine, or `text`.",
+        )
+    if in_parts and given and given != ["text"]:
+        raise InvalidInputError(
+            f"Only `text` can be sent in parts, not {given[0]!r}.",
+            fix="Leave out upload_id and final.",
+        )
+    if new.name and new.upload_id:
+        raise InvalidInputError(
+            f"The upload has its name already; {new.name[:40]!r} comes too late.",
+            fix="Give the name with the first part.",
+        )
+    check_name(new.name)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that is too long.
+
+    Raises:
+        InvalidInputError: with its beginning and its length.
+    """
+    if len(name) > MAX_NAME_CHARS:
+        raise InvalidInputError(
+            f"The name {name[:40]!r}... has {len(name)} characters; the limit is {MAX_NAME_CHARS}.",
+            fix="Give a shorter name.",
+        )
+
+
+async def _write_files(
+    upload: Upload, found: FoundFiles, allowed: AllowedPaths, report: ReportBytes
+) -> Decoded:
+    done, total = 0, await anyio.to_thread.run_sync(total_bytes, found)
+    told, decoded = 0.0, Decoded()
+    await upload.expect(total)
+    await report(0, total)
+    async for batch in _batches(found, allowed):
+        for piece in batch:
+            if piece.name is not None:
+                await upload.begin_document(piece.name)
+            await upload.write(piece.data)
+            done += len(piece.data)
+            decoded = decoded.plus(piece.charset, piece.replaced)
+        if anyio.current_time() - told > _REPORT_SECONDS:
+            told = anyio.current_time()
+            await report(min(done, total), total)
+    await report(total, total)
+    return decoded
+
+
+async def _batches(found: FoundFiles, allowed: AllowedPaths) -> AsyncIterator[list[Piece]]:
+    """Read files in worker threads."""
+    batches = read_batches(found, allowed)
+    end: list[Piece] = []
+    while batch := await anyio.to_thread.run_sync(next, batches, end):
+        yield batch
+
+
+def sealed_view(
+    sealed: SealedContext,
+    skipped: tuple[tuple[str, str], ...] = (),
+    decoded: Decoded = Decoded(),
+) -> Added:
+    """Tell what became of a text that was stored."""
+    record = sealed.record
+    return Added(
+        handle=record.handle,
+        upload_id=None,
+        name=record.name,
+        sha256=record.sha256,
+        bytes=record.bytes,
+        chars=record.chars,
+        documents=record.documents,
+        estimated_tokens=record.estimated_tokens,
+        deduplicated=sealed.deduplicated,
+        skipped=skipped,
+        replaced_characters=sealed.replaced_characters + decoded.replaced,
+        charset=", ".join(decoded.charsets) or UTF_8,
+        preview=record.preview,
+    )
+
+
+def _open(upload: OpenUpload) -> Added:
+    return Added(
+        handle=None,
+        upload_id=upload.upload_id,
+        name=upload.name,
+        sha256=None,
+        bytes=upload.bytes,
+        chars=upload.chars,
+        documents=upload.documents,
+        estimated_tokens=-(-upload.chars // 4),
+    )
+
+
+def _located(match: FoundMatch, owners: list[tuple[str, ContextRecord]]) -> LocatedMatch:
+    document = match.document
+    for handle, record in owners:
+        if document < record.documents:
+            return LocatedMatch(handle, document, match.line, match.start, match.end, match.text)
+        document -= record.documents
+    raise AssertionError(match)  # the REPL held these documents and no others
+
+
+def _first_words(text: str) -> str:
+    return " ".join(text[:200].split())[:60] or "text"

@@ -1,0 +1,193 @@
+"""Texts that come in and go out as streams of bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import AsyncGenerator, AsyncIterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import anyio.to_thread
+
+from rlm_mcp.errors import InvalidInputError, NotTextError, TooLargeError
+from rlm_mcp.service.contexts.charsets import CharsetDecoder
+from rlm_mcp.service.contexts.contexts import Added, Decoded, check_name, sealed_view
+from rlm_mcp.service.contexts.decompression import unpacked
+from rlm_mcp.service.contexts.files import SNIFFED_BYTES, why_no_text
+from rlm_mcp.service.contexts.tickets import Ticket, Tickets
+from rlm_mcp.store.contexts.contexts import Contexts
+from rlm_mcp.store.contexts.records import ContextRecord
+from rlm_mcp.store.contexts.uploads import Upload
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+@dataclass(frozen=True)
+class Body:
+    """A text as it comes in.
+
+    Args:
+        pieces: its bytes, split anywhere.
+        coding: how they are compressed, one of `unpacking.CODINGS`; empty if they are not.
+        charset: what they are once uncompressed; empty if nobody said.
+        size: how many bytes will come; 0 if nobody said.
+    """
+
+    pieces: AsyncIterable[bytes]
+    coding: str = ""
+    charset: str = ""
+    size: int = 0
+
+
+class _Digest(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+
+class TransferService:
+    """Use cases over streams, for one caller."""
+
+    def __init__(
+        self, store: Contexts, tickets: Tickets, *, caller: str, max_upload_bytes: int
+    ) -> None:
+        self._store = store
+        self._tickets = tickets
+        self._caller = caller
+        self._max_upload_bytes = max_upload_bytes
+
+    async def receive(self, name: str, body: Body, sha256: str = "") -> Added:
+        """Store a text as it comes in; nothing is kept of one that does not come in whole.
+
+        Args:
+            name: for people.
+            body: the text.
+            sha256: what the uncompressed bytes must have, in hex; empty if it was not told.
+
+        Raises:
+            InvalidInputError: the name, digest or charset cannot be used, the bytes have another
+                digest, or they are not compressed as was said.
+            TooLargeError: there is more than the server takes.
+            NotTextError: the bytes are no text, or none.
+            StoreError: the database could not take it.
+        """
+        check_name(name)
+        self.check_size(body.size)
+        expected, decoder = check_sha256(sha256), CharsetDecoder(body.charset)
+        async with self._store.open_upload(name) as upload:
+            await upload.expect(body.size)
+            # A digest takes as long as writing does, so it is made only to be compared.
+            digest = hashlib.sha256() if expected else None
+            await self._write(upload, body, decoder, digest)
+            if digest and digest.hexdigest() != expected:
+                raise InvalidInputError(
+                    f"The text has the SHA-256 {digest.hexdigest()!r}, not {expected!r}.",
+                    fix="Send it again; nothing was stored.",
+                )
+            decoded = Decoded().plus(decoder.charset, decoder.replaced)
+            return sealed_view(await upload.seal(), decoded=decoded)
+
+    async def _write(
+        self, upload: Upload, body: Body, decoder: CharsetDecoder, digest: _Digest | None
+    ) -> None:
+        """Write, count and digest what comes in, and look at its beginning."""
+        count, head = 0, _Head()
+        pieces = unpacked(body.pieces, body.coding) if body.coding else body.pieces
+        async for piece in pieces:
+            count += len(piece)
+            self.check_size(count)
+            if digest:
+                digest.update(piece)
+            text = await _decoded(decoder, piece)
+            head.look(text)
+            await upload.write(text)
+        rest = await anyio.to_thread.run_sync(decoder.end)
+        head.look(rest, is_last=True)
+        await upload.write(rest)
+
+    def check_size(self, count: int) -> None:
+        """Refuse a text of more bytes than the server takes.
+
+        Raises:
+            TooLargeError: with both numbers.
+        """
+        if count > self._max_upload_bytes:
+            raise TooLargeError(
+                f"The text has more than the {self._max_upload_bytes:,} bytes that may be sent.",
+                fix="Send it in parts, or have the operator raise RLM_MCP_MAX_UPLOAD_BYTES.",
+            )
+
+    def issue_ticket(self, name: str, sha256: str) -> tuple[str, Ticket]:
+        """Make a permission to send one text as this caller; see `Tickets.issue`.
+
+        Raises:
+            InvalidInputError: the name or digest cannot be used, or too many are open.
+        """
+        check_name(name)
+        return self._tickets.issue(self._caller, name, check_sha256(sha256))
+
+    async def record(self, handle: str) -> ContextRecord:
+        """Return a context's record.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        return await self._store.get(handle)
+
+    async def pieces(self, handle: str, start: int, end: int) -> AsyncGenerator[bytes]:
+        """Yield a context's UTF-8 from one byte to another, all documents without gaps.
+
+        Raises:
+            NotFoundError: there is no such context, or no longer.
+        """
+        while start < end:
+            piece = await self._store.read_bytes(handle, start, end - start)
+            yield piece
+            start += len(piece)
+
+
+def check_sha256(text: str) -> str:
+    """Return a digest in lower case; an empty one stays so.
+
+    Raises:
+        InvalidInputError: it is not 64 hex digits.
+    """
+    digest = text.strip().lower()
+    if digest and not _SHA256.fullmatch(digest):
+        raise InvalidInputError(
+            f"The SHA-256 {text[:100]!r} is not 64 hex digits.", fix="Leave it out, or correct it."
+        )
+    return digest
+
+
+async def _decoded(decoder: CharsetDecoder, piece: bytes) -> bytes:
+    if decoder.is_quick(piece):
+        return decoder.feed(piece)
+    return await anyio.to_thread.run_sync(decoder.feed, piece)
+
+
+class _Head:
+    """The first bytes of a text as they come, looked at as soon as they tell."""
+
+    def __init__(self) -> None:
+        self._bytes = b""
+        self._is_seen = False
+
+    def look(self, piece: bytes, *, is_last: bool = False) -> None:
+        """Refuse what is no text; with fewer bytes than there will be, only what none has."""
+        if self._is_seen:
+            return
+        self._bytes = (self._bytes + piece)[:SNIFFED_BYTES]
+        self._is_seen = is_last or len(self._bytes) == SNIFFED_BYTES
+        coding = next((name for sign, name in _PACKED.items() if self._bytes.startswith(sign)), "")
+        if coding:
+            raise NotTextError(
+                f"The bytes are {coding}, not text.", fix=f"Send Content-Encoding: {coding}."
+            )
+        reason = why_no_text(self._bytes) if self._is_seen or b"\0" in self._bytes else ""
+        if reason:
+            raise NotTextError(
+                f"The bytes hold no text that can be stored: {reason}.",
+                fix="Convert them to text first (for example with pdftotext), or name their "
+                "charset: Content-Type: text/plain; charset=NAME.",
+            )

@@ -1,0 +1,213 @@
+"""Is everything there that a question needs? Each part tried, with what to do where it is not."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import platform
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import anyio
+import anyio.to_thread
+
+from rlm_mcp.engine.models.chat import ChatRequest
+from rlm_mcp.engine.models.endpoint import Endpoint
+from rlm_mcp.engine.models.http_provider import OPENAI_BASE_URL, Provider
+from rlm_mcp.engine.models.openai_client import open_endpoint
+from rlm_mcp.engine.models.retry import RetryPolicy
+from rlm_mcp.errors import ModelConnectionError, ModelError, ModelRequestError, RLMError
+from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.settings import Settings
+from rlm_mcp.store.database import DATABASE_NAME
+from rlm_mcp.store.failures import free_bytes
+from rlm_mcp.store.probe import SQLITE_VERSION, stored_names, try_directory
+
+# Where a model server listens when nobody said otherwise.
+LOCAL_SERVERS = (
+    ("Ollama", 11434),
+    ("LM Studio", 1234),
+    ("llama.cpp", 8080),
+    ("vLLM", 8000),
+)
+_PROBE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A model that a server on this machine offers."""
+
+    server: str
+    base_url: str
+    name: str
+
+
+def find_local_model(servers: Sequence[tuple[str, int]] = LOCAL_SERVERS) -> LocalModel | None:
+    """Find a server at a usual address that names a model, and the first it names; blocks."""
+    for server, port in servers:
+        base_url = f"http://127.0.0.1:{port}/v1"
+        try:
+            with urllib.request.urlopen(f"{base_url}/models", timeout=_PROBE_SECONDS) as reply:  # noqa: S310  # http on loopback
+                models = json.load(reply)["data"]
+            return LocalModel(server, base_url, str(models[0]["id"]))
+        except (urllib.error.URLError, OSError, ValueError, LookupError, TypeError):
+            continue  # something else listens there, or nothing
+    return None
+
+
+State = Literal["ok", "warning", "failed"]
+FindLocalModel = Callable[[], LocalModel | None]
+
+_LITTLE_ROOM_BYTES = 1_000_000_000
+_SHOWN_MODELS = 5
+# A local server may have to load the model first.
+_ONE_ATTEMPT = RetryPolicy(attempts=1, brief_attempts=1, attempt_seconds=60)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One part: what was found, and what to do about it (empty where there is nothing to do)."""
+
+    name: str
+    state: State
+    found: str
+    fix: str = ""
+
+
+async def check_all(
+    settings: Settings, find_local: FindLocalModel = find_local_model
+) -> AsyncIterator[Check]:
+    """Try each part in turn; model calls cost one token each."""
+    yield Check("Python", "ok", f"{platform.python_version()} at {sys.executable}")
+    yield await anyio.to_thread.run_sync(_check_directory, settings.data_dir)
+    yield await _check_database(settings.data_dir / DATABASE_NAME)
+    yield await anyio.to_thread.run_sync(_check_paths, settings.allowed_paths)
+    yield await _check_isolation(settings)
+    async for check in _check_models(settings, find_local):
+        yield check
+
+
+def _check_directory(directory: Path) -> Check:
+    name = "data directory"
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try_directory(directory)
+    except OSError as error:
+        fix = "Make it writable, or set RLM_MCP_DATA_DIR to another directory."
+        return Check(name, "failed", f"{directory}: {error.strerror}", fix)
+    except RLMError as error:
+        return Check(name, "failed", error.message, error.fix)
+    free = free_bytes(directory)
+    found = f"{directory}, {free / 1e9:,.1f} GB free, SQLite {SQLITE_VERSION}"
+    if free < _LITTLE_ROOM_BYTES:
+        fix = "Free some room, or set RLM_MCP_DATA_DIR to a directory on a larger disk."
+        return Check(name, "warning", found, fix)
+    return Check(name, "ok", found)
+
+
+async def _check_database(path: Path) -> Check:
+    if not await anyio.Path(path).exists():
+        return Check("database", "ok", "none yet; it is made when it is needed")
+    try:
+        await stored_names(path, "runs")
+    except RLMError as error:
+        return Check("database", "failed", error.message, error.fix)
+    size = (await anyio.Path(path).stat()).st_size
+    return Check("database", "ok", f"{path.name}, {size / 1e6:,.1f} MB")
+
+
+def _check_paths(paths: Sequence[Path] | None) -> Check:
+    name = "allowed paths"
+    if paths is None:
+        return Check(name, "ok", "the working and the home directory, nothing hidden")
+    found = ", ".join(map(str, paths)) or "none"
+    missing = [str(path) for path in paths if not path.is_dir()]
+    if missing:
+        fix = f"Correct RLM_MCP_ALLOWED_PATHS: no directory is at {', '.join(missing)}."
+        return Check(name, "warning", found, fix)
+    return Check(name, "ok", found)
+
+
+async def _check_isolation(settings: Settings) -> Check:
+    name = "isolation"
+    sandbox = ProcessSandbox(min_isolation=settings.min_isolation)
+    try:
+        isolation = await sandbox.require_isolation()
+    except RLMError as error:
+        return Check(name, "failed", error.message, error.fix)
+    found = f"{isolation.level}: {', '.join(isolation.layers)}"
+    if isolation.missing:
+        return Check(name, "warning", found, f"Missing: {'; '.join(isolation.missing)}.")
+    return Check(name, "ok", found)
+
+
+async def _check_models(settings: Settings, find_local: FindLocalModel) -> AsyncIterator[Check]:
+    if not settings.root_model:
+        local = await anyio.to_thread.run_sync(find_local)
+        yield Check("root model", "failed", "RLM_MCP_ROOT_MODEL is not set", _how_to_name(local))
+        return
+    key = settings.api_key.get_secret_value() if settings.api_key else ""
+    provider = Provider(settings.base_url or OPENAI_BASE_URL, key)
+    async with open_endpoint(provider, policy=_ONE_ATTEMPT) as endpoint:
+        root = await _check_model("root model", settings.root_model, endpoint, provider)
+        yield root
+        if settings.sub_model and settings.sub_model != settings.root_model:
+            yield await _check_model("sub model", settings.sub_model, endpoint, provider)
+        else:
+            yield Check("sub model", root.state, "the root model")
+
+
+def _how_to_name(local: LocalModel | None) -> str:
+    if local is not None:
+        return (
+            f"{local.server} runs here: set RLM_MCP_BASE_URL={local.base_url} and "
+            f"RLM_MCP_ROOT_MODEL={local.name}."
+        )
+    return (
+        "Set it, with RLM_MCP_API_KEY or, for a server of your own, RLM_MCP_BASE_URL; or start "
+        "Ollama."
+    )
+
+
+async def _check_model(part: str, name: str, endpoint: Endpoint, provider: Provider) -> Check:
+    request = ChatRequest([{"role": "user", "content": "Say OK."}], max_tokens=1)
+    began = anyio.current_time()
+    try:
+        await endpoint.model(name).complete(request)
+    except ModelConnectionError as error:
+        return Check(part, "failed", error.message, f"{error.fix}{_is_it_running(provider)}")
+    except ModelRequestError as error:
+        return Check(part, "failed", error.message, await _other_names(name, endpoint) or error.fix)
+    except RLMError as error:
+        return Check(part, "failed", error.message, error.fix)
+    seconds = anyio.current_time() - began
+    return Check(part, "ok", f"{name} answered in {seconds:.1f} s")
+
+
+def _is_it_running(provider: Provider) -> str:
+    place = urlsplit(provider.base_url)
+    if place.hostname not in {"127.0.0.1", "localhost", "::1"}:
+        return ""
+    server = next((name for name, port in LOCAL_SERVERS if port == place.port), "the model server")
+    return f" Is {server} running?"
+
+
+async def _other_names(wanted: str, endpoint: Endpoint) -> str:
+    """Name models of the endpoint that may have been meant."""
+    try:
+        names = await endpoint.check()
+    except ModelError:
+        return ""
+    if not names or wanted in names:
+        return ""
+    near = difflib.get_close_matches(wanted, names, n=_SHOWN_MODELS, cutoff=0.5)
+    some = near or names[:_SHOWN_MODELS]
+    shown = ", ".join(some)
+    more = f" and {len(names) - len(some)} more" * (len(names) > len(some))
+    return f"The endpoint has no {wanted!r}; it has {shown}{more}."

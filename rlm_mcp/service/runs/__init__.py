@@ -1,0 +1,1 @@
+"""Runs: how they start, work, wait in line, resume and end."""

@@ -1,0 +1,252 @@
+"""How a run that has ended goes on: from its log, within limits that are for the whole of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from rlm_mcp.engine.budget import Budget
+from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.engine.recording import RecordedCell, Recording, read_recording
+from rlm_mcp.engine.types import Usage
+from rlm_mcp.errors import InvalidInputError, NotFoundError
+from rlm_mcp.sandbox.types import ContextSource
+from rlm_mcp.service.runs.execution import Task, Workshop
+from rlm_mcp.service.runs.questions import BUDGET_FIELDS, with_budget
+from rlm_mcp.store.contexts.contexts import Contexts
+from rlm_mcp.store.runs.records import Event, Figures, NewEvent, RunRecord, Status, TakenUp
+
+_EVENTS_AT_ONCE = 500
+_ENOUGH = 2  # times a limit that is used up is the one that is proposed
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """A run that is ready to go on: what is to be done, within what, and the change to its row."""
+
+    task: Task
+    budget: Budget
+    change: TakenUp
+
+
+class Resumer:
+    """Makes runs that have ended ready to go on."""
+
+    def __init__(self, shop: Workshop, texts: Contexts) -> None:
+        self._shop = shop
+        self._texts = texts
+
+    async def prepare(self, record: RunRecord, limits: Mapping[str, Any]) -> Resumption:
+        """Read a run's log and check that it can go on.
+
+        Args:
+            record: a run that does not work.
+            limits: of the tool's budget; they replace the old ones.
+
+        Raises:
+            InvalidInputError: it cannot go on, or not within these limits.
+            NotFoundError: a text of it was deleted.
+            ConfigurationError: a limit in USD has no prices.
+        """
+        _check_kind(record)
+        source = await self._source(record)
+        events = await self._events(record.run_id)
+        _check_record(record, events)
+        rebuilt = rebuild(events)
+        config = with_budget(_config_of(rebuilt), limits)
+        _check_limits(rebuilt, config, limits, record.elapsed_seconds)
+        spent = Usage(**asdict(rebuilt.figures))
+        budget = Budget(config, spent=spent, spent_seconds=record.elapsed_seconds)
+        _check_room(record, rebuilt, budget, config)
+        before, first = await self._before(record)
+        task = self._task(record, rebuilt, config, source)
+        task = replace(
+            task, recording=replace(task.recording, before=before), seed_run=first.run_id
+        )
+        options = {**rebuilt.config, **config.model_dump()}
+        detail = {
+            "question": rebuilt.question,
+            "contexts": rebuilt.contexts,
+            "options": options,
+            "isolation": asdict(await self._shop.sandbox.isolation()),
+            "resumed": record.status,
+        }
+        event = NewEvent("run_started", f"goes on after it was {record.status}", detail=detail)
+        return Resumption(task, budget, TakenUp(options, event, rebuilt.last_event))
+
+    def _task(
+        self, record: RunRecord, rebuilt: Rebuilt, config: RLMConfig, source: ContextSource
+    ) -> Task:
+        return Task(
+            run_id=record.run_id,
+            question=rebuilt.question,
+            config=config,
+            source=source,
+            root_model=rebuilt.config["root_model"],
+            sub_model=rebuilt.config["sub_model"],
+            answer_schema=rebuilt.config["answer_schema"],
+            handles=rebuilt.contexts,
+            recording=rebuilt.recording,
+        )
+
+    async def _events(self, run_id: str) -> list[Event]:
+        events: list[Event] = []
+        while True:
+            after = events[-1].seq if events else 0
+            page = await self._shop.runs.events(run_id, after=after, limit=_EVENTS_AT_ONCE)
+            events += page
+            if len(page) < _EVENTS_AT_ONCE:
+                return events
+
+    async def _before(self, record: RunRecord) -> tuple[Sequence[RecordedCell], RunRecord]:
+        """Collect the cells of the runs whose REPL this one began with, and find the first."""
+        cells: list[RecordedCell] = []
+        while record.continues:
+            try:
+                earlier = await self._shop.runs.get(record.continues)
+            except NotFoundError:
+                break  # it was too old to be kept; what is missing shows when the cells run
+            log = await self._events(earlier.run_id)
+            until = [event for event in log if event.at <= record.created_at]
+            cells = [*read_recording(until).cells, *cells]
+            record = earlier
+        return cells, record
+
+    async def _source(self, record: RunRecord) -> ContextSource:
+        try:
+            return await self._texts.source(record.contexts)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"The run {record.run_id!r} cannot go on without its text. {error.message}",
+                fix="What the run did went with the text: store it again, and ask again.",
+            ) from error
+
+
+def more_room(record: RunRecord) -> dict[str, Any]:
+    """Propose a larger budget for a run that has none left: twice of each limit that is reached."""
+    used = _used(asdict(record.figures), record.elapsed_seconds)
+    config = record.config
+    limits = {name: config.get(field) for name, field in BUDGET_FIELDS.items() if name in used}
+    reached = {name: limit for name, limit in limits.items() if limit and used[name] >= limit * 0.8}
+    return {name: limit * _ENOUGH for name, limit in reached.items()}
+
+
+def _check_kind(record: RunRecord) -> None:
+    if not record.question:
+        raise InvalidInputError(
+            f"The run {record.run_id!r} has no question that could go on: it is rlm_exec's.",
+            fix="Call rlm_exec with its run_id.",
+        )
+    if record.status == "completed":
+        raise InvalidInputError(
+            f"The run {record.run_id!r} has completed: it has its answer.",
+            fix="Ask a further question with continue_run of rlm_query.",
+        )
+
+
+def _check_record(record: RunRecord, events: Sequence[Event]) -> None:
+    if not events or "options" not in events[0].detail:
+        raise InvalidInputError(
+            f"What the run {record.run_id!r} did went with a text that was deleted.",
+            fix="Ask again with rlm_query.",
+        )
+
+
+def _config_of(rebuilt: Rebuilt) -> RLMConfig:
+    if not rebuilt.recording.is_whole:
+        raise InvalidInputError(
+            "The run was made by a version that recorded too little to go on from.",
+            fix="Ask again with continue_run of rlm_query, which begins with its variables.",
+        )
+    known = {
+        name: rebuilt.config[name] for name in RLMConfig.model_fields if name in rebuilt.config
+    }
+    return RLMConfig.model_validate(known)
+
+
+def _used(figures: Mapping[str, Any], elapsed_seconds: float) -> dict[str, float]:
+    return {
+        "max_usd": figures["cost_usd"] or 0.0,
+        "max_tokens": figures["input_tokens"] + figures["output_tokens"],
+        "max_seconds": elapsed_seconds,
+        "max_sub_calls": figures["sub_calls"],
+        "max_iterations": figures["iterations"],
+    }
+
+
+def _check_limits(
+    rebuilt: Rebuilt, config: RLMConfig, limits: Mapping[str, Any], elapsed_seconds: float
+) -> None:
+    """Refuse new limits that are used up: they are for the whole run, what is spent included."""
+    used = _used(asdict(rebuilt.figures), elapsed_seconds)
+    over = {name: used[name] for name in limits if name in used and used[name] >= limits[name]}
+    if over:
+        told = ", ".join(f"{name}={limits[name]!r}, {used:g} used" for name, used in over.items())
+        raise InvalidInputError(
+            f"Limits that are used up already: {told}.",
+            fix="Give more: a limit is for the whole run, with what it has spent so far.",
+        )
+
+
+def _check_room(record: RunRecord, rebuilt: Rebuilt, budget: Budget, config: RLMConfig) -> None:
+    """Refuse to go on after a budget's end where nothing has become more."""
+    if record.status != "exhausted":
+        return
+    replies = [turn.reply for turn in rebuilt.recording.turns if turn.reply is not None]
+    if replies:
+        budget.learn_root_turn(replies[-1])
+    is_last = record.figures.iterations >= config.max_iterations
+    limit = "iterations" if is_last else budget.last_turn_limit
+    if limit is not None:
+        proposed = {f"max_{limit}": None} | more_room(record)
+        raise InvalidInputError(
+            f"The run {record.run_id!r} has used up its budget of {limit}.",
+            fix=f"Give a budget with more, such as {proposed}: limits are for the whole run.",
+        )
+
+
+_WITHOUT_ANSWER = {"running", "cancelled", "interrupted"}
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What a log says of its run; names and meanings are those of `RunRecord`."""
+
+    question: str
+    contexts: tuple[str, ...]
+    config: Mapping[str, Any]
+    status: Status = "running"
+    answer: str | None = None
+    data: Any = None
+    error: Mapping[str, Any] | None = None
+    figures: Figures = field(default_factory=Figures)
+    last_event: int = 0
+    recording: Recording = field(default_factory=Recording)
+
+
+def rebuild(events: Sequence[Event]) -> Rebuilt:
+    """Read a whole log, from its first event.
+
+    A run that was taken up again has several starts; the last one's options hold.
+    """
+    starts = [event.detail for event in events if event.type == "run_started"]
+    begun = next(at for at in range(len(events) - 1, -1, -1) if events[at].type == "run_started")
+    ends = [event.detail for event in events[begun:] if event.type == "run_finished"]
+    finals = [e.detail for e in events if e.type == "final_answer" and e.depth == 0]
+    status: Status = ends[-1]["status"] if ends else "running"
+    recording = read_recording(events)
+    # An answer that was recorded, but not as the end of the run, is not its answer yet.
+    final = recording.final if finals and status not in _WITHOUT_ANSWER else None
+    return Rebuilt(
+        question=starts[0].get("question", ""),
+        contexts=tuple(starts[0]["contexts"]),
+        config=starts[-1].get("options", {}),
+        status=status,
+        answer=final["answer"] if final else None,
+        data=final["data"] if final else None,
+        error=ends[-1]["error"] if ends else None,
+        figures=events[-1].figures,
+        last_event=events[-1].seq,
+        recording=recording,
+    )

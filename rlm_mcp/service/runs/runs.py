@@ -1,0 +1,251 @@
+"""What a user can do with questions: ask, wait, look on, cancel, look inside."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import anyio
+
+from rlm_mcp.errors import NotFoundError, SandboxBusyError
+from rlm_mcp.sandbox.types import Repl, Variable, VariableText
+from rlm_mcp.service.runs.execution import Workshop
+from rlm_mcp.service.runs.questions import Question
+from rlm_mcp.service.runs.starting import Begun, RunDefaults, Starter
+from rlm_mcp.store.contexts.records import Page
+from rlm_mcp.store.runs.records import Event, RunRecord, RunSummary, Status
+
+ANSWER_NAME = "FINAL"
+HEARTBEAT_SECONDS = 10.0
+FOLLOWED_EVENTS = 20
+_BUSY_SECONDS = 5.0
+_CANCEL_SECONDS = 5.0
+
+RunState = RunRecord
+Report = Callable[[RunState], Awaitable[None]]
+
+
+class RunService:
+    """Use cases over runs."""
+
+    def __init__(self, shop: Workshop, starter: Starter, defaults: RunDefaults) -> None:
+        self._shop = shop
+        self._starter = starter
+        self._defaults = defaults
+
+    async def start(self, question: Question) -> str:
+        """Begin a run, or find it at work; returns its id; see `Starter.begin`."""
+        return (await self.begin(question)).run_id
+
+    async def begin(self, question: Question) -> Begun:
+        """Begin a run, or find it at work; see `Starter.begin`."""
+        return await self._starter.begin(question)
+
+    async def resume(self, run_id: str, limits: Mapping[str, Any]) -> None:
+        """Let a run that has ended go on; see `Starter.resume`."""
+        await self._starter.resume(run_id, limits)
+
+    async def wait(self, run_id: str, seconds: float | None, report: Report) -> RunState:
+        """Wait for a run to end, reporting at once, at every change and every ten seconds.
+
+        Args:
+            seconds: how long at most; None: the server's default.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
+        seconds = self._defaults.wait_seconds if seconds is None else seconds
+        with anyio.move_on_after(seconds):
+            await self._follow(run_id, report)
+        return await self.state(run_id)
+
+    async def state(self, run_id: str) -> RunState:
+        """Say how a run is.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
+        state = await self._shop.runs.get(run_id)
+        run = self._shop.live.get(run_id)
+        # Only the process that a run waits in knows whose turn comes before.
+        return replace(state, queue_position=run.ticket.position) if run else state
+
+    async def _follow(self, run_id: str, report: Report) -> None:
+        async with aclosing(self._changes(run_id)) as changes:
+            async for state in changes:
+                await report(state)
+
+    async def _changes(self, run_id: str) -> AsyncGenerator[RunState]:
+        """Yield a run's state at once, at every change and now and then, until it has ended."""
+        while True:
+            change = await self._next_change(run_id)
+            state = await self.state(run_id)
+            yield state
+            if state.status != "running":
+                return
+            with anyio.move_on_after(HEARTBEAT_SECONDS):
+                await change()
+
+    async def _next_change(self, run_id: str) -> Callable[[], Awaitable[None]]:
+        """Give what waits until a run is no longer as it is now, whoever works on it."""
+        if self._shop.live.get(run_id) is not None:
+            return self._shop.live.news(run_id).wait
+        elsewhere = self._shop.elsewhere
+        return partial(elsewhere.changed, await elsewhere.version())
+
+    async def follow(self, run_id: str, after: int) -> AsyncGenerator[Sequence[Event]]:
+        """Yield a run's events above `after` as they are recorded, until it has ended.
+
+        Empty pages come in between, and now and then while nothing happens.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
+        async with aclosing(self._changes(run_id)) as changes:
+            async for _ in changes:
+                events = await self.events(run_id, after, FOLLOWED_EVENTS)
+                while events:
+                    yield events
+                    after = events[-1].seq
+                    events = await self.events(run_id, after, FOLLOWED_EVENTS)
+                yield events
+
+    async def events(self, run_id: str, after: int, limit: int) -> Sequence[Event]:
+        """Read a run's log.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
+        return await self._shop.runs.events(run_id, after=after, limit=limit)
+
+    async def list(self, status: Status | None, limit: int, cursor: str) -> Page[RunSummary]:
+        """List runs, newest first.
+
+        Raises:
+            InvalidInputError: the cursor is not one of this list.
+        """
+        return await self._shop.runs.list(status=status, limit=limit, cursor=cursor or None)
+
+    async def starting_with(self, prefix: str, limit: int) -> Sequence[str]:
+        """Return ids of runs that start so, newest first."""
+        return await self._shop.runs.starting_with(prefix, limit)
+
+    async def cancel(self, run_id: str) -> RunState:
+        """Stop a run and its spending, whichever server works on it; an ended one stays as it is.
+
+        If its end takes longer than a caller should wait for, the run that is given works still.
+
+        Raises:
+            NotFoundError: there is no such run.
+            StoreBusyError: another process is writing and does not end.
+        """
+        await self._shop.runs.get(run_id)  # nobody stops a run of another caller
+        run = self._shop.live.get(run_id)
+        if run is not None:
+            run.end("cancelled")
+        else:
+            await self._shop.elsewhere.cancel(run_id)
+        with anyio.move_on_after(_CANCEL_SECONDS):
+            await self._follow(run_id, _unreported_state)
+        return await self.state(run_id)
+
+    async def variables(self, run_id: str) -> list[Variable]:
+        """List a run's variables, live ones while it works; the answer comes last, as `FINAL`.
+
+        Raises:
+            NotFoundError: there is no such run.
+            SandboxBusyError: a cell of it runs.
+        """
+        state = await self._shop.runs.get(run_id)
+        repl = self._repl(run_id)
+        if repl is None:
+            found = list(await self._shop.runs.variables(run_id))
+        else:
+            with _while_idle(run_id):
+                found = await repl.variables()
+        if state.answer is not None:
+            preview = state.answer[:100]
+            found.append(Variable(ANSWER_NAME, "str", len(state.answer), preview))
+        return found
+
+    async def variable(self, run_id: str, name: str, start: int, limit: int) -> VariableText:
+        """Read a slice of one variable as text; `FINAL` is the answer.
+
+        Raises:
+            NotFoundError: there is no such run or variable.
+            SandboxBusyError: a cell of the run is running.
+        """
+        state = await self._shop.runs.get(run_id)
+        if name == ANSWER_NAME:
+            return _answer_slice(state, start, limit)
+        repl = self._repl(run_id)
+        if repl is not None:
+            with _while_idle(run_id):
+                return await repl.read_variable(name, start=start, limit=limit)
+        try:
+            return await self._shop.runs.variable(run_id, name, start=start, limit=limit)
+        except NotFoundError as error:
+            if state.status != "running" or self._shop.live.get(run_id) is not None:
+                raise
+            raise NotFoundError(
+                f"{error.message} Another server works on it.",
+                fix="Its variables can be read here once it has ended: rlm_run_wait.",
+            ) from error
+
+    def _repl(self, run_id: str) -> Repl | None:
+        """The REPL of a run at work, or the one that is kept of it."""
+        run = self._shop.live.get(run_id)
+        return run.repl if run else self._shop.repls.find(run_id)
+
+
+async def _unreported_state(state: RunState) -> None:
+    """Nobody watches a run that ends."""
+
+
+@contextmanager
+def _while_idle(run_id: str) -> Generator[None]:
+    """Bound the wait for a REPL whose cell runs.
+
+    Raises:
+        SandboxBusyError: the cell did not end in time.
+    """
+    with anyio.move_on_after(_BUSY_SECONDS) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise SandboxBusyError(
+            f"A cell of {run_id!r} is running; its variables can be read between cells.",
+            fix="Try again in a moment.",
+        )
+
+
+def _answer_slice(state: RunState, start: int, limit: int) -> VariableText:
+    if state.answer is None:
+        raise NotFoundError(
+            f"The run {state.run_id!r} has no answer; it is {state.status}.",
+            fix="rlm_run_variables without a name lists what there is.",
+        )
+    total = len(state.answer)
+    start = min(start, total)
+    end = min(start + limit, total)
+    return VariableText(
+        ANSWER_NAME, "str", total, state.answer[start:end], start=start, end=end, total=total
+    )
+
+
+def progress_line(run: RunRecord) -> str:
+    """Say turn, calls of those allowed, cost and time: `turn 3 · 12/40 calls · $0.04 · 31 s`.
+
+    Of one that has not begun, how many get their place before it: `waiting, 3 ahead`.
+    """
+    if run.queue_position is not None:
+        return f"waiting, {run.queue_position - 1} ahead"
+    figures = run.figures
+    calls = f"{figures.sub_calls}/{run.config.get('max_sub_calls', '?')} calls"
+    parts = [f"turn {figures.iterations}", calls]
+    if figures.cost_usd is not None:
+        parts.append(f"${figures.cost_usd:.2f}")
+    parts.append(f"{run.elapsed_seconds:.0f} s")
+    return " · ".join(parts)

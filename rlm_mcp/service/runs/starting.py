@@ -1,0 +1,284 @@
+"""How runs begin, and how those that have ended go on."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from rlm_mcp.engine.budget import Budget
+from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.engine.parsing.typed_answer import check_schema
+from rlm_mcp.errors import ConfigurationError, InvalidInputError, SandboxBusyError, StoreError
+from rlm_mcp.sandbox.types import Isolation
+from rlm_mcp.service.contexts.contexts import ContextService, NewText
+from rlm_mcp.service.runs.execution import Execution, Task, Workshop
+from rlm_mcp.service.runs.live import LiveRun
+from rlm_mcp.service.runs.questions import Question, check_question, run_config
+from rlm_mcp.service.runs.queue import Ticket
+from rlm_mcp.service.runs.resuming import Resumer, Resumption
+from rlm_mcp.store.contexts.contexts import Contexts
+from rlm_mcp.store.runs.records import NewEvent, NewRun, RunRecord, SavedVariable
+
+# How long somebody who resumes a run waits for what is still done in its REPL.
+TURN_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class RunDefaults:
+    """What a question that does not say otherwise is answered with."""
+
+    config: RLMConfig
+    wait_seconds: float
+    root_model: str | None
+    sub_model: str | None
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that answers a question; `is_attached` says that it was there before it was asked."""
+
+    run_id: str
+    is_attached: bool = False
+
+
+class Starter:
+    """Puts runs to work in `tasks`, which outlives every request."""
+
+    def __init__(
+        self,
+        shop: Workshop,
+        contexts: ContextService,
+        texts: Contexts,
+        tasks: TaskGroup,
+        defaults: RunDefaults,
+    ) -> None:
+        self._shop = shop
+        self._contexts = contexts
+        self._texts = texts
+        self._tasks = tasks
+        self._defaults = defaults
+
+    async def begin(self, question: Question) -> Begun:
+        """Begin a run that goes on whatever becomes of the caller, or find it at work.
+
+        The same idempotency key stands for the same run, and so does the same question in every
+        respect while it is worked on: who asks again after a lost reply must not pay twice. Who
+        wants two of them gives a key.
+
+        Raises:
+            InvalidInputError: the question or an option cannot be used.
+            NotFoundError: there is no such context, or no such run to continue.
+            ConfigurationError: no model is configured, or a limit in USD has no prices.
+        """
+        check_question(question)
+        config = run_config(self._defaults.config, question)
+        root_model, sub_model = self._models(question)
+        budget = Budget(config)
+        if question.answer_schema is not None:
+            await anyio.to_thread.run_sync(check_schema, question.answer_schema)
+        handles, variables = await self._material(question)
+        task = Task(
+            run_id=f"run_{secrets.token_hex(16)}",
+            question=question.text,
+            config=config,
+            source=await self._texts.source(handles),
+            root_model=root_model,
+            sub_model=sub_model,
+            answer_schema=question.answer_schema,
+            handles=handles,
+            continues=question.continue_run,
+            variables=variables,
+        )
+        begun = Begun(task.run_id)
+        isolation = await self._shop.sandbox.isolation()
+        # A caller that gives up here must not leave a run behind that nobody works on.
+        with anyio.CancelScope(shield=True):
+            begun = await self._begin(task, question, budget, isolation)
+        return begun  # noqa: RET504  # a scope may swallow what is raised in it, as types go
+
+    async def _begin(
+        self, task: Task, question: Question, budget: Budget, isolation: Isolation
+    ) -> Begun:
+        ticket = self._shop.queue.enter(self._shop.caller)
+        begun = Begun("")
+        try:
+            begun = await self._record(task, question, isolation, is_queued=ticket.has_waited)
+        finally:
+            if begun.run_id != task.run_id:
+                ticket.leave()
+        if begun.run_id == task.run_id:
+            self._work_on(task, budget, ticket)
+        return begun
+
+    async def _record(
+        self, task: Task, question: Question, isolation: Isolation, *, is_queued: bool
+    ) -> Begun:
+        """Write that a run begins, or find the one that stands for it."""
+        options = _stored_options(task)
+        new = NewRun(
+            task.run_id,
+            task.question,
+            contexts=task.handles,
+            config=options,
+            idempotency_key=question.idempotency_key or None,
+            continues=question.continue_run or None,
+            is_queued=is_queued,
+            is_shared=True,
+        )
+        started = NewEvent(
+            "run_started",
+            preview=task.question[:200],
+            detail={
+                "question": task.question,
+                "contexts": task.handles,
+                "options": options,
+                "isolation": asdict(isolation),
+            },
+        )
+        record = await self._shop.runs.create(new, started)
+        if record.run_id != task.run_id:
+            return Begun(_same_run(record, new), is_attached=True)
+        return Begun(task.run_id)
+
+    async def resume(self, run_id: str, limits: Mapping[str, Any]) -> None:
+        """Let a run that ended without completing go on where it was, as the same run.
+
+        One that works already is let be.
+
+        Args:
+            limits: of the tool's budget, for the whole run; they replace the old ones.
+
+        Raises:
+            NotFoundError: there is no such run, or a text of it was deleted.
+            InvalidInputError: it cannot go on, or not within these limits.
+            ConfigurationError: a limit in USD has no prices.
+            SandboxBusyError: a cell runs in its REPL.
+            StoreError: something else happened to it at the same time.
+        """
+        before = self._shop.live.get(run_id)
+        record = await self._shop.runs.get(run_id)
+        if record.status == "running":
+            _refuse_limits(record, limits)
+            return
+        if before is not None:
+            await _let_end(before)
+        ready = await Resumer(self._shop, self._texts).prepare(record, limits)
+        is_ours = False
+        async with self._shop.repls.turn(run_id, TURN_SECONDS):
+            # A caller that gives up here must not leave a run behind that nobody works on.
+            with anyio.CancelScope(shield=True):
+                is_ours = await self._take_up(ready)
+        if not is_ours:
+            _refuse_limits(await self._shop.runs.get(run_id), limits)
+
+    async def _take_up(self, ready: Resumption) -> bool:
+        task, ticket = ready.task, self._shop.queue.enter(self._shop.caller)
+        is_ours = False
+        try:
+            change = replace(ready.change, is_queued=ticket.has_waited)
+            is_ours = await self._shop.runs.take_up(task.run_id, change)
+        finally:
+            if not is_ours:
+                ticket.leave()
+        if is_ours:
+            self._work_on(task, ready.budget, ticket)
+        return is_ours
+
+    def _work_on(self, task: Task, budget: Budget, ticket: Ticket) -> None:
+        run = LiveRun(task.run_id, ticket)
+        self._shop.live.add(run)
+        execution = Execution(task, run, self._shop, budget)
+        self._tasks.start_soon(execution.perform, name=task.run_id)
+
+    def _models(self, question: Question) -> tuple[str, str]:
+        root = question.root_model or self._defaults.root_model
+        if not root:
+            raise ConfigurationError(
+                "No model is configured: RLM_MCP_ROOT_MODEL is not set.",
+                fix="Set it in the server's environment, with RLM_MCP_API_KEY or, for a server "
+                "of your own, RLM_MCP_BASE_URL; or name one as root_model.",
+            )
+        return root, question.sub_model or self._defaults.sub_model or root
+
+    async def _material(self, question: Question) -> tuple[list[str], Sequence[SavedVariable]]:
+        """Find the contexts of a question, in order and once each, and an earlier run's values."""
+        handles: list[str] = []
+        variables: Sequence[SavedVariable] = ()
+        if question.continue_run:
+            earlier = await self._shop.runs.get(question.continue_run)
+            handles += earlier.contexts
+            variables = await self._shop.runs.saved_variables(earlier.run_id)
+        handles += question.contexts
+        if question.inline_text:
+            added = await self._contexts.add(NewText(text=question.inline_text), _unreported)
+            handles.append(str(added.handle))
+        return list(dict.fromkeys(handles)), variables
+
+
+async def _let_end(run: LiveRun) -> None:
+    """End what this process does for a run that has ended, as others tell or it is about to see.
+
+    Raises:
+        SandboxBusyError: that takes longer than a caller should wait for.
+    """
+    run.end("interrupted")
+    with anyio.move_on_after(TURN_SECONDS) as waiting:
+        await run.ended.wait()
+    if waiting.cancelled_caught:
+        raise SandboxBusyError(
+            f"The run {run.run_id!r} has ended, but its REPL not yet.",
+            fix="Try again in a moment.",
+        )
+
+
+async def _unreported(done: int, total: int) -> None:
+    """Small texts need no progress."""
+
+
+def _same_run(record: RunRecord, asked: NewRun) -> str:
+    """Give the id of the run that an idempotency key stands for.
+
+    Raises:
+        InvalidInputError: it answers another question.
+    """
+    if (record.question, record.contexts) != (asked.question, tuple(asked.contexts)):
+        raise InvalidInputError(
+            f"The idempotency_key {asked.idempotency_key!r} belongs to {record.run_id!r}, which "
+            f"asks {record.question[:100]!r} over {', '.join(record.contexts)}.",
+            fix="Use a new key for a new question.",
+        )
+    return record.run_id
+
+
+def _refuse_limits(record: RunRecord, limits: Mapping[str, Any]) -> None:
+    """Say that a run that works keeps the limits it has.
+
+    Raises:
+        InvalidInputError: others were given.
+        StoreError: it does not work after all.
+    """
+    if record.status != "running":
+        raise StoreError(
+            f"Something else was done with {record.run_id!r} at the same time.",
+            fix="Look at it with rlm_run_wait, and try again.",
+        )
+    if limits:
+        raise InvalidInputError(
+            f"The run {record.run_id!r} is at work already, within the limits it has.",
+            fix="Follow it with rlm_run_wait, or cancel it and resume it then.",
+        )
+
+
+def _stored_options(task: Task) -> Mapping[str, Any]:
+    return {
+        **task.config.model_dump(),
+        "root_model": task.root_model,
+        "sub_model": task.sub_model,
+        "answer_schema": task.answer_schema,
+    }

@@ -1,0 +1,246 @@
+"""Use cases: joins store, engine and sandbox; one function for each thing a user can do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Hashable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from rlm_mcp import __version__
+from rlm_mcp.engine.models.http_provider import OPENAI_BASE_URL, Provider
+from rlm_mcp.engine.models.openai_client import open_endpoint
+from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.sandbox.types import ReplOptions
+from rlm_mcp.service.contexts.contexts import ContextService
+from rlm_mcp.service.contexts.files import fixed_part
+from rlm_mcp.service.contexts.paths import AllowedPaths
+from rlm_mcp.service.contexts.tickets import Ticket, Tickets
+from rlm_mcp.service.contexts.transfers import TransferService
+from rlm_mcp.service.housekeeping import Housekeeping
+from rlm_mcp.service.machine import places
+from rlm_mcp.service.repls import Repls
+from rlm_mcp.service.runs.exec import CellService
+from rlm_mcp.service.runs.execution import Workshop
+from rlm_mcp.service.runs.live import LiveRuns
+from rlm_mcp.service.runs.other_servers import Elsewhere
+from rlm_mcp.service.runs.queue import RunQueue
+from rlm_mcp.service.runs.reply_cache import StoredReplies
+from rlm_mcp.service.runs.runs import RunService
+from rlm_mcp.service.runs.starting import RunDefaults, Starter
+from rlm_mcp.service.status import Status, model_status, sandbox_status, store_status
+from rlm_mcp.settings import Settings
+from rlm_mcp.store.contexts.contexts import Contexts
+from rlm_mcp.store.database import DATABASE_NAME, Database, open_database
+from rlm_mcp.store.retention import Keeping
+from rlm_mcp.store.runs.leases import Cancels, Leases, RunLeases
+from rlm_mcp.store.runs.owners import owner_id
+from rlm_mcp.store.runs.replies import Replies
+from rlm_mcp.store.runs.runs import Runs
+
+_SHUTDOWN_SECONDS = 10.0
+# A host asks for the tools first of all, and the trying of walls takes half a second of a core.
+_SETTLING_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Means:
+    """What a service works with."""
+
+    database: Database
+    shop: Workshop
+    texts: Contexts
+    allowed: AllowedPaths
+    tasks: TaskGroup
+    defaults: RunDefaults
+    provider: Provider
+    settings: Settings
+    tickets: Tickets = field(default_factory=Tickets)
+
+
+class Service:
+    """Everything that one caller can do, while the service is open.
+
+    Callers see each other's contexts and runs as little as if each had a database to itself.
+    """
+
+    def __init__(self, means: _Means, caller: str = "") -> None:
+        self._means = means
+        self._shop = shop = means.shop.as_caller(caller)
+        self._texts = texts = means.texts.as_caller(caller)
+        self.caller = caller
+        self.contexts = ContextService(texts, shop.sandbox, shop.repls, means.allowed)
+        starter = Starter(shop, self.contexts, texts, means.tasks, means.defaults)
+        self.runs = RunService(shop, starter, means.defaults)
+        self.cells = CellService(shop, texts, means.defaults)
+        limit = means.settings.max_upload_bytes
+        self.transfers = TransferService(
+            texts, means.tickets, caller=caller, max_upload_bytes=limit
+        )
+
+    def as_caller(self, caller: str) -> Service:
+        """Return the service as it is to another caller; the empty name is the machine's own."""
+        return self if caller == self.caller else Service(self._means, caller)
+
+    @property
+    def kept_seconds(self) -> float | None:
+        """How long a run is kept after it has ended; None for ever."""
+        return self._means.settings.keep_runs_days * 86_400 or None
+
+    async def version(self) -> int:
+        """Give a number that changes with each change of the store, whichever server made it."""
+        return await self._shop.elsewhere.version()
+
+    async def changed(self, version: int) -> None:
+        """Wait until the store is no longer as it was at `version`; the caller bounds the wait."""
+        await self._shop.elsewhere.changed(version)
+
+    async def listed(self) -> Hashable:
+        """Give a value that another one takes the place of once texts or runs come or go."""
+        texts, runs = await self._texts.list(limit=1), await self._shop.runs.list(limit=1)
+        newest = (*(text.handle for text in texts.items), *(run.run_id for run in runs.items))
+        return (newest, await self._texts.count(), await self._shop.runs.count())
+
+    def redeem(self, secret: str) -> tuple[Service, Ticket]:
+        """Use up a permission to send a text; returns the service of the caller who gave it.
+
+        Raises:
+            NotFoundError: it was used, has expired, or never was.
+        """
+        ticket = self._means.tickets.take(secret)
+        return self.as_caller(ticket.caller), ticket
+
+    async def interrupt_runs(self) -> None:
+        """End every run of this process as `interrupted`, so that whoever waits is told."""
+        await _end_runs(self._shop.live)
+
+    async def status(self) -> Status:
+        """Say how the server is; asks the model endpoint whether it is there."""
+        means, settings = self._means, self._means.settings
+        return Status(
+            version=__version__,
+            model=await model_status(self._shop.endpoint, means.provider, settings),
+            sandbox=await sandbox_status(self._shop.sandbox),
+            store=await store_status(
+                means.database, self._texts, self._shop.runs, is_shared=bool(self.caller)
+            ),
+            limits={
+                **settings.config().model_dump(exclude={"verbose"}),
+                "max_concurrent_calls": settings.max_concurrent_calls,
+                "max_concurrent_runs": self._shop.queue.places,
+                "wait_seconds": settings.wait_seconds,
+                "min_isolation": settings.min_isolation,
+            },
+        )
+
+
+@asynccontextmanager
+async def open_service(
+    settings: Settings, *, named: Sequence[str] = (), shared: ProcessSandbox | None = None
+) -> AsyncGenerator[Service]:
+    """Open the store and the model endpoint, and let runs work until the block is left.
+
+    Runs that still work then are ended as `interrupted`.
+
+    Args:
+        settings: what the machine's owner set.
+        named: paths and globs that whoever runs this program gave; where the settings do not say
+            what may be read, these may be too.
+        shared: a sandbox of several services, whose least isolation holds; None for one of its own.
+
+    Raises:
+        StoreError: the database cannot be opened.
+    """
+    provider = _provider(settings)
+    limiter = anyio.CapacityLimiter(settings.max_concurrent_calls)
+    async with (
+        open_database(settings.data_dir / DATABASE_NAME) as database,
+        open_endpoint(provider, limiter=limiter) as endpoint,
+        shared or ProcessSandbox(min_isolation=settings.min_isolation) as sandbox,
+        anyio.create_task_group() as tasks,
+    ):
+        owner = await anyio.to_thread.run_sync(owner_id)
+        allowed = await anyio.to_thread.run_sync(_allowed_paths, settings, named)
+        leases = RunLeases(database, owner=owner)
+        runs, live, most = Runs(database, owner=owner), LiveRuns(), await _most_at_once(settings)
+        shop = Workshop(
+            runs=runs,
+            sandbox=sandbox,
+            repls=Repls(sandbox, tasks),
+            endpoint=endpoint,
+            live=live,
+            queue=RunQueue(most),
+            cell_queue=RunQueue(most),
+            elsewhere=Elsewhere(database, leases, Cancels(database, owner=owner), live),
+            cache=StoredReplies(Replies(database)),
+        )
+        texts, defaults = Contexts(database), _defaults(settings)
+        await leases.interrupt_dead()
+        house = Housekeeping(database, leases, Leases(database, owner=owner), _keeping(settings))
+        tasks.start_soon(house.mind_runs)
+        tasks.start_soon(house.go_on)
+        tasks.start_soon(_tell_isolation, sandbox)
+        tasks.start_soon(shop.repls.evict)
+        tasks.start_soon(shop.elsewhere.obey)
+        try:
+            means = _Means(database, shop, texts, allowed, tasks, defaults, provider, settings)
+            yield Service(means)
+        finally:
+            await _end_runs(shop.live)
+            tasks.cancel_scope.cancel()
+
+
+async def _end_runs(live: LiveRuns) -> None:
+    with anyio.move_on_after(_SHUTDOWN_SECONDS, shield=True):
+        working = list(live)
+        for run in working:
+            run.end("interrupted")
+        for run in working:
+            await run.ended.wait()
+
+
+async def _tell_isolation(sandbox: ProcessSandbox) -> None:
+    """Try the walls before the first question, which need not wait then; say what is missing."""
+    await anyio.sleep(_SETTLING_SECONDS)
+    isolation = await sandbox.isolation()
+    if isolation.missing:
+        log.warning("isolation is %r; missing: %s", isolation.level, "; ".join(isolation.missing))
+
+
+def _defaults(settings: Settings) -> RunDefaults:
+    return RunDefaults(
+        settings.config(), settings.wait_seconds, settings.root_model, settings.sub_model
+    )
+
+
+def _keeping(settings: Settings) -> Keeping:
+    days, megabytes = settings.keep_runs_days, settings.keep_runs_mb
+    return Keeping(
+        run_seconds=days * 86_400 if days else None,
+        run_bytes=megabytes * 1_000_000 if megabytes else None,
+        upload_seconds=settings.keep_uploads_hours * 3600,
+    )
+
+
+async def _most_at_once(settings: Settings) -> int:
+    """How many runs may work at once, and how many cells of callers beside them."""
+    most = settings.max_concurrent_runs
+    return most or await anyio.to_thread.run_sync(places, ReplOptions().memory_bytes)
+
+
+def _provider(settings: Settings) -> Provider:
+    key = settings.api_key.get_secret_value() if settings.api_key else ""
+    return Provider(settings.base_url or OPENAI_BASE_URL, key)
+
+
+def _allowed_paths(settings: Settings, named: Sequence[str]) -> AllowedPaths:
+    if settings.allowed_paths is not None:
+        return AllowedPaths.chosen(settings.allowed_paths)
+    return AllowedPaths.usual(Path.cwd(), Path.home()).beside(map(fixed_part, named))

@@ -1,0 +1,1 @@
+"""Stored texts: uploads, chunks, reading, forgetting."""

@@ -1,0 +1,255 @@
+"""Raw bytes into chunks of valid UTF-8, with every document's place among them. Pure."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+CHUNK_BYTES = 1 << 20
+# Small pieces are decoded and counted while they are in the processor's cache, and where one lies
+# over the edge of a chunk, little is counted twice.
+_PIECE_BYTES = 1 << 16
+_BOM = "\ufeff"
+_BOM_BYTES = 3
+_REPLACEMENT = "\ufffd".encode()
+
+
+class Place(NamedTuple):
+    """A point in a text: bytes, characters and line breaks before it, over all documents."""
+
+    byte: int = 0
+    char: int = 0
+    line: int = 0
+
+
+class Chunk(NamedTuple):
+    """At most `CHUNK_BYTES` of UTF-8, cut at a character; never empty."""
+
+    start: Place
+    data: bytes
+
+
+class Document(NamedTuple):
+    """One finished document: where it starts, and how big it is; its last line may lack a break."""
+
+    position: int
+    name: str
+    start: Place
+    bytes: int
+    chars: int
+    lines: int
+
+
+class Cut(NamedTuple):
+    """What a cutter gives out: chunks and documents, in order."""
+
+    chunks: list[Chunk]
+    documents: list[Document]
+
+
+class TextCutter:
+    """Cuts documents, given as raw bytes in pieces of any size, into chunks.
+
+    Bytes that are no UTF-8 become U+FFFD and are counted. A byte order mark at the start of a
+    document is dropped. Chunks run over all documents: a document does not start a new one.
+
+    Attributes:
+        end: the point after all that was taken in; bytes of a split character are left out.
+        replaced: how many characters stand for bytes that were no UTF-8.
+        documents: how many documents were begun.
+    """
+
+    def __init__(self) -> None:
+        self.end = Place()
+        self.replaced = 0
+        self.documents = 0
+        self._is_open = False
+        self._name = ""
+        self._start = Place()
+        self._ends_line = True
+        self._undecoded = b""
+        self._saw_mark = False
+        self._tail = bytearray()
+        self._tail_start = Place()
+        self._cut = Cut([], [])
+        self._digest: ContentDigest | None = ContentDigest()
+
+    @classmethod
+    def resumed(cls, state: str, tail: Chunk | None) -> TextCutter:
+        """Go on from what `state` said, and from the chunk that was not full then."""
+        cutter = cls()
+        cutter._digest = None  # its state cannot be kept
+        saved: dict[str, Any] = json.loads(state)
+        cutter.end = Place(*saved["end"])
+        cutter.replaced = saved["replaced"]
+        cutter.documents = saved["documents"]
+        cutter._is_open = saved["is_open"]
+        cutter._name = saved["name"]
+        cutter._start = Place(*saved["start"])
+        cutter._ends_line = saved["ends_line"]
+        cutter._saw_mark = saved["saw_mark"]
+        cutter._undecoded = bytes.fromhex(saved["undecoded"])
+        cutter._tail_start = tail.start if tail else cutter.end
+        cutter._tail += tail.data if tail else b""
+        return cutter
+
+    def state(self) -> str:
+        """Return as JSON what `resumed` needs, the chunk that is not full left out."""
+        return json.dumps(
+            {
+                "end": self.end,
+                "replaced": self.replaced,
+                "documents": self.documents,
+                "is_open": self._is_open,
+                "name": self._name,
+                "start": self._start,
+                "ends_line": self._ends_line,
+                "saw_mark": self._saw_mark,
+                "undecoded": self._undecoded.hex(),
+            }
+        )
+
+    @property
+    def finished_documents(self) -> int:
+        """How many documents were begun and ended."""
+        return self.documents - self._is_open
+
+    @property
+    def sha256(self) -> str | None:
+        """The digest of all finished documents; None if some of it was cut by another cutter."""
+        return None if self._digest is None else self._digest.hexdigest()
+
+    def begin(self, name: str) -> None:
+        """Begin a document; the one before it ends. Lone surrogates in the name become `?`."""
+        self.finish()
+        self._is_open = True
+        self._name = name.encode("utf-8", "replace").decode()
+        self._start = self.end
+        self._ends_line = True
+        self._saw_mark = False
+        self.documents += 1
+
+    def feed(self, data: bytes) -> None:
+        """Take in the next bytes of the document that was begun last."""
+        for start in range(0, len(data), _PIECE_BYTES):
+            self._take_in(self._undecoded + data[start : start + _PIECE_BYTES], is_last=False)
+
+    def finish(self) -> None:
+        """End the document that was begun last; a character it left half-written is replaced."""
+        if not self._is_open:
+            return
+        if self._undecoded:
+            self._take_in(self._undecoded, is_last=True)
+        self._is_open = False
+        if self._digest is not None:
+            self._digest.end(self._name)
+        start, end = self._start, self.end
+        lines = end.line - start.line + (not self._ends_line)
+        size, chars = end.byte - start.byte, end.char - start.char
+        document = Document(self.documents - 1, self._name, start, size, chars, lines)
+        self._cut.documents.append(document)
+
+    def take(self) -> Cut:
+        """Give out the full chunks and the finished documents since the last call."""
+        cut, self._cut = self._cut, Cut([], [])
+        return cut
+
+    def rest(self) -> Chunk | None:
+        """Return the chunk that is not full yet; it stays, and is given out again once full."""
+        return Chunk(self._tail_start, bytes(self._tail)) if self._tail else None
+
+    def _take_in(self, raw: bytes, *, is_last: bool) -> None:
+        text, used, replaced = _decode(raw, is_last=is_last)
+        encoded = text.encode() if replaced else raw[:used]
+        self._undecoded = raw[used:]
+        self.replaced += replaced
+        if self.end.byte == self._start.byte and text.startswith(_BOM) and not self._saw_mark:
+            self._saw_mark = True
+            text, encoded = text[1:], encoded[_BOM_BYTES:]
+        if text:
+            self._append(text, encoded)
+
+    def _append(self, text: str, encoded: bytes) -> None:
+        if self._digest is not None:
+            self._digest.update(encoded)
+        self._ends_line = text[-1] == "\n"
+        while len(self._tail) + len(encoded) >= CHUNK_BYTES:
+            size = CHUNK_BYTES - len(self._tail)
+            # A byte that continues a character must not come first in the next chunk.
+            while 0 < size < len(encoded) and encoded[size] & 0xC0 == 0x80:
+                size -= 1
+            part = encoded[:size].decode()
+            self._grow(part, encoded[:size])
+            text, encoded = text[len(part) :], encoded[size:]
+            self._cut.chunks.append(Chunk(self._tail_start, bytes(self._tail)))
+            self._tail, self._tail_start = bytearray(), self.end
+        self._grow(text, encoded)
+
+    def _grow(self, text: str, encoded: bytes) -> None:
+        byte, char, line = self.end
+        self.end = Place(byte + len(encoded), char + len(text), line + encoded.count(b"\n"))
+        self._tail += encoded
+
+
+def _decode(raw: bytes, *, is_last: bool) -> tuple[str, int, int]:
+    """Return the text, how many bytes it took, and how many characters of it are replacements."""
+    try:
+        text, used = codecs.utf_8_decode(raw, "strict", is_last)
+    except UnicodeDecodeError:
+        text, used = codecs.utf_8_decode(raw, "replace", is_last)
+        genuine = raw[:used].count(_REPLACEMENT)
+        return text, used, text.count("\ufffd") - genuine
+    return text, used, 0
+
+
+# No UTF-8 begins with this byte, so no single document can have the digest of several.
+_SEVERAL = b"\xffdocuments\n"
+
+
+class ContentDigest:
+    """Of one document it is that of its UTF-8; of several, that of each one's name and own digest.
+
+    Documents are given in order: `update` with what the next one holds, then `end` it.
+    """
+
+    def __init__(self) -> None:
+        self._documents = 0
+        self._several = hashlib.sha256(_SEVERAL)
+        self._one = hashlib.sha256()
+        self._last = self._one
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Take in more of the document."""
+        self._one.update(data)
+
+    def end(self, name: str) -> None:
+        """End the document; what comes next is another one."""
+        encoded = name.encode()
+        self._several.update(len(encoded).to_bytes(8, "big") + encoded + self._one.digest())
+        self._documents += 1
+        self._last, self._one = self._one, hashlib.sha256()
+
+    def hexdigest(self) -> str:
+        """Give the digest of all documents that were ended."""
+        return (self._last if self._documents == 1 else self._several).hexdigest()
+
+
+def digest_of(chunks: Iterator[bytes], documents: Iterable[tuple[str, int]]) -> str:
+    """Return the digest of a stored content.
+
+    Args:
+        chunks: the UTF-8 of all documents, without gaps.
+        documents: names and sizes in bytes, in order.
+    """
+    digest, rest = ContentDigest(), memoryview(b"")
+    for name, size in documents:
+        missing = size
+        while missing > 0:
+            rest = rest or memoryview(next(chunks))
+            digest.update(rest[:missing])
+            missing, rest = missing - len(rest[:missing]), rest[missing:]
+        digest.end(name)
+    return digest.hexdigest()

@@ -1,0 +1,312 @@
+"""Long texts, stored once each, by a handle that is made from their content."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
+from sqlite3 import Connection
+
+import anyio
+
+from rlm_mcp.errors import InvalidInputError, StoreError
+from rlm_mcp.store.contexts.chunking import TextCutter
+from rlm_mcp.store.contexts.forgetting import forget_ended, mark_runs, runs_over
+from rlm_mcp.store.contexts.reading import check_span, document_at, read_span
+from rlm_mcp.store.contexts.records import (
+    ContextRecord,
+    DocumentRecord,
+    Page,
+    Passage,
+    Span,
+    TextSlice,
+)
+from rlm_mcp.store.contexts.source import (
+    StoredSource,
+    document_rows,
+    load_documents,
+    source_key,
+    text_of,
+)
+from rlm_mcp.store.contexts.texts import RECORD_COLUMNS, drop_text, find_context, sweep
+from rlm_mcp.store.contexts.uploads import Upload, begin_upload, claim_upload, find_upload
+from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database, storable
+from rlm_mcp.store.paging import (
+    COMPARED,
+    check_limit,
+    check_offset,
+    decode_cursor,
+    encode_cursor,
+    not_found,
+)
+
+PREFIX_CHARS = 4000
+_ABORT_SECONDS = 10.0
+
+
+class Contexts:
+    """One caller's contexts in a database, and the uploads that become contexts.
+
+    Args:
+        caller: who sees them, and nobody else's; empty for whoever shares the machine.
+    """
+
+    def __init__(self, database: Database, *, caller: str = "") -> None:
+        self._database = database
+        self._caller = caller
+
+    def as_caller(self, caller: str) -> Contexts:
+        """Return the contexts that another caller has."""
+        return Contexts(self._database, caller=caller)
+
+    @asynccontextmanager
+    async def open_upload(self, name: str = "") -> AsyncGenerator[Upload]:
+        """Begin an upload; what is neither sealed nor paused when the block ends is removed.
+
+        Raises:
+            StoreError: the database could not take it.
+        """
+        row = await self._database.write(
+            lambda db: begin_upload(db, self._caller, name),
+            patience_seconds=CALLER_PATIENCE_SECONDS,
+        )
+        upload = Upload(self._database, row, TextCutter())
+        try:
+            yield upload
+        finally:
+            if not upload.is_kept:
+                # Bounded, and silent: whatever ended the block is what the caller should hear of.
+                with anyio.move_on_after(_ABORT_SECONDS, shield=True), suppress(StoreError):
+                    await upload.abort()
+
+    @asynccontextmanager
+    async def continue_upload(self, upload_id: str) -> AsyncGenerator[Upload]:
+        """Go on with a paused upload, in this process or another one.
+
+        What is neither sealed nor paused again when the block ends is forgotten: the upload
+        stays as it was paused before. Whoever continued it earlier can write to it no more.
+
+        Raises:
+            NotFoundError: it was sealed or aborted, or never was.
+            StoreError: the database could not do it.
+        """
+        row, cutter = await self._database.write(
+            lambda db: claim_upload(db, self._caller, upload_id),
+            patience_seconds=CALLER_PATIENCE_SECONDS,
+        )
+        yield Upload(self._database, row, cutter)
+
+    async def abort_upload(self, upload_id: str) -> None:
+        """Remove an upload and all that was written to it.
+
+        Raises:
+            NotFoundError: it was sealed or aborted, or never was.
+        """
+        text_id = await self._database.write(lambda db: _forget_upload(db, self._caller, upload_id))
+        await drop_text(self._database, text_id)
+
+    async def get(self, handle: str) -> ContextRecord:
+        """Return a context's record.
+
+        Raises:
+            NotFoundError: there is none; the error names near handles and how to list them.
+        """
+        return await self._database.read(lambda db: _get(db, self._caller, handle))
+
+    async def list(self, *, limit: int = 50, cursor: str | None = None) -> Page[ContextRecord]:
+        """Return contexts, newest first; pages stay put when others are added.
+
+        Raises:
+            InvalidInputError: the limit is below 1, or the cursor is not one of this list.
+        """
+        before, limit = decode_cursor("contexts", cursor), check_limit(limit)
+        return await self._database.read(lambda db: _list(db, self._caller, before, limit))
+
+    async def count(self) -> int:
+        """How many contexts the caller has."""
+        return await self._database.read(lambda db: _sum(db, "count(*)", self._caller))
+
+    async def total_bytes(self) -> int:
+        """How many bytes of text the caller's contexts have, whoever else holds them too."""
+        return await self._database.read(lambda db: _sum(db, "sum(bytes)", self._caller))
+
+    async def documents(
+        self, handle: str, *, start: int = 0, limit: int = 1000
+    ) -> Sequence[DocumentRecord]:
+        """Return some of a context's documents, in order, from the one at index `start`.
+
+        Raises:
+            NotFoundError: there is no such context.
+            InvalidInputError: `start` is negative or `limit` is below 1.
+        """
+        first, count = check_offset("start", start), check_limit(limit)
+        return await self._database.read(
+            lambda db: _documents(db, self._caller, handle, first, count)
+        )
+
+    async def read(self, handle: str, span: Span = Span()) -> TextSlice:  # noqa: B008  # frozen
+        """Read part of one document. Offsets are characters or lines from 0, ends exclusive.
+
+        Raises:
+            NotFoundError: there is no such context or document; the error names what there is.
+            InvalidInputError: an offset is negative, or the unit is unknown.
+        """
+        check_span(span)
+        return await self._database.read(lambda db: _read(db, self._caller, handle, span))
+
+    async def passage(self, handle: str, start: int, limit: int) -> Passage:
+        """Read on from a character that counts over all documents, to its document's end at most.
+
+        Raises:
+            NotFoundError: there is no such context.
+            InvalidInputError: an offset is negative.
+        """
+        start, limit = check_offset("start", start), check_offset("limit", limit)
+        return await self._database.read(
+            lambda db: _passage(db, self._caller, handle, start, limit)
+        )
+
+    async def starting_with(self, prefix: str, limit: int) -> Sequence[str]:
+        """Return handles that start so, newest first."""
+        return await self._database.read(lambda db: _starting(db, self._caller, prefix, limit))
+
+    async def read_bytes(self, handle: str, start: int, limit: int) -> bytes:
+        """Read a context's UTF-8 from a byte that it has: up to `limit` bytes, and at least one.
+
+        Raises:
+            NotFoundError: there is no such context.
+        """
+        return await self._database.read(
+            lambda db: _read_bytes(db, self._caller, handle, start, limit)
+        )
+
+    async def delete(self, handle: str) -> int:
+        """Remove a context; return how many bytes of text it had.
+
+        The context is gone at once; its text is dropped in steps, between which others write,
+        unless another caller holds it too: that is not told. So is what the caller's runs over it
+        keep of it, but for their answers; a run at work forgets at its end.
+
+        Raises:
+            NotFoundError: there is no such context.
+        """
+        text_id, freed, is_held = await self._database.write(
+            lambda db: _forget_context(db, self._caller, handle),
+            patience_seconds=CALLER_PATIENCE_SECONDS,
+        )
+        if not is_held:
+            await drop_text(self._database, text_id)
+        await forget_ended(self._database)
+        return freed
+
+    async def runs_over(self, handle: str) -> Sequence[str]:
+        """Return the ids of the caller's runs over a context."""
+        return await self._database.read(lambda db: runs_over(db, self._caller, handle))
+
+    async def sweep(self, *, idle_seconds: float = 86_400) -> int:
+        """Drop what a crash or a cancelled delete left behind; return how many texts that were.
+
+        Args:
+            idle_seconds: uploads that nobody has written to for so long are given up.
+        """
+        before = time.time() - idle_seconds
+        sql = "DELETE FROM uploads WHERE touched_at < ?"
+        await self._database.write(lambda db: db.execute(sql, [before]))
+        return await sweep(self._database)
+
+    async def source(self, handles: Sequence[str]) -> StoredSource:
+        """Make the text of a REPL from one context or several.
+
+        Raises:
+            InvalidInputError: no handle was given.
+            NotFoundError: there is no context with one of the handles.
+        """
+        if not handles:
+            raise InvalidInputError("No context was given.", fix="Pass at least one handle.")
+        return await self._database.scan(lambda db: self._source(db, tuple(handles)))
+
+    def _source(self, db: Connection, handles: tuple[str, ...]) -> StoredSource:
+        caller = self._caller
+        records = [_get(db, caller, handle) for handle in handles]
+        names, sizes, chars = load_documents(db, caller, records)
+        key = source_key(caller, records, names)
+        prefix = _read(db, caller, handles[0], Span(limit=PREFIX_CHARS)).text
+        return StoredSource(self._database, caller, handles, key, names, sizes, chars, prefix)
+
+
+def _get(db: Connection, caller: str, handle: str) -> ContextRecord:
+    record = find_context(db, caller, handle)
+    if record is None:
+        sql = "SELECT handle FROM contexts WHERE caller = ? ORDER BY id DESC LIMIT ?"
+        rows = db.execute(sql, [caller, COMPARED])
+        raise not_found("context", handle, [row[0] for row in rows], "rlm_context_list")
+    return record
+
+
+def _list(db: Connection, caller: str, before: int, limit: int) -> Page[ContextRecord]:
+    sql = (
+        f"SELECT id, {RECORD_COLUMNS} FROM contexts "  # noqa: S608  # our constant
+        "WHERE caller = ? AND id < ? ORDER BY id DESC LIMIT ?"
+    )
+    rows = db.execute(sql, [caller, before, limit + 1]).fetchall()
+    more = len(rows) > limit
+    records = [ContextRecord(*row[1:]) for row in rows[:limit]]
+    return Page(records, encode_cursor("contexts", rows[limit - 1][0]) if more else None)
+
+
+def _sum(db: Connection, what: str, caller: str) -> int:
+    sql = f"SELECT {what} FROM contexts WHERE caller = ?"  # noqa: S608  # our own words
+    return db.execute(sql, [caller]).fetchone()[0] or 0
+
+
+def _documents(
+    db: Connection, caller: str, handle: str, start: int, limit: int
+) -> list[DocumentRecord]:
+    _get(db, caller, handle)
+    return [DocumentRecord(*row) for row in document_rows(db, caller, handle, start, limit)]
+
+
+def _read(db: Connection, caller: str, handle: str, span: Span) -> TextSlice:
+    _get(db, caller, handle)
+    return read_span(db, handle, text_of(db, caller, handle), span)
+
+
+def _passage(db: Connection, caller: str, handle: str, start: int, limit: int) -> Passage:
+    total = _get(db, caller, handle).chars
+    index, begins = document_at(db, text_of(db, caller, handle), start)
+    span = Span(index, min(start, total) - begins, limit)
+    piece = _read(db, caller, handle, span)
+    document = DocumentRecord(*next(document_rows(db, caller, handle, index, 1)))
+    return Passage(piece.text, begins + piece.start, begins + piece.end, total, document)
+
+
+def _starting(db: Connection, caller: str, prefix: str, limit: int) -> list[str]:
+    sql = (
+        "SELECT handle FROM contexts WHERE caller = ? AND substr(handle, 1, ?) = ? "
+        "ORDER BY id DESC LIMIT ?"
+    )
+    return [row[0] for row in db.execute(sql, [caller, len(prefix), storable(prefix), limit])]
+
+
+def _read_bytes(db: Connection, caller: str, handle: str, start: int, limit: int) -> bytes:
+    _get(db, caller, handle)
+    at, data = db.execute(
+        "SELECT start_byte, data FROM chunks WHERE text_id = ? AND start_byte <= ? "
+        "ORDER BY start_byte DESC LIMIT 1",
+        [text_of(db, caller, handle), start],
+    ).fetchone()
+    return data[start - at : start - at + limit]
+
+
+def _forget_upload(db: Connection, caller: str, upload_id: str) -> int:
+    text_id = find_upload(db, caller, upload_id)["text_id"]
+    db.execute("DELETE FROM uploads WHERE upload_id = ?", [upload_id])
+    return text_id
+
+
+def _forget_context(db: Connection, caller: str, handle: str) -> tuple[int, int, bool]:
+    record, text_id = _get(db, caller, handle), text_of(db, caller, handle)
+    db.execute("DELETE FROM contexts WHERE caller = ? AND handle = ?", [caller, handle])
+    mark_runs(db, caller, handle)
+    others = db.execute("SELECT 1 FROM contexts WHERE text_id = ? LIMIT 1", [text_id])
+    return text_id, record.bytes, others.fetchone() is not None

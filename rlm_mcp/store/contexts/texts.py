@@ -1,0 +1,232 @@
+"""The stored text under uploads and contexts: put down, cut back, and dropped in steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from sqlite3 import Connection
+from typing import NamedTuple
+
+from rlm_mcp.errors import StoreError
+from rlm_mcp.store.contexts.chunking import Chunk, Cut, Place
+from rlm_mcp.store.contexts.records import ContextRecord
+from rlm_mcp.store.database import Database, storable
+
+# One step of a delete must stay short, since writers wait for it.
+_CHUNKS_A_STEP = 16
+_DOCUMENTS_A_STEP = 20_000
+
+
+def new_text(db: Connection) -> int:
+    """Begin an empty text, and return its id."""
+    return _inserted(db.execute("INSERT INTO texts DEFAULT VALUES").lastrowid)
+
+
+def store_cut(db: Connection, text_id: int, cut: Cut) -> None:
+    """Write chunks and documents; a chunk that grew takes the place of its shorter self."""
+    db.executemany(
+        "INSERT INTO chunks(text_id, start_byte, start_char, start_line, data) "
+        "VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT(text_id, start_byte) DO UPDATE SET data = excluded.data",
+        ((text_id, *chunk.start, chunk.data) for chunk in cut.chunks),
+    )
+    db.executemany(
+        "INSERT INTO documents(text_id, position, name, start_byte, start_char, start_line, "
+        "bytes, chars, lines) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            (text_id, one.position, one.name, *one.start, one.bytes, one.chars, one.lines)
+            for one in cut.documents
+        ),
+    )
+
+
+def cut_back(db: Connection, text_id: int, end_byte: int, documents: int) -> Chunk | None:
+    """Forget what was written after a point; return the last chunk, cut to end there."""
+    db.execute("DELETE FROM chunks WHERE text_id = ? AND start_byte >= ?", [text_id, end_byte])
+    db.execute("DELETE FROM documents WHERE text_id = ? AND position >= ?", [text_id, documents])
+    row = db.execute(
+        "SELECT start_byte, start_char, start_line, data FROM chunks "
+        "WHERE text_id = ? ORDER BY start_byte DESC LIMIT 1",
+        [text_id],
+    ).fetchone()
+    if row is None:
+        return None
+    return Chunk(Place(*row[:3]), row[3][: end_byte - row[0]])
+
+
+def chunk_data(
+    db: Connection, text_id: int, start: int = 0, end: int = 1 << 62
+) -> Iterator[tuple[int, bytes]]:
+    """Yield those of a text's chunks that begin in a range of bytes: where, and their UTF-8."""
+    return db.execute(
+        "SELECT start_byte, data FROM chunks WHERE text_id = ? AND start_byte >= ? "
+        "AND start_byte < ? ORDER BY start_byte",
+        [text_id, start, end],
+    )
+
+
+def text_bytes(db: Connection, text_id: int) -> int:
+    """Return how many bytes of UTF-8 a text has."""
+    sql = "SELECT start_byte + length(data) FROM chunks WHERE text_id = ? ORDER BY start_byte DESC"
+    row = db.execute(f"{sql} LIMIT 1", [text_id]).fetchone()
+    return row[0] if row else 0
+
+
+async def drop_text(database: Database, text_id: int) -> None:
+    """Delete a text that nothing names any more, in steps that let other writers in between."""
+    while not await database.write(lambda db: _drop_some(db, text_id)):
+        pass
+
+
+async def sweep(database: Database) -> int:
+    """Drop every text that nothing names any more, left by a crash or a cancel; return how many."""
+    waste = await database.read(_waste)
+    for text_id in waste:
+        await drop_text(database, text_id)
+    return len(waste)
+
+
+def _waste(db: Connection) -> list[int]:
+    rows = db.execute(
+        "SELECT id FROM texts WHERE id NOT IN (SELECT text_id FROM uploads) "
+        "AND id NOT IN (SELECT text_id FROM contexts)"
+    )
+    return [row[0] for row in rows]
+
+
+def _drop_some(db: Connection, text_id: int) -> bool:
+    """Take one step; return whether it was the last."""
+    chunks = db.execute(
+        "DELETE FROM chunks WHERE id IN (SELECT id FROM chunks WHERE text_id = ? LIMIT ?)",
+        [text_id, _CHUNKS_A_STEP],
+    ).rowcount
+    if chunks == _CHUNKS_A_STEP:
+        return False
+    documents = db.execute(
+        "DELETE FROM documents WHERE text_id = ? AND position < "
+        "(SELECT min(position) + ? FROM documents WHERE text_id = ?)",
+        [text_id, _DOCUMENTS_A_STEP, text_id],
+    ).rowcount
+    if documents:
+        return False
+    db.execute("DELETE FROM texts WHERE id = ?", [text_id])
+    return True
+
+
+def _inserted(row: int | None) -> int:
+    if row is None:  # the type says so; an INSERT that did not raise has a row id
+        raise AssertionError
+    return row
+
+
+PREVIEW_CHARS = 200
+RECORD_COLUMNS = "handle, name, sha256, bytes, chars, lines, documents, created_at, preview"
+
+
+@dataclass(frozen=True)
+class NewContext:
+    """A caller's whole text that is ready to be a context, and what was counted as it came in."""
+
+    caller: str
+    text_id: int
+    name: str
+    sha256: str
+    bytes: int
+    chars: int
+    documents: int
+
+    @property
+    def handle(self) -> str:
+        """The name that any text with this content has."""
+        return f"ctx_{self.sha256[:16]}"
+
+
+class Entered(NamedTuple):
+    """A caller's context.
+
+    `is_new` says that the caller did not have its content, `is_text_used` that nobody had: else
+    the text that was sent is not needed.
+    """
+
+    record: ContextRecord
+    is_new: bool
+    is_text_used: bool
+
+
+def utc_now() -> str:
+    """Return the time as ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def enter_context(db: Connection, new: NewContext) -> Entered:
+    """Make a context, or find the caller's own that has its content.
+
+    Raises:
+        StoreError: another content has the same handle, a chance of one in 2 to the power of 64.
+    """
+    found = find_context(db, new.caller, new.handle)
+    if found is None:
+        text_id = _held_by_anyone(db, new) or new.text_id
+        return Entered(_insert(db, new, text_id), is_new=True, is_text_used=text_id == new.text_id)
+    if found.sha256 != new.sha256:
+        raise StoreError(
+            f"Another content has the handle {new.handle!r} already.",
+            fix="Change the text by a character and add it again.",
+        )
+    if new.name and not found.name:
+        sql = "UPDATE contexts SET name = ? WHERE caller = ? AND handle = ?"
+        db.execute(sql, [new.name, new.caller, new.handle])
+        found = replace(found, name=new.name)
+    return Entered(found, is_new=False, is_text_used=False)
+
+
+def find_context(db: Connection, caller: str, handle: str) -> ContextRecord | None:
+    """Return the record of a caller's context, or None."""
+    sql = f"SELECT {RECORD_COLUMNS} FROM contexts WHERE caller = ? AND handle = ?"  # noqa: S608  # our constant
+    row = db.execute(sql, [caller, storable(handle)]).fetchone()
+    return ContextRecord(*row) if row else None
+
+
+def _held_by_anyone(db: Connection, new: NewContext) -> int | None:
+    sql = "SELECT text_id FROM contexts WHERE handle = ? AND sha256 = ?"
+    row = db.execute(sql, [new.handle, new.sha256]).fetchone()
+    return row[0] if row else None
+
+
+def _insert(db: Connection, new: NewContext, text_id: int) -> ContextRecord:
+    record = ContextRecord(
+        handle=new.handle,
+        name=new.name,
+        sha256=new.sha256,
+        bytes=new.bytes,
+        chars=new.chars,
+        lines=_count_lines(db, new.text_id),
+        documents=new.documents,
+        created_at=utc_now(),
+        preview=_preview(db, new.text_id),
+    )
+    document = _only_document(db, new)
+    row = {**asdict(record), "caller": new.caller, "text_id": text_id, "document": document}
+    columns, values = ", ".join(row), ", ".join(f":{name}" for name in row)
+    db.execute(f"INSERT INTO contexts({columns}) VALUES ({values})", row)  # noqa: S608  # field names
+    return record
+
+
+def _only_document(db: Connection, new: NewContext) -> str:
+    if new.documents != 1:
+        return ""
+    sql = "SELECT name FROM documents WHERE text_id = ?"
+    return db.execute(sql, [new.text_id]).fetchone()[0]
+
+
+def _count_lines(db: Connection, text_id: int) -> int:
+    sql = "SELECT sum(lines) FROM documents WHERE text_id = ?"
+    return db.execute(sql, [text_id]).fetchone()[0]
+
+
+def _preview(db: Connection, text_id: int) -> str:
+    # A character takes at most four bytes.
+    _, first = next(chunk_data(db, text_id))
+    start = first[: 4 * PREVIEW_CHARS]
+    return start.decode("utf-8", "ignore")[:PREVIEW_CHARS]

@@ -1,0 +1,256 @@
+"""Texts that arrive in pieces, at any size, in one call or in several."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from sqlite3 import Connection
+from typing import Any
+
+import anyio.from_thread
+import anyio.to_thread
+
+from rlm_mcp.errors import InvalidInputError, NotFoundError, NotTextError, StoreError
+from rlm_mcp.store.contexts.chunking import CHUNK_BYTES, Cut, TextCutter, digest_of
+from rlm_mcp.store.contexts.records import OpenUpload, SealedContext
+from rlm_mcp.store.contexts.texts import (
+    Entered,
+    NewContext,
+    chunk_data,
+    cut_back,
+    drop_text,
+    enter_context,
+    new_text,
+    store_cut,
+    utc_now,
+)
+from rlm_mcp.store.database import Database, storable
+from rlm_mcp.store.failures import SPREAD, TEXT_LEAVES_BYTES, require_room
+
+# Pieces are gathered up to here before they are taken to a worker thread.
+_GATHERED_PIECES = 20_000
+
+
+class Upload:
+    """A text on its way in; made by `Contexts.open_upload` and `Contexts.continue_upload`.
+
+    Not for concurrent use. An upload on which a call failed takes no more: leave its block.
+    """
+
+    def __init__(self, database: Database, row: dict[str, Any], cutter: TextCutter) -> None:
+        self.upload_id: str = row["upload_id"]
+        self.name: str = row["name"]
+        self._caller: str = row["caller"]
+        self._text_id: int = row["text_id"]
+        self._claim: str = row["claim"]
+        self._database = database
+        self._cutter = cutter
+        self._pieces: list[bytes | str] = []
+        self._gathered = 0
+        self._is_broken = False
+        self.is_kept = False
+
+    async def expect(self, size: int) -> None:
+        """Refuse a text of so many bytes before a part of it is written, if there is no room.
+
+        Raises:
+            StoreFullError: the disk has not enough room.
+        """
+        need = int(size * SPREAD)
+        await anyio.to_thread.run_sync(require_room, self._database.path, need, TEXT_LEAVES_BYTES)
+
+    async def begin_document(self, name: str) -> None:
+        """Begin a document; without this, what is written goes to one named like the context."""
+        self._pieces.append(name)
+        if len(self._pieces) >= _GATHERED_PIECES:
+            await self._drain()
+
+    async def write(self, data: bytes) -> None:
+        """Take in more bytes of the document: UTF-8, split anywhere.
+
+        Raises:
+            InvalidInputError: another call has continued this upload in the meantime.
+            NotFoundError: the upload was aborted in the meantime.
+            StoreError: the database could not take it.
+        """
+        for start in range(0, len(data), CHUNK_BYTES):
+            piece = bytes(data[start : start + CHUNK_BYTES])
+            self._pieces.append(piece)
+            self._gathered += len(piece)
+            if self._gathered >= CHUNK_BYTES or len(self._pieces) >= _GATHERED_PIECES:
+                await self._drain()
+
+    async def pause(self) -> OpenUpload:
+        """Keep all that was written so far, to be continued by the upload's id.
+
+        Raises:
+            InvalidInputError, NotFoundError, StoreError: as for `write`.
+        """
+        await self._drain()
+        with self._unbroken():
+            await self._database.write(self._save, leave_bytes=TEXT_LEAVES_BYTES)
+        self.is_kept = True
+        end = self._cutter.end
+        return OpenUpload(self.upload_id, self.name, end.byte, end.char, self._cutter.documents)
+
+    async def seal(self) -> SealedContext:
+        """Make a context of what was written. Equal content is stored once.
+
+        Content that the caller has already keeps its name, unless it had none. That another
+        caller has it too is not told.
+
+        Raises:
+            NotTextError: not one character was written.
+            InvalidInputError, NotFoundError, StoreError: as for `write`.
+        """
+        await self._drain()
+        with self._unbroken():
+            await anyio.to_thread.run_sync(self._cutter.finish)
+            if self._cutter.end.char == 0:
+                raise NotTextError(f"The text {self.name!r} is empty.", fix="Give a text to store.")
+            await self._database.write(self._save, leave_bytes=TEXT_LEAVES_BYTES)
+            sha256 = self._cutter.sha256 or await self._database.scan(self._digest)
+            entered = await self._database.write(lambda db: self._enter(db, sha256))
+        self.is_kept = True
+        if not entered.is_text_used:
+            await drop_text(self._database, self._text_id)
+        return SealedContext(entered.record, not entered.is_new, self._cutter.replaced)
+
+    async def abort(self) -> None:
+        """Remove all that was written, unless it was sealed or is another call's by now."""
+        if await self._database.write(self._forget):
+            await drop_text(self._database, self._text_id)
+
+    async def _drain(self) -> None:
+        pieces, self._pieces, self._gathered = self._pieces, [], 0
+        with self._unbroken():
+            cut = await anyio.to_thread.run_sync(self._cut, pieces)
+            if cut.chunks or cut.documents:
+                await self._database.write(
+                    lambda db: self._store(db, cut), leave_bytes=TEXT_LEAVES_BYTES
+                )
+
+    @contextmanager
+    def _unbroken(self) -> Generator[None]:
+        # After a step that failed or was cancelled, what is in the file and what was cut differ:
+        # sealing that would lose a part of the text without a word.
+        if self._is_broken:
+            raise StoreError(
+                f"The upload {self.upload_id!r} failed before and takes no more.",
+                fix="Continue it from its last pause, or begin a new one.",
+            )
+        self._is_broken = True
+        yield
+        self._is_broken = False
+
+    def _cut(self, pieces: Iterable[bytes | str]) -> Cut:
+        for piece in pieces:
+            if isinstance(piece, str):
+                self._cutter.begin(piece)
+                continue
+            if self._cutter.documents == 0:
+                self._cutter.begin(self.name)
+            self._cutter.feed(piece)
+        return self._cutter.take()
+
+    def _store(self, db: Connection, cut: Cut) -> None:
+        self._check_claim(db)
+        store_cut(db, self._text_id, cut)
+
+    def _save(self, db: Connection) -> None:
+        """Write what is not yet a full chunk, and where the upload stands."""
+        cut, rest = self._cutter.take(), self._cutter.rest()
+        self._store(db, Cut([*cut.chunks, *([rest] if rest else [])], cut.documents))
+        db.execute(
+            "UPDATE uploads SET state = ? WHERE upload_id = ?",
+            [self._cutter.state(), self.upload_id],
+        )
+
+    def _check_claim(self, db: Connection) -> None:
+        changed = db.execute(
+            "UPDATE uploads SET touched_at = ? WHERE upload_id = ? AND claim = ?",
+            [time.time(), self.upload_id, self._claim],
+        ).rowcount
+        if changed:
+            return
+        find_upload(db, self._caller, self.upload_id)
+        raise InvalidInputError(
+            f"Another call has continued the upload {self.upload_id!r}.",
+            fix="Send the parts of a text one after the other.",
+        )
+
+    def _forget(self, db: Connection) -> bool:
+        deleted = db.execute(
+            "DELETE FROM uploads WHERE upload_id = ? AND claim = ?", [self.upload_id, self._claim]
+        )
+        return deleted.rowcount > 0
+
+    def _digest(self, db: Connection) -> str:
+        documents = db.execute(
+            "SELECT name, bytes FROM documents WHERE text_id = ? ORDER BY position", [self._text_id]
+        )
+        chunks = _cancellable(data for _, data in chunk_data(db, self._text_id))
+        return digest_of(chunks, documents)
+
+    def _enter(self, db: Connection, sha256: str) -> Entered:
+        self._check_claim(db)
+        self._forget(db)
+        end, documents = self._cutter.end, self._cutter.documents
+        counted = (sha256, end.byte, end.char, documents)
+        return enter_context(db, NewContext(self._caller, self._text_id, self.name, *counted))
+
+
+def begin_upload(db: Connection, caller: str, name: str) -> dict[str, Any]:
+    """Make the row of a new upload."""
+    row: dict[str, Any] = {
+        "upload_id": f"upl_{secrets.token_hex(16)}",
+        "text_id": new_text(db),
+        "name": storable(name),
+        "caller": caller,
+        "state": TextCutter().state(),
+        "claim": secrets.token_hex(8),
+        "created_at": utc_now(),
+        "touched_at": time.time(),
+    }
+    db.execute(
+        "INSERT INTO uploads(upload_id, text_id, name, caller, state, claim, created_at, "
+        "touched_at) VALUES (:upload_id, :text_id, :name, :caller, :state, :claim, :created_at, "
+        ":touched_at)",
+        row,
+    )
+    return row
+
+
+def claim_upload(db: Connection, caller: str, upload_id: str) -> tuple[dict[str, Any], TextCutter]:
+    """Take a caller's upload over, as it was when it was last put down."""
+    row = find_upload(db, caller, upload_id)
+    state = TextCutter.resumed(row["state"], None)
+    tail = cut_back(db, row["text_id"], state.end.byte, state.finished_documents)
+    row["claim"] = secrets.token_hex(8)
+    db.execute("UPDATE uploads SET claim = ? WHERE upload_id = ?", [row["claim"], upload_id])
+    return row, TextCutter.resumed(row["state"], tail)
+
+
+def find_upload(db: Connection, caller: str, upload_id: str) -> dict[str, Any]:
+    """Return the row of a caller's upload.
+
+    Raises:
+        NotFoundError: there is none, or no longer.
+    """
+    columns = ("upload_id", "text_id", "name", "caller", "state")
+    sql = f"SELECT {', '.join(columns)} FROM uploads WHERE upload_id = ? AND caller = ?"  # noqa: S608  # our constants
+    row = db.execute(sql, [storable(upload_id), caller]).fetchone()
+    if row is not None:
+        return dict(zip(columns, row, strict=True))
+    raise NotFoundError(
+        f"There is no open upload {upload_id!r}; it was sealed or aborted, or never was.",
+        fix="Begin a new one with rlm_context_add.",
+    )
+
+
+def _cancellable(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        anyio.from_thread.check_cancelled()
+        yield chunk

@@ -1,0 +1,1 @@
+"""Stored runs: rows, events, variables, leases."""

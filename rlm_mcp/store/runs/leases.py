@@ -1,0 +1,190 @@
+"""How long a run is its process's own, and what becomes of those whose process is gone.
+
+A matter of processes, so it concerns the runs of every caller.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from sqlite3 import Connection
+
+import anyio
+import anyio.to_thread
+
+from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database
+from rlm_mcp.store.runs import rows
+from rlm_mcp.store.runs.owners import is_surely_alive, is_surely_dead
+from rlm_mcp.store.runs.records import Outcome
+
+LEASE_SECONDS = 60.0
+_LOST = Outcome(
+    "interrupted",
+    error={
+        "code": "interrupted",
+        "message": "The server that worked on this run ended before the run did.",
+        "retryable": True,
+        "fix": "rlm_run_resume goes on where it was.",
+    },
+)
+
+
+class RunLeases:
+    """The leases of runs in a database, as one server process sees them.
+
+    Args:
+        owner: this process, from `owner_id()`.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self, database: Database, *, owner: str, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._database = database
+        self._owner = owner
+        self._clock = clock
+
+    async def renew(self, seconds: float = LEASE_SECONDS) -> int:
+        """Put off the end of the leases of this process's runs; return how many work."""
+        until = self._clock() + seconds
+        sql = "UPDATE runs SET lease_until = ? WHERE status = 'running' AND owner = ?"
+        return await self._database.write(lambda db: db.execute(sql, [until, self._owner]).rowcount)
+
+    async def interrupt_expired(self, now: float | None = None) -> list[str]:
+        """Mark as `interrupted` others' runs whose lease is over; return their ids.
+
+        Runs of a process that is known to live are let be, those of this one among them: it was
+        only too busy, or asleep, to renew.
+        """
+        moment = self._clock() if now is None else now
+        late = "status = 'running' AND lease_until < ? AND owner != ?"
+        sql = f"SELECT DISTINCT owner FROM runs WHERE {late}"  # noqa: S608  # our own words
+        found = await self._database.read(
+            lambda db: [row[0] for row in db.execute(sql, [moment, self._owner])]
+        )
+        interrupted: list[str] = []
+        for owner in found:
+            if not await anyio.to_thread.run_sync(is_surely_alive, owner):
+                interrupted += await self._interrupt_late(owner, moment)
+        return interrupted
+
+    async def _interrupt_late(self, owner: str, moment: float) -> list[str]:
+        sql = "SELECT id FROM runs WHERE status = 'running' AND lease_until < ? AND owner = ?"
+        return await self._database.write(lambda db: self._interrupt(db, sql, [moment, owner]))
+
+    async def interrupt_owner(self, owner: str) -> list[str]:
+        """Mark as `interrupted` the runs of a process that is known to be gone."""
+        sql = "SELECT id FROM runs WHERE status = 'running' AND owner = ?"
+        return await self._database.write(lambda db: self._interrupt(db, sql, [owner]))
+
+    async def interrupt_dead(self) -> list[str]:
+        """Mark as `interrupted` the runs of every process that is surely gone."""
+        sql = "SELECT DISTINCT owner FROM runs WHERE status = 'running'"
+        owners = await self._database.read(lambda db: [row[0] for row in db.execute(sql)])
+        interrupted: list[str] = []
+        for owner in owners:
+            if await anyio.to_thread.run_sync(is_surely_dead, owner):
+                interrupted += await self.interrupt_owner(owner)
+        return interrupted
+
+    def _interrupt(self, db: Connection, sql: str, arguments: Sequence[float | str]) -> list[str]:
+        now = self._clock()
+        ids = [row[0] for row in db.execute(sql, arguments).fetchall()]
+        return [rows.interrupt_run(db, row, _LOST, now) for row in ids]
+
+
+_RELEASE_SECONDS = 5.0
+
+
+class Leases:
+    """The leases in a database, as one process takes them.
+
+    Args:
+        owner: this process, from `owner_id()`.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self, database: Database, *, owner: str, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._database = database
+        self._owner = owner
+        self._clock = clock
+
+    @asynccontextmanager
+    async def holding(self, name: str, seconds: float) -> AsyncGenerator[bool]:
+        """Hold a lease while the block lasts, and for `seconds` at most; gives whether it was had.
+
+        Another process that holds it and lives is let be; it loses it when its time is over.
+
+        Raises:
+            StoreError: the database could not be written.
+        """
+        holder = await self._database.read(lambda db: _holder(db, name))
+        is_gone = holder is not None and await anyio.to_thread.run_sync(is_surely_dead, holder)
+        gone = holder if is_gone else None
+        is_held = await self._database.write(lambda db: self._take(db, name, seconds, gone))
+        try:
+            yield is_held
+        finally:
+            if is_held:
+                with anyio.move_on_after(_RELEASE_SECONDS, shield=True):
+                    await self._database.write(lambda db: self._release(db, name))
+
+    def _take(self, db: Connection, name: str, seconds: float, gone: str | None) -> bool:
+        now = self._clock()
+        changed = db.execute(
+            "INSERT INTO leases(name, owner, until) VALUES (?, ?, ?) ON CONFLICT(name) DO UPDATE "
+            "SET owner = excluded.owner, until = excluded.until "
+            "WHERE until < ? OR owner IS ? OR owner = excluded.owner",
+            [name, self._owner, now + seconds, now, gone],
+        )
+        return changed.rowcount > 0
+
+    def _release(self, db: Connection, name: str) -> None:
+        db.execute("DELETE FROM leases WHERE name = ? AND owner = ?", [name, self._owner])
+
+
+def _holder(db: Connection, name: str) -> str | None:
+    row = db.execute("SELECT owner FROM leases WHERE name = ?", [name]).fetchone()
+    return row[0] if row else None
+
+
+class Cancels:
+    """The requests in a database, as one server process sees them.
+
+    Args:
+        owner: this process, from `owner_id()`.
+    """
+
+    def __init__(self, database: Database, *, owner: str) -> None:
+        self._database = database
+        self._owner = owner
+
+    async def request(self, run_id: str) -> None:
+        """Ask whoever works on a run to cancel it, whosever it is; one that has ended is let be.
+
+        It lasts once returned: when the owner dies before it sees the request, the run ends as
+        `cancelled` all the same.
+
+        Raises:
+            StoreBusyError: another process is writing and does not end.
+        """
+        await self._database.write(
+            lambda db: _request(db, run_id), patience_seconds=CALLER_PATIENCE_SECONDS
+        )
+
+    async def requested(self) -> Sequence[str]:
+        """Return the ids of this process's runs that somebody wants cancelled."""
+        return await self._database.read(lambda db: _requested(db, self._owner))
+
+
+def _request(db: Connection, run_id: str) -> None:
+    sql = "UPDATE runs SET cancel_requested = 1 WHERE run_id = ? AND status = 'running'"
+    db.execute(sql, [run_id])
+
+
+def _requested(db: Connection, owner: str) -> list[str]:
+    sql = "SELECT run_id FROM runs WHERE cancel_requested = 1 AND owner = ?"
+    return [row[0] for row in db.execute(sql, [owner])]

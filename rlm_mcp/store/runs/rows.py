@@ -1,0 +1,335 @@
+"""Rows of the tables of runs: found, read and written inside a caller's transaction."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, replace
+from datetime import UTC, datetime
+from sqlite3 import Connection
+from typing import Any, cast
+
+from rlm_mcp.errors import NotFoundError, RunLostError, StoreError
+from rlm_mcp.store.database import storable
+from rlm_mcp.store.paging import COMPARED, not_found
+from rlm_mcp.store.runs.records import (
+    Event,
+    Figures,
+    NewEvent,
+    NewRun,
+    Outcome,
+    RunRecord,
+    RunSummary,
+    TakenUp,
+)
+
+_COLUMNS = (
+    *("run_id", "status", "question", "contexts", "config", "created_at", "finished_at"),
+    *("answer", "data", "error", "last_event", "elapsed_seconds", "started"),
+    *("owner", "lease_until", "caller", "idempotency_key", "continues"),
+    *("iterations", "sub_calls", "cached_sub_calls", "input_tokens", "output_tokens", "cost_usd"),
+)
+_PLAIN = (
+    *("run_id", "status", "question", "created_at", "finished_at", "answer", "last_event"),
+    *("owner", "lease_until", "caller", "idempotency_key", "continues"),
+)
+CANCELLED = Outcome(
+    "cancelled",
+    error={
+        "code": "cancelled",
+        "message": "The run was cancelled.",
+        "retryable": False,
+        "fix": "",
+    },
+)
+# While a run waits for its turn, the stretch that it works has not begun: `started` is infinite.
+_NOT_YET = math.inf
+_POSITION = (
+    "CASE WHEN started = 9e999 THEN (SELECT count(*) FROM runs AS earlier "
+    "WHERE earlier.owner = runs.owner AND earlier.started = 9e999 AND earlier.id <= runs.id) END"
+)
+_SELECT = f"SELECT {', '.join(_COLUMNS)}, {_POSITION} FROM runs"  # noqa: S608  # our own constants
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Who works on a run from `now` on; times are in seconds since the epoch."""
+
+    owner: str
+    now: float
+    lease_until: float
+
+
+def to_json(value: object) -> str:
+    """Write JSON; a value that is not JSON-like becomes its `repr` rather than lose an event."""
+    return json.dumps(value, default=_plain, separators=(",", ":"))
+
+
+def iso(seconds: float) -> str:
+    """Return a time given in seconds since the epoch as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def find_run(db: Connection, caller: str, run_id: str, now: float) -> RunRecord:
+    """Return the record of a caller's run.
+
+    Raises:
+        NotFoundError: there is none; the error names near ones.
+    """
+    sql = f"{_SELECT} WHERE run_id = ? AND caller = ?"
+    row = db.execute(sql, [storable(run_id), caller]).fetchone()
+    if row is None:
+        raise missing_run(db, caller, run_id)
+    *columns, position = row
+    return _record(dict(zip(_COLUMNS, columns, strict=True)), position, now)
+
+
+def missing_run(db: Connection, caller: str, run_id: str) -> NotFoundError:
+    """Make the error for a run that the caller does not have."""
+    sql = "SELECT run_id FROM runs WHERE caller = ? ORDER BY id DESC LIMIT ?"
+    rows = db.execute(sql, [caller, COMPARED])
+    return not_found("run", run_id, [row[0] for row in rows], "rlm_run_list")
+
+
+def row_of(db: Connection, caller: str, run_id: str) -> int:
+    """Return the row number of a caller's run.
+
+    Raises:
+        NotFoundError: there is no such run.
+    """
+    sql = "SELECT id FROM runs WHERE run_id = ? AND caller = ?"
+    row = db.execute(sql, [storable(run_id), caller]).fetchone()
+    if row is None:
+        raise missing_run(db, caller, run_id)
+    return row[0]
+
+
+def owned_row(db: Connection, caller: str, run_id: str, owner: str) -> int:
+    """Return the row number of a caller's run that the process `owner` may write to.
+
+    Raises:
+        NotFoundError: there is no such run.
+        RunLostError: it has ended, or another process works on it.
+    """
+    row = row_of(db, caller, run_id)
+    status, actual = db.execute("SELECT status, owner FROM runs WHERE id = ?", [row]).fetchone()
+    if status != "running":
+        raise RunLostError(
+            f"The run {run_id!r} is {status!r} and takes no more events.",
+            fix="rlm_run_resume lets one that did not complete go on.",
+        )
+    if actual != owner:
+        raise RunLostError(
+            f"The run {run_id!r} is worked on by another process, {actual!r}.",
+            fix="rlm_run_wait follows it from here.",
+        )
+    return row
+
+
+def ended_row(db: Connection, caller: str, run_id: str) -> int:
+    """Return the row number of a caller's run that has ended.
+
+    Raises:
+        NotFoundError: there is no such run.
+        StoreError: it works.
+    """
+    row = row_of(db, caller, run_id)
+    status = db.execute("SELECT status FROM runs WHERE id = ?", [row]).fetchone()[0]
+    if status == "running":
+        raise StoreError(f"The run {run_id!r} is running.", fix="rlm_run_wait waits for its end.")
+    return row
+
+
+def same_run(db: Connection, caller: str, run: NewRun, now: float) -> str | None:
+    """Return the id of the caller's run that stands for a new one, if there is one."""
+    if run.idempotency_key is not None:
+        sql = "SELECT run_id FROM runs WHERE caller = ? AND idempotency_key = ?"
+        found = db.execute(sql, [caller, storable(run.idempotency_key)]).fetchone()
+        return found[0] if found else None
+    if not run.is_shared:
+        return None
+    # One whose lease is over may have nobody who works on it.
+    found = db.execute(
+        "SELECT run_id FROM runs WHERE status = 'running' AND caller = ? AND question = ? "
+        "AND contexts = ? AND config = ? AND continues IS ? AND lease_until > ? ORDER BY id",
+        [
+            *(caller, storable(run.question), to_json(run.contexts), to_json(run.config)),
+            *(run.continues, now),
+        ],
+    ).fetchone()
+    return found[0] if found else None
+
+
+def insert_run(db: Connection, caller: str, run: NewRun, mine: Claim) -> int:
+    """Write a caller's run that begins to work now, or waits for its turn; gives its row number."""
+    written = db.execute(
+        "INSERT INTO runs(run_id, status, question, contexts, config, caller, idempotency_key, "
+        "continues, created_at, started, owner, lease_until) "
+        "VALUES (?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            *(run.run_id, storable(run.question), to_json(run.contexts), to_json(run.config)),
+            caller,
+            None if run.idempotency_key is None else storable(run.idempotency_key),
+            *(run.continues, iso(mine.now), _NOT_YET if run.is_queued else mine.now),
+            *(mine.owner, mine.lease_until),
+        ],
+    )
+    return cast("int", written.lastrowid)
+
+
+def summaries(
+    db: Connection, caller: str, status: str | None, before: int, limit: int, now: float
+) -> list[tuple[int, RunSummary]]:
+    """Return a caller's runs older than a row, newest first, each with its row number."""
+    rows = db.execute(
+        "SELECT id, run_id, status, question, created_at, elapsed_seconds, started, cost_usd "
+        "FROM runs WHERE caller = ? AND id < ? AND (? IS NULL OR status = ?) "
+        "ORDER BY id DESC LIMIT ?",
+        [caller, before, status, status, limit],
+    )
+    return [
+        (row, RunSummary(run_id, state, question, at, elapsed(state, past, start, now), cost))
+        for row, run_id, state, question, at, past, start, cost in rows
+    ]
+
+
+def begin_work(db: Connection, row: int, now: float) -> None:
+    """Let the time that a run works count from now: its turn has come."""
+    db.execute("UPDATE runs SET started = ? WHERE id = ?", [now, row])
+
+
+def interrupt_run(db: Connection, row: int, outcome: Outcome, now: float) -> str:
+    """End a run that lost its owner, with a last event; return its id.
+
+    One that was to be cancelled is `cancelled`, whatever the outcome.
+    """
+    run_id: str
+    run_id, is_cancelled, *figures = db.execute(
+        "SELECT run_id, cancel_requested, iterations, sub_calls, cached_sub_calls, "
+        "input_tokens, output_tokens, cost_usd FROM runs WHERE id = ?",
+        [row],
+    ).fetchone()
+    heard = db.execute(
+        "SELECT at FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1", [row]
+    ).fetchone()
+    # It worked at least until it was last heard of; the time it lay dead does not count.
+    worked_until = datetime.fromisoformat(heard[0]).timestamp() if heard else 0.0
+    outcome = CANCELLED if is_cancelled else outcome
+    detail = {"status": outcome.status, "error": outcome.error}
+    used = Figures(*figures)
+    event = NewEvent("run_finished", outcome.status, used.iterations, detail=detail, figures=used)
+    append_rows(db, row, [event], now)
+    end_run(db, row, outcome, now, worked_until=worked_until)
+    return run_id
+
+
+def append_rows(db: Connection, row: int, events: Sequence[NewEvent], now: float) -> list[Event]:
+    """Append to a run's log, and bring the run's own figures up to the last event's."""
+    seq: int = db.execute("SELECT last_event FROM runs WHERE id = ?", [row]).fetchone()[0]
+    at = iso(now)
+    stored = [_event(seq + index, at, event) for index, event in enumerate(events, start=1)]
+    if not stored:
+        return stored
+    db.executemany(
+        "INSERT INTO events(run, seq, at, type, iteration, depth, preview, figures, detail) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (_event_row(row, event) for event in stored),
+    )
+    db.execute(
+        "UPDATE runs SET last_event = ?, iterations = ?, sub_calls = ?, cached_sub_calls = ?, "
+        "input_tokens = ?, output_tokens = ?, cost_usd = ? WHERE id = ?",
+        [stored[-1].seq, *astuple(stored[-1].figures), row],
+    )
+    return stored
+
+
+def read_events(db: Connection, row: int, after: int, limit: int) -> list[Event]:
+    """Return events with numbers above `after`, in order."""
+    rows = db.execute(
+        "SELECT seq, at, type, iteration, depth, preview, detail, figures FROM events "
+        "WHERE run = ? AND seq > ? ORDER BY seq LIMIT ?",
+        [row, after, limit],
+    )
+    return [
+        Event(*plain, detail=json.loads(detail), figures=Figures(*json.loads(figures)))
+        for *plain, detail, figures in rows
+    ]
+
+
+def end_run(
+    db: Connection, row: int, outcome: Outcome, now: float, *, worked_until: float | None = None
+) -> None:
+    """Set a running run's end; the time it worked, to now if not said otherwise, is added up."""
+    until = now if worked_until is None else worked_until
+    db.execute(
+        "UPDATE runs SET status = ?, answer = ?, data = ?, error = ?, finished_at = ?, "
+        "elapsed_seconds = elapsed_seconds + max(0, ? - started), "
+        "started = min(started, ?), cancel_requested = 0 WHERE id = ?",
+        [
+            outcome.status,
+            None if outcome.answer is None else storable(outcome.answer),
+            None if outcome.data is None else to_json(outcome.data),
+            None if outcome.error is None else to_json(outcome.error),
+            *(iso(now), until, now, row),
+        ],
+    )
+
+
+def take_up_run(db: Connection, row: int, change: TakenUp, mine: Claim) -> bool:
+    """Let a run that has ended work again, unless anything has happened to it meanwhile."""
+    status, last_event, *figures = db.execute(
+        "SELECT status, last_event, iterations, sub_calls, cached_sub_calls, input_tokens, "
+        "output_tokens, cost_usd FROM runs WHERE id = ?",
+        [row],
+    ).fetchone()
+    if status == "running" or last_event != change.last_event:
+        return False
+    db.execute(
+        "UPDATE runs SET status = 'running', config = ?, owner = ?, started = ?, lease_until = ?, "
+        "finished_at = NULL, answer = NULL, data = NULL, error = NULL WHERE id = ?",
+        [
+            *(to_json(change.config), mine.owner),
+            *(_NOT_YET if change.is_queued else mine.now, mine.lease_until, row),
+        ],
+    )
+    append_rows(db, row, [replace(change.event, figures=Figures(*figures))], mine.now)
+    return True
+
+
+def elapsed(status: str, past: float, started: float, now: float) -> float:
+    """Return how long a run has worked; one that works now has a stretch that is not over."""
+    return past + (max(0.0, now - started) if status == "running" else 0.0)
+
+
+def _record(row: dict[str, Any], position: int | None, now: float) -> RunRecord:
+    return RunRecord(
+        **{name: row[name] for name in _PLAIN},
+        contexts=tuple(json.loads(row["contexts"])),
+        config=json.loads(row["config"]),
+        data=None if row["data"] is None else json.loads(row["data"]),
+        error=None if row["error"] is None else json.loads(row["error"]),
+        figures=Figures(*(row[name] for name in asdict(Figures()))),
+        elapsed_seconds=elapsed(row["status"], row["elapsed_seconds"], row["started"], now),
+        queue_position=position,
+    )
+
+
+def _event(seq: int, at: str, new: NewEvent) -> Event:
+    return Event(
+        *(seq, at, new.type, new.iteration, new.depth),
+        preview=storable(new.preview),
+        detail=new.detail,
+        figures=new.figures,
+    )
+
+
+def _event_row(row: int, event: Event) -> tuple[Any, ...]:
+    return (
+        *(row, event.seq, event.at, event.type, event.iteration, event.depth, event.preview),
+        *(to_json(astuple(event.figures)), to_json(event.detail)),
+    )
+
+
+def _plain(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else repr(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # any mapping will do

@@ -1,0 +1,318 @@
+"""Runs and their logs: what somebody who waits, a page or a resumed run knows, it reads here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from sqlite3 import Connection
+from typing import get_args
+
+from rlm_mcp.errors import InvalidInputError, NotFoundError
+from rlm_mcp.sandbox.types import Variable, VariableText
+from rlm_mcp.store.contexts.records import Page
+from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database, storable
+from rlm_mcp.store.failures import LOG_LEAVES_BYTES
+from rlm_mcp.store.paging import check_limit, check_offset, decode_cursor, encode_cursor
+from rlm_mcp.store.runs import rows
+from rlm_mcp.store.runs.leases import LEASE_SECONDS
+from rlm_mcp.store.runs.records import (
+    Event,
+    NewEvent,
+    NewRun,
+    Outcome,
+    RunRecord,
+    RunSummary,
+    SavedVariable,
+    Status,
+    TakenUp,
+)
+from rlm_mcp.store.runs.variables import (
+    find_variable,
+    list_variables,
+    read_variables,
+    replace_variables,
+)
+
+
+class Runs:
+    """One caller's runs in a database, as one server process sees them.
+
+    Args:
+        owner: this process, from `owner_id()`; only it writes to the runs it makes.
+        clock: seconds since the epoch.
+        caller: who asks, and sees these runs and nobody else's; empty for whoever shares the
+            machine.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        owner: str,
+        clock: Callable[[], float] = time.time,
+        caller: str = "",
+    ) -> None:
+        self._database = database
+        self._owner = owner
+        self._clock = clock
+        self._caller = caller
+
+    def as_caller(self, caller: str) -> Runs:
+        """Return the runs that another caller has."""
+        return Runs(self._database, owner=self._owner, clock=self._clock, caller=caller)
+
+    async def create(
+        self,
+        run: NewRun,
+        started: NewEvent | None = None,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> RunRecord:
+        """Begin a run, or return the caller's run that stands for it.
+
+        That is the one with the same idempotency key or, where an equal question may be shared, one
+        that works on it.
+
+        Args:
+            started: its first event, written with it or not at all.
+
+        Raises:
+            StoreBusyError: another process is writing and does not end.
+            StoreError: the database could not take it.
+        """
+        events = [] if started is None else [started]
+        return await self._database.write(
+            lambda db: self._create(db, run, events, lease_seconds),
+            patience_seconds=CALLER_PATIENCE_SECONDS,
+            leave_bytes=LOG_LEAVES_BYTES,
+        )
+
+    async def begin_work(self, run_id: str) -> None:
+        """Let the time of a run of this process count from now; until here it was queued.
+
+        Raises:
+            NotFoundError: there is no such run.
+            RunLostError: it has ended, or is another process's.
+        """
+
+        def begin(db: Connection) -> None:
+            row = rows.owned_row(db, self._caller, run_id, self._owner)
+            rows.begin_work(db, row, self._clock())
+
+        await self._database.write(begin)
+
+    async def append_event(self, run_id: str, event: NewEvent) -> Event:
+        """Append one event; see `append_events`."""
+        return (await self.append_events(run_id, [event]))[0]
+
+    async def append_events(self, run_id: str, events: Sequence[NewEvent]) -> list[Event]:
+        """Append events to a run of this process, in one transaction; they last once returned.
+
+        Raises:
+            NotFoundError: there is no such run.
+            RunLostError: the run has ended or is another process's; the error says which.
+        """
+
+        def append(db: Connection) -> list[Event]:
+            row = rows.owned_row(db, self._caller, run_id, self._owner)
+            return rows.append_rows(db, row, events, self._clock())
+
+        return await self._database.write(append, leave_bytes=LOG_LEAVES_BYTES)
+
+    async def append_afterwards(self, run_id: str, event: NewEvent) -> Event:
+        """Append what somebody did with the REPL of a run that has ended; its status stays.
+
+        Raises:
+            NotFoundError: there is no such run.
+            StoreError: it has not ended.
+        """
+
+        def append(db: Connection) -> list[Event]:
+            row = rows.ended_row(db, self._caller, run_id)
+            return rows.append_rows(db, row, [event], self._clock())
+
+        return (await self._database.write(append))[0]
+
+    async def finish(
+        self,
+        run_id: str,
+        outcome: Outcome,
+        event: NewEvent,
+        variables: Sequence[SavedVariable] | None = None,
+    ) -> RunRecord:
+        """End a run of this process: last event, status, answer and variables, all or nothing.
+
+        Args:
+            variables: None keeps those that were saved before.
+
+        Raises:
+            NotFoundError: there is no such run.
+            RunLostError: it has ended already, or is another process's.
+        """
+
+        def end(db: Connection) -> RunRecord:
+            row = rows.owned_row(db, self._caller, run_id, self._owner)
+            now = self._clock()
+            rows.append_rows(db, row, [event], now)
+            rows.end_run(db, row, outcome, now)
+            if variables is not None:
+                replace_variables(db, row, variables)
+            return rows.find_run(db, self._caller, run_id, now)
+
+        return await self._database.write(end)
+
+    async def take_up(
+        self,
+        run_id: str,
+        change: TakenUp,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> bool:
+        """Let a run that has ended work again, in this process; of several that try, one can.
+
+        Returns:
+            False: another was faster.
+
+        Raises:
+            NotFoundError: there is no such run.
+            StoreError: the database could not do it.
+        """
+
+        def take(db: Connection) -> bool:
+            now = self._clock()
+            mine = rows.Claim(self._owner, now, now + lease_seconds)
+            return rows.take_up_run(db, self._row(db, run_id), change, mine)
+
+        return await self._database.write(take, patience_seconds=CALLER_PATIENCE_SECONDS)
+
+    async def get(self, run_id: str) -> RunRecord:
+        """Return a run's record.
+
+        Raises:
+            NotFoundError: there is none; the error names near ones and how to list them.
+        """
+        return await self._database.read(
+            lambda db: rows.find_run(db, self._caller, run_id, self._clock())
+        )
+
+    async def list(
+        self, *, status: Status | None = None, limit: int = 20, cursor: str | None = None
+    ) -> Page[RunSummary]:
+        """Return runs, newest first; pages stay put when others begin.
+
+        Raises:
+            InvalidInputError: the status is unknown, the limit below 1, or the cursor not ours.
+        """
+        _check_status(status)
+        before, limit = decode_cursor("runs", cursor), check_limit(limit)
+        return await self._database.read(lambda db: self._list(db, status, before, limit))
+
+    async def starting_with(self, prefix: str, limit: int) -> Sequence[str]:
+        """Return ids of runs that start so, newest first."""
+        sql = (
+            "SELECT run_id FROM runs WHERE caller = ? AND substr(run_id, 1, ?) = ? "
+            "ORDER BY id DESC LIMIT ?"
+        )
+        values = [self._caller, len(prefix), storable(prefix), limit]
+        return await self._database.read(lambda db: [row[0] for row in db.execute(sql, values)])
+
+    async def count(self, status: Status | None = None) -> int:
+        """How many runs there are, of one status or of all."""
+        _check_status(status)
+        sql = "SELECT count(*) FROM runs WHERE caller = ? AND (? IS NULL OR status = ?)"
+        wanted = [self._caller, status, status]
+        return await self._database.read(lambda db: db.execute(sql, wanted).fetchone()[0])
+
+    async def events(self, run_id: str, *, after: int = 0, limit: int = 20) -> Sequence[Event]:
+        """Return a run's events with numbers above `after`, in order.
+
+        Raises:
+            NotFoundError: there is no such run.
+            InvalidInputError: `after` is negative or the limit below 1.
+        """
+        after, limit = check_offset("after", after), check_limit(limit)
+        return await self._database.read(
+            lambda db: rows.read_events(db, self._row(db, run_id), after, limit)
+        )
+
+    async def save_variables(self, run_id: str, variables: Sequence[SavedVariable]) -> None:
+        """Keep a run's variables, in place of those kept before, whatever its status.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
+        await self._database.write(
+            lambda db: replace_variables(db, self._row(db, run_id), variables)
+        )
+
+    async def variables(self, run_id: str) -> Sequence[Variable]:
+        """Return the variables that were saved, in order.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
+        return await self._database.read(lambda db: list_variables(db, self._row(db, run_id)))
+
+    async def saved_variables(self, run_id: str) -> Sequence[SavedVariable]:
+        """Return the variables as they were saved, with the values that were kept, in order.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
+        return await self._database.read(lambda db: read_variables(db, self._row(db, run_id)))
+
+    async def variable(
+        self, run_id: str, name: str, *, start: int = 0, limit: int = 4000
+    ) -> VariableText:
+        """Read a slice of a saved variable; of one whose value was not kept, of its preview.
+
+        Raises:
+            NotFoundError: there is no such run or variable; the error names those that exist.
+            InvalidInputError: an offset is negative.
+        """
+        start, limit = check_offset("start", start), check_offset("limit", limit)
+        return await self._database.read(
+            lambda db: self._variable(db, run_id, name, (start, limit))
+        )
+
+    def _create(
+        self, db: Connection, run: NewRun, events: Sequence[NewEvent], lease_seconds: float
+    ) -> RunRecord:
+        now = self._clock()
+        same = rows.same_run(db, self._caller, run, now)
+        if same is None:
+            mine = rows.Claim(self._owner, now, now + lease_seconds)
+            row = rows.insert_run(db, self._caller, run, mine)
+            rows.append_rows(db, row, events, now)
+        return rows.find_run(db, self._caller, same or run.run_id, now)
+
+    def _row(self, db: Connection, run_id: str) -> int:
+        return rows.row_of(db, self._caller, run_id)
+
+    def _variable(
+        self, db: Connection, run_id: str, name: str, part: tuple[int, int]
+    ) -> VariableText:
+        row = self._row(db, run_id)
+        found = find_variable(db, row, name, part)
+        if found is not None:
+            return found
+        known = [one.name for one in list_variables(db, row)]
+        raise NotFoundError(
+            f"The run {run_id!r} has no variable {name[:200]!r}.",
+            fix=f"It has {', '.join(known[:50])}." if known else "It has none.",
+        )
+
+    def _list(
+        self, db: Connection, status: Status | None, before: int, limit: int
+    ) -> Page[RunSummary]:
+        now = self._clock()
+        found = rows.summaries(db, self._caller, status, before, limit + 1, now)
+        cursor = encode_cursor("runs", found[limit - 1][0]) if len(found) > limit else None
+        return Page([summary for _, summary in found[:limit]], cursor)
+
+
+def _check_status(status: str | None) -> None:
+    if status is not None and status not in get_args(Status):
+        raise InvalidInputError(
+            f"There is no status {status!r}.", fix=f"Use one of {', '.join(get_args(Status))}."
+        )

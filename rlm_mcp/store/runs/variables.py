@@ -1,0 +1,68 @@
+"""Rows of the variables that runs leave behind; each takes a run's row number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from sqlite3 import Connection
+
+from rlm_mcp.sandbox.types import Variable, VariableText
+from rlm_mcp.store.database import storable
+from rlm_mcp.store.runs.records import SavedVariable
+
+
+def replace_variables(db: Connection, row: int, variables: Iterable[SavedVariable]) -> None:
+    """Keep these variables of a run, in place of those kept before."""
+    db.execute("DELETE FROM variables WHERE run = ?", [row])
+    db.executemany(
+        "INSERT INTO variables(run, position, name, type, size, preview, json, value) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            (
+                *(row, position, storable(one.name), storable(one.type), one.size),
+                *(storable(one.preview), one.json),
+                None if one.value is None else storable(one.value),
+            )
+            for position, one in enumerate(variables)
+        ),
+    )
+
+
+def read_variables(db: Connection, row: int) -> list[SavedVariable]:
+    """Return a run's saved variables, values included, in order."""
+    rows = db.execute(
+        "SELECT name, type, size, preview, value, json FROM variables "
+        "WHERE run = ? ORDER BY position",
+        [row],
+    )
+    return [SavedVariable(*plain, json=bool(is_json)) for *plain, is_json in rows]
+
+
+def list_variables(db: Connection, row: int) -> list[Variable]:
+    """Return a run's variables without their values, in order."""
+    sql = "SELECT name, type, size, preview FROM variables WHERE run = ? ORDER BY position"
+    return [Variable(*found) for found in db.execute(sql, [row])]
+
+
+def find_variable(
+    db: Connection, row: int, name: str, part: tuple[int, int]
+) -> VariableText | None:
+    """Return a slice of a variable, from a character on and so many; None if there is none."""
+    found = db.execute(
+        "SELECT type, size, coalesce(value, preview), json FROM variables "
+        "WHERE run = ? AND name = ?",
+        [row, storable(name)],
+    ).fetchone()
+    if found is None:
+        return None
+    kind, size, text, is_json = found
+    # Cut here and not by SQL's substr, which stops at the first NUL character.
+    start = min(part[0], len(text))
+    end = min(start + part[1], len(text))
+    return VariableText(
+        *(name, kind, size),
+        text=text[start:end],
+        start=start,
+        end=end,
+        total=len(text),
+        json=bool(is_json),
+    )

@@ -1,0 +1,1 @@
+"""A scripted model behind a real HTTP endpoint, for the demo and for tests."""
