@@ -4,6 +4,7 @@
 2. A hundred runs at once on one server, each spinning or sleeping in its REPL.
 3. Two hundred runs of five turns asked for at once over stdio, with replies after 50 ms, while a
    second server process on the same data directory reads.
+4. What runs cost a server in CPU, as `load.py` says, which compares two checkouts.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
+from load import HERE, print_table
 from mcp import Client
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -170,7 +172,8 @@ async def main() -> None:
     print(row(f"{RUNS} runs spin or sleep, in memory", working))
     with tempfile.TemporaryDirectory() as directory:
         many = await while_many_runs_are_asked_for_and_another_server_reads(Path(directory))
-    print("\n".join(many))
+    print("\n".join(many) + "\n")
+    await print_table({"now": HERE}, rounds=1)
 
 
 if __name__ == "__main__":
