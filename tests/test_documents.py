@@ -9,9 +9,10 @@ import json
 import re
 import shlex
 import tomllib
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 
 import anyio
 import anyio.to_thread
@@ -20,8 +21,12 @@ import pytest
 
 import rlm_mcp
 from rlm_mcp import RLMResponse, cli
-from rlm_mcp.scripted_model import open_scripted_model
+from rlm_mcp.sandbox.child.calls import CallDesk
+from rlm_mcp.sandbox.child.documents import Documents
+from rlm_mcp.sandbox.child.namespace import Namespace
+from rlm_mcp.sandbox.types import ReplOptions
 from rlm_mcp.settings import PREFIX, Settings
+from rlm_mcp.testing.scripted_model import open_scripted_model
 from tests.reference import DOCUMENTS, ROOT, commands, made
 from tests.surface import surface
 
@@ -79,6 +84,18 @@ async def test_every_tool_is_named_and_no_other() -> None:
     named = set(re.findall(r"(?<![\w/.])rlm_[a-z_]+[a-z]\b(?![\w/.])", ALL)) - NO_TOOLS
 
     assert named == tools
+
+
+def test_every_name_of_the_repl_is_told_and_no_other() -> None:
+    options = ReplOptions(recursion=True)
+    given = Namespace("text", Documents(b"", 0, array("Q")), CallDesk(print, 1), options)
+    known = {name for name, value in given.variables.items() if not isinstance(value, ModuleType)}
+    section = TEXTS["docs/tools.md"].split("\n## Names in the REPL\n")[1].split("\n## ")[0]
+    rows = "\n".join(line for line in section.splitlines() if line.startswith("| `"))
+
+    assert set(re.findall(r"`(\w+)(?:\(.*?\))?`", rows)) - {"str"} == {
+        name for name in known if not name.startswith("__")
+    }
 
 
 def test_every_setting_is_named_and_no_other() -> None:
