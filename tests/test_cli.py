@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -40,6 +41,25 @@ async def test_the_demo_runs_to_its_answer_without_a_model_and_says_that_it_is_s
     table = shown.partition("The REPL's variables")[2]
     assert "│ passphrase │ str  │ 36   │ 'amber lantern orchard granite meadow'" in table
     assert max(map(len, table.splitlines()[:-1])) == 80
+
+
+async def test_the_demo_prints_what_the_documents_show_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = (Path(__file__).parent.parent / "docs" / "start.md").read_text()
+    [transcript] = re.findall(r"^```text\n(Model: .*?)```$", document, re.DOTALL | re.MULTILINE)
+
+    await run_demo(settings_in(tmp_path, root_model=None, sub_model=None), servers=())
+
+    shown = without_what_varies(capsys.readouterr().out)
+    wanted = without_what_varies(transcript.partition(" " * 20)[0])
+    assert wanted in shown
+
+
+def without_what_varies(text: str) -> str:
+    """Text without ids, times and tokens, and without the places of its line breaks."""
+    varying = r"(?:ctx|run)_[0-9a-f]+|[\d.]+ s\b|[\d,]+ tokens in, \d+ out"
+    return " ".join(re.sub(varying, "…", text).split())
 
 
 async def test_the_demo_uses_the_model_that_is_configured(

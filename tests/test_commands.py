@@ -158,7 +158,7 @@ async def test_people_are_shown_lists_pieces_logs_and_variables_as_text(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["query", "Who?"], "give --file, --context, --text or --continue"),
+        (["query", "Who?"], "Give --file, --context, --text or --continue"),
         (["query", "Who?", "-c", "ctx_0000000000000000"], "not_found: "),
         (["query", "Who?", "--text", "x", "--option", "temperature"], "'temperature'"),
         (
@@ -268,7 +268,7 @@ async def test_standard_input_of_any_size_is_a_text(tmp_path: Path) -> None:
     assert stored["deduplicated"]
     assert empty[0] == binary[0] == 2
     assert "Standard input is empty" in empty[2]
-    assert "it is binary" in binary[2]
+    assert "is binary" in binary[2]
 
 
 @pytest.mark.usefixtures("interruptible")

@@ -39,7 +39,7 @@ async def test_where_all_works_each_part_says_so_and_every_host_is_told_of(tmp_p
     assert {request.params["max_tokens"] for request in model.requests} == {1}
     for host in ("Claude Desktop", "Cursor", "VS Code", "Codex", "Claude Code"):
         assert host in shown.stdout
-    assert "All that is needed works." in shown.stdout
+    assert "Everything that is needed works." in shown.stdout
     assert KEY not in shown.output + listed.output
 
 
@@ -50,7 +50,7 @@ async def test_a_rejected_key_is_told_without_the_key(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "401" in done.stdout
     assert "Set RLM_MCP_API_KEY" in done.stdout
-    assert "To be mended: root model, sub model." in done.stdout
+    assert "Fix first: root model, sub model." in done.stdout
     assert KEY not in done.output
 
 

@@ -140,7 +140,7 @@ def test_the_key_is_written_only_when_asked_for_is_never_shown_and_is_its_owners
 
     assert mode == 0o644
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert "Put your API key there" in plain.stdout
+    assert "by your API key" in plain.stdout
     assert '+        "RLM_MCP_API_KEY": "***",' in keyed.stdout
     assert shared.exit_code == 2
     assert CANARY not in plain.output + keyed.output + shared.output + removed.output
@@ -156,7 +156,7 @@ def test_a_host_without_a_model_is_warned_of_also_on_a_dry_run(
     nameless = install("cursor", "--dry-run")
 
     assert (named.stderr, list(home.iterdir())) == ("", [])
-    assert "set RLM_MCP_ROOT_MODEL" in nameless.stderr
+    assert "Set RLM_MCP_ROOT_MODEL" in nameless.stderr
 
 
 def test_nothing_is_written_on_a_dry_run_or_when_the_answer_is_no(home: Path) -> None:
@@ -177,13 +177,13 @@ def test_nothing_is_written_on_a_dry_run_or_when_the_answer_is_no(home: Path) ->
     ("host", "text", "why"),
     [
         ("vscode", '{\n  // mine\n  "servers": {}\n}', "line 2"),
-        ("cursor", "[]", "no JSON object"),
-        ("cursor", '{"mcpServers": []}', "'mcpServers' is no table"),
+        ("cursor", "[]", "not a JSON object"),
+        ("cursor", '{"mcpServers": []}', "'mcpServers' is not a table"),
         ("cursor", '{"a": 1, "a": 2}', "twice"),
         ("claude-code", "\xff", "can't decode"),
         ("codex", "a = ", "not TOML"),
-        ("codex", "mcp_servers = 1", "'mcp_servers' is no table"),
-        ("codex", "[mcp_servers]\nrlm = 1", "mcp_servers.rlm is no table"),
+        ("codex", "mcp_servers = 1", "'mcp_servers' is not a table"),
+        ("codex", "[mcp_servers]\nrlm = 1", "mcp_servers.rlm is not a table"),
     ],
 )
 def test_a_file_that_cannot_be_read_for_certain_is_left_alone_and_the_snippet_is_printed(

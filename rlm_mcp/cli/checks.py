@@ -1,4 +1,4 @@
-"""What `rlm-mcp doctor` does."""
+"""The work of `rlm-mcp doctor`."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _MARKS = {"ok": "[green]ok[/green]", "warning": "[yellow]note[/yellow]", "failed
 
 
 def examine(launch: Launch) -> list[Check]:
-    """Check the settings, and what can be used with them."""
+    """Check the settings, and everything that they lead to."""
     try:
         settings = load_settings(launch.config_file)
     except ConfigurationError as error:
         return [Check("settings", "failed", error.message, error.fix)]
     unknown = "; ".join(unknown_variables())
     if unknown:
-        read = Check("settings", "warning", unknown, "Correct or unset what is none.")
+        read = Check("settings", "warning", unknown, "Correct or unset them.")
     else:
         read = Check("settings", "ok", str(launch.config_file or "from the environment"))
     with messages().status("checking"):
@@ -45,17 +45,17 @@ async def _all(settings: Settings) -> list[Check]:
 
 
 def report(launch: Launch, checks: list[Check], *, as_json: bool) -> bool:
-    """Print what was found; returns whether all that is needed works."""
-    is_well = all(check.state != "failed" for check in checks)
+    """Print the checks; return whether everything that is needed works."""
+    is_usable = all(check.state != "failed" for check in checks)
     if as_json:
-        found = {"version": __version__, "ok": is_well, "checks": [asdict(one) for one in checks]}
+        found = {"version": __version__, "ok": is_usable, "checks": [asdict(one) for one in checks]}
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
-        return is_well
+        return is_usable
     _print_checks(checks)
-    if is_well:
+    if is_usable:
         _print_hosts(started_as(launch))
     _print_verdict(checks)
-    return is_well
+    return is_usable
 
 
 def _print_checks(checks: list[Check]) -> None:
@@ -73,7 +73,7 @@ def _print_checks(checks: list[Check]) -> None:
 
 
 def _print_hosts(started: Started) -> None:
-    click.echo("\nTo connect a host: rlm-mcp install HOST, or put this there yourself.")
+    click.echo("\nTo connect a host: rlm-mcp install HOST, or write this into its file.")
     for names in (("claude-desktop", "cursor"), ("vscode",), ("codex",)):
         hosts = [HOSTS[name] for name in names]
         where = "\n".join(f"{host.title}, {host.file()}" for host in hosts)
@@ -92,6 +92,6 @@ def _claude_command(started: Started) -> str:
 def _print_verdict(checks: list[Check]) -> None:
     failed = [check.name for check in checks if check.state == "failed"]
     if failed:
-        click.echo(f"\nTo be mended: {', '.join(failed)}.")
+        click.echo(f"\nFix first: {', '.join(failed)}.")
     else:
-        click.echo("\nAll that is needed works.")
+        click.echo("\nEverything that is needed works.")

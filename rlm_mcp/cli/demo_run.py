@@ -1,4 +1,4 @@
-"""`rlm-mcp demo`: the whole way of a question, shown on the terminal."""
+"""The work of `rlm-mcp demo`: a question from text to answer, shown on the terminal."""
 
 from __future__ import annotations
 
@@ -71,8 +71,9 @@ async def _model(settings: Settings, servers: Sequence[tuple[str, int]]) -> Asyn
         yield _Chosen(
             settings.model_copy(update=update),
             "Model: SCRIPTED. No model is configured and none runs at a usual local address, so "
-            "the replies below were written beforehand; all else is real. To use a real model, "
-            "set RLM_MCP_ROOT_MODEL and RLM_MCP_API_KEY (or RLM_MCP_BASE_URL), or start Ollama.",
+            "the replies below were written beforehand; everything else is real. To use a real "
+            "model, set RLM_MCP_ROOT_MODEL and RLM_MCP_API_KEY (or RLM_MCP_BASE_URL), or start "
+            "Ollama.",
         )
 
 

@@ -1,4 +1,4 @@
-"""The demo's input, and a scripted model that can answer a question over it."""
+"""The demo's text, and the scripted model that answers its question."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that goes on when its command has returned: a process of its own works on it."""
+"""Runs that go on after their command has returned, in a process of their own."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def start_detached(launch: Launch, question: Question) -> str:
 
 
 def read_question() -> Question:
-    """Read what `start_detached` sends."""
+    """Read the question that `start_detached` sends."""
     return Question(**json.load(sys.stdin))
 
 
 async def work_detached(launch: Launch, question: Question) -> None:
-    """Work on a question; tell its run's id, then nothing more."""
+    """Work on a question; print its run's id, then nothing more."""
     async with open_service(launch.settings) as service:
         run_id = await service.runs.start(question)
         click.echo(run_id)

@@ -25,7 +25,7 @@ _EVENTS_AT_ONCE = 100
 
 @asynccontextmanager
 async def shown_run(runs: RunService, console: Console, detail: Detail) -> AsyncGenerator[Report]:
-    """Give the function that shows a run whenever it is called with its state."""
+    """Yield a function that shows a run's state each time it is called."""
     if detail == "nothing":
         yield _nothing
     elif detail == "everything":
@@ -48,25 +48,25 @@ async def _nothing(state: RunState) -> None:
 
 
 class _Lines:
-    """One line when a figure changed, or when it is time to say that it is still at work."""
+    """Prints a line when a figure has changed, or after ten seconds without a change."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._told = ""
-        self._told_at = 0.0
+        self._shown = ""
+        self._shown_at = 0.0
 
     async def report(self, state: RunState) -> None:
         figures = _without_seconds(state)
-        if figures == self._told and state.elapsed_seconds - self._told_at < _LINE_SECONDS:
+        if figures == self._shown and state.elapsed_seconds - self._shown_at < _LINE_SECONDS:
             return
-        if not self._told:
-            self._console.print(f"{state.run_id} works", markup=False)
-        self._told, self._told_at = figures, state.elapsed_seconds
+        if not self._shown:
+            self._console.print(f"{state.run_id} is running", markup=False)
+        self._shown, self._shown_at = figures, state.elapsed_seconds
         self._console.print(progress_line(state), markup=False)
 
 
 class Log:
-    """Prints each event once, and where the run stands when a turn begins or nothing is new."""
+    """Prints each event once, and a line of progress where nothing is new."""
 
     def __init__(self, runs: RunService, console: Console, after: int = 0) -> None:
         self._runs = runs
@@ -101,7 +101,7 @@ class Log:
             case "sub_calls_started" | "sub_calls_finished" | "warning":
                 self._console.print(f"[dim]{escape(event.preview)}[/dim]")
             case _:
-                pass  # the question is on the screen, and the answer will be
+                pass  # the question is on the screen, and the answer follows
 
     def _show_code(self, code: str) -> None:
         if self._console.is_terminal:
@@ -111,7 +111,7 @@ class Log:
 
 
 def show_outcome(console: Console, state: RunState) -> None:
-    """Say in one line how a run ended, or stands, and what it took."""
+    """Print a run's status and figures in one line."""
     figures = state.figures
     parts = [
         f"{state.status}: {_counted(figures.iterations, 'turn')}",

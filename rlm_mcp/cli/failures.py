@@ -1,4 +1,4 @@
-"""How a command ends that did not do what was asked: exit codes, and one line on stderr."""
+"""How a command fails: its exit code, and one line on stderr."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NO_ANSWER = 1
 REFUSED = 2
 INTERRUPTED = 130
 
-# What the service tells a caller of tools to do next, said to somebody at a terminal.
+# Errors name tools as the next step; at a terminal the command is named instead.
 _COMMANDS = {
     "rlm_context_add": "rlm-mcp contexts add",
     "rlm_context_list": "rlm-mcp contexts list",
@@ -34,19 +34,19 @@ _COMMANDS = {
 }
 
 
-def tell_interrupted(run_id: str, *, goes_on: bool = False) -> None:
-    """Say what becomes of a run whose command was interrupted, and how to come back to it."""
+def report_interrupted(run_id: str, *, goes_on: bool = False) -> None:
+    """Say on stderr what happens to the run of an interrupted command, and how to continue."""
     if not run_id:
-        click.echo("Interrupted; no run was begun.", err=True)
+        click.echo("Interrupted before a run started.", err=True)
     elif goes_on:
-        told = f"The run goes on; look at it with: rlm-mcp runs show {run_id} --follow"
-        click.echo(told, err=True)
+        line = f"The run goes on. Follow it with: rlm-mcp runs show {run_id} --follow"
+        click.echo(line, err=True)
     else:
-        click.echo(f"Interrupted; go on with: rlm-mcp runs resume {run_id}", err=True)
+        click.echo(f"Interrupted. Resume it with: rlm-mcp runs resume {run_id}", err=True)
 
 
 class CommandGroup(click.Group):
-    """Turns errors raised on purpose into a line on stderr and an exit code."""
+    """Turns our own errors into a line on stderr and an exit code."""
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command that was named."""
@@ -63,7 +63,7 @@ class CommandGroup(click.Group):
             first = _first_of(ours)
             if isinstance(first, RLMError):
                 raise _CommandFailed(first) from group
-            raise first from None  # the reader of what is printed went away
+            raise first from None  # whoever read stdout has closed it
 
 
 class _CommandFailed(click.ClickException):
@@ -74,19 +74,19 @@ class _CommandFailed(click.ClickException):
         super().__init__(error_line(fields))
 
     def show(self, file: IO[Any] | None = None) -> None:
-        tell_error(self.message)
+        print_error(self.message)
 
 
-def tell_error(line: str) -> None:
-    """Print an error on stderr; on a terminal it is broken between words, not in them."""
-    told = f"Error: {line}"
+def print_error(line: str) -> None:
+    """Print an error on stderr, wrapped between words on a terminal."""
+    message = f"Error: {line}"
     if sys.stderr.isatty():
-        told = click.wrap_text(told, shutil.get_terminal_size().columns)
-    click.echo(told, err=True)
+        message = click.wrap_text(message, shutil.get_terminal_size().columns)
+    click.echo(message, err=True)
 
 
 def error_line(error: Mapping[str, Any]) -> str:
-    """Tell an error (`{code, message, fix}`) in one line, with commands in place of tools."""
+    """Format an error (`{code, message, fix}`) as one line, with commands in place of tools."""
     text = " ".join(f"{error['code']}: {error['message']} {error['fix']}".split())
     return re.sub(
         r"\b(?:rlm_\w+|continue_run)\b",

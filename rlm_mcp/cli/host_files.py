@@ -1,4 +1,4 @@
-"""Configuration files of other programs, with one server put in or taken out and all else kept."""
+"""Hosts' configuration files: adds or removes one server, and keeps everything else."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _NO_SECRET = re.compile(r"\$\{|sk-\.\.\.$")
 
 
 def with_server(text: str, host: Host, entry: Entry) -> str:
-    """Put our server into a host's file; what else stands there, and in our entry, is kept.
+    """Add our server to a host's file; everything else in it, and in our entry, is kept.
 
     Raises:
-        InvalidInputError: the text is not what the host's file should be.
+        InvalidInputError: the text is not a file of this host.
     """
     if host.language == "toml":
         return toml_with(text, (host.servers, SERVER), partial(merged, entry=entry))
@@ -40,10 +40,10 @@ def with_server(text: str, host: Host, entry: Entry) -> str:
 
 
 def without_server(text: str, host: Host) -> str:
-    """Take our server out of a host's file, and what the host asked its user for it.
+    """Remove our server from a host's file, and the inputs that only it used.
 
     Raises:
-        InvalidInputError: the text is not what the host's file should be.
+        InvalidInputError: the text is not a file of this host.
     """
     if host.language == "toml":
         return toml_without(text, (host.servers, SERVER))
@@ -58,13 +58,13 @@ def without_server(text: str, host: Host) -> str:
 
 
 def holds_key(text: str) -> bool:
-    """Whether an API key of ours stands in a text, and no placeholder for one."""
+    """Whether a text holds our API key rather than a placeholder."""
     found = re.finditer(rf'{KEY}"?\s*[:=]\s*"([^"]*)"', text)
     return any(not _NO_SECRET.match(match[1]) for match in found)
 
 
 def hide_secrets(text: str) -> str:
-    """Put stars in the place of what the name beside it says is secret, and of logins."""
+    """Replace values with secret-looking names, and logins in URLs, by stars."""
 
     def hidden(found: re.Match[str]) -> str:
         return found[0] if _NO_SECRET.match(found[2]) else f'{found[1]}"***"'
@@ -73,7 +73,7 @@ def hide_secrets(text: str) -> str:
 
 
 def merged(existing: Entry, entry: Entry) -> dict[str, Any]:
-    """Lay our entry over the one that is there; a key that was filled in stays."""
+    """Merge our entry over the existing one; an API key that was filled in stays."""
     env = {**cast("dict[str, str]", existing.get("env", {})), **entry["env"]}
     filled_in = existing.get("env", {}).get(KEY)
     if filled_in and KEY in entry["env"] and _NO_SECRET.match(entry["env"][KEY]):
@@ -89,19 +89,19 @@ def _read_json(text: str) -> dict[str, Any]:
     except ValueError as error:
         raise InvalidInputError(f"It is not plain JSON: {error}.") from error
     if not isinstance(document, dict):
-        raise InvalidInputError("It holds no JSON object.")
+        raise InvalidInputError("It is not a JSON object.")
     return cast("dict[str, Any]", document)
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise ValueError("a name stands there twice, and one of the two would be lost")
+        raise ValueError("a name occurs twice, and one of the two would be lost")
     return fields
 
 
 def _write_json(document: Mapping[str, Any], like: str) -> str:
-    """Write JSON indented as a text was, and with its end of file."""
+    """Write JSON with the indentation and final newline of another text."""
     indented = re.search(r"^([ \t]+)\S", like, re.MULTILINE)
     indent = indented[1] if indented else "  "
     written = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
@@ -111,5 +111,5 @@ def _write_json(document: Mapping[str, Any], like: str) -> str:
 def _table(document: dict[str, Any], name: str) -> dict[str, Any]:
     table = document.setdefault(name, {})
     if not isinstance(table, dict):
-        raise InvalidInputError(f"{name!r} is no table there.")
+        raise InvalidInputError(f"{name!r} is not a table.")
     return cast("dict[str, Any]", table)

@@ -1,4 +1,4 @@
-"""The hosts that `install` knows: where each keeps its servers, and how it writes one down."""
+"""The hosts that `install` knows: where each keeps its servers, and in which form."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Host:
         file: gives the file of the user's own configuration.
         project_file: the file of a project, from its directory; empty where there is none.
         extra: what stands in each entry besides command, arguments and environment.
-        key: what stands for the API key, where it is not to be written.
-        inputs: what the host asks its user for, on the file's first level.
-        after: what is left to do once the file is written.
+        key: the placeholder for the API key.
+        inputs: what the host asks its user for, at the file's top level.
+        after: what the user has to do once the file is written.
     """
 
     title: str
@@ -61,7 +61,7 @@ HOSTS: Mapping[str, Host] = {
         "Claude Code",
         servers="mcpServers",
         file=lambda: directory_named_by("CLAUDE_CONFIG_DIR", Path.home()) / ".claude.json",
-        after="Start Claude Code anew; /mcp shows the server.",
+        after="Restart Claude Code; /mcp shows the server.",
         project_file=".mcp.json",
         extra={"type": "stdio"},
     ),
@@ -86,7 +86,7 @@ HOSTS: Mapping[str, Host] = {
         "Codex",
         servers="mcp_servers",
         file=lambda: directory_named_by("CODEX_HOME", Path.home() / ".codex") / "config.toml",
-        after="Start Codex anew; /mcp shows the server.",
+        after="Restart Codex; /mcp shows the server.",
         language="toml",
         extra={"tool_timeout_sec": 120},
     ),
@@ -95,17 +95,17 @@ HOSTS: Mapping[str, Host] = {
 
 @dataclass(frozen=True)
 class Started:
-    """How a host starts this server: a command, its arguments, and variables."""
+    """How a host starts this server: command, arguments and environment."""
 
     command: str
     arguments: tuple[str, ...]
     variables: Mapping[str, str]
     key: str | None = None
-    """The API key, where it is to be written; None leaves the host's placeholder."""
+    """The API key to write; None writes the host's placeholder."""
     needs_key: bool = True
 
     def entry(self, host: Host) -> dict[str, Any]:
-        """The server as a host writes it down."""
+        """The server's entry in a host's file."""
         key = {KEY: self.key or host.key} if self.needs_key else {}
         extra = dict(host.extra or {})
         kind = {"type": extra.pop("type")} if "type" in extra else {}
@@ -114,7 +114,7 @@ class Started:
 
 
 def own_command() -> tuple[str, tuple[str, ...]]:
-    """What starts this program from anywhere: `uvx` if it was started so, else this very script."""
+    """The command that starts this program from anywhere: `uvx`, or this script's path."""
     if any(part.startswith("archive-v") for part in Path(sys.prefix).parts):
         return "uvx", ("rlm-mcp",)  # an environment in uv's cache, which may be gone tomorrow
     suffix = ".exe" if os.name == "nt" else ""

@@ -1,4 +1,4 @@
-"""What `rlm-mcp install` does: plan a change of a host's file, show it, write it."""
+"""The work of `rlm-mcp install`: plan a change of a host's file, show it, write it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Change:
-    """A host's file as it is (None: not there) and as it is to be."""
+    """A host's file before (None: it does not exist) and after."""
 
     path: Path
     before: bytes | None
@@ -67,13 +67,13 @@ class Change:
 
 
 def started_as(launch: Launch, *, with_key: bool = False) -> Started:
-    """How a host is to start this server with the settings in force."""
+    """How a host starts this server with the current settings."""
     settings = launch.settings
     command, arguments = own_command()
     variables = as_variables(settings)
     if launch.config_file is not None:
         arguments = (*arguments, "--config", str(launch.config_file.absolute()))
-        # What the file says it will say again; it would count for nothing beside a variable.
+        # The file is named, so its settings are not repeated; a variable would override it.
         variables = {name: variables[name] for name in variables_in_force() & variables.keys()}
     key = settings.api_key.get_secret_value() if settings.api_key and with_key else None
     return Started(command, arguments, variables, key, needs_key=_needs_key(settings))
@@ -86,10 +86,10 @@ def _needs_key(settings: Settings) -> bool:
 
 
 def plan(path: Path, host: Host, started: Started | None) -> Change:
-    """Work out what would change in a host's file; None takes the server out.
+    """Plan the change of a host's file; None for `started` removes the server.
 
     Raises:
-        InvalidInputError: the file is not what it should be, and cannot be edited.
+        InvalidInputError: the file is not one of this host, and cannot be edited.
     """
     change = Change(path, path.read_bytes() if path.exists() else None, "")
     try:
@@ -99,8 +99,10 @@ def plan(path: Path, host: Host, started: Started | None) -> Change:
         return replace(change, after=with_server(text, host, started.entry(host)))
     except (InvalidInputError, UnicodeError) as error:
         raise InvalidInputError(
-            f"{str(path)!r} was left as it is. {error}",
-            fix="Put there by hand what is printed here." if started else "Do it by hand.",
+            f"{str(path)!r} was not changed. {error}",
+            fix="Write into it by hand what is printed here."
+            if started
+            else "Remove the server by hand.",
         ) from error
 
 
@@ -108,9 +110,7 @@ def _file_of(host: Host, wanted: Wanted) -> Path:
     if not wanted.is_project:
         return host.file()
     if not host.project_file:
-        raise InvalidInputError(
-            f"{host.title} has no file of a project's own.", fix="Leave out --project."
-        )
+        raise InvalidInputError(f"{host.title} has no project file.", fix="Leave out --project.")
     if wanted.with_key:
         raise InvalidInputError(
             "A project's file is shared, and the key would be too.",
@@ -120,24 +120,24 @@ def _file_of(host: Host, wanted: Wanted) -> Path:
 
 
 def snippet(host: Host, started: Started) -> str:
-    """What stands in a host's file that holds this server alone."""
+    """The text of a host's file that holds only this server."""
     return with_server("", host, started.entry(host))
 
 
 def write(change: Change) -> Path | None:
-    """Write a file anew in one step, its permissions kept; returns the copy of what it was.
+    """Replace a file in one step, with its permissions; return the copy of the old one.
 
-    A file that holds a key is readable by its owner alone. A link stays a link.
+    A file that holds a key is readable only by its owner. A link stays a link.
 
     Raises:
-        InvalidInputError: somebody else changed it since it was read.
+        InvalidInputError: it was changed since it was read.
         OSError: it cannot be written.
     """
     target = change.path.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     if (target.read_bytes() if target.exists() else None) != change.before:
         raise InvalidInputError(
-            f"{str(change.path)!r} has changed since it was read.", fix="Give the command again."
+            f"{str(change.path)!r} has changed since it was read.", fix="Run the command again."
         )
     backup = None
     if change.before is not None:
@@ -167,14 +167,14 @@ def _replace(target: Path, change: Change) -> None:
 
 
 def _encoded(change: Change) -> bytes:
-    """The new text with the file's line ends, and its byte order mark if it has one."""
+    """The new text with the file's line ends and byte order mark."""
     before = change.before or b""
     text = change.after.replace("\n", "\r\n") if b"\r\n" in before else change.after
     return text.encode("utf-8-sig" if before.startswith(b"\xef\xbb\xbf") else "utf-8")
 
 
 def install_server(launch: Launch, wanted: Wanted, *, ask: bool, is_dry_run: bool) -> None:
-    """Change a host's file, having shown what will change.
+    """Show the change of a host's file, ask, and write it.
 
     Raises:
         InvalidInputError: the file cannot be changed.
@@ -189,7 +189,7 @@ def install_server(launch: Launch, wanted: Wanted, *, ask: bool, is_dry_run: boo
             click.echo(hide_secrets(snippet(host, started)), nl=False)
         raise
     if not change.is_needed:
-        state = "is not there" if wanted.is_removal else "stands there already"
+        state = "is not there" if wanted.is_removal else "is already there"
         click.echo(f"Nothing to change: the server {state} ({change.path}).")
         return
     _show(change)
@@ -203,9 +203,9 @@ def install_server(launch: Launch, wanted: Wanted, *, ask: bool, is_dry_run: boo
     except OSError as error:
         raise InvalidInputError(
             f"{str(change.path)!r} cannot be written: {error.strerror}.",
-            fix="See who owns it and its directory.",
+            fix="Check the permissions of the file and its directory.",
         ) from error
-    kept = f"; what it was is in {backup.name}" if backup else ""
+    kept = f"; the file as it was is {backup.name}" if backup else ""
     click.echo(f"Written: {change.path}{kept}")
     if not wanted.is_removal:
         _advise(launch, host, change, wanted)
@@ -219,13 +219,13 @@ def _show(change: Change) -> None:
 
 def _advise(launch: Launch, host: Host, change: Change, wanted: Wanted) -> None:
     if f'"{host.key}"' in change.after and not host.inputs:
-        where = "" if wanted.is_project else ", or give the command again with --with-key"
-        click.echo(f"Put your API key there in the place of {host.key}{where}.")
+        where = "" if wanted.is_project else ", or run the command again with --with-key"
+        click.echo(f"Replace {host.key} in that file by your API key{where}.")
     _warn(launch, wanted)
     click.echo(host.after)
 
 
 def _warn(launch: Launch, wanted: Wanted) -> None:
     if launch.settings.root_model is None and not wanted.is_removal:
-        told = "No model is named: set RLM_MCP_ROOT_MODEL and give the command again."
-        click.echo(told, err=True)
+        line = "No model is set. Set RLM_MCP_ROOT_MODEL and run the command again."
+        click.echo(line, err=True)

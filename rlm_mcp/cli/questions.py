@@ -1,4 +1,4 @@
-"""What `rlm-mcp query` and `runs` do with runs."""
+"""The work of `rlm-mcp query`, and of `runs` where a run is awaited."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 
 from rlm_mcp.cli.commands.options import Launch
 from rlm_mcp.cli.display import Detail, show_outcome, shown_run
-from rlm_mcp.cli.failures import NO_ANSWER, error_line, tell_error
+from rlm_mcp.cli.failures import NO_ANSWER, error_line, print_error
 from rlm_mcp.cli.sources import add_source
 from rlm_mcp.cli.terminal import messages, print_json
 from rlm_mcp.errors import InvalidInputError
@@ -25,7 +25,7 @@ from rlm_mcp.service.service import Service, open_service
 
 @dataclass
 class Shown:
-    """How to tell of a run: `run_id` is known once it is there."""
+    """How to show a run; `run_id` is set once the run exists."""
 
     detail: Detail
     as_json: bool
@@ -40,7 +40,7 @@ class Shown:
         elif state.status == "running":
             click.echo(state.run_id)
         if state.error and not self.as_json:
-            tell_error(error_line(state.error))
+            print_error(error_line(state.error))
         if state.status != "running" and state.answer is None:
             raise SystemExit(NO_ANSWER)
 
@@ -67,11 +67,11 @@ async def ask(launch: Launch, question: Question, shown: Shown) -> RunState:
         return await _follow(service, shown, math.inf)
 
 
-async def go_on(launch: Launch, shown: Shown, limits: Mapping[str, Any]) -> RunState:
-    """Work on a run that ended without completing, until it ends again.
+async def resume_run(launch: Launch, shown: Shown, limits: Mapping[str, Any]) -> RunState:
+    """Resume a run, and work on it until it ends again.
 
     Raises:
-        RLMError: it cannot go on, or not within these limits.
+        RLMError: it cannot be resumed, or not within these limits.
     """
     async with open_service(launch.settings) as service:
         await service.runs.resume(shown.run_id, limits)
@@ -79,7 +79,7 @@ async def go_on(launch: Launch, shown: Shown, limits: Mapping[str, Any]) -> RunS
 
 
 async def watch(launch: Launch, shown: Shown, seconds: float) -> RunState:
-    """Show a run that another process may work on, until it ends or for so many seconds.
+    """Show a run, whoever works on it, until it ends or for so many seconds.
 
     Raises:
         NotFoundError: there is no such run.
@@ -98,10 +98,10 @@ async def _follow(service: Service, shown: Shown, seconds: float) -> RunState:
 
 
 def read_options(given: Sequence[str]) -> dict[str, str]:
-    """Read options written as `NAME=VALUE`; what fits a value is checked when a run is made.
+    """Read options written as `NAME=VALUE`; values are checked when the run is made.
 
     Raises:
-        InvalidInputError: one is written otherwise.
+        InvalidInputError: one is written in another way.
     """
     options: dict[str, str] = {}
     for pair in given:
@@ -118,7 +118,7 @@ def read_schema(path: Path) -> Mapping[str, Any]:
     """Read a JSON Schema from a file.
 
     Raises:
-        InvalidInputError: it cannot be read, or is no JSON object.
+        InvalidInputError: it cannot be read, or is not a JSON object.
     """
     try:
         schema = json.loads(path.read_text(encoding="utf-8"))
@@ -129,6 +129,7 @@ def read_schema(path: Path) -> Mapping[str, Any]:
         ) from error
     if not isinstance(schema, dict):
         raise InvalidInputError(
-            f"The schema {str(path)!r} is no JSON object.", fix='Begin with {"type": "object", …}.'
+            f"The schema {str(path)!r} is not a JSON object.",
+            fix='Begin with {"type": "object", …}.',
         )
     return cast("dict[str, Any]", schema)

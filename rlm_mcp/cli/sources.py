@@ -1,4 +1,4 @@
-"""Texts that somebody at the terminal names, stored while a bar shows how far it is."""
+"""Stores the texts that a command names, and shows a progress bar."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _LINE_SECONDS = 5.0
 
 
 async def add_source(contexts: ContextService, source: str, name: str = "") -> Added:
-    """Store what a path names, or standard input where it is `-`.
+    """Store what a path names; `-` is standard input.
 
     Raises:
-        InvalidInputError: it cannot be read, or holds no text.
+        InvalidInputError: it cannot be read, or is not text.
         StoreError: the database could not take it.
     """
     with _shown(source) as report:
@@ -41,7 +41,7 @@ async def _add_standard_input(contexts: ContextService, name: str, report: Repor
     upload_id, done = "", 0
     async for data in _standard_input():
         if b"\0" in data:
-            raise NotTextError("Standard input holds no text: it is binary.")
+            raise NotTextError("Standard input is binary, not text.")
         text = decoder.decode(data)
         given = NewText(text, name="" if upload_id else name, upload_id=upload_id, is_final=False)
         upload_id = str((await contexts.add(given, report)).upload_id)
@@ -72,7 +72,7 @@ async def _standard_input() -> AsyncIterator[bytes]:
 
 @contextmanager
 def _shown(source: str) -> Generator[ReportBytes]:
-    """Show a bar on a terminal, else a line now and then."""
+    """Show a progress bar on a terminal, else a line every five seconds."""
     console = messages()
     if not console.is_terminal:
         yield _Lines(source).report

@@ -1,4 +1,4 @@
-"""What `rlm-mcp runs` does with what is recorded of runs."""
+"""The work of `rlm-mcp runs`: list, show and cancel recorded runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def list_runs(launch: Launch, asked: Mapping[str, Any], as_json: bool) -> 
     """Print runs, newest first.
 
     Raises:
-        InvalidInputError: the cursor is not one of this list.
+        InvalidInputError: the cursor is not one that this list printed.
     """
     async with open_service(launch.settings) as service:
         page = run_page(await service.runs.list(**asked))
@@ -36,9 +36,9 @@ async def list_runs(launch: Launch, asked: Mapping[str, Any], as_json: bool) -> 
         ((one.run_id, one.status, _ago(one.created_at, now), one.question) for one in page.runs),
     )
     if not page.runs:
-        click.echo('No run yet: rlm-mcp query "..." --file PATH', err=True)
+        click.echo('No runs yet. Ask with: rlm-mcp query "..." --file PATH', err=True)
     elif page.next_cursor:
-        click.echo(f"More: --cursor {page.next_cursor}", err=True)
+        click.echo(f"More with: --cursor {page.next_cursor}", err=True)
 
 
 def _ago(at: str, now: datetime) -> str:
@@ -84,7 +84,7 @@ async def show_variables(launch: Launch, run_id: str, as_json: bool) -> None:
 
 
 async def show_variable(launch: Launch, run_id: str, name: str, as_json: bool) -> None:
-    """Print a variable's text, all of it; as a structured result, its beginning.
+    """Print the whole text of a variable; as JSON, its beginning.
 
     Raises:
         NotFoundError: there is no such run or variable.
@@ -106,7 +106,7 @@ async def cancel_run(launch: Launch, run_id: str, as_json: bool) -> None:
 
     Raises:
         NotFoundError: there is no such run.
-        InvalidInputError: another process works on it.
+        StoreBusyError: another process is writing and does not end.
     """
     async with open_service(launch.settings) as service:
         state = await service.runs.cancel(run_id)

@@ -1,4 +1,4 @@
-"""What `rlm-mcp contexts` does."""
+"""The work of `rlm-mcp contexts`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def add_texts(launch: Launch, sources: Sequence[str], name: str, as_json: 
     """Store each source, and print its handle.
 
     Raises:
-        RLMError: one cannot be read or stored; those before it are.
+        RLMError: one cannot be read or stored; those before it are stored.
     """
     async with open_service(launch.settings, named=sources) as service:
         for source in sources:
@@ -32,11 +32,11 @@ async def add_texts(launch: Launch, sources: Sequence[str], name: str, as_json: 
                 print_json(added_view(added))
             else:
                 click.echo(added.handle)
-                _tell_added(added)
+                _report_added(added)
 
 
-def _tell_added(added: Added) -> None:
-    known = ", stored before" * added.deduplicated
+def _report_added(added: Added) -> None:
+    known = ", already stored" * added.deduplicated
     lines = [
         f"{added.name}: {added.chars:,} characters, about {added.estimated_tokens:,} tokens, "
         f"{added.documents:,} document{'s' * (added.documents != 1)}{known}"
@@ -44,18 +44,18 @@ def _tell_added(added: Added) -> None:
     if added.charset != UTF_8:
         lines.append(f"decoded from {added.charset}")
     if added.replaced_characters:
-        lines.append(f"{added.replaced_characters:,} byte sequences that are no text became U+FFFD")
-    lines += [f"left out: {path} ({why})" for path, why in added.skipped[:_SHOWN_SKIPS]]
+        lines.append(f"{added.replaced_characters:,} invalid byte sequences became U+FFFD")
+    lines += [f"skipped: {path} ({why})" for path, why in added.skipped[:_SHOWN_SKIPS]]
     if len(added.skipped) > _SHOWN_SKIPS:
-        lines.append(f"left out: {len(added.skipped) - _SHOWN_SKIPS:,} more")
+        lines.append(f"skipped: {len(added.skipped) - _SHOWN_SKIPS:,} more")
     click.echo("\n".join(lines), err=True)
 
 
 async def list_texts(launch: Launch, limit: int, cursor: str, as_json: bool) -> None:
-    """Print what is stored, newest first.
+    """Print the stored texts, newest first.
 
     Raises:
-        InvalidInputError: the cursor is not one of this list.
+        InvalidInputError: the cursor is not one that this list printed.
     """
     async with open_service(launch.settings) as service:
         page = context_page(await service.contexts.list(limit, cursor))
@@ -70,13 +70,13 @@ async def list_texts(launch: Launch, limit: int, cursor: str, as_json: bool) -> 
         ),
     )
     if not page.contexts:
-        click.echo("Nothing is stored yet: rlm-mcp contexts add PATH", err=True)
+        click.echo("No texts are stored. Add one with: rlm-mcp contexts add PATH", err=True)
     elif page.next_cursor:
-        click.echo(f"More: --cursor {page.next_cursor}", err=True)
+        click.echo(f"More with: --cursor {page.next_cursor}", err=True)
 
 
 async def show_text(launch: Launch, span: Mapping[str, Any], as_json: bool) -> None:
-    """Print a piece of a text, and on stderr where it lies.
+    """Print a piece of a text, and its position on stderr.
 
     Raises:
         InvalidInputError: an offset is negative.
@@ -94,10 +94,10 @@ async def show_text(launch: Launch, span: Mapping[str, Any], as_json: bool) -> N
 
 
 async def delete_texts(launch: Launch, handles: Sequence[str], as_json: bool) -> None:
-    """Delete each text, and say what that freed.
+    """Delete each text, and report the bytes that it freed.
 
     Raises:
-        NotFoundError: there is no such text; those before it are gone.
+        NotFoundError: there is no such text; those before it are deleted.
     """
     async with open_service(launch.settings) as service:
         for handle in handles:
@@ -105,4 +105,4 @@ async def delete_texts(launch: Launch, handles: Sequence[str], as_json: bool) ->
             if as_json:
                 print_json(schemas.DeletedContext(deleted=True, freed_bytes=freed))
             else:
-                click.echo(f"{handle} is deleted; {freed:,} bytes are free.", err=True)
+                click.echo(f"Deleted {handle}, {freed:,} bytes freed.", err=True)

@@ -1,4 +1,4 @@
-"""What goes to the terminal: results to stdout, all else to stderr."""
+"""Output: results to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def messages() -> Console:
-    """The console for what is no result; on stderr as it is now."""
+    """A console for messages, on the current stderr."""
     console = Console(stderr=True, highlight=False)
     console.soft_wrap = not console.is_terminal
     return console
 
 
 def print_json(value: BaseModel) -> None:
-    """Print a structured result as a script wants it."""
+    """Print a structured result as JSON."""
     click.echo(json.dumps(structured(value), ensure_ascii=False, indent=2))
 
 

@@ -1,4 +1,4 @@
-"""TOML with one table changed, its comments and its order kept."""
+"""Edits one table of a TOML text, and keeps comments and order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Fields = Mapping[str, Any]
 
 
 def toml_with(text: str, path: tuple[str, str], change: Callable[[Fields], Fields]) -> str:
-    """Change the table at `path`, made where there is none; `change` gets what it holds.
+    """Change the table at `path`, or make it; `change` receives what it holds.
 
     Raises:
         InvalidInputError: the text is not TOML, or `path` is something else in it.
@@ -24,10 +24,10 @@ def toml_with(text: str, path: tuple[str, str], change: Callable[[Fields], Field
     outer, inner = path
     tables = wanted.get(outer, {})
     if not isinstance(tables, dict):
-        raise InvalidInputError(f"{outer!r} is no table there.")
+        raise InvalidInputError(f"{outer!r} is not a table.")
     existing = cast("dict[str, Any]", tables).get(inner, {})
     if not isinstance(existing, dict):
-        raise InvalidInputError(f"{outer}.{inner} is no table there.")
+        raise InvalidInputError(f"{outer}.{inner} is not a table.")
     fields = dict(change(cast("Fields", existing)))
     wanted[outer] = {**cast("dict[str, Any]", tables), inner: fields}
     document = _parsed(text)
@@ -36,7 +36,7 @@ def toml_with(text: str, path: tuple[str, str], change: Callable[[Fields], Field
 
 
 def toml_without(text: str, path: tuple[str, str]) -> str:
-    """Take the table at `path` out.
+    """Remove the table at `path`.
 
     Raises:
         InvalidInputError: the text is not TOML.
@@ -60,7 +60,7 @@ def _place(document: MutableMapping[str, Any], path: tuple[str, str], fields: Fi
         table = tomlkit.table()
         for name, value in fields.items():
             table[name] = _item(value)
-        table.add(tomlkit.nl())  # a line between it and what follows
+        table.add(tomlkit.nl())  # an empty line before what follows
         if outer not in document:
             document[outer] = tomlkit.table(is_super_table=True)
         document[outer][inner] = table
@@ -94,8 +94,8 @@ def _parsed(text: str) -> MutableMapping[str, Any]:
 
 
 def _checked(document: MutableMapping[str, Any], wanted: Fields) -> str:
-    """Write it, and see that it says what it should: an editor's slip must cost nobody a file."""
+    """Write it, and check that it says what it should, so that no edit destroys a file."""
     text = tomlkit.dumps(document).rstrip("\n") + "\n" if document else ""
     if _plain(text) != wanted:
-        raise InvalidInputError("It is laid out so that it cannot be edited without a loss.")
+        raise InvalidInputError("Its layout cannot be edited without losing something.")
     return text

@@ -8,11 +8,11 @@ from click.shell_completion import get_completion_class
 SHELLS = ("bash", "zsh", "fish")
 
 
-@click.command(short_help="Print what makes a shell complete commands and handles.")
+@click.command(short_help="Print the script that completes commands and handles in a shell.")
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print what makes SHELL complete commands, options, handles and runs.
+    """Print the script with which SHELL completes commands, options, handles and runs.
 
     \b
     bash: add to ~/.bashrc   eval "$(rlm-mcp completion bash)"

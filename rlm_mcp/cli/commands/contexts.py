@@ -1,4 +1,4 @@
-"""`rlm-mcp contexts`: the texts that are stored."""
+"""`rlm-mcp contexts`: stored texts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def contexts() -> None:
 
 @contexts.command()
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="SOURCE...")
-@click.option("--name", default="", help="Name to store it by; the path's own if not given.")
+@click.option("--name", default="", help="Name of the text; by default that of the path.")
 @json_option
 @click.pass_obj
 def add(launch: Launch, sources: tuple[str, ...], name: str, as_json: bool) -> None:
     """Store files and print their handles.
 
-    SOURCE is a file; a directory or a quoted glob, whose text files become the documents of one
-    text; or -, which is standard input. Each SOURCE becomes a text of its own.
+    SOURCE is a file, a directory, a quoted glob, or - for standard input. The text files of a
+    directory or glob become the documents of one text. Each SOURCE becomes a text of its own.
     """
     from rlm_mcp.cli.stored_texts import add_texts
 
@@ -32,8 +32,10 @@ def add(launch: Launch, sources: tuple[str, ...], name: str, as_json: bool) -> N
 
 
 @contexts.command("list")
-@click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)
-@click.option("--cursor", default="", help="Go on where an earlier list ended.")
+@click.option(
+    "--limit", type=click.IntRange(1, 200), default=50, show_default=True, help="How many to list."
+)
+@click.option("--cursor", default="", help="Continue the list that printed this cursor.")
 @json_option
 @click.pass_obj
 def list_(launch: Launch, limit: int, cursor: str, as_json: bool) -> None:
@@ -45,9 +47,15 @@ def list_(launch: Launch, limit: int, cursor: str, as_json: bool) -> None:
 
 @contexts.command()
 @click.argument("handle", shell_complete=complete_handles)
-@click.option("--document", default=0, help="Which document of it, from 0.")
+@click.option("--document", default=0, help="Number of the document, from 0.")
 @click.option("--start", default=0, help="First character or line, from 0.")
-@click.option("--limit", type=click.IntRange(1, 50_000), default=4000, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 50_000),
+    default=4000,
+    show_default=True,
+    help="How many characters or lines to print.",
+)
 @click.option("--lines", is_flag=True, help="Count lines instead of characters.")
 @json_option
 @click.pass_obj
@@ -61,11 +69,13 @@ def show(launch: Launch, **given: Any) -> None:
 
 
 @contexts.command()
-@click.argument("handles", nargs=-1, required=True, shell_complete=complete_handles)
+@click.argument(
+    "handles", nargs=-1, required=True, metavar="HANDLE...", shell_complete=complete_handles
+)
 @json_option
 @click.pass_obj
 def delete(launch: Launch, handles: tuple[str, ...], as_json: bool) -> None:
-    """Delete stored texts for good; runs over them keep their answers and logs."""
+    """Delete stored texts, and everything runs derived from them; their answers stay."""
     from rlm_mcp.cli.stored_texts import delete_texts
 
     anyio.run(delete_texts, launch, handles, as_json)

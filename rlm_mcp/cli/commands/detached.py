@@ -1,4 +1,4 @@
-"""The command that `query --detach` starts; nobody types it."""
+"""The hidden command that `query --detach` starts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlm_mcp.cli.commands.options import Launch
 @click.command(hidden=True)
 @click.pass_obj
 def work_detached(launch: Launch) -> None:
-    """Work on the question that stands on standard input."""
+    """Work on the question given on standard input."""
     from rlm_mcp.cli import detaching
 
     anyio.run(detaching.work_detached, launch, detaching.read_question())

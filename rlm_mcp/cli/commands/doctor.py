@@ -8,13 +8,14 @@ from rlm_mcp.cli.commands.options import Launch, json_option
 from rlm_mcp.cli.failures import NO_ANSWER
 
 
-@click.command(short_help="Try all that a question needs, and say what to mend.")
+@click.command(short_help="Check everything that a question needs, and say how to fix it.")
 @json_option
 @click.pass_obj
 def doctor(launch: Launch, as_json: bool) -> None:
-    """Try all that a question needs, and say what to mend and what to paste into each host.
+    """Check settings, store, sandbox and models.
 
-    Calls each model once, for one token. Ends with 1 if something that is needed does not work.
+    Says how to fix what fails, and what to write into each host's file. Calls each model once, for
+    one token. Exit code 1: something that is needed does not work.
     """
     from rlm_mcp.cli.checks import examine, report
 

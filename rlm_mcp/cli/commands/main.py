@@ -28,7 +28,7 @@ from rlm_mcp.cli.failures import CommandGroup
     "--config",
     "config_file",
     type=click.Path(path_type=Path),
-    help="TOML file with settings; the environment wins.",
+    help="TOML file with settings; environment variables take precedence.",
 )
 @click.pass_context
 def main(ctx: click.Context, config_file: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""Options that several commands take, and what a shell completes them with."""
+"""Options that several commands share, and their completion in a shell."""
 
 from __future__ import annotations
 
@@ -22,45 +22,45 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _BUDGET: Mapping[str, tuple[type, str]] = {
-    "max_usd": (float, "Most USD to spend."),
-    "max_tokens": (int, "Most tokens, in and out."),
-    "max_seconds": (float, "Most seconds to take."),
-    "max_sub_calls": (int, "Most calls of the sub model."),
-    "max_iterations": (int, "Most turns of the root model."),
-    "max_depth": (int, "How deep runs may start runs; 1: plain sub-calls."),
+    "max_usd": (float, "Spend at most this many USD."),
+    "max_tokens": (int, "Use at most this many tokens, in and out."),
+    "max_seconds": (float, "Take at most this many seconds."),
+    "max_sub_calls": (int, "Make at most this many sub-calls."),
+    "max_iterations": (int, "Take at most this many turns of the root model."),
+    "max_depth": (int, "Depth of runs inside runs; 1: plain sub-calls only."),
 }
 
 json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print the structured result, as the tool gives it."
+    "--json", "as_json", is_flag=True, help="Print the tool's structured result as JSON."
 )
 
 
 def budget_options(command: Command) -> Command:
-    """Add the limits of one run; `given_budget` collects those that were given."""
+    """Add the options that limit one run; `given_budget` collects the given ones."""
     for name, (kind, text) in reversed(list(_BUDGET.items())):
         command = click.option(f"--{name.replace('_', '-')}", name, type=kind, help=text)(command)
     return command
 
 
 def given_budget(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The limits among a command's values that were given."""
+    """The limits that the command was given."""
     return {name: values[name] for name in _BUDGET if values[name] is not None}
 
 
 def detail_of(values: Mapping[str, Any]) -> Detail:
-    """How much `--verbose` and `--quiet` ask to be shown of a run."""
+    """How much to show of a run, by `--verbose` and `--quiet`."""
     if values["quiet"]:
         return "nothing"
     return "everything" if values["verbose"] else "progress"
 
 
 def complete_handles(ctx: click.Context, _parameter: click.Parameter, typed: str) -> list[str]:
-    """Stored contexts that begin so, newest first."""
+    """Handles that begin with what was typed, newest first."""
     return _complete(ctx, typed, "contexts")
 
 
 def complete_runs(ctx: click.Context, _parameter: click.Parameter, typed: str) -> list[str]:
-    """Runs that begin so, newest first."""
+    """Runs whose id begins with what was typed, newest first."""
     return _complete(ctx, typed, "runs")
 
 
@@ -72,22 +72,22 @@ def _complete(ctx: click.Context, typed: str, kind: Kind) -> list[str]:
     try:
         names = anyio.run(stored_names, launch.settings.data_dir / DATABASE_NAME, kind)
     except RLMError:
-        return []  # a shell can show nothing of an error
+        return []  # a shell cannot show an error while it completes
     return [name for name in names if name.startswith(typed)]
 
 
 @dataclass(frozen=True)
 class Launch:
-    """The options that stand before the command."""
+    """The options before the command's name."""
 
     config_file: Path | None = None
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings, read when first asked for; says on stderr which variables are none.
+        """The settings, read at first use; names on stderr the variables that are not settings.
 
         Raises:
-            ConfigurationError: they cannot be used.
+            ConfigurationError: a setting is invalid.
         """
         from rlm_mcp.settings import load_settings, unknown_variables
 

@@ -18,7 +18,7 @@ from rlm_mcp.cli.commands.options import (
     given_budget,
     json_option,
 )
-from rlm_mcp.cli.failures import INTERRUPTED, tell_interrupted
+from rlm_mcp.cli.failures import INTERRUPTED, report_interrupted
 
 if TYPE_CHECKING:
     from rlm_mcp.service.runs.questions import Question
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="HANDLE",
     shell_complete=complete_handles,
-    help="A stored text; may be given several times.",
+    help="Handle of a stored text. Repeatable.",
 )
 @click.option(
     "-f",
@@ -42,18 +42,18 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="PATH",
     type=click.Path(),
-    help="A file, directory or glob to store first; - is standard input.",
+    help="A file, directory or glob to store first; - reads standard input. Repeatable.",
 )
-@click.option("--text", default="", help="A small text; - is standard input.")
-@click.option("--root-model", default="", metavar="MODEL", help="The model that writes the code.")
-@click.option("--sub-model", default="", metavar="MODEL", help="The model that llm_query calls.")
+@click.option("--text", default="", help="A short text to ask about; - reads standard input.")
+@click.option("--root-model", default="", metavar="MODEL", help="Model that writes the code.")
+@click.option("--sub-model", default="", metavar="MODEL", help="Model that answers sub-calls.")
 @budget_options
 @click.option(
     "--option",
     "options",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Another field of RLMConfig for this run.",
+    help="Set another field of RLMConfig for this run. Repeatable.",
 )
 @click.option(
     "--schema",
@@ -66,14 +66,18 @@ if TYPE_CHECKING:
     default="",
     metavar="RUN",
     shell_complete=complete_runs,
-    help="Go on with this run's texts and variables.",
+    help="Continue in this run's REPL, with its texts and variables.",
 )
-@click.option("--detach", is_flag=True, help="Print the run's id at once; the run goes on.")
+@click.option(
+    "--detach",
+    is_flag=True,
+    help="Print the run's id and return; the run goes on in the background.",
+)
 @click.option(
     "--wait",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="Wait so long at most; the run then goes on.",
+    help="Wait at most this long; the run then goes on in the background.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Show the code, its output and the sub-calls.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
@@ -82,8 +86,8 @@ if TYPE_CHECKING:
 def query(launch: Launch, **given: Any) -> None:
     """Ask QUESTION over stored texts, files or standard input, and print the answer.
 
-    Exit codes: 0 there is an answer (or the run goes on), 1 the run ended without one, 2 what was
-    asked cannot be used, 130 interrupted: the run is kept and can be resumed.
+    Exit codes: 0: there is an answer, or the run goes on; 1: the run ended without an answer;
+    2: an argument or a setting cannot be used; 130: interrupted, and the run can be resumed.
     """
     from rlm_mcp.cli.detaching import start_detached
     from rlm_mcp.cli.questions import Shown, add_sources, ask, watch
@@ -91,7 +95,9 @@ def query(launch: Launch, **given: Any) -> None:
     sources = (*given["files"], *(("-",) if given["text"] == "-" else ()))
     question = _question(given)
     if not (sources or given["contexts"] or given["text"] or given["continue_run"]):
-        raise click.UsageError("No text to ask: give --file, --context, --text or --continue.")
+        raise click.UsageError(
+            "No text to ask about. Give --file, --context, --text or --continue."
+        )
     shown = Shown(detail_of(given), given["as_json"])
     wait_seconds = 0.0 if given["detach"] else given["wait"]
     try:
@@ -104,7 +110,7 @@ def query(launch: Launch, **given: Any) -> None:
             shown.run_id = start_detached(launch, question)
             state = anyio.run(watch, launch, shown, wait_seconds)
     except KeyboardInterrupt:
-        tell_interrupted(shown.run_id, goes_on=wait_seconds is not None)
+        report_interrupted(shown.run_id, goes_on=wait_seconds is not None)
         raise SystemExit(INTERRUPTED) from None
     shown.finish(state)
 

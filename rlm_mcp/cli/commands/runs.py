@@ -1,4 +1,4 @@
-"""`rlm-mcp runs`: the questions that were asked."""
+"""`rlm-mcp runs`: recorded runs."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from rlm_mcp.cli.commands.options import (
     given_budget,
     json_option,
 )
-from rlm_mcp.cli.failures import INTERRUPTED, tell_interrupted
+from rlm_mcp.cli.failures import INTERRUPTED, report_interrupted
 
 STATUSES = ("running", "completed", "exhausted", "cancelled", "failed", "interrupted")
 
 
 @click.group()
 def runs() -> None:
-    """List runs, look into them, stop them and go on with them."""
+    """List, show, cancel and resume runs."""
 
 
 @runs.command("list")
-@click.option("--status", type=click.Choice(STATUSES), help="Only runs that are so.")
-@click.option("--limit", type=click.IntRange(1, 200), default=20, show_default=True)
-@click.option("--cursor", default="", help="Go on where an earlier list ended.")
+@click.option("--status", type=click.Choice(STATUSES), help="Only runs with this status.")
+@click.option(
+    "--limit", type=click.IntRange(1, 200), default=20, show_default=True, help="How many to list."
+)
+@click.option("--cursor", default="", help="Continue the list that printed this cursor.")
 @json_option
 @click.pass_obj
 def list_(launch: Launch, **given: Any) -> None:
@@ -41,7 +43,7 @@ def list_(launch: Launch, **given: Any) -> None:
 
 @runs.command()
 @click.argument("run_id", metavar="RUN", shell_complete=complete_runs)
-@click.option("--follow", is_flag=True, help="Wait until it ends, showing how far it is.")
+@click.option("--follow", is_flag=True, help="Wait until the run ends, and show its progress.")
 @click.option("--trace", is_flag=True, help="Show the code, its output and the sub-calls.")
 @click.option("--after", default=0, help="With --trace: only events after this one.")
 @click.option("--variables", is_flag=True, help="List the REPL's variables.")
@@ -49,9 +51,9 @@ def list_(launch: Launch, **given: Any) -> None:
 @json_option
 @click.pass_obj
 def show(launch: Launch, **given: Any) -> None:
-    """Print the answer of RUN and what it took; or its log; or its variables.
+    """Print the answer of RUN and its figures, or its log, or its variables.
 
-    Ends with 1 if RUN ended without an answer.
+    Exit code 1: RUN ended without an answer.
     """
     from rlm_mcp.cli import stored_runs
     from rlm_mcp.cli.questions import Shown, watch
@@ -77,17 +79,18 @@ def show(launch: Launch, **given: Any) -> None:
 @json_option
 @click.pass_obj
 def resume(launch: Launch, **given: Any) -> None:
-    """Let RUN go on where it was, and print its answer; nothing on record is paid twice.
+    """Resume RUN where it stopped, and print its answer.
 
-    For runs that were interrupted, exhausted, cancelled or failed. Limits are for the whole run.
+    For runs that are interrupted, exhausted, cancelled or failed. What is on record is not paid
+    for again. Limits are for the whole run, the part before included.
     """
-    from rlm_mcp.cli.questions import Shown, go_on
+    from rlm_mcp.cli.questions import Shown, resume_run
 
     shown = Shown(detail_of(given), given["as_json"], given["run_id"])
     try:
-        state = anyio.run(go_on, launch, shown, given_budget(given))
+        state = anyio.run(resume_run, launch, shown, given_budget(given))
     except KeyboardInterrupt:
-        tell_interrupted(shown.run_id)
+        report_interrupted(shown.run_id)
         raise SystemExit(INTERRUPTED) from None
     shown.finish(state)
 

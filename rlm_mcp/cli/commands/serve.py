@@ -16,21 +16,27 @@ if TYPE_CHECKING:
 
 
 _AT_A_TERMINAL = (
-    "rlm-mcp: serving MCP over stdio: an assistant is to start this, not a person.\n"
-    "rlm-mcp: Ctrl-C ends it; see rlm-mcp --help for what to do at a terminal."
+    "rlm-mcp: serving MCP over stdio; this command is meant to be started by an MCP client.\n"
+    "rlm-mcp: Ctrl-C ends it. rlm-mcp --help lists the commands for a terminal."
 )
 
 
 @click.command()
 @click.option("--http", "over_http", is_flag=True, help="Serve Streamable HTTP instead of stdio.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535))
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 takes a free one.",
+)
 @click.option(
     "--allowed-host",
     "hosts",
     multiple=True,
     metavar="NAME[:PORT]",
-    help="Another name under which clients reach the server, as behind a proxy. Repeatable.",
+    help="Another name by which clients reach the server, such as a proxy's. Repeatable.",
 )
 @click.option(
     "--allowed-origin",
