@@ -68,6 +68,22 @@ def test_a_method_that_the_architecture_names_exists() -> None:
     assert [f"{name}.{method}" for name, method in named if method not in known[name]] == []
 
 
+def test_a_name_that_a_document_for_maintainers_gives_occurs_in_the_code() -> None:
+    code = "".join(
+        path.read_text() for folder in (PACKAGE, ROOT / "bench") for path in folder.rglob("*.py")
+    )
+    words = set(re.findall(r"\w+", code))
+    named = {
+        (name, word)
+        for name, text in TEXTS.items()
+        if name.startswith(("docs/decisions/", "docs/ARCHITECTURE"))
+        for word in re.findall(r"`(?!RLM_)([A-Za-z_]\w*_\w*|[A-Z]\w+|_\w+)(?:\(\))?`", text)
+    }
+
+    assert named
+    assert [pair for pair in sorted(named) if pair[1] not in words] == []
+
+
 def rows_below(heading: str) -> dict[str, list[str]]:
     """The rows of all tables of a section, by their first cell."""
     section = ARCHITECTURE.split(f"\n## {heading}\n")[1].split("\n## ")[0]

@@ -106,8 +106,11 @@ def test_every_setting_is_named_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(("path", "command"), COMMANDS.items())
-def test_every_command_says_what_it_is_for(path: str, command: click.Command) -> None:
+def test_every_command_and_option_says_what_it_is_for(path: str, command: click.Command) -> None:
+    options = [option for option in command.params if isinstance(option, click.Option)]
+
     assert command.help, path
+    assert [option.name for option in options if not option.help] == []
 
 
 def shown_commands() -> Iterator[tuple[str, str]]:

@@ -25,7 +25,7 @@ from rlm_mcp.settings import Settings, load_settings, unknown_variables
 _MARKS = {"ok": "[green]ok[/green]", "warning": "[yellow]note[/yellow]", "failed": "[red]no[/red]"}
 
 
-def examine(launch: Launch) -> list[Check]:
+def run_checks(launch: Launch) -> list[Check]:
     """Check the settings, and everything that they lead to."""
     try:
         settings = load_settings(launch.config_file)

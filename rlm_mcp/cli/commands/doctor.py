@@ -17,7 +17,7 @@ def doctor(launch: Launch, as_json: bool) -> None:
     Says how to fix what fails, and what to write into each host's file. Calls each model once, for
     one token. Exit code 1: something that is needed does not work.
     """
-    from rlm_mcp.cli.checks import examine, report
+    from rlm_mcp.cli.checks import report, run_checks
 
-    if not report(launch, examine(launch), as_json=as_json):
+    if not report(launch, run_checks(launch), as_json=as_json):
         raise SystemExit(NO_ANSWER)
