@@ -241,6 +241,7 @@ async def test_the_events_of_a_run_are_followed_and_taken_up_again(site: Site) -
             again = [event async for event in server_sent(answer)]
         over = await client.get(url, headers={"last-event-id": str(events[-1]["seq"])})
         odd = await client.get(url, headers={"last-event-id": "x"})
+        head = await client.head(url)
         async with site.open_http(BOB) as bob:
             others = await bob.get(url)
         trace = await served.call("rlm_run_trace", run_id=run["run_id"], limit=100)
@@ -250,6 +251,7 @@ async def test_the_events_of_a_run_are_followed_and_taken_up_again(site: Site) -
     assert again == events[-1:]
     assert again[0]["type"] == "run_finished"
     assert [answer.status_code for answer in (over, odd, others)] == [204, 400, 404]
+    assert (head.status_code, head.content) == (200, b"")
 
 
 async def server_sent(answer: httpx2.Response) -> AsyncIterator[dict[str, Any]]:

@@ -1,30 +1,31 @@
-"""Who asks: bearer tokens, and the names of those who hold them."""
+"""Bearer tokens: who may call, and under which name.
+
+The SDK reads the header and asks a verifier; the verifiers are ours. So is the refusal: the SDK's
+own `RequireAuthMiddleware` has no paths that are open to all, and its body has no `fix`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
-from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
-from mcp.server.auth.provider import AccessToken
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, BearerAuthBackend
+from mcp.server.auth.provider import AccessToken, TokenVerifier
 from starlette.datastructures import Headers
+from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rlm_mcp.server.http.answers import refusal
 
 
-class Bearers(Protocol):
-    """Those who may call."""
-
-    async def caller(self, token: str) -> str | None:
-        """Return the name of the token's holder, or None if it is nobody's."""
-        ...
+def token_of(caller: str) -> AccessToken:
+    """The verified token of a caller, without its text: nothing behind the check needs that."""
+    return AccessToken(token="", client_id=caller, scopes=[])
 
 
-class StaticBearers:
-    """Holders of tokens that an operator gave out.
+class StaticBearers(TokenVerifier):
+    """Verifies tokens that an operator gave out.
 
     Args:
         tokens: by name; the holder under the empty name shares what is this machine's own.
@@ -33,72 +34,84 @@ class StaticBearers:
     def __init__(self, tokens: Mapping[str, str]) -> None:
         self._digests = [(name, _digest(token)) for name, token in tokens.items()]
 
-    async def caller(self, token: str) -> str | None:
-        """Compare with every token in constant time, so that how long it takes tells nothing."""
+    async def verify_token(self, token: str) -> AccessToken | None:
+        """Compare with every token in constant time, so that the duration reveals nothing."""
         given, found = _digest(token), None
         for name, digest in self._digests:
             if hmac.compare_digest(given, digest):
-                found = name
+                found = token_of(name)
         return found
 
 
-class BearerCheck:
-    """Lets through those who hold a token, and notes who they are.
+class FirstVerifier(TokenVerifier):
+    """Asks several verifiers in turn; the first that knows a token decides."""
 
-    `request.state.caller` is the name; the SDK binds its sessions to `scope["user"]`.
+    def __init__(self, verifiers: Sequence[TokenVerifier]) -> None:
+        self._verifiers = verifiers
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        """Verify a token."""
+        for verifier in self._verifiers:
+            found = await verifier.verify_token(token.strip())
+            if found is not None:
+                return found
+        return None
+
+
+class BearerCheck:
+    """Admits requests that carry a valid token.
+
+    `request.state.caller` is the holder's name; the SDK binds its sessions to `scope["user"]`.
 
     Args:
-        bearers: none of them, and everybody is whoever shares the machine.
-        is_open: says of a path whether it needs no token.
-        metadata_url: where a client learns who gives out access tokens, if anybody does.
+        verifiers: without any, every request is the machine owner's.
+        is_open: whether a path needs no token.
+        metadata_url: where a client learns which server issues access tokens, if any.
     """
 
     def __init__(
         self,
         app: ASGIApp,
-        bearers: Sequence[Bearers],
+        verifiers: Sequence[TokenVerifier],
         *,
         is_open: Callable[[str], bool],
         metadata_url: str | None = None,
     ) -> None:
         self._app = app
-        self._bearers = bearers
         self._is_open = is_open
         self._challenge = f'Bearer resource_metadata="{metadata_url}"' if metadata_url else "Bearer"
+        backend = BearerAuthBackend(FirstVerifier(verifiers))
+        self._checked = (
+            AuthenticationMiddleware(self._admit, backend) if verifiers else self._as_owner
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if not self._is_open(scope["path"]):
-            caller = await self._caller(Headers(scope=scope)) if self._bearers else ""
-            if caller is None:
-                await _unauthorized(self._challenge)(scope, receive, send)
-                return
-            _note(scope, caller)
-        await self._app(scope, receive, send)
+        if self._is_open(scope["path"]):
+            await self._app(scope, receive, send)
+        elif len(Headers(scope=scope).getlist("authorization")) > 1:
+            # Whoever passed the request on may have checked the other of the two.
+            await _unauthorized(self._challenge)(scope, receive, send)
+        else:
+            await self._checked(scope, receive, send)
 
-    async def _caller(self, headers: Headers) -> str | None:
-        given = headers.getlist("authorization")
-        scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-        if scheme.lower() != "bearer":
-            return None
-        for bearers in self._bearers:
-            caller = await bearers.caller(token.strip())
-            if caller is not None:
-                return caller
-        return None
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        user = scope["user"]
+        if isinstance(user, AuthenticatedUser):
+            scope.setdefault("state", {})["caller"] = user.access_token.client_id
+            await self._app(scope, receive, send)
+        else:
+            await _unauthorized(self._challenge)(scope, receive, send)
 
-
-def _note(scope: Scope, caller: str) -> None:
-    scope.setdefault("state", {})["caller"] = caller
-    # Without the token itself: nothing behind this needs it, and so nothing can tell it.
-    known = AccessToken(token="", client_id=caller, scopes=[])
-    scope["user"] = AuthenticatedUser(known)
+    async def _as_owner(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["user"] = AuthenticatedUser(token_of(""))
+        await self._admit(scope, receive, send)
 
 
 def _unauthorized(challenge: str) -> ASGIApp:
     return refusal(
         401,
-        "This needs a bearer token that the server knows.",
+        "This request needs a valid bearer token.",
         fix="Send the header 'Authorization: Bearer TOKEN', with a token of RLM_MCP_HTTP_TOKEN or "
         "RLM_MCP_HTTP_TOKENS.",
         headers={"www-authenticate": challenge},

@@ -1,4 +1,4 @@
-"""Access tokens of an OAuth 2.1 authorization server, as JWTs (RFC 9068), for this one resource."""
+"""Access tokens that an OAuth 2.1 authorization server issues for this server: JWTs (RFC 9068)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import anyio
 import httpx2
 import jwt
+from mcp.server.auth.provider import AccessToken, TokenVerifier
+
+from rlm_mcp.server.http.auth import token_of
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "ES512", "EdDSA")
 MAX_SUBJECT_CHARS = 255
 KEY_SECONDS = 600.0
-# An unknown key may be a new one, or nobody's: it is not asked for more often than this.
+# An unknown key may be a new one or an invented one: keys are not fetched more often than this.
 COOLDOWN_SECONDS = 30.0
 _FETCH_SECONDS = 10.0
 _LEEWAY_SECONDS = 30.0
@@ -22,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Issuer:
-    """Who gives out access tokens, and for what.
+    """Who issues access tokens, and for what.
 
     Args:
         url: the authorization server, as `iss` names it.
@@ -35,8 +38,8 @@ class Issuer:
     jwks_url: str
 
 
-class OAuthBearers:
-    """Holders of access tokens; each is called by its `sub`."""
+class OAuthBearers(TokenVerifier):
+    """Verifies access tokens; the caller's name is their `sub`."""
 
     def __init__(self, issuer: Issuer) -> None:
         self._issuer = issuer
@@ -44,8 +47,8 @@ class OAuthBearers:
         self._fetched_at = float("-inf")
         self._fetching = anyio.Lock()
 
-    async def caller(self, token: str) -> str | None:
-        """Return the caller that a token names, if the issuer gave it out for this server."""
+    async def verify_token(self, token: str) -> AccessToken | None:
+        """Accept a token that the issuer issued for this server."""
         try:
             key = await self._key(jwt.get_unverified_header(token).get("kid"))
             if key is None:
@@ -64,8 +67,8 @@ class OAuthBearers:
         subject: str = claims["sub"]
         if not 0 < len(subject) <= MAX_SUBJECT_CHARS or not subject.isprintable():
             return None
-        # The colon keeps it apart from every name that an operator gives.
-        return f"oauth:{subject}"
+        # No name that an operator gives has a colon, so the two never meet.
+        return token_of(f"oauth:{subject}")
 
     async def _key(self, key_id: str | None) -> jwt.PyJWK | None:
         async with self._fetching:
@@ -76,13 +79,13 @@ class OAuthBearers:
         return self._keys.get(key_id)
 
     async def _fetch(self) -> None:
-        """Renew the keys; those that were known stay where they cannot be had."""
+        """Fetch the keys; where that fails, the known ones stay."""
         try:
             async with httpx2.AsyncClient(timeout=_FETCH_SECONDS) as client:
                 answer = await client.get(self._issuer.jwks_url)
                 answer.raise_for_status()
             found = jwt.PyJWKSet.from_dict(answer.json())
         except (httpx2.HTTPError, ValueError, jwt.PyJWTError) as error:
-            log.warning("keys of %s cannot be had: %s", self._issuer.jwks_url, error)
+            log.warning("fetching the keys of %s failed: %s", self._issuer.jwks_url, error)
         else:
             self._keys = {key.key_id: key for key in found.keys}

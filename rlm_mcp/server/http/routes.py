@@ -8,7 +8,8 @@ from contextlib import aclosing
 from email.message import EmailMessage
 from urllib.parse import unquote_to_bytes
 
-import anyio
+from sse_starlette.event import ServerSentEvent
+from sse_starlette.sse import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -28,7 +29,8 @@ UPLOADS = "/uploads/"
 HEALTH = "/healthz"
 # Served only where an authorization server is named (RFC 9728).
 RESOURCE_METADATA = "/.well-known/oauth-protected-resource"
-SILENCE_SECONDS = 10.0
+# A comment is sent so often, or proxies end a stream that says nothing.
+PING_SECONDS = 10.0
 _LARGEST_EVENT = (1 << 63) - 1
 
 
@@ -125,24 +127,15 @@ async def stream_events(request: Request) -> Response:
     state = await runs.state(run_id)
     if state.status != "running" and state.last_event <= after:
         return Response(status_code=204)  # which tells a browser not to connect again
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    pages = runs.follow(run_id, after)
-    return StreamingResponse(_event_stream(pages), 200, headers, "text/event-stream")
+    return EventSourceResponse(_sent(runs.follow(run_id, after)), ping=PING_SECONDS, sep="\n")
 
 
-async def _event_stream(pages: AsyncGenerator[Sequence[Event]]) -> AsyncGenerator[str]:
-    spoke = anyio.current_time()
-    yield ": the events of a run\n\n"
+async def _sent(pages: AsyncGenerator[Sequence[Event]]) -> AsyncGenerator[ServerSentEvent]:
     async with aclosing(pages):
         async for events in pages:
             for event in events:
                 data = event_view(event).model_dump_json()
-                yield f"id: {event.seq}\nevent: {event.type}\ndata: {data}\n\n"
-            if events:
-                spoke = anyio.current_time()
-            elif anyio.current_time() - spoke >= SILENCE_SECONDS:
-                spoke = anyio.current_time()
-                yield ": nothing new\n\n"
+                yield ServerSentEvent(data, event=event.type, id=str(event.seq))
 
 
 def _service(request: Request) -> Service:

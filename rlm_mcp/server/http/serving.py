@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 import uvicorn
 from mcp.server import MCPServer
+from mcp.server.auth.provider import TokenVerifier
 from mcp.server.auth.routes import build_resource_metadata_url, create_protected_resource_routes
 from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import AnyHttpUrl
@@ -25,7 +26,7 @@ from rlm_mcp.errors import ConfigurationError, RLMError
 from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
 from rlm_mcp.server.app import OpenService, build_server
 from rlm_mcp.server.http.answers import error_answer
-from rlm_mcp.server.http.auth import BearerCheck, Bearers, StaticBearers
+from rlm_mcp.server.http.auth import BearerCheck, StaticBearers
 from rlm_mcp.server.http.host_check import HostCheck, KnownHosts, is_loopback
 from rlm_mcp.server.http.oauth import Issuer, OAuthBearers
 from rlm_mcp.server.http.requests import Exchanges
@@ -99,7 +100,7 @@ async def open_http_server(
     Raises:
         ConfigurationError, StoreError: as for `serve_http`.
     """
-    _check_exposure(place, is_open=not _bearers(settings))
+    _check_exposure(place, is_open=not _verifiers(settings))
     # Whoever calls may not be whose files these are: what may be read has to be said.
     settings = settings.model_copy(update={"allowed_paths": settings.allowed_paths or ()})
     with _listening(place) as sock:
@@ -133,8 +134,8 @@ def _build_app(
     if issuer := _issuer(settings):
         app.router.routes.extend(_metadata(issuer))
         metadata_url = str(build_resource_metadata_url(AnyHttpUrl(issuer.resource)))
-    bearers = _bearers(settings)
-    guarded: ASGIApp = BearerCheck(app, bearers, is_open=is_open, metadata_url=metadata_url)
+    verifiers = _verifiers(settings)
+    guarded: ASGIApp = BearerCheck(app, verifiers, is_open=is_open, metadata_url=metadata_url)
     if place.allowed_origins:
         guarded = CORSMiddleware(
             guarded,
@@ -147,11 +148,11 @@ def _build_app(
     return HostCheck(guarded, known)
 
 
-def _bearers(settings: Settings) -> list[Bearers]:
+def _verifiers(settings: Settings) -> list[TokenVerifier]:
     tokens = {name: token.get_secret_value() for name, token in settings.http_tokens.items()}
     if settings.http_token:
         tokens[""] = settings.http_token.get_secret_value()
-    static: list[Bearers] = [StaticBearers(tokens)] if tokens else []
+    static: list[TokenVerifier] = [StaticBearers(tokens)] if tokens else []
     issuer = _issuer(settings)
     return [*static, OAuthBearers(issuer)] if issuer else static
 

@@ -1,4 +1,4 @@
-"""The tool that is there over HTTP alone: a URL to which a client sends a text of its own."""
+"""The tool that only HTTP has: it makes a URL to which a client can upload a text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from rlm_mcp.server import schemas
 from rlm_mcp.server.http.routes import UPLOADS
 from rlm_mcp.server.results import result
 from rlm_mcp.server.tool import ToolContext, ToolSpec, service_of
-from rlm_mcp.store.runs.rows import iso
 
 
 async def rlm_context_upload_url(
@@ -21,16 +20,16 @@ async def rlm_context_upload_url(
     name: str,
     sha256: str = "",
 ) -> Annotated[CallToolResult, schemas.UploadURL]:
-    """Get a URL for one PUT of a text of any size, for files that are not on the server's machine.
-    The PUT answers with the handle."""
+    """Get a URL for one upload (HTTP PUT) of a text of any size, for files that are not on the
+    server's machine. The answer to the PUT holds the handle."""
     secret, ticket = service_of(ctx).transfers.issue_ticket(name, sha256)
     request: Request | None = ctx.request_context.request
     if request is None:
-        raise AssertionError  # this tool is there over HTTP alone
+        raise AssertionError  # only HTTP serves this tool
     url = f"{request.url.scheme}://{request.url.netloc}{UPLOADS}{secret}"
-    answer = schemas.UploadURL(url=url, expires_at=iso(ticket.expires_at))
+    answer = schemas.UploadURL(url=url, expires_at=ticket.expires)
     command = f"curl -T FILE {shlex.quote(url)}"
     return result(answer, f"{command}\n[one PUT, until {answer.expires_at}]")
 
 
-UPLOAD_TOOL = ToolSpec(rlm_context_upload_url, "Get a URL to send a text to")
+UPLOAD_TOOL = ToolSpec(rlm_context_upload_url, "Get an upload URL")

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from rlm_mcp.errors import InvalidInputError, NotFoundError
 
@@ -22,6 +23,11 @@ class Ticket:
     name: str
     sha256: str
     expires_at: float
+
+    @property
+    def expires(self) -> str:
+        """The time of expiry as ISO 8601 in UTC."""
+        return datetime.fromtimestamp(self.expires_at, UTC).isoformat(timespec="milliseconds")
 
 
 class Tickets:
