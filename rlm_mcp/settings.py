@@ -43,52 +43,54 @@ class Settings(RLMConfig):
     )
     root_model: str | None = Field(default=None, description="Model that writes the code.")
     sub_model: str | None = Field(
-        default=None, description="Model that `llm_query` calls; the root model if not set."
+        default=None, description="Model that answers sub-calls; by default the root model."
     )
     data_dir: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("rlm-mcp", appauthor=False)),
-        description="Directory of the database; the platform's own place if not set.",
+        description="Directory of the database; by default the platform's own place.",
     )
     allowed_paths: tuple[Path, ...] | None = Field(
         default=None,
-        description=f"Directories that `path` may read, separated by {os.pathsep!r}; if not set, "
-        "the working directory and the home directory, hidden entries left out.",
+        description="Directories that `path` may read, separated as in PATH; by default the "
+        "working directory and the home directory without hidden entries.",
     )
     wait_seconds: float = Field(
         default=45,
         ge=0,
         le=3600,
-        description="How long a call waits for its run before it says go on.",
+        description="Seconds that a call waits for its run before it returns.",
     )
     min_isolation: IsolationLevel = Field(
-        default="partial", description="Weakest sandbox in which model-written code may run."
+        default="partial", description="Weakest isolation in which model-written code may run."
     )
     direct_max_chars: int = Field(
         default=32_000,  # some 8,000 tokens, in a dense script 16,000: half of a window of 32,000
         ge=0,
-        description="Texts up to so many characters stand in the first message whole; 0: none.",
+        description="Texts of up to this many characters are in the first message whole; 0: never.",
     )
 
     max_concurrent_runs: int | None = Field(
         default=None,
         ge=1,
         le=10_000,
-        description="Runs at work at once, the others wait in line; by cores and memory if not "
-        "set.",
+        description="Runs at work at once, the others wait in line; by default from cores and "
+        "memory.",
     )
 
     keep_runs_days: float = Field(
         default=90,
         ge=0,
-        description="Days that ended runs and replies of sub-calls are kept; 0: for ever.",
+        description="Days for which ended runs and replies of sub-calls are kept; 0: for ever.",
     )
     keep_runs_mb: int = Field(
         default=4000,
         ge=0,
-        description="Megabytes that runs and replies may take; the oldest go first; 0: any.",
+        description="Megabytes that runs and replies may take; the oldest go first; 0: no limit.",
     )
     keep_uploads_hours: float = Field(
-        default=24, gt=0, description="Hours that a text sent in parts waits for its next part."
+        default=24,
+        gt=0,
+        description="Hours for which a text sent in parts waits for its next part.",
     )
 
     max_upload_bytes: int = Field(
@@ -100,11 +102,11 @@ class Settings(RLMConfig):
     http_tokens: dict[str, SecretStr] = Field(
         default_factory=dict[str, SecretStr],
         description="Bearer tokens of several users, as name=token,name=token; each sees only "
-        "what is its own.",
+        "their own texts and runs.",
     )
 
     oauth_issuer: str | None = Field(
-        default=None, description="Authorization server whose access tokens are taken over HTTP."
+        default=None, description="Authorization server whose access tokens are accepted over HTTP."
     )
     oauth_resource: str | None = Field(
         default=None, description="This server's public URL of MCP, which those tokens must name."

@@ -25,15 +25,19 @@ class RLMConfig(BaseModel):
     max_recursion_depth: int = Field(
         default=1,
         ge=1,
-        description="1 is plain sub-calls; 2 and more lets sub-calls be whole RLMs.",
+        description="1: plain sub-calls; 2 or more: sub-calls may be whole RLMs.",
     )
     max_seconds: float | None = Field(
         default=None, gt=0, description="Wall-clock seconds of a run."
     )
-    max_tokens: int | None = Field(default=None, ge=1, description="Tokens in and out, whole tree.")
-    max_usd: float | None = Field(default=None, gt=0, description="Cost in USD, whole tree.")
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="Tokens in and out, in the whole tree of a run."
+    )
+    max_usd: float | None = Field(
+        default=None, gt=0, description="USD, in the whole tree of a run; needs prices."
+    )
     enable_sub_calls: bool = Field(
-        default=True, description="False leaves out `llm_query` altogether."
+        default=True, description="False: code only, without `llm_query`."
     )
     metadata_prefix_chars: int = Field(
         default=1000,
@@ -43,16 +47,19 @@ class RLMConfig(BaseModel):
     direct_max_chars: int = Field(
         default=0,
         ge=0,
-        description="Texts up to so many characters stand in the first message whole; 0: none.",
+        description="Texts of up to this many characters are in the first message whole; 0: never.",
     )
     sub_call_max_input_chars: int = Field(
-        default=500_000, ge=1, description="Longest prompt of one sub-call, characters."
+        default=500_000, ge=1, description="Longest prompt of one sub-call, in characters."
     )
     temperature: float | None = Field(
-        default=0.6, ge=0, le=2, description="Root model; None: not sent."
+        default=0.6,
+        ge=0,
+        le=2,
+        description="Sampling temperature of the root model; None: not sent.",
     )
     sub_temperature: float | None = Field(
-        default=0.4, ge=0, le=2, description="Sub-calls; None: not sent."
+        default=0.4, ge=0, le=2, description="Sampling temperature of sub-calls; None: not sent."
     )
     root_max_tokens: int = Field(
         default=16_384, ge=1, description="Output tokens of one root turn."
@@ -60,18 +67,24 @@ class RLMConfig(BaseModel):
     root_context_tokens: int | None = Field(
         default=None,
         ge=2_000,
-        description="The root model's window; older turns are summed up before it is full.",
+        description="Window of the root model; older turns are summarized before it is full.",
     )
     sub_max_tokens: int = Field(default=8_192, ge=1, description="Output tokens of one sub-call.")
     max_concurrent_calls: int = Field(
-        default=32, ge=1, le=10_000, description="Model calls at once; a server's in all."
+        default=32,
+        ge=1,
+        le=10_000,
+        description="Model calls at once; in a server, of all runs together.",
     )
     sandbox_timeout: float = Field(
-        default=120, gt=0, description="Seconds one cell may run, waiting for sub-calls left out."
+        default=120,
+        gt=0,
+        description="Seconds that one cell may run, without its waiting for sub-calls.",
     )
     prompt_variant: PromptVariant = Field(
-        default="default", description="Which system prompt is used."
+        default="default",
+        description="System prompt: `cost_warning` is thrifty, `small_context` for small models.",
     )
     cost_per_input_token: float = Field(default=0.0, ge=0, description="USD per input token.")
     cost_per_output_token: float = Field(default=0.0, ge=0, description="USD per output token.")
-    verbose: bool = Field(default=False, description="Print what happens to stderr.")
+    verbose: bool = Field(default=False, description="Print events to stderr.")
