@@ -1,4 +1,7 @@
-"""All that a client is told of this server; `python -m tests.surface` renews the snapshot of it."""
+"""All that a client sees of this server.
+
+`python -m tests.surface` renews the snapshot of it, and the parts of the documents made from it.
+"""
 
 from __future__ import annotations
 
@@ -56,4 +59,7 @@ def _broken(brackets: str, parts: list[str], indent: str) -> str:
 
 
 if __name__ == "__main__":
+    from tests.reference import main as renew_documents  # which imports this module
+
     SNAPSHOT.write_text(as_text(anyio.run(surface)) + "\n")
+    renew_documents()

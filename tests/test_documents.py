@@ -76,7 +76,7 @@ async def test_what_is_made_from_the_code_is_up_to_date() -> None:
     told = await surface()
     stale = [name for name, text in TEXTS.items() if made(text, told) != text]
 
-    assert not stale, "Run `uv run python -m tests.reference`."
+    assert not stale, "Run `uv run python -m tests.surface`."
 
 
 async def test_every_tool_is_named_and_no_other() -> None:
