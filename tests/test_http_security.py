@@ -31,7 +31,8 @@ ROUTES = (
     ("PUT", "/contexts/name"),
     ("GET", "/contexts/ctx_0123456789abcdef"),
     ("GET", "/runs/run_1/events"),
-    ("GET", "/"),
+    ("GET", "/runs/run_1/export"),
+    ("GET", "/events"),
     ("GET", "/nothing"),
     ("GET", "/healthz/"),
 )
@@ -74,7 +75,7 @@ async def stored(site: Site) -> list[dict[str, Any]]:
         return (await served.call("rlm_context_list"))["contexts"]
 
 
-async def test_nothing_but_the_sign_of_life_is_given_to_who_has_no_token(site: Site) -> None:
+async def test_who_has_no_token_gets_the_page_and_the_sign_of_life_alone(site: Site) -> None:
     wrong: list[list[tuple[str, str]]] = [
         [],
         [("authorization", "Bearer wrong-token-wrong-token")],

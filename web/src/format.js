@@ -32,6 +32,7 @@ export function seconds(value) {
 
 export function dollars(value) {
   if (value == null) return "–";
+  if (value === 0) return "$0";
   return value < 0.1 ? `$${value.toFixed(4)}` : `$${value.toFixed(2)}`;
 }
 

@@ -32,7 +32,7 @@ export class RunLog {
     this.last = line.seq;
     if (line.usage) this.figures.push([this.now, ...line.usage]);
     const detail = line.detail ?? {};
-    if (!Object.keys(detail).length && line.type !== "warning") this.isCleared = true;
+    if (line.deleted) this.isCleared = true;
     HANDLERS[line.type]?.(this, line, detail, this.level(line, detail));
   }
 

@@ -8,6 +8,7 @@ const LANE = 18;
 const GAP = 4;
 const MOST_LANES_HEIGHT = 120;
 const MOST_OPEN_ROWS = 64;
+const NARROW = 2; // pixels
 
 const MODEL_TOP = AXIS;
 const CODE_TOP = AXIS + LANE + GAP;
@@ -131,28 +132,51 @@ function drawSpan(g, layout, span, colour) {
 function drawCalls(g, layout, picked, colour) {
   const { log, callsTop, rowHeight, width, x } = layout;
   const tall = rowHeight > 3 ? rowHeight - 1 : rowHeight;
-  const radius = Math.min(2, tall / 3);
-  // Of calls that fall on one pixel of a row, one is drawn; those that failed always are.
-  const drawnTo = new Float64Array(layout.rows + 1).fill(-1);
   const paints = { bad: colour("--bad"), cached: colour("--cached"), call: colour("--call") };
+  const narrow = new Array(layout.rows); // by row: calls too narrow to draw each for itself
+  const fill = (row, left, right, paint) => {
+    g.fillStyle = paint;
+    bar(
+      g,
+      left,
+      callsTop + row * rowHeight,
+      Math.max(1, right - left),
+      tall,
+      Math.min(2, tall / 3),
+    );
+  };
+  const flush = (row) => {
+    if (narrow[row]) fill(row, ...narrow[row]);
+    narrow[row] = null;
+  };
+  const usual = picked?.call ? 0.45 : 1;
+  g.globalAlpha = usual;
   for (const call of log.calls) {
+    const { row } = call;
     const left = x(call.began);
     const right = x(call.ended);
     if (right < LEFT || left > width) continue;
-    const pixel = Math.floor(Math.max(right, left + 1));
-    if (pixel <= drawnTo[call.row] && !call.error && picked?.call !== call) continue;
-    drawnTo[call.row] = pixel;
-    g.fillStyle = call.error ? paints.bad : call.cached ? paints.cached : paints.call;
-    const y = callsTop + call.row * rowHeight;
-    const sent = call.queued > 0 ? x(call.sent) : left;
-    const full = picked?.call && picked.call !== call ? 0.45 : 1;
-    if (sent > left) {
-      g.globalAlpha = 0.3 * full;
-      bar(g, left, y, sent - left, tall, radius);
+    const paint = call.error ? paints.bad : call.cached ? paints.cached : paints.call;
+    if (right - left < NARROW && picked?.call !== call) {
+      const before = narrow[row];
+      if (before && before[2] === paint && left - before[1] < 1) before[1] = right;
+      else {
+        flush(row);
+        narrow[row] = [left, right, paint];
+      }
+      continue;
     }
-    g.globalAlpha = full;
-    bar(g, sent, y, Math.max(1, right - sent), tall, radius);
+    const sent = call.queued > 0 ? x(call.sent) : left;
+    const alpha = picked?.call === call ? 1 : usual;
+    if (sent > left) {
+      g.globalAlpha = 0.3 * alpha;
+      fill(row, left, sent, paint);
+    }
+    g.globalAlpha = alpha;
+    fill(row, sent, right, paint);
+    g.globalAlpha = usual;
   }
+  for (let row = 0; row < narrow.length; row++) flush(row);
   g.globalAlpha = 1;
 }
 

@@ -125,7 +125,7 @@ test("code of a caller is a turn of no model", () => {
 test("a log whose details were deleted is drawn from kinds and times", () => {
   const types = ["run_started", "iteration_start", "code_generated", "sub_calls_started"];
   const rest = ["sub_calls_finished", "code_executed", "final_answer", "run_finished"];
-  const log = logOf(...[...types, ...rest].map((type, t) => [t, type, {}]));
+  const log = logOf(...[...types, ...rest].map((type, t) => [t, type, {}, { deleted: true }]));
   assert.equal(log.isCleared, true);
   assert.equal(log.turns.length, 1);
   assert.ok(log.ended);

@@ -22,9 +22,12 @@ class Exchanges:
         self._working: set[_Exchange] = set()
         self._idle = anyio.Event()
         self._is_closed = False
+        self._stopping = anyio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        # For answers that have no end of their own.
+        scope.setdefault("state", {})["stopping"] = self._stopping
         exchange = _Exchange(scope, receive, send, self._patience)
         if self._is_closed:
             await exchange.answer(_stopping())
@@ -40,6 +43,7 @@ class Exchanges:
     async def close(self) -> None:
         """Refuse new requests, and end those that have no answer in time."""
         self.refuse()
+        self._stopping.set()
         if not self._working:
             return
         self._idle = anyio.Event()

@@ -27,6 +27,8 @@ from rlm_mcp.store.runs.records import Event
 CONTEXTS = "/contexts/"
 UPLOADS = "/uploads/"
 HEALTH = "/healthz"
+PAGE = "/"
+PAGE_FILES = "/page/"
 # Served only where an authorization server is named (RFC 9728).
 RESOURCE_METADATA = "/.well-known/oauth-protected-resource"
 # A comment is sent so often, or proxies end a stream that says nothing.
@@ -46,8 +48,11 @@ def make_routes() -> list[Route]:
 
 
 def is_open(path: str) -> bool:
-    """Whether a path needs no token; the URLs of uploads hold a secret of their own."""
-    return path == HEALTH or path.startswith((UPLOADS, RESOURCE_METADATA))
+    """Whether a path needs no token.
+
+    The URLs of uploads hold a secret of their own; the page is the same for everybody.
+    """
+    return path in (HEALTH, PAGE) or path.startswith((PAGE_FILES, UPLOADS, RESOURCE_METADATA))
 
 
 async def tell_health(request: Request) -> Response:

@@ -1,0 +1,1 @@
+"""One view of a run: its bundle, its lines, and files made of it."""

@@ -1,0 +1,48 @@
+"""A real browser: Debian's Chromium, driven by playwright, which downloads nothing here."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, async_playwright
+
+from tests.browser.tabs import OpenTab, Tab
+
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.fixture(scope="module")
+async def chromium() -> AsyncGenerator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium: apt-get install chromium")
+    async with async_playwright() as playwright:
+        # As root it has no sandbox of its own.
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--js-flags=--expose-gc"]
+        )
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def open_tab(chromium: Browser) -> AsyncGenerator[OpenTab]:
+    """Opens tabs, each as another user's; nothing may go wrong in any of them."""
+    tabs: list[Tab] = []
+
+    @asynccontextmanager
+    async def opened(**options: Any) -> AsyncGenerator[Tab]:
+        size = {"viewport": {"width": 1360, "height": 900}}
+        context = await chromium.new_context(**(size | options))
+        tab = Tab(await context.new_page())
+        tabs.append(tab)
+        try:
+            yield tab
+        finally:
+            await context.close()
+
+    yield opened
+    assert [tab.problems for tab in tabs if tab.problems] == []
