@@ -17,13 +17,13 @@ from click.testing import CliRunner, Result
 from rlm_mcp.cli.commands.install import HOST_NAMES
 from rlm_mcp.cli.commands.main import main
 from rlm_mcp.cli.host_files import hide_secrets, with_server, without_server
-from rlm_mcp.cli.hosts import HOSTS, KEY, Started, own_command
+from rlm_mcp.cli.hosts import HOSTS, KEY, ServerCommand, own_command
 from rlm_mcp.cli.installer import plan, snippet, write
 from rlm_mcp.errors import InvalidInputError
 from tests.serving import KEY as CANARY
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "hosts.md").read_text()
-STARTED = Started("uvx", ("rlm-mcp",), {"RLM_MCP_ROOT_MODEL": "gpt-4.1"})
+STARTED = ServerCommand("uvx", ("rlm-mcp",), {"RLM_MCP_ROOT_MODEL": "gpt-4.1"})
 JSON_HOSTS = [name for name, host in HOSTS.items() if host.language == "json"]
 FILES = {
     "claude-desktop": ".config/Claude/claude_desktop_config.json",
@@ -267,7 +267,7 @@ def test_what_the_readme_shows_of_a_host_is_what_is_written(host: str) -> None:
     if host == "claude-code":
         shown = as_written_by_claude(shown)
     env = entry_in(host, shown)["env"]
-    started = Started("uvx", ("rlm-mcp",), {name: env[name] for name in env if name != KEY})
+    started = ServerCommand("uvx", ("rlm-mcp",), {name: env[name] for name in env if name != KEY})
 
     assert parsed(host, snippet(HOSTS[host], started)) == parsed(host, shown)
 

@@ -15,8 +15,8 @@ from rich.table import Table
 from rlm_mcp import __version__
 from rlm_mcp.cli.commands.options import Launch
 from rlm_mcp.cli.host_files import hide_secrets
-from rlm_mcp.cli.hosts import HOSTS, Started
-from rlm_mcp.cli.installer import snippet, started_as
+from rlm_mcp.cli.hosts import HOSTS, ServerCommand
+from rlm_mcp.cli.installer import server_command, snippet
 from rlm_mcp.cli.terminal import messages
 from rlm_mcp.errors import ConfigurationError
 from rlm_mcp.service.doctor import Check, check_all
@@ -53,7 +53,7 @@ def report(launch: Launch, checks: list[Check], *, as_json: bool) -> bool:
         return is_usable
     _print_checks(checks)
     if is_usable:
-        _print_hosts(started_as(launch))
+        _print_hosts(server_command(launch))
     _print_verdict(checks)
     return is_usable
 
@@ -72,17 +72,17 @@ def _print_checks(checks: list[Check]) -> None:
     console.print(table)
 
 
-def _print_hosts(started: Started) -> None:
+def _print_hosts(server: ServerCommand) -> None:
     click.echo("\nTo connect a host: rlm-mcp install HOST, or write this into its file.")
     for names in (("claude-desktop", "cursor"), ("vscode",), ("codex",)):
         hosts = [HOSTS[name] for name in names]
         where = "\n".join(f"{host.title}, {host.file()}" for host in hosts)
-        click.echo(f"\n{where}:\n{hide_secrets(snippet(hosts[0], started))}", nl=False)
-    click.echo(f"\n{HOSTS['claude-code'].title}:\n{hide_secrets(_claude_command(started))}")
+        click.echo(f"\n{where}:\n{hide_secrets(snippet(hosts[0], server))}", nl=False)
+    click.echo(f"\n{HOSTS['claude-code'].title}:\n{hide_secrets(_claude_command(server))}")
 
 
-def _claude_command(started: Started) -> str:
-    entry = started.entry(HOSTS["claude-code"])
+def _claude_command(server: ServerCommand) -> str:
+    entry = server.entry(HOSTS["claude-code"])
     variables = [word for name, value in entry["env"].items() for word in ("-e", f"{name}={value}")]
     return shlex.join(
         ["claude", "mcp", "add", "rlm", *variables, "--", entry["command"], *entry["args"]]

@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from rlm_mcp.cli.demo_script import QUESTION, demo_lines, scripted_reply
-from rlm_mcp.cli.display import Log, show_outcome
+from rlm_mcp.cli.display import EventPrinter, show_outcome
 from rlm_mcp.cli.failures import error_line
 from rlm_mcp.service.contexts.contexts import NewText
 from rlm_mcp.service.doctor import LOCAL_SERVERS, find_local_model
@@ -28,7 +28,7 @@ DEMO_SECONDS = 900.0
 
 
 @dataclass(frozen=True)
-class _Chosen:
+class _ChosenModel:
     settings: Settings
     how: str
 
@@ -49,26 +49,30 @@ async def run_demo(settings: Settings, servers: Sequence[tuple[str, int]] = LOCA
         handle = await _store_text(service, console)
         console.print(f"\nQuestion: {escape(QUESTION)}", style="bold")
         run_id = await service.runs.start(Question(QUESTION, contexts=(handle,)))
-        state = await service.runs.wait(run_id, DEMO_SECONDS, Log(service.runs, console).report)
+        state = await service.runs.wait(
+            run_id, DEMO_SECONDS, EventPrinter(service.runs, console).report
+        )
         await _show_outcome(service, console, state)
     return state.answer is not None
 
 
 @asynccontextmanager
-async def _model(settings: Settings, servers: Sequence[tuple[str, int]]) -> AsyncGenerator[_Chosen]:
+async def _model(
+    settings: Settings, servers: Sequence[tuple[str, int]]
+) -> AsyncGenerator[_ChosenModel]:
     """Choose the configured model, else a local one, else a scripted one."""
     if settings.root_model:
-        yield _Chosen(settings, f"Model: {settings.root_model}, as configured.")
+        yield _ChosenModel(settings, f"Model: {settings.root_model}, as configured.")
         return
     found = await anyio.to_thread.run_sync(find_local_model, servers)
     if found is not None:
         update = {"base_url": found.base_url, "root_model": found.name, "api_key": None}
         how = f"Model: {found.name}, served by {found.server}."
-        yield _Chosen(settings.model_copy(update=update), how)
+        yield _ChosenModel(settings.model_copy(update=update), how)
         return
     async with open_scripted_model(scripted_reply) as scripted:
         update = {"base_url": scripted.base_url, "root_model": "scripted", "api_key": None}
-        yield _Chosen(
+        yield _ChosenModel(
             settings.model_copy(update=update),
             "Model: SCRIPTED. No model is configured and none runs at a usual local address, so "
             "the replies below were written beforehand; everything else is real. To use a real "

@@ -24,14 +24,16 @@ _EVENTS_AT_ONCE = 100
 
 
 @asynccontextmanager
-async def shown_run(runs: RunService, console: Console, detail: Detail) -> AsyncGenerator[Report]:
+async def open_run_display(
+    runs: RunService, console: Console, detail: Detail
+) -> AsyncGenerator[Report]:
     """Yield a function that shows a run's state each time it is called."""
     if detail == "nothing":
         yield _nothing
     elif detail == "everything":
-        yield Log(runs, console).report
+        yield EventPrinter(runs, console).report
     elif not console.is_terminal:
-        yield _Lines(console).report
+        yield _ProgressLines(console).report
     else:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         with Progress(*columns, console=console, transient=True) as progress:
@@ -47,7 +49,7 @@ async def _nothing(state: RunState) -> None:
     del state
 
 
-class _Lines:
+class _ProgressLines:
     """Prints a line when a figure has changed, or after ten seconds without a change."""
 
     def __init__(self, console: Console) -> None:
@@ -65,7 +67,7 @@ class _Lines:
         self._console.print(progress_line(state), markup=False)
 
 
-class Log:
+class EventPrinter:
     """Prints each event once, and a line of progress where nothing is new."""
 
     def __init__(self, runs: RunService, console: Console, after: int = 0) -> None:

@@ -94,7 +94,7 @@ HOSTS: Mapping[str, Host] = {
 
 
 @dataclass(frozen=True)
-class Started:
+class ServerCommand:
     """How a host starts this server: command, arguments and environment."""
 
     command: str

@@ -15,7 +15,7 @@ import click
 from rlm_mcp.cli.commands.options import Launch
 from rlm_mcp.cli.failures import REFUSED
 from rlm_mcp.cli.host_files import hide_secrets, holds_key, with_server, without_server
-from rlm_mcp.cli.hosts import HOSTS, Host, Started, own_command
+from rlm_mcp.cli.hosts import HOSTS, Host, ServerCommand, own_command
 from rlm_mcp.engine.models.http_provider import OPENAI_BASE_URL
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.settings import Settings, as_variables, variables_in_force
@@ -24,7 +24,7 @@ _PRIVATE = 0o600
 
 
 @dataclass(frozen=True)
-class Wanted:
+class InstallRequest:
     """What `install` was asked for."""
 
     host: str
@@ -66,7 +66,7 @@ class Change:
         ]
 
 
-def started_as(launch: Launch, *, with_key: bool = False) -> Started:
+def server_command(launch: Launch, *, with_key: bool = False) -> ServerCommand:
     """How a host starts this server with the current settings."""
     settings = launch.settings
     command, arguments = own_command()
@@ -76,7 +76,7 @@ def started_as(launch: Launch, *, with_key: bool = False) -> Started:
         # The file is named, so its settings are not repeated; a variable would override it.
         variables = {name: variables[name] for name in variables_in_force() & variables.keys()}
     key = settings.api_key.get_secret_value() if settings.api_key and with_key else None
-    return Started(command, arguments, variables, key, needs_key=_needs_key(settings))
+    return ServerCommand(command, arguments, variables, key, needs_key=_needs_key(settings))
 
 
 def _needs_key(settings: Settings) -> bool:
@@ -85,8 +85,8 @@ def _needs_key(settings: Settings) -> bool:
     )
 
 
-def plan(path: Path, host: Host, started: Started | None) -> Change:
-    """Plan the change of a host's file; None for `started` removes the server.
+def plan(path: Path, host: Host, server: ServerCommand | None) -> Change:
+    """Plan the change of a host's file; None for `server` removes the server.
 
     Raises:
         InvalidInputError: the file is not one of this host, and cannot be edited.
@@ -94,24 +94,24 @@ def plan(path: Path, host: Host, started: Started | None) -> Change:
     change = Change(path, path.read_bytes() if path.exists() else None, "")
     try:
         text = change.text_before
-        if started is None:
+        if server is None:
             return replace(change, after=without_server(text, host) if text else "")
-        return replace(change, after=with_server(text, host, started.entry(host)))
+        return replace(change, after=with_server(text, host, server.entry(host)))
     except (InvalidInputError, UnicodeError) as error:
         raise InvalidInputError(
             f"{str(path)!r} was not changed. {error}",
             fix="Write into it by hand what is printed here."
-            if started
+            if server
             else "Remove the server by hand.",
         ) from error
 
 
-def _file_of(host: Host, wanted: Wanted) -> Path:
-    if not wanted.is_project:
+def _file_of(host: Host, request: InstallRequest) -> Path:
+    if not request.is_project:
         return host.file()
     if not host.project_file:
         raise InvalidInputError(f"{host.title} has no project file.", fix="Leave out --project.")
-    if wanted.with_key:
+    if request.with_key:
         raise InvalidInputError(
             "A project's file is shared, and the key would be too.",
             fix="Leave out --with-key, or --project.",
@@ -119,9 +119,9 @@ def _file_of(host: Host, wanted: Wanted) -> Path:
     return Path.cwd() / host.project_file
 
 
-def snippet(host: Host, started: Started) -> str:
+def snippet(host: Host, server: ServerCommand) -> str:
     """The text of a host's file that holds only this server."""
-    return with_server("", host, started.entry(host))
+    return with_server("", host, server.entry(host))
 
 
 def write(change: Change) -> Path | None:
@@ -173,28 +173,28 @@ def _encoded(change: Change) -> bytes:
     return text.encode("utf-8-sig" if before.startswith(b"\xef\xbb\xbf") else "utf-8")
 
 
-def install_server(launch: Launch, wanted: Wanted, *, ask: bool, is_dry_run: bool) -> None:
+def install_server(launch: Launch, request: InstallRequest, *, ask: bool, is_dry_run: bool) -> None:
     """Show the change of a host's file, ask, and write it.
 
     Raises:
         InvalidInputError: the file cannot be changed.
     """
-    host = HOSTS[wanted.host]
-    path = _file_of(host, wanted)
-    started = None if wanted.is_removal else started_as(launch, with_key=wanted.with_key)
+    host = HOSTS[request.host]
+    path = _file_of(host, request)
+    server = None if request.is_removal else server_command(launch, with_key=request.with_key)
     try:
-        change = plan(path, host, started)
+        change = plan(path, host, server)
     except InvalidInputError:
-        if started is not None:
-            click.echo(hide_secrets(snippet(host, started)), nl=False)
+        if server is not None:
+            click.echo(hide_secrets(snippet(host, server)), nl=False)
         raise
     if not change.is_needed:
-        state = "is not there" if wanted.is_removal else "is already there"
+        state = "is not there" if request.is_removal else "is already there"
         click.echo(f"Nothing to change: the server {state} ({change.path}).")
         return
     _show(change)
     if is_dry_run:
-        _warn(launch, wanted)
+        _warn(launch, request)
         return
     if ask and not click.confirm("Write this?", err=True):
         raise SystemExit(REFUSED)
@@ -207,8 +207,8 @@ def install_server(launch: Launch, wanted: Wanted, *, ask: bool, is_dry_run: boo
         ) from error
     kept = f"; the file as it was is {backup.name}" if backup else ""
     click.echo(f"Written: {change.path}{kept}")
-    if not wanted.is_removal:
-        _advise(launch, host, change, wanted)
+    if not request.is_removal:
+        _advise(launch, host, change, request)
 
 
 def _show(change: Change) -> None:
@@ -217,15 +217,15 @@ def _show(change: Change) -> None:
         click.secho(line, fg=colours.get(line[:1]))
 
 
-def _advise(launch: Launch, host: Host, change: Change, wanted: Wanted) -> None:
+def _advise(launch: Launch, host: Host, change: Change, request: InstallRequest) -> None:
     if f'"{host.key}"' in change.after and not host.inputs:
-        where = "" if wanted.is_project else ", or run the command again with --with-key"
+        where = "" if request.is_project else ", or run the command again with --with-key"
         click.echo(f"Replace {host.key} in that file by your API key{where}.")
-    _warn(launch, wanted)
+    _warn(launch, request)
     click.echo(host.after)
 
 
-def _warn(launch: Launch, wanted: Wanted) -> None:
-    if launch.settings.root_model is None and not wanted.is_removal:
+def _warn(launch: Launch, request: InstallRequest) -> None:
+    if launch.settings.root_model is None and not request.is_removal:
         line = "No model is set. Set RLM_MCP_ROOT_MODEL and run the command again."
         click.echo(line, err=True)

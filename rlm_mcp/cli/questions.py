@@ -12,7 +12,7 @@ from typing import Any, cast
 import click
 
 from rlm_mcp.cli.commands.options import Launch
-from rlm_mcp.cli.display import Detail, show_outcome, shown_run
+from rlm_mcp.cli.display import Detail, open_run_display, show_outcome
 from rlm_mcp.cli.failures import NO_ANSWER, error_line, print_error
 from rlm_mcp.cli.sources import add_source
 from rlm_mcp.cli.terminal import messages, print_json
@@ -24,7 +24,7 @@ from rlm_mcp.service.service import Service, open_service
 
 
 @dataclass
-class Shown:
+class RunDisplay:
     """How to show a run; `run_id` is set once the run exists."""
 
     detail: Detail
@@ -56,43 +56,43 @@ async def add_sources(launch: Launch, sources: Sequence[str]) -> tuple[str, ...]
     return tuple(str(one.handle) for one in added)
 
 
-async def ask(launch: Launch, question: Question, shown: Shown) -> RunState:
+async def ask(launch: Launch, question: Question, display: RunDisplay) -> RunState:
     """Work on a question until it ends.
 
     Raises:
         RLMError: what was asked cannot be used.
     """
     async with open_service(launch.settings) as service:
-        shown.run_id = await service.runs.start(question)
-        return await _follow(service, shown, math.inf)
+        display.run_id = await service.runs.start(question)
+        return await _follow(service, display, math.inf)
 
 
-async def resume_run(launch: Launch, shown: Shown, limits: Mapping[str, Any]) -> RunState:
+async def resume_run(launch: Launch, display: RunDisplay, limits: Mapping[str, Any]) -> RunState:
     """Resume a run, and work on it until it ends again.
 
     Raises:
         RLMError: it cannot be resumed, or not within these limits.
     """
     async with open_service(launch.settings) as service:
-        await service.runs.resume(shown.run_id, limits)
-        return await _follow(service, shown, math.inf)
+        await service.runs.resume(display.run_id, limits)
+        return await _follow(service, display, math.inf)
 
 
-async def watch(launch: Launch, shown: Shown, seconds: float) -> RunState:
+async def watch(launch: Launch, display: RunDisplay, seconds: float) -> RunState:
     """Show a run, whoever works on it, until it ends or for so many seconds.
 
     Raises:
         NotFoundError: there is no such run.
     """
     async with open_service(launch.settings) as service:
-        return await _follow(service, shown, seconds)
+        return await _follow(service, display, seconds)
 
 
-async def _follow(service: Service, shown: Shown, seconds: float) -> RunState:
+async def _follow(service: Service, display: RunDisplay, seconds: float) -> RunState:
     console = messages()
-    async with shown_run(service.runs, console, shown.detail) as report:
-        state = await service.runs.wait(shown.run_id, seconds, report)
-    if shown.detail != "nothing":
+    async with open_run_display(service.runs, console, display.detail) as report:
+        state = await service.runs.wait(display.run_id, seconds, report)
+    if display.detail != "nothing":
         show_outcome(console, state)
     return state
 

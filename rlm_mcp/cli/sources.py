@@ -29,7 +29,7 @@ async def add_source(contexts: ContextService, source: str, name: str = "") -> A
         InvalidInputError: it cannot be read, or is not text.
         StoreError: the database could not take it.
     """
-    with _shown(source) as report:
+    with _open_progress(source) as report:
         if source == STANDARD_INPUT:
             return await _add_standard_input(contexts, name or "standard input", report)
         return await contexts.add(NewText(path=source, name=name), report)
@@ -71,11 +71,11 @@ async def _standard_input() -> AsyncIterator[bytes]:
 
 
 @contextmanager
-def _shown(source: str) -> Generator[ReportBytes]:
+def _open_progress(source: str) -> Generator[ReportBytes]:
     """Show a progress bar on a terminal, else a line every five seconds."""
     console = messages()
     if not console.is_terminal:
-        yield _Lines(source).report
+        yield _ProgressLines(source).report
         return
     label = "storing standard input" if source == STANDARD_INPUT else "storing"
     columns = (TextColumn(label), BarColumn(), DownloadColumn(), TimeRemainingColumn())
@@ -88,7 +88,7 @@ def _shown(source: str) -> Generator[ReportBytes]:
         yield report
 
 
-class _Lines:
+class _ProgressLines:
     def __init__(self, source: str) -> None:
         self._source = source
         self._next = anyio.current_time() + _LINE_SECONDS

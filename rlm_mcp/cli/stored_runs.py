@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from rlm_mcp.cli.commands.options import Launch
-from rlm_mcp.cli.display import Log, show_outcome
+from rlm_mcp.cli.display import EventPrinter, show_outcome
 from rlm_mcp.cli.terminal import messages, print_json, print_table
 from rlm_mcp.server.views import run_page, run_view, trace_view, variable_view, variables_view
 from rlm_mcp.service.service import open_service
@@ -62,7 +62,7 @@ async def show_trace(launch: Launch, run_id: str, after: int, as_json: bool) -> 
             )
             return
         state = await service.runs.state(run_id)
-        await Log(service.runs, Console(highlight=False), after).report(state)
+        await EventPrinter(service.runs, Console(highlight=False), after).report(state)
     show_outcome(messages(), state)
 
 

@@ -29,7 +29,7 @@ def install(launch: Launch, host: str, **given: bool) -> None:
     Shows the change of the host's file, asks, keeps a copy of the file beside it, and leaves
     everything else in it as it is.
     """
-    from rlm_mcp.cli.installer import Wanted, install_server
+    from rlm_mcp.cli.installer import InstallRequest, install_server
 
-    wanted = Wanted(host, given["project"], given["with_key"], given["remove"])
-    install_server(launch, wanted, ask=not given["yes"], is_dry_run=given["dry_run"])
+    request = InstallRequest(host, given["project"], given["with_key"], given["remove"])
+    install_server(launch, request, ask=not given["yes"], is_dry_run=given["dry_run"])

@@ -90,7 +90,7 @@ def query(launch: Launch, **given: Any) -> None:
     2: an argument or a setting cannot be used; 130: interrupted, and the run can be resumed.
     """
     from rlm_mcp.cli.detaching import start_detached
-    from rlm_mcp.cli.questions import Shown, add_sources, ask, watch
+    from rlm_mcp.cli.questions import RunDisplay, add_sources, ask, watch
 
     sources = (*given["files"], *(("-",) if given["text"] == "-" else ()))
     question = _question(given)
@@ -98,21 +98,21 @@ def query(launch: Launch, **given: Any) -> None:
         raise click.UsageError(
             "No text to ask about. Give --file, --context, --text or --continue."
         )
-    shown = Shown(detail_of(given), given["as_json"])
+    display = RunDisplay(detail_of(given), given["as_json"])
     wait_seconds = 0.0 if given["detach"] else given["wait"]
     try:
         if sources:
             handles = anyio.run(add_sources, launch, sources)
             question = _over(question, handles)
         if wait_seconds is None:
-            state = anyio.run(ask, launch, question, shown)
+            state = anyio.run(ask, launch, question, display)
         else:
-            shown.run_id = start_detached(launch, question)
-            state = anyio.run(watch, launch, shown, wait_seconds)
+            display.run_id = start_detached(launch, question)
+            state = anyio.run(watch, launch, display, wait_seconds)
     except KeyboardInterrupt:
-        report_interrupted(shown.run_id, goes_on=wait_seconds is not None)
+        report_interrupted(display.run_id, goes_on=wait_seconds is not None)
         raise SystemExit(INTERRUPTED) from None
-    shown.finish(state)
+    display.finish(state)
 
 
 def _question(given: dict[str, Any]) -> Question:

@@ -56,7 +56,7 @@ def show(launch: Launch, **given: Any) -> None:
     Exit code 1: RUN ended without an answer.
     """
     from rlm_mcp.cli import stored_runs
-    from rlm_mcp.cli.questions import Shown, watch
+    from rlm_mcp.cli.questions import RunDisplay, watch
 
     run_id, as_json = given["run_id"], given["as_json"]
     if given["variable"]:
@@ -66,9 +66,9 @@ def show(launch: Launch, **given: Any) -> None:
     elif given["trace"]:
         anyio.run(stored_runs.show_trace, launch, run_id, given["after"], as_json)
     else:
-        shown = Shown("progress", as_json, run_id)
+        display = RunDisplay("progress", as_json, run_id)
         seconds = float("inf") if given["follow"] else 0.0
-        shown.finish(anyio.run(watch, launch, shown, seconds))
+        display.finish(anyio.run(watch, launch, display, seconds))
 
 
 @runs.command()
@@ -84,15 +84,15 @@ def resume(launch: Launch, **given: Any) -> None:
     For runs that are interrupted, exhausted, cancelled or failed. What is on record is not paid
     for again. Limits are for the whole run, the part before included.
     """
-    from rlm_mcp.cli.questions import Shown, resume_run
+    from rlm_mcp.cli.questions import RunDisplay, resume_run
 
-    shown = Shown(detail_of(given), given["as_json"], given["run_id"])
+    display = RunDisplay(detail_of(given), given["as_json"], given["run_id"])
     try:
-        state = anyio.run(resume_run, launch, shown, given_budget(given))
+        state = anyio.run(resume_run, launch, display, given_budget(given))
     except KeyboardInterrupt:
-        report_interrupted(shown.run_id)
+        report_interrupted(display.run_id)
         raise SystemExit(INTERRUPTED) from None
-    shown.finish(state)
+    display.finish(state)
 
 
 @runs.command()
