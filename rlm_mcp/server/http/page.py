@@ -8,20 +8,21 @@ from dataclasses import dataclass
 from functools import partial
 
 import anyio
+from sse_starlette.event import ServerSentEvent
+from sse_starlette.sse import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from rlm_mcp.errors import InvalidInputError, NotFoundError
 from rlm_mcp.server.http.ranges import is_known
-from rlm_mcp.server.http.routes import PAGE, PAGE_FILES
+from rlm_mcp.server.http.routes import PAGE, PAGE_FILES, PING_SECONDS
 from rlm_mcp.server.view.bundle import INDEX, open_bundle
 from rlm_mcp.server.view.lines import line_view
 from rlm_mcp.server.view.run_file import FORMATS, run_file
 from rlm_mcp.service.service import Service
 from rlm_mcp.store.runs.records import Event
 
-SILENCE_SECONDS = 10.0
 CHANGED_SECONDS = 2.0
 LINES_A_MESSAGE = 50
 
@@ -95,9 +96,8 @@ async def stream_news(request: Request) -> Response:
     place = _asked_place(request)
     if place.run_id:
         await service.runs.state(place.run_id)  # raises where there is no such run
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     news = _news(service, place, request.state.stopping)
-    return StreamingResponse(news, 200, headers, "text/event-stream")
+    return EventSourceResponse(news, ping=PING_SECONDS, sep="\n")
 
 
 def _asked_place(request: Request) -> _Place:
@@ -114,31 +114,29 @@ def _asked_place(request: Request) -> _Place:
     return _Place(run_id, int(after))
 
 
-async def _news(service: Service, place: _Place, stopping: anyio.Event) -> AsyncGenerator[str]:
-    """Yield messages for as long as the page listens and the server serves."""
-    runs, after = service.runs, place.after
-    told_version, told_at, spoke = -1, -CHANGED_SECONDS, anyio.current_time()
+async def _news(
+    service: Service, place: _Place, stopping: anyio.Event
+) -> AsyncGenerator[ServerSentEvent]:
+    """Yield what the page is told, for as long as it listens and the server serves."""
+    after, told_version, told_at = place.after, -1, -CHANGED_SECONDS
     while True:
         version = await service.version()
-        while place.run_id:
-            events = await runs.events(place.run_id, after, LINES_A_MESSAGE)
-            if not events:
-                break
-            after, spoke = events[-1].seq, anyio.current_time()
+        while events := await _events(service, place.run_id, after):
+            after = events[-1].seq
             yield _lines(place.run_id, events)
         if stopping.is_set():
             return
         now = anyio.current_time()
-        is_due = version != told_version and now - told_at >= CHANGED_SECONDS
-        if is_due:
-            told_version, told_at, spoke = version, now, now
-            yield f"event: changed\ndata: {version}\n\n"
-        elif now - spoke >= SILENCE_SECONDS:
-            spoke = now
-            yield ": nothing new\n\n"
-        waits = CHANGED_SECONDS if version != told_version else SILENCE_SECONDS
-        with anyio.move_on_after(waits):
+        if version != told_version and now - told_at >= CHANGED_SECONDS:
+            told_version, told_at = version, now
+            yield ServerSentEvent(str(version), event="changed")
+        # A change that was not told yet is told as soon as it may be.
+        with anyio.move_on_after(PING_SECONDS if version == told_version else CHANGED_SECONDS):
             await _first_of(partial(service.changed, version), stopping.wait)
+
+
+async def _events(service: Service, run_id: str, after: int) -> Sequence[Event]:
+    return await service.runs.events(run_id, after, LINES_A_MESSAGE) if run_id else ()
 
 
 async def _first_of(*waits: Callable[[], Awaitable[object]]) -> None:
@@ -153,6 +151,6 @@ async def _first_of(*waits: Callable[[], Awaitable[object]]) -> None:
             tasks.start_soon(watch, wait)
 
 
-def _lines(run_id: str, events: Sequence[Event]) -> str:
-    body = json.dumps([line_view(event) for event in events], separators=(",", ":"))
-    return f"id: {run_id}:{events[-1].seq}\nevent: lines\ndata: {body}\n\n"
+def _lines(run_id: str, events: Sequence[Event]) -> ServerSentEvent:
+    data = json.dumps([line_view(event) for event in events], separators=(",", ":"))
+    return ServerSentEvent(data, event="lines", id=f"{run_id}:{events[-1].seq}")
