@@ -124,7 +124,7 @@ async def test_a_wall_that_is_missing_makes_the_level_partial_and_is_named(denie
 
 async def test_full_isolation_is_refused_where_a_wall_is_missing() -> None:
     async with ProcessSandbox(walls=Walls(landlock=False), min_isolation="full") as sandbox:
-        with pytest.raises(IsolationError, match="'full' is the least allowed"):
+        with pytest.raises(IsolationError, match="the minimum is 'full'"):
             async with sandbox.open_repl(TEXT, ReplOptions()):
                 pass
 

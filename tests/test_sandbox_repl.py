@@ -119,8 +119,8 @@ async def test_several_documents_read_like_a_list_of_str(sandbox: ProcessSandbox
         assert await output(repl, "if True:" + code.replace("[at for", "print([at for") + ")") == (
             "[]\n"
         )
-        assert "context cannot be changed" in await error_of(repl, "context.append('x')")
-        assert "none at index 5" in await error_of(repl, "context[5]")
+        assert "context is read-only" in await error_of(repl, "context.append('x')")
+        assert "index 5 is out of range" in await error_of(repl, "context[5]")
         assert "as in context[0].splitlines" in await error_of(repl, "context.splitlines()")
 
 
@@ -185,7 +185,10 @@ async def test_a_close_name_is_suggested(repl: Repl) -> None:
         ("exit()", "NameError: name 'exit' is not defined"),
         ("raise BaseExceptionGroup('g', [KeyboardInterrupt()])", "BaseExceptionGroup: g (1 sub"),
         ("def f(): f()\nf()", "RecursionError: maximum recursion depth"),
-        ("class E(Exception):\n  def __str__(self): 1 / 0\nraise E", "E: (its text cannot be read"),
+        (
+            "class E(Exception):\n  def __str__(self): 1 / 0\nraise E",
+            "E: (its text cannot be shown",
+        ),
         ("class R:\n  def __repr__(self): 1 / 0\nR()", None),
         ("raise ValueError('x' * 10**6)", "ValueError: xxx"),
         ("x = '\0'", "SyntaxError"),
@@ -305,14 +308,14 @@ async def test_a_final_value_ends_the_cell_and_comes_out(
 @pytest.mark.parametrize(
     ("code", "error"),
     [
-        ("x = 1; FINAL_VAR('y')", "NameError: no variable is named 'y'; there are: x"),
-        ("FINAL_VAR('y')", "NameError: no variable is named 'y'; there are: none so far"),
-        ("FINAL_VAR('context')", "ValueError: 'context' is no variable of yours"),
-        ("FINAL(context)", "ValueError: the whole context is no answer"),
-        ("FINAL_VAR('llm_query')", "ValueError: 'llm_query' is no variable of yours"),
-        ("FINAL(llm_query)", "ValueError: a method is no answer"),
-        ("def f(): pass\nFINAL_VAR('f')", "ValueError: a function is no answer"),
-        ("FINAL(None)", "ValueError: None is no answer"),
+        ("x = 1; FINAL_VAR('y')", "NameError: no variable is named 'y'; existing: x"),
+        ("FINAL_VAR('y')", "NameError: no variable is named 'y'; existing: none so far"),
+        ("FINAL_VAR('context')", "ValueError: 'context' is not one of your variables"),
+        ("FINAL(context)", "ValueError: the whole context cannot be the answer"),
+        ("FINAL_VAR('llm_query')", "ValueError: 'llm_query' is not one of your variables"),
+        ("FINAL(llm_query)", "ValueError: a method cannot be the answer"),
+        ("def f(): pass\nFINAL_VAR('f')", "ValueError: a function cannot be the answer"),
+        ("FINAL(None)", "ValueError: None cannot be the answer"),
         ("FINAL('x' * 9_000_000)", "ValueError: an answer of 9,000,000 characters is too long"),
         ("Final = 'early'; 1 / 0", "ZeroDivisionError"),
     ],

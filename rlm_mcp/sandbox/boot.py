@@ -1,4 +1,4 @@
-"""How the host starts a child: the code that the interpreter is given, and the options it reads."""
+"""How the host starts a child: the interpreter's code, and the options the child reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from rlm_mcp.sandbox.layout import Layout
 from rlm_mcp.sandbox.types import ReplOptions
 
-# The package's own `__init__` is left out: a REPL needs the sandbox alone.
+# Skips the package's own `__init__`: a REPL needs only the sandbox.
 BOOT = """
 import sys, types
 package = types.ModuleType("rlm_mcp")
@@ -22,7 +22,7 @@ main()
 
 @dataclass(frozen=True)
 class Start:
-    """What a child is told when it begins: descriptors, layout of the text, options."""
+    """What a child gets when it starts: descriptors, layout of the text, options."""
 
     socket: int
     text: int
@@ -30,12 +30,12 @@ class Start:
     options: ReplOptions
 
     def to_json(self) -> str:
-        """Write it down for the command line."""
+        """Encode for the command line."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Start:
-        """Read what `to_json` wrote."""
-        said: dict[str, Any] = json.loads(text)
-        layout, options = Layout(**said["layout"]), ReplOptions(**said["options"])
-        return cls(said["socket"], said["text"], layout, options)
+        """Decode what `to_json` wrote."""
+        values: dict[str, Any] = json.loads(text)
+        layout, options = Layout(**values["layout"]), ReplOptions(**values["options"])
+        return cls(values["socket"], values["text"], layout, options)

@@ -6,17 +6,15 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-TEXT_START = 64  # bytes; room for any header, and keeps the characters aligned
-
-
+TEXT_START = 64  # bytes; room for any `str` header, and keeps the characters aligned
 WORD_BYTES = 8
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things lie in the file: bytes of text, bytes of names, number of documents.
+    """Offsets of the file's parts: bytes of text, bytes of names, number of documents.
 
-    `is_ascii` says that whoever wrote the text found nothing else in it.
+    `is_ascii`: the writer found only ASCII in the text.
     """
 
     text_bytes: int
@@ -27,20 +25,20 @@ class Layout:
 
     @property
     def names_start(self) -> int:
-        """Where the names begin, in bytes; a zero byte lies before them."""
+        """Offset of the names, in bytes; the byte before them is zero."""
         return TEXT_START + self.text_bytes + 1
 
     @property
     def table_start(self) -> int:
-        """Where the tables of lengths begin, in bytes."""
+        """Offset of the tables of lengths, in bytes."""
         return self.names_start + self.name_bytes
 
     @property
     def file_bytes(self) -> int:
-        """The size of the whole file; never 0, since an empty file cannot be mapped."""
+        """Size of the whole file in bytes; never 0, since an empty file cannot be mapped."""
         return self.table_start + 2 * WORD_BYTES * self.count + WORD_BYTES
 
 
 def table(lengths: Iterable[int]) -> bytes:
-    """Lay out lengths as 64-bit numbers in the machine's byte order."""
+    """Encode lengths as 64-bit numbers in the machine's byte order."""
     return array("Q", lengths).tobytes()

@@ -1,4 +1,4 @@
-"""The shapes that cross the sandbox's edge: what goes into a REPL and what comes out."""
+"""The types at the sandbox's boundary: what goes into a REPL and what comes out."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Literal, Protocol, runtime_checkable
 
 
 class ContextSource(Protocol):
-    """Text that becomes `context` in a REPL; it is streamed, never held whole by the host."""
+    """Text that becomes `context` in a REPL; the host streams it and never holds all of it."""
 
     @property
     def key(self) -> str:
-        """Equal keys mean equal text, so that REPLs may share one copy of it."""
+        """Identifies the text: REPLs with equal keys share one copy of it."""
         ...
 
     @property
     def names(self) -> Sequence[str]:
-        """One name a document; becomes `context_names`."""
+        """One name per document; becomes `context_names`."""
         ...
 
     @property
@@ -33,7 +33,7 @@ class ContextSource(Protocol):
 
     @property
     def is_list(self) -> bool:
-        """Whether `context` is a `list[str]`; otherwise there is one document, a `str`."""
+        """Whether `context` is a `list[str]`; otherwise it is one document, a `str`."""
         ...
 
     @property
@@ -42,16 +42,16 @@ class ContextSource(Protocol):
         ...
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the UTF-8 of all documents, in order, without gaps; blocks, so call in a thread."""
+        """Yield the UTF-8 of all documents, in order, without gaps. Blocking: call in a thread."""
         ...
 
 
 @runtime_checkable
 class Divisible(Protocol):
-    """What a `ContextSource` is besides where two threads may well read it side by side."""
+    """A `ContextSource` that two threads can read at the same time."""
 
     def chunks_between(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-        """Yield the chunks that begin in a range of bytes, each after its place; blocks."""
+        """Yield `(offset, chunk)` for each chunk that begins in a range of bytes. Blocking."""
         ...
 
 
@@ -60,10 +60,10 @@ CallName = Literal["llm_query", "rlm_query", "budget"]
 
 @dataclass(frozen=True)
 class ReplCall:
-    """One call out of the REPL, made by model code.
+    """One call that model code makes out of the REPL.
 
-    `batch_id` and `batch_size` tie together the calls of one `llm_query_batch`; a call of its own
-    has a batch size of 1. `documents` is the slice given to `rlm_query`, `is_list` its kind.
+    Calls of one `llm_query_batch` share `batch_id` and `batch_size`; a single call has a batch size
+    of 1. `documents` is the slice passed to `rlm_query`; `is_list`: it was passed as a list.
     """
 
     name: CallName
@@ -77,7 +77,7 @@ class ReplCall:
 
 @dataclass(frozen=True)
 class CallReply:
-    """The answer to a `ReplCall`: text, or the reason why there is none."""
+    """The answer to a `ReplCall`: text, or the reason for its failure."""
 
     text: str = ""
     error: str | None = None
@@ -88,7 +88,7 @@ CallHandler = Callable[[ReplCall], Awaitable[CallReply]]
 
 @dataclass(frozen=True)
 class CellError:
-    """What model code raised. `traceback` shows frames of cells alone, the error last."""
+    """An exception of model code. `traceback` shows only frames of cells, the error last."""
 
     type: str
     message: str
@@ -98,9 +98,9 @@ class CellError:
 
 @dataclass(frozen=True)
 class Final:
-    """A value handed over by `FINAL`, `FINAL_VAR` or a `Final` variable.
+    """An answer given by `FINAL`, `FINAL_VAR` or a `Final` variable.
 
-    `text` is the value as an answer, `json` the value as JSON where it is JSON-like, `type` the
+    `text` is the answer as text, `json` the same as JSON where the value is JSON-like, `type` the
     name of its Python type.
     """
 
@@ -111,11 +111,11 @@ class Final:
 
 @dataclass(frozen=True)
 class CellResult:
-    """What one executed cell left behind.
+    """The result of one executed cell.
 
-    `output` keeps head and tail of what was printed, `output_chars` is its length before the cut.
-    `lost_variables` says that the REPL had to be replaced by a fresh one, and `error` says why.
-    `elapsed_seconds` leaves out the time spent waiting for calls.
+    `output` is what was printed, cut in the middle; `output_chars` is its length before the cut.
+    `lost_variables`: the REPL was replaced by a fresh one; `error` says why.
+    `elapsed_seconds` excludes the time spent waiting for calls.
     """
 
     output: str
@@ -129,7 +129,7 @@ class CellResult:
 
 @dataclass(frozen=True)
 class Variable:
-    """One name that model code assigned. `size` is in characters, items or bytes, as `len` says."""
+    """A variable of model code. `size` is its `len` (characters, items or bytes), else 1."""
 
     name: str
     type: str
@@ -139,9 +139,9 @@ class Variable:
 
 @dataclass(frozen=True)
 class VariableText:
-    """A slice of a variable as text: a `str` as it is, JSON where JSON-like, else its `repr`.
+    """A slice of a variable as text: a `str` unchanged, JSON where JSON-like, else its `repr`.
 
-    Offsets are characters of that text; `total` is its length. `json` says that it is JSON.
+    Offsets are characters of that text; `total` is its length. `json`: the text is JSON.
     """
 
     name: str
@@ -156,15 +156,15 @@ class VariableText:
 
 @dataclass(frozen=True)
 class ReplOptions:
-    """How a REPL is made.
+    """Options of a new REPL.
 
     Args:
         sub_calls: whether `llm_query` and `llm_query_batch` exist.
         recursion: whether `rlm_query` exists.
-        call_window: calls of one batch that are on their way at once.
-        output_chars: characters of output kept of one cell, head and tail.
-        memory_bytes: memory allowance over the text itself.
-        seed: seeds `random`, so that a replay does the same.
+        call_window: how many calls of one batch may be in flight at once.
+        output_chars: how many characters of a cell's output are kept, half from each end.
+        memory_bytes: memory the REPL may use on top of the text itself.
+        seed: seed of `random`, so that a replay gives the same numbers.
     """
 
     sub_calls: bool = True
@@ -176,37 +176,37 @@ class ReplOptions:
 
 
 class Repl(Protocol):
-    """A live REPL that holds `context` and what earlier cells assigned."""
+    """A live REPL with `context` and the variables of earlier cells."""
 
     async def execute(
         self, code: str, *, timeout_seconds: float, on_call: CallHandler
     ) -> CellResult:
-        """Run one cell; calls it makes go to `on_call`, concurrently, and end with the cell.
+        """Run one cell; its calls go to `on_call`, concurrently, and are cancelled when it ends.
 
         Raises:
-            SandboxDiedError: the REPL is gone and no fresh one could be had.
+            SandboxDiedError: the REPL is gone and could not be replaced.
         """
         ...
 
     async def variables(self) -> list[Variable]:
-        """List what model code assigned, in order; waits for a cell that runs."""
+        """List the variables of model code in order of assignment; waits for a running cell."""
         ...
 
     async def read_variable(self, name: str, *, start: int = 0, limit: int = 4000) -> VariableText:
         """Read a slice of one variable as text.
 
         Raises:
-            NotFoundError: there is no such variable; the error names those that exist.
+            NotFoundError: no such variable; the error lists the existing ones.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Isolation:
-    """What stands between model code and the host.
+    """How well model code is isolated from the host.
 
-    `level` is `full`, `partial` or `process`; `layers` are those that hold, `missing` those that
-    this machine lacks, each with its reason.
+    `level` is `full`, `partial` or `process`; `layers` are in force, `missing` are not, each with
+    its reason.
     """
 
     level: Literal["full", "partial", "process"]
@@ -215,16 +215,16 @@ class Isolation:
 
 
 class Sandbox(Protocol):
-    """Where REPLs come from."""
+    """Opens REPLs."""
 
     async def isolation(self) -> Isolation:
-        """Say what the walls hold, found by trying and kept."""
+        """Return the isolation in force, tested once and remembered."""
         ...
 
     def open_repl(
         self, source: ContextSource, options: ReplOptions
     ) -> AbstractAsyncContextManager[Repl]:
-        """Open a REPL over `source`; leaving the context manager ends its process.
+        """Open a REPL over `source`; its process ends with the context manager.
 
         Raises:
             SandboxError: the process could not be started or filled.
@@ -234,7 +234,7 @@ class Sandbox(Protocol):
 
 @dataclass(frozen=True)
 class Walls:
-    """Which walls to put up, where the machine has them."""
+    """Which walls to use, where the machine supports them."""
 
     seccomp: bool = True
     landlock: bool = True

@@ -1,9 +1,9 @@
-"""Frames between the server and a REPL's process.
+"""Frames between the host and a REPL's process.
 
-A frame is eight bytes of header (two big-endian lengths: JSON, blobs), a small JSON object and the
-blobs. The JSON names the kind of the frame, its few numbers and the length of each blob; text of
-any size travels in the blobs, as UTF-8. What arrives is checked against `TO_HOST` or `TO_CHILD`
-before anybody looks at it: the child runs code that nobody vouches for.
+A frame is an eight-byte header (two big-endian lengths: JSON, blobs), a small JSON object and the
+blobs. The JSON has the kind of the frame, a few numbers and the length of each blob; texts are
+blobs of UTF-8. The receiver checks each frame against `TO_HOST` or `TO_CHILD` before using it:
+the child runs untrusted code.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _from_json = json.JSONDecoder().raw_decode
 
 
-class Frame(NamedTuple):  # one is made for every message, and a tuple is made soonest
+class Frame(NamedTuple):  # made for every message, and a tuple is the cheapest
     """One message: its kind, its numbers and flags, its texts."""
 
     kind: str
@@ -34,7 +34,7 @@ class Frame(NamedTuple):  # one is made for every message, and a tuple is made s
     blobs: tuple[bytes, ...] = ()
 
     def text(self, index: int) -> str:
-        """Return a blob as text; what is not UTF-8 is replaced."""
+        """Return a blob as text; invalid UTF-8 is replaced."""
         return self.blobs[index].decode("utf-8", "replace")
 
 
@@ -52,27 +52,27 @@ class Shape:
 
 
 def is_number(value: object) -> bool:
-    """Tell whether `value` is a whole number that a length or an id can be."""
+    """Return whether `value` is a whole number that can be a length or an id."""
     return type(value) is int and 0 <= value <= MAX_NUMBER
 
 
 def is_number_or_none(value: object) -> bool:
-    """Tell whether `value` is None or passes `is_number`."""
+    """Return whether `value` is None or passes `is_number`."""
     return value is None or is_number(value)
 
 
 def is_flag(value: object) -> bool:
-    """Tell whether `value` is true or false."""
+    """Return whether `value` is true or false."""
     return type(value) is bool
 
 
 def is_name(value: object) -> bool:
-    """Tell whether `value` is a short string."""
+    """Return whether `value` is a short string."""
     return isinstance(value, str) and len(value) <= 100
 
 
 def is_numbers(value: object) -> TypeGuard[list[int]]:
-    """Tell whether `value` is a list of numbers."""
+    """Return whether `value` is a list of numbers."""
     return isinstance(value, list) and all(map(is_number, value))  # pyright: ignore[reportUnknownArgumentType]  # each item is checked here
 
 
@@ -146,10 +146,10 @@ def utf8(text: str) -> bytes:
 
 
 def encode(kind: str, fields: Mapping[str, Any], *blobs: bytes) -> bytes:
-    """Lay out a frame.
+    """Encode a frame.
 
     Raises:
-        ValueError: the frame would be larger than the other side accepts.
+        ValueError: the frame is larger than the other side accepts.
     """
     lengths = [len(blob) for blob in blobs]
     head = _to_json({**fields, "kind": kind, "lengths": lengths}).encode()
@@ -163,10 +163,10 @@ def encode(kind: str, fields: Mapping[str, Any], *blobs: bytes) -> bytes:
 
 
 def sizes(received: bytes | bytearray) -> tuple[int, int]:
-    """Read the header that comes first: bytes of JSON, bytes of blobs.
+    """Decode a header: bytes of JSON, bytes of blobs.
 
     Raises:
-        WireError: a length is over its bound.
+        WireError: a length is over its limit.
     """
     head, body = HEADER.unpack_from(received)
     if not 0 < head <= MAX_JSON_BYTES or body > MAX_BLOB_BYTES:
@@ -175,7 +175,7 @@ def sizes(received: bytes | bytearray) -> tuple[int, int]:
 
 
 def decode(head: bytes, body: bytes, shapes: Mapping[str, Shape]) -> Frame:
-    """Check a frame against the shapes its receiver knows.
+    """Decode a frame and check it against the shapes its receiver knows.
 
     Raises:
         WireError: it fits none of them.
@@ -198,11 +198,11 @@ def decode(head: bytes, body: bytes, shapes: Mapping[str, Shape]) -> Frame:
     return Frame(str(kind), fields, blobs)
 
 
-def take(received: bytearray, shapes: Mapping[str, Shape]) -> Frame | None:
-    """Take the first whole frame out of what was received; None while it is not all there.
+def take_frame(received: bytearray, shapes: Mapping[str, Shape]) -> Frame | None:
+    """Remove the first complete frame from what was received; None if it is incomplete.
 
     Raises:
-        WireError: it is no frame that its receiver knows.
+        WireError: it is not a valid frame.
     """
     start = HEADER.size
     if len(received) < start:
@@ -220,10 +220,10 @@ def _object(head: bytes) -> dict[str, Any]:
     try:
         text = head.decode()
         value, end = _from_json(text)
-    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or too deep
-        raise WireError(f"a frame whose JSON cannot be read: {head[:100]!r}") from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested too deep
+        raise WireError(f"a frame whose JSON is invalid: {head[:100]!r}") from error
     if not isinstance(value, dict) or end != len(text):
-        raise WireError(f"a frame whose JSON is no object: {head[:100]!r}")
+        raise WireError(f"a frame whose JSON is not an object: {head[:100]!r}")
     return value  # pyright: ignore[reportUnknownVariableType]  # keys of JSON objects are strings
 
 

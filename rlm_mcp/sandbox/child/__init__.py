@@ -1,1 +1,1 @@
-"""The child's side of the sandbox, which shares its process with model code."""
+"""The child's side of the sandbox; it shares its process with model code."""

@@ -14,20 +14,20 @@ from rlm_mcp.sandbox import wire
 SENT_AT_ONCE_BYTES = 64 << 10
 
 Send = Callable[[bytes], None]
-Wait = Callable[[SimpleQueue[Any]], Any]  # until something lies in an inbox, and takes it
+Wait = Callable[[SimpleQueue[Any]], Any]  # waits for an item in an inbox and removes it
 
 
-def take(inbox: SimpleQueue[Any], /) -> Any:
-    """Wait for what another thread puts into an inbox."""
+def take_reply(inbox: SimpleQueue[Any], /) -> Any:
+    """Wait for an item that another thread puts into an inbox."""
     return inbox.get()
 
 
 class SubCallError(RuntimeError):
-    """A call to a model gave no answer; the text says why."""
+    """A call to a model failed; the text says why."""
 
 
 class FailedCall(str):
-    """Stands in a batch where a call failed: reads as its reason, and is false."""
+    """The result of a failed call in a batch: its text is the reason, and it is false."""
 
     __slots__ = ()
 
@@ -42,7 +42,7 @@ class _Reply(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What all calls of a batch share; `documents` is the slice handed to `rlm_query`."""
+    """What all calls of a batch share; `documents` is the slice passed to `rlm_query`."""
 
     name: str
     model: str | None = None
@@ -51,7 +51,7 @@ class Request(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """Calls that are made together, and where their replies are put."""
+    """Calls that are made together, and the queue of their replies."""
 
     request: Request
     id: int
@@ -60,9 +60,9 @@ class _Batch(NamedTuple):
 
 
 class CallDesk:
-    """Sends calls to the host and hands each reply to the thread that waits for it."""
+    """Sends calls to the host and passes each reply to the thread that waits for it."""
 
-    def __init__(self, send: Send, window: int, wait: Wait = take) -> None:
+    def __init__(self, send: Send, window: int, wait: Wait = take_reply) -> None:
         self._send = send
         self._wait = wait
         self._window = max(window, 1)
@@ -72,12 +72,12 @@ class CallDesk:
         self._cell = 0
 
     def open(self, cell: int) -> None:
-        """Take calls: a cell begins."""
+        """Allow calls: a cell begins."""
         with self._lock:
             self._cell = cell
 
     def close(self) -> None:
-        """End what still waits: the cell is over, and the host has dropped its calls."""
+        """Fail the calls that still wait: the cell is over, and the host has dropped them."""
         with self._lock:
             self._cell = 0
             waiting, self._waiting = self._waiting, {}
@@ -87,7 +87,7 @@ class CallDesk:
             )
 
     def deliver(self, call: int, text: str, *, ok: bool) -> None:
-        """Hand over a reply; nobody waits for it any more if the cell is over."""
+        """Pass on a reply; ignored if its cell is over."""
         with self._lock:
             replies, place = self._waiting.pop(call, (None, 0))
         if replies is not None:
@@ -97,7 +97,7 @@ class CallDesk:
         """Make one call and wait for its answer.
 
         Raises:
-            SubCallError: there is none.
+            SubCallError: the call failed.
         """
         (answer,) = self.ask_all(request, [prompt])
         if isinstance(answer, FailedCall):
@@ -105,7 +105,7 @@ class CallDesk:
         return answer
 
     def ask_all(self, request: Request, prompts: Sequence[str]) -> list[str]:
-        """Make calls side by side, a window of them at once; answers in the order of prompts."""
+        """Make calls concurrently, a window of them at once; answers in the order of prompts."""
         replies: SimpleQueue[Any] = SimpleQueue()
         answers: list[str] = [""] * len(prompts)
         batch = _Batch(request, next(self._ids), len(prompts), replies)
@@ -114,13 +114,13 @@ class CallDesk:
             until = min(len(prompts), done + self._window)
             self._dispatch(batch, [(place, prompts[place]) for place in range(sent, until)])
             sent = until
-            for reply in (self._wait(replies), *_lying_in(replies)):
+            for reply in (self._wait(replies), *_available(replies)):
                 answers[reply.place] = reply.text if reply.ok else FailedCall(reply.text)
                 done += 1
         return answers
 
     def _dispatch(self, batch: _Batch, asked: Sequence[tuple[int, str]]) -> None:
-        """Send calls, many in one piece: to wake the host costs as much as the rest of a call."""
+        """Send many calls in one write: waking the host costs as much as the rest of a call."""
         frames: list[bytes] = []
         size = 0
         for place, prompt in asked:
@@ -134,7 +134,7 @@ class CallDesk:
             self._send(b"".join(frames))
 
     def _register(self, batch: _Batch, place: int, prompt: str) -> bytes:
-        """Make a call's frame and know whom its reply is for; empty where it is too large."""
+        """Encode a call and remember who waits for its reply; empty if it is too large."""
         call = next(self._ids)
         with self._lock:
             cell = self._cell
@@ -167,11 +167,11 @@ class CallDesk:
         return wire.encode("call", fields, *map(wire.utf8, texts))
 
 
-def _lying_in(inbox: SimpleQueue[Any]) -> Iterator[_Reply]:
-    """Take what else has come; only the thread that waits for an inbox takes anything out of it."""
+def _available(inbox: SimpleQueue[Any]) -> Iterator[_Reply]:
+    """Yield the replies already there; only the thread that waits for an inbox reads it."""
     while not inbox.empty():
         item = inbox.get_nowait()
-        if isinstance(item, _Reply):  # else a word to whoever waits, who has gone on
+        if isinstance(item, _Reply):  # else a marker of `Link`, for a wait that is over
             yield item
 
 
@@ -179,7 +179,7 @@ def llm_query(desk: CallDesk, prompt: object, model: str | None = None) -> str:
     """Ask a model once.
 
     Raises:
-        SubCallError: there is no answer.
+        SubCallError: the call failed.
     """
     return desk.ask(Request("llm_query", model), _as_prompt(prompt))
 
@@ -187,17 +187,17 @@ def llm_query(desk: CallDesk, prompt: object, model: str | None = None) -> str:
 def llm_query_batch(
     desk: CallDesk, prompts: Iterable[object] | None, model: str | None = None
 ) -> list[str]:
-    """Ask a model many times at once; a failed call leaves a false, readable value in its place."""
+    """Ask a model many times at once; a failed call gives a false value that says why."""
     if prompts is None or isinstance(prompts, (str, bytes)):
         raise TypeError(f"llm_query_batch takes a list of prompts, not {type(prompts).__name__}")
     return desk.ask_all(Request("llm_query", model), [_as_prompt(prompt) for prompt in prompts])
 
 
 def rlm_query(desk: CallDesk, question: object, context: Any) -> str:  # from model code
-    """Ask a whole RLM about a text or a list of texts.
+    """Ask a nested RLM about a text or a list of texts.
 
     Raises:
-        SubCallError: there is no answer.
+        SubCallError: the call failed.
     """
     is_list = not isinstance(context, str)
     documents = tuple(context) if is_list else (context,)
@@ -211,7 +211,7 @@ def rlm_query(desk: CallDesk, question: object, context: Any) -> str:  # from mo
 
 
 def budget(desk: CallDesk) -> dict[str, Any]:
-    """Ask what is left of the run's budget."""
+    """Return what is left of the run's budget."""
     return json.loads(desk.ask(Request("budget"), "") or "{}")
 
 

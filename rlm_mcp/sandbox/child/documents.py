@@ -1,10 +1,10 @@
-"""How a text is laid out for a REPL, and how it becomes `context` there.
+"""How the host's file becomes `context` in a REPL.
 
-The host writes one anonymous file: some room, the text of all documents, a zero byte, their names,
-then two tables of 64-bit lengths. A single document is one `str`: where it lies if it is ASCII (see
-`mapped`), else decoded. A list stays as it lies: each document is decoded when it is asked for, so
-that walking a million of them copies none for good. (Reading a real `list` writes to the reference
-count of every item, which in a fork copies every page.)
+The host writes one anonymous file: room for a header, the text of all documents, a zero byte, their
+names, then two tables of 64-bit lengths. A single document becomes one `str`: in place if it is
+ASCII (see `mapped_str`), else decoded. A list stays in the file: each document is decoded when
+read, so that iterating over a million of them keeps no copies. (Reading a real `list` writes to
+the reference count of every item, which in a fork copies every page.)
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ from rlm_mcp.sandbox.layout import TEXT_START, WORD_BYTES, Layout
 
 
 def _refuse(_self: object, *_args: object, **_named: object) -> NoReturn:
-    raise TypeError("context cannot be changed; make a list of your own with list(context)")
+    raise TypeError("context is read-only; copy it with list(context)")
 
 
 class Documents(list[str]):
-    """A list of documents that stay in the shared file until one is asked for.
+    """A read-only `list[str]` whose documents stay in the shared file until they are read.
 
-    It reads like a `list[str]`, cannot be changed, and its slices are plain lists. As a subclass
-    of `list` it passes `isinstance` checks; its own storage is empty, so every way to read it is
-    given here.
+    Its slices are plain lists. It is a subclass of `list` so that it passes `isinstance` checks;
+    its own storage is empty, so it overrides every method that reads.
     """
 
     __slots__ = ("_base", "_ends", "_file", "_view")
@@ -43,28 +42,28 @@ class Documents(list[str]):
         self._ends = array("Q", accumulate(lengths))
 
     def span(self, index: int) -> tuple[int, int]:
-        """Return where a document lies in the file, in bytes."""
+        """Return the start and end of a document in the file, in bytes."""
         start = self._ends[index - 1] if index else 0
         return self._base + start, self._base + self._ends[index]
 
     def find(self, needle: bytes, start: int, end: int) -> int:
-        """Find bytes in the file between two offsets; -1 where there are none."""
+        """Return the offset of bytes in the file between two offsets; -1 if they are not there."""
         return self._file.find(needle, start, end)
 
     def document_at(self, offset: int) -> int:
-        """Return the index of the document that holds a byte of the file."""
+        """Return the index of the document that contains a byte of the file."""
         return bisect_right(self._ends, offset - self._base)
 
     def cut(self, start: int, end: int) -> str:
-        """Decode bytes of the file."""
+        """Decode a range of the file."""
         return str(self._view[start:end], "utf-8", "replace")
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_"):
             raise AttributeError(name)
         raise AttributeError(
-            f"context is a list of {len(self)} documents and has no {name!r}: take one of them, as "
-            f"in context[0].{name}, or loop over them"
+            f"context is a list of {len(self)} documents and has no attribute {name!r}: use one "
+            f"document, as in context[0].{name}, or loop over them"
         )
 
     def __len__(self) -> int:
@@ -78,7 +77,7 @@ class Documents(list[str]):
             return [self.cut(*self.span(at)) for at in range(*index.indices(len(self)))]
         at = index.__index__()
         if not -len(self) <= at < len(self):
-            raise IndexError(f"context has {len(self):,} documents; there is none at index {at}")
+            raise IndexError(f"context has {len(self):,} documents; index {at} is out of range")
         return self.cut(*self.span(at % len(self)))
 
     def __iter__(self) -> Iterator[str]:
@@ -98,7 +97,7 @@ class Documents(list[str]):
     def __ne__(self, other: object, /) -> bool:
         return not self == other
 
-    __hash__ = None  # pyright: ignore[reportAssignmentType]  # lists have none
+    __hash__ = None  # pyright: ignore[reportAssignmentType]  # lists are unhashable
 
     def __add__(self, other: Any, /) -> list[Any]:  # any list
         return [*self, *other]
@@ -122,7 +121,7 @@ class Documents(list[str]):
         return list(self)
 
     def index(self, value: str, start: SupportsIndex = 0, stop: SupportsIndex = sys.maxsize) -> int:
-        """Return where a document equal to `value` is."""
+        """Return the index of the first document equal to `value`."""
         for at in range(*slice(start, stop).indices(len(self))):
             if self[at] == value:
                 return at
@@ -132,14 +131,14 @@ class Documents(list[str]):
         """Return how many documents equal `value`."""
         return sum(value == document for document in self)
 
-    append = extend = insert = remove = pop = clear = sort = reverse = _refuse  # pyright: ignore[reportAssignmentType]  # none of them works
+    append = extend = insert = remove = pop = clear = sort = reverse = _refuse  # pyright: ignore[reportAssignmentType]  # all of them are refused
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
 
 
 def load(descriptor: int, layout: Layout) -> tuple[str | Documents, Documents]:
     """Map the file and return `context` and `context_names`.
 
-    The caller may close the descriptor; what needs the mapping keeps it.
+    The caller may close the descriptor: the mapping stays valid.
     """
     if layout.is_list:
         file = mmap.mmap(descriptor, layout.file_bytes, prot=mmap.PROT_READ)

@@ -1,4 +1,4 @@
-"""One cell: compile, run, say what went wrong. Runs in the REPL's process."""
+"""One cell: compile, run, describe errors. Runs in the REPL's process."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _CELL_NAME = re.compile(r"<cell \d+>")
 
 
 class CellEnd(BaseException):
-    """Ends a cell: its final value is recorded. Not an error, so `except Exception` lets it by."""
+    """Ends a cell whose answer is recorded. Not an `Exception`: `except Exception` skips it."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What a cell raised, in words. `line` is the line of the cell, where one is known."""
+    """What a cell raised, as text. `line` is the line of the cell, if known."""
 
     type: str
     message: str
@@ -37,7 +37,7 @@ class Failure:
 def run(
     code: str, number: int, namespace: dict[str, Any], echo: Callable[[object], object]
 ) -> None:
-    """Run a cell in a namespace; the value of a last expression is echoed, as in a notebook.
+    """Run a cell in a namespace; echo the value of a final expression, as a notebook does.
 
     Raises:
         BaseException: whatever the cell raised.
@@ -47,7 +47,7 @@ def run(
     tree = ast.parse(code, name)
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     body = compile(tree, name, "exec")
-    exec(body, namespace)  # noqa: S102  # running code is what a REPL is for; the walls are elsewhere
+    exec(body, namespace)  # noqa: S102  # the purpose of a REPL; the walls confine it
     if isinstance(last, ast.Expr):
         value = eval(compile(ast.Expression(last.value), name, "eval"), namespace)  # noqa: S307  # likewise
         if value is not None and not isinstance(value, Matches):
@@ -56,14 +56,14 @@ def run(
 
 
 def failure(error: BaseException, names: Iterable[str]) -> Failure:
-    """Put what a cell raised into words: frames of cells alone, type and message whole and last."""
+    """Describe what a cell raised: only frames of cells, type and message uncut and last."""
     try:
         report = traceback.TracebackException.from_exception(error)
         _drop_foreign_frames(report)
         message = _cut(_message(error), MESSAGE_CHARS)
         text = "".join(report.format()).rstrip()
-    except BaseException as broken:  # noqa: BLE001  # exceptions of model code may raise when read
-        message = f"(its text cannot be read: {type_name(broken)})"
+    except BaseException as broken:  # noqa: BLE001  # exceptions of model code may raise when formatted
+        message = f"(its text cannot be shown: {type_name(broken)})"
         text = f"{type_name(error)}: {message}"
     hint = _hint(error, names)
     kind = type_name(error)
@@ -75,7 +75,7 @@ def failure(error: BaseException, names: Iterable[str]) -> Failure:
 
 
 def assigns_final(code: str) -> bool:
-    """Tell whether a cell assigns a variable named `Final`, at its top level."""
+    """Return whether a cell assigns to the name `Final` anywhere, inside functions too."""
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -87,7 +87,7 @@ def assigns_final(code: str) -> bool:
 
 
 def is_final_value(value: object) -> bool:
-    """Tell whether a variable named `Final` holds an answer rather than what typing exports."""
+    """Return whether the value of `Final` is an answer, not `typing.Final`."""
     return value is not None and value is not typing.Final
 
 

@@ -1,12 +1,12 @@
-"""The warm process, and the processes forked from it: one for each text, one for each REPL.
+"""The warm process, and the processes forked from it: one per text, one per REPL.
 
     warm (interpreter, standard library, namespaces)
     └── holder of a text (the text, loaded once)
         └── REPL (a fork of the holder: shares the text, gets the walls)
 
-The warm process and the holders run this code alone, never a model's. Each takes orders over a
-socket pair that keeps messages whole, one JSON object an order, descriptors beside it; when the
-host's end closes they end, and the kernel ends what they forked. Standard library only.
+The warm process and the holders run only this code, never a model's. Each receives orders over a
+socket pair that preserves message boundaries: one JSON object per order, with descriptors. They end
+when the host's end closes, and the kernel then kills what they forked. Standard library only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rlm_mcp.sandbox.child.documents import Documents
 from rlm_mcp.sandbox.layout import Layout
 from rlm_mcp.sandbox.types import ReplOptions, Walls
 from rlm_mcp.sandbox.walls import confine, limits, namespaces
-from rlm_mcp.sandbox.walls.confine import Standing
+from rlm_mcp.sandbox.walls.confine import WallReport
 
 MAX_ORDER_BYTES = 1 << 16
 MAX_DESCRIPTORS = 4
@@ -38,7 +38,7 @@ MAX_STATUSES = 1_000
 
 
 class ForkServer:
-    """Answers orders: `hold` a text, `spawn` a REPL, tell the `status` of one that ended."""
+    """Carries out orders: `hold` a text, `spawn` a REPL, report the exit `status` of a REPL."""
 
     def __init__(self, control: socket.socket, walls: Walls, mapped_bytes: int) -> None:
         self._control = control
@@ -48,7 +48,7 @@ class ForkServer:
         self._statuses: OrderedDict[int, int] = OrderedDict()
 
     def serve(self) -> NoReturn:
-        """Take orders until the host closes its end."""
+        """Carry out orders until the host closes its end."""
         signal.signal(signal.SIGCHLD, self._reap)
         while True:
             data, descriptors, _, _ = socket.recv_fds(
@@ -57,14 +57,14 @@ class ForkServer:
             if not data:
                 os._exit(0)
             try:
-                self._obey(json.loads(data), descriptors)
+                self._carry_out(json.loads(data), descriptors)
             except (OSError, MemoryError) as error:
                 self._reply({"error": f"{type(error).__name__}: {error}"})
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
 
-    def _obey(self, order: dict[str, Any], descriptors: list[int]) -> None:
+    def _carry_out(self, order: dict[str, Any], descriptors: list[int]) -> None:
         if order["do"] == "hold":
             self._fork_holder(Layout(**order["layout"]), *descriptors)
         elif order["do"] == "spawn":
@@ -89,7 +89,7 @@ class ForkServer:
                 self._statuses.popitem(last=False)
 
     def _fork_holder(self, layout: Layout, control: int, text: int) -> None:
-        """Fork a holder; it answers on its own socket, so this process is free at once."""
+        """Fork a holder; it reports on its own socket when the text is loaded."""
         if os.fork():
             return
         try:
@@ -139,7 +139,7 @@ class ForkServer:
 
     def _held(self) -> tuple[str | Documents, Documents]:
         if self._content is None:
-            raise OSError("a REPL was ordered from a process that holds no text")
+            raise OSError("a REPL was requested from a process without a text")
         return self._content
 
 
@@ -150,35 +150,35 @@ def _bytes_of(content: tuple[str | Documents, Documents], layout: Layout) -> int
 
 
 def main() -> None:
-    """Get warm: namespaces, imports, then give up files and privileges; say so; take orders."""
+    """Enter namespaces, import, give up files and privileges, report, then carry out orders."""
     order = json.loads(sys.argv[2])
     control = socket.socket(fileno=order["control"])
-    walls, standing = Walls(**order["walls"]), Standing()
+    walls, report = Walls(**order["walls"]), WallReport()
     confine.ignore_interrupts()
     limits.share_arenas()
-    in_namespaces = confine.enter_namespaces(walls, standing)
+    in_namespaces = confine.enter_namespaces(walls, report)
     if in_namespaces:
-        _go_on_in_a_child(control)
+        _continue_in_child(control)
     preload.import_common()
     preload.keep_library()
     preload.keep_time_zones()
     os.environ.clear()
     threads = len(list(Path("/proc/self/task").iterdir()))
     mapped = limits.mapped_bytes()
-    confine.give_up_files(standing, in_namespaces=in_namespaces)
+    confine.give_up_files(report, in_namespaces=in_namespaces)
     if in_namespaces:
-        namespaces.die_with_parent()  # again: a change of user forgets it
-    standing_walls = confine.find_standing(walls, standing)
+        namespaces.die_with_parent()  # again: a change of user clears it
+    walls_that_hold = confine.try_walls(walls, report)
     gc.collect()
     gc.freeze()
     if threads > 1:
-        standing.missing.append(f"fork: {threads} threads run in the warm process")
-    control.send(json.dumps(asdict(standing)).encode())
-    ForkServer(control, standing_walls, mapped).serve()
+        report.missing.append(f"fork: the warm process has {threads} threads")
+    control.send(json.dumps(asdict(report)).encode())
+    ForkServer(control, walls_that_hold, mapped).serve()
 
 
-def _go_on_in_a_child(control: socket.socket) -> None:
-    """Fork the first process of the new process namespace; the parent waits and ends with it."""
+def _continue_in_child(control: socket.socket) -> None:
+    """Fork the first process of the new process namespace; the parent ends after it."""
     child = os.fork()
     if child:
         control.close()

@@ -1,8 +1,8 @@
-"""The child's end of the socket: any thread sends, and whoever waits reads. In a REPL's process.
+"""The child's end of the socket: any thread sends, and a waiting thread reads. In a REPL's process.
 
-There is no thread that reads for the others: waking another thread costs as much as the rest of a
-round trip. Of the threads that wait, one leads. It reads frames and hands them out, and passes the
-lead on when it has what it waited for. As a rule there is only one, the main thread.
+No thread reads for the others all the time: waking another thread costs as much as the rest of a
+round trip. One of the waiting threads leads: it reads frames and distributes them, and passes the
+lead on when it has its own. Usually only the main thread waits.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from rlm_mcp.sandbox import wire
 from rlm_mcp.sandbox.wire import Frame
 
 RECEIVE_BYTES = 1 << 16
-# The end of a cell fails what its threads still wait for, and that comes over no socket.
+# The end of a cell fails calls that still wait, without a frame on the socket.
 LOOK_MILLISECONDS = 100
-# How long the main thread looks for a frame before it sleeps, and how often it does not after that
-# was in vain.
+# How long the main thread polls for a frame before it sleeps, and how many times it skips polling
+# after that was in vain.
 SOON_SECONDS = 0.0001
 NOT_SOON_TIMES = 32
-_LEAD = object()  # put into an inbox whose reader now leads
+_LEAD = object()  # put into an inbox to tell its reader that it leads now
 
 
 class Interrupts:
-    """Turns SIGINT into `KeyboardInterrupt`, in a cell alone and never within a frame."""
+    """Turns SIGINT into `KeyboardInterrupt`: only in interruptible code, never inside a frame."""
 
     def __init__(self) -> None:
         self.running = False
@@ -40,34 +40,34 @@ class Interrupts:
         self._pending = False
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
-        """Take the signal; runs in the main thread."""
+        """Handle the signal; runs in the main thread."""
         if self._held and not self._let_in:
             self._pending = True
         elif self.running:
             raise KeyboardInterrupt
 
     def begin(self) -> None:
-        """Start a cell; what came before it is forgotten."""
+        """Begin interruptible code; earlier interrupts are dropped."""
         self._pending = False
         self.running = True
 
     def hold(self) -> None:
-        """Put interrupts off; the main thread is at work on a frame."""
+        """Postpone interrupts while the main thread handles a frame."""
         self._held += 1
 
     def release(self) -> None:
-        """Let through an interrupt that was put off."""
+        """Deliver an interrupt that was postponed."""
         self._held -= 1
         if not self._held:
             self._let_through()
 
     def let_in(self) -> None:
-        """Let interrupts in although they are held: the main thread only waits."""
+        """Deliver interrupts although they are postponed: the main thread is only waiting."""
         self._let_in = True
         self._let_through()
 
     def keep_out(self) -> None:
-        """Put interrupts off again."""
+        """Postpone interrupts again."""
         self._let_in = False
 
     def _let_through(self) -> None:
@@ -77,7 +77,7 @@ class Interrupts:
 
 
 class Link:
-    """Frames over the socket; `dispatch` puts each that arrives where somebody waits for it."""
+    """Frames over the socket; `dispatch` puts each received frame into an inbox."""
 
     def __init__(
         self, sock: socket.socket, interrupts: Interrupts, dispatch: Callable[[Frame], None]
@@ -110,9 +110,9 @@ class Link:
             self._interrupts.release()
 
     def wait(self, inbox: SimpleQueue[Any]) -> Any:
-        """Wait until `dispatch`, or another thread, has put something into an inbox; take it.
+        """Wait for an item that `dispatch` or another thread puts into an inbox, and remove it.
 
-        An inbox that the main thread waits for is filled by `dispatch` alone.
+        Only `dispatch` fills an inbox that the main thread waits for.
         """
         if threading.get_ident() != self._main:
             return self._wait(inbox, is_main=False)
@@ -160,11 +160,11 @@ class Link:
                     self._leader.put(_LEAD)
 
     def _interruptible(self, inbox: SimpleQueue[Any] | None) -> Any:
-        """Wait for an inbox, or for the socket, in the main thread."""
+        """Wait for an inbox or for the socket, in the main thread."""
         if inbox is None and self._comes_soon():
             return True
         if inbox is None and not self._interrupts.running:
-            return True  # no interrupt can fall into the reading, which waits just as well
+            return True  # no interrupt can come now: the blocking read itself waits
         try:
             self._interrupts.let_in()
             return self._poll.poll() if inbox is None else inbox.get()
@@ -172,9 +172,9 @@ class Link:
             self._interrupts.keep_out()
 
     def _comes_soon(self) -> bool:
-        """Look for a frame for a moment: to wake a core that fell asleep may take longer.
+        """Poll for a frame for a moment: waking a sleeping core may take longer.
 
-        Where that was in vain, most likely for want of cores, the next times it is left out.
+        After that was in vain, most likely because the cores are busy, it is skipped for a while.
         """
         if self._looks_left_out:
             self._looks_left_out -= 1
@@ -187,17 +187,17 @@ class Link:
         return False
 
     def _read(self) -> None:
-        """Take what has arrived, and hand out the frames that are whole."""
+        """Receive bytes, and dispatch the frames that are complete."""
         size = self._sock.recv_into(self._room)
         if not size:
             os._exit(0)
         self._received += self._room[:size]
-        while (frame := wire.take(self._received, wire.TO_CHILD)) is not None:
+        while (frame := wire.take_frame(self._received, wire.TO_CHILD)) is not None:
             self._dispatch(frame)
 
 
 def _taken(inbox: SimpleQueue[Any]) -> Any:
-    """Take what lies in an inbox; `_LEAD` if nothing does."""
+    """Remove an item from an inbox; `_LEAD` if it is empty."""
     while not inbox.empty():
         item = inbox.get_nowait()
         if item is not _LEAD:
@@ -208,6 +208,6 @@ def _taken(inbox: SimpleQueue[Any]) -> Any:
 def end_with_host(sock: socket.socket) -> NoReturn:
     """End this process when the host's end of the socket closes, whatever the cell does."""
     poll = select.poll()
-    poll.register(sock, getattr(select, "POLLRDHUP", 0))  # a closed end is told unasked
+    poll.register(sock, getattr(select, "POLLRDHUP", 0))  # POLLHUP is always reported
     poll.poll()
     os._exit(0)

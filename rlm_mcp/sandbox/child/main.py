@@ -1,6 +1,6 @@
-"""Where a REPL's process of its own begins, without walls but limits. The child's side of `launch`.
+"""Entry point of a REPL's own process, with limits but no walls; counterpart of `PlainLauncher`.
 
-Started as `python -I -S -B -c BOOT PACKAGE_ROOT JSON` with nothing but its socket and its text.
+Started as `python -I -S -B -c BOOT PACKAGE_ROOT JSON` with only its socket and its text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The names that model code finds in its REPL. Runs in the REPL's process."""
+"""The names that model code can use in its REPL. Runs in the REPL's process."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from rlm_mcp.sandbox.child.values import (
 from rlm_mcp.sandbox.types import ReplOptions
 
 MAX_ANSWER_CHARS = 8_000_000
-# Models use these without an import; a turn is too dear for a NameError.
+# Models use these without an import; a NameError would waste a turn.
 MODULES = (collections, itertools, json, math, re)
 
 
 class Namespace:
-    """What cells run in: the variables they assign, and the helpers they are given."""
+    """The namespace of cells: the variables they assign, and the helpers."""
 
     def __init__(
         self, context: str | Documents, names: Documents, desk: CallDesk, options: ReplOptions
@@ -51,30 +51,32 @@ class Namespace:
             random.seed(options.seed)
 
     def restore(self) -> None:
-        """Put `context` and the helpers back where a cell overwrote them."""
+        """Restore `context` and the helpers where a cell overwrote them."""
         self.variables.update(self._given)
 
     def assigned(self) -> Iterator[str]:
-        """Yield the names that model code gave to values, in the order of assignment."""
+        """Yield the names of variables in the order of assignment."""
         for name, value in list(self.variables.items()):
-            if type(name) is not str:  # model code may put any key there
+            if type(name) is not str:  # model code may use any object as a key
                 continue
             if name in self._given or name.startswith("_") or is_machinery(value):
                 continue
             yield name
 
     def record(self, value: object) -> None:
-        """Keep a value as the final answer.
+        """Set the final answer.
 
         Raises:
-            ValueError: there is no value, or it is no answer.
+            ValueError: the value cannot be an answer.
         """
         if value is self._context:
-            raise ValueError("the whole context is no answer; give the part that answers")
+            raise ValueError(
+                "the whole context cannot be the answer; give the part that answers the question"
+            )
         if value is None:
-            raise ValueError("None is no answer; give a value")
+            raise ValueError("None cannot be the answer; give a value")
         if is_machinery(value):
-            raise ValueError(f"a {type_name(value)} is no answer; give a value")
+            raise ValueError(f"a {type_name(value)} cannot be the answer; give a value")
         as_json = None if isinstance(value, str) else json_text(value)
         text = value if isinstance(value, str) else as_json if as_json is not None else str(value)
         if len(text) > MAX_ANSWER_CHARS:
@@ -95,7 +97,7 @@ class Namespace:
         if options.sub_calls:
             helpers["llm_query"] = self._llm_query
             helpers["llm_query_batch"] = self._llm_query_batch
-            helpers["llm_query_batched"] = self._llm_query_batch  # a spelling that models invent
+            helpers["llm_query_batched"] = self._llm_query_batch  # a name that models make up
         if options.recursion:
             helpers["rlm_query"] = self._rlm_query
         return helpers
@@ -124,18 +126,18 @@ class Namespace:
         raise CellEnd
 
     def _named(self, name: object) -> object:
-        """Take the name of a variable, or the value of one: models write both."""
+        """Return the value to use: models pass a variable's name or its value."""
         if not isinstance(name, str):
             return name
         if name in self._given:
-            raise ValueError(f"{name!r} is no variable of yours; assign your answer to one")
+            raise ValueError(f"{name!r} is not one of your variables; assign your answer to one")
         if name in self.variables:
             return self.variables[name]
         if any(value is name for value in self.variables.values()):
             return name
         if name.isidentifier():
             raise NameError(
-                f"no variable is named {name!r}; there are: {names_in_words(self.assigned())}"
+                f"no variable is named {name!r}; existing: {names_in_words(self.assigned())}"
             )
         return name
 

@@ -1,4 +1,4 @@
-"""What a cell prints: kept at both ends, counted in between. Runs in the REPL's process."""
+"""What a cell prints: both ends are kept, the middle is counted. Runs in the REPL's process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Output(io.TextIOBase):
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything; a cell begins."""
+        """Drop everything; a cell begins."""
         self.total = 0
         self._head: list[str] = []
         self._head_size = 0
@@ -23,11 +23,11 @@ class Output(io.TextIOBase):
         self._tail_size = 0
 
     def writable(self) -> bool:
-        """Say yes, as `sys.stdout` does."""
+        """Return True, as `sys.stdout` does."""
         return True
 
     def write(self, text: str, /) -> int:
-        """Take text, keeping what fits."""
+        """Add text; keep what fits."""
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # model code calls this
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         with self._lock:
@@ -49,11 +49,11 @@ class Output(io.TextIOBase):
 
     @property
     def buffer(self) -> io.RawIOBase:
-        """A byte stream into the same place, for code that writes to `sys.stdout.buffer`."""
+        """A byte stream into this one, for code that writes to `sys.stdout.buffer`."""
         return _Bytes(self)
 
     def text(self) -> str:
-        """Return what was kept, with the count of what was left out in its place."""
+        """Return what was kept, with the number of dropped characters in between."""
         with self._lock:
             head, tail = "".join(self._head), "".join(self._tail)[-self._half :]
         cut = self.total - len(head) - len(tail)

@@ -1,4 +1,4 @@
-"""The standard library in memory, so that a REPL can import after files are out of its reach."""
+"""The standard library in memory, so that a REPL can import without access to files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from importlib.abc import Loader, MetaPathFinder
 from pathlib import Path
 from types import CodeType, ModuleType
 
-# What model code reaches for; imported once, shared by every REPL.
+# What model code often imports; loaded once, shared by every REPL.
 COMMON = (
     "abc argparse array ast asyncio base64 binascii bisect bz2 calendar codecs collections"
     " concurrent.futures contextlib copy csv ctypes dataclasses datetime decimal difflib email"
@@ -55,7 +55,7 @@ class _Source:
 
 
 class MemoryLibrary(MetaPathFinder, Loader):
-    """Imports modules from bytes read beforehand."""
+    """Imports modules from bytes that were read beforehand."""
 
     def __init__(self, modules: dict[str, _Source]) -> None:
         self._modules = modules
@@ -66,7 +66,7 @@ class MemoryLibrary(MetaPathFinder, Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Find a module by its full name; where it lies does not matter."""
+        """Find a module by its full name, whatever the path."""
         del path, target
         source = self._modules.get(fullname)
         if source is None:
@@ -76,7 +76,7 @@ class MemoryLibrary(MetaPathFinder, Loader):
         )
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        """Leave it to the import system."""
+        """Return None: the import system creates the module."""
         del spec
 
     def exec_module(self, module: ModuleType) -> None:
@@ -92,15 +92,15 @@ class MemoryLibrary(MetaPathFinder, Loader):
 
 
 def import_common() -> None:
-    """Import what model code uses most, and every extension module, which only files hold."""
+    """Import what model code uses most, and all extension modules, which exist only as files."""
     for name in (*COMMON.split(), *_extensions()):
-        # A module that this interpreter was built without is missed by whoever imports it.
+        # The interpreter may have been built without a module; importing it then fails as usual.
         with contextlib.suppress(ImportError, OSError):
             importlib.import_module(name)
 
 
 def keep_library() -> MemoryLibrary:
-    """Read the standard library into memory and put it before every other way to import."""
+    """Read the standard library into memory and make it the first importer."""
     root = Path(sysconfig.get_path("stdlib"))
     library = MemoryLibrary(dict(_modules(root, "")))
     sys.meta_path.insert(0, library)
@@ -110,7 +110,9 @@ def keep_library() -> MemoryLibrary:
 
 
 def keep_time_zones() -> int:
-    """Read the time zones into memory and make `zoneinfo` take them from there; return how many."""
+    """Read the time zones into memory for `zoneinfo`; return how many.
+
+    It replaces a private function, `zoneinfo._common.load_tzdata`."""
     from zoneinfo import TZPATH, _common, available_timezones, reset_tzpath  # noqa: PLC0415  # imports much, needed here alone
 
     zones: dict[str, bytes] = {}

@@ -82,7 +82,7 @@ def unpack(blob: bytes) -> dict[str, Any]:
 
 
 def _plain_bytes(name: str, value: object) -> int:
-    """Return what a plain value takes at most; 0 for any other, which needs a closer look."""
+    """Return what a plain value takes at most; 0 for any other, which needs a size check."""
     kind, size = type(value), PLAIN_BYTES + CHAR_BYTES * len(name)
     if isinstance(value, str) and kind is str and len(value) <= MAX_SHORT_CHARS:
         return size + CHAR_BYTES * len(value)

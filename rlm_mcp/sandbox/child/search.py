@@ -1,7 +1,7 @@
-"""`search` and `lines`: looking through a text without a model. Runs in the REPL's process.
+"""`search` and `lines`: search a text without a model. Runs in the REPL's process.
 
-Nothing here copies the whole text. Words are found with the plain substring search of `str` and
-`mmap`, a few hundred megabytes a second; only lines that hold a word are looked at closer.
+Nothing here copies the whole text. Words are found with the substring search of `str` and `mmap`, a
+few hundred megabytes per second; only lines that contain a word are examined further.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ HITS_PER_STRETCH = 256
 class Match(NamedTuple):
     """A line or document that `search` found.
 
-    `at` is where the line starts in `context`, or the document's index; `text` is the line or the
-    document: all of it where it is short, else how it begins and the part around the first hit.
+    `at` is the start of the line in `context`, or the document's index; `text` is the line or the
+    document: all of it if it is short, else its beginning and the part around the first hit.
     """
 
     at: int
@@ -36,9 +36,9 @@ class Match(NamedTuple):
 
 
 class Matches(list[Match]):
-    """What `search` returns: printed already, so a notebook's echo is left out.
+    """What `search` returns; already printed, so a cell does not echo it.
 
-    `ties` counts the places left out that match just as well as the best.
+    `ties` is the number of omitted matches that score as high as the best.
     """
 
     ties: int = 0
@@ -53,7 +53,7 @@ class _Haystack(Protocol):
 
 
 class _Lines:
-    """One `str`, in lines."""
+    """One `str`, searched by lines."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -75,8 +75,8 @@ class _Lines:
         return start
 
 
-class _Papers:
-    """Documents, in UTF-8 as they lie in the file."""
+class _Documents:
+    """A list of documents, searched in the file's UTF-8."""
 
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
@@ -99,13 +99,13 @@ class _Papers:
 
 
 def search(context: str | Documents, words: str | Iterable[str], k: int = 5) -> Matches:
-    """Find the lines (documents, where `context` is a list) that hold the rarest of the words.
+    """Find the lines (documents, where `context` is a list) that contain the rarest words.
 
-    A word counts whatever its case; the fewer places hold it, the more it counts, and twice as
-    much as a whole word than inside another.
+    Case is ignored. The fewer places contain a word, the more it counts; a whole word counts twice
+    as much as a part of another.
     """
     wanted = _words(words)
-    stack: _Haystack = _Lines(context) if isinstance(context, str) else _Papers(context)
+    stack: _Haystack = _Lines(context) if isinstance(context, str) else _Documents(context)
     hits = {word: _hits(stack, word) for word in wanted}
     weights = {
         word: math.log(1 + len(stack) / (1 + len(found))) for word, found in hits.items() if found
@@ -131,7 +131,7 @@ def search(context: str | Documents, words: str | Iterable[str], k: int = 5) -> 
 
 
 def lines(context: str | Iterable[str]) -> Iterator[str]:
-    """Walk the lines of a text, or of each text of a list, without splitting the whole."""
+    """Iterate over the lines of a text, or of each text of a list, without splitting all of it."""
     for text in [context] if isinstance(context, str) else context:
         start, size = 0, len(text)
         while start < size:
@@ -142,7 +142,7 @@ def lines(context: str | Iterable[str]) -> Iterator[str]:
 
 
 def shown(matches: Matches, context: str | Documents, around: int = 0) -> str:
-    """Say what was found: each line with so many before and after it, or each document."""
+    """Describe matches: each line with `around` lines before and after it, or each document."""
     if not matches:
         return "search: nothing found"
     if isinstance(context, str):
@@ -150,7 +150,7 @@ def shown(matches: Matches, context: str | Documents, around: int = 0) -> str:
     else:
         found = [f"[document {each.at}] {each.text}" for each in matches]
     if matches.ties:
-        found.append(f"[{matches.ties} more match just as well; other words may tell them apart]")
+        found.append(f"[{matches.ties} more match just as well; add words to tell them apart]")
     return "\n".join(found)
 
 
@@ -176,7 +176,7 @@ def _spellings(word: str) -> set[str]:
 
 
 def _hits(stack: _Haystack, word: str) -> list[int]:
-    """Find where a word is: everywhere if it is rare, spread over the text if it is not."""
+    """Find the places of a word: all if it is rare, else a sample spread over the text."""
     step = max(len(stack) // STRETCHES, 1 << 16)
     found: list[int] = []
     for spelling in _spellings(word):
@@ -199,7 +199,7 @@ def _scored(stack: _Haystack, start: int, end: int, hit: int, weights: dict[str,
     )
     around = _around(text, hit - near)
     if around.startswith("…"):
-        # A document's title, and what a long line is about, stand at its start.
+        # The start often holds a document's title, or says what a long line is about.
         head = stack.text(start, min(end, start + HEAD_CHARS)).split("\n")[0]
         around = f"{head} {around}"
     return Match(stack.place(start), around, round(score, 2))

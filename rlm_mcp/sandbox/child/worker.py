@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from rlm_mcp.sandbox import wire
 from rlm_mcp.sandbox.child import execute
-from rlm_mcp.sandbox.child.calls import CallDesk, Wait, take
+from rlm_mcp.sandbox.child.calls import CallDesk, Wait, take_reply
 from rlm_mcp.sandbox.child.documents import Documents
 from rlm_mcp.sandbox.child.link import Interrupts, Link, end_with_host
 from rlm_mcp.sandbox.child.namespace import Namespace
@@ -39,7 +39,7 @@ class Worker:
         content: tuple[str | Documents, Documents],
         options: ReplOptions,
         interrupts: Interrupts | None = None,
-        wait: Wait = take,
+        wait: Wait = take_reply,
     ) -> None:
         self._send = send
         self._interrupts = interrupts or Interrupts()

@@ -1,4 +1,4 @@
-"""The calls of a cell, answered by the host; its clock and its core, which stand still for them."""
+"""The calls of a cell, answered by the host; its clock and its core, both paused meanwhile."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ CALL_NAMES: dict[str, CallName] = {
 
 @dataclass
 class Clock:
-    """Counts the seconds a cell works, which leave out those it waits for calls.
+    """Counts the seconds a cell works, without those it waits for calls.
 
-    Each call costs a little, about what the host's work on it takes: a cell that floods the host
-    with calls works, and waits never.
+    Each call costs a little, about the host's work on it, so that a cell that floods the host with
+    calls runs out of time.
     """
 
     limit_seconds: float
@@ -39,34 +39,33 @@ class Clock:
     _since: float | None = None
 
     def start(self) -> None:
-        """Go on."""
+        """Start or resume."""
         if self._since is None:
             self._since = anyio.current_time()
 
     def stop(self) -> None:
-        """Stand still."""
+        """Pause."""
         if self._since is not None:
             self.used_seconds += anyio.current_time() - self._since
             self._since = None
 
     @property
     def left_seconds(self) -> float:
-        """What the cell may still work."""
+        """The seconds that are left."""
         running = 0.0 if self._since is None else anyio.current_time() - self._since
         return self.limit_seconds - self.used_seconds - running
 
     @property
     def is_over(self) -> bool:
-        """Whether the seconds are used up."""
+        """Whether no time is left."""
         return self.left_seconds <= 0.001  # a rounding error early
 
     async def end_in_time(self, scope: anyio.CancelScope) -> None:
-        """Cancel a scope when the seconds are used up.
+        """Cancel a scope when no time is left.
 
-        It is looked at when they may be: to move a deadline at every call would cost more than the
-        rest of what a call takes here.
+        It polls: moving a deadline at every call would cost more than the rest of a call.
         """
-        while not self.is_over:  # noqa: ASYNC110  # nobody is told when a clock has run long enough
+        while not self.is_over:  # noqa: ASYNC110  # nothing signals when a clock has run out
             await anyio.sleep(max(self.left_seconds, LOOK_SECONDS))
         scope.cancel()
 
@@ -77,16 +76,16 @@ class Clock:
 
 @dataclass
 class Core:
-    """A cell's claim to one of the cores, which cells share; given back while it waits for calls.
+    """A cell's share of the cores; released while it waits for calls.
 
-    A cell that waits long for one goes on without: those that spin must not starve the others.
+    A cell that has waited long runs without one: cells that spin must not starve the others.
     """
 
     cores: anyio.Semaphore | None
     _is_held: bool = False
 
-    async def take(self) -> None:
-        """Wait for a core, for a while."""
+    async def acquire(self) -> None:
+        """Wait for a core, for a limited time."""
         if self.cores is None or self._is_held:
             return
         try:
@@ -98,8 +97,8 @@ class Core:
         else:
             self._is_held = True
 
-    def give_back(self) -> None:
-        """Let another cell have it."""
+    def release(self) -> None:
+        """Release the core."""
         if self.cores is not None and self._is_held:
             self._is_held = False
             self.cores.release()
@@ -110,7 +109,7 @@ _Job = tuple[int, ReplCall, int]  # the call's number, the call, its bytes
 
 @dataclass
 class Calls:
-    """The calls of one cell that are on their way; bounded in number and in bytes."""
+    """The calls of one cell that are in flight; bounded in number and in bytes."""
 
     channel: Channel
     on_call: CallHandler
@@ -121,14 +120,14 @@ class Calls:
     _room: anyio.Event | None = None
     _jobs: deque[_Job] = field(default_factory=deque[_Job])
     _given: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(0, fast_acquire=True))
-    _idle: int = 0  # tasks that wait for a job, and for which none lies there
+    _idle: int = 0  # tasks that wait for a job
     _replies: list[bytes] = field(default_factory=list[bytes])
 
-    async def take(self, frame: Frame, tasks: TaskGroup) -> None:
-        """Start a call; waits while too many are on their way, so that the child waits too.
+    async def start(self, frame: Frame, tasks: TaskGroup) -> None:
+        """Start a call; waits while too many are in flight, so that the child waits too.
 
         Raises:
-            WireError: the call is none of those there are.
+            WireError: the call is not valid.
         """
         call = read_call(frame)
         size = sum(map(len, frame.blobs))
@@ -141,7 +140,7 @@ class Calls:
         self._bytes += size
         self.clock.charge()
         self.clock.stop()
-        self.core.give_back()
+        self.core.release()
         self._jobs.append((frame.fields["call"], call, size))
         if self._idle:
             self._idle -= 1
@@ -150,7 +149,7 @@ class Calls:
         self._given.release()
 
     async def _answer_calls(self) -> None:
-        """Answer a call, then others: as a rule starting a task costs more than answering."""
+        """Answer a call, then others: starting a task usually costs more than answering."""
         while True:
             await self._given.acquire()
             await self._answer(*self._jobs.popleft())
@@ -163,30 +162,30 @@ class Calls:
         if self._room is not None:
             self._room.set()
         if not self._count:
-            await self.core.take()
+            await self.core.acquire()
         if not self._count:
             self.clock.start()
         else:  # another thread of the cell called meanwhile
-            self.core.give_back()
+            self.core.release()
         await self._send(reply_frame(number, reply))
 
     async def _send(self, frame: bytes) -> None:
-        """Send a reply, with those that come in the same turn of the loop if others are awaited."""
+        """Send a reply, together with those of the same iteration of the event loop."""
         try:
             if not self._count:
                 await self.channel.send_frames(frame)
                 return
             self._replies.append(frame)
-            if len(self._replies) == 1:  # whoever comes first sends for all
+            if len(self._replies) == 1:  # the first sends for all
                 await anyio.lowlevel.checkpoint()
                 frames, self._replies = b"".join(self._replies), []
                 await self.channel.send_frames(frames)
-        except EOFError:  # whoever receives learns that too, and deals with it
+        except EOFError:  # the receiving task sees the same, and handles it
             return
 
 
 def reply_frame(number: int, reply: CallReply) -> bytes:
-    """Lay out the reply to a call; one that is too large becomes the reason why."""
+    """Encode the reply to a call; if it is too large, a failure that says so."""
     ok = reply.error is None
     text = utf8(reply.text if reply.error is None else reply.error)
     try:
@@ -196,10 +195,10 @@ def reply_frame(number: int, reply: CallReply) -> bytes:
 
 
 def read_call(frame: Frame) -> ReplCall:
-    """Read a `call` frame.
+    """Decode a `call` frame.
 
     Raises:
-        WireError: it names no call there is, or lacks a text.
+        WireError: its name is unknown, or a text is missing.
     """
     fields = frame.fields
     name = CALL_NAMES.get(fields["name"])

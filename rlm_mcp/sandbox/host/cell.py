@@ -28,7 +28,7 @@ class Outcome:
     timed_out: bool = False
 
 
-class Running:
+class RunningCell:
     """Runs one cell to its end, whatever that is.
 
     `is_lost` says, after `run` was cancelled too, that the process is of no more use.
@@ -54,19 +54,19 @@ class Running:
         """Send the cell and serve it until it is done, out of time, or its process is gone."""
         calls = Calls(self._channel, on_call, clock, self._core)
         try:
-            outcome = await self._to_the_end(utf8(code), calls)
+            outcome = await self._run_to_end(utf8(code), calls)
         except BaseException:
             await self._stop()
             raise
         finally:
             clock.stop()
-            self._core.give_back()
+            self._core.release()
         self.is_lost = outcome.done is None
         return outcome
 
-    async def _to_the_end(self, code: bytes, calls: Calls) -> Outcome:
+    async def _run_to_end(self, code: bytes, calls: Calls) -> Outcome:
         timed_out = False
-        await self._core.take()
+        await self._core.acquire()
         try:
             fields = {"cell": self._cell, "number": self._number, "holds": self._holds}
             self._is_sent = True
@@ -112,7 +112,7 @@ class Running:
                 try:
                     while done is None:
                         if call is not None:
-                            await calls.take(call, tasks)
+                            await calls.start(call, tasks)
                         frame = await self._next(is_soon=call is not None)
                         call, done = (None, frame) if frame.kind == "done" else (frame, None)
                 except BaseException:

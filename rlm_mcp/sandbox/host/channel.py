@@ -13,15 +13,15 @@ from rlm_mcp.errors import WireError
 from rlm_mcp.sandbox import wire
 from rlm_mcp.sandbox.wire import Frame
 
-RECEIVE_BYTES = 1 << 16  # larger ones are mapped and unmapped each time
+RECEIVE_BYTES = 1 << 16  # larger buffers are mapped and unmapped for each use
 MAX_UNWAITED = 16
 
 
 class Channel:
     """Frames over a non-blocking socket.
 
-    Receiving may be cancelled and taken up again: what has arrived stays. Sending a frame is never
-    left half done while the other side lives, so that no cancelled task breaks the stream.
+    Receiving may be cancelled and repeated without loss. Sending a frame is always finished while
+    the other side lives, so that a cancelled task does not break the stream.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -35,19 +35,19 @@ class Channel:
     async def send(
         self, kind: str, fields: Mapping[str, Any], *blobs: bytes, patience_seconds: float = 30
     ) -> None:
-        """Send a frame, waiting for the other side to take it.
+        """Send a frame, waiting until the other side reads it.
 
         Raises:
-            EOFError: the other side is gone, or reads no more.
+            EOFError: the other side is gone, or does not read.
             ValueError: the frame is too large.
         """
         await self.send_frames(wire.encode(kind, fields, *blobs), patience_seconds=patience_seconds)
 
     async def send_frames(self, frames: bytes, *, patience_seconds: float = 30) -> None:
-        """Send frames that are laid out already; see `send`.
+        """Send encoded frames; see `send`.
 
         Raises:
-            EOFError: the other side is gone, or reads no more.
+            EOFError: the other side is gone, or does not read.
         """
         try:
             sent = 0 if self._sending.locked() else self._send_now(frames)
@@ -55,7 +55,7 @@ class Channel:
                 await self._send_rest(memoryview(frames)[sent:], patience_seconds)
         except OSError as error:  # TimeoutError too
             self.close_reading()
-            raise EOFError("the REPL's process takes no more") from error
+            raise EOFError("the REPL's process does not read") from error
 
     def _send_now(self, data: bytes | memoryview) -> int:
         try:
@@ -76,12 +76,12 @@ class Channel:
         """Receive the next frame.
 
         Args:
-            is_soon: another task is about to send something, which may well be answered before its
-                sending returns; to look again costs much less than to wait for a socket.
+            is_soon: another task is about to send something that may be answered before its sending
+                returns; trying again costs much less than waiting for a socket.
 
         Raises:
             EOFError: the other side is gone.
-            WireError: what arrived is no frame; nothing more is read, ever.
+            WireError: not a valid frame; the channel is closed for reading.
         """
         if self._unwaited >= MAX_UNWAITED:  # a flood of frames must not starve the event loop
             self._unwaited = 0
@@ -96,20 +96,20 @@ class Channel:
         return frame
 
     def receive_now(self) -> Frame | None:
-        """Return the next frame if it is there; None if not, or after many that were there.
+        """Return the next frame if it has arrived; None if not, or after many in a row.
 
         Raises:
             EOFError: the other side is gone.
-            WireError: what arrived is no frame; nothing more is read, ever.
+            WireError: not a valid frame; the channel is closed for reading.
         """
         if self._broken:
             raise EOFError("the channel is closed")
         if self._unwaited >= MAX_UNWAITED:
             return None
         try:
-            frame = wire.take(self._received, wire.TO_HOST)
+            frame = wire.take_frame(self._received, wire.TO_HOST)
             while frame is None and self._receive_some():
-                frame = wire.take(self._received, wire.TO_HOST)
+                frame = wire.take_frame(self._received, wire.TO_HOST)
         except WireError:
             self.close_reading()
             raise
@@ -117,7 +117,7 @@ class Channel:
         return frame
 
     def _receive_some(self) -> bool:
-        """Take what has arrived; False if nothing has."""
+        """Receive available bytes; False if there are none."""
         try:
             data = self._sock.recv(RECEIVE_BYTES)
         except BlockingIOError:
@@ -130,7 +130,7 @@ class Channel:
         return True
 
     def close_reading(self) -> None:
-        """Never read again: what may still lie in the buffer must not answer a later question."""
+        """Stop reading for good: what is buffered must not be taken for a later answer."""
         self._broken = True
         self._received.clear()
 

@@ -1,4 +1,4 @@
-"""The host writes a text into an anonymous file, whose descriptor a REPL's process gets."""
+"""The host writes a text into an anonymous file and passes the descriptor to a REPL's process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rlm_mcp.sandbox.wire import utf8
 if sys.platform != "win32":  # the host imports this everywhere
     import fcntl
 
-DIVIDED_BYTES = 16 << 20  # a smaller text is written in a few milliseconds
+DIVIDED_BYTES = 16 << 20  # smaller texts are written in a few milliseconds
 _SEALS = ("F_SEAL_SHRINK", "F_SEAL_GROW", "F_SEAL_WRITE", "F_SEAL_SEAL")
 
 
@@ -28,8 +28,7 @@ async def write_text(source: ContextSource) -> tuple[int, Layout]:
     """Write a source into an anonymous file; the caller closes the descriptor.
 
     Raises:
-        SandboxError: the source gave another number of bytes than it announced, or there is no
-            room for it.
+        SandboxError: the source gave another number of bytes than announced, or memory is full.
     """
     descriptor, layout, tail = await to_thread.run_sync(_begin, source)
     try:
@@ -48,7 +47,7 @@ async def write_text(source: ContextSource) -> tuple[int, Layout]:
 
 
 def _begin(source: ContextSource) -> tuple[int, Layout, bytes]:
-    """Make the file; return it, its layout, and what comes after the text."""
+    """Create the file; return its descriptor, its layout, and the part after the text."""
     lengths = source.byte_lengths
     names = [utf8(name) for name in source.names]
     names += [b""] * (len(lengths) - len(names))
@@ -58,11 +57,11 @@ def _begin(source: ContextSource) -> tuple[int, Layout, bytes]:
 
 
 async def _write_parts(descriptor: int, source: ContextSource, expected: int) -> bool:
-    """Write the text, in two threads where that is worth it; tell whether it is ASCII."""
+    """Write the text, in two threads if it is large; return whether it is ASCII."""
     parts = [_placed(source.chunks())]
     if isinstance(source, Divisible) and expected >= DIVIDED_BYTES:
-        # Most of the time goes into the pages of the file, which no other way makes sooner: a
-        # thread that writes what another reads gains nothing, nor does one that makes room ahead.
+        # Most of the time goes into allocating the file's pages. A reader and a writer thread were
+        # not faster, nor was allocating ahead.
         middle = expected // 2
         parts = [source.chunks_between(0, middle), source.chunks_between(middle, expected)]
     found: list[tuple[int, bool]] = []
@@ -93,7 +92,7 @@ def _placed(chunks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def _write_part(descriptor: int, part: Iterator[tuple[int, bytes]]) -> tuple[int, bool]:
-    """Write chunks to their places; return their bytes, and whether they are ASCII."""
+    """Write chunks at their offsets; return the bytes written, and whether all is ASCII."""
     written = 0
     is_ascii = True
     try:
@@ -108,7 +107,7 @@ def _write_part(descriptor: int, part: Iterator[tuple[int, bytes]]) -> tuple[int
 
 
 def _close(part: Iterator[object]) -> None:
-    """End a source that was not read to its end, here: left alone, it would end on the loop."""
+    """Close a generator that was not exhausted in this thread, else it closes on the event loop."""
     if isinstance(part, Generator):
         part.close()
 
@@ -129,12 +128,12 @@ def _anonymous_file() -> int:
     if hasattr(os, "memfd_create"):
         return os.memfd_create("context", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     descriptor, path = tempfile.mkstemp(prefix="rlm-mcp-")
-    os.unlink(path)  # noqa: PTH108  # in a worker thread, a name that was just made
+    os.unlink(path)  # noqa: PTH108  # in a worker thread, a file just created
     return descriptor
 
 
 def _seal(descriptor: int) -> None:
-    """Make the file unchangeable for everybody, where the system can."""
+    """Seal the file against changes, where the system can."""
     seals: Sequence[int] = [getattr(fcntl, name, 0) for name in _SEALS]
     with contextlib.suppress(OSError):  # a temporary file has no seals
         fcntl.fcntl(descriptor, getattr(fcntl, "F_ADD_SEALS", 0), sum(seals))

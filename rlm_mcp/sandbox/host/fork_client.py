@@ -1,4 +1,4 @@
-"""The host's side of the fork server: the warm process, and who holds which text."""
+"""The host's side of the fork server: the warm process, and the holders of texts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_ANSWER_BYTES = 1 << 16
 
 
 class Control:
-    """Orders to a process that forks, and its answers, one at a time."""
+    """Sends orders to a process that forks, and receives its answers, one at a time."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -37,39 +37,39 @@ class Control:
         self._sending = anyio.Lock()
         self.is_closed = False
 
-    async def ask(
+    async def request(
         self, order: Mapping[str, Any], descriptors: Sequence[int] = (), *, seconds: float
     ) -> tuple[dict[str, Any], list[int]]:
-        """Send an order and wait for its answer; the caller closes the descriptors in it.
+        """Send an order and wait for its answer; the caller closes the returned descriptors.
 
         Raises:
-            SandboxError: the process is gone, too slow, or could not do it.
+            SandboxError: the process is gone, does not answer, or failed.
         """
         async with self._turn:
             try:
-                # Shielded: who is cancelled here must not take the others' process with them.
+                # Shielded: cancelling one task must not break the process for others.
                 with anyio.fail_after(seconds, shield=True):
-                    await self.tell(order, descriptors)
-                    return await self.answer()
+                    await self.send_order(order, descriptors)
+                    return await self.receive_answer()
             except OSError as error:  # TimeoutError too
-                self.close()  # a late answer must not be taken for the next one's
+                self.close()  # a late answer must not be taken for that of the next order
                 raise SandboxError(f"the fork server does not answer: {error!s}") from error
 
-    async def tell(self, order: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
-        """Send an order that is answered elsewhere."""
-        async with self._sending:  # only one task may wait for a socket
+    async def send_order(self, order: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
+        """Send an order without waiting for an answer."""
+        async with self._sending:  # anyio lets only one task wait for a socket
             if self.is_closed:
                 raise BrokenPipeError("it was closed")
             with _closed_as_gone():
                 await anyio.wait_writable(self._sock)
             socket.send_fds(self._sock, [json.dumps(order).encode()], descriptors)
 
-    async def answer(self) -> tuple[dict[str, Any], list[int]]:
+    async def receive_answer(self) -> tuple[dict[str, Any], list[int]]:
         """Wait for an answer.
 
         Raises:
             OSError: the process is gone.
-            SandboxError: it could not do what it was told.
+            SandboxError: the order failed.
         """
         with _closed_as_gone():
             await anyio.wait_readable(self._sock)
@@ -80,12 +80,12 @@ class Control:
         if "error" in said:
             for descriptor in descriptors:
                 os.close(descriptor)
-            raise SandboxError(f"the fork server could not do it: {said['error']}")
+            raise SandboxError(f"the fork server failed: {said['error']}")
         return said, descriptors
 
     @property
     def is_gone(self) -> bool:
-        """Whether the process is gone, known as soon as it is."""
+        """Whether the process is gone."""
         if self.is_closed:
             return True
         try:
@@ -96,7 +96,7 @@ class Control:
             return True
 
     def close(self) -> None:
-        """Close our end, which ends the process."""
+        """Close the host's end; the process then ends itself."""
         if not self.is_closed:
             self.is_closed = True
             anyio.notify_closing(self._sock)
@@ -105,15 +105,15 @@ class Control:
 
 @contextlib.contextmanager
 def _closed_as_gone() -> Generator[None]:
-    """Another task may give a process up, and close its socket, while this one waits for it."""
+    """Another task may close the socket while this one waits for it."""
     try:
         yield
     except anyio.ClosedResourceError as error:
-        raise ConnectionResetError("it was given up") from error
+        raise ConnectionResetError("the socket was closed") from error
 
 
 def control_pair() -> tuple[Control, socket.socket]:
-    """Return a control and the socket at its other end."""
+    """Return a control and the child's end of its socket."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     return Control(ours), theirs
 
@@ -129,7 +129,7 @@ async def wait_for_end(handle: int) -> None:
 
 @dataclass(eq=False)
 class Holder:
-    """A process that holds a text; `users` are its live REPLs, and those about to be."""
+    """A process that holds a text; `users` counts its live REPLs and those being opened."""
 
     key: str
     control: Control
@@ -139,9 +139,9 @@ class Holder:
     last_used: float = 0.0
 
     async def spawn(self, sock: int, options: ReplOptions) -> ForkedProcess:
-        """Fork a REPL that talks over `sock`."""
+        """Fork a REPL that communicates over `sock`."""
         order = {"do": "spawn", "options": asdict(options)}
-        said, (handle,) = await self.control.ask(order, [sock], seconds=ORDER_SECONDS)
+        said, (handle,) = await self.control.request(order, [sock], seconds=ORDER_SECONDS)
         return ForkedProcess(self.control, said["pid"], handle)
 
     async def end(self) -> None:
@@ -156,7 +156,7 @@ class Holder:
 
 @dataclass(eq=False)
 class ForkedProcess:
-    """A REPL's process, forked by a holder; a `process.Process`."""
+    """A REPL's process, forked by a holder; implements `process.Process`."""
 
     control: Control
     pid: int
@@ -164,7 +164,7 @@ class ForkedProcess:
     is_watched: bool = False  # the kernel limits its memory
 
     async def watch(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def interrupt(self) -> None:
         """Send SIGINT."""
@@ -178,21 +178,21 @@ class ForkedProcess:
 
     async def end(self) -> str:
         """Kill it if it lives, wait until it is gone, and say how it ended."""
-        with anyio.move_on_after(0.1, shield=True):  # it may be about to end by itself
+        with anyio.move_on_after(0.1, shield=True):  # it may be about to exit
             await anyio.wait_readable(self.handle)
         self.kill()
         await wait_for_end(self.handle)
         try:
-            said, _ = await self.control.ask({"do": "status", "pid": self.pid}, seconds=2)
+            said, _ = await self.control.request({"do": "status", "pid": self.pid}, seconds=2)
         except SandboxError:
             return "the process that held the text is gone"
         status = said["status"]
-        return how_it_ended(status) if status is not None else "how it ended is not known"
+        return how_it_ended(status) if status is not None else "its exit status is unknown"
 
 
 @dataclass(frozen=True)
 class Keep:
-    """How much is kept warm while nobody uses it: bytes and number of texts, and for how long."""
+    """How much stays loaded while unused: bytes and number of texts, and for how long."""
 
     idle_bytes: int = 2 << 30
     idle_texts: int = 16
@@ -201,7 +201,7 @@ class Keep:
 
 @dataclass
 class Warm:
-    """One warm process and the holders forked from it."""
+    """A warm process and the holders forked from it."""
 
     popen: subprocess.Popen[bytes]
     control: Control
@@ -216,11 +216,11 @@ class Warm:
         """Whether the process still runs."""
         return not self.control.is_gone and self.popen.poll() is None
 
-    async def take(self, source: ContextSource) -> Holder:
-        """Return the holder of a text, loading the text if none is there; see `give_back`.
+    async def acquire(self, source: ContextSource) -> Holder:
+        """Return the holder of a text, loading the text if necessary; call `release` after use.
 
         Raises:
-            SandboxError: it cannot be had.
+            SandboxError: the text could not be loaded.
         """
         key = source.key
         lock = self._filling.setdefault(key, anyio.Lock())
@@ -229,7 +229,7 @@ class Warm:
                 holder = self.holders.get(key)
                 if holder is not None and holder.control.is_gone:
                     del self.holders[key]
-                    if not holder.users:  # else the last of them ends it
+                    if not holder.users:  # else its last user ends it
                         await holder.end()
                     holder = None
                 if holder is None:
@@ -241,8 +241,8 @@ class Warm:
                 self._filling.pop(key, None)
         return holder
 
-    async def give_back(self, holder: Holder) -> None:
-        """Have no more use for a holder; it stays warm while there is room."""
+    async def release(self, holder: Holder) -> None:
+        """Release a holder; it stays loaded while there is room."""
         holder.users -= 1
         holder.last_used = anyio.current_time()
         with anyio.CancelScope(shield=True):
@@ -255,10 +255,10 @@ class Warm:
         control, theirs = control_pair()
         try:
             order = {"do": "hold", "layout": asdict(layout)}
-            await self.control.tell(order, [theirs.fileno(), text])
+            await self.control.send_order(order, [theirs.fileno(), text])
             theirs.close()
             with anyio.fail_after(LOAD_SECONDS):
-                said, (handle,) = await control.answer()
+                said, (handle,) = await control.receive_answer()
         except (OSError, TimeoutError) as error:
             control.close()
             raise SandboxError(
@@ -274,23 +274,23 @@ class Warm:
         return Holder(source.key, control, handle, said["bytes"])
 
     async def _evict(self) -> None:
-        """End holders that nobody uses: gone ones, old ones, then the least recently used."""
-        for holder in self._given_up():
+        """End unused holders: dead ones, old ones, then the least recently used."""
+        for holder in self._remove_unused():
             await holder.end()
 
-    def _given_up(self) -> list[Holder]:
-        """Take away the holders to be ended, all at once: nobody may find one that ends."""
+    def _remove_unused(self) -> list[Holder]:
+        """Remove and return the holders to end, so that none is found while it ends."""
         now = anyio.current_time()
         idle = [holder for holder in self.holders.values() if not holder.users]
         total = sum(holder.bytes for holder in idle)
-        given_up: list[Holder] = []
+        removed: list[Holder] = []
         for place, holder in enumerate(idle):
             is_old = now - holder.last_used > self.keep.idle_seconds
             is_over = total > self.keep.idle_bytes or len(idle) - place > self.keep.idle_texts
             if is_old or is_over or holder.control.is_gone:
                 total -= holder.bytes
-                given_up.append(self.holders.pop(holder.key))
-        return given_up
+                removed.append(self.holders.pop(holder.key))
+        return removed
 
     async def close(self) -> None:
         """End everything and wait until it is gone."""
@@ -313,7 +313,7 @@ async def start_warm(walls: Walls, keep: Keep) -> Warm:
     """Start a warm process and wait until it can fork.
 
     Raises:
-        SandboxError: it did not start.
+        SandboxError: the process did not start.
     """
     control, theirs = control_pair()
     argument = json.dumps({"control": theirs.fileno(), "walls": asdict(walls)})
@@ -326,7 +326,7 @@ async def start_warm(walls: Walls, keep: Keep) -> Warm:
         theirs.close()
     try:
         with anyio.fail_after(START_SECONDS):
-            said, _ = await control.answer()
+            said, _ = await control.receive_answer()
     except BaseException as error:
         control.close()
         with anyio.CancelScope(shield=True):

@@ -1,4 +1,4 @@
-"""A REPL in a process of its own, without a fork server: the way of platforms without our walls."""
+"""Launchers of REPL processes: a new interpreter each, or a fork of a warm process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rlm_mcp.sandbox.host.channel import Channel
 from rlm_mcp.sandbox.host.context_file import write_text
 from rlm_mcp.sandbox.host.fork_client import Holder, Warm
 from rlm_mcp.sandbox.host.process import PlainProcess, socket_pair, spawn
-from rlm_mcp.sandbox.host.repl import Seat
+from rlm_mcp.sandbox.host.repl import ReplProcess
 from rlm_mcp.sandbox.types import ContextSource, ReplOptions
 
 START_SECONDS = 60
@@ -25,7 +25,7 @@ INTERPRETER_BYTES = 64 << 20
 
 
 class PlainLauncher:
-    """Starts a process for each REPL; the text is written anew for each."""
+    """Starts an interpreter and writes the text for each REPL; for platforms without walls."""
 
     def __init__(
         self, source: ContextSource, options: ReplOptions, *, seatbelt: bool = False
@@ -34,11 +34,11 @@ class PlainLauncher:
         self._options = options
         self._seatbelt = seatbelt
 
-    async def launch(self) -> Seat:
-        """Start a process and fill it.
+    async def launch(self) -> ReplProcess:
+        """Start a process and load the text.
 
         Raises:
-            SandboxError: it cannot be started or filled.
+            SandboxError: the process cannot be started, or the text not loaded.
         """
         text, layout = await write_text(self._source)
         ours, theirs = socket_pair()
@@ -56,24 +56,24 @@ class PlainLauncher:
             os.close(text)
         most = self._options.memory_bytes + layout.text_bytes * WIDEST_CHAR + INTERPRETER_BYTES
         is_limited = sys.platform.startswith("linux")
-        return await ready(Seat(channel, PlainProcess(popen, None if is_limited else most)))
+        return await ready(ReplProcess(channel, PlainProcess(popen, None if is_limited else most)))
 
     async def release(self) -> None:
-        """Nothing is kept between REPLs."""
+        """Do nothing: nothing is kept between REPLs."""
 
 
-async def ready(seat: Seat) -> Seat:
-    """Wait until a REPL can take cells; it is ended if it cannot.
+async def ready(process: ReplProcess) -> ReplProcess:
+    """Wait until a REPL is ready; end it if it fails.
 
     Raises:
         SandboxError: the REPL could not be set up.
     """
     try:
-        await _wait_until_ready(seat.channel)
+        await _wait_until_ready(process.channel)
     except BaseException:
-        await seat.leave()
+        await process.end()
         raise
-    return seat
+    return process
 
 
 async def _wait_until_ready(channel: Channel) -> None:
@@ -92,7 +92,7 @@ RETRIES = 2
 
 
 class ForkLauncher:
-    """Forks a REPL, and again when it is lost; goes to a fresh holder when that is gone."""
+    """Forks REPLs from the holder of a text; gets another holder when that is gone."""
 
     def __init__(
         self, warm: Callable[[], Awaitable[Warm]], source: ContextSource, options: ReplOptions
@@ -102,30 +102,30 @@ class ForkLauncher:
         self._options = options
         self._held: tuple[Warm, Holder] | None = None
 
-    async def launch(self) -> Seat:
+    async def launch(self) -> ReplProcess:
         """Fork a REPL.
 
         Raises:
-            SandboxError: it cannot be had, from a fresh holder either.
+            SandboxError: forking failed, with a fresh holder too.
         """
         for _ in range(RETRIES):
             try:
                 return await self._fork()
-            except SandboxError:  # the holder died since it was used, or the warm process did
+            except SandboxError:  # the holder or the warm process is gone or stuck
                 await self.release()
         return await self._fork()
 
     async def release(self) -> None:
-        """Let the holder go."""
+        """Release the holder."""
         held, self._held = self._held, None
         if held is not None:
             warm, holder = held
-            await warm.give_back(holder)
+            await warm.release(holder)
 
-    async def _fork(self) -> Seat:
+    async def _fork(self) -> ReplProcess:
         if self._held is None:
             warm = await self._warm()
-            self._held = (warm, await warm.take(self._source))
+            self._held = (warm, await warm.acquire(self._source))
         ours, theirs = socket_pair()
         channel = Channel(ours)
         try:
@@ -135,4 +135,4 @@ class ForkLauncher:
             raise
         finally:
             theirs.close()
-        return await ready(Seat(channel, process))
+        return await ready(ReplProcess(channel, process))

@@ -1,4 +1,4 @@
-"""Processes that hold REPLs, as the host sees them: how they begin, are signalled and end."""
+"""Processes of REPLs, as the host sees them: start, signals, end."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from rlm_mcp.sandbox.host.seatbelt import behind_seatbelt, resident_bytes
 
 PACKAGE_ROOT = str(Path(__file__).resolve().parent.parent.parent)
 END_SECONDS = 5
-# Large pages for texts that are decoded: a fork copies 500 times fewer entries of their tables.
+# Large pages for decoded texts: a fork copies 500 times fewer page table entries.
 ENVIRONMENT = {"LANG": "C.UTF-8", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 WATCH_SECONDS = 1
 
 
 class Process(Protocol):
-    """A process that holds one REPL."""
+    """A process of one REPL."""
 
     def interrupt(self) -> None:
         """Send SIGINT."""
@@ -36,7 +36,7 @@ class Process(Protocol):
         ...
 
     async def watch(self) -> None:
-        """Kill it when it takes too much memory; returns at once where the kernel sees to that."""
+        """Kill it when it uses too much memory; returns at once where the kernel limits it."""
         ...
 
     @property
@@ -45,14 +45,14 @@ class Process(Protocol):
         ...
 
     async def end(self) -> str:
-        """Kill it if it lives, wait until it is gone, and say how it ended."""
+        """Kill it if it lives, wait until it is gone, and return how it ended."""
         ...
 
 
 class PlainProcess:
-    """A process started for one REPL alone.
+    """A process started for one REPL.
 
-    `most_bytes` is the memory it may hold where the kernel does not limit it, else None.
+    `most_bytes` is the memory it may use where the kernel does not limit it, else None.
     """
 
     def __init__(self, popen: subprocess.Popen[bytes], most_bytes: int | None = None) -> None:
@@ -65,7 +65,7 @@ class PlainProcess:
         return self._most_bytes is not None
 
     async def watch(self) -> None:
-        """Kill it when it takes too much memory; it is looked at every second."""
+        """Kill it when it uses too much memory; checked every second."""
         while self._most_bytes is not None:
             held = await to_thread.run_sync(resident_bytes, self._popen.pid)
             if held > self._most_bytes:
@@ -84,11 +84,11 @@ class PlainProcess:
             self._popen.kill()
 
     async def end(self) -> str:
-        """Kill it if it lives, wait until it is gone, and say how it ended."""
+        """Kill it if it lives, wait until it is gone, and return how it ended."""
         return await to_thread.run_sync(self._end)
 
     def _end(self) -> str:
-        # A process that closed its socket is about to end by itself; its own status says more.
+        # A process that closed its socket is about to exit; its own status says more.
         with contextlib.suppress(subprocess.TimeoutExpired):
             return how_it_ended(self._popen.wait(0.1))
         self._popen.kill()
@@ -96,7 +96,7 @@ class PlainProcess:
 
 
 def how_it_ended(status: int) -> str:
-    """Put an exit status into words."""
+    """Describe an exit status."""
     if status == -9:
         return "it was killed, most likely for using too much memory"
     if status < 0:
@@ -107,10 +107,10 @@ def how_it_ended(status: int) -> str:
 def spawn(
     module: str, argument: str, descriptors: Sequence[int], *, seatbelt: bool = False
 ) -> subprocess.Popen[bytes]:
-    """Start `rlm_mcp.sandbox.child.<module>` in an interpreter of its own. Blocking.
+    """Start `rlm_mcp.sandbox.child.<module>` in a new interpreter. Blocking.
 
-    The child gets an empty environment, no working directory of ours, none of our descriptors but
-    those given, and no standard streams: descriptors 0 and 1 of a server speak MCP.
+    The child gets an empty environment, `/` as its working directory, only the given descriptors,
+    and no standard streams: descriptors 0 and 1 of a server carry MCP.
 
     Raises:
         SandboxError: the interpreter cannot be started.
@@ -133,7 +133,7 @@ def spawn(
 
 
 def socket_pair() -> tuple[socket.socket, socket.socket]:
-    """Return a connected pair, for the host and for the child."""
+    """Return a connected pair: the host's end, the child's end."""
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)

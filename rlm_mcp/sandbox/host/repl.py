@@ -10,7 +10,7 @@ import anyio
 from rlm_mcp.errors import NotFoundError, SandboxDiedError, SandboxError, WireError
 from rlm_mcp.sandbox.host import results
 from rlm_mcp.sandbox.host.calls import Clock, Core
-from rlm_mcp.sandbox.host.cell import Outcome, Running
+from rlm_mcp.sandbox.host.cell import Outcome, RunningCell
 from rlm_mcp.sandbox.host.channel import Channel
 from rlm_mcp.sandbox.host.process import Process
 from rlm_mcp.sandbox.types import CallHandler, CellResult, Variable, VariableText
@@ -22,13 +22,13 @@ MAX_CODE_CHARS = 10_000_000
 
 
 @dataclass(frozen=True)
-class Seat:
+class ReplProcess:
     """A process that holds a REPL, and the channel to it."""
 
     channel: Channel
     process: Process
 
-    async def leave(self) -> str:
+    async def end(self) -> str:
         """End the process and close the channel; return how the process ended."""
         ended = ""
         with anyio.CancelScope(shield=True):
@@ -37,7 +37,7 @@ class Seat:
         return ended  # noqa: RET504  # pyright holds that a cancel scope may swallow a return within
 
 
-Launch = Callable[[], Awaitable[Seat]]
+Launch = Callable[[], Awaitable[ReplProcess]]
 
 
 class ChildRepl:
@@ -47,7 +47,7 @@ class ChildRepl:
         self._launch = launch
         self._cores = cores
         self._turn = anyio.Lock(fast_acquire=True)
-        self._seat: Seat | None = None
+        self._process: ReplProcess | None = None
         self._numbers = 0
         self._kept = b""
         self._holds_last = False  # whether `_kept` is what the last cell handed over
@@ -59,13 +59,13 @@ class ChildRepl:
         Raises:
             SandboxError: it cannot be started.
         """
-        if self._seat is None:
-            self._seat = await self._launch()
+        if self._process is None:
+            self._process = await self._launch()
 
     async def close(self) -> str:
         """End the process if there is one; return how it ended."""
-        seat, self._seat = self._seat, None
-        return await seat.leave() if seat is not None else ""
+        process, self._process = self._process, None
+        return await process.end() if process is not None else ""
 
     async def execute(
         self, code: str, *, timeout_seconds: float, on_call: CallHandler
@@ -74,11 +74,13 @@ class ChildRepl:
         if len(code) > MAX_CODE_CHARS:
             return results.refused_result(f"a cell of {len(code):,} characters is too long")
         async with self._turn:
-            seat = await self._ready()
+            process = await self._ready()
             self._numbers += 1
             core, holds = Core(self._cores), self._holds_last
             self._holds_last = False
-            running = Running(seat.channel, seat.process, self._numbers, core, holds=holds)
+            running = RunningCell(
+                process.channel, process.process, self._numbers, core, holds=holds
+            )
             clock = Clock(timeout_seconds)
             ended = ""
             try:
@@ -140,25 +142,25 @@ class ChildRepl:
         Raises:
             SandboxDiedError: it did not answer; it was ended.
         """
-        seat = await self._ready()
+        process = await self._ready()
         self._numbers += 1
         ticket = self._numbers
         try:
             with anyio.fail_after(ANSWER_SECONDS):
-                await seat.channel.send(question, {**fields, "ticket": ticket}, *blobs)
-                return await _answer_to(ticket, answer, seat.channel)
+                await process.channel.send(question, {**fields, "ticket": ticket}, *blobs)
+                return await _answer_to(ticket, answer, process.channel)
         except (EOFError, TimeoutError, WireError) as error:
             raise await self._distrust(str(error) or "it did not answer") from error
         except BaseException:  # cancelled: the answer would come to whoever asks next
             await self._lose()
             raise
 
-    async def _ready(self) -> Seat:
-        if self._seat is None:
+    async def _ready(self) -> ReplProcess:
+        if self._process is None:
             await self._begin_again()
-        if self._seat is None:
+        if self._process is None:
             raise SandboxDiedError("the REPL is closed", fix="Open another one.")
-        return self._seat
+        return self._process
 
     async def _begin_again(self) -> list[str]:
         """Start a fresh process and put small variables back; return their names.
@@ -177,13 +179,13 @@ class ChildRepl:
             ) from error
 
     async def _restore(self) -> list[str]:
-        seat, kept = self._seat, self._kept
-        if seat is None or not kept:
+        process, kept = self._process, self._kept
+        if process is None or not kept:
             return []
         self._kept = b""  # a blob that cannot be opened is not tried twice
         with anyio.fail_after(ANSWER_SECONDS):
-            await seat.channel.send("restore", {}, kept)
-            frame = await seat.channel.receive()
+            await process.channel.send("restore", {}, kept)
+            frame = await process.channel.receive()
         if frame.kind != "restored":
             raise WireError(f"a {frame.kind!r} frame instead of 'restored'")
         self._kept = kept

@@ -1,4 +1,4 @@
-"""The sandbox: opens REPLs over texts, as confined as this machine allows."""
+"""Opens REPLs over texts, as isolated as this machine allows."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class ProcessSandbox:
     """A `Sandbox` whose REPLs are processes behind walls. It belongs to one event loop.
 
     Args:
-        min_isolation: below this level no REPL opens.
-        walls: which walls to put up; fewer only where an operator knows why.
-        keep: what stays warm while no REPL uses it.
-        cores: cells that run at once; None for as many as there are cores.
-        isolation: what another sandbox of this process found, with the same walls; None tries them.
+        min_isolation: no REPL opens below this level.
+        walls: which walls to use; fewer only if the operator decided so.
+        keep: how much stays loaded while no REPL uses it.
+        cores: how many cells run at once; None: as many as there are cores.
+        isolation: the result of an earlier test with the same walls; None runs the test.
 
-    Within `async with` the warm process and the texts it holds stay between REPLs, and end with the
-    block. Used without, nothing outlives the last open REPL.
+    Within `async with` the warm process and its texts stay between REPLs, and end with the block.
+    Without it, everything ends with the last open REPL.
     """
 
     def __init__(
@@ -68,24 +68,24 @@ class ProcessSandbox:
             await self.aclose()
 
     async def aclose(self) -> None:
-        """End every process now; the sandbox may be used again, which starts new ones."""
+        """End all processes; later use starts new ones."""
         warm, self._warm = self._warm, None
         if warm is not None:
             with anyio.CancelScope(shield=True):
                 await warm.close()
 
     async def isolation(self) -> Isolation:
-        """Say what the walls hold; see `types.Sandbox`. Tried once, in a real REPL."""
+        """Return the isolation in force; see `types.Sandbox`. Tested once, in a real REPL."""
         async with self, self._testing:
             if self._isolation is None:
                 self._isolation = await self._find_isolation()
             return self._isolation
 
     async def require_isolation(self) -> Isolation:
-        """Say what the walls hold, if that is enough for model code to run.
+        """Return the isolation in force, if model code may run with it.
 
         Raises:
-            IsolationError: it is less than the least that is allowed.
+            IsolationError: the level is below the minimum.
         """
         if sys.platform == "win32":
             raise IsolationError(
@@ -104,8 +104,8 @@ class ProcessSandbox:
         """Open a REPL over `source`; see `types.Sandbox`.
 
         Raises:
-            IsolationError: the walls asked for do not stand here.
-            SandboxError: no process can be had, or none can hold the text.
+            IsolationError: the level is below the minimum.
+            SandboxError: no process could be started, or the text not loaded.
         """
         async with self:
             isolation = await self.require_isolation()
@@ -139,7 +139,7 @@ class ProcessSandbox:
         if sys.platform == "darwin":
             return await self._find_seatbelt()
         if not sys.platform.startswith("linux"):
-            return Isolation("process", ("limits",), (f"walls: none for {sys.platform!r} yet",))
+            return Isolation("process", ("limits",), (f"walls: none for {sys.platform!r}",))
         try:
             warm = await self._warm_process()
             if "seccomp" not in warm.layers:
@@ -160,11 +160,11 @@ class ProcessSandbox:
             return Isolation("process", ("limits",), (f"seatbelt: {error.message}",))
         if breaches:
             return Isolation("process", ("limits",), _as_missing(breaches))
-        return Isolation("partial", ("seatbelt", "limits"), ("memory: watched, not limited",))
+        return Isolation("partial", ("seatbelt", "limits"), ("memory: polled, not limited",))
 
 
 def _as_missing(breaches: list[str]) -> tuple[str, ...]:
-    return tuple(f"self-test: model code could {breach}" for breach in breaches)
+    return tuple(f"self-test: model code was able to {breach}" for breach in breaches)
 
 
 def _judged(warm: Warm, breaches: list[str]) -> Isolation:
@@ -177,8 +177,8 @@ def _judged(warm: Warm, breaches: list[str]) -> Isolation:
 def _too_little(isolation: Isolation, wanted: Level) -> IsolationError:
     missing = "; ".join(isolation.missing)
     return IsolationError(
-        f"model code does not run here: isolation is {isolation.level!r},"
-        f" and {wanted!r} is the least allowed. Missing: {missing}.",
+        f"model code does not run here: the isolation level is {isolation.level!r},"
+        f" the minimum is {wanted!r}. Missing: {missing}.",
         fix=(
             "Run on Linux 5.13 or later (x86-64 or aarch64) where seccomp, Landlock and user"
             " namespaces are not denied; or, if you accept less, set RLM_MCP_MIN_ISOLATION to"

@@ -1,8 +1,8 @@
-"""macOS: a REPL's process behind Seatbelt. Written and tested in parts; it has not been run there.
+"""macOS: a REPL's process behind Seatbelt. Tested in parts; it has not been run on macOS.
 
-`sandbox-exec` puts a profile on the interpreter that denies by default: files are read below the
-interpreter's own folders alone, nothing is written, no socket, no other program, no fork. RLIMIT_AS
-does not hold on macOS, so the memory of the process is looked at while a cell runs.
+`sandbox-exec` applies a profile that denies by default: files can be read only in the interpreter's
+own folders, nothing can be written, no socket, no other program, no fork. RLIMIT_AS has no effect
+on macOS, so the memory of the process is polled while a cell runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PS_SECONDS = 5
 
 
 def profile(readable: Sequence[str], program: str) -> str:
-    """Write a profile that lets `program` run and read the folders `readable`, and nothing else."""
+    """Return a profile that allows only to run `program` and to read the folders `readable`."""
     folders = "\n".join(f"  (subpath {_quoted(folder)})" for folder in readable)
     return f"""(version 1)
 (deny default)
@@ -35,14 +35,14 @@ def profile(readable: Sequence[str], program: str) -> str:
 
 
 def behind_seatbelt(command: Sequence[str], package_root: str) -> list[str]:
-    """Put a command of this interpreter behind the profile."""
+    """Wrap a command of this interpreter in the profile."""
     program = str(Path(command[0]).resolve())
     prefixes = dict.fromkeys((sys.prefix, sys.base_prefix, package_root, *SYSTEM_FOLDERS))
     return [SANDBOX_EXEC, "-p", profile(tuple(prefixes), program), program, *command[1:]]
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the memory a process holds; 0 when it is gone. Blocks, so call in a thread."""
+    """Return the resident memory of a process; 0 if it is gone. Blocking: call in a thread."""
     try:
         said = subprocess.run(  # noqa: S603  # a fixed program and a number
             ["/bin/ps", "-o", "rss=", "-p", str(pid)],

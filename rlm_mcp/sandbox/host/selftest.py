@@ -1,4 +1,4 @@
-"""Do the walls hold? A REPL is asked to climb them, before any model's code runs in one."""
+"""The self-test of the walls: a REPL tries to get past them, before any model code runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from anyio import to_thread
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CallReply, Repl, ReplCall, ReplOptions
 
-TEXT = TextContext.of("the walls are tried before a model's code runs between them")
+TEXT = TextContext.of("the walls are tested before model code runs")
 OPTIONS = ReplOptions(sub_calls=False, memory_bytes=64 << 20)
 SECONDS = 20
 
@@ -47,9 +47,9 @@ print(json.dumps(through))
 
 
 async def find_breaches(repl: Repl, program: str, *, memory: bool = True) -> list[str]:
-    """Return what a REPL could do that it must not; empty when the walls hold.
+    """Return what a REPL was able to do but must not; empty if the walls hold.
 
-    `memory` says that its allowance is enforced by the kernel, at once.
+    `memory`: the kernel enforces the memory limit.
     """
     canary = await to_thread.run_sync(_lay_canary)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -76,9 +76,9 @@ def _lay_canary() -> Path:
     os.write(descriptor, b"canary")
     os.close(descriptor)
     canary = Path(path)
-    canary.chmod(0o644)  # whoever the REPL runs as, only the walls keep it away
+    canary.chmod(0o644)  # readable by everyone: only the walls protect it
     return canary
 
 
 async def _no_call(_call: ReplCall) -> CallReply:
-    return CallReply(error="there are no calls in a self-test")
+    return CallReply(error="calls are not available in the self-test")

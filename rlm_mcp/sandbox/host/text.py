@@ -1,4 +1,4 @@
-"""Text held in memory, as a source for a REPL."""
+"""Text in memory, as a source for a REPL."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 PREFIX_CHARS = 4000
-# Encoded piece by piece, so that there is never a second copy of the whole.
+# Encoded in pieces, so that there is never a second copy of all of it.
 CHUNK_CHARS = 1 << 20
-# Up to here a digest costs about a millisecond, and equal texts share one copy in the sandbox.
+# Up to this size a digest costs about a millisecond, and equal texts share one copy.
 SHARED_CHARS = 1 << 20
 
 
@@ -28,10 +28,10 @@ class TextContext:
 
     @classmethod
     def of(cls, text: str | Sequence[str]) -> TextContext:
-        """Make a source of a `str` or a sequence of `str`.
+        """Create a source from a `str` or a sequence of `str`.
 
         Raises:
-            TypeError: the value, or an item of it, is something else.
+            TypeError: the value, or an item, has another type.
         """
         if isinstance(text, str):
             return cls((text,), is_list=False, names=("context",))
@@ -46,7 +46,7 @@ class TextContext:
 
     @property
     def key(self) -> str:
-        """A digest where the text is short; else this object's own, since hashing takes seconds."""
+        """A digest if the text is short; else unique to this object: hashing takes seconds."""
         return self._key
 
     @cached_property
@@ -62,7 +62,7 @@ class TextContext:
 
     @property
     def byte_lengths(self) -> Sequence[int]:
-        """UTF-8 bytes of each document; for text beyond ASCII it takes as long as encoding it."""
+        """UTF-8 bytes of each document; for non-ASCII text this takes as long as encoding it."""
         return self._byte_lengths
 
     @cached_property

@@ -1,8 +1,8 @@
-"""The walls around a REPL: which there are, which stand here, and the order they go up in.
+"""The walls around a REPL: which there are, which hold here, and the order of putting them up.
 
-Namespaces are entered by the warm process before it starts a thread; privileges are given up when
-everything that needs files is in memory; limits, Landlock and seccomp go up in each REPL before
-its first instruction of model code. Seccomp is the wall, the others stand behind it.
+The warm process enters namespaces before it starts a thread, and gives up privileges when
+everything that needs files is in memory. Each REPL gets limits, Landlock and seccomp before its
+first instruction of model code. Seccomp is the main wall; the others are defence in depth.
 """
 
 from __future__ import annotations
@@ -22,68 +22,68 @@ OOM_SCORE = 1000  # when memory runs out, REPLs go first
 
 
 @dataclass
-class Standing:
-    """Which walls stand, and why the others do not, each in a few words."""
+class WallReport:
+    """Which walls hold, and why the others do not, each in a few words."""
 
     layers: list[str] = field(default_factory=list[str])
     missing: list[str] = field(default_factory=list[str])
 
     def note(self, layer: str, error: str) -> None:
-        """Add a layer; with an error, to those that are missing."""
+        """Add a layer; with an error, to the missing ones."""
         if error:
             self.missing.append(f"{layer}: {error}")
         else:
             self.layers.append(layer)
 
 
-def enter_namespaces(walls: Walls, standing: Standing) -> bool:
-    """Enter namespaces; True if a child must be forked, which is the first process in there."""
+def enter_namespaces(walls: Walls, report: WallReport) -> bool:
+    """Enter namespaces; True if the caller must fork, to become the first process inside."""
     architecture = seccomp.machine()
     if not walls.namespaces or architecture is None:
-        standing.note("namespaces", "not asked for" if architecture else "unknown architecture")
+        report.note("namespaces", "not asked for" if architecture else "unknown architecture")
         return False
     try:
         namespaces.enter(architecture)
     except OSError as error:
-        standing.note("namespaces", f"the system refuses them ({error.strerror})")
+        report.note("namespaces", f"the system refuses them ({error.strerror})")
         return False
     return True
 
 
-def give_up_files(standing: Standing, *, in_namespaces: bool) -> None:
-    """Leave the file system, root and every capability, in the warm process."""
+def give_up_files(report: WallReport, *, in_namespaces: bool) -> None:
+    """Give up the file system, root and every capability, in the warm process."""
     architecture = seccomp.machine()
-    with contextlib.suppress(OSError):  # a read-only /proc; the kernel's default order holds then
+    with contextlib.suppress(OSError):  # /proc is read-only: the kernel's default order applies
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE), "ascii")
     if in_namespaces and architecture is not None:
-        standing.note("namespaces", _error_of(lambda: namespaces.empty_root(architecture)))
+        report.note("namespaces", _error_of(lambda: namespaces.empty_root(architecture)))
     if architecture is not None:
         dropped = _error_of(lambda: namespaces.drop_capabilities_and_user(architecture))
         if dropped:
-            standing.note("unprivileged user", dropped)
+            report.note("unprivileged user", dropped)
     namespaces.give_up_privileges()
 
 
-def find_standing(walls: Walls, standing: Standing) -> Walls:
-    """Put the walls of a REPL up in a child that is thrown away; return those that stood."""
-    has_landlock = walls.landlock and _stands("landlock", landlock.restrict, standing)
+def try_walls(walls: Walls, report: WallReport) -> Walls:
+    """Try the walls of a REPL in a child that is thrown away; return those that hold."""
+    has_landlock = walls.landlock and _holds("landlock", landlock.restrict, report)
     if not walls.landlock:
-        standing.note("landlock", "not asked for")
-    has_seccomp = walls.seccomp and _stands("seccomp", _install_seccomp, standing)
+        report.note("landlock", "not asked for")
+    has_seccomp = walls.seccomp and _holds("seccomp", _install_seccomp, report)
     if not walls.seccomp:
-        standing.note("seccomp", "not asked for")
+        report.note("seccomp", "not asked for")
     return Walls(seccomp=has_seccomp, landlock=has_landlock, namespaces=walls.namespaces)
 
 
 def confine_repl(walls: Walls, memory_bytes: int, mapped: int) -> None:
-    """Put up the walls of this REPL; what follows may be anybody's code.
+    """Put up the walls of this REPL; untrusted code may run afterwards.
 
     Raises:
-        OSError: one that stood before does not stand now.
+        OSError: a wall that held in the trial failed.
     """
     namespaces.die_with_parent()
     namespaces.use_small_pages()
-    with contextlib.suppress(OSError):  # a lower priority is never refused, but by odd policies
+    with contextlib.suppress(OSError):  # only unusual policies refuse a lower priority
         os.nice(REPL_NICENESS)
     limits.limit(memory_bytes, mapped)
     if walls.landlock:
@@ -99,21 +99,21 @@ def _install_seccomp() -> None:
     seccomp.install(seccomp.program(architecture), architecture)
 
 
-def _stands(layer: str, put_up: Callable[[], None], standing: Standing) -> bool:
+def _holds(layer: str, put_up: Callable[[], None], report: WallReport) -> bool:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        # Whatever happens in here, this copy of the process must not go on.
+        # Whatever happens here, this copy of the process must end.
         try:
-            os.write(writer, (_error_of(put_up) or "stands").encode())
+            os.write(writer, (_error_of(put_up) or "holds").encode())
         finally:
             os._exit(0)
     os.close(writer)
     said = os.read(reader, 1000).decode("utf-8", "replace")
     os.close(reader)
     os.waitpid(child, 0)
-    standing.note(layer, "" if said == "stands" else said or "the trial ended early")
-    return said == "stands"
+    report.note(layer, "" if said == "holds" else said or "the trial process died")
+    return said == "holds"
 
 
 def _error_of(step: Callable[[], None]) -> str:
@@ -125,5 +125,5 @@ def _error_of(step: Callable[[], None]) -> str:
 
 
 def ignore_interrupts() -> None:
-    """Leave SIGINT to REPLs: a terminal's Ctrl-C is the host's business."""
+    """Ignore SIGINT, except in REPLs: a terminal's Ctrl-C is for the host."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

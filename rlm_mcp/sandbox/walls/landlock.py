@@ -1,8 +1,8 @@
-"""Landlock: no path, no TCP port, no abstract socket and no signal outside, for good.
+"""Landlock: denies all paths, TCP ports, abstract sockets and signals to other processes, for good.
 
-A ruleset that handles every right the running kernel knows and allows none of them. It holds even
-where the list of system calls had a hole. Linux 5.13 and later; the kernel tells which rights it
-knows by its ABI number (https://docs.kernel.org/userspace-api/landlock.html).
+The ruleset handles every right the running kernel knows and allows none. It holds even if the list
+of system calls has a hole. Linux 5.13 and later; the ABI number tells which rights the kernel knows
+(https://docs.kernel.org/userspace-api/landlock.html).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _SCOPE_ABI, _SCOPES = 6, 0b11  # abstract UNIX sockets, signals
 
 
 def abi() -> int:
-    """Return the version of Landlock that the kernel speaks; 0 where it has none."""
+    """Return the kernel's Landlock ABI version; 0 if it has none."""
     return max(_call(_CREATE_RULESET, None, 0, 1), 0)
 
 
 def restrict() -> None:
-    """Deny this thread, and what it starts, everything Landlock knows. Needs no_new_privs.
+    """Deny this thread and what it starts every right Landlock handles. Needs no_new_privs.
 
     Raises:
-        OSError: the kernel has no Landlock, or refuses.
+        OSError: the kernel has no Landlock, or refuses the ruleset.
     """
     version = abi()
     if not version:
@@ -43,7 +43,7 @@ def restrict() -> None:
 
 
 def ruleset(version: int) -> bytes:
-    """Lay out `struct landlock_ruleset_attr` for an ABI version."""
+    """Encode `struct landlock_ruleset_attr` for an ABI version."""
     files = sum(rights for since, rights in _FILE_RIGHTS_BY_ABI.items() if version >= since)
     packed = struct.pack("=Q", files)
     if version >= _NETWORK_ABI:

@@ -1,4 +1,4 @@
-"""Resource limits of a REPL's process; they hold on every platform that has them."""
+"""Resource limits of a REPL's process, on every platform that has them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _M_ARENA_MAX = -8
 
 
 def mapped_bytes() -> int:
-    """Return the address space of this process; 0 where the system does not say."""
+    """Return the size of this process's address space in bytes; 0 if unknown."""
     try:
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
     except (OSError, ValueError):
@@ -26,14 +26,14 @@ def mapped_bytes() -> int:
 
 
 def share_arenas() -> None:
-    """Let threads share glibc's memory arenas, each of which takes 64 MiB of address space."""
+    """Make threads share glibc's memory arenas: each takes 64 MiB of address space."""
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
         set_option(_M_ARENA_MAX, 2)
 
 
 def limit(memory_bytes: int, mapped: int) -> None:
-    """Allow `memory_bytes` more than is mapped now, no files, no core, few descriptors."""
+    """Limit memory to `memory_bytes` more than `mapped`; no file writes, no core dumps."""
     if mapped:
         _set(resource.RLIMIT_AS, mapped + memory_bytes)
     _set(resource.RLIMIT_CORE, 0)
@@ -46,5 +46,5 @@ def limit(memory_bytes: int, mapped: int) -> None:
 
 
 def _set(what: int, value: int) -> None:
-    with contextlib.suppress(ValueError, OSError):  # a lower limit is in force already
+    with contextlib.suppress(ValueError, OSError):  # a lower limit is already in force
         resource.setrlimit(what, (value, value))

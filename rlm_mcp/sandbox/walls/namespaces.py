@@ -1,7 +1,7 @@
-"""Namespaces: a world with no network, no other process and an empty file system.
+"""Namespaces: no network, no other processes and an empty file system.
 
-Entered once by the warm process, before it starts a thread, and inherited by every REPL. Root
-needs no user namespace, and has its user id taken away instead; others get one.
+The warm process enters them once, before it starts a thread, and every REPL inherits them. Root
+needs no user namespace and changes to another user instead; other users get one.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def _libc() -> ctypes.CDLL:
 
 
 def enter(architecture: str) -> None:
-    """Leave the host's network, IPC, host name, mounts and process ids; children follow.
+    """Leave the host's network, IPC, host name, mounts and process ids; children inherit this.
 
     Raises:
-        OSError: the kernel, or a policy such as AppArmor's or a container's, refuses.
+        OSError: the kernel or a policy (AppArmor, a container's) refuses.
     """
     user, group = os.geteuid(), os.getegid()
     flags = _NEW_NET | _NEW_IPC | _NEW_UTS | _NEW_NS | _NEW_PID
@@ -53,13 +53,13 @@ def empty_root(architecture: str) -> None:
     """Replace every mount by one empty, read-only directory.
 
     Raises:
-        OSError: mounting is refused here.
+        OSError: mounting is refused.
     """
     _mount(b"none", b"/", b"none", _PRIVATE | _RECURSIVE)
     _mount(
         b"tmpfs", b"/tmp", b"tmpfs", _NO_SUID | _NO_DEV | _NO_EXEC, b"size=4k,mode=755"
-    )  # a mount point that exists
-    old = Path("/tmp/old")  # noqa: S108  # in the mount just made
+    )  # an existing mount point
+    old = Path("/tmp/old")  # noqa: S108  # inside the new mount
     old.mkdir()
     call = ctypes.c_long(_PIVOT_ROOT[architecture])
     _check(_libc().syscall(call, b"/tmp", b"/tmp/old"))
@@ -71,13 +71,15 @@ def empty_root(architecture: str) -> None:
 
 
 def drop_capabilities_and_user(architecture: str) -> None:
-    """Give up root, where this process has it, and every capability.
+    """Give up root, if this process has it, and every capability.
 
     Raises:
-        OSError: there is no other user here, as in some containers, or the kernel refuses.
+        OSError: the user does not exist here, as in some containers, or the kernel refuses.
     """
     for capability in range(64):
-        _libc().prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)  # those that do not exist are refused
+        _libc().prctl(
+            _PR_CAPBSET_DROP, capability, 0, 0, 0
+        )  # the kernel refuses numbers it does not know
     if os.geteuid() == 0:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
@@ -88,7 +90,7 @@ def drop_capabilities_and_user(architecture: str) -> None:
 
 
 def give_up_privileges() -> None:
-    """Promise to gain none by exec, and close this process's memory to others.
+    """Set no_new_privs, and make this process's memory unreadable to others.
 
     Raises:
         OSError: the kernel refuses.
@@ -98,13 +100,13 @@ def give_up_privileges() -> None:
 
 
 def die_with_parent() -> None:
-    """Ask for SIGKILL when the thread that forked this process ends."""
+    """Request SIGKILL for when the thread that forked this process ends."""
     _check(_libc().prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0))
 
 
 def use_small_pages() -> None:
-    """Leave large pages to texts: a REPL's own memory grows by what it needs."""
-    _libc().prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)  # no wall: an older kernel may refuse
+    """Turn off large pages: a REPL's own memory then grows only as needed."""
+    _libc().prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)  # not a wall: an older kernel may refuse
 
 
 def _mount(source: bytes, target: bytes, kind: bytes, flags: int, data: bytes = b"") -> None:

@@ -1,10 +1,10 @@
-"""The system calls that a REPL may make; the wall that the others stand behind.
+"""The system calls that a REPL may make; the main wall.
 
-An allow-list, whose default is EPERM: a Python program reads a refused call as a `PermissionError`
-and goes on. Nothing that takes a path is on it, nothing that makes a socket to anywhere, no
-process but threads of this one, no executable memory, no signal to anybody. A foreign
-architecture or the x32 call numbers kill. Linux, x86-64 and aarch64 (its numbers are checked
-against the kernel's header by a test; it has not been run there).
+An allow-list whose default is EPERM: Python code sees a refused call as a `PermissionError` and
+continues. It allows no call that takes a path, no socket to anywhere, no new process (only
+threads), no executable memory, no signal to another process. Calls of a foreign architecture or
+with x32 numbers kill the process. Linux on x86-64 and aarch64 (a test checks the aarch64 numbers
+against the kernel's header; it has not been run there).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-# name: number on x86-64, number on aarch64 (None where that one lacks it)
+# name: number on x86-64, number on aarch64 (None if it does not exist there)
 PLAIN: Mapping[str, tuple[int, int | None]] = {
     "read": (0, 63),
     "write": (1, 64),
@@ -117,7 +117,7 @@ CHECKED: Mapping[str, Rule] = {
     "clone3": Rule((435, 435), (Check(0, is_one_of=()),), errno.ENOSYS),  # glibc then uses clone
     "mmap": Rule((9, 222), _NOT_EXECUTABLE),
     "mprotect": Rule((10, 226), _NOT_EXECUTABLE),
-    # The host's interrupt reaches its handler, whatever a cell does.
+    # A cell cannot replace the handler of the host's interrupt.
     "rt_sigaction": Rule((13, 134), (Check(0, differs_from=2),)),
     # FIOCLEX, FIONBIO, FIONCLEX
     "ioctl": Rule((16, 29), (Check(1, is_one_of=(0x5451, 0x5421, 0x5450)),), errno.ENOTTY),
@@ -127,7 +127,7 @@ CHECKED: Mapping[str, Rule] = {
     "prctl": Rule((157, 167), (Check(0, is_one_of=(15, 0x53564D41)),)),
     # reading this process's own limits
     "prlimit64": Rule((302, 261), (Check(0, is_one_of=(0,)), Check(2, is_null=True))),
-    # asyncio wakes itself through a pair of its own; without an address nobody else is reached
+    # asyncio wakes itself through a socket pair; without an address it reaches nobody else
     "socketpair": Rule((53, 199), (Check(0, is_one_of=(1,)),)),
     "sendto": Rule((44, 206), _NO_ADDRESS),
     "recvfrom": Rule((45, 207), _NO_ADDRESS),
@@ -145,13 +145,13 @@ Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, op
 
 
 def machine() -> str | None:
-    """Return the name of this machine's architecture if the list covers it."""
+    """Return the name of this machine's architecture; None if the list does not cover it."""
     name = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
     return name if name in AUDIT_ARCHITECTURES else None
 
 
 def program(architecture: str) -> list[Instruction]:
-    """Write the filter for an architecture, in classic BPF over `struct seccomp_data`."""
+    """Return the filter for an architecture, in classic BPF over `struct seccomp_data`."""
     column = 0 if architecture == "x86_64" else 1
     code: list[Instruction] = [
         (_LOAD, 0, 0, 4),
@@ -202,10 +202,10 @@ class _Program(ctypes.Structure):
 
 
 def install(code: Sequence[Instruction], architecture: str) -> None:
-    """Put a filter on all threads of this process, for good. Needs no_new_privs.
+    """Install a filter on all threads of this process, for good. Needs no_new_privs.
 
     Raises:
-        OSError: the kernel refuses it.
+        OSError: the kernel refuses the filter.
     """
     packed = b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
     buffer = ctypes.create_string_buffer(packed, len(packed))
