@@ -25,6 +25,8 @@ from rlm_mcp.sandbox.child.calls import CallDesk
 from rlm_mcp.sandbox.child.documents import Documents
 from rlm_mcp.sandbox.child.namespace import Namespace
 from rlm_mcp.sandbox.types import ReplOptions
+from rlm_mcp.server.http.page import page_routes
+from rlm_mcp.server.http.routes import make_routes
 from rlm_mcp.settings import PREFIX, Settings
 from rlm_mcp.testing.scripted_model import open_scripted_model
 from tests.reference import DOCUMENTS, ROOT, commands, made
@@ -103,6 +105,23 @@ def test_every_setting_is_named_and_no_other() -> None:
     named = set(re.findall(r"RLM_MCP_[A-Z_]*[A-Z]", ALL))
 
     assert named == settings
+
+
+def test_every_route_is_named_with_its_method_and_no_other() -> None:
+    served = {
+        (method, re.sub(r":\w+", "", route.path))
+        for route in (*make_routes(), *page_routes())
+        for method in route.methods or ()
+        if method != "HEAD"
+    }
+    rows = re.findall(r"^\| (`(?:GET|PUT) .*?) \|", TEXTS["docs/http.md"], re.MULTILINE)
+    named = {
+        (re.findall(r"GET|PUT", row)[0], path)
+        for row in rows
+        for path in re.findall(r"(?:GET |PUT |`)(/[^?`]*)", row)
+    }
+
+    assert named == served
 
 
 @pytest.mark.parametrize(("path", "command"), COMMANDS.items())
