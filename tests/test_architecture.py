@@ -21,7 +21,9 @@ NAMED_PATHS = sorted(
         (name, path)
         for name, text in TEXTS.items()
         for path in re.findall(
-            rf"(?<![\w/.-])((?:rlm_mcp|tests|bench|packaging|\.ci|{FOLDERS})/[\w./-]*[\w/])", text
+            rf"(?<![\w/.-])((?:rlm_mcp|tests|bench|packaging|\.ci)/[\w./-]*[\w/]"
+            rf"|(?:{FOLDERS})/[\w./-]*(?:\.py|/(?![\w.])))",
+            text,
         )
     }
 )
