@@ -129,6 +129,7 @@ def test_every_command_and_option_says_what_it_is_for(path: str, command: click.
     options = [option for option in command.params if isinstance(option, click.Option)]
 
     assert command.help, path
+    assert not command.get_short_help_str(60).endswith("..."), "it is cut in the list of commands"
     assert [option.name for option in options if not option.help] == []
 
 

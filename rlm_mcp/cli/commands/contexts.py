@@ -75,7 +75,10 @@ def show(launch: Launch, **given: Any) -> None:
 @json_option
 @click.pass_obj
 def delete(launch: Launch, handles: tuple[str, ...], as_json: bool) -> None:
-    """Delete stored texts, and everything runs derived from them; their answers stay."""
+    """Delete stored texts.
+
+    Everything that runs derived from them is deleted too; their questions and answers stay.
+    """
     from rlm_mcp.cli.stored_texts import delete_texts
 
     anyio.run(delete_texts, launch, handles, as_json)
