@@ -51,7 +51,7 @@ def list_(launch: Launch, **given: Any) -> None:
 @json_option
 @click.pass_obj
 def show(launch: Launch, **given: Any) -> None:
-    """Print the answer of RUN and its figures, or its log, or its variables.
+    """Print a run's answer, its log or its variables.
 
     Exit code 1: RUN ended without an answer.
     """
@@ -79,9 +79,9 @@ def show(launch: Launch, **given: Any) -> None:
 @json_option
 @click.pass_obj
 def resume(launch: Launch, **given: Any) -> None:
-    """Resume RUN where it stopped, and print its answer.
+    """Resume a run where it stopped, and print its answer.
 
-    For runs that are interrupted, exhausted, cancelled or failed. What is on record is not paid
+    RUN is an interrupted, exhausted, cancelled or failed run. What is on record is not paid
     for again. Limits are for the whole run, the part before included.
     """
     from rlm_mcp.cli.questions import RunDisplay, resume_run
@@ -100,7 +100,10 @@ def resume(launch: Launch, **given: Any) -> None:
 @json_option
 @click.pass_obj
 def cancel(launch: Launch, run_id: str, as_json: bool) -> None:
-    """Stop RUN and its spending; what it found so far stays readable."""
+    """Stop a run and its spending.
+
+    What RUN found so far stays readable.
+    """
     from rlm_mcp.cli.stored_runs import cancel_run
 
     anyio.run(cancel_run, launch, run_id, as_json)
