@@ -47,6 +47,7 @@ def test_a_variable_told_to_the_registry_is_a_setting_and_secret_where_that_is(
     field = Settings.model_fields[variable["name"].removeprefix(PREFIX).lower()]
     is_secret = "Secret" in str(field.annotation)
 
+    assert variable["description"] == field.description
     assert variable.get("isSecret", False) is is_secret
     if "default" in variable:
         assert (
