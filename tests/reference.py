@@ -6,6 +6,7 @@ A part stands in a document between `<!-- made: NAME -->` and `<!-- end -->`.
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -242,11 +243,22 @@ def made(text: str, told: Mapping[str, Any]) -> str:
     return _PART.sub(lambda part: f"{part[1]}\n{parts[part[2]]()}\n{part[3]}", text)
 
 
+def registry_entry(text: str) -> str:
+    """`server.json` with each variable described as its setting is."""
+    entry = json.loads(text)
+    for variable in entry["packages"][0]["environmentVariables"]:
+        field = Settings.model_fields[variable["name"].removeprefix(PREFIX).lower()]
+        variable["description"] = field.description
+    return json.dumps(entry, indent=2, ensure_ascii=False) + "\n"
+
+
 def main() -> None:
-    """Renew every document."""
+    """Renew every document, and what the registry is told."""
     told = anyio.run(surface)
     for path in DOCUMENTS:
         path.write_text(made(path.read_text(), told))
+    registry = ROOT / "server.json"
+    registry.write_text(registry_entry(registry.read_text()))
 
 
 if __name__ == "__main__":
