@@ -28,7 +28,7 @@ RLMError
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class RLMError(Exception):
@@ -49,6 +49,12 @@ class RLMError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.fix}".rstrip()
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The error as it is stored and sent: `{code, message, retryable, fix}`."""
+        names = ("code", "message", "retryable", "fix")
+        return {name: getattr(self, name) for name in names}
 
 
 class InvalidInputError(RLMError, ValueError):

@@ -183,7 +183,7 @@ def load_settings(config_file: Path | None = None) -> Settings:
     try:
         return Settings.model_validate(values | _read_variables(os.environ))
     except ValidationError as error:
-        problems = "; ".join(_problem(detail) for detail in error.errors(include_url=False))
+        problems = "; ".join(_problem(problem) for problem in error.errors(include_url=False))
         # No cause is chained: pydantic's own text could show the value of a secret.
         raise ConfigurationError(
             f"Settings that cannot be used: {problems}.",
@@ -257,13 +257,13 @@ def _nearest(name: str, known: list[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _problem(detail: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in detail["loc"])
+def _problem(problem: Mapping[str, Any]) -> str:
+    place = ".".join(str(part) for part in problem["loc"])
     name = f"{PREFIX}{place.upper()}"
     # What is no setting may be a misspelt secret, so its value is not shown either.
     is_open = place in Settings.model_fields and not _is_secret(place)
-    value = f"={detail['input']!r}" if is_open else ""
-    return f"{name}{value}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
+    value = f"={problem['input']!r}" if is_open else ""
+    return f"{name}{value}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -7,8 +7,9 @@ import pytest
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.conversation.compaction import summarize
 from rlm_mcp.engine.conversation.conversation import Conversation, Window
-from rlm_mcp.engine.models.chat import ChatReply, Message
+from rlm_mcp.engine.models.chat import ChatReply
 from rlm_mcp.engine.types import HistoryEntry
+from rlm_mcp.events import Message
 
 HEAD: tuple[Message, ...] = (
     {"role": "system", "content": "s"},

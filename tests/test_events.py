@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+import anyio
+import anyio.to_thread
 import pytest
 
 from rlm_mcp.events.details import DETAILS, read_detail
 from rlm_mcp.events.event import EventDetail, EventType, inner_path, within_inner_run
-from rlm_mcp.events.runs import RunStarted
+from rlm_mcp.events.runs import FORMAT_VERSION, RunStarted
 from rlm_mcp.events.sub_calls import SubCall, SubCallsFinished
 from rlm_mcp.events.turns import Change, CodeExecuted, CodeGenerated, Splice
+from rlm_mcp.store.database import DATABASE_NAME
 from tests.histories.logs import find_logs, read_rows
+from tests.serving import cell, open_served, turns
 
 
 @dataclass(frozen=True)
@@ -93,3 +99,35 @@ def test_an_event_of_an_inner_run_names_the_runs_around_it() -> None:
     assert detail == {"code": "x", "inner": "outer/inner"}
     assert inner_path(detail) == ("outer", "inner")
     assert inner_path({}) == ()
+
+
+def as_of_the_future(database: Path) -> None:
+    with closing(sqlite3.connect(database)) as db, db:
+        sql = "UPDATE events SET detail = json_set(detail, '$.version', ?) WHERE type = ?"
+        db.execute(sql, [FORMAT_VERSION + 1, "run_started"])
+        db.execute("UPDATE runs SET status = 'interrupted'")
+
+
+async def test_new_logs_name_their_format_and_how_each_run_ended(tmp_path: Path) -> None:
+    async with open_served(tmp_path, turns(cell("FINAL(1)"))) as served:
+        asked = await served.call("rlm_query", question="?", text="text")
+        handle = (await served.call("rlm_context_list"))["contexts"][0]["handle"]
+        ran = await served.call("rlm_exec", code="x = 1", contexts=[handle])
+        logs = [
+            (await served.call("rlm_run_trace", run_id=run["run_id"]))["events"]
+            for run in (asked, ran)
+        ]
+    assert [log[0]["detail"]["version"] for log in logs] == [FORMAT_VERSION] * 2
+    assert [log[-1]["detail"] for log in logs] == [{"status": "completed", "error": None}] * 2
+
+
+async def test_a_log_of_a_newer_format_is_shown_and_not_resumed(tmp_path: Path) -> None:
+    async with open_served(tmp_path, turns(cell("FINAL(1)"))) as served:
+        run = await served.call("rlm_query", question="?", text="text")
+        database = served.settings.data_dir / DATABASE_NAME
+        await anyio.to_thread.run_sync(as_of_the_future, database)
+        refused = await served.error("rlm_run_resume", run_id=run["run_id"])
+        log = (await served.call("rlm_run_trace", run_id=run["run_id"]))["events"]
+    assert f"format {FORMAT_VERSION + 1}" in refused["message"]
+    assert refused["fix"] == "Upgrade rlm-mcp."
+    assert log[-1]["type"] == "run_finished"

@@ -10,8 +10,9 @@ from rlm_mcp.engine.conversation.conversation import Conversation
 from rlm_mcp.engine.conversation.diff import change_between, changed
 from rlm_mcp.engine.conversation.restore import Tape
 from rlm_mcp.engine.models.chat import ChatReply
-from rlm_mcp.engine.recording import RecordedCell, RecordedTurn, Recording, Standing
+from rlm_mcp.engine.recording import RecordedCell, RecordedTurn, Recording
 from rlm_mcp.engine.subcalls.nested_runs import InnerParts
+from rlm_mcp.events import Change, FinalAnswer, LoopState
 from rlm_mcp.sandbox.types import CellResult
 
 OPENED = Conversation(
@@ -35,15 +36,15 @@ AFTERWARDS = (
 def test_a_conversation_is_the_same_after_its_changes_were_written_and_read(
     after: Conversation,
 ) -> None:
-    written = json.dumps(change_between(LONG, after))
-    assert changed(LONG, json.loads(written), OPENED) == after
+    written = json.dumps(change_between(LONG, after).to_detail())
+    assert changed(LONG, Change.from_detail(json.loads(written)), OPENED) == after
     assert len(written) < 300
 
 
 def test_a_head_that_is_too_long_is_had_from_the_text_again() -> None:
     base = Conversation(OPENED.head[:-1])
     change = change_between(base, OPENED, without_head=True)
-    assert change == {"head": None}
+    assert change.to_detail() == {"head": None}
     assert changed(base, change, OPENED) == OPENED
 
 
@@ -53,7 +54,7 @@ def a_cell(code: str) -> RecordedCell:
 
 def a_turn(*codes: str, is_last_word: bool = False) -> RecordedTurn:
     turn = RecordedTurn(
-        1, "digest", is_direct=False, is_last_word=is_last_word, standing=Standing()
+        1, "digest", is_direct=False, is_last_word=is_last_word, standing=LoopState()
     )
     turn.reply = ChatReply("reply")
     turn.cells.extend(map(a_cell, codes))
@@ -86,7 +87,7 @@ def test_a_turn_that_was_judged_is_not_played_again() -> None:
 
 
 def test_of_equal_inner_runs_the_one_that_broke_off_goes_on() -> None:
-    broken, answered = Recording((a_turn(),)), Recording(final={"status": "completed"})
+    broken, answered = Recording((a_turn(),)), Recording(final=FinalAnswer(status="completed"))
     parts = InnerParts({"0abc.1": broken, "0abc.2": answered}, ["0abc"])
     taken = [parts.take("0abc"), parts.take("0abc"), parts.take("0def")]
     assert [part.name for part in taken] == ["0abc.1", "0abc.3", "0def.1"]

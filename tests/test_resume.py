@@ -399,5 +399,5 @@ async def test_what_cannot_go_on_says_why(tmp_path: Path) -> None:
     assert "rlm_exec" in no_question["fix"]
     assert (deleted["code"], handle in deleted["message"]) == ("not_found", True)
     assert "store it again, and ask again" in deleted["fix"]
-    assert "went with a text that was deleted" in forgotten["message"]
+    assert "was deleted with its text" in forgotten["message"]
     assert unknown["code"] == "not_found"

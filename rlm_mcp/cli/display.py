@@ -12,10 +12,19 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.syntax import Syntax
 
+from rlm_mcp.events import (
+    CodeExecuted,
+    CodeGenerated,
+    IterationStart,
+    RunWarning,
+    SubCallsFinished,
+    SubCallsStarted,
+    read_detail,
+)
 from rlm_mcp.service.runs.runs import Report, RunService, RunState, progress_line
 from rlm_mcp.store.runs.records import Event
 
-Detail = Literal["nothing", "progress", "everything"]
+Verbosity = Literal["nothing", "progress", "everything"]
 
 _QUIET_SECONDS = 5.0
 _LINE_SECONDS = 10.0
@@ -25,12 +34,12 @@ _EVENTS_AT_ONCE = 100
 
 @asynccontextmanager
 async def open_run_display(
-    runs: RunService, console: Console, detail: Detail
+    runs: RunService, console: Console, verbosity: Verbosity
 ) -> AsyncGenerator[Report]:
     """Yield a function that shows a run's state each time it is called."""
-    if detail == "nothing":
+    if verbosity == "nothing":
         yield _nothing
-    elif detail == "everything":
+    elif verbosity == "everything":
         yield EventPrinter(runs, console).report
     elif not console.is_terminal:
         yield _ProgressLines(console).report
@@ -90,17 +99,15 @@ class EventPrinter:
         self._console.print(f"[dim]{progress_line(state)}[/dim]")
 
     def _show(self, event: Event, state: RunState) -> None:
-        match event.type:
-            case "iteration_start":
+        match read_detail(event):
+            case IterationStart():
                 turn, so_far = escape(event.preview), _so_far(event, state)
                 self._console.print(f"\n[bold]{turn}[/bold]  [dim]{so_far}[/dim]")
-            case "code_generated":
-                code = str(event.detail.get("code", ""))
+            case CodeGenerated(code=code):
                 self._show_code(code)
-            case "code_executed" if event.detail.get("output_chars") or event.detail.get("error"):
-                output = str(event.detail.get("output", ""))[:_SHOWN_CHARS]
-                self._console.print(escape(output), style="cyan")
-            case "sub_calls_started" | "sub_calls_finished" | "warning":
+            case CodeExecuted(output=output, output_chars=chars, error=error) if chars or error:
+                self._console.print(escape(output[:_SHOWN_CHARS]), style="cyan")
+            case SubCallsStarted() | SubCallsFinished() | RunWarning():
                 self._console.print(f"[dim]{escape(event.preview)}[/dim]")
             case _:
                 pass  # the question is on the screen, and the answer follows

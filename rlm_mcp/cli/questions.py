@@ -12,7 +12,7 @@ from typing import Any, cast
 import click
 
 from rlm_mcp.cli.commands.options import Launch
-from rlm_mcp.cli.display import Detail, open_run_display, show_outcome
+from rlm_mcp.cli.display import Verbosity, open_run_display, show_outcome
 from rlm_mcp.cli.failures import NO_ANSWER, error_line, print_error
 from rlm_mcp.cli.sources import add_source
 from rlm_mcp.cli.terminal import messages, print_json
@@ -27,7 +27,7 @@ from rlm_mcp.service.service import Service, open_service
 class RunDisplay:
     """How to show a run; `run_id` is set once the run exists."""
 
-    detail: Detail
+    verbosity: Verbosity
     as_json: bool
     run_id: str = ""
 
@@ -90,9 +90,9 @@ async def watch(launch: Launch, display: RunDisplay, seconds: float) -> RunState
 
 async def _follow(service: Service, display: RunDisplay, seconds: float) -> RunState:
     console = messages()
-    async with open_run_display(service.runs, console, display.detail) as report:
+    async with open_run_display(service.runs, console, display.verbosity) as report:
         state = await service.runs.wait(display.run_id, seconds, report)
-    if display.detail != "nothing":
+    if display.verbosity != "nothing":
         show_outcome(console, state)
     return state
 

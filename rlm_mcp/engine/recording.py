@@ -5,40 +5,31 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field
 
-from rlm_mcp.engine.models.chat import ChatReply, Message
+from rlm_mcp.engine.models.chat import ChatReply
+from rlm_mcp.events import (
+    Change,
+    CodeExecuted,
+    CodeGenerated,
+    EventDetail,
+    FinalAnswer,
+    FinalValue,
+    IterationStart,
+    LoggedEvent,
+    LoopState,
+    Message,
+    Raised,
+    RunFinished,
+    RunWarning,
+    SubCall,
+    SubCallsFinished,
+    inner_path,
+    read_detail,
+)
 from rlm_mcp.sandbox.types import CellError, CellResult, Final
 
 MAX_PRINTED_CHARS = 200  # more is known as it was shown
-
-INNER = "inner"
-"""Names, in an event's detail, the inner run that it belongs to: keys by level, with `/`."""
-
-
-class LoggedEvent(Protocol):
-    """One line of a log, as the engine tells it and as the store gives it back."""
-
-    @property
-    def type(self) -> str:
-        """What happened."""
-        ...
-
-    @property
-    def iteration(self) -> int:
-        """The root's turn, from 1."""
-        ...
-
-    @property
-    def depth(self) -> int:
-        """0 for the run itself."""
-        ...
-
-    @property
-    def detail(self) -> Mapping[str, Any]:
-        """Everything, by type."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -63,19 +54,6 @@ class RecordedCell:
     is_callers: bool = False
 
 
-@dataclass(frozen=True)
-class Standing:
-    """What a run remembers between turns besides its conversation."""
-
-    fruitless: int = 0
-    repairs: int = 0
-    doubts: int = 0
-    restarts: int = 0
-    has_started_over: bool = False
-    is_urged: bool = False
-    guess: str | None = None
-
-
 @dataclass
 class RecordedTurn:
     """A turn that was begun.
@@ -89,9 +67,9 @@ class RecordedTurn:
     prompt_sha256: str
     is_direct: bool
     is_last_word: bool
-    standing: Standing
+    standing: LoopState
     reply: ChatReply | None = None
-    changes: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    changes: list[Change] = field(default_factory=list[Change])
     cells: list[RecordedCell] = field(default_factory=list[RecordedCell])
 
 
@@ -103,7 +81,7 @@ class Recording:
         turns: those that were begun, in order.
         cells: all that ran in the REPL, in order, a caller's own among them.
         loose: sub-calls that ended in a cell which did not.
-        final: the detail of a final answer that was recorded after the last turn.
+        final: the final answer that was recorded after the last turn.
         ended_as: the status with which the run ended last; empty while it has not.
         inner: the runs inside it, by name.
         before: cells of earlier runs, whose REPL this one began with.
@@ -113,7 +91,7 @@ class Recording:
     turns: Sequence[RecordedTurn] = ()
     cells: Sequence[RecordedCell] = ()
     loose: Sequence[RecordedCall] = ()
-    final: Mapping[str, Any] | None = None
+    final: FinalAnswer | None = None
     ended_as: str = ""
     inner: Mapping[str, Recording] = field(default_factory=dict[str, "Recording"])
     before: Sequence[RecordedCell] = ()
@@ -129,7 +107,7 @@ class Recording:
     @property
     def is_answered(self) -> bool:
         """Whether nothing but the end of the run is missing."""
-        return self.final is not None and self.final["status"] == "completed"
+        return self.final is not None and self.final.status == "completed"
 
     @property
     def is_whole(self) -> bool:
@@ -152,22 +130,20 @@ def prompt_digest(messages: Iterable[Message]) -> str:
     return digest.hexdigest()
 
 
-def cell_detail(result: CellResult, shown: str) -> dict[str, Any]:
+def cell_record(result: CellResult, shown: str) -> CodeExecuted:
     """Write down what came of a cell: all that anything follows from, and its output as shown."""
-    error = result.error
-    return {
-        "output": shown,
-        "printed": result.output[:MAX_PRINTED_CHARS],
-        "output_chars": result.output_chars,
-        "error": error.traceback if error else None,
-        "raised": (
-            {"type": error.type, "message": error.message, "line": error.line} if error else None
-        ),
-        "final": asdict(result.final) if result.final else None,
-        "elapsed_seconds": round(result.elapsed_seconds, 3),
-        "timed_out": result.timed_out,
-        "lost_variables": result.lost_variables,
-    }
+    error, final = result.error, result.final
+    return CodeExecuted(
+        output=shown,
+        printed=result.output[:MAX_PRINTED_CHARS],
+        output_chars=result.output_chars,
+        error=error.traceback if error else None,
+        raised=Raised(error.type, error.message, error.line) if error else None,
+        final=FinalValue(final.text, final.type, final.json) if final else None,
+        elapsed_seconds=round(result.elapsed_seconds, 3),
+        timed_out=result.timed_out,
+        lost_variables=result.lost_variables,
+    )
 
 
 def read_recording(events: Iterable[LoggedEvent], depth: int = 0) -> Recording:
@@ -175,10 +151,11 @@ def read_recording(events: Iterable[LoggedEvent], depth: int = 0) -> Recording:
     reader = _Reader()
     inner: defaultdict[str, list[LoggedEvent]] = defaultdict(list)
     for event in events:
+        path = inner_path(event.detail)
         if event.depth == depth:
-            reader.read(event)
-        elif INNER in event.detail:
-            inner[event.detail[INNER].split("/")[depth]].append(event)
+            reader.read(event.iteration, read_detail(event))
+        elif len(path) > depth:
+            inner[path[depth]].append(event)
     runs = {name: read_recording(its_events, depth + 1) for name, its_events in inner.items()}
     return reader.recording(runs)
 
@@ -191,32 +168,31 @@ class _Reader:
         self._cells: list[RecordedCell] = []
         self._calls: list[RecordedCall] = []
         self._code = ""
-        self._final: Mapping[str, Any] | None = None
+        self._final: FinalAnswer | None = None
         self._ended_as = ""
 
-    def read(self, event: LoggedEvent) -> None:
-        detail = event.detail
-        match event.type:
-            case "iteration_start":
-                self._begin_turn(event)
-            case "code_generated":
+    def read(self, iteration: int, detail: EventDetail) -> None:
+        match detail:
+            case IterationStart():
+                self._begin_turn(iteration, detail)
+            case CodeGenerated():
                 self._calls.clear()
-                self._code = detail["code"]
-                if "reply" in detail and self._turns:
-                    self._turns[-1].reply = _reply(detail)
-            case "code_executed":
-                self._end_cell(event)
-            case "sub_calls_finished":
-                self._calls += map(_call, detail["items"])
-            case "warning" if "change" in detail and self._turns:
-                self._turns[-1].changes.append(detail["change"])
-                self._turns[-1].is_direct = detail.get("direct", self._turns[-1].is_direct)
-            case "final_answer":
+                self._code = detail.code
+                if detail.reply is not None and self._turns:
+                    self._turns[-1].reply = _reply(detail, detail.reply)
+            case CodeExecuted():
+                self._end_cell(iteration, detail)
+            case SubCallsFinished():
+                self._calls += map(_call, detail.items)
+            case RunWarning(change=Change() as change) if self._turns:
+                turn = self._turns[-1]
+                turn.changes.append(change)
+                turn.is_direct = turn.is_direct if detail.direct is None else detail.direct
+            case FinalAnswer():
                 self._final = detail
-            case "run_finished":
-                # The first of several: a run may be taken up and end before its next turn.
-                # Version 0.1.0 wrote no status at the end of a run of rlm_exec.
-                self._ended_as = self._ended_as or detail.get("status", "completed")
+            case RunFinished():
+                # The first of several: a run may be resumed and end before its next turn.
+                self._ended_as = self._ended_as or detail.status
             case _:
                 pass
 
@@ -230,30 +206,28 @@ class _Reader:
             inner,
         )
 
-    def _begin_turn(self, event: LoggedEvent) -> None:
-        detail = event.detail
+    def _begin_turn(self, iteration: int, detail: IterationStart) -> None:
         self._final, self._ended_as = None, ""
         self._calls.clear()
         turn = RecordedTurn(
-            iteration=event.iteration,
-            changes=[detail.get("change", {})],
-            prompt_sha256=detail.get("prompt_sha256", ""),
-            is_direct=detail["direct"],
-            is_last_word=detail.get("last_word", False),
-            standing=Standing(**detail.get("standing", {})),
+            iteration=iteration,
+            changes=[detail.change],
+            prompt_sha256=detail.prompt_sha256,
+            is_direct=detail.direct,
+            is_last_word=detail.last_word,
+            standing=detail.standing,
         )
         self._turns.append(turn)
 
-    def _end_cell(self, event: LoggedEvent) -> None:
-        detail = event.detail
-        is_callers = detail.get("by") == "caller"
+    def _end_cell(self, iteration: int, detail: CodeExecuted) -> None:
+        is_callers = detail.by == "caller"
         cell = RecordedCell(
-            code=detail.get("code", self._code),
-            shown=detail["output"],
+            code=self._code if detail.code is None else detail.code,
+            shown=detail.output,
             result=_result(detail),
-            iteration=event.iteration,
+            iteration=iteration,
             calls=tuple(self._calls),
-            balances=tuple(detail.get("balances", ())),
+            balances=detail.balances,
             is_callers=is_callers,
         )
         self._calls.clear()
@@ -262,33 +236,33 @@ class _Reader:
             self._turns[-1].cells.append(cell)
 
 
-def _reply(detail: Mapping[str, Any]) -> ChatReply:
+def _reply(detail: CodeGenerated, text: str) -> ChatReply:
     return ChatReply(
-        detail["reply"],
-        detail["finish_reason"],
-        detail["input_tokens"],
-        detail["output_tokens"],
-        detail["usage_estimated"],
-        detail["reasoning"],
+        text,
+        detail.finish_reason or "",
+        detail.input_tokens or 0,
+        detail.output_tokens or 0,
+        detail.usage_estimated or False,
+        detail.reasoning or "",
     )
 
 
-def _call(item: Mapping[str, Any]) -> RecordedCall:
-    is_whole = len(item["reply"]) == item["reply_chars"]
-    return RecordedCall(item.get("key", ""), item["reply"] if is_whole else None, item["error"])
+def _call(item: SubCall) -> RecordedCall:
+    is_whole = len(item.reply) == item.reply_chars
+    return RecordedCall(item.key, item.reply if is_whole else None, item.error)
 
 
-def _result(detail: Mapping[str, Any]) -> CellResult:
+def _result(detail: CodeExecuted) -> CellResult:
     """A cell's result as far as anything follows from it; its output is kept as it was shown."""
-    raised, final = detail.get("raised"), detail.get("final")
-    is_short = detail["output_chars"] <= MAX_PRINTED_CHARS
-    error = CellError(**raised, traceback=detail["error"] or "") if raised else None
+    raised, final = detail.raised, detail.final
+    is_short = detail.output_chars <= MAX_PRINTED_CHARS
+    traceback = detail.error or ""
     return CellResult(
-        output=detail.get("printed", "") if is_short else detail["output"],
-        output_chars=detail["output_chars"],
-        elapsed_seconds=detail["elapsed_seconds"],
-        error=error,
-        final=Final(**final) if final else None,
-        timed_out=detail.get("timed_out", False),
-        lost_variables=detail.get("lost_variables", False),
+        output=detail.printed if is_short else detail.output,
+        output_chars=detail.output_chars,
+        elapsed_seconds=detail.elapsed_seconds,
+        error=CellError(raised.type, raised.message, traceback, raised.line) if raised else None,
+        final=Final(final.text, final.type, final.json) if final else None,
+        timed_out=detail.timed_out,
+        lost_variables=detail.lost_variables,
     )

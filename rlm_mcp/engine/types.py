@@ -7,19 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rlm_mcp.errors import RLMError
+from rlm_mcp.events import EventDetail, EventType
 
-EventType = Literal[
-    "run_started",
-    "iteration_start",
-    "code_generated",
-    "code_executed",
-    "sub_calls_started",
-    "sub_calls_finished",
-    "warning",
-    "final_answer",
-    "run_finished",
-    "root_delta",  # a piece of the root's reply; in streams that asked for it, never in a log
-]
 RunStatus = Literal["completed", "exhausted", "failed", "cancelled"]
 HistoryRole = Literal["root", "repl_output", "sub_call"]
 
@@ -57,6 +46,19 @@ class RLMEvent:
     depth: int = 0
     usage: Usage = Usage()
     response: RLMResponse | None = None
+
+    @classmethod
+    def of(
+        cls,
+        detail: EventDetail,
+        iteration: int,
+        preview: str,
+        *,
+        depth: int = 0,
+        usage: Usage = Usage(),  # frozen
+    ) -> RLMEvent:
+        """Make the event that a detail belongs to."""
+        return cls(detail.type, iteration, preview, detail.to_detail(), depth, usage)
 
 
 EventSink = Callable[[RLMEvent], Awaitable[None]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,6 +24,7 @@ from rlm_mcp.engine.parsing.typed_answer import check_schema
 from rlm_mcp.engine.prompts.display import preview
 from rlm_mcp.engine.run_context import Engine, repl_options
 from rlm_mcp.engine.types import RLMEvent, RLMResponse
+from rlm_mcp.events import FORMAT_VERSION, RunFinished, RunStarted
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import Sandbox
 
@@ -226,23 +227,19 @@ def _asked(
 
 
 async def _run(query: str, source: TextContext, engine: Engine) -> RLMResponse:
-    told = {
-        "question": query,
-        "documents": len(source.documents),
-        "chars": sum(source.char_lengths),
-        "models": list(engine.model_names),
-    }
-    await engine.emit(RLMEvent("run_started", 0, preview(query), told))
+    started = RunStarted(
+        version=FORMAT_VERSION,
+        question=query,
+        documents=len(source.documents),
+        chars=sum(source.char_lengths),
+        models=tuple(engine.model_names),
+    )
+    await engine.emit(RLMEvent.of(started, 0, preview(query)))
     async with engine.sandbox.open_repl(source, repl_options(engine.config)) as repl:
         response = await answer(query, source, repl, engine)
-    await engine.emit(
-        RLMEvent(
-            "run_finished",
-            response.iterations,
-            f"{response.status}: {preview(response.answer or str(response.error))}",
-            {"status": response.status, "answer": response.answer},
-            usage=engine.budget.snapshot(),
-            response=response,
-        )
-    )
+    error = None if response.error is None else response.error.fields
+    finished = RunFinished(response.status, error, answer=response.answer)
+    line = f"{response.status}: {preview(response.answer or str(response.error))}"
+    event = RLMEvent.of(finished, response.iterations, line, usage=engine.budget.snapshot())
+    await engine.emit(replace(event, response=response))
     return response

@@ -75,7 +75,7 @@ class FinalAnswer(EventDetail):
 
     answer: str = ""
     data: Any = None
-    origin: str = ""
+    origin: str | None = None
     status: str = ""
     direct: bool = False
 

@@ -46,10 +46,15 @@ class Change(Record):
     turns: Splice | None = None
     summary: str | None = None
 
+    @property
+    def has_new_head(self) -> bool:
+        """Whether the conversation begins with other messages than before."""
+        return self.head is not None or self.is_head_omitted
+
     def to_detail(self) -> dict[str, Any]:
         """Return the object, by its keys."""
         detail: dict[str, Any] = {}
-        if self.head is not None or self.is_head_omitted:
+        if self.has_new_head:
             detail["head"] = _list_of(self.head)
         if self.turns is not None:
             detail["turns"] = _list_of(self.turns)

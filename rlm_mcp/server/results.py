@@ -76,9 +76,9 @@ def protocol_errors() -> Generator[None]:
 def invalid_arguments(tool: str, error: ValidationError) -> InvalidInputError:
     """Say which arguments do not fit, each with its value and what is wanted."""
     problems = [
-        f"{'.'.join(str(part) for part in detail['loc'])}={_shown(detail['input'])}: "
-        f"{detail['msg'][:1].lower()}{detail['msg'][1:]}"
-        for detail in error.errors(include_url=False)
+        f"{'.'.join(str(part) for part in problem['loc'])}={_shown(problem['input'])}: "
+        f"{problem['msg'][:1].lower()}{problem['msg'][1:]}"
+        for problem in error.errors(include_url=False)
     ]
     return InvalidInputError(
         f"Arguments of {tool} that cannot be used: {'; '.join(problems)}.",

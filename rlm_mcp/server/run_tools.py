@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from mcp_types import CallToolResult
 from pydantic import Field
 
+from rlm_mcp.events import CodeExecuted, CodeGenerated, SubCall, SubCallsFinished, read_detail
 from rlm_mcp.server import schemas
 from rlm_mcp.server.results import MAX_TEXT_CHARS, beside, more, result
 from rlm_mcp.server.schemas import Event, EventLine
@@ -258,22 +259,18 @@ def trace_text(events: Sequence[Event], next_event: int | None) -> str:
 
 
 def _shown(event: Event, room: int) -> Iterator[str]:
-    detail = event.detail
-    match event.type:
-        case "code_generated" if detail.get("code"):
+    match read_detail(event):
+        case CodeGenerated(code=text) | CodeExecuted(output=text) if text:
             yield f"{event.seq}. {event.type}:"
-            yield cut(str(detail["code"]), room)
-        case "code_executed" if detail.get("output"):
-            yield f"{event.seq}. {event.type}:"
-            yield cut(str(detail["output"]), room)
-        case "sub_calls_finished":
+            yield cut(text, room)
+        case SubCallsFinished(items=items):
             yield event_line(event)
-            yield from map(_call_shown, detail.get("items", [])[:_SHOWN_CALLS])
+            yield from map(_call_shown, items[:_SHOWN_CALLS])
         case _:
             yield event_line(event)
 
 
-def _call_shown(call: dict[str, Any]) -> str:
-    asked = " ".join(str(call.get("prompt", "")).split())
-    told = " ".join(str(call.get("error") or call.get("reply", "")).split())
+def _call_shown(call: SubCall) -> str:
+    asked = " ".join(call.prompt.split())
+    told = " ".join((call.error or call.reply).split())
     return f"   {cut(asked, _SHOWN_CALL_CHARS)!r} → {cut(told, _SHOWN_CALL_CHARS)!r}"

@@ -14,7 +14,7 @@ import click
 from rlm_mcp.errors import RLMError
 
 if TYPE_CHECKING:
-    from rlm_mcp.cli.display import Detail
+    from rlm_mcp.cli.display import Verbosity
     from rlm_mcp.settings import Settings
     from rlm_mcp.store.probe import Kind
 
@@ -47,7 +47,7 @@ def given_budget(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name in _BUDGET if values[name] is not None}
 
 
-def detail_of(values: Mapping[str, Any]) -> Detail:
+def verbosity_of(values: Mapping[str, Any]) -> Verbosity:
     """How much to show of a run, by `--verbose` and `--quiet`."""
     if values["quiet"]:
         return "nothing"

@@ -14,9 +14,9 @@ from rlm_mcp.cli.commands.options import (
     budget_options,
     complete_handles,
     complete_runs,
-    detail_of,
     given_budget,
     json_option,
+    verbosity_of,
 )
 from rlm_mcp.cli.failures import INTERRUPTED, report_interrupted
 
@@ -98,7 +98,7 @@ def query(launch: Launch, **given: Any) -> None:
         raise click.UsageError(
             "No text to ask about. Give --file, --context, --text or --continue."
         )
-    display = RunDisplay(detail_of(given), given["as_json"])
+    display = RunDisplay(verbosity_of(given), given["as_json"])
     wait_seconds = 0.0 if given["detach"] else given["wait"]
     try:
         if sources:

@@ -11,9 +11,9 @@ from rlm_mcp.cli.commands.options import (
     Launch,
     budget_options,
     complete_runs,
-    detail_of,
     given_budget,
     json_option,
+    verbosity_of,
 )
 from rlm_mcp.cli.failures import INTERRUPTED, report_interrupted
 
@@ -86,7 +86,7 @@ def resume(launch: Launch, **given: Any) -> None:
     """
     from rlm_mcp.cli.questions import RunDisplay, resume_run
 
-    display = RunDisplay(detail_of(given), given["as_json"], given["run_id"])
+    display = RunDisplay(verbosity_of(given), given["as_json"], given["run_id"])
     try:
         state = anyio.run(resume_run, launch, display, given_budget(given))
     except KeyboardInterrupt:

@@ -1,68 +1,53 @@
-"""What is new in a conversation, written down so that it can be said again. Pure."""
+"""The change from one conversation to the next, written so that it can be applied again. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rlm_mcp.engine.conversation.conversation import Conversation
-from rlm_mcp.engine.models.chat import Message
+from rlm_mcp.events import Change, Message, Splice
 
 
 def change_between(
     before: Conversation, after: Conversation, *, without_head: bool = False
-) -> dict[str, Any]:
-    """Write down, JSON-like, what turns one conversation into another.
-
-    Of head and turns `[from, to, added]` are what is kept of them and what follows. Nothing is
-    written of a part that is the same.
+) -> Change:
+    """Write down what turns one conversation into another.
 
     Args:
         before: what is known.
         after: what is to be known.
-        without_head: the head is too long to be written, and is had by looking at the text again.
+        without_head: the head is too long for the log; it is made again from the text.
     """
-    change: dict[str, Any] = {}
-    if without_head and before.head != after.head:
-        change["head"] = None
-    elif before.head != after.head:
-        change["head"] = _splice(before.head, after.head, 0)
-    if before.turns != after.turns:
-        change["turns"] = _splice(before.turns, after.turns, _start(before.turns, after.turns))
-    if before.summary != after.summary:
-        change["summary"] = after.summary
-    return change
+    has_head, has_turns = before.head != after.head, before.turns != after.turns
+    return Change(
+        head=_splice(before.head, after.head, 0) if has_head and not without_head else None,
+        is_head_omitted=has_head and without_head,
+        turns=_turns(before.turns, after.turns) if has_turns else None,
+        summary=after.summary if before.summary != after.summary else None,
+    )
 
 
-def changed(before: Conversation, change: Mapping[str, Any], opened: Conversation) -> Conversation:
-    """Apply a change; `opened` has the head that was too long to be written."""
-    head: Sequence[Message] = before.head
-    if "head" in change:
-        head = opened.head if change["head"] is None else _spliced(before.head, change["head"])
-    turns: Sequence[Message] = before.turns
-    if "turns" in change:
-        turns = _spliced(before.turns, change["turns"])
-    return Conversation(tuple(head), tuple(turns), change.get("summary", before.summary))
+def changed(before: Conversation, change: Change, opened: Conversation) -> Conversation:
+    """Apply a change; `opened` has the head that was too long for the log."""
+    head = opened.head if change.is_head_omitted else _spliced(before.head, change.head)
+    summary = before.summary if change.summary is None else change.summary
+    return Conversation(head, _spliced(before.turns, change.turns), summary)
 
 
-def _start(before: Sequence[Message], after: Sequence[Message]) -> int:
-    """Where in the earlier turns the later ones begin; past the end where they are all new."""
-    if not after:
-        return len(before)
-    return next((at for at, one in enumerate(before) if one == after[0]), len(before))
+def _turns(before: Sequence[Message], after: Sequence[Message]) -> Splice:
+    """Splice from where the later turns begin in the earlier ones; past the end if all are new."""
+    at = (at for at, one in enumerate(before) if after and one == after[0])
+    return _splice(before, after, next(at, len(before)))
 
 
-def _splice(
-    before: Sequence[Message], after: Sequence[Message], start: int
-) -> tuple[int, int, list[Message]]:
+def _splice(before: Sequence[Message], after: Sequence[Message], start: int) -> Splice:
     same = 0
     for one, other in zip(before[start:], after, strict=False):
         if one != other:
             break
         same += 1
-    return start, start + same, list(after[same:])
+    return Splice(start, start + same, tuple(after[same:]))
 
 
-def _spliced(before: Sequence[Message], splice: Sequence[Any]) -> list[Message]:
-    start, end, added = splice
-    return [*before[start:end], *added]
+def _spliced(before: tuple[Message, ...], splice: Splice | None) -> tuple[Message, ...]:
+    return before if splice is None else (*before[splice.start : splice.end], *splice.added)

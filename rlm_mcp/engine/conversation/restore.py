@@ -9,8 +9,9 @@ from rlm_mcp.engine.conversation.conversation import Conversation
 from rlm_mcp.engine.conversation.diff import changed
 from rlm_mcp.engine.conversation.memory import Recall
 from rlm_mcp.engine.models.chat import ChatReply
-from rlm_mcp.engine.recording import RecordedCell, RecordedTurn, Recording, Standing, prompt_digest
+from rlm_mcp.engine.recording import RecordedCell, RecordedTurn, Recording, prompt_digest
 from rlm_mcp.engine.types import HistoryEntry
+from rlm_mcp.events import LoopState
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Past:
     history: tuple[HistoryEntry, ...]
     recall: Recall
     iteration: int
-    standing: Standing
+    standing: LoopState
     last_reply: tuple[int, ChatReply] | None
     is_direct: bool
     is_faithful: bool
@@ -57,7 +58,7 @@ def recall(opening: Conversation, recording: Recording) -> Past:
         opened = opened if history else conversation
         for change in turn.changes[1:]:
             conversation = changed(conversation, change, opening)
-            opened = Conversation(conversation.head) if "head" in change else opened
+            opened = Conversation(conversation.head) if change.has_new_head else opened
         is_open = turn is recording.turns[-1] and not recording.is_judged
         if turn.reply is not None and not is_open:
             last_reply = (conversation.chars, turn.reply)
@@ -90,10 +91,10 @@ def _trace(turn: RecordedTurn, reply: ChatReply) -> list[HistoryEntry]:
     return [root, *(HistoryEntry("repl_output", text, text, turn.iteration) for text in shown)]
 
 
-def _standing(last: RecordedTurn, recording: Recording) -> Standing:
+def _standing(last: RecordedTurn, recording: Recording) -> LoopState:
     if not recording.is_judged:
         return last.standing
-    guess = recording.final["answer"] if recording.final else last.standing.guess
+    guess = recording.final.answer if recording.final else last.standing.guess
     return replace(last.standing, fruitless=0, repairs=0, is_urged=False, guess=guess)
 
 

@@ -11,6 +11,7 @@ from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
 from rlm_mcp.engine.run_context import Engine
 from rlm_mcp.engine.telemetry import chat_span
 from rlm_mcp.errors import ContextLengthError
+from rlm_mcp.events import Change
 
 
 class MakeRoom(Protocol):
@@ -55,7 +56,7 @@ class Dialogue:
             if self._engine.depth == 0:
                 self._engine.budget.learn_root_turn(last_reply[1])
 
-    def change(self, *, without_head: bool = False) -> dict[str, Any]:
+    def change(self, *, without_head: bool = False) -> Change:
         """Say what is new since this was asked last; see `changes.change_between`."""
         before, self._on_record = self._on_record, self.conversation
         return change_between(before, self.conversation, without_head=without_head)

@@ -20,6 +20,7 @@ from rlm_mcp.engine.subcalls.sub_caller import SubCaller
 from rlm_mcp.engine.telemetry import run_span, turn_span
 from rlm_mcp.engine.types import RLMResponse
 from rlm_mcp.errors import BudgetExceededError, RLMError
+from rlm_mcp.events import FinalAnswer
 from rlm_mcp.sandbox.types import ContextSource, Repl
 
 __all__ = ["Engine", "answer", "calls_of", "repl_options"]
@@ -128,14 +129,14 @@ def _loop_seconds(engine: Engine) -> float | None:
 
 async def _respond(run: Run, outcome: Outcome) -> RLMResponse:
     if outcome.answer is not None:
-        detail = {
-            "answer": outcome.answer,
-            "data": outcome.data,
-            "origin": outcome.origin,
-            "status": outcome.status,
-            "direct": run.is_direct,
-        }
-        await run.emit("final_answer", preview(outcome.answer), detail)
+        final = FinalAnswer(
+            answer=outcome.answer,
+            data=outcome.data,
+            origin=outcome.origin,
+            status=outcome.status,
+            direct=run.is_direct,
+        )
+        await run.emit(final, preview(outcome.answer))
     usage = run.engine.budget.snapshot()
     return RLMResponse(
         answer=outcome.answer,

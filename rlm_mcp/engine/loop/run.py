@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 import anyio
 
@@ -21,11 +20,19 @@ from rlm_mcp.engine.models.chat import ChatReply
 from rlm_mcp.engine.parsing.reply import CodeBlock
 from rlm_mcp.engine.prompts import Glimpse, TurnInfo, finish_soon, is_small, reopened
 from rlm_mcp.engine.prompts.display import preview
-from rlm_mcp.engine.recording import Recording, Standing, prompt_digest
+from rlm_mcp.engine.recording import Recording, prompt_digest
 from rlm_mcp.engine.run_context import Engine
 from rlm_mcp.engine.subcalls.sub_caller import SubCaller
-from rlm_mcp.engine.types import EventType, HistoryEntry, RLMEvent
+from rlm_mcp.engine.types import HistoryEntry, RLMEvent
 from rlm_mcp.errors import SandboxError
+from rlm_mcp.events import (
+    Change,
+    CodeGenerated,
+    EventDetail,
+    IterationStart,
+    LoopState,
+    RunWarning,
+)
 from rlm_mcp.sandbox.types import CellResult, ContextSource, Repl
 
 LOOK_SECONDS = 10.0
@@ -99,7 +106,7 @@ class Run:
             self.engine.budget.take_up(past.iteration)
         if not past.is_faithful:
             line = "The conversation could not be rebuilt as it was; it is sent anew."
-            await self.emit("warning", line, {})
+            await self.emit(RunWarning(), line)
         if recording.is_judged:
             self._tell_reopened()
 
@@ -109,9 +116,9 @@ class Run:
         await self.calls.end_cell()
         if different:
             line, turns = difference(different, recording.cells)
-            await self.emit("warning", line, {"differing_turns": turns})
+            await self.emit(RunWarning(differing_turns=tuple(turns)), line)
 
-    def _stand(self, standing: Standing) -> None:
+    def _stand(self, standing: LoopState) -> None:
         self.fruitless = standing.fruitless
         self.repairs = standing.repairs
         self.guesses_doubted = standing.doubts
@@ -182,11 +189,13 @@ class Run:
         self._is_last_word = True
         return not self.tape.is_last_word
 
-    async def emit(self, type_: EventType, line: str, detail: dict[str, Any]) -> None:
-        """Tell of one event, with the figures after it."""
-        usage = self.engine.budget.snapshot()
-        event = RLMEvent(type_, self.iteration, line, detail, self.engine.depth, usage)
-        await self.engine.emit(event)
+    async def emit(self, detail: EventDetail, line: str) -> None:
+        """Emit one event, with the figures after it; `line` is its preview."""
+        engine = self.engine
+        usage = engine.budget.snapshot()
+        await engine.emit(
+            RLMEvent.of(detail, self.iteration, line, depth=engine.depth, usage=usage)
+        )
 
     async def ask(self) -> ChatReply:
         """Take one turn of the root model.
@@ -238,27 +247,26 @@ class Run:
     async def _begin_turn(self) -> None:
         """Put the turn on record before it is asked for: what is told, and how the run stands."""
         self._urge()
-        detail = {
-            "of": self.config.max_iterations,
-            "prompt_chars": self._dialogue.chars,
-            "prompt_sha256": prompt_digest(self._dialogue.conversation.messages),
-            "change": self._change(),
-            "direct": self.is_direct,
-            "last_word": self._is_last_word,
-            "standing": asdict(self._standing),
-        }
-        of = f"turn {self.iteration} of {self.config.max_iterations}"
-        await self.emit("iteration_start", of, detail)
+        turn = IterationStart(
+            of=self.config.max_iterations,
+            prompt_chars=self._dialogue.chars,
+            prompt_sha256=prompt_digest(self._dialogue.conversation.messages),
+            change=self._change(),
+            direct=self.is_direct,
+            last_word=self._is_last_word,
+            standing=self._standing,
+        )
+        await self.emit(turn, f"turn {self.iteration} of {self.config.max_iterations}")
 
-    def _change(self) -> dict[str, Any]:
+    def _change(self) -> Change:
         """What is new in the conversation since it was last put on record."""
         is_opening = self._dialogue.conversation.head == self._opened.head
         is_long = is_opening and self._opened.head_chars > MAX_TOLD_CHARS
         return self._dialogue.change(without_head=is_long)
 
     @property
-    def _standing(self) -> Standing:
-        return Standing(
+    def _standing(self) -> LoopState:
+        return LoopState(
             fruitless=self.fruitless,
             repairs=self.repairs,
             doubts=self.guesses_doubted,
@@ -291,7 +299,7 @@ class Run:
             return await self._sum_up(chars)
         await self._look(may_be_whole=False)
         line = "The text does not fit the window beside the rest: it is no longer shown whole."
-        await self.emit("warning", line, {"direct": False, "change": self._change()})
+        await self.emit(RunWarning(direct=False, change=self._change()), line)
         return True
 
     async def _sum_up(self, chars: int) -> bool:
@@ -305,8 +313,7 @@ class Run:
         summary = summarize(self._history, last, await self.variables(), max(room // 4, 1000))
         self._dialogue.conversation = conversation.without_oldest(kept, summary)
         line = f"The conversation outgrew the window: turns 1 to {last} were summed up."
-        detail = {"summed_up": last, "kept": kept, "change": self._change()}
-        await self.emit("warning", line, detail)
+        await self.emit(RunWarning(summed_up=last, kept=kept, change=self._change()), line)
         return True
 
     async def tell_code(self, reply: ChatReply, blocks: Sequence[CodeBlock]) -> None:
@@ -314,16 +321,16 @@ class Run:
         if self.tape.is_playing:
             return
         code = "\n\n".join(block.code for block in blocks)
-        detail = {
-            "code": code,
-            "reply": reply.text,
-            "reasoning": reply.reasoning,
-            "finish_reason": reply.finish_reason,
-            "input_tokens": reply.input_tokens,
-            "output_tokens": reply.output_tokens,
-            "usage_estimated": reply.usage_estimated,
-        }
-        await self.emit("code_generated", preview(code or reply.text), detail)
+        generated = CodeGenerated(
+            code=code,
+            reply=reply.text,
+            reasoning=reply.reasoning,
+            finish_reason=reply.finish_reason,
+            input_tokens=reply.input_tokens,
+            output_tokens=reply.output_tokens,
+            usage_estimated=reply.usage_estimated,
+        )
+        await self.emit(generated, preview(code or reply.text))
 
     def note_cell(self, whole: str, result: CellResult, shown: str) -> None:
         """Remember what a cell did: all it printed, its result, and how it was shown."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rlm_mcp.engine.loop.run import Run
 from rlm_mcp.engine.parsing.reply import CodeBlock
 from rlm_mcp.engine.prompts import is_small
 from rlm_mcp.engine.prompts.cell_output import show_result
 from rlm_mcp.engine.prompts.display import preview
-from rlm_mcp.engine.recording import cell_detail
+from rlm_mcp.engine.recording import cell_record
 from rlm_mcp.engine.telemetry import cell_span
+from rlm_mcp.events import RunWarning
 from rlm_mcp.sandbox.types import CellResult
 
 
@@ -68,8 +69,8 @@ async def execute_one(run: Run, code: str) -> tuple[CellResult, str]:
     run.note_cell(whole, result, shown)
     problem = f"{result.error.type}: {result.error.message}" if result.error else ""
     balances = run.calls.take_balances()
-    detail = {"code": code, **cell_detail(result, shown), "balances": balances}
-    await run.emit("code_executed", preview(problem or result.output), detail)
+    executed = replace(cell_record(result, shown), code=code, balances=balances)
+    await run.emit(executed, preview(problem or result.output))
     if result.lost_variables:
-        await run.emit("warning", "The REPL was replaced; its variables are gone.", {})
+        await run.emit(RunWarning(), "The REPL was replaced; its variables are gone.")
     return result, shown

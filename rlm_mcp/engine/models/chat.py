@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict
+from typing import Protocol
 
 CHARS_PER_TOKEN = 4
 
@@ -67,10 +67,3 @@ class ChatModel(Protocol):
             ModelError: there is no answer, retries included.
         """
         ...
-
-
-class Message(TypedDict):
-    """One message as a chat-completions endpoint takes it; `system` comes first or not at all."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str

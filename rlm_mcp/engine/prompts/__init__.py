@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rlm_mcp.engine.models.chat import Message
 from rlm_mcp.engine.prompts.examples import worked_example
 from rlm_mcp.engine.prompts.messages import (
     Glimpse,
@@ -28,6 +27,7 @@ from rlm_mcp.engine.prompts.messages import (
 )
 from rlm_mcp.engine.prompts.nudges import NudgeReason, nudge
 from rlm_mcp.engine.prompts.system import system_prompt
+from rlm_mcp.events import Message
 
 __all__ = [
     "Glimpse",

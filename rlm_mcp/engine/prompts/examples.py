@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.models.chat import Message
 from rlm_mcp.engine.prompts.messages import TurnInfo, feedback, first_message, is_small
+from rlm_mcp.events import Message
 
 _TURNS = 8
 _CALLS = 40

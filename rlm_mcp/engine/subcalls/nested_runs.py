@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from rlm_mcp.engine.recording import INNER, Recording
+from rlm_mcp.engine.recording import Recording
 from rlm_mcp.engine.types import EventSink, RLMEvent
+from rlm_mcp.events import within_inner_run
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,7 @@ class InnerPart:
         """Tell events of this run as a part of the one around it."""
 
         async def tell(event: RLMEvent) -> None:
-            path = [self.name, event.detail[INNER]] if INNER in event.detail else [self.name]
-            await emit(replace(event, detail={**event.detail, INNER: "/".join(path)}))
+            await emit(replace(event, detail=within_inner_run(self.name, event.detail)))
 
         return tell
 

@@ -15,8 +15,9 @@ from rlm_mcp.engine.prompts.display import preview
 from rlm_mcp.engine.run_context import Engine
 from rlm_mcp.engine.subcalls.nested_runs import InnerPart, InnerParts
 from rlm_mcp.engine.telemetry import chat_span
-from rlm_mcp.engine.types import EventType, HistoryEntry, RLMEvent, RLMResponse
+from rlm_mcp.engine.types import HistoryEntry, RLMEvent, RLMResponse
 from rlm_mcp.errors import BudgetExceededError, RLMError, StoreError
+from rlm_mcp.events import EventDetail, RunWarning, SubCall, SubCallsFinished, SubCallsStarted
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CallReply, ContextSource, ReplCall
 
@@ -39,7 +40,7 @@ class _Batch:
     size: int
     started: float
     finished: int = 0
-    untold: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    untold: list[SubCall] = field(default_factory=list[SubCall])
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,13 @@ class SubCaller:
         batch = await self._batch_of(call)
         key = self.key(call)
         outcome = await self._outcome(call, key)
-        await self._note(batch, {**_told(call, outcome), "key": key}, outcome)
+        await self._note(batch, _ended(call, outcome, key), outcome)
         return outcome.reply
 
-    def take_balances(self) -> list[str]:
+    def take_balances(self) -> tuple[str, ...]:
         """Hand over what the cell was told of its budget, so that it can be told so again."""
         balances, self._balances = self._balances, []
-        return balances
+        return tuple(balances)
 
     def _remaining(self) -> dict[str, Any]:
         left = self._engine.budget.remaining()
@@ -165,7 +166,7 @@ class SubCaller:
         try:
             return await self._cache.get(key)
         except StoreError as error:  # the model can still be asked
-            await self._emit("warning", error.message, {"code": error.code})
+            await self._emit(RunWarning(code=error.code), error.message)
             return None
 
     async def _keep(self, key: str, text: str) -> None:
@@ -174,7 +175,7 @@ class SubCaller:
         try:
             await self._cache.put(key, text)
         except StoreError as error:  # the answer is paid for and must reach the code
-            await self._emit("warning", error.message, {"code": error.code})
+            await self._emit(RunWarning(code=error.code), error.message)
 
     async def _run_inside(self, call: ReplCall, key: str) -> _Outcome:
         source = TextContext(
@@ -187,7 +188,7 @@ class SubCaller:
             return _Outcome(CallReply(known))
         part = self._parts.take(key)
         if part.recording.is_answered and part.recording.final is not None:
-            return _Outcome(CallReply(part.recording.final["answer"]))
+            return _Outcome(CallReply(part.recording.final.answer))
         response = await self._recurse(call.prompt, source, part)
         # Its tokens are told by its own events, so none are counted here.
         if response.answer is None:
@@ -227,16 +228,13 @@ class SubCaller:
         id_ = call.batch_id if call.batch_size > 1 else self._singles
         batch = self._batches[id_] = _Batch(id_, call.batch_size, time.monotonic())
         asked = f": {preview(call.prompt, 80)}" if batch.size == 1 else ""
-        await self._emit(
-            "sub_calls_started",
-            f"{_count(batch.size, 'sub-call')}{asked}",
-            {"calls": batch.size, "name": call.name, "model": call.model},
-        )
+        started = SubCallsStarted(calls=batch.size, name=call.name, model=call.model)
+        await self._emit(started, f"{_count(batch.size, 'sub-call')}{asked}")
         return batch
 
-    async def _note(self, batch: _Batch, told: dict[str, Any], outcome: _Outcome) -> None:
+    async def _note(self, batch: _Batch, ended: SubCall, outcome: _Outcome) -> None:
         batch.finished += 1
-        batch.untold.append(told)
+        batch.untold.append(ended)
         if outcome.reply.error is None and len(self.history) < SUB_CALLS_IN_HISTORY:
             text = outcome.reply.text[:REPLY_CHARS_TOLD]
             self.history.append(HistoryEntry("sub_call", text, "", self.iteration))
@@ -250,35 +248,36 @@ class SubCaller:
         calls, batch.untold = batch.untold, []
         if not calls:
             return
-        failed = sum(call["error"] is not None for call in calls)
-        given = sum(call["input_tokens"] for call in calls)
-        made = sum(call["output_tokens"] for call in calls)
+        failed = sum(call.error is not None for call in calls)
+        given = sum(call.input_tokens for call in calls)
+        made = sum(call.output_tokens for call in calls)
         has_price = self._engine.budget.snapshot().cost_usd is not None
-        detail: dict[str, Any] = {
-            "calls": len(calls),
-            "finished": batch.finished,
-            "of": batch.size,
-            "failed": failed,
-            "cached": sum(call["cached"] for call in calls),
-            "input_tokens": given,
-            "output_tokens": made,
-            "cost_usd": self._engine.budget.cost(given, made) if has_price else None,
-            "seconds": round(time.monotonic() - batch.started, 3),
-            "items": calls,
-        }
+        finished = SubCallsFinished(
+            calls=len(calls),
+            finished=batch.finished,
+            of=batch.size,
+            failed=failed,
+            cached=sum(call.cached for call in calls),
+            input_tokens=given,
+            output_tokens=made,
+            cost_usd=self._engine.budget.cost(given, made) if has_price else None,
+            seconds=round(time.monotonic() - batch.started, 3),
+            items=tuple(calls),
+        )
         failures = f", {failed} failed" if failed else ""
         line = f"{batch.finished} of {_count(batch.size, 'sub-call')} finished{failures}"
-        await self._emit("sub_calls_finished", line, detail)
+        await self._emit(finished, line)
 
     async def _warn_once(self, error: BudgetExceededError) -> None:
         if not self._is_over_told:
             self._is_over_told = True
-            await self._emit("warning", error.message, {"limit": error.limit})
+            await self._emit(RunWarning(limit=error.limit), error.message)
 
-    async def _emit(self, type_: EventType, line: str, detail: dict[str, Any]) -> None:
+    async def _emit(self, detail: EventDetail, line: str) -> None:
         engine = self._engine
+        usage = engine.budget.snapshot()
         await engine.emit(
-            RLMEvent(type_, self.iteration, line, detail, engine.depth, engine.budget.snapshot())
+            RLMEvent.of(detail, self.iteration, line, depth=engine.depth, usage=usage)
         )
 
 
@@ -286,17 +285,18 @@ def _digest(parts: tuple[object, ...]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _told(call: ReplCall, outcome: _Outcome) -> dict[str, Any]:
-    return {
-        "prompt": call.prompt[:PROMPT_CHARS_TOLD],
-        "prompt_chars": len(call.prompt) + sum(map(len, call.documents)),
-        "reply": outcome.reply.text[:REPLY_CHARS_TOLD],
-        "reply_chars": len(outcome.reply.text),
-        "error": outcome.reply.error,
-        "input_tokens": outcome.input_tokens,
-        "output_tokens": outcome.output_tokens,
-        "cached": outcome.is_cached,
-    }
+def _ended(call: ReplCall, outcome: _Outcome, key: str) -> SubCall:
+    return SubCall(
+        prompt=call.prompt[:PROMPT_CHARS_TOLD],
+        prompt_chars=len(call.prompt) + sum(map(len, call.documents)),
+        reply=outcome.reply.text[:REPLY_CHARS_TOLD],
+        reply_chars=len(outcome.reply.text),
+        error=outcome.reply.error,
+        input_tokens=outcome.input_tokens,
+        output_tokens=outcome.output_tokens,
+        cached=outcome.is_cached,
+        key=key,
+    )
 
 
 def _count(number: int, noun: str) -> str:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import anyio
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.loop.orchestrator import calls_of
 from rlm_mcp.engine.prompts.display import cut_middle, preview
-from rlm_mcp.engine.recording import cell_detail
+from rlm_mcp.engine.recording import cell_record
 from rlm_mcp.engine.run_context import repl_options
-from rlm_mcp.engine.types import EventType, RLMEvent, Usage
+from rlm_mcp.engine.types import RLMEvent, Usage
 from rlm_mcp.errors import InvalidInputError, RLMError, SandboxBusyError
+from rlm_mcp.events import FORMAT_VERSION, CodeGenerated, EventDetail, RunFinished, RunStarted
 from rlm_mcp.sandbox.types import CallReply, CellResult, ReplCall, Variable
 from rlm_mcp.service.repls import OpenRepl, save_variables
 from rlm_mcp.service.runs.execution import Task, Workshop, error_fields, figures, new_event, stopped
@@ -133,7 +134,8 @@ class CellService:
 
     async def _finish(self, task: Task, one: OpenRepl, outcome: Outcome, usage: Usage) -> None:
         self._shop.repls.keep(task.run_id, one)
-        ended = NewEvent("run_finished", outcome.status, figures=figures(usage))
+        finished = RunFinished(outcome.status, outcome.error)
+        ended = NewEvent.of(finished, outcome.status, figures=figures(usage))
         variables: list[SavedVariable] = []
         # The run ends in any case, whatever becomes of its variables and of the caller.
         with anyio.move_on_after(_FINISH_SECONDS, shield=True), suppress(RLMError):
@@ -189,9 +191,13 @@ class CellService:
         options = task.config.model_dump()
         new = NewRun(task.run_id, "", contexts=task.handles, config=options)
         isolation = asdict(await self._shop.sandbox.isolation())
-        detail = {"contexts": task.handles, "options": options, "isolation": isolation}
-        started = NewEvent("run_started", "code of the caller", detail=detail)
-        await self._shop.runs.create(new, started)
+        started = RunStarted(
+            version=FORMAT_VERSION,
+            contexts=tuple(task.handles),
+            options=options,
+            isolation=isolation,
+        )
+        await self._shop.runs.create(new, NewEvent.of(started, "code of the caller"))
 
     def _emitting(self, append: Callable[[str, NewEvent], Awaitable[object]], run_id: str) -> Emit:
         async def emit(event: RLMEvent) -> None:
@@ -216,13 +222,17 @@ class _Cell:
         return self._budget.snapshot()
 
     async def run(self, one: OpenRepl, code: str, timeout_seconds: float) -> CellResult:
-        await self._tell("code_generated", preview(code), code=code)
+        await self._tell(CodeGenerated(code), preview(code))
         result = await one.repl.execute(code, timeout_seconds=timeout_seconds, on_call=self._answer)
         await self._calls.end_cell()
         line = preview(result.error.message if result.error else result.output)
-        detail = cell_detail(result, cut_middle(result.output, MAX_OUTPUT_CHARS))
-        balances = self._calls.take_balances()
-        await self._tell("code_executed", line, code=code, by="caller", balances=balances, **detail)
+        executed = replace(
+            cell_record(result, cut_middle(result.output, MAX_OUTPUT_CHARS)),
+            code=code,
+            by="caller",
+            balances=self._calls.take_balances(),
+        )
+        await self._tell(executed, line)
         return result
 
     async def _answer(self, call: ReplCall) -> CallReply:
@@ -230,8 +240,8 @@ class _Cell:
             return await self._calls.handle(call)
         return CallReply(error="no model is configured; the operator sets RLM_MCP_SUB_MODEL")
 
-    async def _tell(self, kind: EventType, line: str, **detail: object) -> None:
-        await self._emit(RLMEvent(kind, 0, line, detail, usage=self.usage))
+    async def _tell(self, detail: EventDetail, line: str) -> None:
+        await self._emit(RLMEvent.of(detail, 0, line, usage=self.usage))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from rlm_mcp.engine.recording import Recording
 from rlm_mcp.engine.run_context import Engine, repl_options
 from rlm_mcp.engine.types import EventSink, RLMEvent, RLMResponse, Usage
 from rlm_mcp.errors import RLMError, RunLostError, StoreError
+from rlm_mcp.events import RunFinished, RunWarning
 from rlm_mcp.sandbox.types import ContextSource, Repl, Sandbox
 from rlm_mcp.service.repls import OpenRepl, Repls, save_variables
 from rlm_mcp.service.runs.live import LiveRun, LiveRuns
@@ -138,7 +139,7 @@ class Execution:
     async def _outcome(self) -> Outcome:
         recorded = self._task.recording
         if recorded.is_answered and recorded.final is not None:
-            return Outcome("completed", recorded.final["answer"], recorded.final["data"])
+            return Outcome("completed", recorded.final.answer, recorded.final.data)
         try:
             await self._wait_in_line()
             return _outcome_of(await self._answered())
@@ -190,7 +191,7 @@ class Execution:
             one = await repls.open(task.source, task.handles, options, task.variables)
         if one.lost:
             line = f"Variables of {task.continues} that could not be had back: "
-            await self._emit(RLMEvent("warning", 0, line + ", ".join(one.lost[:20])))
+            await self._emit(RLMEvent.of(RunWarning(), 0, line + ", ".join(one.lost[:20])))
         return one, engine
 
     async def _emit(self, event: RLMEvent) -> None:
@@ -207,13 +208,8 @@ class Execution:
     async def _finish(self, outcome: Outcome) -> bool:
         """Store how the run ended, unless it has ended by now; gives whether nothing is left."""
         usage = self._budget.snapshot()
-        event = NewEvent(
-            "run_finished",
-            preview=_ending(outcome),
-            iteration=usage.iterations,
-            detail={"status": outcome.status, "error": outcome.error},
-            figures=figures(usage),
-        )
+        finished = RunFinished(outcome.status, outcome.error)
+        event = NewEvent.of(finished, _ending(outcome), usage.iterations, figures(usage))
         try:
             await self._shop.runs.finish(self._task.run_id, outcome, event, self._variables)
         except RunLostError as error:
@@ -243,7 +239,7 @@ def figures(usage: Usage) -> Figures:
 
 def error_fields(error: RLMError) -> dict[str, Any]:
     """An error as `{code, message, retryable, fix}`."""
-    return _fields(error.code, error.message, retryable=error.retryable, fix=error.fix)
+    return error.fields
 
 
 def _fields(code: str, message: str, *, retryable: bool = False, fix: str = "") -> dict[str, Any]:

@@ -103,8 +103,8 @@ def _valid(fields: Mapping[str, Any]) -> RLMConfig:
         return RLMConfig.model_validate(fields)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, detail['loc']))}={detail['input']!r}: {detail['msg']}"
-            for detail in error.errors(include_url=False)
+            f"{'.'.join(map(str, problem['loc']))}={problem['input']!r}: {problem['msg']}"
+            for problem in error.errors(include_url=False)
         )
         raise InvalidInputError(
             f"Options that cannot be used: {problems}.", fix="Nothing was started; ask again."

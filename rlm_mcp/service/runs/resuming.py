@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.recording import RecordedCell, Recording, read_recording
 from rlm_mcp.engine.types import Usage
 from rlm_mcp.errors import InvalidInputError, NotFoundError
+from rlm_mcp.events import FORMAT_VERSION, RunFinished, RunStarted
 from rlm_mcp.sandbox.types import ContextSource
 from rlm_mcp.service.runs.execution import Task, Workshop
 from rlm_mcp.service.runs.questions import BUDGET_FIELDS, with_budget
@@ -65,14 +66,15 @@ class Resumer:
             task, recording=replace(task.recording, before=before), seed_run=first.run_id
         )
         options = {**rebuilt.config, **config.model_dump()}
-        detail = {
-            "question": rebuilt.question,
-            "contexts": rebuilt.contexts,
-            "options": options,
-            "isolation": asdict(await self._shop.sandbox.isolation()),
-            "resumed": record.status,
-        }
-        event = NewEvent("run_started", f"goes on after it was {record.status}", detail=detail)
+        started = RunStarted(
+            version=FORMAT_VERSION,
+            question=rebuilt.question,
+            contexts=rebuilt.contexts,
+            options=options,
+            isolation=asdict(await self._shop.sandbox.isolation()),
+            resumed=record.status,
+        )
+        event = NewEvent.of(started, f"goes on after it was {record.status}")
         return Resumption(task, budget, TakenUp(options, event, rebuilt.last_event))
 
     def _task(
@@ -146,10 +148,18 @@ def _check_kind(record: RunRecord) -> None:
 
 
 def _check_record(record: RunRecord, events: Sequence[Event]) -> None:
-    if not events or "options" not in events[0].detail:
+    starts = [RunStarted.from_detail(one.detail) for one in events if one.type == RunStarted.type]
+    if not starts or starts[0].options is None:
         raise InvalidInputError(
-            f"What the run {record.run_id!r} did went with a text that was deleted.",
+            f"The log of the run {record.run_id!r} was deleted with its text.",
             fix="Ask again with rlm_query.",
+        )
+    newest = max(start.version for start in starts)
+    if newest > FORMAT_VERSION:
+        raise InvalidInputError(
+            f"The run {record.run_id!r} was recorded in format {newest}, by a newer rlm-mcp; "
+            f"this one reads formats up to {FORMAT_VERSION}.",
+            fix="Upgrade rlm-mcp.",
         )
 
 
@@ -228,24 +238,28 @@ class Rebuilt:
 def rebuild(events: Sequence[Event]) -> Rebuilt:
     """Read a whole log, from its first event.
 
-    A run that was taken up again has several starts; the last one's options hold.
+    A resumed run has several starts; the options of the last one hold.
     """
-    starts = [event.detail for event in events if event.type == "run_started"]
-    begun = next(at for at in range(len(events) - 1, -1, -1) if events[at].type == "run_started")
-    ends = [event.detail for event in events[begun:] if event.type == "run_finished"]
-    finals = [e.detail for e in events if e.type == "final_answer" and e.depth == 0]
-    status: Status = ends[-1]["status"] if ends else "running"
+    starts: list[RunStarted] = []
+    end: RunFinished | None = None
+    for event in events:
+        if event.type == RunStarted.type:
+            starts.append(RunStarted.from_detail(event.detail))
+            end = None
+        elif event.type == RunFinished.type:
+            end = RunFinished.from_detail(event.detail)
+    status = cast("Status", end.status) if end else "running"
     recording = read_recording(events)
     # An answer that was recorded, but not as the end of the run, is not its answer yet.
-    final = recording.final if finals and status not in _WITHOUT_ANSWER else None
+    final = recording.final if status not in _WITHOUT_ANSWER else None
     return Rebuilt(
-        question=starts[0].get("question", ""),
-        contexts=tuple(starts[0]["contexts"]),
-        config=starts[-1].get("options", {}),
+        question=starts[0].question or "",
+        contexts=starts[0].contexts or (),
+        config=starts[-1].options or {},
         status=status,
-        answer=final["answer"] if final else None,
-        data=final["data"] if final else None,
-        error=ends[-1]["error"] if ends else None,
+        answer=final.answer if final else None,
+        data=final.data if final else None,
+        error=end.error if end else None,
         figures=events[-1].figures,
         last_event=events[-1].seq,
         recording=recording,

@@ -15,6 +15,7 @@ from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.parsing.typed_answer import check_schema
 from rlm_mcp.errors import ConfigurationError, InvalidInputError, SandboxBusyError, StoreError
+from rlm_mcp.events import FORMAT_VERSION, RunStarted
 from rlm_mcp.sandbox.types import Isolation
 from rlm_mcp.service.contexts.contexts import ContextService, NewText
 from rlm_mcp.service.runs.execution import Execution, Task, Workshop
@@ -131,17 +132,14 @@ class Starter:
             is_queued=is_queued,
             is_shared=True,
         )
-        started = NewEvent(
-            "run_started",
-            preview=task.question[:200],
-            detail={
-                "question": task.question,
-                "contexts": task.handles,
-                "options": options,
-                "isolation": asdict(isolation),
-            },
+        started = RunStarted(
+            version=FORMAT_VERSION,
+            question=task.question,
+            contexts=tuple(task.handles),
+            options=options,
+            isolation=asdict(isolation),
         )
-        record = await self._shop.runs.create(new, started)
+        record = await self._shop.runs.create(new, NewEvent.of(started, task.question[:200]))
         if record.run_id != task.run_id:
             return Begun(_same_run(record, new), is_attached=True)
         return Begun(task.run_id)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rlm_mcp.events import EventDetail
+
 Status = Literal["running", "completed", "exhausted", "cancelled", "failed", "interrupted"]
 FinalStatus = Literal["completed", "exhausted", "cancelled", "failed", "interrupted"]
 
@@ -57,6 +59,17 @@ class NewEvent:
     depth: int = 0
     detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
     figures: Figures = Figures()
+
+    @classmethod
+    def of(
+        cls,
+        detail: EventDetail,
+        preview: str = "",
+        iteration: int = 0,
+        figures: Figures = Figures(),  # frozen
+    ) -> NewEvent:
+        """Make the event of a run itself that a detail belongs to."""
+        return cls(detail.type, preview, iteration, 0, detail.to_detail(), figures)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from sqlite3 import Connection
 from typing import Any, cast
 
 from rlm_mcp.errors import NotFoundError, RunLostError, StoreError
+from rlm_mcp.events import RunFinished
 from rlm_mcp.store.database import storable
 from rlm_mcp.store.paging import COMPARED, not_found
 from rlm_mcp.store.runs.records import (
@@ -216,9 +217,9 @@ def interrupt_run(db: Connection, row: int, outcome: Outcome, now: float) -> str
     # It worked at least until it was last heard of; the time it lay dead does not count.
     worked_until = datetime.fromisoformat(heard[0]).timestamp() if heard else 0.0
     outcome = CANCELLED if is_cancelled else outcome
-    detail = {"status": outcome.status, "error": outcome.error}
     used = Figures(*figures)
-    event = NewEvent("run_finished", outcome.status, used.iterations, detail=detail, figures=used)
+    finished = RunFinished(outcome.status, outcome.error)
+    event = NewEvent.of(finished, outcome.status, used.iterations, used)
     append_rows(db, row, [event], now)
     end_run(db, row, outcome, now, worked_until=worked_until)
     return run_id
