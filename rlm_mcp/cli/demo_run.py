@@ -92,7 +92,7 @@ async def _store_text(service: Service, console: Console) -> str:
 
 
 async def _silent(done: int, total: int) -> None:
-    """The text is stored in a moment."""
+    """No progress is shown: the text is stored in a moment."""
 
 
 async def _show_outcome(service: Service, console: Console, state: RunState) -> None:

@@ -20,10 +20,10 @@ WORK_COMMAND = "work-detached"
 
 
 def start_detached(launch: Launch, question: Question) -> str:
-    """Start a process that works on a question, and return the run's id; blocks until it is there.
+    """Start a process that works on a question, and return its run's id. Blocking.
 
-    The process has a session of its own, so that closing the terminal does not end it. One that
-    refuses the question ends this command as it ended itself.
+    The process has a session of its own, so that closing the terminal does not end it. If it
+    refuses the question, this command exits with the same message and code.
     """
     config = ["--config", str(launch.config_file.absolute())] if launch.config_file else []
     process = subprocess.Popen(  # noqa: S603  # this program

@@ -36,7 +36,7 @@ async def add_source(contexts: ContextService, source: str, name: str = "") -> A
 
 
 async def _add_standard_input(contexts: ContextService, name: str, report: ReportBytes) -> Added:
-    """Store as it arrives, so that its size does not matter."""
+    """Store standard input as it arrives, whatever its size."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     upload_id, done = "", 0
     async for data in _standard_input():
@@ -58,7 +58,7 @@ async def _standard_input() -> AsyncIterator[bytes]:
     descriptor = sys.stdin.fileno()
     part = bytearray()
     while True:
-        # A read that blocks could not be interrupted. A file is always readable, and refuses.
+        # A blocking read could not be interrupted. A regular file cannot be waited for: it raises.
         with suppress(OSError):
             await anyio.wait_readable(descriptor)
         data = await anyio.to_thread.run_sync(os.read, descriptor, _READ_BYTES)
