@@ -1,17 +1,21 @@
-"""The work of `rlm-mcp runs`: list, show and cancel recorded runs."""
+"""The work of `rlm-mcp runs`: list, show, cancel and save recorded runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import anyio
 import click
 from rich.console import Console
 
 from rlm_mcp.cli.commands.options import Launch
 from rlm_mcp.cli.display import EventPrinter, show_outcome
 from rlm_mcp.cli.terminal import messages, print_json, print_table
+from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.server.view.run_file import run_file
 from rlm_mcp.server.views import run_page, run_view, trace_view, variable_view, variables_view
 from rlm_mcp.service.service import open_service
 
@@ -114,3 +118,33 @@ async def cancel_run(launch: Launch, run_id: str, as_json: bool) -> None:
         print_json(run_view(state))
     else:
         show_outcome(messages(), state)
+
+
+async def export_run(launch: Launch, run_id: str, wanted: str, file: str, has_texts: bool) -> None:
+    """Write a run as one file.
+
+    Args:
+        wanted: one of `FORMATS`.
+        file: where; `-` for standard output, empty for a name of the run's own.
+
+    Raises:
+        NotFoundError: there is no such run.
+        InvalidInputError: the file cannot be written.
+    """
+    async with open_service(launch.settings) as service:
+        made = await run_file(service, run_id, wanted, has_texts=has_texts)
+        if file == "-":
+            async for piece in made.pieces:
+                click.echo(piece, nl=False)
+            return
+        path = Path(file or made.name)
+        try:
+            async with await anyio.open_file(path, "w", encoding="utf-8") as opened:
+                async for piece in made.pieces:
+                    await opened.write(piece)
+        except OSError as error:
+            raise InvalidInputError(
+                f"The file {str(path)!r} cannot be written: {error.strerror}.",
+                fix="Name another file.",
+            ) from error
+    click.echo(path)

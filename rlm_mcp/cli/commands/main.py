@@ -19,6 +19,7 @@ from rlm_mcp.cli.commands.options import Launch
 from rlm_mcp.cli.commands.query import query
 from rlm_mcp.cli.commands.runs import runs
 from rlm_mcp.cli.commands.serve import serve
+from rlm_mcp.cli.commands.ui import ui
 from rlm_mcp.cli.failures import CommandGroup
 
 
@@ -47,6 +48,7 @@ for command in (
     query,
     contexts,
     runs,
+    ui,
     doctor,
     install,
     demo,

@@ -107,3 +107,25 @@ def cancel(launch: Launch, run_id: str, as_json: bool) -> None:
     from rlm_mcp.cli.stored_runs import cancel_run
 
     anyio.run(cancel_run, launch, run_id, as_json)
+
+
+@runs.command()
+@click.argument("run_id", metavar="RUN", shell_complete=complete_runs)
+@click.option("--html", "wanted", flag_value="html", default="html", help="A page in one file.")
+@click.option("--json", "wanted", flag_value="json", help="The same data as JSON.")
+@click.option("--trace", "wanted", flag_value="trace", help="A trace for Perfetto.")
+@click.option(
+    "--no-texts",
+    is_flag=True,
+    help="Leave out prompts, replies, outputs and values; question, code and answer stay.",
+)
+@click.argument("file", default="", metavar="[FILE]")
+@click.pass_obj
+def export(launch: Launch, run_id: str, *, wanted: str, no_texts: bool, file: str) -> None:
+    """Save RUN as one file that needs no server; FILE may be -, for standard output.
+
+    The file is a copy: deleting the run or its texts does not reach it.
+    """
+    from rlm_mcp.cli.stored_runs import export_run
+
+    anyio.run(export_run, launch, run_id, wanted, file, not no_texts)

@@ -73,11 +73,16 @@ async def serve_http(settings: Settings, place: Place, announce: Callable[[str],
     """
     async with open_http_server(settings, place) as url:
         announce(url)
-        if sys.platform == "win32":
-            await anyio.sleep_forever()  # ended by KeyboardInterrupt
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for _ in signals:
-                return
+        await until_stopped()
+
+
+async def until_stopped() -> None:
+    """Wait until the process is told to end, by SIGTERM or SIGINT."""
+    if sys.platform == "win32":
+        await anyio.sleep_forever()  # ended by KeyboardInterrupt
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            return
 
 
 @asynccontextmanager
