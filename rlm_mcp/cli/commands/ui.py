@@ -31,9 +31,9 @@ _TOKEN_BYTES = 32
 @click.option("--no-open", is_flag=True, help="Print the page's address; do not open a browser.")
 @click.pass_obj
 def ui(launch: Launch, run_id: str, port: int, no_open: bool) -> None:
-    """Open the page of runs and texts in a browser; of RUN, if it is named.
+    """Open the page of runs and texts in a browser.
 
-    Shows the runs of all servers on the same data directory, each while it works. The page is
+    Begins with RUN, or with the newest. Shows the runs of all servers on the same data directory, each while it works. The page is
     served on this machine alone, with a token of its own. Ctrl-C ends it; runs that were started
     from the page then end as interrupted, and can be resumed.
     """
