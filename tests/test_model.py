@@ -70,14 +70,12 @@ class NoTime:
         return Timing(self.sleep, lambda: self.now)
 
 
-def a_client_with_code(base_url: str, api_key: str) -> openai.OpenAI:
-    """A client whose requests are its own to send, since its key is made on demand."""
-    return openai.OpenAI(base_url=base_url, api_key=lambda: api_key)
+def a_client(base_url: str, api_key: str) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=base_url, api_key=api_key)
 
 
-Way = Callable[[str, str], Provider | openai.OpenAI]
-# Clients that hold no more than a provider does are asked as one is; others do it themselves.
-BOTH_WAYS = pytest.mark.parametrize("way", [Provider, a_client_with_code])
+Way = Callable[[str, str], Provider | openai.AsyncOpenAI]
+BOTH_WAYS = pytest.mark.parametrize("way", [Provider, a_client])
 
 
 @asynccontextmanager
@@ -87,14 +85,24 @@ async def a_model(
     time: NoTime | None = None,
     way: Way = Provider,
 ) -> AsyncGenerator[tuple[ScriptedModel, ChatModel]]:
+    timing = (time or NoTime()).timing
     with anyio.fail_after(10):
         async with (
             open_scripted_model(script) as server,
-            open_endpoint(
-                way(server.base_url, KEY), policy=policy, timing=(time or NoTime()).timing
-            ) as endpoint,
+            a_source(way(server.base_url, KEY)) as source,
+            open_endpoint(source, policy=policy, timing=timing) as endpoint,
         ):
             yield server, endpoint.model("root")
+
+
+@asynccontextmanager
+async def a_source(
+    source: Provider | openai.AsyncOpenAI,
+) -> AsyncGenerator[Provider | openai.AsyncOpenAI]:
+    """Close a client at the end, as its owner would."""
+    yield source
+    if isinstance(source, openai.AsyncOpenAI):
+        await source.close()
 
 
 def a_request(text: str = "hello", **more: object) -> ChatRequest:
@@ -652,12 +660,14 @@ async def test_the_window_halves_in_a_crowd_and_recovers() -> None:
 async def test_an_endpoint_can_be_looked_for_without_asking_a_model(way: Way) -> None:
     with anyio.fail_after(10):
         async with open_scripted_model("ok") as server:
-            async with open_endpoint(way(server.base_url, KEY)) as endpoint:
-                await endpoint.check()
-            async with open_endpoint(way(f"{server.base_url}/nowhere", KEY)) as endpoint:
-                await endpoint.check()  # an answer of any kind is one
+            for address in (server.base_url, f"{server.base_url}/nowhere"):
+                async with (
+                    a_source(way(address, KEY)) as source,
+                    open_endpoint(source) as endpoint,
+                ):
+                    await endpoint.check()  # an answer of any kind is one
             assert server.received == 0
-        async with open_endpoint(way(server.base_url, KEY)) as endpoint:
+        async with a_source(way(server.base_url, KEY)) as it, open_endpoint(it) as endpoint:
             with pytest.raises(ModelConnectionError, match="No connection"):
                 await endpoint.check()
 
@@ -666,83 +676,6 @@ async def test_lone_surrogates_are_replaced_before_they_are_sent() -> None:
     async with a_model("ok") as (server, model):
         await model.complete(a_request("half \ud83d é"))
         assert server.requests[0].text == "half ? é"
-
-
-def with_code() -> str:
-    return KEY
-
-
-async def with_awaited_code() -> str:
-    await anyio.lowlevel.checkpoint()
-    return KEY
-
-
-@pytest.mark.parametrize(
-    ("client", "is_plain"),
-    [
-        (openai.OpenAI(api_key=KEY), True),
-        (openai.AsyncOpenAI(api_key=KEY), True),
-        (openai.AsyncOpenAI(api_key=KEY, timeout=7, organization="o", project="p"), True),
-        (openai.OpenAI(api_key=with_code), False),
-        (openai.AsyncOpenAI(api_key=with_awaited_code), False),
-        (openai.AsyncOpenAI(api_key=KEY, http_client=openai.DefaultAsyncHttpxClient()), False),
-    ],
-    ids=["plain", "plain async", "with settings", "with code", "with async code", "with a pool"],
-)
-async def test_a_client_is_asked_without_its_package_only_where_that_makes_no_difference(
-    client: openai.OpenAI | openai.AsyncOpenAI, is_plain: bool
-) -> None:
-    with anyio.fail_after(10):
-        async with open_scripted_model("ok") as server:
-            client.base_url = server.base_url
-            async with open_endpoint(client) as endpoint:
-                await endpoint.model("root").complete(a_request())
-            if isinstance(client, openai.AsyncOpenAI):
-                await client.close()
-            else:
-                client.close()
-    headers = server.requests[0].headers
-    assert headers["authorization"] == f"Bearer {KEY}"
-    assert headers["user-agent"].startswith(("OpenAI/Python", "AsyncOpenAI/Python"))
-    assert headers.get("openai-organization", "") == (client.organization or "")
-    assert ("x-stainless-read-timeout" not in headers) == is_plain
-
-
-@pytest.mark.parametrize("kind", [openai.OpenAI, openai.AsyncOpenAI])
-async def test_a_client_that_the_user_made_is_asked_with_its_own_settings(
-    kind: type[openai.OpenAI] | type[openai.AsyncOpenAI],
-) -> None:
-    with anyio.fail_after(10):
-        async with open_scripted_model("ok") as server:
-            client = kind(api_key=KEY, base_url=server.base_url, default_headers={"x-team": "a"})
-            async with open_endpoint(client) as endpoint:
-                await endpoint.model("root").complete(a_request())
-            [request] = server.requests
-            assert request.authorization == f"Bearer {KEY}"
-            assert request.headers["x-team"] == "a"
-            assert not client.is_closed()
-            if isinstance(client, openai.AsyncOpenAI):
-                await client.close()
-            else:
-                client.close()
-
-
-async def test_a_key_that_is_made_on_demand_is_used() -> None:
-    with anyio.fail_after(10):
-        async with open_scripted_model("ok") as server:
-            client = openai.OpenAI(api_key=lambda: "made", base_url=server.base_url)
-            async with open_endpoint(client) as endpoint:
-                await endpoint.model("root").complete(a_request())
-            assert server.requests[0].authorization == "Bearer made"
-
-
-async def test_a_client_without_a_twin_is_refused() -> None:
-    azure = openai.AzureOpenAI(
-        api_key="k", azure_endpoint="http://127.0.0.1:9", api_version="2024-10-21"
-    )
-    async with open_endpoint(azure) as endpoint:
-        with pytest.raises(ConfigurationError, match="AsyncAzureOpenAI"):
-            await endpoint.model("root").complete(a_request())
 
 
 @pytest.mark.parametrize(

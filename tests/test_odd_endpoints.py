@@ -35,16 +35,15 @@ FINE = b'{"choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}]
 GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, ssl.SSLError)
 
 Behave = Callable[[ByteStream], Awaitable[None]]
-Way = Callable[[str], Provider | openai.OpenAI]
+Way = Callable[[str], Provider | openai.AsyncOpenAI]
 
 
 def a_provider(base_url: str) -> Provider:
     return Provider(base_url, KEY)
 
 
-def a_client(base_url: str) -> openai.OpenAI:
-    """A client whose requests are its own to send, since its key is made on demand."""
-    return openai.OpenAI(base_url=base_url, api_key=lambda: KEY)
+def a_client(base_url: str) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=base_url, api_key=KEY)
 
 
 BOTH_WAYS = pytest.mark.parametrize("way", [a_provider, a_client])
@@ -106,7 +105,7 @@ JSON = b"content-type: application/json"
 
 
 async def ask(
-    source: Provider | openai.OpenAI, policy: RetryPolicy, *, streams: bool = False
+    source: Provider | openai.AsyncOpenAI, policy: RetryPolicy, *, streams: bool = False
 ) -> ChatReply:
     async def hear(_: str) -> None:
         await anyio.lowlevel.checkpoint()
@@ -118,7 +117,11 @@ async def ask(
         request = ChatRequest(
             ({"role": "user", "content": "hi"},), on_delta=hear if streams else None
         )
-        return await endpoint.model("root").complete(request)
+        try:
+            return await endpoint.model("root").complete(request)
+        finally:
+            if isinstance(source, openai.AsyncOpenAI):
+                await source.close()
 
 
 ONCE = RetryPolicy(attempts=1, brief_attempts=1)
@@ -205,11 +208,13 @@ async def test_connections_that_are_closed_between_requests_cost_no_call(way: Wa
 
     async with (
         an_endpoint(sends(whole(FINE, JSON))) as base_url,
-        open_endpoint(way(base_url), timing=Timing(never)) as endpoint,
+        open_endpoint(source := way(base_url), timing=Timing(never)) as endpoint,
     ):
         for _ in range(5):
             request = ChatRequest(({"role": "user", "content": "hi"},))
             assert (await endpoint.model("root").complete(request)).text == "fine"
+        if isinstance(source, openai.AsyncOpenAI):
+            await source.close()
 
 
 @BOTH_WAYS

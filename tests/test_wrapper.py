@@ -32,7 +32,7 @@ from rlm_mcp import (
     RLMResponse,
     RLMWrapper,
 )
-from rlm_mcp.engine.backends import LastText, Supplier
+from rlm_mcp.engine.backends import BackendOpener, LastText
 from rlm_mcp.engine.config import RLMConfig as Config
 from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
 from rlm_mcp.sandbox.host.text import TextContext
@@ -102,6 +102,7 @@ def a_wrapper(
         sub_model="sub",
         config=RLMConfig(**config),
         sandbox=sandbox,
+        direct_http=True,  # so that a request can be ended
     )
 
 
@@ -511,7 +512,7 @@ async def test_a_stream_of_events_can_hold_the_text_as_it_arrives(warm: ProcessS
 
 
 async def test_the_walls_are_tried_once_for_a_wrapper() -> None:
-    supplier = Supplier(LocalModel([]), "", "", None, 1)
+    supplier = BackendOpener(LocalModel([]), "", "", None, 1)
     async with supplier.open() as means:
         found = await means.sandbox.isolation()
     async with supplier.open() as means:
@@ -521,12 +522,12 @@ async def test_the_walls_are_tried_once_for_a_wrapper() -> None:
 async def test_a_text_that_is_asked_about_again_is_the_same_source() -> None:
     long, other = "x" * 2_000_000, "y" * 2_000_000
     texts = LastText()
-    first = texts.recall(TextContext.of(long))
-    assert texts.recall(TextContext.of(long)) is first
-    assert texts.recall(TextContext.of([long])) is not first
-    documents = texts.recall(TextContext.of([long, other]))
-    assert texts.recall(TextContext.of([long, other])) is documents
-    assert texts.recall(TextContext.of([other, long])) is not documents
+    first = texts.same_as(TextContext.of(long))
+    assert texts.same_as(TextContext.of(long)) is first
+    assert texts.same_as(TextContext.of([long])) is not first
+    documents = texts.same_as(TextContext.of([long, other]))
+    assert texts.same_as(TextContext.of([long, other])) is documents
+    assert texts.same_as(TextContext.of([other, long])) is not documents
 
 
 async def test_a_model_that_raises_anything_ends_in_a_response(warm: ProcessSandbox) -> None:

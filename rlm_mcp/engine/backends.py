@@ -1,4 +1,4 @@
-"""What the library answers questions with: models, a sandbox, and texts that stay loaded."""
+"""What the library answers questions with: models, a sandbox, and the text asked about last."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 class LastText:
-    """Knows the text that was asked about last, so that asking again loads nothing."""
+    """Remembers the text that was asked about last, so that asking again loads nothing."""
 
     def __init__(self) -> None:
         self._source: TextContext | None = None
 
-    def recall(self, made: TextContext) -> TextContext:
-        """Give the source of the last question, where it was about the same objects."""
+    def same_as(self, made: TextContext) -> TextContext:
+        """Return the source of the last question if it holds the same objects, else `made`."""
         last = self._source
         if last is not None and _is_same(made, last):
             return last
@@ -37,8 +37,8 @@ class LastText:
 
 
 @dataclass(frozen=True)
-class Means:
-    """What questions are answered with, one after another."""
+class Backends:
+    """Open models and an open sandbox, for one question after another."""
 
     root: ChatModel
     sub: ChatModel
@@ -46,15 +46,16 @@ class Means:
     last_text: LastText = field(default_factory=LastText)
 
 
-class Supplier:
-    """Opens means again and again, and remembers what need not be found out twice.
+class BackendOpener:
+    """Opens backends as often as they are needed.
 
     Args:
         client: an `OpenAI` or `AsyncOpenAI`, or any `ChatModel`.
         root_model: name of the model that writes the code.
         sub_model: name of the model that answers sub-calls.
         sandbox: where model-written code runs; None is a process of its own.
-        calls_at_once: calls of the model that are on their way together, at most.
+        calls_at_once: model calls on their way together, at most.
+        direct_http: whether requests are sent past an `OpenAI` client, with its settings.
 
     Raises:
         TypeError: `client` is none of those, or its model is not named.
@@ -67,6 +68,8 @@ class Supplier:
         sub_model: str,
         sandbox: Sandbox | None,
         calls_at_once: int,
+        *,
+        direct_http: bool = False,
     ) -> None:
         if not _is_chat_model(client) and not _is_openai(client):
             raise TypeError(
@@ -80,33 +83,37 @@ class Supplier:
         self._sub_model = sub_model
         self._sandbox = sandbox
         self._calls_at_once = calls_at_once
+        self._direct_http = direct_http
         self._isolation: Isolation | None = None
 
     @asynccontextmanager
-    async def open(self, *, is_other_loop: bool = False) -> AsyncGenerator[Means]:
+    async def open(self, *, is_other_loop: bool = False) -> AsyncGenerator[Backends]:
         """Open connections and sandbox; leaving closes what was opened here.
 
         Args:
-            is_other_loop: whether this event loop is not the one that the client belongs to.
+            is_other_loop: whether the client belongs to another event loop than this one.
         """
         async with AsyncExitStack() as stack:
             sandbox = self._sandbox or await self._own_sandbox(stack)
             client, root, sub = self._client, self._root_model, self._sub_model
             limiter = anyio.CapacityLimiter(self._calls_at_once)
             if _is_chat_model(client):
-                first = _Given(cast("ChatModel", client), root, limiter)
-                yield Means(first, first if sub == root else replace(first, name=sub), sandbox)
+                first = _NamedModel(cast("ChatModel", client), root, limiter)
+                yield Backends(first, first if sub == root else replace(first, name=sub), sandbox)
                 return
             endpoint = await stack.enter_async_context(
                 open_endpoint(
-                    cast("OpenAI | AsyncOpenAI", client), limiter=limiter, own_pool=is_other_loop
+                    cast("OpenAI | AsyncOpenAI", client),
+                    limiter=limiter,
+                    own_pool=is_other_loop,
+                    direct=self._direct_http,
                 )
             )
             model = endpoint.model(root)
-            yield Means(model, model if sub == root else endpoint.model(sub), sandbox)
+            yield Backends(model, model if sub == root else endpoint.model(sub), sandbox)
 
     async def _own_sandbox(self, stack: AsyncExitStack) -> Sandbox:
-        """Open a sandbox; the walls, once they were seen to stand, are not tried again."""
+        """Open a sandbox; walls that were once seen to hold are not tested again."""
         sandbox = ProcessSandbox(isolation=self._isolation)
         await stack.enter_async_context(sandbox)
         isolation = await sandbox.isolation()
@@ -116,8 +123,8 @@ class Supplier:
 
 
 @dataclass(frozen=True)
-class _Given:
-    """The user's own model, asked for one name; whatever it raises is an error of a model."""
+class _NamedModel:
+    """The user's own model under one name; whatever it raises becomes a `ModelError`."""
 
     model: ChatModel
     name: str
@@ -130,7 +137,7 @@ class _Given:
                 return await self.model.complete(named)
         except RLMError:
             raise
-        except Exception as error:  # user code: what it raises must end in a response
+        except Exception as error:  # user code: whatever it raises must end in a response
             raise ModelError(f"The model {self.name!r} raised {error!r}.") from error
 
 

@@ -1,4 +1,4 @@
-"""Who is told what happens: functions of the library's user, and stderr."""
+"""Hands events to functions of the library's user, and prints them to stderr."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _log = logging.getLogger("rlm_mcp")
 
 
 class Listeners:
-    """Calls the user's functions; what they raise is logged once each and changes nothing."""
+    """Calls the user's functions; the first error of each is logged, and none ends the run."""
 
     def __init__(
         self, on_event: OnEvent | None, on_delta: OnText | None = None, *, is_verbose: bool = False
@@ -29,19 +29,19 @@ class Listeners:
 
     @property
     def wants_deltas(self) -> bool:
-        """Whether anybody listens to pieces of replies."""
+        """Whether there is a function for pieces of replies."""
         return self._on_delta is not None
 
     async def emit(self, event: RLMEvent) -> None:
-        """Tell of an event."""
+        """Hand on an event."""
         if self._is_verbose:
             indent = "  " * event.depth
             sys.stderr.write(f"{indent}[{event.iteration}] {event.type}: {event.preview}\n")
         if self._on_event is not None:
             await self._call("on_event", partial(self._on_event, event))
 
-    async def tell_delta(self, text: str) -> None:
-        """Tell of a piece of the root's reply; `""` when the reply begins again."""
+    async def emit_delta(self, text: str) -> None:
+        """Hand on a piece of the root's reply; `""` when the reply begins again."""
         if self._on_delta is not None:
             await self._call("on_delta", partial(self._on_delta, text))
 
@@ -50,7 +50,7 @@ class Listeners:
             result = function()
             if inspect.isawaitable(result):
                 await result
-        except Exception:  # noqa: BLE001  # user code: what it raises must not end a run
+        except Exception:  # noqa: BLE001  # user code: no error of it may end a run
             if name not in self._failed:
                 self._failed.add(name)
                 _log.warning("%s raised; the run goes on.", name, exc_info=True)

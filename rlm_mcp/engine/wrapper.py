@@ -13,7 +13,7 @@ import anyio
 from anyio import to_thread
 from anyio.from_thread import start_blocking_portal
 
-from rlm_mcp.engine.backends import Means, Supplier
+from rlm_mcp.engine.backends import BackendOpener, Backends
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.cache import SubCallCache
 from rlm_mcp.engine.config import RLMConfig
@@ -48,12 +48,16 @@ class RLMWrapper:
         config: limits and options.
         sandbox: where model-written code runs; a confined process of its own by default.
         cache: answers of sub-calls that need not be asked again.
+        direct_http: whether requests are sent past an `OpenAI` client, with its address, key,
+            headers and time limits: ten times cheaper, but without its `http_client`, its hooks and
+            what instruments it. By default the client that is handed in sends the requests; a
+            synchronous one from threads, where a request under way cannot be ended.
 
     Raises:
         TypeError: `client` is none of those.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the front door: each stands alone, and most are left out
         self,
         client: OpenAI | AsyncOpenAI | ChatModel,
         root_model: str = "",
@@ -62,18 +66,21 @@ class RLMWrapper:
         config: RLMConfig | None = None,
         sandbox: Sandbox | None = None,
         cache: SubCallCache | None = None,
+        direct_http: bool = False,
     ) -> None:
         sub_model = sub_model or root_model
         self._config = config or RLMConfig()
         at_once = self._config.max_concurrent_calls
-        self._supplier = Supplier(client, root_model, sub_model, sandbox, at_once)
+        self._opener = BackendOpener(
+            client, root_model, sub_model, sandbox, at_once, direct_http=direct_http
+        )
         self._model_names = tuple(dict.fromkeys((root_model, sub_model)))
         self._cache = cache
-        self._kept: Means | None = None
+        self._kept: Backends | None = None
         self._closing = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self._kept = await self._closing.enter_async_context(self._supplier.open())
+        self._kept = await self._closing.enter_async_context(self._opener.open())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -113,17 +120,17 @@ class RLMWrapper:
         Args:
             query: the question.
             context: one text, or several.
-            on_event: called, and awaited where that is possible, with each event; what it
-                raises is logged once and changes nothing.
-            on_delta: the same for each piece of the root's replies as it arrives, where the model
+            on_event: called with each event, and awaited if it can be; what it raises is logged
+                once and changes nothing.
+            on_delta: called so with each piece of the root's replies as it arrives, where the model
                 can stream; `""` says that the reply broke off and begins again.
             answer_schema: JSON Schema of the answer, which is then in `RLMResponse.data`.
 
         Raises:
-            TypeError: `query` or `context` is no text.
-            InvalidInputError: `answer_schema` is no schema.
+            TypeError: `query` or `context` is not text.
+            InvalidInputError: `answer_schema` is not a JSON Schema.
             ConfigurationError: the client or a limit cannot be used.
-            SandboxError: there is no REPL to be had.
+            SandboxError: no REPL could be started.
         """
         asked = _asked(query, context, answer_schema)
         listeners = Listeners(on_event, on_delta, is_verbose=self._config.verbose)
@@ -145,22 +152,24 @@ class RLMWrapper:
             query: the question.
             context: one text, or several.
             answer_schema: JSON Schema of the answer.
-            deltas: whether `root_delta` events tell the root's replies as they arrive; `preview` is
-                then the piece as it is.
+            deltas: whether there is a `root_delta` event for each piece of the root's replies; its
+                `preview` is the piece as it came.
         """
         asked = _asked(query, context, answer_schema)
         send, receive = anyio.create_memory_object_stream[RLMEvent](EVENTS_AHEAD)
         turn = 0
 
-        async def tell(event: RLMEvent) -> None:
+        async def send_event(event: RLMEvent) -> None:
             nonlocal turn
             turn = event.iteration if event.depth == 0 else turn
             await send.send(event)
 
-        async def tell_delta(text: str) -> None:
+        async def send_delta(text: str) -> None:
             await send.send(RLMEvent("root_delta", turn, text))
 
-        listeners = Listeners(tell, tell_delta if deltas else None, is_verbose=self._config.verbose)
+        listeners = Listeners(
+            send_event, send_delta if deltas else None, is_verbose=self._config.verbose
+        )
 
         async def work() -> None:
             async with send:
@@ -185,33 +194,33 @@ class RLMWrapper:
         if asked.answer_schema is not None:
             # In a thread, since it loads the validator.
             await to_thread.run_sync(check_schema, asked.answer_schema)
-        async with self._means(is_other_loop=is_other_loop) as means:
+        async with self._backends(is_other_loop=is_other_loop) as backends:
             engine = Engine(
-                root=means.root,
-                sub=means.sub,
-                sandbox=means.sandbox,
+                root=backends.root,
+                sub=backends.sub,
+                sandbox=backends.sandbox,
                 config=self._config,
                 budget=Budget(self._config),
                 emit=listeners.emit,
                 cache=self._cache,
                 model_names=self._model_names,
                 answer_schema=asked.answer_schema,
-                on_root_delta=listeners.tell_delta if listeners.wants_deltas else None,
+                on_root_delta=listeners.emit_delta if listeners.wants_deltas else None,
             )
-            return await _run(asked.query, means.last_text.recall(asked.source), engine)
+            return await _run(asked.query, backends.last_text.same_as(asked.source), engine)
 
     @asynccontextmanager
-    async def _means(self, *, is_other_loop: bool) -> AsyncGenerator[Means]:
+    async def _backends(self, *, is_other_loop: bool) -> AsyncGenerator[Backends]:
         if self._kept is not None and not is_other_loop:
             yield self._kept
             return
-        async with self._supplier.open(is_other_loop=is_other_loop) as means:
-            yield means
+        async with self._opener.open(is_other_loop=is_other_loop) as backends:
+            yield backends
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """A question about text; the schema is still to be checked."""
+    """A question about a text; the schema is not checked yet."""
 
     query: str
     source: TextContext

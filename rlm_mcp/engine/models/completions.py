@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -39,12 +40,23 @@ def read_completion(body: bytes | bytearray | str, prompt_chars: int) -> ChatRep
         data = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise ModelReplyError(f"The reply is not JSON: {_quoted(body)}.") from error
+    return read_decoded(data, prompt_chars)
+
+
+def read_decoded(data: object, prompt_chars: int) -> ChatReply:
+    """Read a whole reply whose JSON is decoded.
+
+    Raises:
+        ModelReplyError: it is not a chat completion.
+    """
+    if isinstance(data, str):
+        raise ModelReplyError(f"The reply is not JSON: {_quoted(data)}.")
     completion = _mapping(data)
     if problem := completion.get("error"):
         raise ModelReplyError(f"The reply holds an error: {_quoted(json.dumps(problem))}.")
     choices = completion.get("choices")
     if not isinstance(choices, list) or not choices:
-        raise ModelReplyError(f"The reply has no choices: {_quoted(body)}.")
+        raise ModelReplyError(f"The reply has no choices: {_quoted(json.dumps(data))}.")
     choice = _mapping(cast("list[Any]", choices)[0])
     message = _mapping(choice.get("message"))
     parts = ReplyParts(prompt_chars)
@@ -83,6 +95,12 @@ class ReplyParts:
         self.add_end(None, data.get("usage"))
         return text
 
+    def add_events(self, chunks: Iterable[object]) -> Iterator[str]:
+        """Add events of a stream; gives the texts in them that are not empty."""
+        for chunk in chunks:
+            if text := self.add_chunk(chunk):
+                yield text
+
     def add_end(self, finish_reason: object, usage: object) -> None:
         """Note how the reply ended and what it cost, where that was said."""
         if isinstance(finish_reason, str):
@@ -90,10 +108,15 @@ class ReplyParts:
         if isinstance(usage, Mapping):
             self._usage = cast("Mapping[str, Any]", usage)
 
-    @property
-    def is_ended(self) -> bool:
-        """Whether a finish reason has arrived."""
-        return bool(self._finish_reason)
+    def ended_reply(self) -> ChatReply:
+        """Make the reply of a stream that has ended.
+
+        Raises:
+            ModelReplyError: it broke off: no finish reason has arrived.
+        """
+        if not self._finish_reason:
+            raise ModelReplyError("The stream ended without a finish reason.")
+        return self.reply()
 
     def reply(self) -> ChatReply:
         """Make the reply of what has arrived."""
@@ -106,6 +129,13 @@ class ReplyParts:
             made = estimate_tokens(len(text) + len(reasoning))
         finish_reason = self._finish_reason or "stop"
         return ChatReply(text, finish_reason, given, made, is_estimated, reasoning)
+
+
+def as_json(text: str) -> object:
+    """Decode JSON; returns the text as it is where it is none."""
+    with suppress(ValueError, RecursionError):
+        return json.loads(text)
+    return text
 
 
 def read_model_names(body: bytes) -> list[str]:

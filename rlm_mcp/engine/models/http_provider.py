@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -21,12 +21,13 @@ from rlm_mcp.engine.models.chat import ChatReply, ChatRequest, OnDelta
 from rlm_mcp.engine.models.completions import (
     EventStream,
     ReplyParts,
+    as_json,
     diagnose_status,
     read_completion,
     read_model_names,
 )
 from rlm_mcp.engine.models.diagnosis import Faults, without_credentials
-from rlm_mcp.engine.models.http_session import Manner, Way, find_way, open_session
+from rlm_mcp.engine.models.http_session import HttpOptions, HttpRoute, find_route, open_session
 from rlm_mcp.engine.models.retry import AttemptFailedError, parse_retry_after
 from rlm_mcp.errors import (
     ConfigurationError,
@@ -82,18 +83,18 @@ class ProviderWire:
     Args:
         provider: where it is.
         attempt_seconds: one request may take this long.
-        find_manner: says how requests are sent; called once, in a thread.
+        find_options: says how requests are sent; called once, in a thread.
     """
 
     def __init__(
         self,
         provider: Provider,
         attempt_seconds: float,
-        find_manner: Callable[[], Manner] = Manner,
+        find_options: Callable[[], HttpOptions] = HttpOptions,
     ) -> None:
         self._provider = provider
         self._attempt_seconds = attempt_seconds
-        self._find_manner = find_manner
+        self._find_options = find_options
         self._faults = Faults(provider.base_url, provider.api_key)
         self._session: ClientSession | None = None
         self._lock = anyio.Lock()
@@ -149,15 +150,15 @@ class ProviderWire:
             if self._session is None:
                 refuse_unusable(self._provider.base_url, self._provider.api_key)
                 # An import, certificates, settings of the system: not on the event loop.
-                way = await anyio.to_thread.run_sync(self._find_way)
-                self._session = open_session(way)
+                route = await anyio.to_thread.run_sync(self._find_route)
+                self._session = open_session(route)
         return self._session
 
-    def _find_way(self) -> Way:
-        manner = self._find_manner()
-        if manner.headers is None:
-            manner = replace(manner, headers=self._headers())
-        return find_way(self._provider.base_url, manner)
+    def _find_route(self) -> HttpRoute:
+        options = self._find_options()
+        if options.headers is None:
+            options = replace(options, headers=self._headers())
+        return find_route(self._provider.base_url, options)
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json", "User-Agent": "rlm-mcp"}
@@ -171,7 +172,7 @@ class ProviderWire:
             text = (await _read_some(reply, MAX_ERROR_BYTES)).decode("utf-8", "replace")
             wait = parse_retry_after(reply.headers.get("retry-after"))
             optional = tuple(name for name in body if name not in {"model", "messages", "stream"})
-            diagnosis = diagnose_status(reply.status, _as_json(text), wait, optional)
+            diagnosis = diagnose_status(reply.status, as_json(text), wait, optional)
             if reply.history:  # a POST that was sent elsewhere may arrive as something else
                 diagnosis.error.fix = f"The request was redirected to {_place(reply)!r}: set that."
             raise self._faults.failed(diagnosis, None)
@@ -199,17 +200,13 @@ class ProviderWire:
         async for piece in reply.content.iter_any():
             size += len(piece)
             self._refuse_endless(size)
-            for chunk in events.feed(piece):
-                if text := parts.add_chunk(chunk):
-                    await on_delta(text)
+            for text in parts.add_events(events.feed(piece)):
+                await on_delta(text)
             if events.is_done:
                 break
-        for chunk in events.end():
-            if text := parts.add_chunk(chunk):
-                await on_delta(text)
-        if not parts.is_ended:
-            raise ModelReplyError("The stream ended without a finish reason.")
-        return parts.reply()
+        for text in parts.add_events(events.end()):
+            await on_delta(text)
+        return parts.ended_reply()
 
     def _refuse_endless(self, size: int) -> None:
         if size > MAX_REPLY_BYTES:
@@ -257,9 +254,3 @@ def _holds(reply: ClientResponse, kind: str) -> bool:
 
 def _place(reply: ClientResponse) -> str:
     return without_credentials(str(reply.url))
-
-
-def _as_json(text: str) -> object:
-    with suppress(ValueError, RecursionError):
-        return json.loads(text)
-    return text

@@ -21,7 +21,7 @@ CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Manner:
+class HttpOptions:
     """How requests are sent: their headers, and how long to wait for the server, in seconds.
 
     Args:
@@ -36,39 +36,39 @@ class Manner:
 
 
 @dataclass(frozen=True)
-class Way:
+class HttpRoute:
     """All that a session is made of; `tls` is None where nothing is encrypted."""
 
-    manner: Manner
+    options: HttpOptions
     tls: ssl.SSLContext | None
     proxy: str | None
 
 
-def find_way(base_url: str, manner: Manner) -> Way:
+def find_route(base_url: str, options: HttpOptions) -> HttpRoute:
     """Find out how an address is reached; loads the HTTP library and blocks, so call in a thread.
 
     Raises:
-        ConfigurationError: the proxy that leads there is of a kind that cannot be used.
+        ConfigurationError: the proxy on the way is of a kind that cannot be used.
     """
     import aiohttp  # noqa: F401, PLC0415  # pyright: ignore[reportUnusedImport]  # see above
 
     tls = _make_tls() if base_url.startswith("https:") else None  # which takes its time
-    return Way(manner, tls, _find_proxy(base_url))
+    return HttpRoute(options, tls, _find_proxy(base_url))
 
 
-def open_session(way: Way) -> ClientSession:
+def open_session(route: HttpRoute) -> ClientSession:
     """Open a session; whoever does closes it."""
     import aiohttp  # noqa: PLC0415  # loaded by now
 
-    manner = way.manner
+    options = route.options
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=way.tls or True),
+        connector=aiohttp.TCPConnector(limit=0, ssl=route.tls or True),
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers=manner.headers,
+        headers=options.headers,
         timeout=aiohttp.ClientTimeout(
-            total=None, connect=manner.connect_seconds, sock_read=manner.read_seconds
+            total=None, connect=options.connect_seconds, sock_read=options.read_seconds
         ),
-        proxy=way.proxy,
+        proxy=route.proxy,
     )
 
 
@@ -82,7 +82,11 @@ def _make_tls() -> ssl.SSLContext:
 
 
 def _find_proxy(base_url: str) -> str | None:
-    """Give the proxy that the environment or the system names for an address.
+    """Return the proxy that the environment or the system names for an address.
+
+    By hand, where aiohttp has `trust_env`: that looks again for each request, which takes 1.1 ms
+    (a whole request takes 0.2), knows neither ALL_PROXY nor a proxy at https://, and sends what
+    ~/.netrc holds.
 
     Raises:
         ConfigurationError: it is of a kind that cannot be used.

@@ -10,7 +10,7 @@ The header is copied from a string of this interpreter. Where that does not look
 interpreter's version was not tested, `ascii_text` returns None and the text is decoded.
 
 This is the one module that relies on private parts of CPython: the layout of `PyASCIIObject`, the
-unset hash, and that a large reference count is never freed. `tests/test_sandbox_private.py` has a
+unset hash, and that a large reference count is never freed. `tests/test_private_parts.py` has a
 test for each, which fails first when one of them changes.
 """
 

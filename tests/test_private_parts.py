@@ -1,0 +1,155 @@
+"""The private parts of other packages and of CPython that this one relies on, in one list.
+
+| of | part | used in |
+|---|---|---|
+| CPython | layout of `PyASCIIObject`: references, type, length, hash, state, then the characters | `child/mapped_str` |
+| CPython | a hash that was not computed yet is -1 | `child/mapped_str` |
+| CPython | a reference count of 2**29 is an ordinary number, and goes up and down | `child/mapped_str` |
+| zoneinfo | `zoneinfo._common.load_tzdata(key)` returns an open binary file | `child/preload` |
+| mcp | `ServerSession._connection` with `state` and `exit_stack`, which live as long as it | `server/updates` |
+| mcp | `Server.create_initialization_options(notification_options, experimental_capabilities)` | `server/app` |
+| mcp | `MCPServer._lowlevel_server`, which takes handlers by method | `server/app` |
+| uvicorn | `H11Protocol`: `cycle.response_complete`, `loop`, `transport`, and methods of asyncio's protocol | `server/http/timeouts` |
+| uvicorn | `Server.capture_signals()` is a context manager around serving | `server/http/serving` |
+| openai | `create` is a plain function of a module of the package, unless somebody patched it | `engine/models/client_wire` |
+| openai | `post(path, cast_to=httpx2.Response, body=…)` gives the response as it came | `engine/models/client_wire` |
+
+There is a test here for each, which fails first when the part moves.
+"""  # noqa: E501  # a table
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import httpx2
+import openai
+import pytest
+import uvicorn
+from mcp.server.lowlevel.server import Server
+from mcp.server.mcpserver import MCPServer
+from mcp.server.session import ServerSession
+from openai.resources.chat.completions import AsyncCompletions, Completions
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+import rlm_mcp
+from rlm_mcp.sandbox.child.mapped_str import _TESTED  # pyright: ignore[reportPrivateUsage]
+from rlm_mcp.testing.scripted_model import open_scripted_model
+
+OF_TESTED_INTERPRETERS = pytest.mark.skipif(
+    sys.version_info[:2] not in _TESTED, reason="texts are decoded by this interpreter"
+)
+PACKAGE = Path(rlm_mcp.__file__).parent
+
+TEXT = "some characters that are only ASCII"
+
+
+def _words_of(text: str) -> tuple[int, int, int, int]:
+    return (ctypes.c_ssize_t * 4).from_address(id(text))[:4]  # pyright: ignore[reportReturnType]
+
+
+@OF_TESTED_INTERPRETERS
+def test_an_ascii_string_is_a_header_followed_by_its_characters() -> None:
+    header = sys.getsizeof("") - 1
+    text = TEXT.lower()
+    assert ctypes.string_at(id(text) + header, len(text) + 1) == text.encode() + b"\0"
+
+
+@OF_TESTED_INTERPRETERS
+def test_the_header_holds_references_type_length_and_hash_in_this_order() -> None:
+    text = TEXT.upper()
+    _, kind, length, unset_hash = _words_of(text)
+    assert (kind, length, unset_hash) == (id(str), len(text), -1)
+    computed = hash(text)
+    assert _words_of(text)[3] == computed
+
+
+@OF_TESTED_INTERPRETERS
+def test_a_large_reference_count_is_still_counted() -> None:
+    text = TEXT.title()
+    references = ctypes.c_ssize_t.from_address(id(text))
+    before = references.value
+    references.value = 1 << 29
+    more = [text, text]
+    assert references.value == (1 << 29) + 2
+    del more
+    assert references.value == 1 << 29
+    references.value = before
+
+
+def test_time_zones_are_loaded_through_the_function_that_is_replaced() -> None:
+    load = importlib.import_module("zoneinfo._common").load_tzdata
+    assert list(inspect.signature(load).parameters) == ["key"]
+
+
+def test_a_session_knows_the_connection_that_it_belongs_to() -> None:
+    source = inspect.getsource(ServerSession.__init__)
+    assert "self._connection = " in source
+    kind = inspect.signature(ServerSession.__init__).parameters["connection"].annotation
+    connection = importlib.import_module("mcp.server.connection").Connection
+    assert "Connection" in str(kind)
+    made = inspect.getsource(connection.__init__)
+    assert "self.state" in made
+    assert "self.exit_stack" in made
+
+
+def test_a_server_makes_its_greeting_by_a_method_that_can_be_replaced() -> None:
+    parameters = list(inspect.signature(Server.create_initialization_options).parameters)
+    assert parameters[:3] == ["self", "notification_options", "experimental_capabilities"]
+
+
+def test_a_server_has_a_lower_one_that_takes_handlers_by_method() -> None:
+    lower = vars(MCPServer("name"))["_lowlevel_server"]
+    for method in ("add_request_handler", "add_notification_handler"):
+        assert callable(getattr(lower, method))
+
+
+def test_a_connection_of_uvicorn_has_what_its_timers_look_at() -> None:
+    made = inspect.getsource(H11Protocol.__init__) + inspect.getsource(H11Protocol.connection_made)
+    for attribute in ("cycle", "loop", "transport"):
+        assert f"self.{attribute}" in made
+    assert "self.response_complete" in inspect.getsource(RequestResponseCycle.__init__)
+    for method in ("connection_lost", "data_received", "pause_writing", "resume_writing"):
+        assert callable(getattr(H11Protocol, method))
+
+
+def test_uvicorn_captures_signals_in_a_context_manager() -> None:
+    server = uvicorn.Server(uvicorn.Config(app=""))
+    assert isinstance(server.capture_signals(), AbstractContextManager)
+    assert "self.capture_signals()" in inspect.getsource(uvicorn.Server.serve)
+
+
+@pytest.mark.parametrize("kind", [Completions, AsyncCompletions])
+def test_create_is_a_plain_function_of_the_package(kind: type) -> None:
+    create = vars(kind)["create"]
+    assert inspect.isfunction(create)
+    assert create.__globals__["__name__"].startswith("openai.")
+
+
+async def test_a_client_gives_the_response_as_it_came() -> None:
+    async with (
+        open_scripted_model("ok") as server,
+        openai.AsyncOpenAI(api_key="k", base_url=server.base_url) as client,
+    ):
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+        response = await client.post("/chat/completions", cast_to=httpx2.Response, body=body)
+    assert response.json()["choices"][0]["message"]["content"] == "ok"
+
+
+def private_uses() -> Iterator[str]:
+    """Modules of the package that say in a suppression that they use what is private."""
+    for path in PACKAGE.rglob("*.py"):
+        if re.search(r"reportPrivateUsage|from \S+ import .*\b_[a-z]", path.read_text()):
+            yield str(path.relative_to(PACKAGE).with_suffix(""))
+
+
+def test_what_uses_private_parts_stands_in_the_list_above() -> None:
+    listed = set(re.findall(r"`((?:child|server|engine)/\S+)`", __doc__ or ""))
+    for module in private_uses():
+        assert any(module.endswith(name) for name in listed), module
