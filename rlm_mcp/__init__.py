@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rlm_mcp.engine.cache import MemoryCache, SubCallCache
     from rlm_mcp.engine.config import RLMConfig
     from rlm_mcp.engine.models.chat import ChatModel, ChatReply, ChatRequest
-    from rlm_mcp.engine.types import HistoryEntry, RLMEvent, RLMResponse, Usage
+    from rlm_mcp.engine.types import HistoryEntry, RLMEvent, RLMResponse
     from rlm_mcp.engine.wrapper import RLMWrapper
     from rlm_mcp.errors import (
         BudgetExceededError,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         RLMError,
         SandboxError,
     )
+    from rlm_mcp.values import Usage
 
 
 __version__ = "0.1.0"
@@ -69,7 +70,7 @@ _HOMES = {
     "RLMResponse": "engine.types",
     "RLMWrapper": "engine.wrapper",
     "SubCallCache": "engine.cache",
-    "Usage": "engine.types",
+    "Usage": "values",
 }
 
 

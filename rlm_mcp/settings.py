@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.errors import ConfigurationError
+from rlm_mcp.sandbox.types import IsolationLevel
+from rlm_mcp.text import nearest
 
 PREFIX = "RLM_MCP_"
 # Names that other programs use for the same thing; ours win.
@@ -24,7 +25,6 @@ _CALLER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # What may stand in an Authorization header as it is (RFC 6750, section 2.1).
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _SAFE_URL = re.compile(r"https://.|http://(localhost|127\.0\.0\.1|\[::1\])[:/]")
-IsolationLevel = Literal["full", "partial", "process"]
 
 
 class Settings(RLMConfig):
@@ -253,7 +253,7 @@ def _refuse_weak(token: SecretStr) -> None:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
+    near = nearest(name, known)
     return f"; did you mean {near[0]}?" if near else ""
 
 

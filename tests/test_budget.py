@@ -10,8 +10,8 @@ import pytest
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.models.chat import ChatReply
-from rlm_mcp.engine.types import Usage
 from rlm_mcp.errors import BudgetExceededError, ConfigurationError
+from rlm_mcp.values import Usage
 
 
 class Clock:

@@ -214,15 +214,15 @@ async def heard(state: RunState) -> None:
 
 
 async def ask(service: Service, **asked: str | tuple[str, ...]) -> RunState:
-    run_id = await service.runs.start(Question("?", **asked))  # pyright: ignore[reportArgumentType]  # by field
-    return await service.runs.wait(run_id, 30, heard)
+    begun = await service.runs.begin(Question("?", **asked))  # pyright: ignore[reportArgumentType]  # by field
+    return await service.runs.wait(begun.run_id, 30, heard)
 
 
 async def test_who_knows_a_run_of_another_can_do_nothing_with_it(tmp_path: Path) -> None:
     stuck = cell("import time\nprint('at work')\ntime.sleep(600)")
     async with two_callers(tmp_path, stuck) as (ann, bob, model):
         handle = (await add_text(ann, "her text")).handle or ""
-        run_id = await ann.runs.start(Question("?", (handle,)))
+        run_id = (await ann.runs.begin(Question("?", (handle,)))).run_id
         with anyio.fail_after(30):
             await model.until(lambda: model.received == 1)
         attempts: list[Callable[[], Awaitable[object]]] = [
@@ -233,8 +233,8 @@ async def test_who_knows_a_run_of_another_can_do_nothing_with_it(tmp_path: Path)
             lambda: bob.runs.variable(run_id, "context", 0, 10),
             lambda: bob.cells.execute("print(context)", run_id, (), 5),
             lambda: bob.cells.execute("print(context)", "", (handle,), 5),
-            lambda: bob.runs.start(Question("?", inline_text="x", continue_run=run_id)),
-            lambda: bob.runs.start(Question("?", (handle,))),
+            lambda: bob.runs.begin(Question("?", inline_text="x", continue_run=run_id)),
+            lambda: bob.runs.begin(Question("?", (handle,))),
             lambda: bob.contexts.search((handle,), SearchQuery("her"), ""),
             lambda: bob.contexts.delete(handle),
         ]

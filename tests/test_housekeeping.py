@@ -249,8 +249,8 @@ async def test_leases_are_renewed_while_much_is_put_in_order(
     house = Busy(database, leases, Leases(database, owner="me", clock=clock), Keeping())
     with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
-            group.start_soon(house.mind_runs)
-            group.start_soon(house.go_on)
+            group.start_soon(house.renew_leases)
+            group.start_soon(house.run_forever)
             await begun.wait()
             clock.now += 1000
             while (await runs.get(run_id)).lease_until < clock.now:

@@ -7,15 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from rlm_mcp.engine.prompts.display import (
-    cut_middle,
-    describe_context,
-    fold_lines,
-    preview,
-    show_cell,
-)
+from rlm_mcp.engine.prompts.display import cut_middle, describe_context, fold_lines, show_cell
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CellError, CellResult
+from rlm_mcp.text import preview
 
 
 @dataclass(frozen=True)

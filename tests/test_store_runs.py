@@ -18,7 +18,6 @@ from rlm_mcp.store.runs.leases import RunLeases
 from rlm_mcp.store.runs.records import (
     CachedReply,
     Event,
-    Figures,
     NewEvent,
     NewRun,
     Outcome,
@@ -28,6 +27,7 @@ from rlm_mcp.store.runs.records import (
 )
 from rlm_mcp.store.runs.replies import Replies
 from rlm_mcp.store.runs.runs import Runs
+from rlm_mcp.values import Usage
 
 START = 1_700_000_000.0
 START_TEXT = "2023-11-14T22:13:20.000+00:00"
@@ -93,7 +93,7 @@ async def test_a_new_run_is_running_and_has_all_it_was_given(runs: Runs) -> None
         answer=None,
         data=None,
         error=None,
-        figures=Figures(),
+        figures=Usage(),
         last_event=0,
         elapsed_seconds=0.0,
         owner="me",
@@ -120,7 +120,7 @@ async def test_a_key_gives_its_caller_the_run_that_exists(runs: Runs, others: Ru
 
 async def test_events_are_numbered_and_bring_the_run_up_to_date(runs: Runs, clock: Clock) -> None:
     run_id = await begin(runs)
-    used = Figures(1, 2, 3, 400, 50, 0.25)
+    used = Usage(1, 2, 3, 400, 50, 0.25)
     first = await runs.append_event(run_id, NewEvent("run_started", "begun"))
     clock.now += 1.5
     second, third = await runs.append_events(
@@ -130,7 +130,7 @@ async def test_events_are_numbered_and_bring_the_run_up_to_date(runs: Runs, cloc
             NewEvent("code_executed", "ran", 1, 2, {"output": "x\0\ud800é"}, used),
         ],
     )
-    assert first == Event(1, START_TEXT, "run_started", 0, 0, "begun", {}, Figures())
+    assert first == Event(1, START_TEXT, "run_started", 0, 0, "begun", {}, Usage())
     assert third == Event(
         3,
         "2023-11-14T22:13:21.500+00:00",
@@ -186,7 +186,7 @@ async def test_a_run_ends_with_its_last_event_answer_and_variables_in_one_step(
     runs: Runs, clock: Clock
 ) -> None:
     run_id = await begin(runs)
-    used = Figures(2, 1, 0, 10, 5, 0.5)
+    used = Usage(2, 1, 0, 10, 5, 0.5)
     clock.now += 12
     outcome = Outcome("completed", "42 \ud800", {"n": [42, None]})
     finished = await runs.finish(
@@ -368,7 +368,7 @@ async def test_a_run_whose_lease_is_over_is_interrupted_by_others_with_a_last_ev
     runs: Runs, my_leases: RunLeases, their_leases: RunLeases, clock: Clock
 ) -> None:
     run_id = await begin(runs)
-    used = Figures(3, 2, 1, 10, 20, 0.1)
+    used = Usage(3, 2, 1, 10, 20, 0.1)
     clock.now += 5
     await runs.append_event(run_id, NewEvent("code_executed", iteration=3, figures=used))
     clock.now += 54
@@ -432,7 +432,7 @@ async def test_replies_are_kept_by_key_and_replaced(database: Database, clock: C
 async def test_costs_are_kept_exactly_and_may_be_unknown(runs: Runs) -> None:
     run_id = await begin(runs)
     cost = math.fsum([0.1] * 3)
-    await runs.append_event(run_id, NewEvent("warning", figures=Figures(cost_usd=cost)))
+    await runs.append_event(run_id, NewEvent("warning", figures=Usage(cost_usd=cost)))
     assert astuple((await runs.get(run_id)).figures)[-1] == cost
-    await runs.append_event(run_id, NewEvent("warning", figures=Figures()))
+    await runs.append_event(run_id, NewEvent("warning", figures=Usage()))
     assert (await runs.get(run_id)).figures.cost_usd is None

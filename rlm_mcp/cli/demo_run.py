@@ -48,7 +48,7 @@ async def run_demo(settings: Settings, servers: Sequence[tuple[str, int]] = LOCA
         console.print(escape(chosen.how), style="bold")
         handle = await _store_text(service, console)
         console.print(f"\nQuestion: {escape(QUESTION)}", style="bold")
-        run_id = await service.runs.start(Question(QUESTION, contexts=(handle,)))
+        run_id = (await service.runs.begin(Question(QUESTION, contexts=(handle,)))).run_id
         state = await service.runs.wait(
             run_id, DEMO_SECONDS, EventPrinter(service.runs, console).report
         )

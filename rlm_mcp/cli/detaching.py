@@ -53,7 +53,7 @@ def read_question() -> Question:
 async def work_detached(launch: Launch, question: Question) -> None:
     """Work on a question; print its run's id, then nothing more."""
     async with open_service(launch.settings) as service:
-        run_id = await service.runs.start(question)
+        run_id = (await service.runs.begin(question)).run_id
         click.echo(run_id)
         nowhere = os.open(os.devnull, os.O_RDWR)
         for stream in (sys.stdin, sys.stdout, sys.stderr):

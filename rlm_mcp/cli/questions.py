@@ -63,7 +63,7 @@ async def ask(launch: Launch, question: Question, display: RunDisplay) -> RunSta
         RLMError: what was asked cannot be used.
     """
     async with open_service(launch.settings) as service:
-        display.run_id = await service.runs.start(question)
+        display.run_id = (await service.runs.begin(question)).run_id
         return await _follow(service, display, math.inf)
 
 

@@ -12,8 +12,8 @@ import anyio
 
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.models.chat import ChatReply, estimate_tokens
-from rlm_mcp.engine.types import Usage
 from rlm_mcp.errors import BudgetExceededError, ConfigurationError
+from rlm_mcp.values import Usage
 
 FIRST_GUESS_OUTPUT_TOKENS = 256
 LAST_WORD_SHARE = 4  # at most a quarter of a token budget is kept back for the answer itself

@@ -7,22 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rlm_mcp.errors import RLMError
+<<<<<<< HEAD
 from rlm_mcp.events import EventDetail, EventType
+=======
+from rlm_mcp.values import NO_USAGE, Usage
+>>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
 
 RunStatus = Literal["completed", "exhausted", "failed", "cancelled"]
 HistoryRole = Literal["root", "repl_output", "sub_call"]
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Figures of a run, children included. `cost_usd` is None while no price is known."""
-
-    iterations: int = 0
-    sub_calls: int = 0
-    cached_sub_calls: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_usd: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +36,7 @@ class RLMEvent:
     preview: str
     detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
     depth: int = 0
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
     response: RLMResponse | None = None
 
     @classmethod

@@ -55,6 +55,7 @@ class Divisible(Protocol):
         ...
 
 
+IsolationLevel = Literal["full", "partial", "process"]
 CallName = Literal["llm_query", "rlm_query", "budget"]
 
 
@@ -209,7 +210,7 @@ class Isolation:
     its reason.
     """
 
-    level: Literal["full", "partial", "process"]
+    level: IsolationLevel
     layers: tuple[str, ...]
     missing: tuple[str, ...] = ()
 

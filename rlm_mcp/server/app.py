@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -48,6 +47,7 @@ from rlm_mcp.server.tasks import Tasks
 from rlm_mcp.server.tool import ToolSpec, make_tool, service_of
 from rlm_mcp.server.updates import Updates
 from rlm_mcp.service.service import Service
+from rlm_mcp.text import nearest
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ class RLMServer(MCPServer[Service]):
         known = self._arguments.get(name, list(arguments))
         unknown = sorted(set(arguments) - set(known))
         if unknown:
-            near = difflib.get_close_matches(unknown[0], known, n=1)
+            near = nearest(unknown[0], known)
             hint = f"Did you mean {near[0]!r}? " if near else ""
             raise InvalidInputError(
                 f"{name} has no argument {unknown[0]!r}.",

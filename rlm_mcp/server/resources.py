@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextlib import suppress
@@ -21,14 +19,15 @@ from mcp_types import (
     ResourceTemplate,
 )
 
+from rlm_mcp.cursors import decode_cursor, encode_cursor, invalid_cursor
 from rlm_mcp.errors import InvalidInputError, NotFoundError
 from rlm_mcp.server.results import beside_all, protocol_errors
-from rlm_mcp.server.sendable import cut
 from rlm_mcp.server.tool import service_in
 from rlm_mcp.server.views import run_view, trace_view
 from rlm_mcp.service.service import Service
 from rlm_mcp.store.contexts.records import ContextRecord, Page, Passage
 from rlm_mcp.store.runs.records import RunSummary
+from rlm_mcp.text import cut
 
 JSON = "application/json"
 TEXT = "text/plain"
@@ -39,6 +38,7 @@ MAX_EVENTS = 100
 # So many texts and so many runs are in a page of the list.
 PAGE = 50
 _MAX_TITLE_CHARS = 100
+_LIST = "resources"
 
 Values = Mapping[str, str]
 
@@ -262,24 +262,15 @@ def _number(values: Values, name: str, usual: int) -> int:
 
 
 def _encoded(texts: str | None, runs: str | None) -> str | None:
-    if texts is None and runs is None:
-        return None
-    return base64.urlsafe_b64encode(json.dumps([texts, runs]).encode()).decode()
+    return None if texts is None and runs is None else encode_cursor(_LIST, texts, runs)
 
 
 def _decoded(cursor: str | None) -> tuple[str | None, str | None]:
     """Where each list goes on: None where it has ended, empty at its beginning."""
     if cursor is None:
         return "", ""
-    try:
-        match json.loads(base64.b64decode(cursor, altchars=b"-_", validate=True)):
-            case [str() | None as texts, str() | None as runs]:
-                return texts, runs
-            case _:
-                pass
-    except (binascii.Error, ValueError):
-        pass
-    raise InvalidInputError(
-        f"The cursor {cursor[:100]!r} is not one of this list.",
-        fix="Pass the nextCursor of an earlier page, or none to begin at the start.",
-    )
+    match decode_cursor(_LIST, cursor):
+        case [str() | None as texts, str() | None as runs]:
+            return texts, runs
+        case _:
+            raise invalid_cursor(cursor)

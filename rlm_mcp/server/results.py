@@ -13,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 from rlm_mcp.errors import InvalidInputError, NotFoundError, RLMError
 from rlm_mcp.server.schemas import ErrorInfo
-from rlm_mcp.server.sendable import cut, sendable, structured
+from rlm_mcp.server.sendable import sendable, structured
+from rlm_mcp.text import cut
 
 MAX_TEXT_CHARS = 20_000
 MAX_ERROR_CHARS = 2_000

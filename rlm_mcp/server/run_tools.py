@@ -12,11 +12,11 @@ from rlm_mcp.events import CodeExecuted, CodeGenerated, SubCall, SubCallsFinishe
 from rlm_mcp.server import schemas
 from rlm_mcp.server.results import MAX_TEXT_CHARS, beside, more, result
 from rlm_mcp.server.schemas import Event, EventLine
-from rlm_mcp.server.sendable import cut
 from rlm_mcp.server.tool import Strings, ToolContext, ToolSpec, service_of
 from rlm_mcp.server.views import run_page, run_view, trace_view, variable_view, variables_view
 from rlm_mcp.service.runs.questions import Question
 from rlm_mcp.service.runs.runs import RunState, progress_line
+from rlm_mcp.text import cut
 
 MAX_WAITED_EVENTS = 20
 ATTACHED = (

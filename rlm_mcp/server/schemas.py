@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from rlm_mcp.values import RunStatus
 
 # The schema of such a model says that there is more than it spells out.
 OPEN = ConfigDict(json_schema_extra={"additionalProperties": True})
 
 # For entries whose fields the schema of another tool names, which is enough for a reader.
 NAMED_ELSEWHERE = WithJsonSchema({"type": "object"})
-
-RunStatus = Literal["running", "completed", "exhausted", "cancelled", "failed", "interrupted"]
 
 
 class Arguments(BaseModel):

@@ -9,12 +9,12 @@ from typing import Any, cast
 
 from rlm_mcp.sandbox.types import Variable, VariableText
 from rlm_mcp.server import schemas
-from rlm_mcp.server.sendable import cut
 from rlm_mcp.service.contexts.contexts import Added
 from rlm_mcp.service.runs.resuming import more_room
 from rlm_mcp.service.runs.runs import ANSWER_NAME, RunState
 from rlm_mcp.store.contexts.records import ContextRecord, Page
 from rlm_mcp.store.runs.records import Event, RunSummary
+from rlm_mcp.text import cut
 
 MAX_ANSWER_CHARS = 16_000
 MAX_DETAIL_CHARS = 60_000

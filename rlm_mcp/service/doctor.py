@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import platform
 import sys
@@ -28,6 +27,7 @@ from rlm_mcp.settings import Settings
 from rlm_mcp.store.database import DATABASE_NAME
 from rlm_mcp.store.failures import free_bytes
 from rlm_mcp.store.probe import SQLITE_VERSION, stored_names, try_directory
+from rlm_mcp.text import nearest
 
 # Where a model server listens when nobody said otherwise.
 LOCAL_SERVERS = (
@@ -206,7 +206,7 @@ async def _other_names(wanted: str, endpoint: Endpoint) -> str:
         return ""
     if not names or wanted in names:
         return ""
-    near = difflib.get_close_matches(wanted, names, n=_SHOWN_MODELS, cutoff=0.5)
+    near = nearest(wanted, names, _SHOWN_MODELS, cutoff=0.5)
     some = near or names[:_SHOWN_MODELS]
     shown = ", ".join(some)
     more = f" and {len(names) - len(some)} more" * (len(names) > len(some))

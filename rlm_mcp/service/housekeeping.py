@@ -1,4 +1,4 @@
-"""What a server does beside its work: leases, and what is kept no longer."""
+"""Work that a server repeats: it renews leases, drops what is old and shrinks the file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rlm_mcp.store.runs.leases import Leases, RunLeases
 
 _ROUND_SECONDS = 20.0
 _RETENTION_SECONDS = 3600.0
-# Whoever starts a server wants something of it first.
+# A server that has just started has a client to serve first.
 _SETTLING_SECONDS = 60.0
 # The lease of a process that is stuck, or on another machine, is taken over after this.
 _LEASE_SECONDS = 1800.0
@@ -31,11 +31,11 @@ class Housekeeping:
     leases: Leases
     keeping: Keeping
 
-    async def mind_runs(self) -> None:
-        """Renew the leases of our runs and end those of processes that are gone, for as long.
+    async def renew_leases(self) -> None:
+        """Renew the leases of this process's runs, and end the runs of processes that are gone.
 
-        A task of its own: putting in order takes minutes where much has become old, and whoever
-        cannot see that this process lives must not take its runs for lost meanwhile.
+        A task of its own: housekeeping can take minutes, and a process that cannot see this one
+        live must not take its runs for lost meanwhile.
         """
         while True:
             try:
@@ -43,11 +43,11 @@ class Housekeeping:
                 await self.run_leases.interrupt_dead()
                 await self.run_leases.interrupt_expired()
             except Exception:  # the outermost frame of this task, without which the server goes on
-                log.exception("leases are renewed later")
+                log.exception("renewing leases failed; will retry")
             await anyio.sleep(_ROUND_SECONDS)
 
-    async def go_on(self) -> None:
-        """Put in order what there is, every twenty seconds and every hour."""
+    async def run_forever(self) -> None:
+        """Drop what belongs to deleted texts every twenty seconds, and what is old every hour."""
         next_retention = anyio.current_time() + _SETTLING_SECONDS
         while True:
             try:
@@ -56,7 +56,7 @@ class Housekeeping:
                 if is_due:
                     next_retention = anyio.current_time() + _RETENTION_SECONDS
             except Exception:  # the outermost frame of this task, without which the server goes on
-                log.exception("housekeeping is put off")
+                log.exception("housekeeping failed; will retry")
             await anyio.sleep(_ROUND_SECONDS)
 
     async def tidy(self, *, is_due: bool = True) -> None:

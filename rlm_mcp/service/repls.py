@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from keyword import iskeyword
 from weakref import WeakValueDictionary
@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup, TaskStatus
 
-from rlm_mcp.errors import NotFoundError, SandboxBusyError
+from rlm_mcp.errors import NotFoundError, RLMError, SandboxBusyError
 from rlm_mcp.sandbox.types import CallReply, ContextSource, Repl, ReplCall, ReplOptions, Sandbox
 from rlm_mcp.service.machine import memory_bytes
 from rlm_mcp.store.runs.records import SavedVariable
@@ -196,6 +196,17 @@ async def save_variables(repl: Repl, kept: list[SavedVariable]) -> None:
         room -= text.end if is_whole else 0
         value = text.text if is_whole else None
         kept.append(SavedVariable(**asdict(variable), value=value, json=text.json and is_whole))
+
+
+async def last_variables(repl: Repl, seconds: float) -> list[SavedVariable]:
+    """Read what a REPL holds, within `seconds` even when the caller is being cancelled.
+
+    What could be read in time is returned; a REPL that is gone holds nothing.
+    """
+    kept: list[SavedVariable] = []
+    with anyio.move_on_after(seconds, shield=True), suppress(RLMError):
+        await save_variables(repl, kept)
+    return kept
 
 
 async def restore(repl: Repl, variables: Sequence[SavedVariable]) -> list[str]:

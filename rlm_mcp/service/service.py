@@ -26,13 +26,14 @@ from rlm_mcp.service.housekeeping import Housekeeping
 from rlm_mcp.service.machine import places
 from rlm_mcp.service.repls import Repls
 from rlm_mcp.service.runs.exec import CellService
-from rlm_mcp.service.runs.execution import Workshop
+from rlm_mcp.service.runs.execution import RunServices
 from rlm_mcp.service.runs.live import LiveRuns
-from rlm_mcp.service.runs.other_servers import Elsewhere
+from rlm_mcp.service.runs.other_servers import OtherServers
+from rlm_mcp.service.runs.questions import RunDefaults
 from rlm_mcp.service.runs.queue import RunQueue
 from rlm_mcp.service.runs.reply_cache import StoredReplies
 from rlm_mcp.service.runs.runs import RunService
-from rlm_mcp.service.runs.starting import RunDefaults, Starter
+from rlm_mcp.service.runs.starting import Starter
 from rlm_mcp.service.status import Status, model_status, sandbox_status, store_status
 from rlm_mcp.settings import Settings
 from rlm_mcp.store.contexts.contexts import Contexts
@@ -51,17 +52,18 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Means:
-    """What a service works with."""
+class _Parts:
+    """What the services of all callers are made of."""
 
+    settings: Settings
     database: Database
-    shop: Workshop
     texts: Contexts
+    runs: RunServices
+    queue: RunQueue
+    cell_queue: RunQueue
+    others: OtherServers
     allowed: AllowedPaths
     tasks: TaskGroup
-    defaults: RunDefaults
-    provider: Provider
-    settings: Settings
     tickets: Tickets = field(default_factory=Tickets)
 
 
@@ -71,42 +73,50 @@ class Service:
     Callers see each other's contexts and runs as little as if each had a database to itself.
     """
 
-    def __init__(self, means: _Means, caller: str = "") -> None:
-        self._means = means
-        self._shop = shop = means.shop.as_caller(caller)
-        self._texts = texts = means.texts.as_caller(caller)
+    def __init__(self, parts: _Parts, caller: str = "") -> None:
+        self._parts = parts
+        self._runs = runs = parts.runs.as_caller(caller)
+        self._texts = texts = parts.texts.as_caller(caller)
         self.caller = caller
-        self.contexts = ContextService(texts, shop.sandbox, shop.repls, means.allowed)
-        starter = Starter(shop, self.contexts, texts, means.tasks, means.defaults)
-        self.runs = RunService(shop, starter, means.defaults)
-        self.cells = CellService(shop, texts, means.defaults)
-        limit = means.settings.max_upload_bytes
+        defaults = _defaults(parts.settings)
+        self.contexts = ContextService(texts, runs.sandbox, runs.repls, parts.allowed)
+        starter = Starter(runs, parts.queue, self.contexts, texts, parts.tasks, defaults)
+        self.runs = RunService(
+            runs.runs,
+            runs.live,
+            runs.repls,
+            parts.others,
+            starter,
+            wait_seconds=defaults.wait_seconds,
+        )
+        self.cells = CellService(runs, parts.cell_queue, texts, defaults)
+        limit = parts.settings.max_upload_bytes
         self.transfers = TransferService(
-            texts, means.tickets, caller=caller, max_upload_bytes=limit
+            texts, parts.tickets, caller=caller, max_upload_bytes=limit
         )
 
     def as_caller(self, caller: str) -> Service:
         """Return the service as it is to another caller; the empty name is the machine's own."""
-        return self if caller == self.caller else Service(self._means, caller)
+        return self if caller == self.caller else Service(self._parts, caller)
 
     @property
     def kept_seconds(self) -> float | None:
         """How long a run is kept after it has ended; None for ever."""
-        return self._means.settings.keep_runs_days * 86_400 or None
+        return self._parts.settings.keep_runs_days * 86_400 or None
 
     async def version(self) -> int:
         """Give a number that changes with each change of the store, whichever server made it."""
-        return await self._shop.elsewhere.version()
+        return await self._parts.others.version()
 
     async def changed(self, version: int) -> None:
         """Wait until the store is no longer as it was at `version`; the caller bounds the wait."""
-        await self._shop.elsewhere.changed(version)
+        await self._parts.others.changed(version)
 
     async def listed(self) -> Hashable:
         """Give a value that another one takes the place of once texts or runs come or go."""
-        texts, runs = await self._texts.list(limit=1), await self._shop.runs.list(limit=1)
+        texts, runs = await self._texts.list(limit=1), await self._runs.runs.list(limit=1)
         newest = (*(text.handle for text in texts.items), *(run.run_id for run in runs.items))
-        return (newest, await self._texts.count(), await self._shop.runs.count())
+        return (newest, await self._texts.count(), await self._runs.runs.count())
 
     def redeem(self, secret: str) -> tuple[Service, Ticket]:
         """Use up a permission to send a text; returns the service of the caller who gave it.
@@ -114,27 +124,27 @@ class Service:
         Raises:
             NotFoundError: it was used, has expired, or never was.
         """
-        ticket = self._means.tickets.take(secret)
+        ticket = self._parts.tickets.take(secret)
         return self.as_caller(ticket.caller), ticket
 
     async def interrupt_runs(self) -> None:
         """End every run of this process as `interrupted`, so that whoever waits is told."""
-        await _end_runs(self._shop.live)
+        await _end_runs(self._runs.live)
 
     async def status(self) -> Status:
         """Say how the server is; asks the model endpoint whether it is there."""
-        means, settings = self._means, self._means.settings
+        settings = self._parts.settings
         return Status(
             version=__version__,
-            model=await model_status(self._shop.endpoint, means.provider, settings),
-            sandbox=await sandbox_status(self._shop.sandbox),
+            model=await model_status(self._runs.endpoint, _provider(settings), settings),
+            sandbox=await sandbox_status(self._runs.sandbox),
             store=await store_status(
-                means.database, self._texts, self._shop.runs, is_shared=bool(self.caller)
+                self._parts.database, self._texts, self._runs.runs, is_shared=bool(self.caller)
             ),
             limits={
                 **settings.config().model_dump(exclude={"verbose"}),
                 "max_concurrent_calls": settings.max_concurrent_calls,
-                "max_concurrent_runs": self._shop.queue.places,
+                "max_concurrent_runs": self._parts.queue.places,
                 "wait_seconds": settings.wait_seconds,
                 "min_isolation": settings.min_isolation,
             },
@@ -158,42 +168,46 @@ async def open_service(
     Raises:
         StoreError: the database cannot be opened.
     """
-    provider = _provider(settings)
     limiter = anyio.CapacityLimiter(settings.max_concurrent_calls)
     async with (
         open_database(settings.data_dir / DATABASE_NAME) as database,
-        open_endpoint(provider, limiter=limiter) as endpoint,
+        open_endpoint(_provider(settings), limiter=limiter) as endpoint,
         shared or ProcessSandbox(min_isolation=settings.min_isolation) as sandbox,
         anyio.create_task_group() as tasks,
     ):
         owner = await anyio.to_thread.run_sync(owner_id)
-        allowed = await anyio.to_thread.run_sync(_allowed_paths, settings, named)
         leases = RunLeases(database, owner=owner)
-        runs, live, most = Runs(database, owner=owner), LiveRuns(), await _most_at_once(settings)
-        shop = Workshop(
-            runs=runs,
-            sandbox=sandbox,
-            repls=Repls(sandbox, tasks),
-            endpoint=endpoint,
-            live=live,
-            queue=RunQueue(most),
-            cell_queue=RunQueue(most),
-            elsewhere=Elsewhere(database, leases, Cancels(database, owner=owner), live),
-            cache=StoredReplies(Replies(database)),
-        )
-        texts, defaults = Contexts(database), _defaults(settings)
         await leases.interrupt_dead()
+        runs = RunServices(
+            Runs(database, owner=owner),
+            sandbox,
+            Repls(sandbox, tasks),
+            endpoint,
+            LiveRuns(),
+            StoredReplies(Replies(database)),
+        )
+        most = await _most_at_once(settings)
+        parts = _Parts(
+            settings,
+            database,
+            Contexts(database),
+            runs,
+            RunQueue(most),
+            RunQueue(most),
+            OtherServers(database, leases, Cancels(database, owner=owner), runs.live),
+            await anyio.to_thread.run_sync(_allowed_paths, settings, named),
+            tasks,
+        )
         house = Housekeeping(database, leases, Leases(database, owner=owner), _keeping(settings))
-        tasks.start_soon(house.mind_runs)
-        tasks.start_soon(house.go_on)
-        tasks.start_soon(_tell_isolation, sandbox)
-        tasks.start_soon(shop.repls.evict)
-        tasks.start_soon(shop.elsewhere.obey)
+        tasks.start_soon(house.renew_leases)
+        tasks.start_soon(house.run_forever)
+        tasks.start_soon(_log_missing_isolation, sandbox)
+        tasks.start_soon(runs.repls.evict)
+        tasks.start_soon(parts.others.watch_cancels)
         try:
-            means = _Means(database, shop, texts, allowed, tasks, defaults, provider, settings)
-            yield Service(means)
+            yield Service(parts)
         finally:
-            await _end_runs(shop.live)
+            await _end_runs(runs.live)
             tasks.cancel_scope.cancel()
 
 
@@ -206,7 +220,7 @@ async def _end_runs(live: LiveRuns) -> None:
             await run.ended.wait()
 
 
-async def _tell_isolation(sandbox: ProcessSandbox) -> None:
+async def _log_missing_isolation(sandbox: ProcessSandbox) -> None:
     """Try the walls before the first question, which need not wait then; say what is missing."""
     await anyio.sleep(_SETTLING_SECONDS)
     isolation = await sandbox.isolation()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import difflib
 from collections.abc import Iterable
 
+from rlm_mcp.cursors import decode_cursor, invalid_cursor
 from rlm_mcp.errors import InvalidInputError, NotFoundError
+from rlm_mcp.text import nearest
 
 MAX_PAGE = 1000
 # How many of the newest names a mistyped one is compared with.
@@ -16,32 +15,19 @@ COMPARED = 1000
 LARGEST = (1 << 63) - 1
 
 
-def encode_cursor(kind: str, row: int) -> str:
-    """Make the cursor for what is older than `row` in the list named `kind`."""
-    return base64.urlsafe_b64encode(f"{kind}:{row}".encode()).decode().rstrip("=")
-
-
-def decode_cursor(kind: str, cursor: str | None) -> int:
+def row_before(kind: str, cursor: str | None) -> int:
     """Return the row before which a page starts; without a cursor, past every row.
 
     Raises:
-        InvalidInputError: the cursor was not made by `encode_cursor` for this list.
+        InvalidInputError: the cursor was not made for the list named `kind`.
     """
     if cursor is None:
         return LARGEST
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        found, _, row = (
-            base64.b64decode(padded, altchars=b"-_", validate=True).decode().partition(":")
-        )
-        if found == kind and row.isascii() and row.isdigit() and int(row) <= LARGEST:
-            return int(row)
-    except (binascii.Error, ValueError):
-        pass
-    raise InvalidInputError(
-        f"The cursor {cursor!r} is not one of this list.",
-        fix="Pass the next_cursor of an earlier page, or none to begin at the start.",
-    )
+    match decode_cursor(kind, cursor):
+        case [int() as row] if 0 <= row <= LARGEST:
+            return row
+        case _:
+            raise invalid_cursor(cursor)
 
 
 def check_limit(limit: int) -> int:
@@ -73,7 +59,7 @@ def check_offset(name: str, value: int) -> int:
 
 def not_found(noun: str, given: str, known: Iterable[str], tool: str) -> NotFoundError:
     """Make the error for a name that does not exist, with up to three near ones."""
-    near = difflib.get_close_matches(given[:200], list(known), n=3, cutoff=0.6)
+    near = nearest(given, known, 3)
     hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
     return NotFoundError(
         f"There is no {noun} {given[:200]!r}.", fix=f"{hint}{tool} lists them all."

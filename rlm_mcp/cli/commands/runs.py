@@ -16,8 +16,7 @@ from rlm_mcp.cli.commands.options import (
     verbosity_of,
 )
 from rlm_mcp.cli.failures import INTERRUPTED, report_interrupted
-
-STATUSES = ("running", "completed", "exhausted", "cancelled", "failed", "interrupted")
+from rlm_mcp.values import RUN_STATUSES
 
 
 @click.group()
@@ -26,7 +25,7 @@ def runs() -> None:
 
 
 @runs.command("list")
-@click.option("--status", type=click.Choice(STATUSES), help="Only runs with this status.")
+@click.option("--status", type=click.Choice(RUN_STATUSES), help="Only runs with this status.")
 @click.option(
     "--limit", type=click.IntRange(1, 200), default=20, show_default=True, help="How many to list."
 )

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from rlm_mcp.engine.parsing.reply import parse_reply
-from rlm_mcp.engine.prompts.display import preview
 from rlm_mcp.engine.types import HistoryEntry
+from rlm_mcp.text import preview
 
 _CODE_CHARS = 100
 _OUTPUT_CHARS = 160

@@ -13,7 +13,6 @@ from rlm_mcp.engine.loop.turn import Turn, execute
 from rlm_mcp.engine.models.chat import ChatReply
 from rlm_mcp.engine.parsing.reply import ParsedReply, parse_reply
 from rlm_mcp.engine.prompts import answer_from_output, best_answer_request, is_small
-from rlm_mcp.engine.prompts.display import preview
 from rlm_mcp.engine.run_context import Engine, repl_options
 from rlm_mcp.engine.subcalls.nested_runs import InnerPart
 from rlm_mcp.engine.subcalls.sub_caller import SubCaller
@@ -22,6 +21,7 @@ from rlm_mcp.engine.types import RLMResponse
 from rlm_mcp.errors import BudgetExceededError, RLMError
 from rlm_mcp.events import FinalAnswer
 from rlm_mcp.sandbox.types import ContextSource, Repl
+from rlm_mcp.text import preview
 
 __all__ = ["Engine", "answer", "calls_of", "repl_options"]
 

@@ -19,8 +19,12 @@ from rlm_mcp.engine.loop.replay import difference, replay
 from rlm_mcp.engine.models.chat import ChatReply
 from rlm_mcp.engine.parsing.reply import CodeBlock
 from rlm_mcp.engine.prompts import Glimpse, TurnInfo, finish_soon, is_small, reopened
+<<<<<<< HEAD
 from rlm_mcp.engine.prompts.display import preview
 from rlm_mcp.engine.recording import Recording, prompt_digest
+=======
+from rlm_mcp.engine.recording import Recording, Standing, prompt_digest
+>>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
 from rlm_mcp.engine.run_context import Engine
 from rlm_mcp.engine.subcalls.sub_caller import SubCaller
 from rlm_mcp.engine.types import HistoryEntry, RLMEvent
@@ -34,6 +38,7 @@ from rlm_mcp.events import (
     RunWarning,
 )
 from rlm_mcp.sandbox.types import CellResult, ContextSource, Repl
+from rlm_mcp.text import preview
 
 LOOK_SECONDS = 10.0
 MAX_TOLD_CHARS = 100_000  # a longer message holds the text itself, and is made again from that

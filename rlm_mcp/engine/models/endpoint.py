@@ -18,6 +18,7 @@ from rlm_mcp.engine.models.retry import (
     Timing,
     borrowed,
 )
+from rlm_mcp.text import without_surrogates
 
 EMPTY_REPLIES_ALLOWED = 1
 
@@ -141,6 +142,8 @@ class _EndpointModel:
 def _sendable(message: Mapping[str, object]) -> dict[str, object]:
     """Copy a message without lone surrogates, which UTF-8 cannot hold."""
     content = message.get("content")
-    if isinstance(content, str) and not content.isascii():
-        content = content.encode("utf-8", "replace").decode()
-    return {**message, "content": content}
+    return (
+        {**message, "content": without_surrogates(content)}
+        if isinstance(content, str)
+        else {**message}
+    )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from rlm_mcp.sandbox.types import CellError, CellResult, ContextSource
+from rlm_mcp.text import without_surrogates
 
 _MAX_NAMES = 4
 _MAX_NAME_CHARS = 60
@@ -40,11 +41,11 @@ def show_whole(documents: Sequence[str], source: ContextSource) -> str:
     """Describe a context that is short enough to be shown whole, and show it."""
     total = sum(source.char_lengths)
     if not source.is_list:
-        text = _sendable(documents[0])
+        text = without_surrogates(documents[0])
         return f"`context` is a str of {total} characters. This is all of it:\n{text}\n[the end]"
     names = source.names if len(source.names) == len(documents) else [""] * len(documents)
     shown = [
-        f"[context[{index}], {_name(name)}]\n{_sendable(document)}"
+        f"[context[{index}], {_name(name)}]\n{without_surrogates(document)}"
         for index, (name, document) in enumerate(zip(names, documents, strict=True))
     ]
     head = f"`context` is a list of {len(documents)} str, {total} characters in all. This is all:"
@@ -59,7 +60,7 @@ def cut_middle(text: str, limit: int, *, total: int | None = None) -> str:
         limit: characters kept, besides the note.
         total: characters there were before `text` was cut an earlier time.
     """
-    text = _sendable(text)
+    text = without_surrogates(text)
     if len(text) <= limit:
         return text
     tail = limit // 3
@@ -101,15 +102,8 @@ def show_cell(result: CellResult, limit: int, *, fold: bool = False) -> str:
     return "\n".join(parts) or "(nothing was printed; print what you want to see)"
 
 
-def preview(text: str, limit: int = 120) -> str:
-    """Make one line of at most `limit` characters of `text`, for events."""
-    # White space may shrink the text, hardly ever to an eighth.
-    line = " ".join(_sendable(text[: limit * 8]).split())
-    return line if len(line) <= limit else line[: max(0, limit - 1)] + "…"
-
-
 def _start(subject: str, prefix: str, limit: int, total: int) -> str:
-    shown = _sendable(prefix[:limit])
+    shown = without_surrogates(prefix[:limit])
     if not shown:
         return ""
     rest = total - len(shown)
@@ -142,8 +136,4 @@ def _show_error(error: CellError, limit: int) -> str:
     frames = error.traceback.rstrip().removesuffix(last).rstrip()
     if frames:
         frames = cut_middle(frames, max(limit, _MIN_TRACEBACK_CHARS)) + "\n"
-    return frames + _sendable(last)
-
-
-def _sendable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return frames + without_surrogates(last)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.prompts.display import cut_middle
+from rlm_mcp.text import nearest
 
 _MAX_NAMES = 30
 _MAX_GUESS_CHARS = 1_000
@@ -226,7 +226,7 @@ def missing_variable(name: str, existing: Sequence[str]) -> str:
     told = f"There is no variable `{cut_middle(name, 100)}`."
     if not existing:
         return f"{told} Your code has not assigned any yet: assign it in a code block first."
-    close = difflib.get_close_matches(name[:100], existing, n=1)
+    close = nearest(name, existing)
     hint = f" Did you mean `{close[0]}`?" if close else ""
     names = ", ".join(existing[-_MAX_NAMES:])
     more = f" and {len(existing) - _MAX_NAMES} more" if len(existing) > _MAX_NAMES else ""

@@ -11,7 +11,6 @@ from typing import Any
 
 from rlm_mcp.engine.cache import GroupedCache
 from rlm_mcp.engine.models.chat import ChatRequest
-from rlm_mcp.engine.prompts.display import preview
 from rlm_mcp.engine.run_context import Engine
 from rlm_mcp.engine.subcalls.nested_runs import InnerPart, InnerParts
 from rlm_mcp.engine.telemetry import chat_span
@@ -20,6 +19,7 @@ from rlm_mcp.errors import BudgetExceededError, RLMError, StoreError
 from rlm_mcp.events import EventDetail, RunWarning, SubCall, SubCallsFinished, SubCallsStarted
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CallReply, ContextSource, ReplCall
+from rlm_mcp.text import preview
 
 PROMPT_CHARS_TOLD = 2000
 REPLY_CHARS_TOLD = 4000

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Literal, Self
+from typing import Self
 
 import anyio
 
@@ -15,10 +15,9 @@ from rlm_mcp.sandbox.host import selftest
 from rlm_mcp.sandbox.host.fork_client import Keep, Warm, start_warm
 from rlm_mcp.sandbox.host.launchers import ForkLauncher, PlainLauncher
 from rlm_mcp.sandbox.host.repl import ChildRepl
-from rlm_mcp.sandbox.types import ContextSource, Isolation, ReplOptions, Walls
+from rlm_mcp.sandbox.types import ContextSource, Isolation, IsolationLevel, ReplOptions, Walls
 
-Level = Literal["full", "partial", "process"]
-_RANKS: dict[Level, int] = {"process": 0, "partial": 1, "full": 2}
+_RANKS: dict[IsolationLevel, int] = {"process": 0, "partial": 1, "full": 2}
 _FULL_LAYERS = frozenset({"seccomp", "landlock", "namespaces"})
 
 
@@ -39,13 +38,13 @@ class ProcessSandbox:
     def __init__(
         self,
         *,
-        min_isolation: Level = "partial",
+        min_isolation: IsolationLevel = "partial",
         walls: Walls | None = None,
         keep: Keep | None = None,
         cores: int | None = None,
         isolation: Isolation | None = None,
     ) -> None:
-        self._min_isolation: Level = min_isolation
+        self._min_isolation: IsolationLevel = min_isolation
         self._walls = walls or Walls()
         self._keep = keep or Keep()
         self._cores = anyio.Semaphore(cores or os.cpu_count() or 1, fast_acquire=True)
@@ -170,11 +169,13 @@ def _as_missing(breaches: list[str]) -> tuple[str, ...]:
 def _judged(warm: Warm, breaches: list[str]) -> Isolation:
     if breaches:
         return Isolation("process", ("limits",), (*warm.missing, *_as_missing(breaches)))
-    level: Level = "full" if warm.layers and set(warm.layers) >= _FULL_LAYERS else "partial"
+    level: IsolationLevel = (
+        "full" if warm.layers and set(warm.layers) >= _FULL_LAYERS else "partial"
+    )
     return Isolation(level, (*warm.layers, "limits"), warm.missing)
 
 
-def _too_little(isolation: Isolation, wanted: Level) -> IsolationError:
+def _too_little(isolation: Isolation, wanted: IsolationLevel) -> IsolationError:
     missing = "; ".join(isolation.missing)
     return IsolationError(
         f"model code does not run here: the isolation level is {isolation.level!r},"

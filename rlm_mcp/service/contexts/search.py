@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rlm_mcp.cursors import decode_cursor, encode_cursor, invalid_cursor
 from rlm_mcp.errors import InvalidInputError, SandboxError
 from rlm_mcp.sandbox.types import CellResult, Repl
 from rlm_mcp.service.repls import no_calls
@@ -18,6 +17,7 @@ MAX_FOUND_CHARS = 60_000
 # What compiling raises: `re.error` has a new name from Python 3.13 on.
 _PATTERN_ERRORS = ("error", "PatternError", "OverflowError", "RecursionError")
 
+_LIST = "search"
 # Runs in the REPL: `context` and `FINAL` are its own names. Matches are kept in a variable, so that
 # those found before the time was up can still be had.
 _PROGRAM = """\
@@ -109,7 +109,7 @@ async def search(
             was up, or the cursor is not ours.
         SandboxError: the process that searched is gone.
     """
-    document, position = _decode_cursor(cursor)
+    document, position = _place(cursor)
     place = {"document": document, "position": position, "max_chars": MAX_FOUND_CHARS}
     wanted = json.dumps({**asdict(query), **place})
     done = await repl.execute(
@@ -124,7 +124,7 @@ async def search(
     found, is_cut = _matches(done)
     is_more = is_cut or len(found) > query.limit
     found = found[: query.limit]
-    return found, _encode_cursor(found[-1]) if is_more else None
+    return found, _cursor_after(found[-1]) if is_more else None
 
 
 def _matches(done: CellResult) -> tuple[list[FoundMatch], bool]:
@@ -152,22 +152,16 @@ def _failure(query: SearchQuery, done: CellResult, seconds: float) -> Exception:
     return SandboxError(f"The search failed: {reason}", fix="Try again.")
 
 
-def _encode_cursor(last: FoundMatch) -> str:
-    position = max(last.end, last.start + 1)
-    return base64.urlsafe_b64encode(f"{last.document}:{position}".encode()).decode()
+def _cursor_after(last: FoundMatch) -> str:
+    return encode_cursor(_LIST, last.document, max(last.end, last.start + 1))
 
 
-def _decode_cursor(cursor: str) -> tuple[int, int]:
+def _place(cursor: str) -> tuple[int, int]:
+    """Return the document and the character at which a search goes on."""
     if not cursor:
         return 0, 0
-    try:
-        document, position = base64.b64decode(cursor, b"-_", validate=True).decode().split(":")
-        place = int(document), int(position)
-        if all(0 <= number < 1 << 62 for number in place):
-            return place
-    except (binascii.Error, UnicodeError, ValueError):
-        pass
-    raise InvalidInputError(
-        f"The cursor {cursor[:60]!r} is not one that a search gave.",
-        fix="Pass on next_cursor as it was, or leave it out to start over.",
-    )
+    match decode_cursor(_LIST, cursor):
+        case [int() as document, int() as position] if 0 <= min(document, position) < 1 << 62:
+            return document, position
+        case _:
+            raise invalid_cursor(cursor)

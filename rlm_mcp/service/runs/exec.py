@@ -1,36 +1,50 @@
-"""Code of the caller's own in a REPL, with no root model: for a caller that is its own root."""
+"""`rlm_exec`: the caller's own code in a REPL, with no root model."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+<<<<<<< HEAD
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+=======
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+>>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
 
 import anyio
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.loop.orchestrator import calls_of
+<<<<<<< HEAD
 from rlm_mcp.engine.prompts.display import cut_middle, preview
 from rlm_mcp.engine.recording import cell_record
 from rlm_mcp.engine.run_context import repl_options
 from rlm_mcp.engine.types import RLMEvent, Usage
+=======
+from rlm_mcp.engine.prompts.display import cut_middle
+from rlm_mcp.engine.recording import cell_detail
+from rlm_mcp.engine.run_context import repl_options
+from rlm_mcp.engine.types import EventType, RLMEvent
+>>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
 from rlm_mcp.errors import InvalidInputError, RLMError, SandboxBusyError
 from rlm_mcp.events import FORMAT_VERSION, CodeGenerated, EventDetail, RunFinished, RunStarted
 from rlm_mcp.sandbox.types import CallReply, CellResult, ReplCall, Variable
-from rlm_mcp.service.repls import OpenRepl, save_variables
-from rlm_mcp.service.runs.execution import Task, Workshop, error_fields, figures, new_event, stopped
+from rlm_mcp.service.repls import OpenRepl, Repls, last_variables, save_variables
+from rlm_mcp.service.runs.execution import Execution, RunServices, Task, new_event
 from rlm_mcp.service.runs.live import LiveRun
-from rlm_mcp.service.runs.queue import Ticket
-from rlm_mcp.service.runs.starting import RunDefaults
+from rlm_mcp.service.runs.questions import RunDefaults
+from rlm_mcp.service.runs.queue import RunQueue, Ticket
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.runs.records import NewEvent, NewRun, Outcome, SavedVariable
+from rlm_mcp.text import preview
+from rlm_mcp.values import Usage
 
 MAX_CODE_CHARS = 100_000
 MAX_OUTPUT_CHARS = 16_000
 _FINISH_SECONDS = 5.0
 _PLACE_SECONDS = 30.0
-_AGAIN = "rlm_exec with its run_id goes on in its REPL."
+_AGAIN = "Call rlm_exec with its run_id to continue in its REPL."
 
 Emit = Callable[[RLMEvent], Awaitable[None]]
 
@@ -55,8 +69,11 @@ class CellDone:
 class CellService:
     """Use cases over cells."""
 
-    def __init__(self, shop: Workshop, texts: Contexts, defaults: RunDefaults) -> None:
-        self._shop = shop
+    def __init__(
+        self, services: RunServices, queue: RunQueue, texts: Contexts, defaults: RunDefaults
+    ) -> None:
+        self._services = services
+        self._queue = queue
         self._texts = texts
         self._defaults = defaults
 
@@ -66,48 +83,53 @@ class CellService:
         """Run a cell over contexts, in a run of its own, or in the REPL of a run that has ended.
 
         Raises:
-            InvalidInputError: the code is empty or too long, or it is not said where to run it.
+            InvalidInputError: the code is empty or too long, or both or neither of `run_id` and
+                `handles` are given.
             NotFoundError: there is no such run or context.
-            StoreError: the run has not ended.
+            StoreError: the run has not ended, or its end cannot be stored.
             SandboxBusyError: too many cells run, or one of this run, and none of them ends.
             SandboxError: no REPL can be had.
         """
         _check(code, run_id, handles)
         async with self._place() as ticket:
             if run_id:
-                await self._shop.runs.get(run_id)  # who may not know of a run gets no turn of it
-                async with self._shop.repls.turn(run_id, _PLACE_SECONDS):
+                await self._services.runs.get(run_id)  # another caller's run gets no turn
+                async with self._services.repls.turn(run_id, _PLACE_SECONDS):
                     return await self._in_run(code, run_id, timeout_seconds)
-            new = await self._new_run(list(dict.fromkeys(handles)), ticket)
-            return await self._in_new_run(new, code, timeout_seconds)
+            work = await self._begin(list(dict.fromkeys(handles)), code, timeout_seconds)
+            run = LiveRun(work.run_id, ticket, repl=work.one.repl, stop="cancelled")
+            self._services.live.add(run)
+            outcome = await Execution(run, work, self._services, is_patient=False).perform()
+            return work.result(outcome)
 
     @asynccontextmanager
     async def _place(self) -> AsyncGenerator[Ticket]:
         """Wait until so few cells run that one more may."""
-        ticket = self._shop.cell_queue.enter(self._shop.caller)
+        ticket = self._queue.enter(self._services.runs.caller)
         try:
             with anyio.move_on_after(_PLACE_SECONDS) as waiting:
                 await ticket.admitted.wait()
             if waiting.cancelled_caught:
                 raise SandboxBusyError(
-                    f"{self._shop.cell_queue.places} cells run, which is as many as may at once.",
+                    f"{self._queue.places} cells run, which is as many as may run at once.",
                     fix="Try again when one of them has ended.",
                 )
             yield ticket
         finally:
             ticket.leave()
 
-    async def _new_run(self, handles: Sequence[str], ticket: Ticket) -> _Opened:
+    async def _begin(self, handles: Sequence[str], code: str, timeout_seconds: float) -> _CellWork:
         """Open a REPL and record the run that it is for."""
         task = await self._task(f"run_{secrets.token_hex(16)}", handles)
-        emit = self._emitting(self._shop.runs.append_event, task.run_id)
-        cell = _Cell(self._shop, task, Budget(task.config), emit)
-        one = await self._shop.repls.open(task.source, handles, repl_options(task.config))
+        emit = self._emitting(self._services.runs.append_event, task.run_id)
+        cell = _Cell(self._services, task, Budget(task.config), emit)
+        one = await self._services.repls.open(task.source, handles, repl_options(task.config))
         try:
             await self._record(task)
-        except BaseException:  # there is no run that it could be kept for
+        except BaseException:  # there is no run that the REPL could be kept for
             one.let_go.set()
             raise
+<<<<<<< HEAD
         return _Opened(task, one, cell, LiveRun(task.run_id, ticket, repl=one.repl))
 
     async def _in_new_run(self, new: _Opened, code: str, timeout_seconds: float) -> CellDone:
@@ -142,9 +164,12 @@ class CellService:
             await save_variables(one.repl, variables)
         with anyio.CancelScope(shield=True):  # the wait for the file is bounded
             await self._shop.runs.finish(task.run_id, outcome, ended, variables)
+=======
+        return _CellWork(task.run_id, one, cell, self._services.repls, (code, timeout_seconds))
+>>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
 
     async def _in_run(self, code: str, run_id: str, timeout_seconds: float) -> CellDone:
-        record = await self._shop.runs.get(run_id)
+        record = await self._services.runs.get(run_id)
         if record.status == "running":
             raise InvalidInputError(
                 f"The run {run_id!r} is at work in its REPL.",
@@ -153,25 +178,24 @@ class CellService:
         task = await self._task(run_id, record.contexts)
         one, note = await self._repl_of(task)
         try:
-            spent = Usage(**asdict(record.figures))
-            budget = Budget(task.config, spent=spent)
-            emit = self._emitting(self._shop.runs.append_afterwards, run_id)
-            cell = _Cell(self._shop, task, budget, emit)
+            budget = Budget(task.config, spent=record.figures)
+            emit = self._emitting(self._services.runs.append_afterwards, run_id)
+            cell = _Cell(self._services, task, budget, emit)
             result = await cell.run(one, code, timeout_seconds)
             variables: list[SavedVariable] = []
             await save_variables(one.repl, variables)
-            await self._shop.runs.save_variables(run_id, variables)
+            await self._services.runs.save_variables(run_id, variables)
         finally:
-            self._shop.repls.keep(run_id, one)
+            self._services.repls.keep(run_id, one)
         return _done(run_id, result, await one.repl.variables(), note)
 
     async def _repl_of(self, task: Task) -> tuple[OpenRepl, str | None]:
         options = repl_options(task.config)
-        one = self._shop.repls.take(task.run_id, task.handles, options)
+        one = self._services.repls.take(task.run_id, task.handles, options)
         if one is not None:
             return one, None
-        saved = await self._shop.runs.saved_variables(task.run_id)
-        one = await self._shop.repls.open(task.source, task.handles, options, saved)
+        saved = await self._services.runs.saved_variables(task.run_id)
+        one = await self._services.repls.open(task.source, task.handles, options, saved)
         note = "The run's REPL was gone; a fresh one was given the variables that were saved"
         return one, f"{note}, but for {', '.join(one.lost[:20])}." if one.lost else f"{note}."
 
@@ -190,6 +214,7 @@ class CellService:
     async def _record(self, task: Task) -> None:
         options = task.config.model_dump()
         new = NewRun(task.run_id, "", contexts=task.handles, config=options)
+<<<<<<< HEAD
         isolation = asdict(await self._shop.sandbox.isolation())
         started = RunStarted(
             version=FORMAT_VERSION,
@@ -198,11 +223,17 @@ class CellService:
             isolation=isolation,
         )
         await self._shop.runs.create(new, NewEvent.of(started, "code of the caller"))
+=======
+        isolation = asdict(await self._services.sandbox.isolation())
+        detail = {"contexts": task.handles, "options": options, "isolation": isolation}
+        started = NewEvent("run_started", "code of the caller", detail=detail)
+        await self._services.runs.create(new, started)
+>>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
 
     def _emitting(self, append: Callable[[str, NewEvent], Awaitable[object]], run_id: str) -> Emit:
         async def emit(event: RLMEvent) -> None:
             await append(run_id, new_event(event))
-            self._shop.live.tell(run_id)
+            self._services.live.notify(run_id)
 
         return emit
 
@@ -210,11 +241,11 @@ class CellService:
 class _Cell:
     """One cell: its calls to models, and its lines in the log."""
 
-    def __init__(self, shop: Workshop, task: Task, budget: Budget, emit: Emit) -> None:
+    def __init__(self, services: RunServices, task: Task, budget: Budget, emit: Emit) -> None:
         self._budget = budget
         self._emit = emit
         self._has_model = bool(task.sub_model)
-        self._calls = calls_of(shop.engine(task, budget, emit))
+        self._calls = calls_of(services.engine(task, budget, emit))
 
     @property
     def usage(self) -> Usage:
@@ -222,6 +253,7 @@ class _Cell:
         return self._budget.snapshot()
 
     async def run(self, one: OpenRepl, code: str, timeout_seconds: float) -> CellResult:
+<<<<<<< HEAD
         await self._tell(CodeGenerated(code), preview(code))
         result = await one.repl.execute(code, timeout_seconds=timeout_seconds, on_call=self._answer)
         await self._calls.end_cell()
@@ -233,6 +265,15 @@ class _Cell:
             balances=self._calls.take_balances(),
         )
         await self._tell(executed, line)
+=======
+        await self._log("code_generated", preview(code), code=code)
+        result = await one.repl.execute(code, timeout_seconds=timeout_seconds, on_call=self._answer)
+        await self._calls.end_cell()
+        line = preview(result.error.message if result.error else result.output)
+        detail = cell_detail(result, cut_middle(result.output, MAX_OUTPUT_CHARS))
+        balances = self._calls.take_balances()
+        await self._log("code_executed", line, code=code, by="caller", balances=balances, **detail)
+>>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
         return result
 
     async def _answer(self, call: ReplCall) -> CallReply:
@@ -240,18 +281,57 @@ class _Cell:
             return await self._calls.handle(call)
         return CallReply(error="no model is configured; the operator sets RLM_MCP_SUB_MODEL")
 
+<<<<<<< HEAD
     async def _tell(self, detail: EventDetail, line: str) -> None:
         await self._emit(RLMEvent.of(detail, 0, line, usage=self.usage))
+=======
+    async def _log(self, kind: EventType, line: str, **detail: object) -> None:
+        await self._emit(RLMEvent(kind, 0, line, detail, usage=self.usage))
+>>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """A run that is made for one cell of a caller."""
+class _CellWork:
+    """A run that is made for one cell of the caller."""
 
-    task: Task
-    one: OpenRepl
-    cell: _Cell
-    live: LiveRun
+    def __init__(
+        self, run_id: str, one: OpenRepl, cell: _Cell, repls: Repls, given: tuple[str, float]
+    ) -> None:
+        self.run_id = run_id
+        self.one = one
+        self._cell = cell
+        self._repls = repls
+        self._code, self._timeout_seconds = given
+        self._done: CellDone | None = None
+        self._error: RLMError | None = None
+        self.variables: Sequence[SavedVariable] | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """What the cell's calls have used."""
+        return self._cell.usage
+
+    async def perform(self, run: LiveRun) -> Outcome:
+        """Run the cell; its REPL is kept for the next one whatever becomes of it."""
+        try:
+            result = await self._cell.run(self.one, self._code, self._timeout_seconds)
+            self._done = _done(run.run_id, result, await self.one.repl.variables())
+        except RLMError as error:
+            self._error = error
+            raise
+        finally:
+            self.variables = await last_variables(self.one.repl, _FINISH_SECONDS)
+            self._repls.keep(self.run_id, self.one)
+        return Outcome("completed", answer=result.final.text if result.final else None)
+
+    def result(self, outcome: Outcome) -> CellDone:
+        """Return what the cell did, or that its run was stopped.
+
+        Raises:
+            RLMError: the cell could not be run.
+        """
+        if self._error is not None:
+            raise self._error
+        return self._done or _ended_early(self.run_id, outcome)
 
 
 def _check(code: str, run_id: str, handles: Sequence[str]) -> None:
@@ -263,10 +343,11 @@ def _check(code: str, run_id: str, handles: Sequence[str]) -> None:
             fix="Store data with rlm_context_add, and read it as `context`.",
         )
     if bool(run_id) == bool(handles):
-        given = "both" if run_id else "neither"
         raise InvalidInputError(
-            f"Of run_id and contexts, {given} is given.",
-            fix="Give contexts to begin, then the run_id you get to go on.",
+            "Give either `run_id` or `contexts`, not both."
+            if run_id
+            else "Neither `run_id` nor `contexts` is given.",
+            fix="Give contexts to begin; continue with the run_id that the result names.",
         )
 
 
@@ -287,6 +368,6 @@ def _done(
 
 
 def _ended_early(run_id: str, outcome: Outcome) -> CellDone:
-    """What is told of a cell whose run was cancelled, or whose server stops."""
+    """What a cell's caller gets whose run was cancelled, or whose server stops."""
     told = f"KeyboardInterrupt: {(outcome.error or {}).get('message', '')}"
     return CellDone(run_id, "", told, truncated=False, variables=[], note=_AGAIN)

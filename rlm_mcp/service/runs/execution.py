@@ -1,92 +1,71 @@
-"""One run at work: from its REPL to the last line of its log."""
+"""The life of a run at work: it waits in line, works, and ends in the store whatever happens."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import anyio
 
 from rlm_mcp.engine.budget import Budget
-from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.loop.orchestrator import answer
 from rlm_mcp.engine.models.endpoint import Endpoint
-from rlm_mcp.engine.recording import Recording
 from rlm_mcp.engine.run_context import Engine, repl_options
-from rlm_mcp.engine.types import EventSink, RLMEvent, RLMResponse, Usage
+from rlm_mcp.engine.types import EventSink, RLMEvent, RLMResponse
 from rlm_mcp.errors import RLMError, RunLostError, StoreError
+<<<<<<< HEAD
 from rlm_mcp.events import RunFinished, RunWarning
 from rlm_mcp.sandbox.types import ContextSource, Repl, Sandbox
 from rlm_mcp.service.repls import OpenRepl, Repls, save_variables
+=======
+from rlm_mcp.sandbox.types import Sandbox
+from rlm_mcp.service.repls import OpenRepl, Repls, last_variables
+>>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
 from rlm_mcp.service.runs.live import LiveRun, LiveRuns
-from rlm_mcp.service.runs.other_servers import Elsewhere
-from rlm_mcp.service.runs.queue import RunQueue
+from rlm_mcp.service.runs.questions import Task
+from rlm_mcp.service.runs.queue import Ticket
 from rlm_mcp.service.runs.reply_cache import StoredReplies
-from rlm_mcp.store.runs.records import Figures, NewEvent, Outcome, SavedVariable
-from rlm_mcp.store.runs.rows import CANCELLED
+from rlm_mcp.store.runs.records import CANCELLED, NewEvent, Outcome, SavedVariable
 from rlm_mcp.store.runs.runs import Runs
+from rlm_mcp.values import Usage, error_fields, stored_error
 
 _LAST_LOOK_SECONDS = 1.0
 _FINISH_SECONDS = 10.0
 _RETRY_SECONDS = 5.0
+_INTERRUPTED = Outcome(
+    "interrupted",
+    error=stored_error(
+        "interrupted",
+        "The server stopped while it worked on this run.",
+        retryable=True,
+        fix="rlm_run_resume continues it where it stopped.",
+    ),
+)
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Task:
-    """A question that was checked, and all that its run needs to know.
-
-    `continues` is the run whose REPL it goes on with; `variables` are what was saved of that, for
-    when the REPL is gone. `recording` is what the log holds of a run that is taken up; its REPL was
-    opened for `seed_run`, where that is another.
-    """
-
-    run_id: str
-    question: str
-    config: RLMConfig
-    source: ContextSource
-    root_model: str
-    sub_model: str
-    answer_schema: Mapping[str, Any] | None = None
-    handles: Sequence[str] = ()
-    continues: str = ""
-    variables: Sequence[SavedVariable] = ()
-    recording: Recording = field(default_factory=Recording)
-    seed_run: str = ""
-
-    @property
-    def seed(self) -> int:
-        """What `random` starts from: the same whenever the run's cells are run."""
-        return int((self.seed_run or self.run_id)[4:12], 16)
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """What every run of this process works with, those of one caller at a time."""
+class RunServices:
+    """What the runs of one caller work with."""
 
     runs: Runs
     sandbox: Sandbox
     repls: Repls
     endpoint: Endpoint
     live: LiveRuns
-    queue: RunQueue
-    cell_queue: RunQueue
-    elsewhere: Elsewhere
     cache: StoredReplies
-    caller: str = ""
 
-    def as_caller(self, caller: str) -> Workshop:
-        """Return the same means with the records of another caller."""
+    def as_caller(self, caller: str) -> RunServices:
+        """Return the same services over the records of another caller."""
         runs, cache = self.runs.as_caller(caller), self.cache.as_caller(caller)
-        return replace(self, runs=runs, cache=cache, caller=caller)
+        return replace(self, runs=runs, cache=cache)
 
     def engine(self, task: Task, budget: Budget, emit: EventSink) -> Engine:
-        """Put together what a task's code and model calls go through."""
+        """Assemble what a task's code and model calls go through."""
         return Engine(
             root=self.endpoint.model(task.root_model),
             sub=self.endpoint.model(task.sub_model),
@@ -101,87 +80,173 @@ class Workshop:
         )
 
 
+class Work(Protocol):
+    """What a run does between its start and its end.
+
+    `variables` are those to store with the end; None keeps the ones stored before.
+    """
+
+    @property
+    def variables(self) -> Sequence[SavedVariable] | None:
+        """What the REPL held at the end."""
+        ...
+
+    @property
+    def usage(self) -> Usage:
+        """What the run has used."""
+        ...
+
+    async def perform(self, run: LiveRun) -> Outcome:
+        """Work until there is an outcome; cancelled when the run is to stop."""
+        ...
+
+
 class Execution:
-    """Performs one task, and leaves its outcome in the store whatever happens."""
+    """Performs one run's work, and stores how it ended whatever happens.
 
-    def __init__(self, task: Task, run: LiveRun, shop: Workshop, budget: Budget) -> None:
-        self._task = task
+    Both kinds of run live by it: a question that a root model works on, and a cell of the caller.
+
+    Args:
+        is_patient: try to store the end for as long as the server runs: an answer that was paid
+            for waits until there is room for it. Otherwise a failure is raised.
+    """
+
+    def __init__(
+        self, run: LiveRun, work: Work, services: RunServices, *, is_patient: bool = True
+    ) -> None:
         self._run = run
-        self._shop = shop
-        self._budget = budget
-        self._variables: list[SavedVariable] | None = None
+        self._work = work
+        self._runs = services.runs
+        self._live = services.live
+        self._is_patient = is_patient
 
-    async def perform(self) -> None:
-        """Work, in turn, until there is an answer or an end; the outermost frame of a run."""
+    async def perform(self) -> Outcome:
+        """Work to the end, and give back the place in the queue; the outermost frame of a run.
+
+        Whoever awaits this may be cancelled: the run then ends as its `stop` says.
+
+        Raises:
+            StoreError: the end could not be stored, and the execution is not patient.
+        """
         outcome = Outcome(self._run.stop)
         try:
             with self._run.scope:
                 outcome = await self._outcome()
             if self._run.scope.cancelled_caught:
-                outcome = stopped(self._run)
+                outcome = _stopped(self._run)
         except anyio.get_cancelled_exc_class():
-            outcome = stopped(self._run)
+            outcome = _stopped(self._run)
             raise
         finally:
             self._run.ticket.leave()
-            await self._end(outcome)
-            self._shop.live.remove(self._run)
-
-    async def _end(self, outcome: Outcome) -> None:
-        """Store how the run ended; an answer that was paid for waits until there is room for it."""
-        is_stored = False
-        with anyio.move_on_after(_FINISH_SECONDS, shield=True):
-            is_stored = await self._finish(outcome)
-        while not is_stored:
-            await anyio.sleep(_RETRY_SECONDS)  # ends here when the server does
-            is_stored = await self._finish(outcome)
+            try:
+                await self._end(outcome)
+            finally:
+                self._live.remove(self._run)
+        return outcome
 
     async def _outcome(self) -> Outcome:
+<<<<<<< HEAD
         recorded = self._task.recording
         if recorded.is_answered and recorded.final is not None:
             return Outcome("completed", recorded.final.answer, recorded.final.data)
+=======
+>>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
         try:
-            await self._wait_in_line()
-            return _outcome_of(await self._answered())
+            return await self._work.perform(self._run)
         except RLMError as error:
             return Outcome("failed", error=error_fields(error))
         except Exception:  # a defect of ours must end this run alone, not the server
-            log.exception("run %s failed", self._task.run_id)
-            return Outcome(
-                "failed",
-                error=_fields("internal_error", "The server failed; its log says where."),
-            )
+            log.exception("run %s failed", self._run.run_id)
+            message = "The server failed; its log says where."
+            return Outcome("failed", error=stored_error("internal_error", message))
 
-    async def _wait_in_line(self) -> None:
+    async def _end(self, outcome: Outcome) -> None:
+        failure: StoreError | None = StoreError("The database did not answer.", fix="Try again.")
+        with anyio.move_on_after(_FINISH_SECONDS, shield=True):
+            failure = await self._store_end(outcome)
+        while failure is not None and self._is_patient:
+            await anyio.sleep(_RETRY_SECONDS)  # ends here when the server does
+            failure = await self._store_end(outcome)
+        if failure is not None:
+            raise failure
+
+    async def _store_end(self, outcome: Outcome) -> StoreError | None:
+        """Store how the run ended, unless it has ended by now; return what kept it from that."""
+        usage = self._work.usage
+        reason = f": {outcome.error['message']}" if outcome.error else ""
+        event = NewEvent(
+            "run_finished",
+            preview=f"{outcome.status}{reason}",
+            iteration=usage.iterations,
+            detail={"status": outcome.status, "error": outcome.error},
+            figures=usage,
+        )
+        try:
+            await self._runs.finish(self._run.run_id, outcome, event, self._work.variables)
+        except RunLostError as error:
+            log.warning("run %s was ended by another process: %s", self._run.run_id, error)
+        except StoreError as error:
+            log.warning("storing the end of run %s failed: %s", self._run.run_id, error)
+            return error
+        return None
+
+
+class QuestionWork:
+    """A question, worked on by a root model until it is answered."""
+
+    def __init__(self, task: Task, services: RunServices, budget: Budget) -> None:
+        self._task = task
+        self._services = services
+        self._budget = budget
+        self.variables: Sequence[SavedVariable] | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """What the run has used, earlier stretches included."""
+        return self._budget.snapshot()
+
+    async def perform(self, run: LiveRun) -> Outcome:
+        """Wait for a place, open a REPL, and answer the question.
+
+        Raises:
+            RLMError: there is no REPL to be had, or an event could not be stored.
+        """
+        recorded = self._task.recording
+        if recorded.is_answered and recorded.final is not None:
+            return Outcome("completed", recorded.final["answer"], recorded.final["data"])
+        await self._wait_in_line(run.ticket)
+        return _outcome_of(await self._answered(run))
+
+    async def _wait_in_line(self, ticket: Ticket) -> None:
         """Wait for a place to work in; none of the run's time passes meanwhile."""
-        ticket = self._run.ticket
         if ticket.has_waited:
             await ticket.admitted.wait()
-            await self._shop.runs.begin_work(self._task.run_id)
+            await self._services.runs.begin_work(self._task.run_id)
             self._budget.start_clock()
-            self._shop.live.tell(self._task.run_id)
+            self._services.live.notify(self._task.run_id)
 
-    async def _answered(self) -> RLMResponse:
+    async def _answered(self, run: LiveRun) -> RLMResponse:
         task = self._task
         one, engine = await self._open_repl()
-        self._run.repl = one.repl
+        run.repl = one.repl
         response = None
         try:
             response = await answer(task.question, task.source, one.repl, engine)
             return response
         finally:
-            await self._look_at_variables(one.repl)
-            self._run.repl = None
+            self.variables = await last_variables(one.repl, _LAST_LOOK_SECONDS)
+            run.repl = None
             # Cancelled in the middle of a cell, or a cell that ran is not on record: what the REPL
             # holds then is not what the log says.
             if response is None or isinstance(response.error, StoreError):
                 one.let_go.set()
             else:
-                self._shop.repls.keep(task.run_id, one)
+                self._services.repls.keep(task.run_id, one)
 
     async def _open_repl(self) -> tuple[OpenRepl, Engine]:
-        task, repls = self._task, self._shop.repls
-        engine = self._shop.engine(task, self._budget, self._emit)
+        task, repls = self._task, self._services.repls
+        engine = self._services.engine(task, self._budget, self._emit)
         options = repl_options(task.config, seed=task.seed)
         own = repls.take(task.run_id, task.handles, options)
         if own is not None:
@@ -190,6 +255,7 @@ class Execution:
         if one is None:
             one = await repls.open(task.source, task.handles, options, task.variables)
         if one.lost:
+<<<<<<< HEAD
             line = f"Variables of {task.continues} that could not be had back: "
             await self._emit(RLMEvent.of(RunWarning(), 0, line + ", ".join(one.lost[:20])))
         return one, engine
@@ -218,6 +284,16 @@ class Execution:
             log.warning("the end of run %s could not be stored: %s", self._task.run_id, error)
             return False
         return True
+=======
+            line = f"Variables of {task.continues} that could not be restored: "
+            await self._emit(RLMEvent("warning", 0, line + ", ".join(one.lost[:20])))
+        return one, engine
+
+    async def _emit(self, event: RLMEvent) -> None:
+        """Make an event durable, then notify whoever waits."""
+        await self._services.runs.append_event(self._task.run_id, new_event(event))
+        self._services.live.notify(self._task.run_id)
+>>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
 
 
 def new_event(event: RLMEvent) -> NewEvent:
@@ -228,10 +304,11 @@ def new_event(event: RLMEvent) -> NewEvent:
         iteration=event.iteration,
         depth=event.depth,
         detail=event.detail,
-        figures=figures(event.usage),
+        figures=event.usage,
     )
 
 
+<<<<<<< HEAD
 def figures(usage: Usage) -> Figures:
     """The engine's figures as the store keeps them."""
     return Figures(**asdict(usage))
@@ -246,6 +323,8 @@ def _fields(code: str, message: str, *, retryable: bool = False, fix: str = "") 
     return {"code": code, "message": message, "retryable": retryable, "fix": fix}
 
 
+=======
+>>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
 def _outcome_of(response: RLMResponse) -> Outcome:
     error = None if response.error is None else error_fields(response.error)
     return Outcome(response.status, response.answer, _plain(response.data), error)
@@ -255,19 +334,6 @@ def _plain(data: Any) -> Any:
     return None if data is None else json.loads(json.dumps(data))
 
 
-def stopped(run: LiveRun) -> Outcome:
-    """How a run ends that was told to."""
-    if run.stop == "cancelled":
-        return CANCELLED
-    error = _fields(
-        "interrupted",
-        "The server stopped while it worked on this run.",
-        retryable=True,
-        fix="rlm_run_resume goes on where it was.",
-    )
-    return Outcome("interrupted", error=error)
-
-
-def _ending(outcome: Outcome) -> str:
-    reason = f": {outcome.error['message']}" if outcome.error else ""
-    return f"{outcome.status}{reason}"
+def _stopped(run: LiveRun) -> Outcome:
+    """How a run ends that was told to stop."""
+    return CANCELLED if run.stop == "cancelled" else _INTERRUPTED

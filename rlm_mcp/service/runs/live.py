@@ -61,7 +61,7 @@ class LiveRuns:
         """Let a run go that has ended; one that has been taken up since stays."""
         if self._runs.get(run.run_id) is run:
             del self._runs[run.run_id]
-        self.tell(run.run_id)
+        self.notify(run.run_id)
         run.ended.set()
 
     def get(self, run_id: str) -> LiveRun | None:
@@ -72,11 +72,11 @@ class LiveRuns:
         """Return the event that the next change of a run will set.
 
         Take it before reading the run's state, so that no change falls between the two. Nothing
-        is told of a run that another process works on.
+        is known of a run that another process works on.
         """
         return self._news[run_id] if run_id in self._runs else anyio.Event()
 
-    def tell(self, run_id: str) -> None:
+    def notify(self, run_id: str) -> None:
         """Wake whoever waits for news of a run."""
         event = self._news.pop(run_id, None)
         if event is not None:

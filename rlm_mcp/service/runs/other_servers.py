@@ -19,7 +19,7 @@ LOOK_SECONDS = 0.25
 log = logging.getLogger(__name__)
 
 
-class Elsewhere:
+class OtherServers:
     """What this server sees of the others, and they of it."""
 
     def __init__(
@@ -51,7 +51,7 @@ class Elsewhere:
         await self._leases.interrupt_dead()
         await self._leases.interrupt_expired()
 
-    async def obey(self) -> None:
+    async def watch_cancels(self) -> None:
         """Cancel the runs of ours that others want cancelled, for as long as the server runs."""
         while True:
             await self._live.until_some()
@@ -61,5 +61,5 @@ class Elsewhere:
                     if run is not None:
                         run.end("cancelled")
             except Exception:  # the outermost frame of this task, without which the server goes on
-                log.exception("requests of other servers are looked at later")
+                log.exception("reading the cancel requests of other servers failed; will retry")
             await anyio.sleep(LOOK_SECONDS)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
 from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.engine.recording import Recording
 from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.sandbox.types import ContextSource
+from rlm_mcp.store.runs.records import SavedVariable
+from rlm_mcp.text import nearest
 
 MAX_QUESTION_CHARS = 20_000
 BUDGET_FIELDS = {
@@ -48,6 +51,52 @@ class Question:
     answer_schema: Mapping[str, Any] | None = None
     continue_run: str = ""
     idempotency_key: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question that was checked, and all that its run needs to know.
+
+    `continues` is the run whose REPL it goes on with; `variables` are what was saved of that, for
+    when the REPL is gone. `recording` is what the log holds of a run that is resumed; its REPL was
+    opened for `seed_run`, where that is another.
+    """
+
+    run_id: str
+    question: str
+    config: RLMConfig
+    source: ContextSource
+    root_model: str
+    sub_model: str
+    answer_schema: Mapping[str, Any] | None = None
+    handles: Sequence[str] = ()
+    continues: str = ""
+    variables: Sequence[SavedVariable] = ()
+    recording: Recording = field(default_factory=Recording)
+    seed_run: str = ""
+
+    @property
+    def seed(self) -> int:
+        """What `random` starts from: the same whenever the run's cells are run."""
+        return int((self.seed_run or self.run_id)[4:12], 16)
+
+
+@dataclass(frozen=True)
+class RunDefaults:
+    """What a question that does not say otherwise is answered with."""
+
+    config: RLMConfig
+    wait_seconds: float
+    root_model: str | None
+    sub_model: str | None
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that answers a question; `is_attached` says that it was there before it was asked."""
+
+    run_id: str
+    is_attached: bool = False
 
 
 def check_question(question: Question) -> None:
@@ -113,7 +162,7 @@ def _valid(fields: Mapping[str, Any]) -> RLMConfig:
 
 def _unknown_option(name: str) -> str:
     in_budget = name in BUDGET_FIELDS or name in BUDGET_FIELDS.values()
-    near = difflib.get_close_matches(name, _OPTIONS, n=1)
+    near = nearest(name, _OPTIONS)
     if in_budget:
         return f"{name!r} is a part of `budget`, not of `options`."
     return f"There is no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ".")

@@ -9,14 +9,20 @@ from typing import Any, cast
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.recording import RecordedCell, Recording, read_recording
-from rlm_mcp.engine.types import Usage
 from rlm_mcp.errors import InvalidInputError, NotFoundError
+<<<<<<< HEAD
 from rlm_mcp.events import FORMAT_VERSION, RunFinished, RunStarted
 from rlm_mcp.sandbox.types import ContextSource
 from rlm_mcp.service.runs.execution import Task, Workshop
 from rlm_mcp.service.runs.questions import BUDGET_FIELDS, with_budget
+=======
+from rlm_mcp.sandbox.types import ContextSource, Sandbox
+from rlm_mcp.service.runs.questions import BUDGET_FIELDS, Task, with_budget
+>>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
 from rlm_mcp.store.contexts.contexts import Contexts
-from rlm_mcp.store.runs.records import Event, Figures, NewEvent, RunRecord, Status, TakenUp
+from rlm_mcp.store.runs.records import Event, NewEvent, RunRecord, TakenUp
+from rlm_mcp.store.runs.runs import Runs
+from rlm_mcp.values import RunStatus, Usage
 
 _EVENTS_AT_ONCE = 500
 _ENOUGH = 2  # times a limit that is used up is the one that is proposed
@@ -34,9 +40,10 @@ class Resumption:
 class Resumer:
     """Makes runs that have ended ready to go on."""
 
-    def __init__(self, shop: Workshop, texts: Contexts) -> None:
-        self._shop = shop
+    def __init__(self, runs: Runs, texts: Contexts, sandbox: Sandbox) -> None:
+        self._runs = runs
         self._texts = texts
+        self._sandbox = sandbox
 
     async def prepare(self, record: RunRecord, limits: Mapping[str, Any]) -> Resumption:
         """Read a run's log and check that it can go on.
@@ -57,8 +64,7 @@ class Resumer:
         rebuilt = rebuild(events)
         config = with_budget(_config_of(rebuilt), limits)
         _check_limits(rebuilt, config, limits, record.elapsed_seconds)
-        spent = Usage(**asdict(rebuilt.figures))
-        budget = Budget(config, spent=spent, spent_seconds=record.elapsed_seconds)
+        budget = Budget(config, spent=rebuilt.figures, spent_seconds=record.elapsed_seconds)
         _check_room(record, rebuilt, budget, config)
         before, first = await self._before(record)
         task = self._task(record, rebuilt, config, source)
@@ -66,6 +72,7 @@ class Resumer:
             task, recording=replace(task.recording, before=before), seed_run=first.run_id
         )
         options = {**rebuilt.config, **config.model_dump()}
+<<<<<<< HEAD
         started = RunStarted(
             version=FORMAT_VERSION,
             question=rebuilt.question,
@@ -75,6 +82,16 @@ class Resumer:
             resumed=record.status,
         )
         event = NewEvent.of(started, f"goes on after it was {record.status}")
+=======
+        detail = {
+            "question": rebuilt.question,
+            "contexts": rebuilt.contexts,
+            "options": options,
+            "isolation": asdict(await self._sandbox.isolation()),
+            "resumed": record.status,
+        }
+        event = NewEvent("run_started", f"goes on after it was {record.status}", detail=detail)
+>>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
         return Resumption(task, budget, TakenUp(options, event, rebuilt.last_event))
 
     def _task(
@@ -96,7 +113,7 @@ class Resumer:
         events: list[Event] = []
         while True:
             after = events[-1].seq if events else 0
-            page = await self._shop.runs.events(run_id, after=after, limit=_EVENTS_AT_ONCE)
+            page = await self._runs.events(run_id, after=after, limit=_EVENTS_AT_ONCE)
             events += page
             if len(page) < _EVENTS_AT_ONCE:
                 return events
@@ -106,7 +123,7 @@ class Resumer:
         cells: list[RecordedCell] = []
         while record.continues:
             try:
-                earlier = await self._shop.runs.get(record.continues)
+                earlier = await self._runs.get(record.continues)
             except NotFoundError:
                 break  # it was too old to be kept; what is missing shows when the cells run
             log = await self._events(earlier.run_id)
@@ -137,7 +154,7 @@ def more_room(record: RunRecord) -> dict[str, Any]:
 def _check_kind(record: RunRecord) -> None:
     if not record.question:
         raise InvalidInputError(
-            f"The run {record.run_id!r} has no question that could go on: it is rlm_exec's.",
+            f"The run {record.run_id!r} was created by rlm_exec and has no question to resume.",
             fix="Call rlm_exec with its run_id.",
         )
     if record.status == "completed":
@@ -226,11 +243,11 @@ class Rebuilt:
     question: str
     contexts: tuple[str, ...]
     config: Mapping[str, Any]
-    status: Status = "running"
+    status: RunStatus = "running"
     answer: str | None = None
     data: Any = None
     error: Mapping[str, Any] | None = None
-    figures: Figures = field(default_factory=Figures)
+    figures: Usage = field(default_factory=Usage)
     last_event: int = 0
     recording: Recording = field(default_factory=Recording)
 
@@ -240,6 +257,7 @@ def rebuild(events: Sequence[Event]) -> Rebuilt:
 
     A resumed run has several starts; the options of the last one hold.
     """
+<<<<<<< HEAD
     starts: list[RunStarted] = []
     end: RunFinished | None = None
     for event in events:
@@ -249,6 +267,13 @@ def rebuild(events: Sequence[Event]) -> Rebuilt:
         elif event.type == RunFinished.type:
             end = RunFinished.from_detail(event.detail)
     status = cast("Status", end.status) if end else "running"
+=======
+    starts = [event.detail for event in events if event.type == "run_started"]
+    begun = next(at for at in range(len(events) - 1, -1, -1) if events[at].type == "run_started")
+    ends = [event.detail for event in events[begun:] if event.type == "run_finished"]
+    finals = [e.detail for e in events if e.type == "final_answer" and e.depth == 0]
+    status: RunStatus = ends[-1]["status"] if ends else "running"
+>>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
     recording = read_recording(events)
     # An answer that was recorded, but not as the end of the run, is not its answer yet.
     final = recording.final if status not in _WITHOUT_ANSWER else None

@@ -6,17 +6,20 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapp
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 
 from rlm_mcp.errors import NotFoundError, SandboxBusyError
 from rlm_mcp.sandbox.types import Repl, Variable, VariableText
-from rlm_mcp.service.runs.execution import Workshop
-from rlm_mcp.service.runs.questions import Question
-from rlm_mcp.service.runs.starting import Begun, RunDefaults, Starter
+from rlm_mcp.service.repls import Repls
+from rlm_mcp.service.runs.live import LiveRuns
+from rlm_mcp.service.runs.other_servers import OtherServers
+from rlm_mcp.service.runs.questions import Begun, Question
 from rlm_mcp.store.contexts.records import Page
-from rlm_mcp.store.runs.records import Event, RunRecord, RunSummary, Status
+from rlm_mcp.store.runs.records import Event, RunRecord, RunSummary
+from rlm_mcp.store.runs.runs import Runs
+from rlm_mcp.values import RunStatus
 
 ANSWER_NAME = "FINAL"
 HEARTBEAT_SECONDS = 10.0
@@ -28,25 +31,38 @@ RunState = RunRecord
 Report = Callable[[RunState], Awaitable[None]]
 
 
+class RunStarter(Protocol):
+    """What begins runs and lets them go on; see `starting.Starter`."""
+
+    async def begin(self, question: Question) -> Begun:
+        """Begin a run, or find it at work."""
+        ...
+
+    async def resume(self, run_id: str, limits: Mapping[str, Any]) -> None:
+        """Let a run that has ended go on."""
+        ...
+
+
 class RunService:
     """Use cases over runs."""
 
-    def __init__(self, shop: Workshop, starter: Starter, defaults: RunDefaults) -> None:
-        self._shop = shop
-        self._starter = starter
-        self._defaults = defaults
-
-    async def start(self, question: Question) -> str:
-        """Begin a run, or find it at work; returns its id; see `Starter.begin`."""
-        return (await self.begin(question)).run_id
-
-    async def begin(self, question: Question) -> Begun:
-        """Begin a run, or find it at work; see `Starter.begin`."""
-        return await self._starter.begin(question)
-
-    async def resume(self, run_id: str, limits: Mapping[str, Any]) -> None:
-        """Let a run that has ended go on; see `Starter.resume`."""
-        await self._starter.resume(run_id, limits)
+    def __init__(
+        self,
+        runs: Runs,
+        live: LiveRuns,
+        repls: Repls,
+        others: OtherServers,
+        starter: RunStarter,
+        *,
+        wait_seconds: float,
+    ) -> None:
+        self._runs = runs
+        self._live = live
+        self._repls = repls
+        self._others = others
+        self._wait_seconds = wait_seconds
+        self.begin = starter.begin
+        self.resume = starter.resume
 
     async def wait(self, run_id: str, seconds: float | None, report: Report) -> RunState:
         """Wait for a run to end, reporting at once, at every change and every ten seconds.
@@ -57,7 +73,7 @@ class RunService:
         Raises:
             NotFoundError: there is no such run.
         """
-        seconds = self._defaults.wait_seconds if seconds is None else seconds
+        seconds = self._wait_seconds if seconds is None else seconds
         with anyio.move_on_after(seconds):
             await self._follow(run_id, report)
         return await self.state(run_id)
@@ -68,8 +84,8 @@ class RunService:
         Raises:
             NotFoundError: there is no such run.
         """
-        state = await self._shop.runs.get(run_id)
-        run = self._shop.live.get(run_id)
+        state = await self._runs.get(run_id)
+        run = self._live.get(run_id)
         # Only the process that a run waits in knows whose turn comes before.
         return replace(state, queue_position=run.ticket.position) if run else state
 
@@ -91,10 +107,9 @@ class RunService:
 
     async def _next_change(self, run_id: str) -> Callable[[], Awaitable[None]]:
         """Give what waits until a run is no longer as it is now, whoever works on it."""
-        if self._shop.live.get(run_id) is not None:
-            return self._shop.live.news(run_id).wait
-        elsewhere = self._shop.elsewhere
-        return partial(elsewhere.changed, await elsewhere.version())
+        if self._live.get(run_id) is not None:
+            return self._live.news(run_id).wait
+        return partial(self._others.changed, await self._others.version())
 
     async def follow(self, run_id: str, after: int) -> AsyncGenerator[Sequence[Event]]:
         """Yield a run's events above `after` as they are recorded, until it has ended.
@@ -119,19 +134,19 @@ class RunService:
         Raises:
             NotFoundError: there is no such run.
         """
-        return await self._shop.runs.events(run_id, after=after, limit=limit)
+        return await self._runs.events(run_id, after=after, limit=limit)
 
-    async def list(self, status: Status | None, limit: int, cursor: str) -> Page[RunSummary]:
+    async def list(self, status: RunStatus | None, limit: int, cursor: str) -> Page[RunSummary]:
         """List runs, newest first.
 
         Raises:
             InvalidInputError: the cursor is not one of this list.
         """
-        return await self._shop.runs.list(status=status, limit=limit, cursor=cursor or None)
+        return await self._runs.list(status=status, limit=limit, cursor=cursor or None)
 
     async def starting_with(self, prefix: str, limit: int) -> Sequence[str]:
         """Return ids of runs that start so, newest first."""
-        return await self._shop.runs.starting_with(prefix, limit)
+        return await self._runs.starting_with(prefix, limit)
 
     async def cancel(self, run_id: str) -> RunState:
         """Stop a run and its spending, whichever server works on it; an ended one stays as it is.
@@ -142,12 +157,12 @@ class RunService:
             NotFoundError: there is no such run.
             StoreBusyError: another process is writing and does not end.
         """
-        await self._shop.runs.get(run_id)  # nobody stops a run of another caller
-        run = self._shop.live.get(run_id)
+        await self._runs.get(run_id)  # nobody stops a run of another caller
+        run = self._live.get(run_id)
         if run is not None:
             run.end("cancelled")
         else:
-            await self._shop.elsewhere.cancel(run_id)
+            await self._others.cancel(run_id)
         with anyio.move_on_after(_CANCEL_SECONDS):
             await self._follow(run_id, _unreported_state)
         return await self.state(run_id)
@@ -159,10 +174,10 @@ class RunService:
             NotFoundError: there is no such run.
             SandboxBusyError: a cell of it runs.
         """
-        state = await self._shop.runs.get(run_id)
+        state = await self._runs.get(run_id)
         repl = self._repl(run_id)
         if repl is None:
-            found = list(await self._shop.runs.variables(run_id))
+            found = list(await self._runs.variables(run_id))
         else:
             with _while_idle(run_id):
                 found = await repl.variables()
@@ -178,7 +193,7 @@ class RunService:
             NotFoundError: there is no such run or variable.
             SandboxBusyError: a cell of the run is running.
         """
-        state = await self._shop.runs.get(run_id)
+        state = await self._runs.get(run_id)
         if name == ANSWER_NAME:
             return _answer_slice(state, start, limit)
         repl = self._repl(run_id)
@@ -186,9 +201,9 @@ class RunService:
             with _while_idle(run_id):
                 return await repl.read_variable(name, start=start, limit=limit)
         try:
-            return await self._shop.runs.variable(run_id, name, start=start, limit=limit)
+            return await self._runs.variable(run_id, name, start=start, limit=limit)
         except NotFoundError as error:
-            if state.status != "running" or self._shop.live.get(run_id) is not None:
+            if state.status != "running" or self._live.get(run_id) is not None:
                 raise
             raise NotFoundError(
                 f"{error.message} Another server works on it.",
@@ -197,8 +212,8 @@ class RunService:
 
     def _repl(self, run_id: str) -> Repl | None:
         """The REPL of a run at work, or the one that is kept of it."""
-        run = self._shop.live.get(run_id)
-        return run.repl if run else self._shop.repls.find(run_id)
+        run = self._live.get(run_id)
+        return run.repl if run else self._repls.find(run_id)
 
 
 async def _unreported_state(state: RunState) -> None:

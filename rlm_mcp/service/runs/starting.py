@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import anyio
@@ -12,16 +12,22 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from rlm_mcp.engine.budget import Budget
-from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.parsing.typed_answer import check_schema
 from rlm_mcp.errors import ConfigurationError, InvalidInputError, SandboxBusyError, StoreError
 from rlm_mcp.events import FORMAT_VERSION, RunStarted
 from rlm_mcp.sandbox.types import Isolation
 from rlm_mcp.service.contexts.contexts import ContextService, NewText
-from rlm_mcp.service.runs.execution import Execution, Task, Workshop
+from rlm_mcp.service.runs.execution import Execution, QuestionWork, RunServices
 from rlm_mcp.service.runs.live import LiveRun
-from rlm_mcp.service.runs.questions import Question, check_question, run_config
-from rlm_mcp.service.runs.queue import Ticket
+from rlm_mcp.service.runs.questions import (
+    Begun,
+    Question,
+    RunDefaults,
+    Task,
+    check_question,
+    run_config,
+)
+from rlm_mcp.service.runs.queue import RunQueue, Ticket
 from rlm_mcp.service.runs.resuming import Resumer, Resumption
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.runs.records import NewEvent, NewRun, RunRecord, SavedVariable
@@ -30,40 +36,25 @@ from rlm_mcp.store.runs.records import NewEvent, NewRun, RunRecord, SavedVariabl
 TURN_SECONDS = 5.0
 
 
-@dataclass(frozen=True)
-class RunDefaults:
-    """What a question that does not say otherwise is answered with."""
-
-    config: RLMConfig
-    wait_seconds: float
-    root_model: str | None
-    sub_model: str | None
-
-
-@dataclass(frozen=True)
-class Begun:
-    """A run that answers a question; `is_attached` says that it was there before it was asked."""
-
-    run_id: str
-    is_attached: bool = False
-
-
 class Starter:
     """Puts runs to work in `tasks`, which outlives every request."""
 
     def __init__(
         self,
-        shop: Workshop,
+        services: RunServices,
+        queue: RunQueue,
         contexts: ContextService,
         texts: Contexts,
         tasks: TaskGroup,
         defaults: RunDefaults,
     ) -> None:
-        self._shop = shop
+        self._services = services
+        self._queue = queue
         self._contexts = contexts
         self._texts = texts
         self._tasks = tasks
         self._defaults = defaults
+        self._resumer = Resumer(services.runs, texts, services.sandbox)
 
     async def begin(self, question: Question) -> Begun:
         """Begin a run that goes on whatever becomes of the caller, or find it at work.
@@ -97,7 +88,7 @@ class Starter:
             variables=variables,
         )
         begun = Begun(task.run_id)
-        isolation = await self._shop.sandbox.isolation()
+        isolation = await self._services.sandbox.isolation()
         # A caller that gives up here must not leave a run behind that nobody works on.
         with anyio.CancelScope(shield=True):
             begun = await self._begin(task, question, budget, isolation)
@@ -106,7 +97,7 @@ class Starter:
     async def _begin(
         self, task: Task, question: Question, budget: Budget, isolation: Isolation
     ) -> Begun:
-        ticket = self._shop.queue.enter(self._shop.caller)
+        ticket = self._queue.enter(self._services.runs.caller)
         begun = Begun("")
         try:
             begun = await self._record(task, question, isolation, is_queued=ticket.has_waited)
@@ -139,7 +130,11 @@ class Starter:
             options=options,
             isolation=asdict(isolation),
         )
+<<<<<<< HEAD
         record = await self._shop.runs.create(new, NewEvent.of(started, task.question[:200]))
+=======
+        record = await self._services.runs.create(new, started)
+>>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
         if record.run_id != task.run_id:
             return Begun(_same_run(record, new), is_attached=True)
         return Begun(task.run_id)
@@ -159,28 +154,28 @@ class Starter:
             SandboxBusyError: a cell runs in its REPL.
             StoreError: something else happened to it at the same time.
         """
-        before = self._shop.live.get(run_id)
-        record = await self._shop.runs.get(run_id)
+        before = self._services.live.get(run_id)
+        record = await self._services.runs.get(run_id)
         if record.status == "running":
             _refuse_limits(record, limits)
             return
         if before is not None:
             await _let_end(before)
-        ready = await Resumer(self._shop, self._texts).prepare(record, limits)
+        ready = await self._resumer.prepare(record, limits)
         is_ours = False
-        async with self._shop.repls.turn(run_id, TURN_SECONDS):
+        async with self._services.repls.turn(run_id, TURN_SECONDS):
             # A caller that gives up here must not leave a run behind that nobody works on.
             with anyio.CancelScope(shield=True):
                 is_ours = await self._take_up(ready)
         if not is_ours:
-            _refuse_limits(await self._shop.runs.get(run_id), limits)
+            _refuse_limits(await self._services.runs.get(run_id), limits)
 
     async def _take_up(self, ready: Resumption) -> bool:
-        task, ticket = ready.task, self._shop.queue.enter(self._shop.caller)
+        task, ticket = ready.task, self._queue.enter(self._services.runs.caller)
         is_ours = False
         try:
             change = replace(ready.change, is_queued=ticket.has_waited)
-            is_ours = await self._shop.runs.take_up(task.run_id, change)
+            is_ours = await self._services.runs.take_up(task.run_id, change)
         finally:
             if not is_ours:
                 ticket.leave()
@@ -190,8 +185,8 @@ class Starter:
 
     def _work_on(self, task: Task, budget: Budget, ticket: Ticket) -> None:
         run = LiveRun(task.run_id, ticket)
-        self._shop.live.add(run)
-        execution = Execution(task, run, self._shop, budget)
+        self._services.live.add(run)
+        execution = Execution(run, QuestionWork(task, self._services, budget), self._services)
         self._tasks.start_soon(execution.perform, name=task.run_id)
 
     def _models(self, question: Question) -> tuple[str, str]:
@@ -209,9 +204,9 @@ class Starter:
         handles: list[str] = []
         variables: Sequence[SavedVariable] = ()
         if question.continue_run:
-            earlier = await self._shop.runs.get(question.continue_run)
+            earlier = await self._services.runs.get(question.continue_run)
             handles += earlier.contexts
-            variables = await self._shop.runs.saved_variables(earlier.run_id)
+            variables = await self._services.runs.saved_variables(earlier.run_id)
         handles += question.contexts
         if question.inline_text:
             added = await self._contexts.add(NewText(text=question.inline_text), _unreported)
@@ -263,7 +258,7 @@ def _refuse_limits(record: RunRecord, limits: Mapping[str, Any]) -> None:
     """
     if record.status != "running":
         raise StoreError(
-            f"Something else was done with {record.run_id!r} at the same time.",
+            f"Run {record.run_id!r} was changed by another request at the same time.",
             fix="Look at it with rlm_run_wait, and try again.",
         )
     if limits:

@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from rlm_mcp.text import without_surrogates
+
 CHUNK_BYTES = 1 << 20
 # Small pieces are decoded and counted while they are in the processor's cache, and where one lies
 # over the edge of a chunk, little is counted twice.
@@ -126,7 +128,7 @@ class TextCutter:
         """Begin a document; the one before it ends. Lone surrogates in the name become `?`."""
         self.finish()
         self._is_open = True
-        self._name = name.encode("utf-8", "replace").decode()
+        self._name = without_surrogates(name)
         self._start = self.end
         self._ends_line = True
         self._saw_mark = False

@@ -9,6 +9,7 @@ from sqlite3 import Connection
 
 import anyio
 
+from rlm_mcp.cursors import encode_cursor
 from rlm_mcp.errors import InvalidInputError, StoreError
 from rlm_mcp.store.contexts.chunking import TextCutter
 from rlm_mcp.store.contexts.forgetting import forget_ended, mark_runs, runs_over
@@ -35,9 +36,8 @@ from rlm_mcp.store.paging import (
     COMPARED,
     check_limit,
     check_offset,
-    decode_cursor,
-    encode_cursor,
     not_found,
+    row_before,
 )
 
 PREFIX_CHARS = 4000
@@ -119,7 +119,7 @@ class Contexts:
         Raises:
             InvalidInputError: the limit is below 1, or the cursor is not one of this list.
         """
-        before, limit = decode_cursor("contexts", cursor), check_limit(limit)
+        before, limit = row_before("contexts", cursor), check_limit(limit)
         return await self._database.read(lambda db: _list(db, self._caller, before, limit))
 
     async def count(self) -> int:

@@ -17,16 +17,17 @@ from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database
 from rlm_mcp.store.runs import rows
 from rlm_mcp.store.runs.owners import is_surely_alive, is_surely_dead
 from rlm_mcp.store.runs.records import Outcome
+from rlm_mcp.values import stored_error
 
 LEASE_SECONDS = 60.0
 _LOST = Outcome(
     "interrupted",
-    error={
-        "code": "interrupted",
-        "message": "The server that worked on this run ended before the run did.",
-        "retryable": True,
-        "fix": "rlm_run_resume goes on where it was.",
-    },
+    error=stored_error(
+        "interrupted",
+        "The server that worked on this run ended before the run did.",
+        retryable=True,
+        fix="rlm_run_resume continues it where it stopped.",
+    ),
 )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+<<<<<<< HEAD
 from rlm_mcp.events import EventDetail
 
 Status = Literal["running", "completed", "exhausted", "cancelled", "failed", "interrupted"]
@@ -22,6 +23,9 @@ class Figures:
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float | None = None
+=======
+from rlm_mcp.values import NO_USAGE, EndStatus, RunStatus, Usage, stored_error
+>>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class NewEvent:
     iteration: int = 0
     depth: int = 0
     detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    figures: Figures = Figures()
+    figures: Usage = NO_USAGE
 
     @classmethod
     def of(
@@ -100,17 +104,20 @@ class Event:
     depth: int
     preview: str
     detail: Mapping[str, Any]
-    figures: Figures
+    figures: Usage
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How a run ended. `data` is JSON-like, `error` is `{code, message, retryable, fix}`."""
 
-    status: FinalStatus
+    status: EndStatus
     answer: str | None = None
     data: Any = None
     error: Mapping[str, Any] | None = None
+
+
+CANCELLED = Outcome("cancelled", error=stored_error("cancelled", "The run was cancelled."))
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,7 @@ class RunSummary:
     """One line of the list of runs."""
 
     run_id: str
-    status: Status
+    status: RunStatus
     question: str
     created_at: str
     elapsed_seconds: float
@@ -151,7 +158,7 @@ class RunRecord:
     """
 
     run_id: str
-    status: Status
+    status: RunStatus
     question: str
     contexts: tuple[str, ...]
     config: Mapping[str, Any]
@@ -160,7 +167,7 @@ class RunRecord:
     answer: str | None
     data: Any
     error: Mapping[str, Any] | None
-    figures: Figures
+    figures: Usage
     last_event: int
     elapsed_seconds: float
     owner: str

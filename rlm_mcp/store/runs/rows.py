@@ -15,8 +15,8 @@ from rlm_mcp.events import RunFinished
 from rlm_mcp.store.database import storable
 from rlm_mcp.store.paging import COMPARED, not_found
 from rlm_mcp.store.runs.records import (
+    CANCELLED,
     Event,
-    Figures,
     NewEvent,
     NewRun,
     Outcome,
@@ -24,6 +24,7 @@ from rlm_mcp.store.runs.records import (
     RunSummary,
     TakenUp,
 )
+from rlm_mcp.values import Usage
 
 _COLUMNS = (
     *("run_id", "status", "question", "contexts", "config", "created_at", "finished_at"),
@@ -34,15 +35,6 @@ _COLUMNS = (
 _PLAIN = (
     *("run_id", "status", "question", "created_at", "finished_at", "answer", "last_event"),
     *("owner", "lease_until", "caller", "idempotency_key", "continues"),
-)
-CANCELLED = Outcome(
-    "cancelled",
-    error={
-        "code": "cancelled",
-        "message": "The run was cancelled.",
-        "retryable": False,
-        "fix": "",
-    },
 )
 # While a run waits for its turn, the stretch that it works has not begun: `started` is infinite.
 _NOT_YET = math.inf
@@ -217,9 +209,15 @@ def interrupt_run(db: Connection, row: int, outcome: Outcome, now: float) -> str
     # It worked at least until it was last heard of; the time it lay dead does not count.
     worked_until = datetime.fromisoformat(heard[0]).timestamp() if heard else 0.0
     outcome = CANCELLED if is_cancelled else outcome
+<<<<<<< HEAD
     used = Figures(*figures)
     finished = RunFinished(outcome.status, outcome.error)
     event = NewEvent.of(finished, outcome.status, used.iterations, used)
+=======
+    detail = {"status": outcome.status, "error": outcome.error}
+    used = Usage(*figures)
+    event = NewEvent("run_finished", outcome.status, used.iterations, detail=detail, figures=used)
+>>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
     append_rows(db, row, [event], now)
     end_run(db, row, outcome, now, worked_until=worked_until)
     return run_id
@@ -253,7 +251,7 @@ def read_events(db: Connection, row: int, after: int, limit: int) -> list[Event]
         [row, after, limit],
     )
     return [
-        Event(*plain, detail=json.loads(detail), figures=Figures(*json.loads(figures)))
+        Event(*plain, detail=json.loads(detail), figures=Usage(*json.loads(figures)))
         for *plain, detail, figures in rows
     ]
 
@@ -294,7 +292,7 @@ def take_up_run(db: Connection, row: int, change: TakenUp, mine: Claim) -> bool:
             *(_NOT_YET if change.is_queued else mine.now, mine.lease_until, row),
         ],
     )
-    append_rows(db, row, [replace(change.event, figures=Figures(*figures))], mine.now)
+    append_rows(db, row, [replace(change.event, figures=Usage(*figures))], mine.now)
     return True
 
 
@@ -310,7 +308,7 @@ def _record(row: dict[str, Any], position: int | None, now: float) -> RunRecord:
         config=json.loads(row["config"]),
         data=None if row["data"] is None else json.loads(row["data"]),
         error=None if row["error"] is None else json.loads(row["error"]),
-        figures=Figures(*(row[name] for name in asdict(Figures()))),
+        figures=Usage(*(row[name] for name in asdict(Usage()))),
         elapsed_seconds=elapsed(row["status"], row["elapsed_seconds"], row["started"], now),
         queue_position=position,
     )

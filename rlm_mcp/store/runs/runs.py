@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from sqlite3 import Connection
 from typing import get_args
 
+from rlm_mcp.cursors import encode_cursor
 from rlm_mcp.errors import InvalidInputError, NotFoundError
 from rlm_mcp.sandbox.types import Variable, VariableText
 from rlm_mcp.store.contexts.records import Page
 from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database, storable
 from rlm_mcp.store.failures import LOG_LEAVES_BYTES
-from rlm_mcp.store.paging import check_limit, check_offset, decode_cursor, encode_cursor
+from rlm_mcp.store.paging import check_limit, check_offset, row_before
 from rlm_mcp.store.runs import rows
 from rlm_mcp.store.runs.leases import LEASE_SECONDS
 from rlm_mcp.store.runs.records import (
@@ -23,7 +24,6 @@ from rlm_mcp.store.runs.records import (
     RunRecord,
     RunSummary,
     SavedVariable,
-    Status,
     TakenUp,
 )
 from rlm_mcp.store.runs.variables import (
@@ -32,6 +32,7 @@ from rlm_mcp.store.runs.variables import (
     read_variables,
     replace_variables,
 )
+from rlm_mcp.values import RunStatus
 
 
 class Runs:
@@ -56,6 +57,11 @@ class Runs:
         self._owner = owner
         self._clock = clock
         self._caller = caller
+
+    @property
+    def caller(self) -> str:
+        """Whose runs these are; empty for whoever shares the machine."""
+        return self._caller
 
     def as_caller(self, caller: str) -> Runs:
         """Return the runs that another caller has."""
@@ -196,7 +202,7 @@ class Runs:
         )
 
     async def list(
-        self, *, status: Status | None = None, limit: int = 20, cursor: str | None = None
+        self, *, status: RunStatus | None = None, limit: int = 20, cursor: str | None = None
     ) -> Page[RunSummary]:
         """Return runs, newest first; pages stay put when others begin.
 
@@ -204,7 +210,7 @@ class Runs:
             InvalidInputError: the status is unknown, the limit below 1, or the cursor not ours.
         """
         _check_status(status)
-        before, limit = decode_cursor("runs", cursor), check_limit(limit)
+        before, limit = row_before("runs", cursor), check_limit(limit)
         return await self._database.read(lambda db: self._list(db, status, before, limit))
 
     async def starting_with(self, prefix: str, limit: int) -> Sequence[str]:
@@ -216,7 +222,7 @@ class Runs:
         values = [self._caller, len(prefix), storable(prefix), limit]
         return await self._database.read(lambda db: [row[0] for row in db.execute(sql, values)])
 
-    async def count(self, status: Status | None = None) -> int:
+    async def count(self, status: RunStatus | None = None) -> int:
         """How many runs there are, of one status or of all."""
         _check_status(status)
         sql = "SELECT count(*) FROM runs WHERE caller = ? AND (? IS NULL OR status = ?)"
@@ -303,7 +309,7 @@ class Runs:
         )
 
     def _list(
-        self, db: Connection, status: Status | None, before: int, limit: int
+        self, db: Connection, status: RunStatus | None, before: int, limit: int
     ) -> Page[RunSummary]:
         now = self._clock()
         found = rows.summaries(db, self._caller, status, before, limit + 1, now)
@@ -312,7 +318,7 @@ class Runs:
 
 
 def _check_status(status: str | None) -> None:
-    if status is not None and status not in get_args(Status):
+    if status is not None and status not in get_args(RunStatus):
         raise InvalidInputError(
-            f"There is no status {status!r}.", fix=f"Use one of {', '.join(get_args(Status))}."
+            f"There is no status {status!r}.", fix=f"Use one of {', '.join(get_args(RunStatus))}."
         )
