@@ -20,7 +20,7 @@ from rlm_mcp.store.database import DATABASE_NAME, Database, open_database
 from rlm_mcp.store.retention import GRACE_SECONDS, Keeping, Retention, log_bytes, shrink
 from rlm_mcp.store.runs.leases import Leases, RunLeases
 from rlm_mcp.store.runs.owners import owner_id
-from rlm_mcp.store.runs.records import CachedReply, NewEvent, NewRun, Outcome, SavedVariable
+from rlm_mcp.store.runs.records import NewEvent, NewRun, Outcome, SavedVariable
 from rlm_mcp.store.runs.replies import Replies
 from rlm_mcp.store.runs.runs import Runs
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
@@ -72,13 +72,13 @@ async def test_ended_runs_and_replies_go_by_age_and_runs_at_work_never_do(
     database: Database, runs: Runs, clock: Clock
 ) -> None:
     replies = Replies(database, clock=clock)
-    old = {f"{number:064}": CachedReply("old", 0, 0, None) for number in range(450)}
+    old = {f"{number:064}": "old" for number in range(450)}
     await replies.put_many(old)
     await work(runs)
     working = await work(runs, ends=False)
     clock.now += 10 * DAY
     young = await work(runs)
-    await replies.put_many({"new": CachedReply("new", 0, 0, None)})
+    await replies.put_many({"new": "new"})
 
     dropped = await Retention(database, Keeping(run_seconds=9 * DAY), clock=clock).drop_old()
 
@@ -88,6 +88,20 @@ async def test_ended_runs_and_replies_go_by_age_and_runs_at_work_never_do(
     assert await database.read(lambda db: rows_of(db, "events", "variables")) == [501, 1]
 
 
+async def test_a_reply_that_is_used_outlives_one_that_is_not(
+    database: Database, clock: Clock
+) -> None:
+    replies = Replies(database, clock=clock)
+    await replies.put_many({"hot": "used", "cold": "unused"})
+    clock.now += 8 * DAY
+    assert await replies.get_many(["hot"]) == {"hot": "used"}
+    clock.now += 8 * DAY
+
+    await Retention(database, Keeping(run_seconds=9 * DAY), clock=clock).drop_old()
+
+    assert list(await replies.get_many(["hot", "cold"])) == ["hot"]
+
+
 async def test_beyond_their_room_the_oldest_go_but_none_in_its_first_hour(
     database: Database, runs: Runs, clock: Clock
 ) -> None:
@@ -95,7 +109,7 @@ async def test_beyond_their_room_the_oldest_go_but_none_in_its_first_hour(
     ids: list[str] = []
     for _ in range(4):
         ids.append(await work(runs, chars=2_000_000))
-        await replies.put_many({ids[-1]: CachedReply("x" * 500_000, 0, 0, None)})
+        await replies.put_many({ids[-1]: "x" * 500_000})
         clock.now += GRACE_SECONDS / 2
     async with Contexts(database).open_upload("a text is no log") as upload:
         await upload.write(b"text " * 2_000_000)

@@ -16,7 +16,6 @@ from rlm_mcp.sandbox.types import Variable, VariableText
 from rlm_mcp.store.database import Database, open_database
 from rlm_mcp.store.runs.leases import RunLeases
 from rlm_mcp.store.runs.records import (
-    CachedReply,
     Event,
     NewEvent,
     NewRun,
@@ -300,11 +299,7 @@ async def test_the_list_and_the_count_keep_to_a_status(runs: Runs) -> None:
     await runs.finish(done, Outcome("exhausted"), NO_MORE)
     assert [run.run_id for run in (await runs.list(status="exhausted")).items] == [done]
     assert [run.run_id for run in (await runs.list(status="running")).items] == [working]
-    assert [await runs.count(), await runs.count("running"), await runs.count("failed")] == [
-        2,
-        1,
-        0,
-    ]
+    assert await runs.count() == 2
     with pytest.raises(InvalidInputError, match=r"no status 'lost'.*exhausted"):
         await runs.list(status="lost")  # pyright: ignore[reportArgumentType]  # as a caller might
     with pytest.raises(InvalidInputError, match="is not one of this list"):
@@ -416,14 +411,10 @@ async def test_replies_are_kept_by_key_and_replaced(database: Database, clock: C
     replies = Replies(database, clock=clock)
     one, other, unknown = "a" * 64, "b" * 64, "c" * 64
     assert await replies.get_many([one]) == {}
-    kept = {one: CachedReply("one\0\ud800", 10, 2, None), other: CachedReply("other", 1, 1, 0.5)}
-    await replies.put_many(kept)
-    assert await replies.get_many([other, unknown, one]) == {
-        one: CachedReply("one\0?", 10, 2, None),
-        other: kept[other],
-    }
-    await replies.put_many({one: CachedReply("two", 10, 2, 0.5)})
-    assert await replies.get_many([one]) == {one: CachedReply("two", 10, 2, 0.5)}
+    await replies.put_many({one: "one\0\ud800", other: "other"})
+    assert await replies.get_many([other, unknown, one]) == {one: "one\0?", other: "other"}
+    await replies.put_many({one: "two"})
+    assert await replies.get_many([one]) == {one: "two"}
     await replies.put_many({})
     many = [f"{number:064}" for number in range(40_000)]
     assert await replies.get_many(many) == {}

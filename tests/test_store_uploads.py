@@ -167,11 +167,18 @@ async def test_an_upload_that_is_cancelled_disappears(
     assert await is_empty(database)
 
 
-async def test_an_upload_is_aborted_by_its_id(contexts: Contexts, database: Database) -> None:
+async def abort(contexts: Contexts, upload_id: str) -> None:
+    async with contexts.continue_upload(upload_id) as upload:
+        await upload.abort()
+
+
+async def test_an_upload_is_aborted_by_whoever_continues_it(
+    contexts: Contexts, database: Database
+) -> None:
     upload_id = await begin(contexts, b"x" * (2 * MIB))
-    await contexts.abort_upload(upload_id)
+    await abort(contexts, upload_id)
     assert await is_empty(database)
-    for call in (contexts.abort_upload(upload_id), seal(contexts, upload_id)):
+    for call in (abort(contexts, upload_id), seal(contexts, upload_id)):
         with pytest.raises(NotFoundError, match="sealed or aborted"):
             await call
 
@@ -198,7 +205,7 @@ async def test_whoever_continues_an_upload_takes_it_from_whoever_did_before(
 
 async def test_an_aborted_upload_takes_no_more(contexts: Contexts, database: Database) -> None:
     async with contexts.open_upload() as upload:
-        await contexts.abort_upload(upload.upload_id)
+        await abort(contexts, upload.upload_id)
         with pytest.raises(NotFoundError, match="sealed or aborted"):
             await upload.write(b"x" * (2 * MIB))
     assert await is_empty(database)
@@ -312,7 +319,7 @@ async def test_what_a_killed_upload_left_is_dropped_once_its_upload_is_aborted(
     async with open_database(path) as database:
         contexts = Contexts(database)
         assert await contexts.sweep() == 0
-        await contexts.abort_upload(upload_id)
+        await abort(contexts, upload_id)
         await contexts.delete(handle)
         assert await is_empty(database)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from rlm_mcp.store.runs.records import CachedReply
 from rlm_mcp.store.runs.replies import Replies
 
 
@@ -32,11 +31,11 @@ class StoredReplies:
         """Give the replies that are kept."""
         asked = {self._own(key): key for key in keys}
         kept = await self._replies.get_many(list(asked))
-        return {asked[key]: reply.text for key, reply in kept.items()}
+        return {asked[key]: text for key, text in kept.items()}
 
     async def put_many(self, texts: Mapping[str, str]) -> None:
         """Keep replies."""
-        replies = {self._own(key): CachedReply(text, 0, 0, None) for key, text in texts.items()}
+        replies = {self._own(key): text for key, text in texts.items()}
         await self._replies.put_many(replies, run_id=self._run_id)
 
     def _own(self, key: str) -> str:

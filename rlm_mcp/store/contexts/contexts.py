@@ -30,7 +30,7 @@ from rlm_mcp.store.contexts.source import (
     text_of,
 )
 from rlm_mcp.store.contexts.texts import RECORD_COLUMNS, drop_text, find_context, sweep
-from rlm_mcp.store.contexts.uploads import Upload, begin_upload, claim_upload, find_upload
+from rlm_mcp.store.contexts.uploads import Upload, begin_upload, claim_upload
 from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database, storable
 from rlm_mcp.store.paging import (
     COMPARED,
@@ -95,15 +95,6 @@ class Contexts:
             patience_seconds=CALLER_PATIENCE_SECONDS,
         )
         yield Upload(self._database, row, cutter)
-
-    async def abort_upload(self, upload_id: str) -> None:
-        """Remove an upload and all that was written to it.
-
-        Raises:
-            NotFoundError: it was sealed or aborted, or never was.
-        """
-        text_id = await self._database.write(lambda db: _forget_upload(db, self._caller, upload_id))
-        await drop_text(self._database, text_id)
 
     async def get(self, handle: str) -> ContextRecord:
         """Return a context's record.
@@ -296,12 +287,6 @@ def _read_bytes(db: Connection, caller: str, handle: str, start: int, limit: int
         [text_of(db, caller, handle), start],
     ).fetchone()
     return data[start - at : start - at + limit]
-
-
-def _forget_upload(db: Connection, caller: str, upload_id: str) -> int:
-    text_id = find_upload(db, caller, upload_id)["text_id"]
-    db.execute("DELETE FROM uploads WHERE upload_id = ?", [upload_id])
-    return text_id
 
 
 def _forget_context(db: Connection, caller: str, handle: str) -> tuple[int, int, bool]:

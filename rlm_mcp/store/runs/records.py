@@ -176,13 +176,3 @@ class RunRecord:
     idempotency_key: str | None
     continues: str | None
     queue_position: int | None = None
-
-
-@dataclass(frozen=True)
-class CachedReply:
-    """A sub-call's reply, kept so that it is not paid for twice."""
-
-    text: str
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float | None

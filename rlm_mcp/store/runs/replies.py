@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from sqlite3 import Connection
 
+from rlm_mcp.errors import StoreError
 from rlm_mcp.store.database import Database, storable
 from rlm_mcp.store.failures import LOG_LEAVES_BYTES
-from rlm_mcp.store.runs.records import CachedReply
+
+# The time of its last use is kept to the hour, so that a reply which is used often costs no writes.
+USE_PRECISION_SECONDS = 3600.0
 
 
 class Replies:
@@ -19,15 +23,21 @@ class Replies:
         self._database = database
         self._clock = clock
 
-    async def get_many(self, keys: Sequence[str]) -> dict[str, CachedReply]:
-        """Return the replies that are kept, by key.
+    async def get_many(self, keys: Sequence[str]) -> dict[str, str]:
+        """Return the replies that are kept, by key, and note that they were used.
 
         Raises:
             StoreError: the database could not be read.
         """
-        return await self._database.read(lambda db: _find(db, keys))
+        rows = await self._database.read(lambda db: _find(db, keys))
+        now = self._clock()
+        stale = [key for key, _, used_at in rows if used_at < now - USE_PRECISION_SECONDS]
+        if stale:
+            with suppress(StoreError):  # the replies are there; only their age would be wrong
+                await self._database.write(lambda db: _note_use(db, stale, now))
+        return {key: reply for key, reply, _ in rows}
 
-    async def put_many(self, replies: Mapping[str, CachedReply], *, run_id: str = "") -> None:
+    async def put_many(self, replies: Mapping[str, str], *, run_id: str = "") -> None:
         """Keep replies by key, all or none; those that were kept before are replaced.
 
         Args:
@@ -42,27 +52,22 @@ class Replies:
         )
 
 
-def _find(db: Connection, keys: Sequence[str]) -> dict[str, CachedReply]:
+def _find(db: Connection, keys: Sequence[str]) -> list[tuple[str, str, float]]:
     # One array, since the number of parameters of a statement is bounded.
-    sql = (
-        "SELECT key, reply, input_tokens, output_tokens, cost_usd FROM replies "
-        "WHERE key IN (SELECT value FROM json_each(?))"
-    )
-    return {key: CachedReply(*fields) for key, *fields in db.execute(sql, [json.dumps(keys)])}
+    sql = "SELECT key, reply, used_at FROM replies WHERE key IN (SELECT value FROM json_each(?))"
+    return db.execute(sql, [json.dumps(keys)]).fetchall()
 
 
-def _store(db: Connection, replies: Mapping[str, CachedReply], now: float, run_id: str) -> None:
+def _note_use(db: Connection, keys: Sequence[str], now: float) -> None:
+    sql = "UPDATE replies SET used_at = ? WHERE key IN (SELECT value FROM json_each(?))"
+    db.execute(sql, [now, json.dumps(keys)])
+
+
+def _store(db: Connection, replies: Mapping[str, str], now: float, run_id: str) -> None:
+    # The columns of tokens and cost are unused: the log of the run that paid has them.
     db.executemany(
-        "INSERT INTO replies(key, reply, input_tokens, output_tokens, cost_usd, created_at, "
-        "used_at, run) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(key) DO UPDATE SET "
-        "reply = excluded.reply, input_tokens = excluded.input_tokens, "
-        "output_tokens = excluded.output_tokens, cost_usd = excluded.cost_usd, "
-        "used_at = excluded.used_at, run = excluded.run",
-        (
-            (
-                *(key, storable(it.text), it.input_tokens, it.output_tokens, it.cost_usd),
-                *(now, now, run_id),
-            )
-            for key, it in replies.items()
-        ),
+        "INSERT INTO replies(key, reply, input_tokens, output_tokens, created_at, used_at, run) "
+        "VALUES (?, ?, 0, 0, ?, ?, ?) ON CONFLICT(key) DO UPDATE SET "
+        "reply = excluded.reply, used_at = excluded.used_at, run = excluded.run",
+        ((key, storable(text), now, now, run_id) for key, text in replies.items()),
     )
