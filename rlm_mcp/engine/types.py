@@ -7,11 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rlm_mcp.errors import RLMError
-<<<<<<< HEAD
 from rlm_mcp.events import EventDetail, EventType
-=======
 from rlm_mcp.values import NO_USAGE, Usage
->>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
 
 RunStatus = Literal["completed", "exhausted", "failed", "cancelled"]
 HistoryRole = Literal["root", "repl_output", "sub_call"]
@@ -47,7 +44,7 @@ class RLMEvent:
         preview: str,
         *,
         depth: int = 0,
-        usage: Usage = Usage(),  # frozen
+        usage: Usage = NO_USAGE,
     ) -> RLMEvent:
         """Make the event that a detail belongs to."""
         return cls(detail.type, iteration, preview, detail.to_detail(), depth, usage)

@@ -123,7 +123,8 @@ def cancel(launch: Launch, run_id: str, as_json: bool) -> None:
 def export(launch: Launch, run_id: str, *, wanted: str, no_texts: bool, file: str) -> None:
     """Save RUN as one file that needs no server.
 
-    FILE may be -, for standard output. The file is a copy: deleting the run or its texts does not reach it.
+    FILE may be -, for standard output. The file is a copy: deleting the run or its texts does not
+    reach it.
     """
     from rlm_mcp.cli.stored_runs import export_run
 

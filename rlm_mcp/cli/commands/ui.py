@@ -33,9 +33,9 @@ _TOKEN_BYTES = 32
 def ui(launch: Launch, run_id: str, port: int, no_open: bool) -> None:
     """Open the page of runs and texts in a browser.
 
-    Begins with RUN, or with the newest. Shows the runs of all servers on the same data directory, each while it works. The page is
-    served on this machine alone, with a token of its own. Ctrl-C ends it; runs that were started
-    from the page then end as interrupted, and can be resumed.
+    Begins with RUN, or with the newest. Shows the runs of all servers on the same data directory,
+    each while it works. The page is served on this machine alone, with a token of its own. Ctrl-C
+    ends it; runs that were started from the page then end as interrupted, and can be resumed.
     """
     anyio.run(_serve_page, launch.settings, run_id, port, not no_open)
 

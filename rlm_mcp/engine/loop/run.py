@@ -19,12 +19,7 @@ from rlm_mcp.engine.loop.replay import difference, replay
 from rlm_mcp.engine.models.chat import ChatReply
 from rlm_mcp.engine.parsing.reply import CodeBlock
 from rlm_mcp.engine.prompts import Glimpse, TurnInfo, finish_soon, is_small, reopened
-<<<<<<< HEAD
-from rlm_mcp.engine.prompts.display import preview
 from rlm_mcp.engine.recording import Recording, prompt_digest
-=======
-from rlm_mcp.engine.recording import Recording, Standing, prompt_digest
->>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
 from rlm_mcp.engine.run_context import Engine
 from rlm_mcp.engine.subcalls.sub_caller import SubCaller
 from rlm_mcp.engine.types import HistoryEntry, RLMEvent

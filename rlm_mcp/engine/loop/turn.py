@@ -9,12 +9,7 @@ from rlm_mcp.engine.loop.run import Run
 from rlm_mcp.engine.parsing.reply import CodeBlock
 from rlm_mcp.engine.prompts import is_small
 from rlm_mcp.engine.prompts.cell_output import show_result
-<<<<<<< HEAD
-from rlm_mcp.engine.prompts.display import preview
 from rlm_mcp.engine.recording import cell_record
-=======
-from rlm_mcp.engine.recording import cell_detail
->>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
 from rlm_mcp.engine.telemetry import cell_span
 from rlm_mcp.events import RunWarning
 from rlm_mcp.sandbox.types import CellResult

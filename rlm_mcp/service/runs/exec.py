@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-<<<<<<< HEAD
-from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, replace
-=======
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
->>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
+from dataclasses import asdict, dataclass, replace
 
 import anyio
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.loop.orchestrator import calls_of
-<<<<<<< HEAD
-from rlm_mcp.engine.prompts.display import cut_middle, preview
+from rlm_mcp.engine.prompts.display import cut_middle
 from rlm_mcp.engine.recording import cell_record
 from rlm_mcp.engine.run_context import repl_options
-from rlm_mcp.engine.types import RLMEvent, Usage
-=======
-from rlm_mcp.engine.prompts.display import cut_middle
-from rlm_mcp.engine.recording import cell_detail
-from rlm_mcp.engine.run_context import repl_options
-from rlm_mcp.engine.types import EventType, RLMEvent
->>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
+from rlm_mcp.engine.types import RLMEvent
 from rlm_mcp.errors import InvalidInputError, RLMError, SandboxBusyError
-from rlm_mcp.events import FORMAT_VERSION, CodeGenerated, EventDetail, RunFinished, RunStarted
+from rlm_mcp.events import FORMAT_VERSION, CodeGenerated, EventDetail, RunStarted
 from rlm_mcp.sandbox.types import CallReply, CellResult, ReplCall, Variable
 from rlm_mcp.service.repls import OpenRepl, Repls, last_variables, save_variables
 from rlm_mcp.service.runs.execution import Execution, RunServices, Task, new_event
@@ -129,44 +117,7 @@ class CellService:
         except BaseException:  # there is no run that the REPL could be kept for
             one.let_go.set()
             raise
-<<<<<<< HEAD
-        return _Opened(task, one, cell, LiveRun(task.run_id, ticket, repl=one.repl))
-
-    async def _in_new_run(self, new: _Opened, code: str, timeout_seconds: float) -> CellDone:
-        one, run = new.one, new.live
-        outcome = Outcome(
-            "cancelled", error=error_fields(RLMError("The caller gave up.", fix=_AGAIN))
-        )
-        self._shop.live.add(run)
-        try:
-            with run.scope:
-                result = await new.cell.run(one, code, timeout_seconds)
-                outcome = Outcome("completed", answer=result.final.text if result.final else None)
-                return _done(run.run_id, result, await one.repl.variables())
-            outcome = stopped(run)
-        except RLMError as error:
-            outcome = Outcome("failed", error=error_fields(error))
-            raise
-        finally:
-            try:
-                await self._finish(new.task, one, outcome, new.cell.usage)
-            finally:
-                self._shop.live.remove(run)
-        return _ended_early(run.run_id, outcome)
-
-    async def _finish(self, task: Task, one: OpenRepl, outcome: Outcome, usage: Usage) -> None:
-        self._shop.repls.keep(task.run_id, one)
-        finished = RunFinished(outcome.status, outcome.error)
-        ended = NewEvent.of(finished, outcome.status, figures=figures(usage))
-        variables: list[SavedVariable] = []
-        # The run ends in any case, whatever becomes of its variables and of the caller.
-        with anyio.move_on_after(_FINISH_SECONDS, shield=True), suppress(RLMError):
-            await save_variables(one.repl, variables)
-        with anyio.CancelScope(shield=True):  # the wait for the file is bounded
-            await self._shop.runs.finish(task.run_id, outcome, ended, variables)
-=======
         return _CellWork(task.run_id, one, cell, self._services.repls, (code, timeout_seconds))
->>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
 
     async def _in_run(self, code: str, run_id: str, timeout_seconds: float) -> CellDone:
         record = await self._services.runs.get(run_id)
@@ -214,21 +165,13 @@ class CellService:
     async def _record(self, task: Task) -> None:
         options = task.config.model_dump()
         new = NewRun(task.run_id, "", contexts=task.handles, config=options)
-<<<<<<< HEAD
-        isolation = asdict(await self._shop.sandbox.isolation())
         started = RunStarted(
             version=FORMAT_VERSION,
             contexts=tuple(task.handles),
             options=options,
-            isolation=isolation,
+            isolation=asdict(await self._services.sandbox.isolation()),
         )
-        await self._shop.runs.create(new, NewEvent.of(started, "code of the caller"))
-=======
-        isolation = asdict(await self._services.sandbox.isolation())
-        detail = {"contexts": task.handles, "options": options, "isolation": isolation}
-        started = NewEvent("run_started", "code of the caller", detail=detail)
-        await self._services.runs.create(new, started)
->>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
+        await self._services.runs.create(new, NewEvent.of(started, "code of the caller"))
 
     def _emitting(self, append: Callable[[str, NewEvent], Awaitable[object]], run_id: str) -> Emit:
         async def emit(event: RLMEvent) -> None:
@@ -253,8 +196,7 @@ class _Cell:
         return self._budget.snapshot()
 
     async def run(self, one: OpenRepl, code: str, timeout_seconds: float) -> CellResult:
-<<<<<<< HEAD
-        await self._tell(CodeGenerated(code), preview(code))
+        await self._log(CodeGenerated(code), preview(code))
         result = await one.repl.execute(code, timeout_seconds=timeout_seconds, on_call=self._answer)
         await self._calls.end_cell()
         line = preview(result.error.message if result.error else result.output)
@@ -264,16 +206,7 @@ class _Cell:
             by="caller",
             balances=self._calls.take_balances(),
         )
-        await self._tell(executed, line)
-=======
-        await self._log("code_generated", preview(code), code=code)
-        result = await one.repl.execute(code, timeout_seconds=timeout_seconds, on_call=self._answer)
-        await self._calls.end_cell()
-        line = preview(result.error.message if result.error else result.output)
-        detail = cell_detail(result, cut_middle(result.output, MAX_OUTPUT_CHARS))
-        balances = self._calls.take_balances()
-        await self._log("code_executed", line, code=code, by="caller", balances=balances, **detail)
->>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
+        await self._log(executed, line)
         return result
 
     async def _answer(self, call: ReplCall) -> CallReply:
@@ -281,13 +214,8 @@ class _Cell:
             return await self._calls.handle(call)
         return CallReply(error="no model is configured; the operator sets RLM_MCP_SUB_MODEL")
 
-<<<<<<< HEAD
-    async def _tell(self, detail: EventDetail, line: str) -> None:
+    async def _log(self, detail: EventDetail, line: str) -> None:
         await self._emit(RLMEvent.of(detail, 0, line, usage=self.usage))
-=======
-    async def _log(self, kind: EventType, line: str, **detail: object) -> None:
-        await self._emit(RLMEvent(kind, 0, line, detail, usage=self.usage))
->>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
 
 
 class _CellWork:

@@ -16,14 +16,9 @@ from rlm_mcp.engine.models.endpoint import Endpoint
 from rlm_mcp.engine.run_context import Engine, repl_options
 from rlm_mcp.engine.types import EventSink, RLMEvent, RLMResponse
 from rlm_mcp.errors import RLMError, RunLostError, StoreError
-<<<<<<< HEAD
 from rlm_mcp.events import RunFinished, RunWarning
-from rlm_mcp.sandbox.types import ContextSource, Repl, Sandbox
-from rlm_mcp.service.repls import OpenRepl, Repls, save_variables
-=======
 from rlm_mcp.sandbox.types import Sandbox
 from rlm_mcp.service.repls import OpenRepl, Repls, last_variables
->>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
 from rlm_mcp.service.runs.live import LiveRun, LiveRuns
 from rlm_mcp.service.runs.questions import Task
 from rlm_mcp.service.runs.queue import Ticket
@@ -146,12 +141,6 @@ class Execution:
         return outcome
 
     async def _outcome(self) -> Outcome:
-<<<<<<< HEAD
-        recorded = self._task.recording
-        if recorded.is_answered and recorded.final is not None:
-            return Outcome("completed", recorded.final.answer, recorded.final.data)
-=======
->>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
         try:
             return await self._work.perform(self._run)
         except RLMError as error:
@@ -175,13 +164,9 @@ class Execution:
         """Store how the run ended, unless it has ended by now; return what kept it from that."""
         usage = self._work.usage
         reason = f": {outcome.error['message']}" if outcome.error else ""
-        event = NewEvent(
-            "run_finished",
-            preview=f"{outcome.status}{reason}",
-            iteration=usage.iterations,
-            detail={"status": outcome.status, "error": outcome.error},
-            figures=usage,
-        )
+        finished = RunFinished(outcome.status, outcome.error)
+        line = f"{outcome.status}{reason}"
+        event = NewEvent.of(finished, line, usage.iterations, usage)
         try:
             await self._runs.finish(self._run.run_id, outcome, event, self._work.variables)
         except RunLostError as error:
@@ -214,7 +199,7 @@ class QuestionWork:
         """
         recorded = self._task.recording
         if recorded.is_answered and recorded.final is not None:
-            return Outcome("completed", recorded.final["answer"], recorded.final["data"])
+            return Outcome("completed", recorded.final.answer, recorded.final.data)
         await self._wait_in_line(run.ticket)
         return _outcome_of(await self._answered(run))
 
@@ -255,45 +240,14 @@ class QuestionWork:
         if one is None:
             one = await repls.open(task.source, task.handles, options, task.variables)
         if one.lost:
-<<<<<<< HEAD
-            line = f"Variables of {task.continues} that could not be had back: "
-            await self._emit(RLMEvent.of(RunWarning(), 0, line + ", ".join(one.lost[:20])))
-        return one, engine
-
-    async def _emit(self, event: RLMEvent) -> None:
-        """Make an event durable, then tell whoever waits."""
-        await self._shop.runs.append_event(self._task.run_id, new_event(event))
-        self._shop.live.tell(self._task.run_id)
-
-    async def _look_at_variables(self, repl: Repl) -> None:
-        """Keep what the REPL holds before it ends, also when the run was cancelled."""
-        self._variables = []
-        with anyio.move_on_after(_LAST_LOOK_SECONDS, shield=True), suppress(RLMError):
-            await save_variables(repl, self._variables)
-
-    async def _finish(self, outcome: Outcome) -> bool:
-        """Store how the run ended, unless it has ended by now; gives whether nothing is left."""
-        usage = self._budget.snapshot()
-        finished = RunFinished(outcome.status, outcome.error)
-        event = NewEvent.of(finished, _ending(outcome), usage.iterations, figures(usage))
-        try:
-            await self._shop.runs.finish(self._task.run_id, outcome, event, self._variables)
-        except RunLostError as error:
-            log.warning("run %s ended elsewhere: %s", self._task.run_id, error)
-        except StoreError as error:
-            log.warning("the end of run %s could not be stored: %s", self._task.run_id, error)
-            return False
-        return True
-=======
             line = f"Variables of {task.continues} that could not be restored: "
-            await self._emit(RLMEvent("warning", 0, line + ", ".join(one.lost[:20])))
+            await self._emit(RLMEvent.of(RunWarning(), 0, line + ", ".join(one.lost[:20])))
         return one, engine
 
     async def _emit(self, event: RLMEvent) -> None:
         """Make an event durable, then notify whoever waits."""
         await self._services.runs.append_event(self._task.run_id, new_event(event))
         self._services.live.notify(self._task.run_id)
->>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
 
 
 def new_event(event: RLMEvent) -> NewEvent:
@@ -308,23 +262,6 @@ def new_event(event: RLMEvent) -> NewEvent:
     )
 
 
-<<<<<<< HEAD
-def figures(usage: Usage) -> Figures:
-    """The engine's figures as the store keeps them."""
-    return Figures(**asdict(usage))
-
-
-def error_fields(error: RLMError) -> dict[str, Any]:
-    """An error as `{code, message, retryable, fix}`."""
-    return error.fields
-
-
-def _fields(code: str, message: str, *, retryable: bool = False, fix: str = "") -> dict[str, Any]:
-    return {"code": code, "message": message, "retryable": retryable, "fix": fix}
-
-
-=======
->>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
 def _outcome_of(response: RLMResponse) -> Outcome:
     error = None if response.error is None else error_fields(response.error)
     return Outcome(response.status, response.answer, _plain(response.data), error)

@@ -10,15 +10,9 @@ from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.recording import RecordedCell, Recording, read_recording
 from rlm_mcp.errors import InvalidInputError, NotFoundError
-<<<<<<< HEAD
 from rlm_mcp.events import FORMAT_VERSION, RunFinished, RunStarted
-from rlm_mcp.sandbox.types import ContextSource
-from rlm_mcp.service.runs.execution import Task, Workshop
-from rlm_mcp.service.runs.questions import BUDGET_FIELDS, with_budget
-=======
 from rlm_mcp.sandbox.types import ContextSource, Sandbox
 from rlm_mcp.service.runs.questions import BUDGET_FIELDS, Task, with_budget
->>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.runs.records import Event, NewEvent, RunRecord, TakenUp
 from rlm_mcp.store.runs.runs import Runs
@@ -72,26 +66,15 @@ class Resumer:
             task, recording=replace(task.recording, before=before), seed_run=first.run_id
         )
         options = {**rebuilt.config, **config.model_dump()}
-<<<<<<< HEAD
         started = RunStarted(
             version=FORMAT_VERSION,
             question=rebuilt.question,
             contexts=rebuilt.contexts,
             options=options,
-            isolation=asdict(await self._shop.sandbox.isolation()),
+            isolation=asdict(await self._sandbox.isolation()),
             resumed=record.status,
         )
-        event = NewEvent.of(started, f"goes on after it was {record.status}")
-=======
-        detail = {
-            "question": rebuilt.question,
-            "contexts": rebuilt.contexts,
-            "options": options,
-            "isolation": asdict(await self._sandbox.isolation()),
-            "resumed": record.status,
-        }
-        event = NewEvent("run_started", f"goes on after it was {record.status}", detail=detail)
->>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
+        event = NewEvent.of(started, f"resumed after it was {record.status}")
         return Resumption(task, budget, TakenUp(options, event, rebuilt.last_event))
 
     def _task(
@@ -257,7 +240,6 @@ def rebuild(events: Sequence[Event]) -> Rebuilt:
 
     A resumed run has several starts; the options of the last one hold.
     """
-<<<<<<< HEAD
     starts: list[RunStarted] = []
     end: RunFinished | None = None
     for event in events:
@@ -266,14 +248,7 @@ def rebuild(events: Sequence[Event]) -> Rebuilt:
             end = None
         elif event.type == RunFinished.type:
             end = RunFinished.from_detail(event.detail)
-    status = cast("Status", end.status) if end else "running"
-=======
-    starts = [event.detail for event in events if event.type == "run_started"]
-    begun = next(at for at in range(len(events) - 1, -1, -1) if events[at].type == "run_started")
-    ends = [event.detail for event in events[begun:] if event.type == "run_finished"]
-    finals = [e.detail for e in events if e.type == "final_answer" and e.depth == 0]
-    status: RunStatus = ends[-1]["status"] if ends else "running"
->>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
+    status = cast("RunStatus", end.status) if end else "running"
     recording = read_recording(events)
     # An answer that was recorded, but not as the end of the run, is not its answer yet.
     final = recording.final if status not in _WITHOUT_ANSWER else None

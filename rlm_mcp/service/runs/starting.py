@@ -130,11 +130,7 @@ class Starter:
             options=options,
             isolation=asdict(isolation),
         )
-<<<<<<< HEAD
-        record = await self._shop.runs.create(new, NewEvent.of(started, task.question[:200]))
-=======
-        record = await self._services.runs.create(new, started)
->>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
+        record = await self._services.runs.create(new, NewEvent.of(started, task.question[:200]))
         if record.run_id != task.run_id:
             return Begun(_same_run(record, new), is_attached=True)
         return Begun(task.run_id)

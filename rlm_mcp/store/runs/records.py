@@ -6,26 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-<<<<<<< HEAD
 from rlm_mcp.events import EventDetail
-
-Status = Literal["running", "completed", "exhausted", "cancelled", "failed", "interrupted"]
-FinalStatus = Literal["completed", "exhausted", "cancelled", "failed", "interrupted"]
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What a run has used, its children included; `cost_usd` is None while no price is known."""
-
-    iterations: int = 0
-    sub_calls: int = 0
-    cached_sub_calls: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_usd: float | None = None
-=======
 from rlm_mcp.values import NO_USAGE, EndStatus, RunStatus, Usage, stored_error
->>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
 
 
 @dataclass(frozen=True)
@@ -70,7 +52,7 @@ class NewEvent:
         detail: EventDetail,
         preview: str = "",
         iteration: int = 0,
-        figures: Figures = Figures(),  # frozen
+        figures: Usage = NO_USAGE,
     ) -> NewEvent:
         """Make the event of a run itself that a detail belongs to."""
         return cls(detail.type, preview, iteration, 0, detail.to_detail(), figures)

@@ -209,15 +209,9 @@ def interrupt_run(db: Connection, row: int, outcome: Outcome, now: float) -> str
     # It worked at least until it was last heard of; the time it lay dead does not count.
     worked_until = datetime.fromisoformat(heard[0]).timestamp() if heard else 0.0
     outcome = CANCELLED if is_cancelled else outcome
-<<<<<<< HEAD
-    used = Figures(*figures)
+    used = Usage(*figures)
     finished = RunFinished(outcome.status, outcome.error)
     event = NewEvent.of(finished, outcome.status, used.iterations, used)
-=======
-    detail = {"status": outcome.status, "error": outcome.error}
-    used = Usage(*figures)
-    event = NewEvent("run_finished", outcome.status, used.iterations, detail=detail, figures=used)
->>>>>>> 938c839 (One life cycle for questions and cells; shared values, text and cursors on the ground floor)
     append_rows(db, row, [event], now)
     end_run(db, row, outcome, now, worked_until=worked_until)
     return run_id
