@@ -166,7 +166,8 @@ async def test_a_caller_that_gives_up_leaves_a_run_that_has_ended(served: Served
             [run] = (await served.call("rlm_run_list"))["runs"]
             if run["status"] != "running":
                 break
-    assert run["status"] == "cancelled"
+    stored = await served.call("rlm_run_wait", run_id=run["run_id"], wait_seconds=0)
+    assert (run["status"], stored["error"]["code"]) == ("cancelled", "cancelled")
 
 
 async def test_code_whose_run_cannot_be_recorded_says_so_and_holds_nothing(
@@ -244,8 +245,8 @@ async def test_much_output_is_cut_and_said(served: Served) -> None:
     ("arguments", "named"),
     [
         ({"code": " ", "run_id": "run_x"}, "code is empty"),
-        ({"code": "1"}, "neither is given"),
-        ({"code": "1", "run_id": "run_x", "contexts": ["ctx_x"]}, "both is given"),
+        ({"code": "1"}, "Neither `run_id` nor `contexts`"),
+        ({"code": "1", "run_id": "run_x", "contexts": ["ctx_x"]}, "either `run_id` or `contexts`, not both"),
         ({"code": "1", "run_id": "run_x"}, "run_x"),
         ({"code": "1", "contexts": ["ctx_x"]}, "ctx_x"),
         ({"code": "1" * 200_000, "run_id": "run_x"}, "200,000 characters"),
