@@ -163,7 +163,8 @@ def _paragraphs(command: click.Command) -> str:
     """What a command says of itself; what click is not to wrap stands as it is."""
     parts = inspect.cleandoc(command.help or "").split("\n\n")
     return "\n\n".join(
-        f"```text\n{part[2:]}\n```" if part.startswith("\b\n") else part for part in parts
+        f"```text\n{part[2:]}\n```" if part.startswith("\b\n") else part.replace("\n", " ")
+        for part in parts
     )
 
 
