@@ -302,7 +302,7 @@ async def test_the_list_and_the_count_keep_to_a_status(runs: Runs) -> None:
     assert await runs.count() == 2
     with pytest.raises(InvalidInputError, match=r"no status 'lost'.*exhausted"):
         await runs.list(status="lost")  # pyright: ignore[reportArgumentType]  # as a caller might
-    with pytest.raises(InvalidInputError, match="is not one of this list"):
+    with pytest.raises(InvalidInputError, match="does not belong to this list"):
         await runs.list(cursor="nonsense")
 
 
