@@ -248,7 +248,7 @@ async def test_much_output_is_cut_and_said(served: Served) -> None:
         ({"code": "1"}, "Neither `run_id` nor `contexts`"),
         (
             {"code": "1", "run_id": "run_x", "contexts": ["ctx_x"]},
-            "either `run_id` or `contexts`, not both",
+            "not both",
         ),
         ({"code": "1", "run_id": "run_x"}, "run_x"),
         ({"code": "1", "contexts": ["ctx_x"]}, "ctx_x"),

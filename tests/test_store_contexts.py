@@ -202,7 +202,7 @@ async def test_pages_of_the_list_are_newest_first_and_stay_put_under_inserts(
 async def test_a_cursor_of_another_list_or_none_at_all_is_refused(
     contexts: Contexts, cursor: str
 ) -> None:
-    with pytest.raises(InvalidInputError, match="is not one of this list"):
+    with pytest.raises(InvalidInputError, match="does not belong to this list"):
         await contexts.list(cursor=cursor)
 
 
