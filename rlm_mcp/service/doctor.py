@@ -1,4 +1,4 @@
-"""Is everything there that a question needs? Each part tried, with what to do where it is not."""
+"""Checks everything that a question needs, and says how to fix what fails."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ _ONE_ATTEMPT = RetryPolicy(attempts=1, brief_attempts=1, attempt_seconds=60)
 
 @dataclass(frozen=True)
 class Check:
-    """One part: what was found, and what to do about it (empty where there is nothing to do)."""
+    """One check: what was found, and how to fix it (empty where nothing is to be fixed)."""
 
     name: str
     state: State
@@ -83,7 +83,7 @@ class Check:
 async def check_all(
     settings: Settings, find_local: FindLocalModel = find_local_model
 ) -> AsyncIterator[Check]:
-    """Try each part in turn; model calls cost one token each."""
+    """Run each check in turn; each model is called once, for one token."""
     yield Check("Python", "ok", f"{platform.python_version()} at {sys.executable}")
     yield await anyio.to_thread.run_sync(_check_directory, settings.data_dir)
     yield await _check_database(settings.data_dir / DATABASE_NAME)
@@ -106,14 +106,14 @@ def _check_directory(directory: Path) -> Check:
     free = free_bytes(directory)
     found = f"{directory}, {free / 1e9:,.1f} GB free, SQLite {SQLITE_VERSION}"
     if free < _LITTLE_ROOM_BYTES:
-        fix = "Free some room, or set RLM_MCP_DATA_DIR to a directory on a larger disk."
+        fix = "Free disk space, or set RLM_MCP_DATA_DIR to a directory on a larger disk."
         return Check(name, "warning", found, fix)
     return Check(name, "ok", found)
 
 
 async def _check_database(path: Path) -> Check:
     if not await anyio.Path(path).exists():
-        return Check("database", "ok", "none yet; it is made when it is needed")
+        return Check("database", "ok", "none yet; it is created when needed")
     try:
         await stored_names(path, "runs")
     except RLMError as error:
@@ -125,7 +125,7 @@ async def _check_database(path: Path) -> Check:
 def _check_paths(paths: Sequence[Path] | None) -> Check:
     name = "allowed paths"
     if paths is None:
-        return Check(name, "ok", "the working and the home directory, nothing hidden")
+        return Check(name, "ok", "working directory and home directory, without hidden entries")
     found = ", ".join(map(str, paths)) or "none"
     missing = [str(path) for path in paths if not path.is_dir()]
     if missing:
@@ -170,8 +170,8 @@ def _how_to_name(local: LocalModel | None) -> str:
             f"RLM_MCP_ROOT_MODEL={local.name}."
         )
     return (
-        "Set it, with RLM_MCP_API_KEY or, for a server of your own, RLM_MCP_BASE_URL; or start "
-        "Ollama."
+        "Set it, with RLM_MCP_API_KEY or, for a server of your own, with RLM_MCP_BASE_URL; or "
+        "start Ollama."
     )
 
 
@@ -199,7 +199,7 @@ def _is_it_running(provider: Provider) -> str:
 
 
 async def _other_names(wanted: str, endpoint: Endpoint) -> str:
-    """Name models of the endpoint that may have been meant."""
+    """Suggest models of the endpoint whose names are near."""
     try:
         names = await endpoint.check()
     except ModelError:
