@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.errors import ConfigurationError
-from rlm_mcp.sandbox.types import IsolationLevel
+from rlm_mcp.sandbox.types import IsolationLevel, SandboxName
 from rlm_mcp.text import nearest
 
 PREFIX = "RLM_MCP_"
@@ -59,6 +59,11 @@ class Settings(RLMConfig):
         ge=0,
         le=3600,
         description="Seconds that a call waits for its run before it returns.",
+    )
+    sandbox: SandboxName = Field(
+        default="auto",
+        description="Where model-written code runs: `native` behind the kernel's walls, `portable` "
+        "in WebAssembly; `auto` takes the native walls where they hold, else the portable one.",
     )
     min_isolation: IsolationLevel = Field(
         default="partial", description="Weakest isolation in which model-written code may run."

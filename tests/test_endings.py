@@ -26,7 +26,7 @@ from rlm_mcp.errors import (
     ModelRequestError,
     SandboxDiedError,
 )
-from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.sandbox.choice import OwnedSandbox
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CallHandler, CellResult, Repl, Variable, VariableText
 from rlm_mcp.testing.scripted_model import open_scripted_model
@@ -42,6 +42,7 @@ from rlm_mcp.testing.scripted_replies import (
     server_error,
     unauthorized,
 )
+from tests.walls import a_sandbox
 
 WORK = Reply("```repl\nfound = llm_query('which?')\nprint(found)\n```", usage=(900, 50))
 GUESS = Reply("```repl\nfound = llm_query('which?')\n```\nFINAL(green)", usage=(900, 50))
@@ -50,8 +51,8 @@ SCHEMA = {"type": "object"}
 
 
 @pytest.fixture(scope="module")
-async def sandbox() -> AsyncGenerator[ProcessSandbox]:
-    async with ProcessSandbox(min_isolation="process") as sandbox:
+async def sandbox() -> AsyncGenerator[OwnedSandbox]:
+    async with a_sandbox(min_isolation="process") as sandbox:
         yield sandbox
 
 
@@ -78,7 +79,7 @@ class DyingRepl:
 
 
 async def ended(
-    sandbox: ProcessSandbox,
+    sandbox: OwnedSandbox,
     later: Answer,
     *,
     first: Reply = WORK,
@@ -132,7 +133,7 @@ FAILURES: list[tuple[str, Answer, type[Exception]]] = [
     ("later", "error"), [row[1:] for row in FAILURES], ids=[row[0] for row in FAILURES]
 )
 async def test_a_failure_of_the_model_keeps_the_work(
-    sandbox: ProcessSandbox, later: Answer, error: type[Exception]
+    sandbox: OwnedSandbox, later: Answer, error: type[Exception]
 ) -> None:
     response = await ended(sandbox, later)
     assert (response.status, type(response.error), response.answer) == ("failed", error, None)
@@ -141,7 +142,7 @@ async def test_a_failure_of_the_model_keeps_the_work(
 
 @pytest.mark.parametrize("later", [server_error(), unauthorized(), no_answer()])
 async def test_a_failure_gives_the_guess_that_was_made_before(
-    sandbox: ProcessSandbox, later: Answer
+    sandbox: OwnedSandbox, later: Answer
 ) -> None:
     response = await ended(sandbox, later, first=GUESS, max_seconds=3)
     assert response.status in {"failed", "exhausted"}
@@ -162,7 +163,7 @@ LIMITS: list[tuple[str, Answer, dict[str, Any], str]] = [
     ("later", "config", "limit"), [row[1:] for row in LIMITS], ids=[row[0] for row in LIMITS]
 )
 async def test_the_end_of_a_budget_keeps_the_work(
-    sandbox: ProcessSandbox, later: Answer, config: dict[str, Any], limit: str
+    sandbox: OwnedSandbox, later: Answer, config: dict[str, Any], limit: str
 ) -> None:
     response = await ended(sandbox, later, **config)
     assert response.status == "exhausted"
@@ -171,7 +172,7 @@ async def test_the_end_of_a_budget_keeps_the_work(
     assert_work_is_kept(response)
 
 
-async def test_an_answer_that_never_fits_its_schema_is_kept(sandbox: ProcessSandbox) -> None:
+async def test_an_answer_that_never_fits_its_schema_is_kept(sandbox: OwnedSandbox) -> None:
     response = await ended(sandbox, "FINAL(green)", schema=SCHEMA)
     assert (response.status, response.answer) == ("failed", "green")
     assert isinstance(response.error, ModelReplyError)
@@ -179,7 +180,7 @@ async def test_an_answer_that_never_fits_its_schema_is_kept(sandbox: ProcessSand
 
 
 async def test_a_repl_that_is_gone_for_good_ends_the_run_with_its_work(
-    sandbox: ProcessSandbox,
+    sandbox: OwnedSandbox,
 ) -> None:
     response = await ended(sandbox, "```repl\nmore = 1\n```", is_dying=True)
     assert (response.status, type(response.error)) == ("failed", SandboxDiedError)

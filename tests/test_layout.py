@@ -37,12 +37,14 @@ HOMES: dict[str, str | tuple[str, ...]] = {
     "jwt": "server",
     "sqlite3": "store",
     "sqlite_utils": "store",
+    "wasmtime": "sandbox/portable/process",
     "subprocess": ("sandbox", "cli/detaching.py"),  # the latter starts this program anew
     "click": "cli",
     "rich": "cli",
-    "platformdirs": "settings.py",
+    "platformdirs": ("settings.py", "sandbox/portable/module.py"),  # the latter keeps a cache
 }
 # What stands beside model code, or around it, may use these of ours and the standard library.
+PORTABLE = ("rlm_mcp.sandbox.portable.process", "rlm_mcp.sandbox.portable.guest")
 BESIDE_MODEL_CODE = ("sandbox.child", "sandbox.walls")
 SHARED_WITH_THE_CHILD = (
     "rlm_mcp.errors",
@@ -80,7 +82,7 @@ def test_imports_go_down_the_layers(name: str) -> None:
     [
         name
         for name in modules()
-        if is_below(name, ("rlm_mcp.sandbox.child", "rlm_mcp.sandbox.walls"))
+        if is_below(name, ("rlm_mcp.sandbox.child", "rlm_mcp.sandbox.walls", *PORTABLE))
     ],
 )
 def test_what_runs_beside_model_code_imports_the_standard_library_and_little_of_ours(
@@ -91,13 +93,20 @@ def test_what_runs_beside_model_code_imports_the_standard_library_and_little_of_
             allowed = SHARED_WITH_THE_CHILD
             if is_below(name, ("rlm_mcp.sandbox.walls",)):
                 allowed = ("rlm_mcp.errors", "rlm_mcp.sandbox.types", "rlm_mcp.sandbox.walls")
+            if is_below(name, PORTABLE):
+                allowed = (*SHARED_WITH_THE_CHILD, "rlm_mcp.sandbox.portable.boot", *PORTABLE)
             assert is_below(other, allowed), f"{name} imports {other}"
-        else:
+        elif not is_below(name, PORTABLE[:1]) or other != "wasmtime":
             assert other.split(".")[0] in sys.stdlib_module_names, f"{name} imports {other}"
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in modules() if not is_below(name, ("rlm_mcp.sandbox.child",))]
+    "name",
+    [
+        name
+        for name in modules()
+        if not is_below(name, ("rlm_mcp.sandbox.child", "rlm_mcp.sandbox.portable.guest"))
+    ],
 )
 def test_nothing_of_the_host_imports_the_child(name: str) -> None:
     children = [
@@ -140,4 +149,4 @@ def test_no_chain_of_imports_is_long() -> None:
 async def test_a_question_passes_through_few_files_before_its_model_is_asked() -> None:
     files = await files_of_a_call()
 
-    assert 20 < len(files) <= 56, "\n".join(files)
+    assert 20 < len(files) <= 60, "\n".join(files)

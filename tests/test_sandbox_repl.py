@@ -13,7 +13,7 @@ import anyio.lowlevel
 import pytest
 
 from rlm_mcp.errors import NotFoundError
-from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.sandbox.choice import OwnedSandbox
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import (
     CallReply,
@@ -25,23 +25,24 @@ from rlm_mcp.sandbox.types import (
     Variable,
     VariableText,
 )
+from tests.walls import a_sandbox, native_alone
 
 
 @pytest.fixture(scope="module")
-async def sandbox() -> AsyncGenerator[ProcessSandbox]:
-    async with ProcessSandbox() as opened:
+async def sandbox() -> AsyncGenerator[OwnedSandbox]:
+    async with a_sandbox() as opened:
         yield opened
 
 
 @pytest.fixture
-async def repl(sandbox: ProcessSandbox) -> AsyncGenerator[Repl]:
+async def repl(sandbox: OwnedSandbox) -> AsyncGenerator[Repl]:
     async with open_repl(sandbox) as opened:
         yield opened
 
 
 @asynccontextmanager
 async def open_repl(
-    sandbox: ProcessSandbox, text: str | list[str] = "alpha\nbeta\n", **options: int | bool
+    sandbox: OwnedSandbox, text: str | list[str] = "alpha\nbeta\n", **options: int | bool
 ) -> AsyncGenerator[Repl]:
     given = replace(ReplOptions(), **options)  # pyright: ignore[reportArgumentType]  # checked by replace
     with anyio.fail_after(60):
@@ -78,19 +79,19 @@ async def test_one_document_is_a_str(repl: Repl) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "ä", "日本", "a😀b", "\x00\n", "Ωmega\r\n" * 1000])
-async def test_text_arrives_as_it_is(sandbox: ProcessSandbox, text: str) -> None:
+async def test_text_arrives_as_it_is(sandbox: OwnedSandbox, text: str) -> None:
     async with open_repl(sandbox, text) as repl:
         assert await output(repl, f"context == {text!r}") == "True\n"
 
 
-async def test_lone_surrogates_are_replaced_and_harm_nothing(sandbox: ProcessSandbox) -> None:
+async def test_lone_surrogates_are_replaced_and_harm_nothing(sandbox: OwnedSandbox) -> None:
     async with open_repl(sandbox, "a\ud800b") as repl:
         assert await output(repl, "context") == "'a?b'\n"
         assert await output(repl, r"print('x\ud800y')") == "x?y\n"
         assert await output(repl, r"llm_query('p\ud800')") == "'P?'\n"
 
 
-async def test_several_documents_read_like_a_list_of_str(sandbox: ProcessSandbox) -> None:
+async def test_several_documents_read_like_a_list_of_str(sandbox: OwnedSandbox) -> None:
     documents = ["one", "", "drei ä", "vier 😀", "one"]
     async with open_repl(sandbox, documents) as repl:
         code = """
@@ -124,7 +125,7 @@ async def test_several_documents_read_like_a_list_of_str(sandbox: ProcessSandbox
         assert "as in context[0].splitlines" in await error_of(repl, "context.splitlines()")
 
 
-async def test_an_empty_list_of_documents_is_empty(sandbox: ProcessSandbox) -> None:
+async def test_an_empty_list_of_documents_is_empty(sandbox: OwnedSandbox) -> None:
     async with open_repl(sandbox, []) as repl:
         assert await output(repl, "(len(context), list(context), bool(context))") == (
             "(0, [], False)\n"
@@ -208,7 +209,7 @@ async def test_odd_failures_are_errors_of_the_cell(
 
 
 async def test_long_output_keeps_head_and_tail_and_says_what_was_cut(
-    sandbox: ProcessSandbox,
+    sandbox: OwnedSandbox,
 ) -> None:
     async with open_repl(sandbox, output_chars=100) as repl:
         result = await run(repl, "print('a' * 1000); print('b' * 1000)")
@@ -237,7 +238,7 @@ async def test_context_and_helpers_are_back_in_the_next_cell(repl: Repl) -> None
     )
 
 
-async def test_a_seed_makes_random_do_the_same(sandbox: ProcessSandbox) -> None:
+async def test_a_seed_makes_random_do_the_same(sandbox: OwnedSandbox) -> None:
     said: list[str] = []
     for _ in range(2):
         async with open_repl(sandbox, seed=5) as repl:
@@ -268,7 +269,7 @@ async def test_ordinary_code_works_behind_the_walls(repl: Repl, name: str) -> No
     assert await output(repl, ORDINARY[name]) == "1\n"
 
 
-async def test_memory_that_runs_out_is_an_error_of_the_cell(sandbox: ProcessSandbox) -> None:
+async def test_memory_that_runs_out_is_an_error_of_the_cell(sandbox: OwnedSandbox) -> None:
     async with open_repl(sandbox, memory_bytes=128 << 20) as repl:
         assert (await error_of(repl, "kept = 1; x = bytearray(1 << 30)")).startswith("MemoryError")
         assert await output(repl, "kept") == "1\n"
@@ -338,7 +339,7 @@ async def test_an_answer_of_an_earlier_cell_is_not_given_again(repl: Repl) -> No
 # --- calls ---
 
 
-async def test_calls_carry_what_model_code_gave(sandbox: ProcessSandbox) -> None:
+async def test_calls_carry_what_model_code_gave(sandbox: OwnedSandbox) -> None:
     seen: list[ReplCall] = []
 
     async def note(call: ReplCall) -> CallReply:
@@ -397,7 +398,7 @@ async def test_a_failed_call_raises_a_readable_error(repl: Repl) -> None:
     assert result.output == "caught budget used up\n"
 
 
-async def test_a_batch_keeps_no_more_than_its_window_on_the_way(sandbox: ProcessSandbox) -> None:
+async def test_a_batch_keeps_no_more_than_its_window_on_the_way(sandbox: OwnedSandbox) -> None:
     waiting, most, total = 0, 0, 0
 
     async def count(call: ReplCall) -> CallReply:
@@ -455,6 +456,7 @@ async def test_time_spent_waiting_for_calls_does_not_count(repl: Repl) -> None:
     assert result.elapsed_seconds < 0.5
 
 
+@native_alone("there are no threads that could be left behind")
 async def test_calls_that_a_cell_leaves_behind_are_ended_with_it(repl: Repl) -> None:
     started, ended = anyio.Event(), anyio.Event()
 
@@ -498,7 +500,7 @@ async def test_too_large_a_call_fails_by_itself(repl: Repl) -> None:
     assert await output(repl, "llm_query('x')") == "'X'\n"
 
 
-async def test_names_follow_the_options(sandbox: ProcessSandbox) -> None:
+async def test_names_follow_the_options(sandbox: OwnedSandbox) -> None:
     code = "[name for name in ('llm_query', 'llm_query_batch', 'rlm_query') if name in globals()]"
     async with open_repl(sandbox, sub_calls=False) as repl:
         assert await output(repl, code) == "[]\n"
@@ -577,7 +579,7 @@ async def test_listing_waits_for_a_cell_that_runs(repl: Repl) -> None:
 
 
 async def test_search_prints_and_returns_the_lines_with_the_rarest_words(
-    sandbox: ProcessSandbox,
+    sandbox: OwnedSandbox,
 ) -> None:
     text = "".join(f"common line {number}\n" for number in range(500)) + "The Zebra ran\nzebras\n"
     async with open_repl(sandbox, text) as repl:
@@ -597,7 +599,7 @@ async def test_common_modules_are_there_and_are_no_variables(repl: Repl) -> None
     assert [variable.name for variable in await repl.variables()] == ["re"]
 
 
-async def test_search_finds_documents_of_a_list(sandbox: ProcessSandbox) -> None:
+async def test_search_finds_documents_of_a_list(sandbox: OwnedSandbox) -> None:
     documents = [f"nothing here {number}" for number in range(100)]
     documents[42] = "x" * 3000 + " der Schlüssel liegt hier " + "y" * 3000
     async with open_repl(sandbox, documents) as repl:
@@ -607,7 +609,7 @@ async def test_search_finds_documents_of_a_list(sandbox: ProcessSandbox) -> None
         assert len(printed) < 1000
 
 
-async def test_lines_walks_lines_without_their_ends(sandbox: ProcessSandbox) -> None:
+async def test_lines_walks_lines_without_their_ends(sandbox: OwnedSandbox) -> None:
     async with open_repl(sandbox, "a\n\nb\r\nc") as repl:
         assert await output(repl, "list(lines())") == "['a', '', 'b', 'c']\n"
         assert await output(repl, "list(lines('x\\n'))") == "['x']\n"

@@ -174,4 +174,6 @@ def test_the_host_half_can_be_imported_where_there_is_no_posix() -> None:
         anyio.run(main)
     """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert ended.stdout.strip() == b"Run the server in WSL or in a Linux container.", ended.stderr
+    assert ended.stdout.strip() == (
+        b"Install it, or run the server in WSL or in a Linux container."
+    ), ended.stderr

@@ -23,6 +23,7 @@ DONE: dict[str, Any] = {
     "final": False,
     "json": False,
     "known": False,
+    "restored": False,
 }
 FOUND = {"found": True, "json": False}
 

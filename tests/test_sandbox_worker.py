@@ -108,6 +108,7 @@ def test_a_cell_is_answered_with_what_came_of_it() -> None:
         "final": True,
         "json": True,
         "known": False,
+        "restored": False,
     }
     assert [done.text(at) for at in (0, 2, 3)] == ["", '{"a": 1}', "dict"]
     assert unpack(done.blobs[1]) == {"x": {"a": 1}}

@@ -14,6 +14,8 @@ import marshal
 import os
 import sys
 import zlib
+import zoneinfo
+import zoneinfo._common
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
@@ -22,6 +24,7 @@ from typing import Any
 import wit_world
 
 LIBRARY = "/python"  # where componentize-py shows the standard library while it builds
+ZONES = "/0/zones"  # put beside this file, which is shown as /0/boot.py
 IMPORTED = """
 abc argparse array ast asyncio base64 binascii bisect calendar cmath codecs collections
 collections.abc concurrent.futures concurrent.futures.thread contextlib contextvars copy csv
@@ -111,9 +114,31 @@ class WitWorld(wit_world.WitWorld):
         return namespace["handle"](kind, data)
 
 
+def keep_time_zones() -> None:
+    """Read the time zones into memory, and make `zoneinfo` take them from there."""
+    zones: dict[str, bytes] = {}
+    for folder, _, names in os.walk(ZONES):
+        for name in names:
+            path = f"{folder}/{name}"
+            with open(path, "rb") as file:  # noqa: PTH123  # as above
+                data = file.read()
+            if data.startswith(b"TZif"):
+                zones[path.removeprefix(f"{ZONES}/")] = data
+
+    def load(key: str) -> io.BytesIO:
+        if key not in zones:
+            raise zoneinfo.ZoneInfoNotFoundError(f"No time zone found with key {key}")
+        return io.BytesIO(zones[key])
+
+    zoneinfo.reset_tzpath(to=())
+    vars(zoneinfo._common)["load_tzdata"] = load  # nothing else is asked for a zone
+    vars(zoneinfo)["available_timezones"] = lambda: set(zones)
+
+
 def _build() -> None:
     library = Library()
     library.gather(LIBRARY)
+    keep_time_zones()
     for name in IMPORTED:
         importlib.import_module(name)
     sys.meta_path.insert(0, library)

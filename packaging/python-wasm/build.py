@@ -92,6 +92,7 @@ class Tools:
         app, empty = self._work / "app", self._work / "empty"
         app.mkdir()
         shutil.copy(HERE / "boot.py", app)
+        shutil.copytree(self._folder_of("tzdata") / "zoneinfo", app / "zones")
         venv.create(empty)  # else the packages of the tools would come along
         output = self._work / "component.wasm"
         command = ("-q", "-d", HERE / "repl.wit", "-w", "repl", "componentize", "boot", "-p", app)
@@ -106,13 +107,15 @@ class Tools:
 
     def sbom(self) -> dict[str, Any]:
         """Read what componentize-py says it is made of."""
-        code = (
-            "from importlib.metadata import files; print(next(file.locate() for file in "
-            "files('componentize-py') if file.name.endswith('.cyclonedx.json')))"
-        )
+        packages = self._folder_of("componentize_py").parent
+        [found] = packages.glob("componentize_py-*.dist-info/sboms/*.cyclonedx.json")
+        return json.loads(found.read_text("utf-8"))
+
+    def _folder_of(self, package: str) -> Path:
+        code = f"import {package}; print({package}.__path__[0])"
         command = [str(self._python), "-c", code]
         said = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603  # ours
-        return json.loads(Path(said.stdout.strip()).read_text("utf-8"))
+        return Path(said.stdout.strip())
 
 
 def _run(*command: str | Path, cwd: Path | None = None, **environment: str) -> None:
@@ -130,6 +133,7 @@ def _sbom(facts: dict[str, Any], tool: dict[str, Any]) -> dict[str, Any]:
         ("sqlite", None, "blessing"),
         ("hacl-star", None, "MIT"),
         ("wasi-libc", None, "MIT"),
+        ("tzdata", None, "Apache-2.0"),
     ]
     components: list[dict[str, Any]] = [
         {"type": "library", "name": name, "licenses": [{"license": {"id": licence}}]}

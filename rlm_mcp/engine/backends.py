@@ -13,7 +13,7 @@ from rlm_mcp.engine.models.chat import ChatModel, ChatReply, ChatRequest
 from rlm_mcp.engine.models.openai_client import open_endpoint
 from rlm_mcp.engine.models.retry import borrowed
 from rlm_mcp.errors import ModelError, RLMError
-from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.sandbox.choice import make_sandbox
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import Isolation, Sandbox
 
@@ -114,7 +114,7 @@ class BackendOpener:
 
     async def _own_sandbox(self, stack: AsyncExitStack) -> Sandbox:
         """Open a sandbox; walls that were once seen to hold are not tested again."""
-        sandbox = ProcessSandbox(isolation=self._isolation)
+        sandbox = make_sandbox(isolation=self._isolation)
         await stack.enter_async_context(sandbox)
         isolation = await sandbox.isolation()
         if isolation.level != "process":  # which may have been a passing lack of memory

@@ -15,7 +15,7 @@ import sys, types
 package = types.ModuleType("rlm_mcp")
 package.__path__ = [sys.argv[1]]
 sys.modules["rlm_mcp"] = package
-from rlm_mcp.sandbox.child.{module} import main
+from rlm_mcp.sandbox.{module} import main
 main()
 """
 

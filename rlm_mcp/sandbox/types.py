@@ -56,6 +56,7 @@ class Divisible(Protocol):
 
 
 IsolationLevel = Literal["full", "partial", "process"]
+SandboxName = Literal["auto", "native", "portable"]
 CallName = Literal["llm_query", "rlm_query", "budget"]
 
 

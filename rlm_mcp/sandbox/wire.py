@@ -103,7 +103,8 @@ TO_HOST: Mapping[str, Shape] = {
         MAX_BLOBS,
     ),
     # output, what a successor may open unless the host has it already (`known`);
-    # error's type, message, traceback; final's text and type
+    # error's type, message, traceback; final's text and type; `restored` says that the cell was
+    # ended and everything is as it was before it
     "done": Shape(
         {
             "cell": is_number,
@@ -113,6 +114,7 @@ TO_HOST: Mapping[str, Shape] = {
             "final": is_flag,
             "json": is_flag,
             "known": is_flag,
+            "restored": is_flag,
         },
         2,
         7,

@@ -22,7 +22,7 @@ from rlm_mcp.engine.models.http_provider import OPENAI_BASE_URL, Provider
 from rlm_mcp.engine.models.openai_client import open_endpoint
 from rlm_mcp.engine.models.retry import RetryPolicy
 from rlm_mcp.errors import ModelConnectionError, ModelError, ModelRequestError, RLMError
-from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.sandbox.choice import make_sandbox
 from rlm_mcp.settings import Settings
 from rlm_mcp.store.database import DATABASE_NAME
 from rlm_mcp.store.failures import free_bytes
@@ -136,7 +136,7 @@ def _check_paths(paths: Sequence[Path] | None) -> Check:
 
 async def _check_isolation(settings: Settings) -> Check:
     name = "isolation"
-    sandbox = ProcessSandbox(min_isolation=settings.min_isolation)
+    sandbox = make_sandbox(settings.sandbox, settings.min_isolation)
     try:
         isolation = await sandbox.require_isolation()
     except RLMError as error:

@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 from rlm_mcp import __version__
 from rlm_mcp.engine.models.http_provider import OPENAI_BASE_URL, Provider
 from rlm_mcp.engine.models.openai_client import open_endpoint
-from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.sandbox.choice import OwnedSandbox, make_sandbox
 from rlm_mcp.sandbox.types import ReplOptions
 from rlm_mcp.service.contexts.contexts import ContextService
 from rlm_mcp.service.contexts.files import fixed_part
@@ -153,7 +153,7 @@ class Service:
 
 @asynccontextmanager
 async def open_service(
-    settings: Settings, *, named: Sequence[str] = (), shared: ProcessSandbox | None = None
+    settings: Settings, *, named: Sequence[str] = (), shared: OwnedSandbox | None = None
 ) -> AsyncGenerator[Service]:
     """Open the store and the model endpoint, and let runs work until the block is left.
 
@@ -172,7 +172,7 @@ async def open_service(
     async with (
         open_database(settings.data_dir / DATABASE_NAME) as database,
         open_endpoint(_provider(settings), limiter=limiter) as endpoint,
-        shared or ProcessSandbox(min_isolation=settings.min_isolation) as sandbox,
+        shared or make_sandbox(settings.sandbox, settings.min_isolation) as sandbox,
         anyio.create_task_group() as tasks,
     ):
         owner = await anyio.to_thread.run_sync(owner_id)
@@ -220,7 +220,7 @@ async def _end_runs(live: LiveRuns) -> None:
             await run.ended.wait()
 
 
-async def _log_missing_isolation(sandbox: ProcessSandbox) -> None:
+async def _log_missing_isolation(sandbox: OwnedSandbox) -> None:
     """Try the walls before the first question, which need not wait then; say what is missing."""
     await anyio.sleep(_SETTLING_SECONDS)
     isolation = await sandbox.isolation()

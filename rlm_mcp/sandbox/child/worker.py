@@ -49,6 +49,11 @@ class Worker:
         self._kept = b""  # what was handed over last
         self.namespace = Namespace(*content, self.desk, options)
 
+    @property
+    def kept(self) -> bytes:
+        """What a successor may open of the variables that the last cell left."""
+        return self._kept
+
     def handle(self, frame: Frame) -> None:
         """Answer one frame of the host."""
         fields = frame.fields
@@ -83,6 +88,7 @@ class Worker:
             "final": final is not None,
             "json": final is not None and final[2],
             "known": is_known,
+            "restored": False,
         }
         said = (failed.type, failed.message, failed.traceback) if failed else ()
         texts = (*said, *(final[:2] if final else ()))

@@ -115,7 +115,7 @@ def spawn(
     Raises:
         SandboxError: the interpreter cannot be started.
     """
-    boot = BOOT.format(module=module)
+    boot = BOOT.format(module=f"child.{module}")
     command = [sys.executable, "-I", "-S", "-B", "-c", boot, PACKAGE_ROOT, argument]
     try:
         return subprocess.Popen(  # noqa: S603  # our own interpreter and our own code

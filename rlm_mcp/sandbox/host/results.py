@@ -17,7 +17,7 @@ def cell_result(
     if fields["final"]:
         final = _final(done.text(count - 2), done.text(count - 1), is_json=fields["json"])
     if late:
-        error = _too_long(timeout_seconds, error)
+        error = _too_long(timeout_seconds, error, is_restored=fields["restored"])
     return CellResult(
         output=done.text(0),
         output_chars=fields["chars"],
@@ -32,11 +32,12 @@ def _final(text: str, kind: str, *, is_json: bool) -> Final:
     return Final(text, kind, text if is_json else None)
 
 
-def _too_long(timeout_seconds: float, error: CellError | None) -> CellError:
-    message = (
-        f"the cell ran longer than {timeout_seconds:g} s and was interrupted;"
-        " the variables it had assigned are kept"
-    )
+def _too_long(timeout_seconds: float, error: CellError | None, *, is_restored: bool) -> CellError:
+    message = f"the cell ran longer than {timeout_seconds:g} s and "
+    if is_restored and error is not None:
+        message += error.message
+        return CellError("TimeoutError", message, f"TimeoutError: {message}")
+    message += "was interrupted; the variables it had assigned are kept"
     frames = error.traceback.rpartition("\n")[0] if error else ""
     trace = f"{frames}\nTimeoutError: {message}".lstrip()
     return CellError("TimeoutError", message, trace, error.line if error else None)

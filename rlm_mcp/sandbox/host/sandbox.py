@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Self
 
 import anyio
@@ -17,7 +18,7 @@ from rlm_mcp.sandbox.host.launchers import ForkLauncher, PlainLauncher
 from rlm_mcp.sandbox.host.repl import ChildRepl
 from rlm_mcp.sandbox.types import ContextSource, Isolation, IsolationLevel, ReplOptions, Walls
 
-_RANKS: dict[IsolationLevel, int] = {"process": 0, "partial": 1, "full": 2}
+RANKS: dict[IsolationLevel, int] = {"process": 0, "partial": 1, "full": 2}
 _FULL_LAYERS = frozenset({"seccomp", "landlock", "namespaces"})
 
 
@@ -80,20 +81,31 @@ class ProcessSandbox:
                 self._isolation = await self._find_isolation()
             return self._isolation
 
+    async def prepare(self) -> Isolation:
+        """Try the walls, which takes a moment the first time."""
+        return await self.isolation()
+
+    def add_missing(self, layer: str) -> None:
+        """Name something else that is missing here, once the walls were tried."""
+        if self._isolation is not None:
+            missing = (*self._isolation.missing, layer)
+            self._isolation = replace(self._isolation, missing=missing)
+
     async def require_isolation(self) -> Isolation:
         """Return the isolation in force, if model code may run with it.
 
         Raises:
             IsolationError: the level is below the minimum.
         """
+        isolation = await self.isolation()
         if sys.platform == "win32":
             raise IsolationError(
-                "model code does not run on Windows yet",
-                fix="Run the server in WSL or in a Linux container.",
+                "model code runs on Windows in the portable sandbox alone, which is not there:"
+                f" {'; '.join(isolation.missing)}",
+                fix="Install it, or run the server in WSL or in a Linux container.",
             )
-        isolation = await self.isolation()
-        if _RANKS[isolation.level] < _RANKS[self._min_isolation]:
-            raise _too_little(isolation, self._min_isolation)
+        if RANKS[isolation.level] < RANKS[self._min_isolation]:
+            raise too_little(isolation, self._min_isolation)
         return isolation
 
     @asynccontextmanager
@@ -158,31 +170,34 @@ class ProcessSandbox:
         except SandboxError as error:
             return Isolation("process", ("limits",), (f"seatbelt: {error.message}",))
         if breaches:
-            return Isolation("process", ("limits",), _as_missing(breaches))
+            return Isolation("process", ("limits",), as_missing(breaches))
         return Isolation("partial", ("seatbelt", "limits"), ("memory: polled, not limited",))
 
 
-def _as_missing(breaches: list[str]) -> tuple[str, ...]:
+def as_missing(breaches: list[str]) -> tuple[str, ...]:
+    """Name what a self-test found that model code could do."""
     return tuple(f"self-test: model code was able to {breach}" for breach in breaches)
 
 
 def _judged(warm: Warm, breaches: list[str]) -> Isolation:
     if breaches:
-        return Isolation("process", ("limits",), (*warm.missing, *_as_missing(breaches)))
+        return Isolation("process", ("limits",), (*warm.missing, *as_missing(breaches)))
     level: IsolationLevel = (
         "full" if warm.layers and set(warm.layers) >= _FULL_LAYERS else "partial"
     )
     return Isolation(level, (*warm.layers, "limits"), warm.missing)
 
 
-def _too_little(isolation: Isolation, wanted: IsolationLevel) -> IsolationError:
+def too_little(isolation: Isolation, wanted: IsolationLevel) -> IsolationError:
+    """Make the error that says that the walls hold less than asked for."""
     missing = "; ".join(isolation.missing)
     return IsolationError(
         f"model code does not run here: the isolation level is {isolation.level!r},"
         f" the minimum is {wanted!r}. Missing: {missing}.",
         fix=(
             "Run on Linux 5.13 or later (x86-64 or aarch64) where seccomp, Landlock and user"
-            " namespaces are not denied; or, if you accept less, set RLM_MCP_MIN_ISOLATION to"
+            " namespaces are not denied, or install the portable sandbox, which needs none of them:"
+            " pip install 'rlm-mcp[portable]'; or, if you accept less, set RLM_MCP_MIN_ISOLATION to"
             f" {isolation.level!r}."
         ),
     )

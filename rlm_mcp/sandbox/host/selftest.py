@@ -40,7 +40,7 @@ for attempt in (read_a_file, open_a_socket, start_a_process, run_a_program, sign
     try:
         if attempt():
             through.append(attempt.__name__.replace("_", " "))
-    except (OSError, MemoryError, subprocess.SubprocessError):
+    except (OSError, MemoryError, subprocess.SubprocessError, AttributeError):
         pass
 print(json.dumps(through))
 """

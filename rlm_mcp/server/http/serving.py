@@ -23,7 +23,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from rlm_mcp.errors import ConfigurationError, RLMError
-from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.sandbox.choice import OwnedSandbox
 from rlm_mcp.server.app import OpenService, build_server
 from rlm_mcp.server.http.answers import error_answer
 from rlm_mcp.server.http.auth import BearerCheck, StaticBearers
@@ -91,7 +91,7 @@ async def open_http_server(
     place: Place,
     *,
     patience: Patience = Patience(),  # noqa: B008  # frozen
-    shared: ProcessSandbox | None = None,
+    shared: OwnedSandbox | None = None,
     build: Callable[[OpenService], MCPServer[Service]] | None = None,
 ) -> AsyncGenerator[str]:
     """Serve until the block is left; gives the server's root URL.

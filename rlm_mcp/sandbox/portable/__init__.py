@@ -1,0 +1,1 @@
+"""The portable wall: Python in WebAssembly, in a process of its own, wherever wasmtime runs."""

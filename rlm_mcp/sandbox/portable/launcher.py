@@ -1,0 +1,189 @@
+"""Starts the processes around instances: for a REPL, or beforehand for the next one."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from anyio import to_thread
+
+from rlm_mcp.errors import SandboxError
+from rlm_mcp.sandbox.boot import BOOT
+from rlm_mcp.sandbox.host.channel import Channel
+from rlm_mcp.sandbox.host.launchers import ready
+from rlm_mcp.sandbox.host.process import END_SECONDS, PACKAGE_ROOT, how_it_ended, socket_pair
+from rlm_mcp.sandbox.host.repl import ReplProcess
+from rlm_mcp.sandbox.portable.boot import Boot
+from rlm_mcp.sandbox.portable.module import PythonModule
+from rlm_mcp.sandbox.portable.text import TextLayout, send_text
+from rlm_mcp.sandbox.types import ContextSource, ReplOptions
+
+ENDED = {
+    70: "the interpreter in it could not go on",
+    0: "it was told to end",
+}
+
+
+class PortableProcess:
+    """A process around an instance. It is interrupted over its standard input."""
+
+    is_watched = False  # the instance's memory is limited by wasmtime itself
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self._popen = popen
+        assert popen.stdin is not None  # noqa: S101  # for the type checker: it is a pipe
+        self._orders = popen.stdin
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process is there."""
+        return self._popen.poll() is None
+
+    def first_line(self) -> bytes:
+        """Read the line that it told of itself. Blocking."""
+        return self._popen.stdout.readline() if self._popen.stdout is not None else b""
+
+    def interrupt(self) -> None:
+        """Interrupt the cell; the second time, end it."""
+        with contextlib.suppress(OSError, ValueError):  # gone, or closed
+            self._orders.write(b"i")
+
+    def kill(self) -> None:
+        """End the process now."""
+        with contextlib.suppress(OSError):
+            self._popen.kill()
+
+    async def watch(self) -> None:
+        """Return: there is nothing to watch."""
+
+    async def end(self) -> str:
+        """Kill it if it lives, wait until it is gone, and say how it ended."""
+        return await to_thread.run_sync(self._end)
+
+    def _end(self) -> str:
+        # A process that closed its socket is about to end by itself; its own status says more.
+        with contextlib.suppress(OSError):
+            self._orders.close()
+            if self._popen.stdout is not None:
+                self._popen.stdout.close()
+        try:
+            status = self._popen.wait(0.1)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            status = self._popen.wait(END_SECONDS)
+        return ENDED.get(status, how_it_ended(status))
+
+
+async def start_process(module: PythonModule, stdout: int = subprocess.DEVNULL) -> ReplProcess:
+    """Start a process that makes an instance and waits for its text.
+
+    Raises:
+        SandboxError: it cannot be started.
+    """
+    ours, theirs = socket_pair()
+    channel = Channel(ours)
+    try:
+        popen = await to_thread.run_sync(partial(_spawn, module, theirs, stdout))
+    except OSError as error:
+        channel.close()
+        raise SandboxError(f"cannot start {sys.executable!r}: {error.strerror!r}") from error
+    except BaseException:
+        channel.close()
+        raise
+    finally:
+        theirs.close()
+    return ReplProcess(channel, PortableProcess(popen))
+
+
+def _spawn(module: PythonModule, theirs: socket.socket, stdout: int) -> subprocess.Popen[bytes]:
+    """Start an interpreter that has nothing but its socket and two pipes."""
+    is_windows = sys.platform == "win32"
+    shared = None if is_windows else theirs.fileno()
+    boot = Boot(shared, str(module.library), str(module.compiled), dict(module.facts))
+    code = BOOT.format(module="portable.process.main")
+    command = [sys.executable, "-I", "-S", "-B", "-c", code, PACKAGE_ROOT, boot.to_json()]
+    popen = subprocess.Popen[bytes](  # our own interpreter and our own code
+        command,
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=subprocess.DEVNULL,
+        cwd=Path(sys.executable).anchor,
+        bufsize=0,
+        **_platform_options(theirs),
+    )
+    if is_windows:
+        _share(theirs, popen)
+    return popen
+
+
+def _platform_options(theirs: socket.socket) -> dict[str, Any]:
+    if sys.platform == "win32":  # has not been run there
+        return {
+            "env": {"SYSTEMROOT": _windows_folder()},  # without it there are no sockets
+            "creationflags": subprocess.CREATE_NO_WINDOW,
+        }
+    return {"env": {}, "pass_fds": (theirs.fileno(),), "start_new_session": True}
+
+
+def _windows_folder() -> str:
+    """Ask Windows where it is; has not been run there."""
+    room = ctypes.create_unicode_buffer(260)
+    library: Any = getattr(ctypes, "windll")  # noqa: B009  # on Windows alone
+    library.kernel32.GetWindowsDirectoryW(room, len(room))
+    return room.value
+
+
+def _share(theirs: socket.socket, popen: subprocess.Popen[bytes]) -> None:
+    """Give the process its socket, which Windows does not inherit; has not been run there."""
+    data: bytes = getattr(theirs, "share")(popen.pid)  # noqa: B009  # on Windows alone
+    assert popen.stdin is not None  # noqa: S101  # for the type checker: it is a pipe
+    popen.stdin.write(len(data).to_bytes(4, "big") + data)
+
+
+class PortableLauncher:
+    """Makes a REPL over a text, and makes it again when it is lost."""
+
+    def __init__(
+        self,
+        process: Callable[[], Awaitable[ReplProcess]],
+        source: ContextSource,
+        options: ReplOptions,
+        laid: tuple[TextLayout, bytes],
+    ) -> None:
+        self._process = process
+        self._source = source
+        self._options = options
+        self._laid = laid
+
+    async def launch(self) -> ReplProcess:
+        """Take a process and fill it.
+
+        Raises:
+            SandboxError: it cannot be started or filled.
+        """
+        repl_process = await self._process()
+        try:
+            with contextlib.suppress(EOFError):  # why it ended is in its last frame
+                await send_text(repl_process.channel, self._source, self._options, self._laid)
+        except BaseException:
+            await repl_process.end()
+            raise
+        return await ready(repl_process)
+
+    async def release(self) -> None:
+        """Nothing is kept between REPLs."""
+
+
+async def second_layer(repl_process: ReplProcess) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Read what a process told on its standard output: layers that stand, and those missing."""
+    assert isinstance(repl_process.process, PortableProcess)  # noqa: S101  # `start_process` made it
+    said = json.loads(await to_thread.run_sync(repl_process.process.first_line))
+    return tuple(said["layers"]), tuple(said["missing"])

@@ -1,0 +1,1 @@
+"""The process around one WebAssembly instance: what it is given, and how it is stopped."""

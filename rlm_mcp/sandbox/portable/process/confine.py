@@ -1,0 +1,58 @@
+"""The second layer: what is put round the process whose instance is the wall.
+
+On Linux the list of system calls and Landlock of the native wall, when the module is loaded; on
+macOS a Seatbelt profile, on Windows a job, which the host puts round it (neither was run there).
+Each is depth: where one is missing the wall still stands, and its absence is told.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import sys
+from collections.abc import Callable
+
+from rlm_mcp.sandbox.walls import landlock, limits, namespaces, seccomp
+
+NICENESS = 5
+
+
+def confine() -> None:
+    """Put up what this system has, and tell what stands on standard output."""
+    for encoding in ("utf-8", "utf-16-le", "utf-32-le", "latin-1"):  # files are out of reach soon
+        codecs.lookup(encoding)
+    layers, missing = list[str](), list[str]()
+    if sys.platform == "linux":
+        for layer, put_up in (("landlock", _landlock), ("seccomp", _seccomp)):
+            why = _error_of(put_up)
+            if why:
+                missing.append(f"{layer}: {why}")
+            else:
+                layers.append(layer)
+    os.write(1, json.dumps({"layers": layers, "missing": missing}).encode() + b"\n")
+    nothing = os.open(os.devnull, os.O_WRONLY) if sys.platform == "win32" else None
+    if nothing is not None:
+        os.dup2(nothing, 1)
+
+
+def _landlock() -> None:
+    os.nice(NICENESS)
+    limits.limit(0, 0)  # no files, no core, few descriptors; memory is limited by wasmtime
+    namespaces.give_up_privileges()
+    landlock.restrict()
+
+
+def _seccomp() -> None:
+    architecture = seccomp.machine()
+    if architecture is None:
+        raise OSError(0, "no list of system calls for this architecture")
+    seccomp.install(seccomp.program(architecture), architecture)
+
+
+def _error_of(step: Callable[[], None]) -> str:
+    try:
+        step()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""

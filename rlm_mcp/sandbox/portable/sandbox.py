@@ -1,0 +1,183 @@
+"""The portable sandbox: REPLs in WebAssembly, wherever wasmtime runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Self
+
+import anyio
+from anyio import to_thread
+
+from rlm_mcp.errors import SandboxError
+from rlm_mcp.sandbox.host import selftest
+from rlm_mcp.sandbox.host.repl import ChildRepl, ReplProcess
+from rlm_mcp.sandbox.host.sandbox import RANKS, as_missing, too_little
+from rlm_mcp.sandbox.portable.launcher import (
+    PortableLauncher,
+    PortableProcess,
+    second_layer,
+    start_process,
+)
+from rlm_mcp.sandbox.portable.module import PythonModule, compile_once, find_module
+from rlm_mcp.sandbox.portable.room import Room
+from rlm_mcp.sandbox.portable.text import lay_out
+from rlm_mcp.sandbox.types import ContextSource, Isolation, IsolationLevel, ReplOptions
+
+REPL_BYTES = 100 << 20  # what a REPL takes beside its text, its checkpoint included
+
+
+class PortableSandbox:
+    """A `Sandbox` whose REPLs are WebAssembly instances, each in a process of its own.
+
+    Args:
+        min_isolation: below this level no REPL opens.
+        cores: cells that run at once; None for as many as there are cores.
+        isolation: what another sandbox of this process found; None tries it.
+        room: what all REPLs together may take of memory; None for most of the machine's.
+
+    Within `async with` a process is kept ready for the next REPL. It belongs to one event loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_isolation: IsolationLevel = "partial",
+        cores: int | None = None,
+        isolation: Isolation | None = None,
+        room: Room | None = None,
+    ) -> None:
+        self._min_isolation: IsolationLevel = min_isolation
+        self._cores = anyio.Semaphore(cores or os.cpu_count() or 1, fast_acquire=True)
+        self._room = room or Room()
+        self._holders = 0
+        self._preparing, self._testing, self._taking = anyio.Lock(), anyio.Lock(), anyio.Lock()
+        self._module: PythonModule | None = None
+        self._isolation = isolation
+        self._spare: ReplProcess | None = None
+
+    async def __aenter__(self) -> Self:
+        self._holders += 1
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._holders -= 1
+        if not self._holders:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """End the process that was kept ready; the sandbox may be used again."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            with anyio.CancelScope(shield=True):
+                await spare.end()
+
+    async def prepare(self) -> PythonModule:
+        """Find the module, and compile it for this machine where that was not done.
+
+        Raises:
+            SandboxError: something is not installed, or cannot be compiled.
+        """
+        async with self._preparing:
+            if self._module is None:
+                module = await to_thread.run_sync(find_module)
+                await compile_once(module)
+                self._module = module
+            return self._module
+
+    async def isolation(self) -> Isolation:
+        """Say what the wall holds; see `types.Sandbox`. Tried once, in a real REPL."""
+        async with self._testing:
+            if self._isolation is None:
+                self._isolation = await self._find_isolation()
+            return self._isolation
+
+    async def require_isolation(self) -> Isolation:
+        """Say what the wall holds, if that is enough for model code to run.
+
+        Raises:
+            SandboxError: it cannot be tried, since something is not installed.
+            IsolationError: it is less than the least that is allowed.
+        """
+        await self.prepare()
+        isolation = await self.isolation()
+        if RANKS[isolation.level] < RANKS[self._min_isolation]:
+            raise too_little(isolation, self._min_isolation)
+        return isolation
+
+    @asynccontextmanager
+    async def open_repl(
+        self, source: ContextSource, options: ReplOptions
+    ) -> AsyncGenerator[ChildRepl]:
+        """Open a REPL over `source`; see `types.Sandbox`.
+
+        Raises:
+            IsolationError: the wall does not stand here.
+            TooLargeError: the text is larger than this wall can hold.
+            SandboxError: no process can be had, or none can hold the text.
+        """
+        await self.require_isolation()
+        laid = await lay_out(source)
+        async with self._room.taken(REPL_BYTES + laid[0].held_bytes):
+            launcher = PortableLauncher(self._take_process, source, options, laid)
+            async with self._open(launcher) as repl:
+                yield repl
+
+    @asynccontextmanager
+    async def _open(self, launcher: PortableLauncher) -> AsyncGenerator[ChildRepl]:
+        repl = ChildRepl(launcher.launch, self._cores)
+        try:
+            await repl.start()
+            yield repl
+        finally:
+            with anyio.CancelScope(shield=True):
+                await repl.close()
+
+    async def _take_process(self) -> ReplProcess:
+        """Take the process that is kept ready, or start one; have the next one start."""
+        async with self._taking:
+            spare, self._spare = self._spare, None
+            if spare is not None and not _is_alive(spare):
+                await spare.end()
+                spare = None
+            module = await self.prepare()
+            taken = spare or await start_process(module)
+            if self._holders:
+                self._spare = await start_process(module)
+            return taken
+
+    async def _find_isolation(self) -> Isolation:
+        try:
+            module = await self.prepare()
+            return await _tried(module)
+        except SandboxError as error:
+            return Isolation("process", (), (f"wasm: {error.message}",))
+
+
+async def _tried(module: PythonModule) -> Isolation:
+    """Open a REPL as any other, let it climb the wall, and ask its process what else stands."""
+    started: list[ReplProcess] = []
+    laid = await lay_out(selftest.TEXT)
+
+    async def start() -> ReplProcess:
+        started.append(await start_process(module, subprocess.PIPE))
+        return started[-1]
+
+    repl = ChildRepl(PortableLauncher(start, selftest.TEXT, selftest.OPTIONS, laid).launch)
+    try:
+        await repl.start()
+        layers, missing = await second_layer(started[0])
+        breaches = await selftest.find_breaches(repl, sys.executable)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await repl.close()
+    if breaches:
+        return Isolation("process", (), (*missing, *as_missing(breaches)))
+    return Isolation("partial", ("wasm", *layers, "limits"), missing)
+
+
+def _is_alive(repl_process: ReplProcess) -> bool:
+    return isinstance(repl_process.process, PortableProcess) and repl_process.process.is_alive
