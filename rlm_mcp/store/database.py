@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import sqlite3
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
 
-from rlm_mcp.errors import StoreError
+from rlm_mcp.errors import StoreBusyError, StoreError
 from rlm_mcp.store.connection import connect, open_writer, transaction
 from rlm_mcp.store.failures import require_room, translated
+from rlm_mcp.store.group_commit import GroupCommit, GroupedWrite
 from rlm_mcp.store.write_queue import WriteTurns
 
 T = TypeVar("T")
@@ -43,11 +44,13 @@ class Database:
         self._busy_seconds = busy_seconds
         self._closed = False
         self._writer = writer
+        self._writer_busy_seconds = busy_seconds
         self._writing = threading.Lock()
         self._watcher: sqlite3.Connection | None = None
         self._watching = threading.Lock()
         self._idle_readers: list[sqlite3.Connection] = []
         self._turns = WriteTurns(path)
+        self._grouped = GroupCommit(self._write_group)
         self._write_limiter = anyio.CapacityLimiter(1)
         self._read_limiter = anyio.CapacityLimiter(READERS)
         self._scan_limiter = anyio.CapacityLimiter(SCANNERS)
@@ -78,6 +81,59 @@ class Database:
             return await anyio.to_thread.run_sync(
                 self._write, fn, busy_seconds, leave_bytes, limiter=self._write_limiter
             )
+
+    async def write_grouped(
+        self, fn: Callable[[sqlite3.Connection], T], *, leave_bytes: int = 0
+    ) -> T:
+        """Run a short `fn` in a transaction that it shares with others which come at the same time.
+
+        What it did is undone if it raises, and lasts once this returns. It may be run twice: if the
+        transaction cannot be committed, each `fn` gets one of its own.
+
+        Args:
+            leave_bytes: how much of the disk must be free.
+
+        Raises:
+            StoreError: as for `write`.
+        """
+
+        def write(db: sqlite3.Connection) -> T:
+            if leave_bytes:
+                require_room(self.path, 0, leave_bytes)
+            return fn(db)
+
+        return await self._grouped.run(write)
+
+    async def _write_group(self) -> None:
+        async with self._turns.one():
+            group = self._grouped.take()
+            try:
+                with anyio.CancelScope(shield=True):  # others wait for it too
+                    await anyio.to_thread.run_sync(
+                        self._write_together, group, limiter=self._write_limiter
+                    )
+            finally:
+                self._grouped.conclude(group)
+
+    def _write_together(self, group: Sequence[GroupedWrite[Any]]) -> None:
+        def attempt_all(db: sqlite3.Connection) -> None:
+            for write in group:
+                write.attempt(db)
+
+        try:
+            self._write(attempt_all, self._busy_seconds, 0)
+        except StoreBusyError as error:
+            for write in group:
+                write.fail(error)
+        except StoreError:  # one of them, or the commit; which one shows when each is alone
+            for write in group:
+                self._write_alone(write)
+
+    def _write_alone(self, write: GroupedWrite[Any]) -> None:
+        try:
+            write.succeed(self._write(write.fn, self._busy_seconds, 0))
+        except Exception as error:  # noqa: BLE001  # it is raised where the write was asked for
+            write.fail(error)
 
     async def read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         """Run `fn` over one snapshot of the file; writers and readers do not wait for each other.
@@ -140,7 +196,7 @@ class Database:
             self._check_open()
             if leave_bytes:
                 require_room(self.path, 0, leave_bytes)
-            self._writer.execute(f"PRAGMA busy_timeout={busy_seconds * 1000:.0f}")
+            self._wait_for_others(busy_seconds)
             with transaction(self._writer, "BEGIN IMMEDIATE"):
                 self._turns.count()
                 return fn(self._writer)
@@ -157,8 +213,14 @@ class Database:
         with self._writing, translated(self.path):
             self._check_open()
             # Writers wait meanwhile, so that a reader of an older state is not waited for long.
-            self._writer.execute(f"PRAGMA busy_timeout={_MERGE_SECONDS * 1000:.0f}")
+            self._wait_for_others(_MERGE_SECONDS)
             return self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+
+    def _wait_for_others(self, seconds: float) -> None:
+        """Let the writer wait so long for other processes."""
+        if seconds != self._writer_busy_seconds:
+            self._writer.execute(f"PRAGMA busy_timeout={seconds * 1000:.0f}")
+            self._writer_busy_seconds = seconds
 
     def _version(self) -> int:
         # Only what others than this connection did since its last look counts as a change.

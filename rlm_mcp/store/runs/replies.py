@@ -47,7 +47,7 @@ class Replies:
             StoreError: the database could not take them.
         """
         now = self._clock()
-        await self._database.write(
+        await self._database.write_grouped(
             lambda db: _store(db, replies, now, run_id), leave_bytes=LOG_LEAVES_BYTES
         )
 

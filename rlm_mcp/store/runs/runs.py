@@ -105,14 +105,14 @@ class Runs:
             row = rows.owned_row(db, self._caller, run_id, self._owner)
             rows.begin_work(db, row, self._clock())
 
-        await self._database.write(begin)
+        await self._database.write_grouped(begin)
 
     async def append_event(self, run_id: str, event: NewEvent) -> Event:
         """Append one event; see `append_events`."""
         return (await self.append_events(run_id, [event]))[0]
 
     async def append_events(self, run_id: str, events: Sequence[NewEvent]) -> list[Event]:
-        """Append events to a run of this process, in one transaction; they last once returned.
+        """Append events to a run of this process, all or none; they last once returned.
 
         Raises:
             NotFoundError: there is no such run.
@@ -123,7 +123,7 @@ class Runs:
             row = rows.owned_row(db, self._caller, run_id, self._owner)
             return rows.append_rows(db, row, events, self._clock())
 
-        return await self._database.write(append, leave_bytes=LOG_LEAVES_BYTES)
+        return await self._database.write_grouped(append, leave_bytes=LOG_LEAVES_BYTES)
 
     async def append_afterwards(self, run_id: str, event: NewEvent) -> Event:
         """Append what somebody did with the REPL of a run that has ended; its status stays.
@@ -165,7 +165,7 @@ class Runs:
                 replace_variables(db, row, variables)
             return rows.find_run(db, self._caller, run_id, now)
 
-        return await self._database.write(end)
+        return await self._database.write_grouped(end)
 
     async def take_up(
         self,
