@@ -30,15 +30,27 @@ def modules() -> Mapping[str, Path]:
     return found
 
 
-def imports(path: Path) -> Iterator[str]:
-    """The name of every module that a file imports, wherever in it."""
+def imports(path: Path, *, at_run_time: bool = False) -> Iterator[str]:
+    """The name of every module that a file imports, wherever in it.
+
+    Args:
+        at_run_time: leave out those that only a type checker follows.
+    """
     known = modules()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for node in _without_types(tree) if at_run_time else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             yield from {name if name in known else node.module for name in names}
+
+
+def _without_types(node: ast.AST) -> Iterator[ast.AST]:
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield from _without_types(child)
 
 
 def fullest_folder() -> tuple[int, str]:
@@ -52,9 +64,12 @@ def fullest_folder() -> tuple[int, str]:
 
 
 def longest_chain() -> list[str]:
-    """The longest chain of modules in which each imports the next."""
+    """The longest chain of modules in which each loads the next, at once or at first use."""
     known = modules()
-    below = {name: sorted(set(imports(path)) & known.keys()) for name, path in known.items()}
+    below = {
+        name: sorted(set(imports(path, at_run_time=True)) & known.keys())
+        for name, path in known.items()
+    }
 
     @cache
     def chain(name: str) -> tuple[str, ...]:

@@ -13,8 +13,8 @@ import pytest
 from sqlite_utils import Database as SQLiteFile
 
 from rlm_mcp.errors import NotFoundError, RLMError
-from rlm_mcp.service.contexts.contexts import Added, NewText
-from rlm_mcp.service.contexts.search import SearchQuery
+from rlm_mcp.service.contexts.contexts import Added
+from rlm_mcp.service.contexts.requests import NewText, SearchQuery
 from rlm_mcp.service.runs.questions import Question
 from rlm_mcp.service.runs.runs import RunState
 from rlm_mcp.service.service import Service, open_service

@@ -8,7 +8,8 @@ from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import ReplOptions
-from rlm_mcp.service.contexts.search import FoundMatch, SearchQuery, check_pattern, search
+from rlm_mcp.service.contexts.requests import SearchQuery
+from rlm_mcp.service.contexts.search import FoundMatch, check_pattern, search
 
 RUNAWAY = "(a+)+c"
 

@@ -98,7 +98,7 @@ async def test_a_long_text_is_read_piece_by_piece_over_all_its_documents(served:
         ("rlm://runs/{run_id}x/trace", "Did you mean '{run_id}'"),
         ("rlm://runs/{run_id}/variables/wrds", "words"),
         ("rlm://nothing/here", "rlm://runs/{{run_id}}/trace"),
-        ("rlm://contexts/{handle}?start=-1", "start='-1' is no number"),
+        ("rlm://contexts/{handle}?start=-1", "start='-1' is not a number"),
         ("rlm://contexts/..%2F..%2Fetc%2Fpasswd", "rlm_context_list"),
     ],
 )

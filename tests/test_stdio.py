@@ -217,16 +217,96 @@ async def test_a_file_name_that_is_no_text_harms_nothing(tmp_path: Path) -> None
     assert len(listed["contexts"]) == 1
 
 
-async def test_a_start_that_fails_is_told_in_one_line(tmp_path: Path) -> None:
-    env = {"HOME": str(tmp_path), "RLM_MCP_DATA_DIR": "/proc/nowhere"}
-    with anyio.fail_after(60):
-        done = await anyio.run_process(
-            [sys.executable, "-m", "rlm_mcp"], env=env, input=b"", check=False
-        )
+LIST = b'{"jsonrpc":"2.0","id":"list","method":"tools/list"}\n'
+CALL = b'{"jsonrpc":"2.0","id":"call","method":"tools/call","params":{"name":"rlm_run_list"}}\n'
+PROBE = (
+    b'{"jsonrpc":"2.0","id":"probe","method":"server/discover","params":{"_meta":{'
+    b'"io.modelcontextprotocol/protocolVersion":"2026-07-28",'
+    b'"io.modelcontextprotocol/clientInfo":{"name":"raw","version":"1"},'
+    b'"io.modelcontextprotocol/clientCapabilities":{}}}}\n'
+)
 
-    assert done.returncode == 2
-    assert b"/proc/nowhere" in done.stderr
-    assert b"Traceback" not in done.stderr
+
+async def answers_to(directory: Path, *parts: bytes, **environment: str) -> tuple[Any, bytes]:
+    """Write each part once all requests before it are answered; gives answers by id, and stderr."""
+    env = {"HOME": str(directory), "RLM_MCP_DATA_DIR": str(directory / "data")} | environment
+    answers: dict[Any, Any] = {}
+    asked: set[Any] = set()
+    with anyio.fail_after(60):
+        async with await anyio.open_process([sys.executable, "-m", "rlm_mcp"], env=env) as server:
+            assert server.stdin
+            assert server.stdout
+            lines = anyio.streams.buffered.BufferedByteReceiveStream(server.stdout)
+            for part in parts:
+                await server.stdin.send(part)
+                asked |= {json.loads(line).get("id") for line in part.splitlines()} - {None}
+                while asked - answers.keys():
+                    answer = json.loads(await lines.receive_until(b"\n", 1 << 20))
+                    answers[answer.get("id")] = answer
+            await server.stdin.aclose()
+            assert server.stderr
+            said = b"".join([chunk async for chunk in server.stderr])
+            assert await server.wait() == 0
+    return answers, said
+
+
+@pytest.mark.parametrize("is_queued", [True, False])
+async def test_a_client_that_probes_may_still_greet_in_the_older_way(
+    tmp_path: Path, is_queued: bool
+) -> None:
+    """A probe whose answer comes late, and one that was answered, leave both eras open."""
+    parts = (PROBE + GREETING + LIST,) if is_queued else (PROBE, GREETING, LIST)
+    answers, _ = await answers_to(tmp_path, *parts)
+
+    assert "2026-07-28" in answers["probe"]["result"]["supportedVersions"]
+    assert answers[1]["result"]["protocolVersion"] == "2025-06-18"
+    assert "rlm_query" in {tool["name"] for tool in answers["list"]["result"]["tools"]}
+
+
+async def test_probes_leave_the_newer_era_open_too(tmp_path: Path) -> None:
+    again = PROBE.replace(b'"probe"', b'"again"')
+    modern = PROBE.replace(b'"probe"', b'"list"').replace(b"server/discover", b"tools/list")
+    answers, _ = await answers_to(tmp_path, PROBE + again, modern)
+
+    assert answers["again"]["result"]["supportedVersions"]
+    assert answers["list"]["result"]["tools"]
+
+
+async def test_a_store_that_cannot_be_opened_is_the_answer_of_every_tool(tmp_path: Path) -> None:
+    answers, said = await answers_to(
+        tmp_path, GREETING + LIST, CALL, RLM_MCP_DATA_DIR="/proc/nowhere"
+    )
+
+    assert answers["list"]["result"]["tools"]
+    assert answers["call"]["result"]["isError"]
+    error = answers["call"]["result"]["_meta"]["rlm-mcp/error"]
+    assert error["code"] == "store_error"
+    assert "/proc/nowhere" in error["message"]
+    assert b"/proc/nowhere" in said
+    assert b"Traceback" not in said
+
+
+async def test_the_tools_are_listed_before_store_engine_and_sandbox_are_loaded() -> None:
+    """A host gives up on a server that is slow to answer, so nothing that takes long comes first.
+
+    HTTP is the SDK's own to load.
+    """
+    program = (
+        "import sys\nfrom rlm_mcp.cli.commands import main, serve\n"
+        "from rlm_mcp import settings\nfrom rlm_mcp.server.app import build_server\n"
+        "build_server(lambda: None)\nprint(*sys.modules)"
+    )
+    with anyio.fail_after(60):
+        done = await anyio.run_process([sys.executable, "-c", program])
+    loaded = set(done.stdout.decode().split())
+
+    early = ("engine.config", "service.contexts.requests", "service.runs.questions")
+    early += ("service.contexts.charsets", "service.runs.progress")
+    rooms = ("engine", "engine.config", "service", "service.contexts", "service.runs")
+    heavy = ("rlm_mcp.store", "rlm_mcp.sandbox", "rlm_mcp.engine", "rlm_mcp.service")
+    found = {name.removeprefix("rlm_mcp.") for name in loaded if name.startswith(heavy)}
+    assert found <= {*early, *rooms}
+    assert not loaded & {"aiohttp", "openai", "sqlite3", "sqlite_utils"}
 
 
 GREETING = (

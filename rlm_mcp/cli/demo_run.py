@@ -16,7 +16,7 @@ from rich.text import Text
 from rlm_mcp.cli.demo_script import QUESTION, demo_lines, scripted_reply
 from rlm_mcp.cli.display import EventPrinter, show_outcome
 from rlm_mcp.cli.failures import error_line
-from rlm_mcp.service.contexts.contexts import NewText
+from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.doctor import LOCAL_SERVERS, find_local_model
 from rlm_mcp.service.runs.questions import Question
 from rlm_mcp.service.runs.runs import RunState

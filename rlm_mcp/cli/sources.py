@@ -14,7 +14,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from rlm_mcp.cli.terminal import messages
 from rlm_mcp.errors import NotTextError
-from rlm_mcp.service.contexts.contexts import Added, ContextService, NewText, ReportBytes
+from rlm_mcp.service.contexts.contexts import Added, ContextService, ReportBytes
+from rlm_mcp.service.contexts.requests import NewText
 
 STANDARD_INPUT = "-"
 _READ_BYTES = 1 << 16

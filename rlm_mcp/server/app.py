@@ -1,10 +1,10 @@
-"""Builds the MCP server: its lifespan, its tools, and one place where errors are translated."""
+"""Builds the MCP server: its lifespan, its tools, and the one place that translates errors."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -38,6 +38,7 @@ from rlm_mcp import __version__
 from rlm_mcp.errors import InvalidInputError, NotFoundError, RLMError
 from rlm_mcp.server.completions import complete
 from rlm_mcp.server.context_tools import CONTEXT_TOOLS
+from rlm_mcp.server.pending import OpenService, PendingService
 from rlm_mcp.server.prompts import PROMPTS
 from rlm_mcp.server.resources import KINDS, list_resources, read_resource
 from rlm_mcp.server.results import error_result, invalid_arguments, protocol_error
@@ -46,7 +47,6 @@ from rlm_mcp.server.stdio import serve_stdio
 from rlm_mcp.server.tasks import Tasks
 from rlm_mcp.server.tool import ToolSpec, make_tool, service_of
 from rlm_mcp.server.updates import Updates
-from rlm_mcp.service.service import Service
 from rlm_mcp.text import nearest
 
 log = logging.getLogger(__name__)
@@ -68,28 +68,31 @@ answer surprises you.
 For a plain look-up use rlm_context_search or rlm_context_read: they call no model and cost nothing.
 """
 
-OpenService = Callable[[], AbstractAsyncContextManager[Service]]
-
 
 def build_server(
     open_service: OpenService, more_tools: Sequence[ToolSpec] = (), more_instructions: str = ""
-) -> MCPServer[Service]:
-    """Build the server; `open_service` is entered once, when it starts to serve.
+) -> MCPServer[PendingService]:
+    """Build the server; `open_service` is entered once, in the background, when it serves.
 
     Args:
-        more_tools: those that only some transports have, with what is to be said of them.
+        more_tools: tools that only some transports have.
+        more_instructions: what the instructions say about them.
     """
 
     updates = Updates()
 
     @asynccontextmanager
-    async def lifespan(_: MCPServer[Service]) -> AsyncGenerator[Service]:
-        async with open_service() as service, anyio.create_task_group() as tasks:
-            tasks.start_soon(updates.watch, service)
-            try:
-                yield service
-            finally:
-                tasks.cancel_scope.cancel()
+    async def lifespan(_: MCPServer[PendingService]) -> AsyncGenerator[PendingService]:
+        pending = PendingService(open_service)
+        async with anyio.create_task_group() as holding:
+            holding.start_soon(pending.hold)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(updates.watch, pending)
+                try:
+                    yield pending
+                finally:
+                    tasks.cancel_scope.cancel()
+                    pending.close()
 
     return RLMServer(
         [make_tool(spec) for spec in (*CONTEXT_TOOLS, *more_tools, *RUN_TOOLS)],
@@ -104,8 +107,8 @@ def build_server(
     )
 
 
-class RLMServer(MCPServer[Service]):
-    """An `MCPServer` whose errors say what was wrong and what to do, in every tool alike."""
+class RLMServer(MCPServer[PendingService]):
+    """An `MCPServer` whose errors say what was wrong and what to do, in every tool."""
 
     def __init__(self, tools: list[Tool], updates: Updates, **kwargs: Any) -> None:
         super().__init__(tools=tools, **kwargs)
@@ -115,7 +118,7 @@ class RLMServer(MCPServer[Service]):
         self._arguments = {tool.name: list(tool.parameters["properties"]) for tool in tools}
 
     def _add_methods(self, updates: Updates) -> None:
-        """Serve what the SDK does without pages, for all callers alike, or not at all."""
+        """Add the requests that the SDK lacks, or answers without pages or callers."""
         server = self._lowlevel_server
         serve = server.add_request_handler
         serve("resources/list", PaginatedRequestParams, list_resources)
@@ -126,8 +129,8 @@ class RLMServer(MCPServer[Service]):
         server.add_notification_handler(
             "notifications/initialized", NotificationParams, updates.greet
         )
-        # Whoever starts the server asks for these, and knows nothing of what it can do.
-        server.create_initialization_options = partial(  # pyright: ignore[reportAttributeAccessIssue]  # it is told less
+        # Transports call this without arguments; it must say that the list of resources changes.
+        server.create_initialization_options = partial(  # pyright: ignore[reportAttributeAccessIssue]  # fewer parameters
             server.create_initialization_options, NotificationOptions(resources_changed=True)
         )
 
@@ -136,9 +139,12 @@ class RLMServer(MCPServer[Service]):
         await serve_stdio(self._lowlevel_server)
 
     async def call_tool(
-        self, name: str, arguments: dict[str, Any], context: Context[Service, Any] | None = None
+        self,
+        name: str,
+        arguments: dict[str, Any],
+        context: Context[PendingService, Any] | None = None,
     ) -> Any:
-        """Call a tool; what it raises on purpose becomes a typed error result."""
+        """Call a tool; an error that it raises on purpose becomes a typed result."""
         try:
             self._refuse_unknown_arguments(name, arguments)
             return await super().call_tool(name, arguments, context)
@@ -153,17 +159,17 @@ class RLMServer(MCPServer[Service]):
             return translated
 
     async def list_resource_templates(self) -> list[ResourceTemplate]:
-        """List the kinds of resources."""
+        """List the templates of resources."""
         return [kind.listed() for kind in KINDS]
 
     async def read_resource(
-        self, uri: AnyUrl | str, context: Context[Service, Any] | None = None
+        self, uri: AnyUrl | str, context: Context[PendingService, Any] | None = None
     ) -> list[ReadResourceContents]:
-        """Read a resource; what is not there is told with what is near."""
+        """Read a resource; the error for an unknown one names similar ones."""
         if context is None:
-            raise ResourceError(f"Reading {str(uri)!r} takes a request.")
+            raise ResourceError(f"Reading {str(uri)!r} needs a request.")
         try:
-            return [await read_resource(service_of(context), str(uri))]
+            return [await read_resource(await service_of(context), str(uri))]
         except NotFoundError as error:
             raise ResourceNotFoundError(str(error)) from error
         except RLMError as error:
@@ -173,9 +179,9 @@ class RLMServer(MCPServer[Service]):
         self,
         name: str,
         arguments: dict[str, Any] | None = None,
-        context: Context[Service, Any] | None = None,
+        context: Context[PendingService, Any] | None = None,
     ) -> Any:
-        """Give a prompt; which one or which argument is missing is the caller's to hear."""
+        """Return a prompt; the error for an unknown one names those that exist."""
         try:
             return await super().get_prompt(name, arguments, context)
         except ValueError as error:
@@ -206,5 +212,5 @@ def _translated(name: str, error: ToolError) -> CallToolResult | None:
 def _crashed(name: str, error: UnexpectedToolError) -> CallToolResult:
     log.error("%s failed", name, exc_info=error.__cause__)
     return error_result(
-        RLMError(f"The server failed at {name}.", fix="Its log on stderr says where; try again.")
+        RLMError(f"{name} failed: a fault in the server.", fix="Its log on stderr has the details.")
     )

@@ -1,32 +1,34 @@
-"""Completion of what people type into templates and prompts, by prefix."""
+"""Completes the arguments of resource templates and prompts by prefix."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mcp.server.context import ServerRequestContext
 from mcp_types import CompleteRequestParams, CompleteResult, Completion
 
 from rlm_mcp.errors import RLMError
+from rlm_mcp.server.pending import PendingService
 from rlm_mcp.server.tool import service_in
-from rlm_mcp.service.service import Service
+
+if TYPE_CHECKING:
+    from rlm_mcp.service.service import Service
 
 # The protocol's limit.
 _MAX_VALUES = 100
 
 
 async def complete(
-    ctx: ServerRequestContext[Service, Any], params: CompleteRequestParams
+    ctx: ServerRequestContext[PendingService, Any], params: CompleteRequestParams
 ) -> CompleteResult:
-    """Give what an argument may be, newest first; nothing where nothing is known."""
+    """Return possible values of an argument, newest first; none where none are known."""
     known = params.context.arguments if params.context else None
     values: Sequence[str] = ()
-    with suppress(RLMError):  # a wrong run id or a busy REPL: there is nothing to offer
-        values = await _values(
-            service_in(ctx), params.argument.name, params.argument.value, known or {}
-        )
+    with suppress(RLMError):  # such as an unknown run id or a busy REPL: nothing to offer
+        service = await service_in(ctx)
+        values = await _values(service, params.argument.name, params.argument.value, known or {})
     return CompleteResult(
         completion=Completion(values=list(values[:_MAX_VALUES]), has_more=len(values) > _MAX_VALUES)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from mcp_types import CallToolResult
 from pydantic import Field
@@ -12,8 +12,10 @@ from rlm_mcp.server.results import beside, more, result
 from rlm_mcp.server.tool import Strings, ToolContext, ToolSpec, service_of
 from rlm_mcp.server.views import added_view, context_page
 from rlm_mcp.service.contexts.charsets import UTF_8
-from rlm_mcp.service.contexts.contexts import Added, NewText
-from rlm_mcp.service.contexts.search import SearchQuery
+from rlm_mcp.service.contexts.requests import NewText, SearchQuery
+
+if TYPE_CHECKING:
+    from rlm_mcp.service.contexts.contexts import Added
 
 MAX_READ_CHARS = 50_000
 
@@ -34,7 +36,7 @@ async def rlm_context_add(  # noqa: PLR0913  # a tool's parameters are its argum
     directory or glob becomes one context, each text file a document), `text`, or `documents`.
     In parts: `text` with final=false, then more with the upload_id you get."""
     progress = _ByteProgress(ctx)
-    added = await service_of(ctx).contexts.add(
+    added = await (await service_of(ctx)).contexts.add(
         NewText(text, path, tuple(documents), name, upload_id, is_final=final), progress.report
     )
     return result(added_view(added), _added_text(added))
@@ -47,7 +49,7 @@ async def rlm_context_list(
     cursor: str = "",
 ) -> Annotated[CallToolResult, schemas.ContextPage]:
     """List stored texts, newest first."""
-    page = context_page(await service_of(ctx).contexts.list(limit, cursor))
+    page = context_page(await (await service_of(ctx)).contexts.list(limit, cursor))
     lines = [
         f"{item.handle}  {item.chars:,} characters, {item.documents} document"
         f"{'s' * (item.documents != 1)}  {item.name}"
@@ -67,7 +69,7 @@ async def rlm_context_read(  # a tool's parameters are its arguments
     unit: Literal["chars", "lines"] = "chars",
 ) -> Annotated[CallToolResult, schemas.ContextSlice]:
     """Read a piece of a stored text, by characters or by lines from 0. Calls no model."""
-    piece = await service_of(ctx).contexts.read(handle, document, start, limit, unit)
+    piece = await (await service_of(ctx)).contexts.read(handle, document, start, limit, unit)
     end = "the end" if piece.next_start is None else f"next_start={piece.next_start}"
     place = f"[{unit} {piece.start} to {piece.end} of {piece.total}; {end}]"
     if piece.cut:
@@ -90,7 +92,7 @@ async def rlm_context_search(  # noqa: PLR0913  # a tool's parameters are its ar
     """Find a pattern in stored texts; ^ and $ match at lines. Calls no model. `start` and `end`
     are characters of the document."""
     query = SearchQuery(pattern, literal, ignore_case, context_lines, limit)
-    page = await service_of(ctx).contexts.search(tuple(handles), query, cursor)
+    page = await (await service_of(ctx)).contexts.search(tuple(handles), query, cursor)
     matches = [
         schemas.SearchMatch.model_validate(match, from_attributes=True) for match in page.matches
     ]
@@ -110,7 +112,7 @@ async def rlm_context_delete(
 ) -> Annotated[CallToolResult, schemas.DeletedContext]:
     """Delete a stored text for good, with what runs over it kept of it: variables, and what their
     logs say. Their answers stay."""
-    freed = await service_of(ctx).contexts.delete(handle)
+    freed = await (await service_of(ctx)).contexts.delete(handle)
     return result(
         schemas.DeletedContext(deleted=True, freed_bytes=freed),
         f"{handle} is deleted; {freed:,} bytes are free.",

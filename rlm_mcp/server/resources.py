@@ -1,4 +1,4 @@
-"""Texts and runs as resources: read in bounded pieces, listed in pages, completed by prefix."""
+"""Texts and runs as resources: read in bounded pieces, listed in pages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.helper_types import ReadResourceContents
@@ -21,13 +21,17 @@ from mcp_types import (
 
 from rlm_mcp.cursors import decode_cursor, encode_cursor, invalid_cursor
 from rlm_mcp.errors import InvalidInputError, NotFoundError
+from rlm_mcp.server.pending import PendingService
 from rlm_mcp.server.results import beside_all, protocol_errors
 from rlm_mcp.server.tool import service_in
 from rlm_mcp.server.views import run_view, trace_view
-from rlm_mcp.service.service import Service
-from rlm_mcp.store.contexts.records import ContextRecord, Page, Passage
-from rlm_mcp.store.runs.records import RunSummary
 from rlm_mcp.text import cut
+
+if TYPE_CHECKING:
+    from rlm_mcp.service.service import Service
+    from rlm_mcp.store.contexts.records import ContextRecord, Passage
+    from rlm_mcp.store.runs.records import RunSummary
+
 
 JSON = "application/json"
 TEXT = "text/plain"
@@ -35,7 +39,7 @@ MAX_CHARS = 50_000
 USUAL_CHARS = 20_000
 USUAL_EVENTS = 20
 MAX_EVENTS = 100
-# So many texts and so many runs are in a page of the list.
+# A page of the list has at most so many texts and so many runs.
 PAGE = 50
 _MAX_TITLE_CHARS = 100
 _LIST = "resources"
@@ -45,7 +49,7 @@ Values = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of resource: where it is, what it is, and how it is read."""
+    """One kind of resource: its URI template, its description, and how it is read."""
 
     template: str
     name: str
@@ -69,8 +73,8 @@ async def read_resource(service: Service, uri: str) -> ReadResourceContents:
     """Read a bounded piece of what a URI names.
 
     Raises:
-        NotFoundError: nothing is there; names what is near, or the templates.
-        InvalidInputError: a number in the URI is none.
+        NotFoundError: there is no such resource; names similar ones, or the templates.
+        InvalidInputError: a parameter of the URI is not a number.
     """
     kind, values = _found(uri)
     if kind is None:
@@ -82,7 +86,7 @@ async def read_resource(service: Service, uri: str) -> ReadResourceContents:
 
 
 async def resource_version(service: Service, uri: str) -> Hashable:
-    """Give a value that another one takes the place of once the resource has changed."""
+    """Return a value that differs once the resource has changed."""
     _, values = _found(uri)
     with suppress(NotFoundError):
         if "run_id" in values:
@@ -94,34 +98,35 @@ async def resource_version(service: Service, uri: str) -> Hashable:
 
 
 async def list_resources(
-    ctx: ServerRequestContext[Service, Any], params: PaginatedRequestParams
+    ctx: ServerRequestContext[PendingService, Any], params: PaginatedRequestParams
 ) -> ListResourcesResult:
-    """Give a page of texts and runs, newest first."""
-    service = service_in(ctx)
+    """Return a page of texts and runs, newest first."""
+    found: list[tuple[str, Resource]] = []
+    more_texts = more_runs = None
     with protocol_errors():
+        service = await service_in(ctx)
         texts_from, runs_from = _decoded(params.cursor)
-        texts: Page[ContextRecord] = Page([])
-        runs: Page[RunSummary] = Page([])
         if texts_from is not None:
             texts = await service.contexts.list(PAGE, texts_from)
+            found += [(record.created_at, _text_entry(record)) for record in texts.items]
+            more_texts = texts.next_cursor
         if runs_from is not None:
             runs = await service.runs.list(None, PAGE, runs_from)
-    found = [(record.created_at, _text_entry(record)) for record in texts.items]
-    found += [(run.created_at, _run_entry(run)) for run in runs.items]
+            found += [(run.created_at, _run_entry(run)) for run in runs.items]
+            more_runs = runs.next_cursor
     found.sort(key=lambda entry: entry[0], reverse=True)
     return ListResourcesResult(
-        resources=[entry for _, entry in found],
-        next_cursor=_encoded(texts.next_cursor, runs.next_cursor),
+        resources=[entry for _, entry in found], next_cursor=_encoded(more_texts, more_runs)
     )
 
 
 def text_uri(handle: str) -> str:
-    """Where a stored text is."""
+    """The URI of a stored text."""
     return f"rlm://contexts/{handle}"
 
 
 def run_uri(run_id: str) -> str:
-    """Where a run is."""
+    """The URI of a run."""
     return f"rlm://runs/{run_id}"
 
 
@@ -133,7 +138,7 @@ async def _read_text(service: Service, values: Values) -> ReadResourceContents:
 
 
 def _place(handle: str, passage: Passage) -> str:
-    """Say where a passage is and how to go on; nothing of a text that is there whole."""
+    """Say where a passage is and how to read on; empty when it is the whole text."""
     whole = (passage.start, passage.end) == (0, passage.total)
     if whole:
         return ""
@@ -181,8 +186,8 @@ KINDS = (
         "rlm://contexts/{handle}{?start,limit}",
         "context",
         "A stored text",
-        f"A piece of a text, {USUAL_CHARS:,} characters if not said otherwise, from the character "
-        "`start` on, counted over all its documents; says where the next piece is.",
+        f"A piece of a text, by default {USUAL_CHARS:,} characters, from character `start` on, "
+        "counted over all its documents; names the URI of the next piece.",
         TEXT,
         _read_text,
     ),
@@ -256,7 +261,7 @@ def _number(values: Values, name: str, usual: int) -> int:
     text = values.get(name, "")
     if text and not (text.isascii() and text.isdigit() and len(text) < 19):
         raise InvalidInputError(
-            f"{name}={text[:40]!r} is no number.", fix="Give a whole number, 0 or more."
+            f"{name}={text[:40]!r} is not a number.", fix="Give a whole number, 0 or more."
         )
     return int(text) if text else usual
 
@@ -266,7 +271,7 @@ def _encoded(texts: str | None, runs: str | None) -> str | None:
 
 
 def _decoded(cursor: str | None) -> tuple[str | None, str | None]:
-    """Where each list goes on: None where it has ended, empty at its beginning."""
+    """Decode where each list goes on: None where it has ended, empty at its start."""
     if cursor is None:
         return "", ""
     match decode_cursor(_LIST, cursor):

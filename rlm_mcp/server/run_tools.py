@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from mcp_types import CallToolResult
 from pydantic import Field
 
-from rlm_mcp.events import CodeExecuted, CodeGenerated, SubCall, SubCallsFinished, read_detail
 from rlm_mcp.server import schemas
-from rlm_mcp.server.results import MAX_TEXT_CHARS, beside, more, result
-from rlm_mcp.server.schemas import Event, EventLine
+from rlm_mcp.server.results import beside, more, result
+from rlm_mcp.server.run_results import run_result, trace_text, waited_result
 from rlm_mcp.server.tool import Strings, ToolContext, ToolSpec, service_of
-from rlm_mcp.server.views import run_page, run_view, trace_view, variable_view, variables_view
+from rlm_mcp.server.views import run_page, trace_view, variable_view, variables_view
+from rlm_mcp.service.runs.progress import progress_line
 from rlm_mcp.service.runs.questions import Question
-from rlm_mcp.service.runs.runs import RunState, progress_line
 from rlm_mcp.text import cut
+
+if TYPE_CHECKING:
+    from rlm_mcp.store.runs.records import RunRecord
+
 
 MAX_WAITED_EVENTS = 20
 ATTACHED = (
@@ -63,7 +65,7 @@ async def rlm_query(  # noqa: PLR0913  # a tool's parameters are its arguments
         continue_run=continue_run,
         idempotency_key=idempotency_key,
     )
-    runs = service_of(ctx).runs
+    runs = (await service_of(ctx)).runs
     begun = await runs.begin(asked)
     state = await runs.wait(begun.run_id, wait_seconds, _Progress(ctx).report)
     return run_result(state, ATTACHED if begun.is_attached else "")
@@ -78,14 +80,10 @@ async def rlm_run_wait(
 ) -> Annotated[CallToolResult, schemas.WaitedOutcome]:
     """Wait for a run to end, up to wait_seconds; gives its state and what happened after
     after_event."""
-    runs = service_of(ctx).runs
+    runs = (await service_of(ctx)).runs
     state = await runs.wait(run_id, wait_seconds, _Progress(ctx).report)
     events = await runs.events(run_id, after_event, MAX_WAITED_EVENTS)
-    run = schemas.WaitedRun(
-        **run_view(state, seen=events[-1].seq if events else after_event).model_dump(),
-        events=[schemas.EventLine.model_validate(event, from_attributes=True) for event in events],
-    )
-    return result(run, _run_text(run, state, run.events))
+    return waited_result(state, events, after_event)
 
 
 async def rlm_run_list(
@@ -96,7 +94,7 @@ async def rlm_run_list(
     cursor: str = "",
 ) -> Annotated[CallToolResult, schemas.RunPage]:
     """List runs, newest first."""
-    page = run_page(await service_of(ctx).runs.list(status, limit, cursor))
+    page = run_page(await (await service_of(ctx)).runs.list(status, limit, cursor))
     lines = [f"{info.run_id}  {info.status:11}  {cut(info.question, 100)}" for info in page.runs]
     text = "\n".join(lines) or "No run yet; rlm_query starts one."
     return result(page, text + more(page.next_cursor))
@@ -106,7 +104,7 @@ async def rlm_run_cancel(
     ctx: ToolContext, run_id: str
 ) -> Annotated[CallToolResult, schemas.RunOutcome]:
     """Stop a run and its spending. What it found so far stays readable."""
-    return run_result(await service_of(ctx).runs.cancel(run_id))
+    return run_result(await (await service_of(ctx)).runs.cancel(run_id))
 
 
 async def rlm_run_resume(
@@ -122,7 +120,7 @@ async def rlm_run_resume(
     """Let an interrupted, exhausted, cancelled or failed run go on where it was; nothing on
     record is paid
     twice."""
-    runs = service_of(ctx).runs
+    runs = (await service_of(ctx)).runs
     await runs.resume(run_id, budget.model_dump(exclude_none=True) if budget else {})
     return run_result(await runs.wait(run_id, wait_seconds, _Progress(ctx).report))
 
@@ -135,7 +133,7 @@ async def rlm_run_trace(
     limit: Annotated[int, Field(ge=1, le=100)] = 20,
 ) -> Annotated[CallToolResult, schemas.RunTrace]:
     """See what a run did, in full: code, output, prompts and replies of sub-calls, tokens, cost."""
-    found = await service_of(ctx).runs.events(run_id, after_event, limit + 1)
+    found = await (await service_of(ctx)).runs.events(run_id, after_event, limit + 1)
     trace = trace_view(found, limit)
     return result(trace, trace_text(trace.events, trace.next_event))
 
@@ -150,7 +148,7 @@ async def rlm_run_variables(
 ) -> Annotated[CallToolResult, schemas.RunVariables]:
     """Look into a run's REPL, while it works (between cells) and after: its variables, or the text
     of one. FINAL is the whole answer."""
-    runs = service_of(ctx).runs
+    runs = (await service_of(ctx)).runs
     if name:
         piece = await runs.variable(run_id, name, start, limit)
         place = f"[characters {piece.start} to {piece.end} of {piece.total}]"
@@ -177,7 +175,8 @@ async def rlm_exec(
     """Run your own Python in a sandboxed REPL, with no root model. The text is `context` (str, or
     list of str); llm_query(prompt) and llm_query_batch(prompts) call the sub model. Give contexts
     to begin, then the run_id you get."""
-    done = await service_of(ctx).cells.execute(code, run_id, tuple(contexts), timeout_seconds)
+    cells = (await service_of(ctx)).cells
+    done = await cells.execute(code, run_id, tuple(contexts), timeout_seconds)
     cell = schemas.CellDone.model_validate(done, from_attributes=True)
     parts = (done.note, done.output, done.error, done.answer and f"FINAL: {done.answer}")
     text = "\n".join(part for part in parts if part) or "(nothing was printed)"
@@ -186,7 +185,7 @@ async def rlm_exec(
 
 async def rlm_status(ctx: ToolContext) -> Annotated[CallToolResult, schemas.Status]:
     """Check the server: model endpoint, sandbox, store, limits."""
-    state = await service_of(ctx).status()
+    state = await (await service_of(ctx)).status()
     status = schemas.Status.model_validate(state, from_attributes=True)
     return result(status, status.model_dump_json(indent=1))
 
@@ -211,66 +210,9 @@ class _Progress:
         self._ctx = ctx
         self._last = 0.0
 
-    async def report(self, state: RunState) -> None:
+    async def report(self, state: RunRecord) -> None:
         message = progress_line(state)
         if not self._last:
             message = f"{state.run_id} · {message}"
         self._last = max(state.elapsed_seconds, self._last + 0.001)
         await self._ctx.report_progress(self._last, None, message)
-
-
-def run_result(state: RunState, note: str = "") -> CallToolResult:
-    """Give a run as the tools that start and end runs do."""
-    run = run_view(state)
-    text = _run_text(run, state)
-    return result(run, f"{text}\n{note}" if note else text)
-
-
-def _run_text(run: schemas.Run, state: RunState, events: Sequence[schemas.EventLine] = ()) -> str:
-    lines = [f"{run.run_id} is {run.status}: {progress_line(state)}"]
-    if run.error:
-        lines.append(f"{run.error.code}: {run.error.message} {run.error.fix}".rstrip())
-    if run.answer is not None:
-        lines.insert(0, run.answer + "\n")
-    if run.next:
-        lines.append(f"Next: {run.next}")
-    lines.extend(event_line(event) for event in events)
-    return "\n".join(lines)
-
-
-_SHOWN_CALLS = 5
-_SHOWN_CALL_CHARS = 300
-_MIN_SHOWN_CHARS = 400
-
-
-def event_line(event: EventLine) -> str:
-    """One event in one line."""
-    return f"{event.seq}. {event.type}: {event.preview}"
-
-
-def trace_text(events: Sequence[Event], next_event: int | None) -> str:
-    """Events with the code that ran, its output and some of the sub-calls, fairly cut."""
-    if not events:
-        return "No such event yet."
-    room = max(_MIN_SHOWN_CHARS, MAX_TEXT_CHARS // len(events) - 200)
-    text = "\n".join(line for event in events for line in _shown(event, room))
-    more = "the end so far" if next_event is None else f"more: after_event={next_event}"
-    return beside(text, f"[{more}]")
-
-
-def _shown(event: Event, room: int) -> Iterator[str]:
-    match read_detail(event):
-        case CodeGenerated(code=text) | CodeExecuted(output=text) if text:
-            yield f"{event.seq}. {event.type}:"
-            yield cut(text, room)
-        case SubCallsFinished(items=items):
-            yield event_line(event)
-            yield from map(_call_shown, items[:_SHOWN_CALLS])
-        case _:
-            yield event_line(event)
-
-
-def _call_shown(call: SubCall) -> str:
-    asked = " ".join(call.prompt.split())
-    told = " ".join((call.error or call.reply).split())
-    return f"   {cut(asked, _SHOWN_CALL_CHARS)!r} → {cut(told, _SHOWN_CALL_CHARS)!r}"

@@ -1,8 +1,12 @@
 """The protocol over stdin and stdout, read so that no request goes unanswered.
 
-The SDK's own reader drops a line that it cannot parse, among them every line with half of a
-surrogate pair in it, as programs write that cut a text in the middle of a character; and it holds
-up all other work while it parses a large text four times over.
+The SDK's own reader drops a line that it cannot parse, including every line with half of a
+surrogate pair in it, which programs write that cut a text in the middle of a character. It also
+blocks all other work while it parses a large text four times over.
+
+The SDK lets the first request decide between the protocol's two eras. But a client may only probe
+with `server/discover`, and greet with `initialize` when the answer comes late: so probes that come
+before any other request are answered by a loop of their own, and the first other request decides.
 """
 
 from __future__ import annotations
@@ -12,12 +16,14 @@ import json
 import os
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 from typing import Any, TextIO, cast
 
 import anyio
 import anyio.to_thread
 from anyio.abc import ObjectSendStream
 from mcp.server.lowlevel import Server
+from mcp.server.runner import serve_dual_era_loop
 from mcp.server.stdio import stdio_server
 from mcp.shared.message import SessionMessage
 from mcp_types import (
@@ -26,32 +32,42 @@ from mcp_types import (
     ErrorData,
     JSONRPCError,
     JSONRPCMessage,
+    JSONRPCRequest,
     jsonrpc_message_adapter,
 )
 
 from rlm_mcp.server.sendable import sendable
 
 Incoming = SessionMessage | Exception
+_PROBE = "server/discover"
 
 
 async def serve_stdio(server: Server[Any]) -> None:
     """Serve over stdin and stdout until the host closes them."""
     lines = await anyio.to_thread.run_sync(_take_stdin)
-    sender, receiver = anyio.create_memory_object_stream[Incoming](0)
-    # The SDK sees to stdout: what others print must not come between the messages.
+    # The SDK takes stdout: what others print must not come between the messages.
     async with stdio_server(stdin=anyio.wrap_file(io.StringIO())) as (nothing, outgoing):
         await nothing.aclose()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_read, lines, sender, outgoing.send)
-            await server.run(receiver, outgoing, server.create_initialization_options())
-            tasks.cancel_scope.cancel()
+        async with server.lifespan(server) as state, anyio.create_task_group() as reading:
+            async with outgoing, anyio.create_task_group() as serving:
+                probes, first = anyio.create_memory_object_stream[Incoming](0)
+                incoming, rest = anyio.create_memory_object_stream[Incoming](0)
+                reading.start_soon(_read, lines, probes, incoming, outgoing.send)
+                for receiver in (first, rest):
+                    loop = partial(
+                        serve_dual_era_loop,
+                        lifespan_state=state,
+                        init_options=server.create_initialization_options(),
+                    )
+                    serving.start_soon(loop, server, receiver, outgoing.clone())
+            reading.cancel_scope.cancel()
 
 
 def parse_message(line: str) -> JSONRPCMessage:
     """Read one message; half a surrogate pair in it becomes a `?`.
 
     Raises:
-        ValueError: it is no JSON, or no message.
+        ValueError: it is not JSON, or not a message.
         RecursionError: it is nested too deeply.
     """
     value = json.loads(line)
@@ -61,7 +77,7 @@ def parse_message(line: str) -> JSONRPCMessage:
 
 
 def refusal(line: str) -> JSONRPCError:
-    """Make the answer to a line that is no message, under its id if it has one."""
+    """Make the answer to a line that is not a message, with its id if it has one."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -69,17 +85,19 @@ def refusal(line: str) -> JSONRPCError:
         return JSONRPCError(jsonrpc="2.0", id=None, error=error)
     fields = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
     number = fields.get("id")
-    error = ErrorData(code=INVALID_REQUEST, message="The line is no JSON-RPC 2.0 message.")
+    error = ErrorData(code=INVALID_REQUEST, message="The line is not a JSON-RPC 2.0 message.")
     is_id = isinstance(number, int | str) and not isinstance(number, bool)
     return JSONRPCError(jsonrpc="2.0", id=number if is_id else None, error=error)
 
 
 async def _read(
     lines: TextIO,
+    probes: ObjectSendStream[Incoming],
     incoming: ObjectSendStream[Incoming],
     answer: Callable[[SessionMessage], Awaitable[None]],
 ) -> None:
-    async with incoming:
+    chosen = probes
+    async with probes, incoming:
         async for line in _lines(lines):
             if line.isspace():
                 continue
@@ -88,12 +106,14 @@ async def _read(
             except (ValueError, RecursionError):
                 await answer(SessionMessage(refusal(line)))
             else:
-                await incoming.send(SessionMessage(message))
+                if isinstance(message, JSONRPCRequest) and message.method != _PROBE:
+                    chosen = incoming
+                await chosen.send(SessionMessage(message))
 
 
 async def _lines(file: TextIO) -> AsyncGenerator[str]:
     # A thread that reads cannot be cancelled: at a terminal, Ctrl-C would wait for the next line.
-    # A terminal gives one line at a time, so that none is left in the buffer unheard.
+    # A terminal gives one line at a time, so that none stays in the buffer unread.
     is_awaited = os.name == "posix" and file.isatty()
     while True:
         if is_awaited:
@@ -111,6 +131,6 @@ def _take_stdin() -> TextIO:
         os.dup2(nothing, sys.stdin.fileno())
         os.close(nothing)
     except (OSError, ValueError, io.UnsupportedOperation):
-        return sys.stdin  # not one that can be taken: read as it is
-    # A worker thread may wait for this descriptor when all else is over, so it is never closed.
+        return sys.stdin  # it cannot be taken: read it as it is
+    # A worker thread may still wait for this descriptor at the end, so it is never closed.
     return io.TextIOWrapper(os.fdopen(own, "rb", closefd=False), encoding="utf-8", errors="replace")

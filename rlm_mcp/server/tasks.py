@@ -1,14 +1,14 @@
 """Runs as tasks: the extension `io.modelcontextprotocol/tasks`, for clients that declare it.
 
-A task is a run seen through another window: its id is the run's, and all that is told of it is
-read from the store, whichever process works on the run, and after a restart too.
+A task is another view of a run: it has the run's id, and its state is read from the store, also
+when another process works on the run, and after a restart.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.extension import Extension, MethodBinding
@@ -21,10 +21,13 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from rlm_mcp.errors import RLMError
 from rlm_mcp.server.results import protocol_errors
-from rlm_mcp.server.run_tools import run_result
+from rlm_mcp.server.run_results import run_result
 from rlm_mcp.server.tool import service_in
-from rlm_mcp.service.runs.runs import RunState, progress_line
-from rlm_mcp.service.service import Service
+from rlm_mcp.service.runs.progress import progress_line
+
+if TYPE_CHECKING:
+    from rlm_mcp.service.service import Service
+    from rlm_mcp.store.runs.records import RunRecord
 
 TASKS_EXTENSION = "io.modelcontextprotocol/tasks"
 TASK_TOOLS = frozenset({"rlm_query", "rlm_run_resume"})
@@ -36,24 +39,24 @@ TaskStatus = Literal["working", "completed", "failed", "cancelled"]
 
 
 class TaskParams(RequestParams):
-    """Which task is meant."""
+    """The task that a request is about."""
 
     task_id: str
 
 
 class UpdateParams(TaskParams):
-    """Answers to questions of a task; runs ask none."""
+    """Answers to a task's questions; runs ask none."""
 
     input_responses: dict[str, Any]
 
 
 class Tasks(Extension):
-    """Gives a task instead of making the caller wait, and serves what is asked of tasks."""
+    """Returns a task instead of making the caller wait, and serves requests about tasks."""
 
     identifier = TASKS_EXTENSION
 
     def methods(self) -> Sequence[MethodBinding]:
-        """The requests that tasks bring with them."""
+        """The requests that belong to tasks."""
         return [
             MethodBinding("tasks/get", TaskParams, _get, _VERSIONS),
             MethodBinding("tasks/update", UpdateParams, _update, _VERSIONS),
@@ -63,9 +66,9 @@ class Tasks(Extension):
     async def intercept_tool_call(
         self, params: CallToolRequestParams, ctx: Request, call_next: CallNext
     ) -> HandlerResult:
-        """Begin a run as any client would, and give the task once it is in the store."""
+        """Begin a run as for any client, and return its task once the run is in the store."""
         arguments = params.arguments or {}
-        # A caller that waits for nothing wants the run itself, which is there at once.
+        # A caller that does not wait wants the run itself, which is available at once.
         is_task = params.name in TASK_TOOLS and arguments.get("wait_seconds") != 0
         if not is_task or not _declares_tasks(ctx):
             return await call_next(ctx)
@@ -77,7 +80,7 @@ class Tasks(Extension):
         run = begun.structured_content
         if run["status"] != "running":
             return begun
-        service = service_in(ctx)
+        service = await service_in(ctx)
         state = await service.runs.state(run["run_id"])
         return {"resultType": "task", **await _task(service, state)}
 
@@ -89,10 +92,10 @@ async def _get(ctx: Request, params: TaskParams) -> HandlerResult:
     match task["status"]:
         case "completed":
             result = run_result(state)
-            # SEP-2663 tells what a tool reports as an error apart by this alone.
+            # SEP-2663: only this flag marks an error that a tool reports.
             result.is_error = state.status == "failed"
-            told = result.model_dump(mode="json", by_alias=True, exclude_none=True)
-            return {**task, "result": told}
+            fields = result.model_dump(mode="json", by_alias=True, exclude_none=True)
+            return {**task, "result": fields}
         case "failed":
             error = state.error or {}
             message = f"{error.get('message', '')} {error.get('fix', '')}".strip()
@@ -115,24 +118,24 @@ async def _cancel(ctx: Request, params: TaskParams) -> HandlerResult:
 
 @asynccontextmanager
 async def _asked_of(ctx: Request, params: TaskParams) -> AsyncGenerator[Service]:
-    """Check what all requests about tasks have in common, and translate our errors.
+    """Check what every request about a task must satisfy, and translate our errors.
 
     Raises:
         MCPError: the client did not declare the extension, or the header names another task.
     """
     require_client_extension(ctx, TASKS_EXTENSION)
     header = ctx.request.headers.get(MCP_NAME_HEADER) if ctx.request is not None else None
-    # Clients exist that leave the header out; what must not be is that it misleads a router.
+    # Some clients leave the header out; a wrong one would mislead a router.
     if header is not None and decode_header_value(header) != params.task_id:
         raise MCPError(
             HEADER_MISMATCH, f"{MCP_NAME_HEADER} is {header!r}, not the task {params.task_id!r}."
         )
     with protocol_errors():
-        yield service_in(ctx)
+        yield await service_in(ctx)
 
 
-async def _task(service: Service, state: RunState) -> dict[str, Any]:
-    """What is told of a task with any status."""
+async def _task(service: Service, state: RunRecord) -> dict[str, Any]:
+    """The fields that a task has in every status."""
     kept = service.kept_seconds
     last = await service.runs.events(state.run_id, max(0, state.last_event - 1), 1)
     return {
@@ -141,14 +144,14 @@ async def _task(service: Service, state: RunState) -> dict[str, Any]:
         "statusMessage": progress_line(state),
         "createdAt": state.created_at,
         "lastUpdatedAt": last[0].at if last else state.created_at,
-        # From when it was created, so this promises less than what a run that has ended gets.
+        # Counted from the creation, so an ended run is kept longer than this says.
         "ttlMs": None if kept is None else round(kept * 1000),
         "pollIntervalMs": POLL_INTERVAL_MS,
     }
 
 
-def _status(state: RunState) -> TaskStatus:
-    """Whatever a tool would give is a result, a run that failed among it; the rest is a failure.
+def _status(state: RunRecord) -> TaskStatus:
+    """Say how a task stands; a failed run is a completed task whose result is an error.
 
     SEP-2663: `failed` is for errors of the server, never for those that a tool reports.
     """
@@ -166,7 +169,7 @@ def _status(state: RunState) -> TaskStatus:
 
 
 def _declares_tasks(ctx: Request) -> bool:
-    """Say whether this very request comes from a client that knows what to do with a task."""
+    """Whether the client declared the extension on this very request."""
     declared = ctx.session.client_capabilities
     return ctx.protocol_version in _VERSIONS and TASKS_EXTENSION in (
         (declared and declared.extensions) or {}

@@ -1,10 +1,10 @@
-"""What a tool is here, and how it is told to the server."""
+"""What a tool is, and how the SDK gets it."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import Context
@@ -12,10 +12,13 @@ from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import BeforeValidator
 
+from rlm_mcp.server.pending import PendingService
 from rlm_mcp.server.schema_trim import input_outline, output_outline
-from rlm_mcp.service.service import Service
 
-ToolContext = Context[Service, Any]
+if TYPE_CHECKING:
+    from rlm_mcp.service.service import Service
+
+ToolContext = Context[PendingService, Any]
 # Models give a single string where a list of one is meant.
 Strings = Annotated[
     Sequence[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
@@ -28,12 +31,12 @@ class ToolSpec:
     """A tool: its function, whose docstring is its description, and its hints.
 
     Args:
-        function: named as the tool is.
+        function: has the tool's name.
         title: for people.
         reads_only: it changes nothing.
-        destroys: it takes away something that cannot be had again.
-        repeats: calling it again with the same arguments changes nothing more.
-        open_world: it reaches beyond this server (a model endpoint, files).
+        destroys: it deletes or stops something for good.
+        repeats: a second call with the same arguments changes nothing more.
+        open_world: it reaches beyond this server.
     """
 
     function: ToolFunction
@@ -45,7 +48,7 @@ class ToolSpec:
 
 
 def make_tool(spec: ToolSpec) -> Tool:
-    """Make the SDK's tool, its schemas without what only takes up the reader's window."""
+    """Make the SDK's tool; its schemas are shortened to save room in the model's window."""
     tool = Tool.from_function(
         spec.function,
         title=spec.title,
@@ -62,15 +65,22 @@ def make_tool(spec: ToolSpec) -> Tool:
     return tool
 
 
-def service_of(ctx: ToolContext) -> Service:
-    """The service that this server was started with, as it is to whoever calls."""
-    return service_in(ctx.request_context)
+async def service_of(ctx: ToolContext) -> Service:
+    """The service as the caller of a tool sees it.
 
-
-def service_in(request: ServerRequestContext[Service, Any]) -> Service:
-    """The service as a request that is no tool's finds it.
-
-    Over HTTP every request has a caller; one that nobody noted must not pass for this machine's.
+    Raises:
+        RLMError: it failed to open.
     """
-    service, http = request.lifespan_context, request.request
-    return service if http is None else service.as_caller(http.state.caller)
+    return await service_in(ctx.request_context)
+
+
+async def service_in(request: ServerRequestContext[PendingService, Any]) -> Service:
+    """The service as the sender of any request sees it.
+
+    Over HTTP every request has a caller; one without must not pass for the machine's owner.
+
+    Raises:
+        RLMError: it failed to open.
+    """
+    http = request.request
+    return await request.lifespan_context.get("" if http is None else http.state.caller)

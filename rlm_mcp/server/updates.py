@@ -1,16 +1,17 @@
-"""Tells clients which resources have changed, in either era of the protocol.
+"""Notifies subscribed clients of changed resources, in both eras of the protocol.
 
-What has changed is read from the store, as everything that is told of runs is: so changes that
-another server on the same data directory made are told too, and several at once are told as one.
-The store is looked at only while somebody has subscribed.
+Changes are read from the store: so those that another server made on the same data directory count
+too, and several at once become one notification. The store is polled only while there are
+subscribers.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -35,14 +36,19 @@ from mcp_types import (
 from mcp_types.jsonrpc import INVALID_REQUEST
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
+from rlm_mcp.errors import RLMError
+from rlm_mcp.server.pending import PendingService
 from rlm_mcp.server.resources import resource_version
+from rlm_mcp.server.results import protocol_errors
 from rlm_mcp.server.tool import service_in
-from rlm_mcp.service.service import Service
+
+if TYPE_CHECKING:
+    from rlm_mcp.service.service import Service
 
 MAX_WATCHES = 1000
 MAX_URIS = 1000
 _STATE_KEY = "rlm-mcp/watch"
-# A list is looked at less often than a run whose turns somebody follows.
+# The list is polled less often than a run whose turns somebody follows.
 _LIST_SECONDS = 2.0
 _LONGEST_SECONDS = 60.0
 _RETRY_SECONDS = 5.0
@@ -50,43 +56,47 @@ _NEVER_LOOKED = -1
 
 log = logging.getLogger(__name__)
 
-Request = ServerRequestContext[Service, Any]
+Request = ServerRequestContext[PendingService, Any]
 Seen = dict[tuple[str, str | None], Hashable]
 
 
 @dataclass(eq=False)
 class _Watch:
-    """What one client wants to hear of, each with how it was when it was last told.
+    """What one client subscribed to: each URI with its version at the last notification.
 
-    The list of all resources stands under None.
+    The list of all resources has the key None.
     """
 
     service: Service
-    tell: Callable[[ServerEvent], Awaitable[None]]
+    emit: Callable[[ServerEvent], Awaitable[None]]
     versions: dict[str | None, Hashable] = field(default_factory=dict[str | None, Hashable])
-    is_telling: bool = False
+    is_emitting: bool = False
 
 
 class Updates:
-    """The subscriptions of all clients, and the task that watches for them."""
+    """The subscriptions of all clients, and the task that serves them."""
 
     def __init__(self) -> None:
         self._watches: set[_Watch] = set()
         self._some = anyio.Event()
 
-    async def watch(self, service: Service) -> None:
-        """Tell what changes, for as long as the server serves."""
-        async with anyio.create_task_group() as telling:
+    async def watch(self, pending: PendingService) -> None:
+        """Notify subscribers of changes until it is cancelled."""
+        try:
+            service = await pending.opened()
+        except RLMError:
+            return  # every request answers with it
+        async with anyio.create_task_group() as emitting:
             version = _NEVER_LOOKED
             while True:
                 await self._until_some()
                 try:
                     now = await service.version()
                     if now != version:
-                        version = now if await self._look(telling) else _NEVER_LOOKED
+                        version = now if await self._look(emitting) else _NEVER_LOOKED
                     await self._pause(service, version)
                 except Exception:  # the outermost frame of this task, which must go on
-                    log.exception("subscribers are told later")
+                    log.exception("notifying subscribers failed; will retry")
                     await anyio.sleep(_RETRY_SECONDS)
 
     async def _until_some(self) -> None:
@@ -95,7 +105,7 @@ class Updates:
             await self._some.wait()
 
     async def _pause(self, service: Service, version: int) -> None:
-        """Wait for a change; where all watch nothing but the list, less closely."""
+        """Wait for a change; less closely while everybody watches only the list."""
         self._some = anyio.Event()
         if any(watch.versions.keys() - {None} for watch in self._watches):
             with anyio.move_on_after(_LONGEST_SECONDS):
@@ -104,22 +114,22 @@ class Updates:
             with anyio.move_on_after(_LIST_SECONDS):
                 await self._some.wait()
 
-    async def _look(self, telling: TaskGroup) -> bool:
-        """Tell all who watch what is new to them; says whether all of them were ready to hear."""
+    async def _look(self, emitting: TaskGroup) -> bool:
+        """Notify all subscribers of what is new to them; returns whether all of them were idle."""
         seen: Seen = {}
-        ready = [watch for watch in self._watches if not watch.is_telling]
+        ready = [watch for watch in self._watches if not watch.is_emitting]
         for watch in ready:
             events = [event async for event in _news(watch, seen)]
             if events:
-                watch.is_telling = True
-                telling.start_soon(_tell, watch, events)
+                watch.is_emitting = True
+                emitting.start_soon(_emit, watch, events)
         return len(ready) == len(self._watches)
 
     async def _add(self, watch: _Watch, uris: Iterable[str | None]) -> None:
-        """Begin to watch from how things are now."""
+        """Watch URIs from their present versions on."""
         wanted = set(uris)
         if len(self._watches) >= MAX_WATCHES or len(wanted | watch.versions.keys()) > MAX_URIS:
-            raise MCPError(INVALID_REQUEST, f"More than {MAX_URIS} subscriptions are not watched.")
+            raise MCPError(INVALID_REQUEST, f"There are more than {MAX_URIS} subscriptions.")
         for uri in wanted:
             watch.versions[uri] = await _version(watch.service, uri)
         self._watches.add(watch)
@@ -128,9 +138,10 @@ class Updates:
     async def listen(
         self, ctx: Request, params: SubscriptionsListenRequestParams
     ) -> SubscriptionsListenResult:
-        """Serve `subscriptions/listen`: the stream has a bus of its own, and hears no others'."""
+        """Serve `subscriptions/listen`; each stream has a bus of its own."""
         bus = InMemorySubscriptionBus()
-        watch = _Watch(service_in(ctx), bus.publish)
+        with protocol_errors():
+            watch = _Watch(await service_in(ctx), bus.publish)
         wanted: list[str | None] = list(params.notifications.resource_subscriptions or ())
         if params.notifications.resources_list_changed:
             wanted.append(None)
@@ -142,53 +153,57 @@ class Updates:
 
     async def subscribe(self, ctx: Request, params: SubscribeRequestParams) -> EmptyResult:
         """Serve `resources/subscribe`, of the older protocol."""
-        await self._add(self._connection_watch(ctx), [params.uri])
+        await self._add(await self._connection_watch(ctx), [params.uri])
         return EmptyResult()
 
     async def unsubscribe(self, ctx: Request, params: UnsubscribeRequestParams) -> EmptyResult:
         """Serve `resources/unsubscribe`, of the older protocol."""
-        self._connection_watch(ctx).versions.pop(params.uri, None)
+        (await self._connection_watch(ctx)).versions.pop(params.uri, None)
         return EmptyResult()
 
     async def greet(self, ctx: Request, _: NotificationParams) -> None:
-        """Watch the list for a client of the older protocol, which need not ask for that."""
+        """Watch the list for a client of the older protocol, which does not subscribe to it."""
         if ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
-            await self._add(self._connection_watch(ctx), [None])
+            with suppress(RLMError):  # every request answers with it
+                await ctx.lifespan_context.opened()  # a greeting is no reason to hurry
+                await self._add(await self._connection_watch(ctx), [None])
 
-    def _connection_watch(self, ctx: Request) -> _Watch:
+    async def _connection_watch(self, ctx: Request) -> _Watch:
         """The one watch of a connection, which ends with it."""
-        # The SDK gives handlers no other way to what lasts as long as their connection.
+        with protocol_errors():
+            service = await service_in(ctx)
+        # The SDK gives handlers no other access to what lasts as long as their connection.
         connection = ctx.session._connection  # pyright: ignore[reportPrivateUsage]
         watch = connection.state.get(_STATE_KEY)
         if watch is None:
-            watch = _Watch(service_in(ctx), _teller(ctx.session))
+            watch = _Watch(service, _emitter(ctx.session))
             connection.state[_STATE_KEY] = watch
             connection.exit_stack.callback(self._watches.discard, watch)
         return watch
 
 
-def _teller(session: ServerSession) -> Callable[[ServerEvent], Awaitable[None]]:
-    async def tell(event: ServerEvent) -> None:
+def _emitter(session: ServerSession) -> Callable[[ServerEvent], Awaitable[None]]:
+    async def emit(event: ServerEvent) -> None:
         if isinstance(event, ResourceUpdated):
             await session.send_resource_updated(event.uri)
         else:
             await session.send_resource_list_changed()
 
-    return tell
+    return emit
 
 
-async def _tell(watch: _Watch, events: list[ServerEvent]) -> None:
+async def _emit(watch: _Watch, events: list[ServerEvent]) -> None:
     try:
         for event in events:
-            await watch.tell(event)
+            await watch.emit(event)
     except Exception:  # the outermost frame of this task: one client must not end the server
-        log.exception("a subscriber was not told")
+        log.exception("notifying a subscriber failed")
     finally:
-        watch.is_telling = False
+        watch.is_emitting = False
 
 
 async def _news(watch: _Watch, seen: Seen) -> AsyncGenerator[ServerEvent]:
-    """Yield what is no longer as it was, and take note of how it is."""
+    """Yield what has changed, and note the new versions."""
     for uri, before in list(watch.versions.items()):
         key = (watch.service.caller, uri)
         if key not in seen:

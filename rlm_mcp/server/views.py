@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from rlm_mcp.sandbox.types import Variable, VariableText
 from rlm_mcp.server import schemas
-from rlm_mcp.service.contexts.contexts import Added
-from rlm_mcp.service.runs.resuming import more_room
-from rlm_mcp.service.runs.runs import ANSWER_NAME, RunState
-from rlm_mcp.store.contexts.records import ContextRecord, Page
-from rlm_mcp.store.runs.records import Event, RunSummary
+from rlm_mcp.service.runs.progress import ANSWER_NAME, more_room
 from rlm_mcp.text import cut
+
+if TYPE_CHECKING:
+    from rlm_mcp.sandbox.types import Variable, VariableText
+    from rlm_mcp.service.contexts.contexts import Added
+    from rlm_mcp.store.contexts.records import ContextRecord, Page
+    from rlm_mcp.store.runs.records import Event, RunRecord, RunSummary
 
 MAX_ANSWER_CHARS = 16_000
 MAX_DETAIL_CHARS = 60_000
@@ -24,7 +25,7 @@ MAX_LISTED_SKIPS = 50
 MAX_LISTED_VARIABLES = 200
 
 
-def run_view(state: RunState, seen: int | None = None) -> schemas.Run:
+def run_view(state: RunRecord, seen: int | None = None) -> schemas.Run:
     """A run; `seen` is the last event that is shown beside it."""
     answer = state.answer
     data = state.data if len(json.dumps(state.data)) <= MAX_DATA_CHARS else None
@@ -117,7 +118,7 @@ def added_view(added: Added) -> schemas.AddedContext:
     return schemas.AddedContext.model_validate(fields)
 
 
-def _next_call(state: RunState, seen: int) -> str | None:
+def _next_call(state: RunRecord, seen: int) -> str | None:
     if state.status == "running":
         return f'rlm_run_wait(run_id="{state.run_id}", after_event={seen})'
     if len(state.answer or "") > MAX_ANSWER_CHARS:
@@ -128,7 +129,7 @@ def _next_call(state: RunState, seen: int) -> str | None:
     return None if state.status == "completed" else _going_on(state)
 
 
-def _going_on(state: RunState) -> str:
+def _going_on(state: RunRecord) -> str:
     """The call that lets a run go on; one of code alone goes on with more code."""
     if not state.question:
         return f'rlm_exec(run_id="{state.run_id}", code=...)'

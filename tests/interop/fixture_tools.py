@@ -17,9 +17,8 @@ from mcp.server import MCPServer
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp_types import CallToolResult, TextContent
 
-from rlm_mcp.server.app import OpenService
 from rlm_mcp.server.http.serving import Place, build_http_mcp, open_http_server
-from rlm_mcp.service.service import Service
+from rlm_mcp.server.pending import OpenService, PendingService
 from rlm_mcp.testing.scripted_model import open_scripted_model
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply, unauthorized
 from tests.serving import settings_in
@@ -49,12 +48,12 @@ async def as_questions(ctx: ServerRequestContext[Any, Any], call_next: CallNext)
     asked = {"question": question, "text": "nothing"}
     told = await call_next(replace(ctx, params={**params, "name": "rlm_query", "arguments": asked}))
     if name == "protocol_error_job":
-        service: Service = ctx.lifespan_context
-        await service.interrupt_runs()
+        pending: PendingService = ctx.lifespan_context
+        await (await pending.get()).interrupt_runs()
     return told
 
 
-def build(open_service: OpenService) -> MCPServer[Service]:
+def build(open_service: OpenService) -> MCPServer[PendingService]:
     """Build the server as it is over HTTP, with the suite's tools."""
     mcp = build_http_mcp(open_service)
     mcp.middleware.append(as_questions)

@@ -12,6 +12,9 @@ import click
 from rlm_mcp.cli.commands.options import Launch
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from rlm_mcp.service.service import Service
     from rlm_mcp.settings import Settings
 
 
@@ -59,15 +62,21 @@ def serve(
     settings = launch.settings
     if not over_http:
         from rlm_mcp.server.app import build_server
-        from rlm_mcp.service.service import open_service
 
         if sys.stdin.isatty():
             click.echo(_AT_A_TERMINAL, err=True)
-        anyio.run(build_server(lambda: open_service(settings)).run_stdio_async)
+        anyio.run(build_server(partial(_open_service, settings)).run_stdio_async)
         return
     from rlm_mcp.server.http.serving import Place, serve_http
 
     anyio.run(serve_http, settings, Place(host, port, hosts, origins), partial(_announce, settings))
+
+
+def _open_service(settings: Settings) -> AbstractAsyncContextManager[Service]:
+    """Load and open the service; the server has answered its first requests by then."""
+    from rlm_mcp.service.service import open_service
+
+    return open_service(settings)
 
 
 def _announce(settings: Settings, url: str) -> None:

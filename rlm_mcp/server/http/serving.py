@@ -24,7 +24,7 @@ from starlette.types import ASGIApp
 
 from rlm_mcp.errors import ConfigurationError, RLMError
 from rlm_mcp.sandbox.choice import OwnedSandbox
-from rlm_mcp.server.app import OpenService, build_server
+from rlm_mcp.server.app import build_server
 from rlm_mcp.server.http.answers import error_answer
 from rlm_mcp.server.http.auth import BearerCheck, StaticBearers
 from rlm_mcp.server.http.host_check import HostCheck, KnownHosts, is_loopback
@@ -34,6 +34,7 @@ from rlm_mcp.server.http.requests import Exchanges
 from rlm_mcp.server.http.routes import is_open, make_routes
 from rlm_mcp.server.http.timeouts import Patience, patient
 from rlm_mcp.server.http.upload_tool import UPLOAD_TOOL
+from rlm_mcp.server.pending import OpenService, PendingService
 from rlm_mcp.service.service import Service, open_service
 from rlm_mcp.settings import Settings
 
@@ -92,7 +93,7 @@ async def open_http_server(
     *,
     patience: Patience = Patience(),  # noqa: B008  # frozen
     shared: OwnedSandbox | None = None,
-    build: Callable[[OpenService], MCPServer[Service]] | None = None,
+    build: Callable[[OpenService], MCPServer[PendingService]] | None = None,
 ) -> AsyncGenerator[str]:
     """Serve until the block is left; gives the server's root URL.
 
@@ -120,13 +121,13 @@ async def open_http_server(
                 yield f"http://{host}:{sock.getsockname()[1]}"
 
 
-def build_http_mcp(open_service: OpenService) -> MCPServer[Service]:
+def build_http_mcp(open_service: OpenService) -> MCPServer[PendingService]:
     """Build the MCP server as it is over HTTP; see `build_server`."""
     return build_server(open_service, [UPLOAD_TOOL], _INSTRUCTIONS)
 
 
 def _build_app(
-    mcp: MCPServer[Service], service: Service, place: Place, settings: Settings
+    mcp: MCPServer[PendingService], service: Service, place: Place, settings: Settings
 ) -> ASGIApp:
     # Hosts and origins are checked below, on every route alike.
     unchecked = TransportSecuritySettings(enable_dns_rebinding_protection=False)

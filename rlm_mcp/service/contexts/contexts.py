@@ -23,7 +23,8 @@ from rlm_mcp.service.contexts.files import (
     total_bytes,
 )
 from rlm_mcp.service.contexts.paths import AllowedPaths, paths_starting_with
-from rlm_mcp.service.contexts.search import FoundMatch, SearchQuery, check_pattern, search
+from rlm_mcp.service.contexts.requests import NewText, SearchQuery
+from rlm_mcp.service.contexts.search import FoundMatch, check_pattern, search
 from rlm_mcp.service.repls import Repls
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.contexts.records import (
@@ -46,18 +47,6 @@ _ENCODED_AT_ONCE = 1000
 _SEARCH_OPTIONS = ReplOptions(sub_calls=False)
 
 ReportBytes = Callable[[int, int], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class NewText:
-    """A text to be added, from one source; empty means not given."""
-
-    text: str = ""
-    path: str = ""
-    documents: tuple[str, ...] = ()
-    name: str = ""
-    upload_id: str = ""
-    is_final: bool = True
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 from rlm_mcp.cursors import decode_cursor, encode_cursor, invalid_cursor
 from rlm_mcp.errors import InvalidInputError, SandboxError
 from rlm_mcp.sandbox.types import CellResult, Repl
+from rlm_mcp.service.contexts.requests import SearchQuery
 from rlm_mcp.service.repls import no_calls
 
 SEARCH_SECONDS = 20.0
@@ -56,17 +57,6 @@ for _number in range(_q["document"], len(_documents)):
         break
 FINAL([matches, _room[0] < 0])
 """
-
-
-@dataclass(frozen=True)
-class SearchQuery:
-    """What to look for; `limit` is in matches."""
-
-    pattern: str
-    literal: bool = False
-    ignore_case: bool = False
-    context_lines: int = 0
-    limit: int = 50
 
 
 @dataclass(frozen=True)

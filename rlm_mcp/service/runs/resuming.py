@@ -12,14 +12,14 @@ from rlm_mcp.engine.recording import RecordedCell, Recording, read_recording
 from rlm_mcp.errors import InvalidInputError, NotFoundError
 from rlm_mcp.events import FORMAT_VERSION, RunFinished, RunStarted
 from rlm_mcp.sandbox.types import ContextSource, Sandbox
-from rlm_mcp.service.runs.questions import BUDGET_FIELDS, Task, with_budget
+from rlm_mcp.service.runs.progress import more_room, used_of
+from rlm_mcp.service.runs.questions import Task, with_budget
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.runs.records import Event, NewEvent, RunRecord, TakenUp
 from rlm_mcp.store.runs.runs import Runs
 from rlm_mcp.values import RunStatus, Usage
 
 _EVENTS_AT_ONCE = 500
-_ENOUGH = 2  # times a limit that is used up is the one that is proposed
 
 
 @dataclass(frozen=True)
@@ -125,15 +125,6 @@ class Resumer:
             ) from error
 
 
-def more_room(record: RunRecord) -> dict[str, Any]:
-    """Propose a larger budget for a run that has none left: twice of each limit that is reached."""
-    used = _used(asdict(record.figures), record.elapsed_seconds)
-    config = record.config
-    limits = {name: config.get(field) for name, field in BUDGET_FIELDS.items() if name in used}
-    reached = {name: limit for name, limit in limits.items() if limit and used[name] >= limit * 0.8}
-    return {name: limit * _ENOUGH for name, limit in reached.items()}
-
-
 def _check_kind(record: RunRecord) -> None:
     if not record.question:
         raise InvalidInputError(
@@ -175,21 +166,11 @@ def _config_of(rebuilt: Rebuilt) -> RLMConfig:
     return RLMConfig.model_validate(known)
 
 
-def _used(figures: Mapping[str, Any], elapsed_seconds: float) -> dict[str, float]:
-    return {
-        "max_usd": figures["cost_usd"] or 0.0,
-        "max_tokens": figures["input_tokens"] + figures["output_tokens"],
-        "max_seconds": elapsed_seconds,
-        "max_sub_calls": figures["sub_calls"],
-        "max_iterations": figures["iterations"],
-    }
-
-
 def _check_limits(
     rebuilt: Rebuilt, config: RLMConfig, limits: Mapping[str, Any], elapsed_seconds: float
 ) -> None:
     """Refuse new limits that are used up: they are for the whole run, what is spent included."""
-    used = _used(asdict(rebuilt.figures), elapsed_seconds)
+    used = used_of(asdict(rebuilt.figures), elapsed_seconds)
     over = {name: used[name] for name in limits if name in used and used[name] >= limits[name]}
     if over:
         told = ", ".join(f"{name}={limits[name]!r}, {used:g} used" for name, used in over.items())

@@ -15,13 +15,13 @@ from rlm_mcp.sandbox.types import Repl, Variable, VariableText
 from rlm_mcp.service.repls import Repls
 from rlm_mcp.service.runs.live import LiveRuns
 from rlm_mcp.service.runs.other_servers import OtherServers
+from rlm_mcp.service.runs.progress import ANSWER_NAME
 from rlm_mcp.service.runs.questions import Begun, Question
 from rlm_mcp.store.contexts.records import Page
 from rlm_mcp.store.runs.records import Event, RunRecord, RunSummary
 from rlm_mcp.store.runs.runs import Runs
 from rlm_mcp.values import RunStatus
 
-ANSWER_NAME = "FINAL"
 HEARTBEAT_SECONDS = 10.0
 FOLLOWED_EVENTS = 20
 _BUSY_SECONDS = 5.0
@@ -248,19 +248,3 @@ def _answer_slice(state: RunState, start: int, limit: int) -> VariableText:
     return VariableText(
         ANSWER_NAME, "str", total, state.answer[start:end], start=start, end=end, total=total
     )
-
-
-def progress_line(run: RunRecord) -> str:
-    """Say turn, calls of those allowed, cost and time: `turn 3 · 12/40 calls · $0.04 · 31 s`.
-
-    Of one that has not begun, how many get their place before it: `waiting, 3 ahead`.
-    """
-    if run.queue_position is not None:
-        return f"waiting, {run.queue_position - 1} ahead"
-    figures = run.figures
-    calls = f"{figures.sub_calls}/{run.config.get('max_sub_calls', '?')} calls"
-    parts = [f"turn {figures.iterations}", calls]
-    if figures.cost_usd is not None:
-        parts.append(f"${figures.cost_usd:.2f}")
-    parts.append(f"{run.elapsed_seconds:.0f} s")
-    return " · ".join(parts)

@@ -16,7 +16,8 @@ from rlm_mcp.engine.parsing.typed_answer import check_schema
 from rlm_mcp.errors import ConfigurationError, InvalidInputError, SandboxBusyError, StoreError
 from rlm_mcp.events import FORMAT_VERSION, RunStarted
 from rlm_mcp.sandbox.types import Isolation
-from rlm_mcp.service.contexts.contexts import ContextService, NewText
+from rlm_mcp.service.contexts.contexts import ContextService
+from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.runs.execution import Execution, QuestionWork, RunServices
 from rlm_mcp.service.runs.live import LiveRun
 from rlm_mcp.service.runs.questions import (

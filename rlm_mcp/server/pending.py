@@ -1,0 +1,95 @@
+"""The service, which opens in the background while the server answers its first requests.
+
+A host asks for the tools first of all and gives up on a server that is slow to answer. Loading the
+store, the engine and the sandbox takes longer than everything that this answer needs, so it happens
+after it, or as soon as a request needs the service.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+
+from rlm_mcp.errors import RLMError
+
+if TYPE_CHECKING:
+    from rlm_mcp.service.service import Service
+
+OpenService = Callable[[], "AbstractAsyncContextManager[Service]"]
+# Hosts list the tools within milliseconds of their greeting, and call one seconds later.
+_QUIET_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class PendingService:
+    """A service that is opening, open, or failed to open.
+
+    Args:
+        open_service: called in a worker thread, so it may import what it needs.
+    """
+
+    def __init__(self, open_service: OpenService) -> None:
+        self._open = open_service
+        self._wanted = anyio.Event()
+        self._settled = anyio.Event()
+        self._closing = anyio.Event()
+        self._service: Service | None = None
+        self._error: RLMError | None = None
+
+    async def get(self, caller: str = "") -> Service:
+        """Return the service as a caller sees it; waits until it is open.
+
+        Raises:
+            RLMError: it failed to open.
+        """
+        self._wanted.set()
+        service = await self.opened()
+        return service.as_caller(caller) if caller else service
+
+    async def opened(self) -> Service:
+        """Return the machine owner's service once it is open, without making it open sooner.
+
+        Raises:
+            RLMError: it failed to open.
+        """
+        await self._settled.wait()
+        if self._service is None:
+            raise self._error or RLMError("The server is stopping.", fix="Start it again.")
+        return self._service
+
+    async def hold(self) -> None:
+        """Open the service, keep it open until `close` is called, then close it."""
+        with anyio.move_on_after(_QUIET_SECONDS):
+            await self._wanted.wait()
+        try:
+            if not self._closing.is_set():
+                await self._keep_open()
+        except* RLMError as group:
+            self._error = error = _first_of(group)
+            self._service = None
+            log.error("%s %s", error, "Every tool answers with this error.")  # noqa: TRY400  # known
+        finally:
+            self._settled.set()
+
+    async def _keep_open(self) -> None:
+        opening = await anyio.to_thread.run_sync(self._open)
+        async with opening as service:
+            self._service = service
+            self._settled.set()
+            await self._closing.wait()
+
+    def close(self) -> None:
+        """Let `hold` end."""
+        self._closing.set()
+        self._wanted.set()
+
+
+def _first_of(group: BaseExceptionGroup[RLMError]) -> RLMError:
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first

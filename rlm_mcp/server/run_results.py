@@ -1,0 +1,94 @@
+"""Runs as results of tools: the structure, and the short text beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from mcp_types import CallToolResult
+
+from rlm_mcp.server import schemas
+from rlm_mcp.server.results import MAX_TEXT_CHARS, beside, result
+from rlm_mcp.server.schemas import Event, EventLine
+from rlm_mcp.server.views import run_view
+from rlm_mcp.service.runs.progress import progress_line
+from rlm_mcp.text import cut
+
+if TYPE_CHECKING:
+    from rlm_mcp.events import SubCall
+    from rlm_mcp.store.runs.records import Event as StoredEvent
+    from rlm_mcp.store.runs.records import RunRecord
+
+_SHOWN_CALLS = 5
+_SHOWN_CALL_CHARS = 300
+_MIN_SHOWN_CHARS = 400
+
+
+def run_result(state: RunRecord, note: str = "") -> CallToolResult:
+    """The result of the tools that start and end runs."""
+    run = run_view(state)
+    text = _run_text(run, state)
+    return result(run, f"{text}\n{note}" if note else text)
+
+
+def waited_result(
+    state: RunRecord, events: Sequence[StoredEvent], after_event: int
+) -> CallToolResult:
+    """The result of waiting for a run: the run, and its events after `after_event`."""
+    run = schemas.WaitedRun(
+        **run_view(state, seen=events[-1].seq if events else after_event).model_dump(),
+        events=[EventLine.model_validate(event, from_attributes=True) for event in events],
+    )
+    return result(run, _run_text(run, state, run.events))
+
+
+def _run_text(run: schemas.Run, state: RunRecord, events: Sequence[EventLine] = ()) -> str:
+    lines = [f"{run.run_id} is {run.status}: {progress_line(state)}"]
+    if run.error:
+        lines.append(f"{run.error.code}: {run.error.message} {run.error.fix}".rstrip())
+    if run.answer is not None:
+        lines.insert(0, run.answer + "\n")
+    if run.next:
+        lines.append(f"Next: {run.next}")
+    lines.extend(_event_line(event) for event in events)
+    return "\n".join(lines)
+
+
+def trace_text(events: Sequence[Event], next_event: int | None) -> str:
+    """Events with the code that ran, its output and some of the sub-calls; each gets equal room."""
+    if not events:
+        return "There is no such event yet."
+    room = max(_MIN_SHOWN_CHARS, MAX_TEXT_CHARS // len(events) - 200)
+    text = "\n".join(line for event in events for line in _shown(event, room))
+    more = "the end so far" if next_event is None else f"more: after_event={next_event}"
+    return beside(text, f"[{more}]")
+
+
+def _event_line(event: EventLine) -> str:
+    return f"{event.seq}. {event.type}: {event.preview}"
+
+
+def _shown(event: Event, room: int) -> Iterator[str]:
+    # The classes of events take long to load, and no host waits for a trace at its start.
+    from rlm_mcp.events import (  # noqa: PLC0415
+        CodeExecuted,
+        CodeGenerated,
+        SubCallsFinished,
+        read_detail,
+    )
+
+    match read_detail(event):
+        case CodeGenerated(code=text) | CodeExecuted(output=text) if text:
+            yield f"{event.seq}. {event.type}:"
+            yield cut(text, room)
+        case SubCallsFinished(items=items):
+            yield _event_line(event)
+            yield from map(_call_shown, items[:_SHOWN_CALLS])
+        case _:
+            yield _event_line(event)
+
+
+def _call_shown(call: SubCall) -> str:
+    prompt = " ".join(call.prompt.split())
+    reply = " ".join((call.error or call.reply).split())
+    return f"   {cut(prompt, _SHOWN_CALL_CHARS)!r} → {cut(reply, _SHOWN_CALL_CHARS)!r}"

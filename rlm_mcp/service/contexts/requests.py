@@ -1,0 +1,28 @@
+"""What callers ask of texts. Nothing else is loaded with it, so that tools can name it early."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class NewText:
+    """A text to be added, from one source; empty means not given."""
+
+    text: str = ""
+    path: str = ""
+    documents: tuple[str, ...] = ()
+    name: str = ""
+    upload_id: str = ""
+    is_final: bool = True
+
+
+@dataclass(frozen=True)
+class SearchQuery:
+    """What to look for; `limit` is in matches."""
+
+    pattern: str
+    literal: bool = False
+    ignore_case: bool = False
+    context_lines: int = 0
+    limit: int = 50
