@@ -12,7 +12,8 @@ from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.conversation.opening import Opening
 from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
-from rlm_mcp.engine.prompts.messages import Glimpse, TurnInfo
+from rlm_mcp.engine.prompts.messages import ContextPreview, TurnInfo
+from rlm_mcp.engine.prompts.variant import variant_of
 from rlm_mcp.engine.run_context import Engine
 from rlm_mcp.engine.types import RLMEvent
 from rlm_mcp.errors import SandboxDiedError
@@ -57,12 +58,12 @@ def an_opening(question: str = "Where?", text: str = "It is here.", **config: An
 
     settings = RLMConfig(**config)
     engine = Engine(Nobody(), Nobody(), ProcessSandbox(), settings, Budget(settings), emit)
-    return Opening(question, TextContext.of(text), engine)
+    return Opening(question, TextContext.of(text), engine, variant_of(settings))
 
 
 async def test_a_strong_model_looks_for_itself() -> None:
     repl = OneCellRepl()
-    assert await an_opening().glimpse(repl) is None
+    assert await an_opening().look(repl) is None
     assert repl.cells == []
 
 
@@ -70,7 +71,7 @@ async def test_a_question_of_any_characters_is_searched_for_as_it_is() -> None:
     question = 'Where\'s "it"?\n\ud83d\\'
     repl = OneCellRepl(CellResult("[at 7] here\n", 12, 0.0))
     opening = an_opening(question, prompt_variant="small_context")
-    assert await opening.glimpse(repl) == Glimpse(matches="[at 7] here")
+    assert await opening.look(repl) == ContextPreview(matches="[at 7] here")
     [cell] = repl.cells
     assert cell.isascii()
     found: list[str] = []
@@ -84,11 +85,9 @@ async def test_a_question_of_any_characters_is_searched_for_as_it_is() -> None:
 
 async def test_what_a_search_finds_is_cut_like_any_output() -> None:
     repl = OneCellRepl(CellResult("x" * 9000, 9000, 0.0))
-    glimpse = await an_opening(prompt_variant="small_context", metadata_prefix_chars=200).glimpse(
-        repl
-    )
-    assert glimpse is not None
-    assert 200 <= len(glimpse.matches) < 300
+    preview = await an_opening(prompt_variant="small_context", metadata_prefix_chars=200).look(repl)
+    assert preview is not None
+    assert 200 <= len(preview.matches) < 300
 
 
 @pytest.mark.parametrize(
@@ -98,16 +97,16 @@ async def test_a_search_that_gives_nothing_leaves_nothing_in_the_message(
     result: CellResult | None,
 ) -> None:
     opening = an_opening(prompt_variant="small_context")
-    glimpse = await opening.glimpse(OneCellRepl(result))
+    preview = await opening.look(OneCellRepl(result))
     turn = TurnInfo(1, 25)
-    assert opening.conversation(turn, glimpse) == opening.conversation(turn)
+    assert opening.conversation(turn, preview) == opening.conversation(turn)
 
 
 async def test_a_short_text_is_shown_and_nothing_is_searched() -> None:
     repl = OneCellRepl()
-    glimpse = await an_opening(prompt_variant="small_context", direct_max_chars=11).glimpse(repl)
-    assert glimpse is not None
-    assert "It is here." in glimpse.whole
+    preview = await an_opening(prompt_variant="small_context", direct_max_chars=11).look(repl)
+    assert preview is not None
+    assert "It is here." in preview.whole
     assert repl.cells == []
 
 

@@ -394,7 +394,7 @@ async def test_a_small_model_is_asked_once_where_it_found_its_answer(
     seen = [code("print(1)"), final]
     async with a_bench(sandbox, [*seen, final], prompt_variant="small_context") as bench:
         doubted = await bench.ask()
-        assert "'Lisbon' was not taken yet" in bench.root_requests[2].text
+        assert "'Lisbon' was not accepted yet" in bench.root_requests[2].text
     assert (doubted.answer, doubted.iterations) == ("Lisbon", 3)
     for found in (
         await outcome_of(sandbox, seen),
@@ -415,7 +415,7 @@ async def test_a_small_model_is_asked_once_whether_nothing_is_the_answer(
         first, told, begun = bench.root_requests
     assert (response.answer, response.iterations) == ("0", 3)
     assert "An empty or zero result often means" in told.text
-    assert "'0' was not taken yet" in begun.text
+    assert "'0' was not accepted yet" in begun.text
     assert len(begun.messages) == len(first.messages)
     assert (await outcome_of(sandbox, replies)).iterations == 2
 
@@ -436,7 +436,7 @@ async def test_a_small_model_that_looks_for_a_number_as_text_is_told_how_to_comp
     async with a_bench(sandbox, replies, prompt_variant="small_context") as bench:
         assert (await bench.ask()).answer == TEXT[:3]
         said = bench.root_requests[1].text
-        assert "the very text 'more than 500'" in said
+        assert "the exact text 'more than 500'" in said
         assert r'"more than (\d+)"' in said
 
 

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from rlm_mcp.engine.parsing.reply import CodeBlock, Directive, ParsedReply, Problem, parse_reply
+from rlm_mcp.engine.parsing.problems import ReplyProblem
+from rlm_mcp.engine.parsing.reply import CodeBlock, Directive, ParsedReply, parse_reply
 
 
 def code(*blocks: str, prose: str = "") -> ParsedReply:
@@ -21,7 +22,7 @@ def variable(name: str, prose: str = "") -> ParsedReply:
     return ParsedReply(final=Directive("variable", name), prose=prose)
 
 
-def nothing(problem: Problem, prose: str = "") -> ParsedReply:
+def nothing(problem: ReplyProblem, prose: str = "") -> ParsedReply:
     return ParsedReply(problem=problem, prose=prose)
 
 

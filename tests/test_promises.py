@@ -15,7 +15,7 @@ from typing import get_args
 import pytest
 
 from rlm_mcp import HistoryEntry, RLMConfig, RLMEvent, RLMResponse
-from rlm_mcp.engine.config import PromptVariant
+from rlm_mcp.engine.config import PromptVariantName
 from rlm_mcp.engine.types import EventType
 
 HERE = Path(__file__).parent
@@ -329,4 +329,4 @@ def test_every_field_and_kind_of_event_is_in_a_table() -> None:
 
 
 def test_each_prompt_variant_has_its_test() -> None:
-    assert set(get_args(PromptVariant)) == VARIANTS.keys()
+    assert set(get_args(PromptVariantName)) == VARIANTS.keys()

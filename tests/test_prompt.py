@@ -9,42 +9,37 @@ import json
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import get_args
 
 import anyio
 import pytest
 
-from rlm_mcp.engine.config import PromptVariant, RLMConfig
-from rlm_mcp.engine.parsing.reply import Directive, Problem, parse_reply
-from rlm_mcp.engine.prompts import (
-    Glimpse,
-    Message,
-    NudgeReason,
+from rlm_mcp.engine.config import PromptVariantName, RLMConfig
+from rlm_mcp.engine.parsing.problems import ReplyProblem
+from rlm_mcp.engine.parsing.reply import Directive, parse_reply
+from rlm_mcp.engine.prompts.display import CONTEXT_RESTORED, show_cell
+from rlm_mcp.engine.prompts.messages import (
+    ContextPreview,
     TurnInfo,
     answer_from_output,
-    best_answer_request,
     confirm_final,
-    context_replaced,
     doubt_empty,
     doubt_unseen,
-    feedback,
-    first_message,
     missing_variable,
-    nudge,
     schema_instructions,
     schema_repair,
     show_outputs,
-    system_prompt,
-    went_in_circles,
-    worked_example,
 )
-from rlm_mcp.engine.prompts.display import show_cell
+from rlm_mcp.engine.prompts.nudges import NudgeReason
+from rlm_mcp.engine.prompts.variant import PromptVariant, variant_of
+from rlm_mcp.events import Message
 from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CallReply, CellResult, Repl, ReplCall, ReplOptions
 
-VARIANTS: tuple[PromptVariant, ...] = get_args(PromptVariant)
-REASONS: tuple[NudgeReason, ...] = (*get_args(Problem), "syntax", "repeated")
+VARIANTS: tuple[PromptVariantName, ...] = get_args(PromptVariantName)
+REASONS: tuple[NudgeReason, ...] = (*get_args(ReplyProblem), "repeated")
 REPL_NAMES = frozenset({"llm_query", "llm_query_batch", "rlm_query", "FINAL", "FINAL_VAR"}) | {
     "search",
     "lines",
@@ -57,25 +52,26 @@ SCHEMA = {"type": "object", "properties": {"größe": {"type": "integer"}}}
 TURN = TurnInfo(3, 25, sub_calls_left=498, seconds_left=120.4, usd_left=1.234, tokens_left=5000)
 
 
-def config_of(variant: PromptVariant, *, sub_calls: bool = True) -> RLMConfig:
-    return RLMConfig(prompt_variant=variant, enable_sub_calls=sub_calls)
+def prompts_of(variant: PromptVariantName, *, sub_calls: bool = True) -> PromptVariant:
+    return variant_of(RLMConfig(prompt_variant=variant, enable_sub_calls=sub_calls))
 
 
-def everything_said(config: RLMConfig) -> list[str]:
-    said = [system_prompt(config, recursion=True, has_sub_model=True)]
-    said += [message["content"] for message in worked_example(config)]
-    said += [nudge(reason, QUESTION, TURN, config, detail="why") for reason in REASONS]
+def everything_said(prompts: PromptVariant) -> list[str]:
+    left = TURN if prompts.config.enable_sub_calls else replace(TURN, sub_calls_left=None)
+    said = [prompts.system_prompt(recursion=True, has_sub_model=True)]
+    said += [message["content"] for message in prompts.worked_example()]
+    said += [prompts.nudge(reason, QUESTION, left, detail="why") for reason in REASONS]
     said += [
-        first_message(QUESTION, "`context` is a str.", config, turn=TURN, schema=SCHEMA),
-        feedback(QUESTION, ["out"], TURN, config),
-        feedback(QUESTION, ["out"], TurnInfo(25, 25, sub_calls_left=0), config),
-        best_answer_request(QUESTION, "the last turn is over", config, shown_cells=["out"]),
+        prompts.first_message(QUESTION, "`context` is a str.", turn=left, schema=SCHEMA),
+        prompts.feedback(QUESTION, ["out"], left),
+        prompts.feedback(QUESTION, ["out"], TurnInfo(25, 25)),
+        prompts.best_answer_request(QUESTION, "the last turn is over"),
         confirm_final("42", "41"),
         doubt_empty("0"),
         doubt_unseen("42"),
         answer_from_output(QUESTION, "41"),
-        context_replaced(),
-        went_in_circles("41", TURN, config),
+        CONTEXT_RESTORED,
+        prompts.went_in_circles("41", left),
         missing_variable("x", ["y"]),
         schema_repair("wrong", 1, 3),
     ]
@@ -113,7 +109,7 @@ async def test_every_name_that_the_prompts_rest_on_exists_in_a_real_repl() -> No
 
 @pytest.mark.parametrize("sub_calls", [True, False])
 async def test_the_code_in_the_system_prompt_runs_in_a_real_repl(sub_calls: bool) -> None:
-    blocks = parse_reply(system_prompt(config_of("default", sub_calls=sub_calls))).blocks
+    blocks = parse_reply(prompts_of("default", sub_calls=sub_calls).system_prompt()).blocks
     assert len(blocks) == 2
     async with a_sandbox() as sandbox:
         for text in ("a complaint\nand more\n" * 50, ["a complaint", "thanks"]):
@@ -131,7 +127,7 @@ WORKED_TEXTS: tuple[tuple[str | list[str], str], ...] = (
 
 
 async def test_each_worked_session_works_in_a_real_repl_and_looks_like_it() -> None:
-    said = [message["content"] for message in worked_example(config_of("small_context"))]
+    said = [message["content"] for message in prompts_of("small_context").worked_example()]
     async with a_sandbox() as sandbox:
         for number, (text, expected) in enumerate(WORKED_TEXTS):
             look, told, answer = said[4 * number + 1 : 4 * number + 4]
@@ -150,50 +146,52 @@ def first_words(output: str) -> list[str]:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("sub_calls", [True, False])
-def test_every_function_named_exists_in_the_repl(variant: PromptVariant, sub_calls: bool) -> None:
-    for said in everything_said(config_of(variant, sub_calls=sub_calls)):
+def test_every_function_named_exists_in_the_repl(
+    variant: PromptVariantName, sub_calls: bool
+) -> None:
+    for said in everything_said(prompts_of(variant, sub_calls=sub_calls)):
         called = re.findall(r"`(\w+)\(", said)
         assert set(called) <= REPL_NAMES | set(vars(builtins))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_without_sub_calls_nothing_speaks_of_them(variant: PromptVariant) -> None:
-    for said in everything_said(config_of(variant, sub_calls=False)):
+def test_without_sub_calls_nothing_speaks_of_them(variant: PromptVariantName) -> None:
+    for said in everything_said(prompts_of(variant, sub_calls=False)):
         assert not SUB_CALLS.search(said)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_calls_of_the_repl_are_told(variant: PromptVariant) -> None:
-    said = system_prompt(config_of(variant))
+def test_the_calls_of_the_repl_are_told(variant: PromptVariantName) -> None:
+    said = prompts_of(variant).system_prompt()
     for name in ("context", "search(", "llm_query(", "llm_query_batch(", "FINAL("):
         assert name in said
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_recursion_is_told_only_where_it_exists(variant: PromptVariant) -> None:
-    config = config_of(variant)
-    assert "rlm_query" in system_prompt(config, recursion=True)
-    assert "rlm_query" not in system_prompt(config)
+def test_recursion_is_told_only_where_it_exists(variant: PromptVariantName) -> None:
+    prompts = prompts_of(variant)
+    assert "rlm_query" in prompts.system_prompt(recursion=True)
+    assert "rlm_query" not in prompts.system_prompt()
 
 
 def test_a_sub_model_other_than_the_root_is_told() -> None:
-    config = config_of("default")
-    assert system_prompt(config, has_sub_model=True) != system_prompt(config)
+    prompts = prompts_of("default")
+    assert prompts.system_prompt(has_sub_model=True) != prompts.system_prompt()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_prefix_is_the_same_bytes_every_time(variant: PromptVariant) -> None:
-    first = config_of(variant)
-    again = config_of(variant)
-    assert system_prompt(first, recursion=True) == system_prompt(again, recursion=True)
-    assert worked_example(first) == worked_example(again)
+def test_the_prefix_is_the_same_bytes_every_time(variant: PromptVariantName) -> None:
+    first = prompts_of(variant)
+    again = prompts_of(variant)
+    assert first.system_prompt(recursion=True) == again.system_prompt(recursion=True)
+    assert first.worked_example() == again.worked_example()
 
 
 def test_the_limits_of_the_run_are_told() -> None:
     config = RLMConfig(
         metadata_prefix_chars=777, sub_call_max_input_chars=54_321, sandbox_timeout=33
     )
-    said = system_prompt(config)
+    said = variant_of(config).system_prompt()
     assert "777 characters" in said
     assert "54321 characters" in said
     assert "33 seconds" in said
@@ -201,7 +199,7 @@ def test_the_limits_of_the_run_are_told() -> None:
 
 @pytest.mark.parametrize("limit", [1, 10, 5_000, 100_000, 500_000])
 def test_pieces_in_the_example_fit_a_sub_call(limit: int) -> None:
-    said = system_prompt(RLMConfig(sub_call_max_input_chars=limit))
+    said = variant_of(RLMConfig(sub_call_max_input_chars=limit)).system_prompt()
     sizes = [int(size) for size in re.findall(r"i:i \+ (\d+)\]", said)]
     assert sizes
     assert all(0 < size <= limit for size in sizes)
@@ -210,39 +208,39 @@ def test_pieces_in_the_example_fit_a_sub_call(limit: int) -> None:
 @pytest.mark.parametrize("limit", [100, 500_000])
 def test_a_weak_model_is_told_of_small_pieces_that_fit(limit: int) -> None:
     config = RLMConfig(prompt_variant="small_context", sub_call_max_input_chars=limit)
-    (size,) = re.findall(r"at most (\d+) characters", system_prompt(config))
+    (size,) = re.findall(r"at most (\d+) characters", variant_of(config).system_prompt())
     assert int(size) <= min(limit, 6_000)
 
 
 def test_the_economy_of_sub_calls_is_told_in_its_variant_alone() -> None:
-    default, warned = (system_prompt(config_of(v)) for v in ("default", "cost_warning"))
+    default, warned = (prompts_of(v).system_prompt() for v in ("default", "cost_warning"))
     assert len(warned) > len(default)
     assert "costs" in warned
-    off = system_prompt(config_of("cost_warning", sub_calls=False))
-    assert off == system_prompt(config_of("default", sub_calls=False))
+    off = prompts_of("cost_warning", sub_calls=False).system_prompt()
+    assert off == prompts_of("default", sub_calls=False).system_prompt()
 
 
 @pytest.mark.parametrize(
     ("variant", "most_tokens"),
     [("default", 1300), ("cost_warning", 1500), ("small_context", 230)],
 )
-def test_a_system_prompt_stays_short(variant: PromptVariant, most_tokens: int) -> None:
-    said = system_prompt(config_of(variant), recursion=True, has_sub_model=True)
+def test_a_system_prompt_stays_short(variant: PromptVariantName, most_tokens: int) -> None:
+    said = prompts_of(variant).system_prompt(recursion=True, has_sub_model=True)
     assert len(said) / 4 < most_tokens
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("sub_calls", [True, False])
-def test_every_variant_tells_of_search(variant: PromptVariant, sub_calls: bool) -> None:
-    assert "`search(words, k=5)`" in system_prompt(config_of(variant, sub_calls=sub_calls))
+def test_every_variant_tells_of_search(variant: PromptVariantName, sub_calls: bool) -> None:
+    assert "`search(words, k=5)`" in prompts_of(variant, sub_calls=sub_calls).system_prompt()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("sub_calls", [True, False])
 def test_the_code_shown_is_code_that_the_parser_takes(
-    variant: PromptVariant, sub_calls: bool
+    variant: PromptVariantName, sub_calls: bool
 ) -> None:
-    parsed = parse_reply(system_prompt(config_of(variant, sub_calls=sub_calls)))
+    parsed = parse_reply(prompts_of(variant, sub_calls=sub_calls).system_prompt())
     assert parsed.syntax is None
     assert parsed.final is None
     for block in parsed.blocks:
@@ -250,22 +248,22 @@ def test_the_code_shown_is_code_that_the_parser_takes(
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_an_echo_of_what_was_said_is_never_an_answer(variant: PromptVariant) -> None:
-    config = config_of(variant)
-    examples = [m["content"] for m in worked_example(config) if m["role"] == "assistant"]
-    for echo in everything_said(config):
+def test_an_echo_of_what_was_said_is_never_an_answer(variant: PromptVariantName) -> None:
+    prompts = prompts_of(variant)
+    examples = [m["content"] for m in prompts.worked_example() if m["role"] == "assistant"]
+    for echo in everything_said(prompts):
         assert echo in examples or parse_reply(echo).final is None
 
 
 def test_only_the_weak_models_variant_shows_worked_turns() -> None:
-    assert worked_example(config_of("default")) == ()
-    assert worked_example(config_of("cost_warning")) == ()
-    assert len(worked_example(config_of("small_context"))) >= 8
+    assert prompts_of("default").worked_example() == ()
+    assert prompts_of("cost_warning").worked_example() == ()
+    assert len(prompts_of("small_context").worked_example()) >= 8
 
 
 @pytest.mark.parametrize("sub_calls", [True, False])
 def test_worked_turns_alternate_and_end_with_the_assistant(sub_calls: bool) -> None:
-    turns = worked_example(config_of("small_context", sub_calls=sub_calls))
+    turns = prompts_of("small_context", sub_calls=sub_calls).worked_example()
     roles = [message["role"] for message in turns]
     assert roles == ["user", "assistant"] * (len(turns) // 2)
     head: list[Message] = [{"role": "system", "content": "s"}, *turns]
@@ -274,29 +272,30 @@ def test_worked_turns_alternate_and_end_with_the_assistant(sub_calls: bool) -> N
 
 
 def test_each_worked_turn_is_one_block_and_each_session_ends_with_a_final() -> None:
-    turns = worked_example(config_of("small_context"))
+    turns = prompts_of("small_context").worked_example()
     written = [parse_reply(m["content"]) for m in turns if m["role"] == "assistant"]
     assert all(len(reply.blocks) == 1 and not reply.syntax for reply in written)
     assert ["FINAL(" in reply.blocks[0].code for reply in written] == [False, True] * 4
 
 
 def test_worked_turns_are_made_as_the_real_ones_are() -> None:
-    config = config_of("small_context")
-    turns = worked_example(config)
-    real = first_message(QUESTION, "`context` is a str.", config, turn=TurnInfo(1, 8))
+    prompts = prompts_of("small_context")
+    turns = prompts.worked_example()
+    real = prompts.first_message(QUESTION, "`context` is a str.", turn=TurnInfo(1, 8))
     assert turns[0]["content"].splitlines()[0] == real.splitlines()[0]
     assert turns[0]["content"].splitlines()[-1].endswith(real.splitlines()[-1].split("] ")[1])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_first_message_asks_describes_and_tells_what_is_left(variant: PromptVariant) -> None:
-    said = first_message(
+def test_the_first_message_asks_describes_and_tells_what_is_left(
+    variant: PromptVariantName,
+) -> None:
+    said = prompts_of(variant).first_message(
         QUESTION,
         "`context` is a str of 9 characters.",
-        config_of(variant),
         turn=TurnInfo(1, 25, sub_calls_left=500),
         schema=SCHEMA,
-        glimpse=Glimpse(matches="[line 7] a white whale"),
+        preview=ContextPreview(matches="[line 7] a white whale"),
     )
     for part in (
         QUESTION,
@@ -310,9 +309,9 @@ def test_the_first_message_asks_describes_and_tells_what_is_left(variant: Prompt
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_what_is_not_given_leaves_no_empty_heading(variant: PromptVariant) -> None:
-    said = first_message(
-        QUESTION, "`context` is a str.", config_of(variant), glimpse=Glimpse(matches=" \n")
+def test_what_is_not_given_leaves_no_empty_heading(variant: PromptVariantName) -> None:
+    said = prompts_of(variant).first_message(
+        QUESTION, "`context` is a str.", preview=ContextPreview(matches=" \n")
     )
     assert "match the question" not in said
     assert "Schema" not in said
@@ -320,50 +319,50 @@ def test_what_is_not_given_leaves_no_empty_heading(variant: PromptVariant) -> No
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_output_tells_turns_and_budget_left(variant: PromptVariant) -> None:
-    said = feedback(QUESTION, ["out"], TURN, config_of(variant))
+def test_every_output_tells_turns_and_budget_left(variant: PromptVariantName) -> None:
+    said = prompts_of(variant).feedback(QUESTION, ["out"], TURN)
     for left in ("Turn 3 of 25", "498 sub-calls", "120 s", "$1.23", "5000 tokens"):
         assert left in said
 
 
 def test_limits_that_do_not_exist_are_not_told() -> None:
-    said = feedback(QUESTION, ["out"], TurnInfo(3, 25), config_of("default"))
+    said = prompts_of("default").feedback(QUESTION, ["out"], TurnInfo(3, 25))
     assert "[Turn 3 of 25]" in said
     assert "left" not in said
 
 
 def test_an_overdrawn_budget_is_told_as_nothing_left() -> None:
     overdrawn = TurnInfo(3, 25, seconds_left=-4.0, usd_left=-0.5)
-    said = feedback(QUESTION, ["out"], overdrawn, config_of("default"))
+    said = prompts_of("default").feedback(QUESTION, ["out"], overdrawn)
     assert "0 s left" in said
     assert "$0.00 left" in said
 
 
 def test_outputs_of_several_blocks_are_told_apart_in_order() -> None:
-    said = feedback(QUESTION, ["first out", "second out"], TURN, config_of("default"))
+    said = prompts_of("default").feedback(QUESTION, ["first out", "second out"], TURN)
     assert said.index("block 1") < said.index("first out") < said.index("block 2")
     assert said.index("block 2") < said.index("second out")
     assert "block 1" not in show_outputs(["alone"])
 
 
 def test_a_weak_model_is_asked_the_question_again_and_reminded_of_the_form() -> None:
-    config = config_of("small_context")
+    prompts = prompts_of("small_context")
     for said in (
-        feedback(QUESTION, ["out"], TURN, config),
-        nudge("no_code", QUESTION, TURN, config),
-        best_answer_request(QUESTION, "no turns", config),
+        prompts.feedback(QUESTION, ["out"], TURN),
+        prompts.nudge("no_code", QUESTION, TURN),
+        prompts.best_answer_request(QUESTION, "no turns"),
     ):
         assert QUESTION in said
         assert "FINAL" in said.splitlines()[-1]
-    assert "```python" in feedback(QUESTION, ["out"], TURN, config).splitlines()[-1]
-    assert QUESTION not in feedback(QUESTION, ["out"], TURN, config_of("default"))
+    assert "```python" in prompts.feedback(QUESTION, ["out"], TURN).splitlines()[-1]
+    assert QUESTION not in prompts_of("default").feedback(QUESTION, ["out"], TURN)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_last_turn_is_announced(variant: PromptVariant) -> None:
-    config = config_of(variant)
-    last = feedback(QUESTION, ["out"], TurnInfo(25, 25), config)
-    before = feedback(QUESTION, ["out"], TurnInfo(24, 25), config)
+def test_the_last_turn_is_announced(variant: PromptVariantName) -> None:
+    prompts = prompts_of(variant)
+    last = prompts.feedback(QUESTION, ["out"], TurnInfo(25, 25))
+    before = prompts.feedback(QUESTION, ["out"], TurnInfo(24, 25))
     assert "last turn" in last
     assert "FINAL" in last
     assert "last turn" not in before
@@ -372,11 +371,11 @@ def test_the_last_turn_is_announced(variant: PromptVariant) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("reason", REASONS)
 def test_each_nudge_names_its_fault_and_shows_the_form(
-    variant: PromptVariant, reason: NudgeReason
+    variant: PromptVariantName, reason: NudgeReason
 ) -> None:
-    config = config_of(variant)
-    said = nudge(reason, QUESTION, TURN, config, detail="SyntaxError: line 7")
-    others = {nudge(other, QUESTION, TURN, config) for other in REASONS if other != reason}
+    prompts = prompts_of(variant)
+    said = prompts.nudge(reason, QUESTION, TURN, detail="SyntaxError: line 7")
+    others = {prompts.nudge(other, QUESTION, TURN) for other in REASONS if other != reason}
     assert said not in others
     assert "```" in said
     assert "FINAL" in said
@@ -385,22 +384,24 @@ def test_each_nudge_names_its_fault_and_shows_the_form(
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_nudge_on_the_last_turn_asks_for_the_answer(variant: PromptVariant) -> None:
-    said = nudge("no_code", QUESTION, TurnInfo(25, 25), config_of(variant))
+def test_a_nudge_on_the_last_turn_asks_for_the_answer(variant: PromptVariantName) -> None:
+    said = prompts_of(variant).nudge("no_code", QUESTION, TurnInfo(25, 25))
     assert "last turn" in said
     assert "FINAL" in said.splitlines()[-1]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_nudge_shows_what_ran_all_the_same_and_what_is_left_once(variant: PromptVariant) -> None:
-    config = config_of(variant)
-    said = nudge("unclosed_fence", QUESTION, TURN, config, shown_cells=["first out", "second"])
+def test_a_nudge_shows_what_ran_all_the_same_and_what_is_left_once(
+    variant: PromptVariantName,
+) -> None:
+    prompts = prompts_of(variant)
+    said = prompts.nudge("unclosed_fence", QUESTION, TURN, shown_cells=["first out", "second"])
     assert said.index("first out") < said.index("second") < said.index("no end")
     assert said.count("Turn 3 of 25") == 1
 
 
 def test_a_huge_detail_is_cut() -> None:
-    assert len(nudge("syntax", QUESTION, TURN, config_of("default"), detail="x" * 99_999)) < 3000
+    assert len(prompts_of("default").nudge("not_code", QUESTION, TURN, detail="x" * 99_999)) < 3000
 
 
 def test_a_guess_is_shown_beside_the_output_it_was_written_without() -> None:
@@ -435,14 +436,11 @@ def test_many_variables_are_not_all_listed() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_best_answer_is_asked_for_with_the_reason(variant: PromptVariant) -> None:
-    said = best_answer_request(
-        QUESTION, "The last of 25 turns was reached.", config_of(variant), shown_cells=["seen"]
-    )
+def test_the_best_answer_is_asked_for_with_the_reason(variant: PromptVariantName) -> None:
+    said = prompts_of(variant).best_answer_request(QUESTION, "The last of 25 turns was reached.")
     assert "The last of 25 turns was reached." in said
     assert ".." not in said.replace("...", "")
     assert QUESTION in said
-    assert "seen" in said
     assert "FINAL(" in said
 
 

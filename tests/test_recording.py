@@ -6,9 +6,8 @@ import json
 
 import pytest
 
-from rlm_mcp.engine.conversation.conversation import Conversation
-from rlm_mcp.engine.conversation.diff import change_between, changed
-from rlm_mcp.engine.conversation.restore import Tape
+from rlm_mcp.engine.conversation.conversation import Conversation, change_between, changed
+from rlm_mcp.engine.conversation.restore import PendingTurn
 from rlm_mcp.engine.models.chat import ChatReply
 from rlm_mcp.engine.recording import RecordedCell, RecordedTurn, Recording
 from rlm_mcp.engine.subcalls.nested_runs import InnerParts
@@ -62,27 +61,30 @@ def a_turn(*codes: str, is_last_word: bool = False) -> RecordedTurn:
 
 
 def test_the_turn_that_a_log_ends_in_is_played_once() -> None:
-    tape = Tape(Recording((a_turn("before"), a_turn("x = 1", "y = 2"))))
-    assert tape.is_mid_turn
-    assert tape.reply() == ChatReply("reply")
-    assert (tape.is_playing, tape.is_mid_turn) == (True, False)
-    assert [tape.cell("x = 1"), tape.cell("y = 2")] == [a_cell("x = 1"), a_cell("y = 2")]
-    assert tape.cell("z = 3") is None
-    assert tape.reply() is None
-    assert not tape.is_playing
+    pending = PendingTurn(Recording((a_turn("before"), a_turn("x = 1", "y = 2"))))
+    assert pending.is_mid_turn
+    assert pending.take_reply() == ChatReply("reply")
+    assert (pending.is_playing, pending.is_mid_turn) == (True, False)
+    assert [pending.take_cell("x = 1"), pending.take_cell("y = 2")] == [
+        a_cell("x = 1"),
+        a_cell("y = 2"),
+    ]
+    assert pending.take_cell("z = 3") is None
+    assert pending.take_reply() is None
+    assert not pending.is_playing
 
 
 def test_a_cell_that_is_not_the_recorded_one_ends_the_playing() -> None:
-    tape = Tape(Recording((a_turn("x = 1", "y = 2"),)))
-    tape.reply()
-    assert [tape.cell("y = 2"), tape.cell("x = 1")] == [None, None]
+    pending = PendingTurn(Recording((a_turn("x = 1", "y = 2"),)))
+    pending.take_reply()
+    assert [pending.take_cell("y = 2"), pending.take_cell("x = 1")] == [None, None]
 
 
 def test_a_turn_that_was_judged_is_not_played_again() -> None:
     judged = Recording((a_turn("x = 1"),), ended_as="exhausted")
-    assert Tape(judged).reply() is None
-    assert Tape(Recording()).reply() is None
-    last = Tape(Recording((a_turn(is_last_word=True),)))
+    assert PendingTurn(judged).take_reply() is None
+    assert PendingTurn(Recording()).take_reply() is None
+    last = PendingTurn(Recording((a_turn(is_last_word=True),)))
     assert (last.is_mid_turn, last.is_last_word) == (False, True)
 
 

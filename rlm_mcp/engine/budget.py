@@ -16,7 +16,11 @@ from rlm_mcp.errors import BudgetExceededError, ConfigurationError
 from rlm_mcp.values import Usage
 
 FIRST_GUESS_OUTPUT_TOKENS = 256
-LAST_WORD_SHARE = 4  # at most a quarter of a token budget is kept back for the answer itself
+# Kept back for the last turn, which gives the answer: a share of the time limit up to so many
+# seconds, and at most a share of a limit in tokens or USD.
+LAST_TURN_TIME_SHARE = 0.15
+LAST_TURN_SECONDS = 30.0
+LAST_TURN_SPENDING_SHARE = 0.25
 SCARCE_SHARE = 0.8  # of a limit; beyond it the model is told to finish
 
 
@@ -84,12 +88,12 @@ class Budget:
             )
 
     def start_clock(self) -> None:
-        """Let the seconds count from now: the run has waited for its turn until here."""
+        """Count the seconds from now: until here the run waited for its turn."""
         self._started = self._clock() - self._spent_seconds
 
     @property
     def elapsed_seconds(self) -> float:
-        """Seconds that the run has worked, what it waited for its turn left out."""
+        """Seconds that the run has worked, without those it waited for its turn."""
         return self._clock() - self._started
 
     @property
@@ -98,8 +102,14 @@ class Budget:
         limit = self._config.max_seconds
         return None if limit is None else max(0.0, limit - self.elapsed_seconds)
 
+    @property
+    def seconds_before_last_turn(self) -> float | None:
+        """Seconds until the last turn must begin; None without a time limit."""
+        left = self.seconds_left
+        return left and left - min(left * LAST_TURN_TIME_SHARE, LAST_TURN_SECONDS)
+
     def snapshot(self) -> Usage:
-        """Say what was spent, children included."""
+        """Return what was spent, children included."""
         spent = _Tokens(self._input_tokens, self._output_tokens)
         return Usage(
             iterations=self._iterations,
@@ -111,7 +121,7 @@ class Budget:
         )
 
     def remaining(self) -> dict[str, Any]:
-        """Say what is left, JSON-like; only limits that are set."""
+        """Return what is left, JSON-like; only limits that are set."""
         config, spent = self._config, self.snapshot()
         left: dict[str, Any] = {
             "iterations": max(0, config.max_iterations - spent.iterations),
@@ -134,7 +144,7 @@ class Budget:
 
     @property
     def scarce(self) -> Scarce | None:
-        """A limit that is nearly used up, if any is; turns are each run's own to count."""
+        """A limit that is nearly used up, if any; each run counts its own turns."""
         config, spent = self._config, self.snapshot()
         limits = (
             ("sub_calls", spent.sub_calls, config.max_sub_calls),
@@ -145,12 +155,12 @@ class Budget:
         nearly = (Scarce(name, used, of) for name, used, of in limits if of)
         return next((one for one in nearly if one.used >= SCARCE_SHARE * one.of), None)
 
-    def take_up(self, iterations: int) -> None:
-        """Go on after so many turns of the root; one that did not end is counted anew."""
+    def restore_iterations(self, iterations: int) -> None:
+        """Continue after so many complete turns of the root; an incomplete one is counted anew."""
         self._iterations = iterations
 
     def learn_root_turn(self, reply: ChatReply) -> None:
-        """Note what a turn of the root takes."""
+        """Note how many tokens a turn of the root takes."""
         self._root_turn = _Tokens(reply.input_tokens, reply.output_tokens)
 
     def count_iteration(self) -> None:
@@ -163,10 +173,10 @@ class Budget:
 
     @asynccontextmanager
     async def root_turn(self, prompt_chars: int) -> AsyncGenerator[Callable[[ChatReply], None]]:
-        """Reserve a turn of the root; call what is yielded with the reply.
+        """Reserve a turn of the root; call the yielded function with the reply.
 
         Raises:
-            BudgetExceededError: it does not fit.
+            BudgetExceededError: the budget has no room for it.
         """
         expected = _Tokens(estimate_tokens(prompt_chars), self._root_turn.made or 1)
         self._check(expected)
@@ -182,12 +192,12 @@ class Budget:
     async def sub_call(
         self, prompt_chars: int, max_output_tokens: int
     ) -> AsyncGenerator[Callable[[ChatReply], None]]:
-        """Reserve a sub-call, which counts as made; call what is yielded with the reply.
+        """Reserve a sub-call, which counts as made; call the yielded function with the reply.
 
         Waits while calls under way may leave too little for it.
 
         Raises:
-            BudgetExceededError: it does not fit.
+            BudgetExceededError: the budget has no room for it.
         """
         given = estimate_tokens(prompt_chars)
         most = _Tokens(given, max_output_tokens)
@@ -211,13 +221,13 @@ class Budget:
         """Whether a sub-call may begin now; if not, it may once one under way has ended.
 
         Raises:
-            BudgetExceededError: it does not fit, whatever becomes of those.
+            BudgetExceededError: there is no room for it, however those end.
         """
         limit = self._config.max_sub_calls
         if self._sub_calls >= limit:
             raise _exceeded("sub_calls", f"{self._sub_calls} of {limit} sub-calls are made")
         try:
-            self._check(self._expected(given, most), keep_back=self._last_word())
+            self._check(self._expected(given, most), keep_back=self._last_turn())
         except BudgetExceededError as error:
             if not self._under_way or error.limit == "seconds":
                 raise
@@ -235,9 +245,9 @@ class Budget:
 
     @property
     def last_turn_limit(self) -> str | None:
-        """The limit that leaves room for no turn of the root but one that answers, if any does."""
+        """The limit that leaves room for only one more turn of the root, if any does."""
         try:
-            self._check(self._root_turn, keep_back=self._last_word())
+            self._check(self._root_turn, keep_back=self._last_turn())
         except BudgetExceededError as error:
             return error.limit
         return None
@@ -263,7 +273,7 @@ class Budget:
             settled, self._settled = self._settled, anyio.Event()
             settled.set()
 
-    def _last_word(self) -> _Tokens:
+    def _last_turn(self) -> _Tokens:
         """Tokens of one more turn of the root, which is a little longer than the last one."""
         turn = self._root_turn
         return _Tokens(turn.given * 5 // 4, turn.made)
@@ -276,11 +286,13 @@ class Budget:
         planned = self._reserved.plus(_Tokens(self._input_tokens, self._output_tokens))
         planned = planned.plus(expected)
         if config.max_tokens is not None:
-            room = config.max_tokens - min(kept.total, config.max_tokens // LAST_WORD_SHARE)
+            most_kept = int(config.max_tokens * LAST_TURN_SPENDING_SHARE)
+            room = config.max_tokens - min(kept.total, most_kept)
             if planned.total > room:
                 raise _exceeded("tokens", f"{planned.total} of {config.max_tokens} would be used")
         if config.max_usd is not None:
-            kept_usd = min(self.cost(kept.given, kept.made), config.max_usd / LAST_WORD_SHARE)
+            most_kept_usd = config.max_usd * LAST_TURN_SPENDING_SHARE
+            kept_usd = min(self.cost(kept.given, kept.made), most_kept_usd)
             cost = self.cost(planned.given, planned.made)
             if cost > config.max_usd - kept_usd:
                 raise _exceeded("usd", f"{cost:.4f} of {config.max_usd} USD would be used")
@@ -310,5 +322,5 @@ def _exceeded(limit: str, why: str) -> BudgetExceededError:
     return BudgetExceededError(
         f"The budget of {limit} is used up: {why}.",
         limit=limit,
-        fix="Answer from what is known, or give the run more.",
+        fix="Answer from what is known, or give the run a larger budget.",
     )

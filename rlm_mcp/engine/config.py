@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-PromptVariant = Literal["default", "cost_warning", "small_context"]
+PromptVariantName = Literal["default", "cost_warning", "small_context"]
 
 
 class RLMConfig(BaseModel):
@@ -81,7 +81,7 @@ class RLMConfig(BaseModel):
         gt=0,
         description="Seconds that one cell may run, without its waiting for sub-calls.",
     )
-    prompt_variant: PromptVariant = Field(
+    prompt_variant: PromptVariantName = Field(
         default="default",
         description="System prompt: `cost_warning` is thrifty, `small_context` for small models.",
     )

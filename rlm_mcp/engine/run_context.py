@@ -1,4 +1,4 @@
-"""The parts that a run is made of, handed in by whoever starts it."""
+"""What a run works with, handed in by whoever starts it, and how it reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.models.chat import ChatModel, OnDelta
 from rlm_mcp.engine.recording import Recording
 from rlm_mcp.engine.telemetry import find_tracer
-from rlm_mcp.engine.types import EventSink
+from rlm_mcp.engine.types import EventSink, RLMEvent
+from rlm_mcp.events import EventDetail
 from rlm_mcp.sandbox.types import ReplOptions, Sandbox
 
 if TYPE_CHECKING:
@@ -32,15 +33,15 @@ class Engine:
         sandbox: where inner runs get their REPLs.
         config: limits and options.
         budget: shared by the whole tree of the run.
-        emit: is told every event, in order.
-        cache: answers of sub-calls that need not be asked again.
+        emit: called with every event, in order.
+        cache: replies to sub-calls that need not be asked again.
         model_names: names that `llm_query(model=…)` may ask for; the last is the one asked
             without a name. Empty: no other model may be asked.
         answer_schema: JSON Schema that the answer must fit.
         on_root_delta: awaited with pieces of the root's replies as they arrive.
         depth: 0 for the run itself, more for runs inside it.
-        recording: the run as far as its log goes, where it is taken up.
-        tracer: takes spans; the one that the process was set up with, if any.
+        recording: the run as far as its log goes, where it is resumed.
+        tracer: takes spans; by default the one that the process was set up with, if any.
     """
 
     root: ChatModel
@@ -73,12 +74,26 @@ class Engine:
         return self.config.enable_sub_calls and self.depth + 1 < self.config.max_recursion_depth
 
 
+class RunLog:
+    """Emits the events of one run, each with its turn and with the figures after it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.turn = 0
+
+    async def emit(self, detail: EventDetail, line: str) -> None:
+        """Emit one event; `line` is its preview."""
+        engine = self.engine
+        usage = engine.budget.snapshot()
+        await engine.emit(RLMEvent.of(detail, self.turn, line, depth=engine.depth, usage=usage))
+
+
 def repl_options(config: RLMConfig, *, seed: int | None = None) -> ReplOptions:
     """Make the options of a run's REPL; `rlm_query` falls back to `llm_query` at the last level."""
     return ReplOptions(
         sub_calls=config.enable_sub_calls,
         recursion=config.enable_sub_calls and config.max_recursion_depth > 1,
-        # Half of them on their way, half at hand for when one is answered.
+        # Half of them in flight, half ready for when one is answered.
         call_window=min(2 * config.max_concurrent_calls, MAX_CALL_WINDOW),
         seed=seed,
     )

@@ -1,7 +1,7 @@
-"""How a conversation begins: the system message, worked turns, and the question with what is shown.
+"""How a conversation begins: the system message, worked turns, and the question with a preview.
 
-A text that is short enough stands in the first message whole, where the configuration allows it: a
-single look beats a search through what fits into one prompt.
+A text that is short enough stands whole in the first message, where the configuration allows it:
+reading it once is better than searching through what fits into one prompt.
 """
 
 from __future__ import annotations
@@ -12,15 +12,9 @@ import anyio
 import anyio.to_thread
 
 from rlm_mcp.engine.conversation.conversation import Conversation, Window
-from rlm_mcp.engine.prompts import (
-    Glimpse,
-    TurnInfo,
-    first_message,
-    is_small,
-    system_prompt,
-    worked_example,
-)
 from rlm_mcp.engine.prompts.display import cut_middle, describe_context, show_whole
+from rlm_mcp.engine.prompts.messages import ContextPreview, TurnInfo
+from rlm_mcp.engine.prompts.variant import PromptVariant
 from rlm_mcp.engine.run_context import Engine
 from rlm_mcp.errors import SandboxError
 from rlm_mcp.sandbox.types import CallReply, ContextSource, Repl, ReplCall
@@ -29,8 +23,6 @@ MATCHES = 2
 AROUND_MATCHES = 2
 HEADING_CHARS = 40  # about what stands over each document of several
 SEARCH_SECONDS = 10.0
-# Reading slows weak models down, and turns their heads.
-SMALL_START_CHARS = 300
 SMALL_MATCHES_CHARS = 600
 
 
@@ -41,6 +33,7 @@ class Opening:
     question: str
     source: ContextSource
     engine: Engine
+    prompts: PromptVariant
 
     @property
     def is_direct(self) -> bool:
@@ -57,49 +50,45 @@ class Opening:
     @property
     def description(self) -> str:
         """What is said of the text before any look at it."""
-        config = self.engine.config
-        chars = config.metadata_prefix_chars
-        if is_small(config):
-            chars = min(chars, SMALL_START_CHARS)
-        return describe_context(self.source, chars)
+        chars, most = self.engine.config.metadata_prefix_chars, self.prompts.max_start_chars
+        return describe_context(self.source, chars if most is None else min(chars, most))
 
-    def shown(self, glimpse: Glimpse) -> tuple[str, ...]:
-        """Give what the first message shows of the text."""
-        return (glimpse.whole or self.description, glimpse.matches)
+    def shown(self, preview: ContextPreview) -> tuple[str, ...]:
+        """Return what the first message shows of the text."""
+        return (preview.whole or self.description, preview.matches)
 
-    def conversation(self, turn: TurnInfo, glimpse: Glimpse | None = None) -> Conversation:
-        """Make the conversation, as far as that takes no look at the text."""
-        engine, config = self.engine, self.engine.config
-        system = system_prompt(
-            config, recursion=engine.can_recurse, has_sub_model=engine.sub is not engine.root
+    def conversation(self, turn: TurnInfo, preview: ContextPreview | None = None) -> Conversation:
+        """Make the conversation, with what a look at the text showed."""
+        engine, prompts = self.engine, self.prompts
+        system = prompts.system_prompt(
+            recursion=engine.can_recurse, has_sub_model=engine.sub is not engine.root
         )
-        first = first_message(
+        first = prompts.first_message(
             self.question,
             self.description,
-            config,
             turn=turn,
             schema=engine.answer_schema,
-            glimpse=glimpse,
+            preview=preview,
         )
-        head = Conversation(({"role": "system", "content": system}, *worked_example(config)))
+        head = Conversation(({"role": "system", "content": system}, *prompts.worked_example()))
         return Conversation(tuple(head.told(first).messages))
 
-    async def glimpse(self, repl: Repl, *, may_be_whole: bool = True) -> Glimpse | None:
+    async def look(self, repl: Repl, *, may_be_whole: bool = True) -> ContextPreview | None:
         """Look at the text: all of it where it is short, matching places for a weak model."""
         if self.is_direct and may_be_whole:
             whole = await anyio.to_thread.run_sync(_read_documents, self.source)
-            return Glimpse(whole=show_whole(whole, self.source))
-        if not is_small(self.engine.config):
+            return ContextPreview(whole=show_whole(whole, self.source))
+        if not self.prompts.is_for_weak_models:
             return None
         with anyio.move_on_after(SEARCH_SECONDS):
-            return Glimpse(matches=await self._matches(repl))
+            return ContextPreview(matches=await self._find_matches(repl))
         return None
 
-    async def _matches(self, repl: Repl) -> str:
+    async def _find_matches(self, repl: Repl) -> str:
         code = f"search({self.question!r}, k={MATCHES}, around={AROUND_MATCHES})"
         try:
             result = await repl.execute(code, timeout_seconds=SEARCH_SECONDS, on_call=_no_calls)
-        except SandboxError:  # the first cell will meet it and tell of it
+        except SandboxError:  # the first cell will fail in the same way, and report it
             return ""
         found = "" if result.error else result.output.strip()
         limit = min(self.engine.config.metadata_prefix_chars, SMALL_MATCHES_CHARS)

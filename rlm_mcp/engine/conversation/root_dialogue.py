@@ -1,65 +1,82 @@
-"""The root's side of a run: its conversation, the window that has to hold it, and each question."""
+"""The conversation between a run and its root model, in the window that has to hold it."""
 
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any, Protocol
 
-from rlm_mcp.engine.conversation.conversation import Conversation, Window
-from rlm_mcp.engine.conversation.diff import change_between
+from rlm_mcp.engine.conversation.conversation import Conversation, Window, change_between
+from rlm_mcp.engine.conversation.restore import Past
 from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
 from rlm_mcp.engine.run_context import Engine
 from rlm_mcp.engine.telemetry import chat_span
 from rlm_mcp.errors import ContextLengthError
 from rlm_mcp.events import Change
 
+MAX_LOGGED_HEAD_CHARS = 100_000  # a longer head holds the text itself, and is made again from it
+
 
 class MakeRoom(Protocol):
-    """Makes a conversation about so many characters long; gives whether it could."""
+    """Shortens the conversation to about so many characters; returns whether it could."""
 
     async def __call__(self, chars: int, *, is_refused: bool) -> bool:
-        """Do it; `is_refused` says that the conversation was sent and was too long."""
+        """Shorten it; `is_refused` says that it was sent and was too long."""
         ...
 
 
 class Dialogue:
-    """What is said between a run and its root model.
+    """What was said between a run and its root model, and how the next reply is got.
 
     Args:
         engine: the model, its limits, and the budget.
-        conversation: how it begins.
+        opened: how it begins.
     """
 
-    def __init__(self, engine: Engine, conversation: Conversation) -> None:
-        self.conversation = conversation
+    def __init__(self, engine: Engine, opened: Conversation) -> None:
+        self.opened = self.conversation = opened
         # What every conversation of the run begins with, whatever its limits, needs no record.
-        self._on_record = Conversation(conversation.head[:-1])
+        self._on_record = Conversation(opened.head[:-1])
         self._engine = engine
         self._window = Window.of(engine.config)
 
+    def open_with(self, opened: Conversation) -> None:
+        """Begin with another first message, before turns that stay."""
+        self.opened = opened
+        self.conversation = replace(self.conversation, head=opened.head)
+
     @property
     def chars(self) -> int:
-        """Characters of all that was said."""
+        """Characters of all messages."""
         return self.conversation.chars
 
-    def take_up(self, conversation: Conversation, last_reply: tuple[int, ChatReply] | None) -> None:
-        """Go on with what is on record.
-
-        Args:
-            conversation: as it was.
-            last_reply: characters of the last prompt that was answered, and its reply: they tell of
-                the size of prompts and of the price of a turn.
-        """
-        self.conversation = self._on_record = conversation
-        if last_reply is not None:
-            self._window.learn(*last_reply)
+    def restore(self, past: Past) -> None:
+        """Continue a conversation that is on record."""
+        self.opened = past.opened
+        self.conversation = self._on_record = past.conversation
+        if past.last_reply is not None:
+            self._window.learn(*past.last_reply)
             if self._engine.depth == 0:
-                self._engine.budget.learn_root_turn(last_reply[1])
+                self._engine.budget.learn_root_turn(past.last_reply[1])
 
-    def change(self, *, without_head: bool = False) -> Change:
-        """Say what is new since this was asked last; see `changes.change_between`."""
+    def tell(self, text: str) -> None:
+        """Add to what the model is told before its next turn."""
+        self.conversation = self.conversation.told(text)
+
+    def begin_again(self, text: str) -> None:
+        """Drop all turns, because a small model copies what it wrote before."""
+        self.conversation = self.opened.told(text)
+
+    def replace_question(self, text: str) -> None:
+        """Drop the question too, so that `text` alone is answered."""
+        self.conversation = Conversation(({"role": "user", "content": text},))
+
+    def take_change(self) -> Change:
+        """Return what is new in the conversation since this was called last."""
         before, self._on_record = self._on_record, self.conversation
-        return change_between(before, self.conversation, without_head=without_head)
+        is_opening = self.conversation.head == self.opened.head
+        is_long = is_opening and self.opened.head_chars > MAX_LOGGED_HEAD_CHARS
+        return change_between(before, self.conversation, without_head=is_long)
 
     def hear(self, reply: ChatReply) -> None:
         """Add the model's reply, which is on record itself."""
@@ -69,14 +86,14 @@ class Dialogue:
         """Get the model's reply, which is not yet added to the conversation.
 
         Args:
-            make_room: what is done when the conversation outgrows the window.
+            make_room: called when the conversation outgrows the window.
             temperature: None is not sent.
 
         Raises:
-            BudgetExceededError: there is no room for it.
+            BudgetExceededError: the budget has no room for it.
             ModelError: there is no reply.
         """
-        # To half of the window, so that it is not often.
+        # To half of the window, so that it does not happen often.
         if self._window.is_full(self.chars):
             await make_room(self._window.chars // 2, is_refused=False)
         while True:
@@ -102,7 +119,7 @@ class Dialogue:
         budget = self._engine.budget
         if self._engine.depth == 0:
             return budget.root_turn(self.chars)
-        # To the tree, a turn of an inner run is a sub-call like any other.
+        # For the tree's budget, a turn of an inner run is a sub-call like any other.
         return budget.sub_call(self.chars, self._engine.config.root_max_tokens)
 
     def _request(self, temperature: float | None) -> ChatRequest:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from anyio import to_thread
 
 from rlm_mcp.engine.loop.run import Run
-from rlm_mcp.engine.loop.turn import Turn, execute_one
-from rlm_mcp.engine.models.chat import ChatReply
+from rlm_mcp.engine.loop.turn import Turn
 from rlm_mcp.engine.parsing.evidence import (
     EMPTY_ANSWERS,
     is_computed,
@@ -19,27 +18,24 @@ from rlm_mcp.engine.parsing.evidence import (
     is_shown,
     number_tested_as_text,
 )
-from rlm_mcp.engine.parsing.reply import Directive, ParsedReply
+from rlm_mcp.engine.parsing.reply import Directive
 from rlm_mcp.engine.parsing.typed_answer import read_typed_answer
-from rlm_mcp.engine.prompts import (
-    NudgeReason,
-    closing,
+from rlm_mcp.engine.prompts.messages import (
     confirm_final,
     doubt_empty,
     doubt_unseen,
-    feedback,
-    is_small,
     missing_variable,
-    nudge,
     question_nothing,
     schema_repair,
-    went_in_circles,
 )
+from rlm_mcp.engine.prompts.nudges import NudgeReason
 from rlm_mcp.engine.types import RunStatus
 from rlm_mcp.errors import BudgetExceededError, InvalidInputError, ModelReplyError, RLMError
+from rlm_mcp.events import LoopState
 from rlm_mcp.sandbox.types import Final
 
 MAX_SCHEMA_REPAIRS = 3
+MAX_GUESSES_DOUBTED = 3
 
 Origin = Literal["code", "variable", "text", "prose", "guess"]
 
@@ -55,106 +51,158 @@ class Outcome:
     error: RLMError | None = None
 
 
-async def judge(run: Run, reply: ChatReply, parsed: ParsedReply, turn: Turn) -> Outcome | None:
-    """Decide after a turn; None goes on, with what the model is told already added.
+@dataclass(frozen=True)
+class Verdict:
+    """What follows from a turn.
 
-    Code comes first: its own final counts, then a `FINAL_VAR`, whose value is what the code made.
-    A `FINAL` text beside code was written before the output was seen.
+    Args:
+        state: what the run remembers from now on.
+        outcome: how the run ends; None where it continues.
+        message: what the model is told next.
+        restarts: whether the conversation begins again with that message, without its turns.
     """
-    is_repeated = run.note_reply(reply.text)
-    if turn.cells and turn.cells[-1].final is not None:
-        return await _judge_code(run, turn.cells[-1].final, parsed.blocks[len(turn.cells) - 1].code)
+
+    state: LoopState
+    outcome: Outcome | None = None
+    message: str = ""
+    restarts: bool = False
+
+
+async def judge(run: Run, turn: Turn) -> Verdict:
+    """Decide what follows from a turn; changes nothing itself.
+
+    Code comes first: its own final counts, then a `FINAL_VAR`, whose value the code made. A `FINAL`
+    text beside code was written before the output was seen.
+    """
+    parsed = turn.parsed
+    if turn.final is not None:
+        return await _decide(run, turn.final, "code", is_computed=is_computed(turn.code))
     if parsed.final is None or parsed.problem is not None or turn.has_failed:
-        _go_on(run, parsed, turn, is_repeated=is_repeated)
-        return None
-    if await _names_variable(run, parsed.final):
-        final, problem = await take_variable(run, parsed.final)
-        if final is not None:
-            is_doubted = question(run, final.text, is_computed=True)
-            return None if is_doubted else await _accept(run, final, "variable")
-        run.fruitless = 0 if turn.cells else run.fruitless + 1
-        run.tell(feedback(run.question, (*turn.shown, problem), run.next_turn(), run.config))
-        return None
-    return await _judge_text(run, parsed.final.value, turn)
+        return _continue(run, turn)
+    if not await _names_variable(run, parsed.final):
+        return await _judge_text(run, parsed.final.value, turn)
+    final, problem = await _read_variable(run, parsed.final)
+    if final is not None:
+        return await _decide(run, final, "variable", is_computed=True)
+    state = replace(run.state, fruitless=0 if turn.cells else run.state.fruitless + 1)
+    shown = (*turn.shown, problem)
+    return Verdict(state, message=run.prompts.feedback(run.question, shown, run.next_turn()))
 
 
 async def _names_variable(run: Run, final: Directive) -> bool:
     """Whether the value of a variable is meant: `FINAL(total)` too, where the code made `total`."""
     if final.kind == "variable":
         return True
-    return final.is_name and final.value in await run.variables()
+    return final.is_name and final.value in await run.cells.variables()
 
 
-async def _judge_code(run: Run, final: Final, code: str) -> Outcome | None:
-    if question(run, final.text, is_computed=is_computed(code)):
+async def _judge_text(run: Run, text: str, turn: Turn) -> Verdict:
+    state = run.state
+    if turn.cells and text != state.guess and state.doubts < MAX_GUESSES_DOUBTED:
+        state = replace(state, guess=text, doubts=state.doubts + 1)
+        return Verdict(state, message=confirm_final(text, "\n".join(turn.shown)))
+    return await _decide(run, Final(text, "str"), "text")
+
+
+async def _decide(run: Run, final: Final, origin: Origin, *, is_computed: bool = False) -> Verdict:
+    """Question an answer where there is cause to; otherwise accept it."""
+    doubted = _doubt(run, final.text, is_computed=is_computed)
+    return doubted or await _accept(run, final, origin)
+
+
+def _doubt(run: Run, answer: str, *, is_computed: bool) -> Verdict | None:
+    """Question an answer of a weak model where there is cause to.
+
+    Args:
+        run: what was printed and asked so far.
+        answer: as text.
+        is_computed: whether code made it from the text, so that it need not have been shown.
+    """
+    state, prompts = run.state, run.prompts
+    if answer == state.guess or not prompts.is_for_weak_models:
         return None
-    return await _accept(run, final, "code")
-
-
-async def _judge_text(run: Run, text: str, turn: Turn) -> Outcome | None:
-    if turn.cells and text != run.guess and run.guesses_doubted < MAX_GUESSES_DOUBTED:
-        run.guess = text
-        run.guesses_doubted += 1
-        run.tell(confirm_final(text, "\n".join(turn.shown)))
+    if state.doubts >= MAX_GUESSES_DOUBTED:
         return None
-    if question(run, text):
+    turn, is_direct = run.next_turn(), run.is_direct
+    restarts = False
+    if not run.cells.memory.has_run_code and not is_direct:
+        message = prompts.nudge("no_code", run.question, turn)
+    elif answer.strip() in EMPTY_ANSWERS:
+        # The code stands in the conversation, and would be written again.
+        restarts = True
+        message = f"{doubt_empty(answer)}\n{prompts.closing(run.question, turn)}"
+    elif not (is_computed or is_direct or is_shown(answer, run.shown, run.question)):
+        message = f"{doubt_unseen(answer)}\n{prompts.closing(run.question, turn)}"
+    else:
         return None
-    return await _accept(run, Final(text, "str"), "text")
+    state = replace(state, guess=answer, doubts=state.doubts + 1)
+    return Verdict(state, message=message, restarts=restarts)
 
 
-def _go_on(run: Run, parsed: ParsedReply, turn: Turn, *, is_repeated: bool) -> None:
+def _continue(run: Run, turn: Turn) -> Verdict:
     """Show what the code did, or say what was missing."""
+    parsed, state = turn.parsed, run.state
     reason: NudgeReason | None = parsed.problem
-    if reason is None and is_repeated:
+    if reason is None and turn.is_repeated:
         reason = "repeated"
     if not turn.cells and reason is None:
         reason = "no_code"
     if parsed.final is not None and parsed.final.kind == "text" and not turn.has_failed:
-        run.guess = parsed.final.value
-    run.fruitless = 0 if turn.cells and not is_repeated else run.fruitless + 1
-    detail = parsed.syntax or ""
-    before = run.next_turn()
-    if is_repeated and is_small(run.config):
-        run.begin_again(went_in_circles(run.printed, before, run.config))
-    elif reason is None:
-        shown = with_hint(run, turn, parsed.blocks[len(turn.cells) - 1].code)
-        run.tell(feedback(run.question, shown, before, run.config))
+        state = replace(state, guess=parsed.final.value)
+    is_fruitful = turn.cells and not turn.is_repeated
+    state = replace(state, fruitless=0 if is_fruitful else state.fruitless + 1)
+    left, prompts = run.next_turn(), run.prompts
+    if turn.is_repeated and prompts.is_for_weak_models:
+        message = prompts.went_in_circles(run.cells.memory.printed, left)
+        return Verdict(state, message=message, restarts=True)
+    if reason is None:
+        message = prompts.feedback(run.question, _with_hint(run, turn), left)
     else:
-        said = nudge(
-            reason, run.question, before, run.config, detail=detail, shown_cells=turn.shown
+        message = prompts.nudge(
+            reason, run.question, left, detail=parsed.syntax or "", shown_cells=turn.shown
         )
-        run.tell(said)
+    return Verdict(state, message=message)
 
 
-async def take_variable(run: Run, directive: Directive) -> tuple[Final | None, str]:
+def _with_hint(run: Run, turn: Turn) -> tuple[str, ...]:
+    """Return the outputs; a weak model that printed a zero is told what that often means."""
+    last = turn.cells[-1]
+    if not run.prompts.is_for_weak_models or last.error or not is_empty_output(last.output):
+        return turn.shown
+    number = number_tested_as_text(turn.code)
+    hint = question_nothing(of_replies="llm_query" in turn.code, number=number)
+    return (*turn.shown[:-1], f"{turn.shown[-1]}\n{hint}")
+
+
+async def _read_variable(run: Run, directive: Directive) -> tuple[Final | None, str]:
     """Read the value that `FINAL_VAR` names in the REPL; without one, say why."""
     name = directive.value
     if name.isidentifier():
-        existing = tuple(await run.variables())
+        existing = tuple(await run.cells.variables())
         if name not in existing and name != "context":
             return None, missing_variable(name, existing)
     # An expression is its own value; a string that it gives is not the name of another.
     code = f"FINAL_VAR({name!r})" if name.isidentifier() else f"FINAL({name})"
-    result, shown = await execute_one(run, code)
+    result, shown = await run.cells.execute_one(code)
     return result.final, shown
 
 
-async def _accept(run: Run, final: Final, origin: Origin) -> Outcome | None:
-    """Take an answer, once it fits the schema if there is one."""
+async def _accept(run: Run, final: Final, origin: Origin) -> Verdict:
+    """Accept an answer, once it fits the schema if there is one."""
+    state = replace(run.state, guess=final.text)
     schema = run.engine.answer_schema
     if schema is None:
-        return Outcome("completed", final.text, _data_of(final), origin)
+        return Verdict(state, Outcome("completed", final.text, _data_of(final), origin))
     try:
         data = await _typed(final, schema)
     except InvalidInputError as error:
-        run.repairs += 1
-        run.guess = final.text
-        if run.repairs > MAX_SCHEMA_REPAIRS:
-            unfit = ModelReplyError(f"The answer does not fit the schema: {error.message}")
-            return Outcome("failed", final.text, None, origin, unfit)
-        run.tell(schema_repair(error.message, run.repairs, MAX_SCHEMA_REPAIRS))
-        return None
-    return Outcome("completed", final.text, data, origin)
+        state = replace(state, repairs=state.repairs + 1)
+        if state.repairs <= MAX_SCHEMA_REPAIRS:
+            message = schema_repair(error.message, state.repairs, MAX_SCHEMA_REPAIRS)
+            return Verdict(state, message=message)
+        unfit = ModelReplyError(f"The answer does not fit the schema: {error.message}")
+        return Verdict(state, Outcome("failed", final.text, None, origin, unfit))
+    return Verdict(state, Outcome("completed", final.text, data, origin))
 
 
 async def _typed(final: Final, schema: Mapping[str, Any]) -> Any:
@@ -162,28 +210,15 @@ async def _typed(final: Final, schema: Mapping[str, Any]) -> Any:
     return await to_thread.run_sync(read_typed_answer, final, schema)
 
 
-async def take_best(run: Run, parsed: ParsedReply, turn: Turn) -> tuple[Final | None, Origin]:
-    """Take whatever a last reply holds: a final of any kind, an earlier guess, or its prose."""
-    if turn.cells and turn.cells[-1].final is not None:
-        return turn.cells[-1].final, "code"
-    if parsed.final is not None and await _names_variable(run, parsed.final):
-        final, _ = await take_variable(run, parsed.final)
-        if final is not None:
-            return final, "variable"
-    elif parsed.final is not None and parsed.final.value.strip():
-        return Final(parsed.final.value, "str"), "text"
-    # Words around code, and words that only announce what comes next, answer nothing.
-    is_answer = not parsed.blocks and parsed.problem not in {"promise", "tool_call", "not_code"}
-    prose = Final(parsed.prose, "str") if is_answer and parsed.prose else None
-    if run.guess and not (prose and run.has_started_over):
-        return Final(run.guess, "str"), "guess"
-    return prose, "prose"
+async def judge_last(run: Run, turn: Turn, reason: BudgetExceededError) -> Outcome:
+    """End a run that was stopped, with the best answer that its last turn or an earlier one gave.
 
-
-async def accept_best(
-    run: Run, final: Final | None, origin: Origin, reason: BudgetExceededError
-) -> Outcome:
-    """End a run that was stopped, with the best that it has."""
+    Args:
+        run: its guess and its schema.
+        turn: the one that was asked for the best answer.
+        reason: what stopped it.
+    """
+    final, origin = await _best_of(run, turn)
     if final is None:
         return Outcome("exhausted", error=reason)
     schema = run.engine.answer_schema
@@ -196,44 +231,24 @@ async def accept_best(
     return Outcome("exhausted", final.text, data, origin, reason)
 
 
+async def _best_of(run: Run, turn: Turn) -> tuple[Final | None, Origin]:
+    """Take whatever a last reply contains: a final of any kind, an earlier guess, or its prose."""
+    parsed, guess = turn.parsed, run.state.guess
+    if turn.final is not None:
+        return turn.final, "code"
+    if parsed.final is not None and await _names_variable(run, parsed.final):
+        final, _ = await _read_variable(run, parsed.final)
+        if final is not None:
+            return final, "variable"
+    elif parsed.final is not None and parsed.final.value.strip():
+        return Final(parsed.final.value, "str"), "text"
+    # Words around code, and words that only announce what comes next, answer nothing.
+    is_answer = not parsed.blocks and parsed.problem not in {"promise", "tool_call", "not_code"}
+    prose = Final(parsed.prose, "str") if is_answer and parsed.prose else None
+    if guess and not (prose and run.state.has_started_over):
+        return Final(guess, "str"), "guess"
+    return prose, "prose"
+
+
 def _data_of(final: Final) -> Any:  # any JSON
     return json.loads(final.json) if final.json is not None and final.type != "str" else None
-
-
-MAX_GUESSES_DOUBTED = 3
-
-
-def question(run: Run, answer: str, *, is_computed: bool = False) -> bool:
-    """Question an answer where there is cause to; gives whether the model was told.
-
-    Args:
-        run: keeps the answer as its guess.
-        answer: as text.
-        is_computed: whether code made it from the text, so that it need not have been shown.
-    """
-    is_known = answer == run.guess
-    run.guess = answer
-    if is_known or not is_small(run.config) or run.guesses_doubted >= MAX_GUESSES_DOUBTED:
-        return False
-    turn = run.next_turn()
-    if not run.has_run_code and not run.is_direct:
-        run.tell(nudge("no_code", run.question, turn, run.config))
-    elif answer.strip() in EMPTY_ANSWERS:
-        # The code stands in the conversation, and would be written again.
-        run.begin_again(f"{doubt_empty(answer)}\n{closing(run.question, turn, run.config)}")
-    elif not (is_computed or run.is_direct or is_shown(answer, run.shown, run.question)):
-        run.tell(f"{doubt_unseen(answer)}\n{closing(run.question, turn, run.config)}")
-    else:
-        return False
-    run.guesses_doubted += 1
-    return True
-
-
-def with_hint(run: Run, turn: Turn, code: str) -> tuple[str, ...]:
-    """Show the outputs, and say to a small model that printed a zero what that often means."""
-    last = turn.cells[-1]
-    if is_small(run.config) and last.error is None and is_empty_output(last.output):
-        number = number_tested_as_text(code)
-        hint = question_nothing(of_replies="llm_query" in code, number=number)
-        return (*turn.shown[:-1], f"{turn.shown[-1]}\n{hint}")
-    return turn.shown

@@ -1,76 +1,62 @@
-"""One run at work: its conversation, its REPL, and what it tells while it goes on."""
+"""One run at work: its conversation with the root model, its REPL, and its state."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
-
-import anyio
 
 from rlm_mcp.engine.budget import SCARCE_SHARE, Scarce
 from rlm_mcp.engine.conversation.compaction import summarize
-from rlm_mcp.engine.conversation.conversation import Conversation
-from rlm_mcp.engine.conversation.memory import Recall
 from rlm_mcp.engine.conversation.opening import Opening
-from rlm_mcp.engine.conversation.restore import Tape, recall
+from rlm_mcp.engine.conversation.restore import restore
 from rlm_mcp.engine.conversation.root_dialogue import Dialogue
-from rlm_mcp.engine.loop.replay import difference, replay
+from rlm_mcp.engine.loop.replay import Calls
+from rlm_mcp.engine.loop.turn import Cells, Turn
 from rlm_mcp.engine.models.chat import ChatReply
-from rlm_mcp.engine.parsing.reply import CodeBlock
-from rlm_mcp.engine.prompts import Glimpse, TurnInfo, finish_soon, is_small, reopened
-from rlm_mcp.engine.recording import Recording, prompt_digest
-from rlm_mcp.engine.run_context import Engine
-from rlm_mcp.engine.subcalls.sub_caller import SubCaller
-from rlm_mcp.engine.types import HistoryEntry, RLMEvent
-from rlm_mcp.errors import SandboxError
-from rlm_mcp.events import (
-    Change,
-    CodeGenerated,
-    EventDetail,
-    IterationStart,
-    LoopState,
-    RunWarning,
+from rlm_mcp.engine.parsing.reply import CodeBlock, parse_reply
+from rlm_mcp.engine.prompts.messages import (
+    ContextPreview,
+    TurnInfo,
+    answer_from_output,
+    finish_soon,
 )
-from rlm_mcp.sandbox.types import CellResult, ContextSource, Repl
-from rlm_mcp.text import preview
+from rlm_mcp.engine.prompts.variant import variant_of
+from rlm_mcp.engine.recording import prompt_digest
+from rlm_mcp.engine.run_context import RunLog
+from rlm_mcp.engine.types import HistoryEntry
+from rlm_mcp.events import CodeGenerated, IterationStart, LoopState, RunWarning
+from rlm_mcp.sandbox.types import ContextSource, Repl
+from rlm_mcp.text import preview as one_line
 
-LOOK_SECONDS = 10.0
-MAX_TOLD_CHARS = 100_000  # a longer message holds the text itself, and is made again from that
+RESTART_WARMTH = 0.3
+MAX_WARMTH = 1.0
 
 
 class Run:
-    """What changes while one question is answered; `orchestrator.answer` makes and drives it."""
+    """What changes while one question is answered; `orchestrator.answer` makes and drives it.
+
+    `is_direct` says that the first message holds the whole text. `state` is what the run remembers
+    between turns besides its conversation; `judge` returns the next one.
+    """
 
     def __init__(
-        self, question: str, source: ContextSource, repl: Repl, engine: Engine, calls: SubCaller
+        self, question: str, source: ContextSource, repl: Repl, log: RunLog, calls: Calls
     ) -> None:
         self.question = question
-        self.repl = repl
-        self.engine = engine
-        self.config = engine.config
-        self.iteration = 0
-        self.fruitless = 0
-        self.repairs = 0
-        self.has_run_code = False
-        self.has_started_over = False
-        self.guess: str | None = None
-        self.guesses_doubted = 0
+        self.log = log
+        self.engine = log.engine
+        self.prompts = variant_of(log.engine.config)
+        self.state = LoopState()
+        self.cells = Cells(repl, calls, log, self.prompts)
         self.is_direct = False
-        self._is_last_word = False
-        self._is_urged = False
-        self._recall = Recall()
-        self.calls = calls
-        self._history: list[HistoryEntry] = []
-        self._opening = Opening(question, source, engine)
-        self._glimpse = Glimpse()
+        self._opening = Opening(question, source, log.engine, self.prompts)
         self._first_turn = self.next_turn()
-        self._opened = self._opening.conversation(self._first_turn)
-        self._dialogue = Dialogue(engine, self._opened)
-        self.tape = Tape(engine.recording)
+        self._preview = ContextPreview()
+        self.dialogue = Dialogue(log.engine, self._opening.conversation(self._first_turn))
+        self._is_last_word = False
 
     async def begin(self) -> None:
-        """Begin the conversation, or take it up where the run's log ends.
+        """Begin the conversation, or continue it where the run's log ends.
 
         Raises:
             SandboxError: the REPL is gone for good.
@@ -78,247 +64,202 @@ class Run:
         recording = self.engine.recording
         await self._look()
         if recording.turns:
-            await self._take_up()
-        if not recording.is_repl_live:
-            await self._replay(recording)
+            await self._restore()
+        await self.cells.replay(recording)
 
     async def _look(self, *, may_be_whole: bool = True) -> None:
         """Take the look at the text that the first message shows, if it shows any."""
-        glimpse = await self._opening.glimpse(self.repl, may_be_whole=may_be_whole)
-        self._glimpse = glimpse or Glimpse()
-        self.is_direct = bool(self._glimpse.whole)
-        self._opened = self._opening.conversation(self._first_turn, glimpse)
-        conversation = self._dialogue.conversation
-        self._dialogue.conversation = replace(conversation, head=self._opened.head)
+        preview = await self._opening.look(self.cells.repl, may_be_whole=may_be_whole)
+        self._preview = preview or ContextPreview()
+        self.is_direct = bool(self._preview.whole)
+        self.dialogue.open_with(self._opening.conversation(self._first_turn, preview))
 
-    async def _take_up(self) -> None:
+    async def _restore(self) -> None:
         recording = self.engine.recording
-        past = recall(self._opened, recording)
-        self._opened = past.opened
-        self._dialogue.take_up(past.conversation, past.last_reply)
-        self._history = list(past.history)
-        self._recall = past.recall
-        self.iteration = past.iteration
+        past = restore(self.dialogue.opened, recording, self.cells.memory)
+        self.dialogue.restore(past)
         self.is_direct = past.is_direct
-        self.has_run_code = any(turn.cells for turn in recording.turns)
-        self._stand(past.standing)
+        self.log.turn = past.iteration
+        self.state = past.state
         if self.engine.depth == 0:
-            self.engine.budget.take_up(past.iteration)
+            self.engine.budget.restore_iterations(past.iteration)
         if not past.is_faithful:
-            line = "The conversation could not be rebuilt as it was; it is sent anew."
-            await self.emit(RunWarning(), line)
+            line = "The conversation could not be rebuilt exactly; it is sent anew."
+            await self.log.emit(RunWarning(), line)
         if recording.is_judged:
             self._tell_reopened()
 
-    async def _replay(self, recording: Recording) -> None:
-        await replay(self.repl, recording.before, self.calls, self.config)
-        different = await replay(self.repl, recording.cells, self.calls, self.config)
-        await self.calls.end_cell()
-        if different:
-            line, turns = difference(different, recording.cells)
-            await self.emit(RunWarning(differing_turns=tuple(turns)), line)
-
-    def _stand(self, standing: LoopState) -> None:
-        self.fruitless = standing.fruitless
-        self.repairs = standing.repairs
-        self.guesses_doubted = standing.doubts
-        self.has_started_over = standing.has_started_over
-        self._is_urged = standing.is_urged
-        self.guess = standing.guess
-
     @property
-    def is_mid_turn(self) -> bool:
-        """Whether the next turn was begun before this process took the run up."""
-        return self.tape.is_mid_turn
+    def turn(self) -> int:
+        """The turn of the root that was begun last, from 1."""
+        return self.log.turn
 
     @property
     def history(self) -> tuple[HistoryEntry, ...]:
         """The trace so far: the root's turns and outputs, and sub-calls, by iteration."""
-        entries = [*self._history, *self.calls.history]
+        entries = [*self.cells.memory.history, *self.cells.calls.history]
         return tuple(sorted(entries, key=lambda entry: entry.iteration))
 
     @property
     def shown(self) -> str:
         """What the root has seen of the text and of outputs, without what it was told besides."""
-        outputs = [each.truncated_content for each in self._history if each.role == "repl_output"]
-        return "\n".join((*self._opening.shown(self._glimpse), *outputs))
-
-    @property
-    def printed(self) -> str:
-        """What the latest cells printed that did not fail."""
-        return self._recall.printed
+        return "\n".join((*self._opening.shown(self._preview), *self.cells.memory.outputs))
 
     @property
     def found(self) -> str:
         """What was printed, or else the places that match the question."""
-        return self.printed or self._glimpse.matches
-
-    def note_reply(self, text: str) -> bool:
-        """Remember a reply; gives whether it is the last one again, of a small model any again."""
-        return self._recall.note_reply(text, any_earlier=is_small(self.config))
-
-    def begin_again(self, text: str) -> None:
-        """Let go of all turns, since a small model copies what it wrote before."""
-        self._recall.restarts += 1
-        self._dialogue.conversation = self._opened.told(text)
-
-    def start_over(self, text: str) -> None:
-        """Forget the question too, so that `text` alone is answered."""
-        self.has_started_over = True
-        self._dialogue.conversation = Conversation(({"role": "user", "content": text},))
+        return self.cells.memory.printed or self._preview.matches
 
     def next_turn(self) -> TurnInfo:
-        """Say where the run stands before its next turn."""
-        left = self.engine.budget.remaining()
+        """Say what is left before the next turn."""
+        config, left = self.engine.config, self.engine.budget.remaining()
         return TurnInfo(
-            iteration=self.iteration + 1,
-            max_iterations=self.config.max_iterations,
-            sub_calls_left=left["sub_calls"] if self.config.enable_sub_calls else None,
+            iteration=self.turn + 1,
+            max_iterations=config.max_iterations,
+            sub_calls_left=left["sub_calls"] if config.enable_sub_calls else None,
             seconds_left=left.get("seconds"),
             usd_left=left.get("usd"),
             tokens_left=left.get("tokens"),
         )
 
-    def tell(self, *texts: str) -> None:
-        """Add to what the model is told before its next turn."""
-        told = "\n\n".join(text for text in texts if text)
-        self._dialogue.conversation = self._dialogue.conversation.told(told)
+    def begin_last_word(self, reason: str) -> None:
+        """Make the next turn the last one, which is asked for the best answer.
 
-    def begin_last_word(self) -> bool:
-        """Let the next turn be the last; gives whether the model is still to be told so."""
+        Args:
+            reason: why there are no more turns.
+        """
         self._is_last_word = True
-        return not self.tape.is_last_word
+        if self.cells.pending.is_last_word:  # it was asked for before this process resumed the run
+            return
+        is_typed = self.engine.answer_schema is not None
+        if self.prompts.is_for_weak_models and self.found and not is_typed:
+            self.state = replace(self.state, has_started_over=True)
+            self.dialogue.replace_question(answer_from_output(self.question, self.found))
+        else:
+            self.dialogue.tell(self.prompts.best_answer_request(self.question, reason))
 
-    async def emit(self, detail: EventDetail, line: str) -> None:
-        """Emit one event, with the figures after it; `line` is its preview."""
-        engine = self.engine
-        usage = engine.budget.snapshot()
-        await engine.emit(
-            RLMEvent.of(detail, self.iteration, line, depth=engine.depth, usage=usage)
-        )
-
-    async def ask(self) -> ChatReply:
-        """Take one turn of the root model.
+    async def take_turn(self) -> Turn:
+        """Ask the root for a reply and run the code in it.
 
         Raises:
-            BudgetExceededError: there is no room for it.
+            BudgetExceededError: the budget has no room for it.
             ModelError: there is no reply.
+            SandboxError: the REPL is gone for good.
         """
-        is_reopened = self.tape.is_last_word and not self._is_last_word
-        reply = self.tape.reply()
+        reply = await self._ask()
+        parsed = parse_reply(reply.text, was_cut=reply.finish_reason == "length")
+        is_repeated = self.cells.memory.is_repeated(
+            reply.text, any_earlier=self.prompts.is_for_weak_models
+        )
+        await self._report_reply(reply, parsed.blocks)
+        cells, shown = await self.cells.execute(parsed)
+        return Turn(parsed, tuple(cells), tuple(shown), is_repeated)
+
+    async def _ask(self) -> ChatReply:
+        pending = self.cells.pending
+        is_reopened = pending.is_last_word and not self._is_last_word
+        reply = pending.take_reply()
         if is_reopened:
             reply = self._reopen(reply)
         self._count_turn()
         if reply is None:
             await self._begin_turn()
-            reply = await self._dialogue.complete(
-                self._make_room, self._recall.temperature(self.config.temperature)
-            )
+            reply = await self.dialogue.complete(self._make_room, self._temperature())
         self._hear(reply)
         return reply
 
     def _reopen(self, reply: ChatReply | None) -> ChatReply | None:
-        """Go on where the best answer was asked for, since there is room again."""
+        """Continue where the best answer was asked for, because there is room again."""
         if reply is not None:
             self._count_turn()
             self._hear(reply)
-        self._is_urged = False
+        self.state = replace(self.state, is_urged=False)
         self._tell_reopened()
-        return self.tape.reply()
+        return self.cells.pending.take_reply()
 
     def _tell_reopened(self) -> None:
-        told = reopened(self.question, self.next_turn(), self.config)
-        if self.has_started_over:  # the question is no longer in the conversation
-            self.has_started_over = False
-            self.begin_again(told)
+        message = self.prompts.reopened(self.question, self.next_turn())
+        if self.state.has_started_over:  # the question is no longer in the conversation
+            self.state = replace(self.state, has_started_over=False)
+            self.restart(message)
         else:
-            self.tell(told)
+            self.dialogue.tell(message)
+
+    def restart(self, message: str) -> None:
+        """Begin the conversation again, with a message and without its turns."""
+        self.state = replace(self.state, restarts=self.state.restarts + 1)
+        self.dialogue.begin_again(message)
+
+    def _temperature(self) -> float | None:
+        """The temperature to ask for: warmer after each restart, for something new."""
+        wanted, restarts = self.engine.config.temperature, self.state.restarts
+        if wanted is None or not restarts:
+            return wanted
+        return max(wanted, min(MAX_WARMTH, wanted + RESTART_WARMTH * restarts))
 
     def _count_turn(self) -> None:
-        self.iteration += 1
-        self.calls.iteration = self.iteration
+        self.log.turn += 1
         if self.engine.depth == 0:
             self.engine.budget.count_iteration()
 
     def _hear(self, reply: ChatReply) -> None:
-        self._dialogue.hear(reply)
-        self._history.append(HistoryEntry("root", reply.text, reply.text, self.iteration))
+        self.dialogue.hear(reply)
+        self.cells.memory.add_reply(reply.text, self.turn)
 
     async def _begin_turn(self) -> None:
-        """Put the turn on record before it is asked for: what is told, and how the run stands."""
+        """Log the turn before it is asked for: what the model is told, and the state."""
         self._urge()
-        turn = IterationStart(
-            of=self.config.max_iterations,
-            prompt_chars=self._dialogue.chars,
-            prompt_sha256=prompt_digest(self._dialogue.conversation.messages),
-            change=self._change(),
+        turns = self.engine.config.max_iterations
+        started = IterationStart(
+            of=turns,
+            prompt_chars=self.dialogue.chars,
+            prompt_sha256=prompt_digest(self.dialogue.conversation.messages),
+            change=self.dialogue.take_change(),
             direct=self.is_direct,
             last_word=self._is_last_word,
-            standing=self._standing,
+            standing=self.state,
         )
-        await self.emit(turn, f"turn {self.iteration} of {self.config.max_iterations}")
-
-    def _change(self) -> Change:
-        """What is new in the conversation since it was last put on record."""
-        is_opening = self._dialogue.conversation.head == self._opened.head
-        is_long = is_opening and self._opened.head_chars > MAX_TOLD_CHARS
-        return self._dialogue.change(without_head=is_long)
-
-    @property
-    def _standing(self) -> LoopState:
-        return LoopState(
-            fruitless=self.fruitless,
-            repairs=self.repairs,
-            doubts=self.guesses_doubted,
-            restarts=self._recall.restarts,
-            has_started_over=self.has_started_over,
-            is_urged=self._is_urged,
-            guess=self.guess,
-        )
+        await self.log.emit(started, f"turn {self.turn} of {turns}")
 
     def _urge(self) -> None:
         """Say once, before the end of a limit, that it is time to finish."""
-        if self._is_urged or self._is_last_word or self.iteration == 1:
+        if self.state.is_urged or self._is_last_word or self.turn == 1:
             return
-        done, turns = self.iteration - 1, self.config.max_iterations
+        done, turns = self.turn - 1, self.engine.config.max_iterations
         scarce = self.engine.budget.scarce
         if scarce is None and done >= SCARCE_SHARE * turns:
             scarce = Scarce("iterations", done, turns)
         if scarce is not None:
-            self._is_urged = True
-            self.tell(finish_soon(str(scarce)))
+            self.state = replace(self.state, is_urged=True)
+            self.dialogue.tell(finish_soon(str(scarce)))
 
     async def _make_room(self, chars: int, *, is_refused: bool) -> bool:
-        """Make the conversation shorter; gives whether it could be.
-
-        Args:
-            chars: what it may have, about.
-            is_refused: it was sent, and was too long.
-        """
+        """Shorten the conversation to about `chars`; returns whether it could."""
         if not self.is_direct or not is_refused:
             return await self._sum_up(chars)
         await self._look(may_be_whole=False)
         line = "The text does not fit the window beside the rest: it is no longer shown whole."
-        await self.emit(RunWarning(direct=False, change=self._change()), line)
+        await self.log.emit(RunWarning(direct=False, change=self.dialogue.take_change()), line)
         return True
 
     async def _sum_up(self, chars: int) -> bool:
-        """Let the oldest turns give way to a summary; gives whether any could."""
-        conversation = self._dialogue.conversation
+        """Replace the oldest turns by a summary; returns whether there were any to replace."""
+        conversation = self.dialogue.conversation
         room = max(0, chars - conversation.head_chars)
         kept = conversation.turns_within(room * 3 // 4)
         if kept is None:
             return False
-        last = self.iteration - 1 - kept
-        summary = summarize(self._history, last, await self.variables(), max(room // 4, 1000))
-        self._dialogue.conversation = conversation.without_oldest(kept, summary)
+        last = self.turn - 1 - kept
+        variables = await self.cells.variables()
+        summary = summarize(self.cells.memory.history, last, variables, max(room // 4, 1000))
+        self.dialogue.conversation = conversation.without_oldest(kept, summary)
         line = f"The conversation outgrew the window: turns 1 to {last} were summed up."
-        await self.emit(RunWarning(summed_up=last, kept=kept, change=self._change()), line)
+        change = self.dialogue.take_change()
+        await self.log.emit(RunWarning(summed_up=last, kept=kept, change=change), line)
         return True
 
-    async def tell_code(self, reply: ChatReply, blocks: Sequence[CodeBlock]) -> None:
-        """Tell of the reply that came and of the code in it."""
-        if self.tape.is_playing:
+    async def _report_reply(self, reply: ChatReply, blocks: Sequence[CodeBlock]) -> None:
+        if self.cells.pending.is_playing:
             return
         code = "\n\n".join(block.code for block in blocks)
         generated = CodeGenerated(
@@ -330,18 +271,4 @@ class Run:
             output_tokens=reply.output_tokens,
             usage_estimated=reply.usage_estimated,
         )
-        await self.emit(generated, preview(code or reply.text))
-
-    def note_cell(self, whole: str, result: CellResult, shown: str) -> None:
-        """Remember what a cell did: all it printed, its result, and how it was shown."""
-        self.has_run_code = True
-        self._recall.note_cell(result, shown)
-        self._history.append(HistoryEntry("repl_output", whole, shown, self.iteration))
-
-    async def variables(self) -> dict[str, str]:
-        """Give a preview of every variable; none when the REPL cannot say."""
-        found: dict[str, str] = {}
-        with anyio.move_on_after(LOOK_SECONDS):
-            with suppress(SandboxError):
-                found = {each.name: each.preview for each in await self.repl.variables()}
-        return found
+        await self.log.emit(generated, one_line(code or reply.text))

@@ -1,76 +1,160 @@
-"""The code of one turn: run block by block, told, and shown."""
+"""One turn of the root: its reply, and what the code in it did."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from rlm_mcp.engine.loop.run import Run
-from rlm_mcp.engine.parsing.reply import CodeBlock
-from rlm_mcp.engine.prompts import is_small
-from rlm_mcp.engine.prompts.cell_output import show_result
-from rlm_mcp.engine.recording import cell_record
+import anyio
+
+from rlm_mcp.engine.conversation.restore import Memory, PendingTurn
+from rlm_mcp.engine.loop.replay import Calls, difference, replay
+from rlm_mcp.engine.parsing.evidence import assigns_context
+from rlm_mcp.engine.parsing.reply import CodeBlock, ParsedReply
+from rlm_mcp.engine.prompts.display import CONTEXT_RESTORED, show_cell
+from rlm_mcp.engine.prompts.variant import PromptVariant
+from rlm_mcp.engine.recording import Recording, cell_record
+from rlm_mcp.engine.run_context import RunLog
 from rlm_mcp.engine.telemetry import cell_span
+from rlm_mcp.errors import SandboxError
 from rlm_mcp.events import RunWarning
-from rlm_mcp.sandbox.types import CellResult
+from rlm_mcp.sandbox.types import CellResult, Final, Repl
 from rlm_mcp.text import preview
+
+LOOK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What the blocks of one reply did: results in order, and how each is shown."""
+    """A reply, read, and what its blocks did: results in order, and how each is shown.
 
+    `is_repeated` says that the reply is one that the model gave before.
+    """
+
+    parsed: ParsedReply
     cells: tuple[CellResult, ...] = ()
     shown: tuple[str, ...] = ()
+    is_repeated: bool = False
 
     @property
     def has_failed(self) -> bool:
         """Whether the last cell raised."""
         return bool(self.cells) and self.cells[-1].error is not None
 
+    @property
+    def final(self) -> Final | None:
+        """The answer that the code gave."""
+        return self.cells[-1].final if self.cells else None
 
-async def execute(run: Run, blocks: Sequence[CodeBlock]) -> Turn:
-    """Run blocks in order, until one fails or hands over the answer."""
-    wanted = blocks[:1] if is_small(run.config) else blocks
-    cells: list[CellResult] = []
-    shown: list[str] = []
-    for block in wanted:
-        result, as_shown = await execute_one(run, block.code)
-        cells.append(result)
-        shown.append(as_shown)
-        if result.error is not None or result.final is not None:
-            break
-    left = len(blocks) - len(cells)
-    if left and cells and cells[-1].final is None:
-        # A weak model invents the output of its first block in its second.
-        why = "it failed" if cells[-1].error else "its output was not seen yet"
-        shown.append(f"[{left} more code block(s) of your reply did not run, since {why}.]")
-    return Turn(tuple(cells), tuple(shown))
+    @property
+    def code(self) -> str:
+        """The code of the last block that ran."""
+        return self.parsed.blocks[len(self.cells) - 1].code if self.cells else ""
 
 
-async def execute_one(run: Run, code: str) -> tuple[CellResult, str]:
-    """Run one cell; gives its result and how it is shown.
+class Cells:
+    """Runs the code of a run's turns in its REPL.
 
-    Raises:
-        SandboxError: the REPL is gone for good.
+    Args:
+        repl: stays open, for its opener to look into.
+        calls: answers the calls that code makes.
+        log: is told what each cell did.
+        prompts: says how output is shown.
+        pending: cells that ran before this process resumed the run.
     """
-    recorded = run.tape.cell(code)
-    if recorded is not None:
-        run.note_cell(recorded.shown, recorded.result, recorded.shown)
-        return recorded.result, recorded.shown
-    with cell_span(run.engine.tracer) as span:
-        result = await run.repl.execute(
-            code, timeout_seconds=run.config.sandbox_timeout, on_call=run.calls.handle
-        )
-        span.cell(result)
-    await run.calls.end_cell()
-    shown = show_result(code, result, run.config)
-    whole = result.output + (result.error.traceback if result.error else "")
-    run.note_cell(whole, result, shown)
-    problem = f"{result.error.type}: {result.error.message}" if result.error else ""
-    balances = run.calls.take_balances()
-    executed = replace(cell_record(result, shown), code=code, balances=balances)
-    await run.emit(executed, preview(problem or result.output))
-    if result.lost_variables:
-        await run.emit(RunWarning(), "The REPL was replaced; its variables are gone.")
-    return result, shown
+
+    def __init__(self, repl: Repl, calls: Calls, log: RunLog, prompts: PromptVariant) -> None:
+        self.repl = repl
+        self.calls = calls
+        self.memory = Memory()
+        self.pending = PendingTurn(log.engine.recording)
+        self._log = log
+        self._prompts = prompts
+
+    async def execute(self, parsed: ParsedReply) -> tuple[list[CellResult], list[str]]:
+        """Run blocks in order, until one fails or gives the answer; returns how each is shown too.
+
+        Raises:
+            SandboxError: the REPL is gone for good.
+        """
+        # A weak model invents the output of its first block in its second.
+        most = 1 if self._prompts.is_for_weak_models else len(parsed.blocks)
+        cells: list[CellResult] = []
+        shown: list[str] = []
+        for block in parsed.blocks[:most]:
+            result, as_shown = await self.execute_one(block.code)
+            cells.append(result)
+            shown.append(as_shown)
+            if result.error is not None or result.final is not None:
+                break
+        shown += _left_out(parsed.blocks, cells)
+        return cells, shown
+
+    async def execute_one(self, code: str) -> tuple[CellResult, str]:
+        """Run one cell; returns its result and how it is shown.
+
+        Raises:
+            SandboxError: the REPL is gone for good.
+        """
+        recorded = self.pending.take_cell(code)
+        if recorded is not None:
+            self.memory.add_recorded_cell(code, recorded.result, recorded.shown, self._log.turn)
+            return recorded.result, recorded.shown
+        engine = self._log.engine
+        with cell_span(engine.tracer) as span:
+            result = await self.repl.execute(
+                code, timeout_seconds=engine.config.sandbox_timeout, on_call=self.calls.handle
+            )
+            span.cell(result)
+        await self.calls.end_cell()
+        shown = self._show(code, result)
+        self.memory.add_cell(code, result, shown, self._log.turn)
+        await self._report(code, result, shown)
+        return result, shown
+
+    async def variables(self) -> dict[str, str]:
+        """Return a preview of every variable; none when the REPL cannot say."""
+        found: dict[str, str] = {}
+        with anyio.move_on_after(LOOK_SECONDS):
+            with suppress(SandboxError):
+                found = {each.name: each.preview for each in await self.repl.variables()}
+        return found
+
+    async def replay(self, recording: Recording) -> None:
+        """Run recorded cells again in a fresh REPL, and report those that did something else.
+
+        Raises:
+            SandboxError: the REPL is gone for good.
+        """
+        if recording.is_repl_live or not (recording.before or recording.cells):
+            return
+        seconds = self._log.engine.config.sandbox_timeout
+        await replay(self.repl, recording.before, self.calls, seconds)
+        different = await replay(self.repl, recording.cells, self.calls, seconds)
+        await self.calls.end_cell()
+        if different:
+            line, turns = difference(different, recording.cells)
+            await self._log.emit(RunWarning(differing_turns=tuple(turns)), line)
+
+    def _show(self, code: str, result: CellResult) -> str:
+        limit = self._log.engine.config.metadata_prefix_chars
+        shown = show_cell(result, limit, fold=self._prompts.is_for_weak_models)
+        return f"{shown}\n{CONTEXT_RESTORED}" if assigns_context(code) else shown
+
+    async def _report(self, code: str, result: CellResult, shown: str) -> None:
+        problem = f"{result.error.type}: {result.error.message}" if result.error else ""
+        balances = self.calls.take_balances()
+        executed = replace(cell_record(result, shown), code=code, balances=balances)
+        await self._log.emit(executed, preview(problem or result.output))
+        if result.lost_variables:
+            await self._log.emit(RunWarning(), "The REPL was replaced; its variables are gone.")
+
+
+def _left_out(blocks: Sequence[CodeBlock], cells: Sequence[CellResult]) -> list[str]:
+    """Say that blocks did not run, unless an answer came first."""
+    left = len(blocks) - len(cells)
+    if not left or not cells or cells[-1].final is not None:
+        return []
+    why = "it failed" if cells[-1].error else "you have not seen its output yet"
+    return [f"[{left} more code block(s) of your reply did not run, because {why}.]"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-
-from rlm_mcp.engine.parsing.fences import python_spans
+from collections.abc import Callable, Sequence
 
 _NAMES = r"(?:think|thinking|reasoning|thought|thoughts|reflection|scratchpad)"
 _UNQUOTED = r"(?![\"']|`(?!``))"
@@ -39,12 +38,18 @@ def without_tokens(reply: str) -> str:
     return text
 
 
-def after_orphan_close(text: str) -> str:
-    """Drop what stands before a closing tag whose opening tag was part of the prompt."""
+def after_orphan_close(
+    text: str, find_blocks: Callable[[Sequence[str]], Sequence[tuple[int, int]]]
+) -> str:
+    """Drop what stands before a closing tag whose opening tag was part of the prompt.
+
+    Args:
+        text: the reply.
+        find_blocks: returns the lines of code blocks, in which a tag is the code's own.
+    """
     opening = _OPEN.search(text)
     closes = list(_CLOSE.finditer(text, 0, opening.start() if opening else len(text)))
-    # A tag in a comment or a text of the code is the code's own.
-    blocks = python_spans(text.split("\n")) if closes else []
+    blocks = find_blocks(text.split("\n")) if closes else ()
     for close in reversed(closes):
         line = text.count("\n", 0, close.start())
         if not any(start < line < end for start, end in blocks):

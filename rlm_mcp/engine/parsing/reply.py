@@ -7,8 +7,9 @@ import textwrap
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from rlm_mcp.engine.parsing.fences import Block, Fence, opening_fence, read_block
+from rlm_mcp.engine.parsing.fences import Block, Fence, opening_fence, python_spans, read_block
 from rlm_mcp.engine.parsing.finals import FoundFinal, opens_final, read_final
+from rlm_mcp.engine.parsing.problems import ReplyProblem
 from rlm_mcp.engine.parsing.python_source import is_code, is_empty, read_python
 from rlm_mcp.engine.parsing.reasoning import (
     after_orphan_close,
@@ -17,20 +18,6 @@ from rlm_mcp.engine.parsing.reasoning import (
     without_tokens,
 )
 from rlm_mcp.engine.parsing.tool_calls import read_tool_calls
-
-Problem = Literal[
-    "empty",  # nothing but white space
-    "no_code",  # prose alone
-    "promise",  # prose that announces what will be done
-    "not_code",  # fenced blocks, none of them Python
-    "tool_call",  # shaped like a tool call, with no code to be had from it
-    "cut",  # cut by the length limit before any code or answer
-    "unclosed_fence",  # a code block without an end, cut or not parsing
-    "unclosed_final",  # FINAL( without its end; `final` holds the text so far
-    "unclosed_reasoning",  # thinking that never came to an end
-    "empty_final",  # FINAL() with nothing in it
-    "bad_variable",  # FINAL_VAR( ) of something that is no Python expression
-]
 
 _FINALS = frozenset({"FINAL", "FINAL_VAR", "FINALVAR", "FINAL_ANSWER", "FINALANSWER"})
 # A reply that repeats itself without end is tried no more often than this.
@@ -86,7 +73,7 @@ class ParsedReply:
     blocks: tuple[CodeBlock, ...] = ()
     final: Directive | None = None
     prose: str = ""
-    problem: Problem | None = None
+    problem: ReplyProblem | None = None
     syntax: str | None = None
 
 
@@ -98,7 +85,7 @@ class _Draft:
     blocks: list[CodeBlock] = field(default_factory=list[CodeBlock])
     prose: list[str] = field(default_factory=list[str])
     final: Directive | None = None
-    problem: Problem | None = None
+    problem: ReplyProblem | None = None
     syntax: str | None = None
     saw_other: bool = False
     finals: int = 0
@@ -112,7 +99,7 @@ def parse_reply(reply: str, *, was_cut: bool = False) -> ParsedReply:
         was_cut: the endpoint stopped at its length limit, so the last block may be half a block.
             Half a block is not run.
     """
-    text = after_orphan_close(without_tokens(reply))
+    text = after_orphan_close(without_tokens(reply), python_spans)
     unfenced = None if was_cut else _unfenced_code(text)
     if unfenced is not None:
         return ParsedReply(blocks=(CodeBlock(unfenced),))
@@ -287,7 +274,7 @@ def _from_tool_call(parsed: ParsedReply, text: str) -> ParsedReply | None:
     return replace(parsed, problem="tool_call")
 
 
-def _fruitless(draft: _Draft, prose: str) -> Problem:
+def _fruitless(draft: _Draft, prose: str) -> ReplyProblem:
     if draft.was_cut:
         return "cut"
     if not prose:

@@ -8,6 +8,11 @@ from itertools import groupby
 from rlm_mcp.sandbox.types import CellError, CellResult, ContextSource
 from rlm_mcp.text import without_surrogates
 
+CONTEXT_RESTORED = (
+    "[Your code assigned `context`. `context` was restored. Do not overwrite it; store results "
+    "under another name.]"
+)
+
 _MAX_NAMES = 4
 _MAX_NAME_CHARS = 60
 # Sorting a million lengths would hold up the event loop; every n-th of them does for a median.

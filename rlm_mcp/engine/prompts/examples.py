@@ -1,24 +1,24 @@
-"""Worked turns, shown to weak models as if they had written them.
+"""Worked sessions, shown to weak models as if they had written them.
 
-A small model copies the form of the turns before it far better than it follows a description, and
-takes an example inside the system message for the task (measured with Qwen2.5-Coder-1.5B). So the
-turns are made by the very functions that make the real ones.
+A small model copies the form of earlier turns far better than it follows a description, and
+mistakes an example inside the system message for the task (measured with Qwen2.5-Coder-1.5B). So
+these become turns of the conversation, made by the functions that make the real ones.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.prompts.messages import TurnInfo, feedback, first_message, is_small
-from rlm_mcp.events import Message
+from rlm_mcp.engine.prompts.messages import TurnInfo
 
 _TURNS = 8
 _CALLS = 40
 
 
 @dataclass(frozen=True)
-class _Session:
+class WorkedSession:
+    """A question that was answered in two turns: code and its output, then the answer."""
+
     question: str
     description: str
     code: str
@@ -26,8 +26,14 @@ class _Session:
     answer: str
     sub_calls: int = 0
 
+    def turns(self, has_sub_calls: bool) -> tuple[TurnInfo, TurnInfo]:
+        """What was left before each of the two turns."""
+        left = _CALLS if has_sub_calls else None
+        then = _CALLS - self.sub_calls if has_sub_calls else None
+        return TurnInfo(1, _TURNS, sub_calls_left=left), TurnInfo(2, _TURNS, sub_calls_left=then)
 
-_FIND = _Session(
+
+_FIND = WorkedSession(
     question="Which city did Anna move to?",
     description="`context` is a str of 90211 characters.\nIt starts with:\n"
     "Chapter 1\nIt was raining when the train came in.\n[… 90162 characters more]",
@@ -36,7 +42,7 @@ _FIND = _Session(
     "[at 902] Anna laughed.\n[at 7713] The city slept.",
     answer='FINAL("Lisbon")',
 )
-_COUNT = _Session(
+_COUNT = WorkedSession(
     question="How many orders from France cost more than 20 euro?",
     description="`context` is a str of 80121 characters.\nIt starts with:\n"
     "Order 17 from DE paid 12 euro by card\nOrder 18 from FR paid 31 euro by card\n"
@@ -48,7 +54,7 @@ _COUNT = _Session(
     output="211 ['Order 18 from FR paid 31 euro by card', 'Order 40 from FR paid 22 euro by card']",
     answer="FINAL(len(hits))",
 )
-_LIST = _Session(
+_LIST = WorkedSession(
     question="Which rooms of the second house have no window?",
     description="`context` is a list of 3 str, one a document, 5204 characters in all. Characters "
     "of a document: smallest 1502, median 1700, largest 2002.\n`context[0]` starts with:\n"
@@ -60,7 +66,7 @@ _LIST = _Session(
     output="2 ['cellar', 'pantry']",
     answer='FINAL(", ".join(rooms))',
 )
-_JUDGE = _Session(
+_JUDGE = WorkedSession(
     question="How many of the customer notes are complaints?",
     description="`context` is a str of 1912 characters.\nIt starts with:\n"
     "The parcel never came and nobody answers.\nThank you, all fine.\n[… 1848 characters more]",
@@ -74,34 +80,4 @@ _JUDGE = _Session(
     sub_calls=40,
 )
 
-
-def worked_example(config: RLMConfig) -> tuple[Message, ...]:
-    """Give the turns shown between system message and question; ends with the assistant's.
-
-    Empty but for the variant made for weak models.
-    """
-    if not is_small(config):
-        return ()
-    sessions = (_LIST, _COUNT, _FIND)
-    if config.enable_sub_calls:
-        sessions = (_JUDGE, *sessions)
-    return tuple(message for session in sessions for message in _messages(session, config))
-
-
-def _messages(session: _Session, config: RLMConfig) -> tuple[Message, ...]:
-    first = TurnInfo(1, _TURNS, sub_calls_left=_CALLS)
-    second = TurnInfo(2, _TURNS, sub_calls_left=_CALLS - session.sub_calls)
-    return (
-        _asked(first_message(session.question, session.description, config, turn=first)),
-        _wrote(session.code),
-        _asked(feedback(session.question, [session.output], second, config)),
-        _wrote(session.answer),
-    )
-
-
-def _asked(content: str) -> Message:
-    return {"role": "user", "content": content}
-
-
-def _wrote(code: str) -> Message:
-    return {"role": "assistant", "content": f"```python\n{code}\n```"}
+WORKED_SESSIONS = (_JUDGE, _LIST, _COUNT, _FIND)

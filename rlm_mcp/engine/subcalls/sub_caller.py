@@ -11,12 +11,12 @@ from typing import Any
 
 from rlm_mcp.engine.cache import GroupedCache
 from rlm_mcp.engine.models.chat import ChatRequest
-from rlm_mcp.engine.run_context import Engine
+from rlm_mcp.engine.run_context import RunLog
 from rlm_mcp.engine.subcalls.nested_runs import InnerPart, InnerParts
 from rlm_mcp.engine.telemetry import chat_span
-from rlm_mcp.engine.types import HistoryEntry, RLMEvent, RLMResponse
+from rlm_mcp.engine.types import HistoryEntry, RLMResponse
 from rlm_mcp.errors import BudgetExceededError, RLMError, StoreError
-from rlm_mcp.events import EventDetail, RunWarning, SubCall, SubCallsFinished, SubCallsStarted
+from rlm_mcp.events import RunWarning, SubCall, SubCallsFinished, SubCallsStarted
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CallReply, ContextSource, ReplCall
 from rlm_mcp.text import preview
@@ -57,13 +57,14 @@ class SubCaller:
     """Answers the calls of one REPL; `handle` is what `Repl.execute` gets as `on_call`.
 
     Args:
-        engine: models, budget, cache and the sink of events.
+        log: is told of calls; names models, budget and cache.
         recurse: runs a question over a slice of text, one level down.
     """
 
-    def __init__(self, engine: Engine, recurse: Recurse) -> None:
-        self.iteration = 0
+    def __init__(self, log: RunLog, recurse: Recurse) -> None:
+        engine = log.engine
         self.history: list[HistoryEntry] = []
+        self._log = log
         self._engine = engine
         self._cache = GroupedCache(engine.cache) if engine.cache is not None else None
         self._recurse = recurse
@@ -166,7 +167,7 @@ class SubCaller:
         try:
             return await self._cache.get(key)
         except StoreError as error:  # the model can still be asked
-            await self._emit(RunWarning(code=error.code), error.message)
+            await self._log.emit(RunWarning(code=error.code), error.message)
             return None
 
     async def _keep(self, key: str, text: str) -> None:
@@ -175,7 +176,7 @@ class SubCaller:
         try:
             await self._cache.put(key, text)
         except StoreError as error:  # the answer is paid for and must reach the code
-            await self._emit(RunWarning(code=error.code), error.message)
+            await self._log.emit(RunWarning(code=error.code), error.message)
 
     async def _run_inside(self, call: ReplCall, key: str) -> _Outcome:
         source = TextContext(
@@ -229,7 +230,7 @@ class SubCaller:
         batch = self._batches[id_] = _Batch(id_, call.batch_size, time.monotonic())
         asked = f": {preview(call.prompt, 80)}" if batch.size == 1 else ""
         started = SubCallsStarted(calls=batch.size, name=call.name, model=call.model)
-        await self._emit(started, f"{_count(batch.size, 'sub-call')}{asked}")
+        await self._log.emit(started, f"{_count(batch.size, 'sub-call')}{asked}")
         return batch
 
     async def _note(self, batch: _Batch, ended: SubCall, outcome: _Outcome) -> None:
@@ -237,7 +238,7 @@ class SubCaller:
         batch.untold.append(ended)
         if outcome.reply.error is None and len(self.history) < SUB_CALLS_IN_HISTORY:
             text = outcome.reply.text[:REPLY_CHARS_TOLD]
-            self.history.append(HistoryEntry("sub_call", text, "", self.iteration))
+            self.history.append(HistoryEntry("sub_call", text, "", self._log.turn))
         is_done = batch.finished >= batch.size
         if is_done:
             self._batches.pop(batch.id, None)
@@ -266,19 +267,12 @@ class SubCaller:
         )
         failures = f", {failed} failed" if failed else ""
         line = f"{batch.finished} of {_count(batch.size, 'sub-call')} finished{failures}"
-        await self._emit(finished, line)
+        await self._log.emit(finished, line)
 
     async def _warn_once(self, error: BudgetExceededError) -> None:
         if not self._is_over_told:
             self._is_over_told = True
-            await self._emit(RunWarning(limit=error.limit), error.message)
-
-    async def _emit(self, detail: EventDetail, line: str) -> None:
-        engine = self._engine
-        usage = engine.budget.snapshot()
-        await engine.emit(
-            RLMEvent.of(detail, self.iteration, line, depth=engine.depth, usage=usage)
-        )
+            await self._log.emit(RunWarning(limit=error.limit), error.message)
 
 
 def _digest(parts: tuple[object, ...]) -> str:
