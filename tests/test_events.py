@@ -14,11 +14,22 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from rlm_mcp.events.details import DETAILS, read_detail
-from rlm_mcp.events.event import EventDetail, EventType, inner_path, within_inner_run
-from rlm_mcp.events.runs import FORMAT_VERSION, RunStarted
-from rlm_mcp.events.sub_calls import SubCall, SubCallsFinished
-from rlm_mcp.events.turns import Change, CodeExecuted, CodeGenerated, Splice
+from rlm_mcp.events import (
+    DETAILS,
+    FORMAT_VERSION,
+    Change,
+    CodeExecuted,
+    CodeGenerated,
+    EventDetail,
+    EventType,
+    RunStarted,
+    Splice,
+    SubCall,
+    SubCallsFinished,
+    inner_path,
+    read_detail,
+    within_inner_run,
+)
 from rlm_mcp.store.database import DATABASE_NAME
 from tests.histories.logs import find_logs, read_rows
 from tests.serving import cell, open_served, turns

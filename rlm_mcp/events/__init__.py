@@ -20,20 +20,27 @@ To add an event type, write its class, give it a `type`, and list it in `DETAILS
 
 from __future__ import annotations
 
-from rlm_mcp.events.details import DETAILS, LoggedEvent, read_detail
-from rlm_mcp.events.event import EventDetail, EventType, inner_path, within_inner_run
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from rlm_mcp.events.event import (
+    Change,
+    EventDetail,
+    EventType,
+    Message,
+    Splice,
+    inner_path,
+    within_inner_run,
+)
 from rlm_mcp.events.runs import FORMAT_VERSION, FinalAnswer, RunFinished, RunStarted, RunWarning
 from rlm_mcp.events.sub_calls import SubCall, SubCallsFinished, SubCallsStarted
 from rlm_mcp.events.turns import (
-    Change,
     CodeExecuted,
     CodeGenerated,
     FinalValue,
     IterationStart,
     LoopState,
-    Message,
     Raised,
-    Splice,
 )
 
 __all__ = [
@@ -62,3 +69,40 @@ __all__ = [
     "read_detail",
     "within_inner_run",
 ]
+
+DETAILS: Mapping[str, type[EventDetail]] = {
+    detail.type: detail
+    for detail in (
+        *(RunStarted, IterationStart, CodeGenerated, CodeExecuted, SubCallsStarted),
+        *(SubCallsFinished, RunWarning, FinalAnswer, RunFinished),
+    )
+}
+
+
+class LoggedEvent(Protocol):
+    """One line of a log, as the engine emits it and as the store returns it."""
+
+    @property
+    def type(self) -> str:
+        """What happened."""
+        ...
+
+    @property
+    def iteration(self) -> int:
+        """The root's turn, from 1; 0 before the first."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """0 for the run itself, more for runs inside it."""
+        ...
+
+    @property
+    def detail(self) -> Mapping[str, Any]:
+        """The full form's object."""
+        ...
+
+
+def read_detail(event: LoggedEvent) -> EventDetail:
+    """Read an event's detail; of a type that this version does not know, only the inner run."""
+    return DETAILS.get(event.type, EventDetail).from_detail(event.detail)

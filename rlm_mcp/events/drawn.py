@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rlm_mcp.events.details import LoggedEvent
+from rlm_mcp.events import LoggedEvent
 
 MAX_TEXT_CHARS = 160
 MAX_PROMPT_CHARS = 60

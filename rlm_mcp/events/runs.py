@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from rlm_mcp.events.event import EventDetail, EventType
-from rlm_mcp.events.record import LeftOut
-from rlm_mcp.events.turns import Change
+from rlm_mcp.events.event import Change, EventDetail, EventType, LeftOut
 
 FORMAT_VERSION = 1
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rlm_mcp.events.event import EventDetail, EventType
-from rlm_mcp.events.record import Record
+from rlm_mcp.events.event import EventDetail, EventType, Record
 
 
 @dataclass(frozen=True)

@@ -2,87 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self, TypedDict
+from typing import ClassVar, Literal
 
-from rlm_mcp.events.event import EventDetail, EventType
-from rlm_mcp.events.record import LeftOut, Record
-
-
-class Message(TypedDict):
-    """One message as a chat-completions endpoint takes it; `system` comes first or not at all."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-@dataclass(frozen=True)
-class Splice:
-    """What becomes of a list of messages: those from `start` to `end` stay, `added` follow.
-
-    On disk it is a list of the three.
-    """
-
-    start: int
-    end: int
-    added: tuple[Message, ...]
-
-
-@dataclass(frozen=True)
-class Change(Record):
-    """What turns one conversation into the next; a part that stays the same is left out.
-
-    Args:
-        head: of the messages that the conversation begins with.
-        is_head_omitted: the head is too long for the log; it is made again from the text. On disk
-            its key is there, with null.
-        turns: of the messages after the head.
-        summary: the new summary of turns that were dropped.
-    """
-
-    head: Splice | None = None
-    is_head_omitted: bool = False
-    turns: Splice | None = None
-    summary: str | None = None
-
-    @property
-    def has_new_head(self) -> bool:
-        """Whether the conversation begins with other messages than before."""
-        return self.head is not None or self.is_head_omitted
-
-    def to_detail(self) -> dict[str, Any]:
-        """Return the object, by its keys."""
-        detail: dict[str, Any] = {}
-        if self.has_new_head:
-            detail["head"] = _list_of(self.head)
-        if self.turns is not None:
-            detail["turns"] = _list_of(self.turns)
-        if self.summary is not None:
-            detail["summary"] = self.summary
-        return detail
-
-    @classmethod
-    def from_detail(cls, detail: Mapping[str, Any]) -> Self:
-        """Read the object."""
-        head = detail.get("head")
-        return cls(
-            _splice_of(head),
-            "head" in detail and head is None,
-            _splice_of(detail.get("turns")),
-            detail.get("summary"),
-        )
-
-
-def _list_of(splice: Splice | None) -> list[Any] | None:
-    return None if splice is None else [splice.start, splice.end, list(splice.added)]
-
-
-def _splice_of(found: list[Any] | None) -> Splice | None:
-    if found is None:
-        return None
-    start, end, added = found
-    return Splice(start, end, tuple(added))
+from rlm_mcp.events.event import NO_CHANGE, Change, EventDetail, EventType, LeftOut, Record
 
 
 @dataclass(frozen=True)
@@ -127,7 +50,7 @@ class IterationStart(EventDetail):
     of: int = 0
     prompt_chars: int = 0
     prompt_sha256: str = ""
-    change: Change = Change()
+    change: Change = NO_CHANGE
     direct: bool = False
     last_word: bool = False
     standing: LoopState = LoopState()

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from rlm_mcp.engine.cache import GroupedCache
@@ -74,9 +75,13 @@ class SubCaller:
         self._balances: list[str] = []
         recording = engine.recording
         self._is_taken_up = bool(recording.turns)
-        self._parts = InnerParts(recording.inner, list(recording.ended_calls))
         # What ended in a cell that did not, and is not to be asked again when it runs anew.
         self._loose = {call.key: call.text for call in recording.loose if call.error is None}
+
+    @cached_property
+    def _parts(self) -> InnerParts:
+        recording = self._engine.recording
+        return InnerParts(recording.inner, list(recording.ended_calls))
 
     async def handle(self, call: ReplCall) -> CallReply:
         """Answer one call; what fails it is told to the code that made it."""
