@@ -123,11 +123,11 @@ def test_a_ticket_is_taken_once_and_in_time() -> None:
     second, _ = tickets.issue("ann", "name", "")
 
     assert (ticket.caller, ticket.name, ticket.expires_at) == ("ann", "name", 1000 + TICKET_SECONDS)
-    assert tickets.take(first) == ticket
+    assert tickets.redeem(first) == ticket
     clock.now += TICKET_SECONDS
     for secret in (first, second, "", "\ud800"):
         with pytest.raises(NotFoundError):
-            tickets.take(secret)
+            tickets.redeem(secret)
 
 
 def test_nobody_has_more_open_tickets_than_fit_and_nobody_takes_those_of_others() -> None:

@@ -42,7 +42,7 @@ class Housekeeping:
                 await self.run_leases.renew()
                 await self.run_leases.interrupt_dead()
                 await self.run_leases.interrupt_expired()
-            except Exception:  # the outermost frame of this task, without which the server goes on
+            except Exception:  # the outermost frame of this task: the server continues without it
                 log.exception("renewing leases failed; will retry")
             await anyio.sleep(_ROUND_SECONDS)
 
@@ -55,7 +55,7 @@ class Housekeeping:
                 await self.tidy(is_due=is_due)
                 if is_due:
                     next_retention = anyio.current_time() + _RETENTION_SECONDS
-            except Exception:  # the outermost frame of this task, without which the server goes on
+            except Exception:  # the outermost frame of this task: the server continues without it
                 log.exception("housekeeping failed; will retry")
             await anyio.sleep(_ROUND_SECONDS)
 

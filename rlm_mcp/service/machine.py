@@ -9,7 +9,7 @@ MIN_PLACES = 4
 # Runs wait for models most of the time, so that a core serves many.
 PLACES_A_CORE = 16
 _MEMINFO = Path("/proc/meminfo")
-# Where a container says how much it may use, with cgroups of version 2 and 1.
+# A container's memory limit, with cgroups of version 2 and 1.
 _LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -19,11 +19,11 @@ _LIMITS = (
 def places(repl_bytes: int) -> int:
     """Say how many runs may work at once.
 
-    So many that all their REPLs could use up what each may take without the machine running out
+    As many as can all use their whole allowance without the machine running out
     of memory, and no more than keep its cores busy.
 
     Args:
-        repl_bytes: what one REPL may take beside its text.
+        repl_bytes: the memory allowance of one REPL, its text not counted.
     """
     usable = PLACES_A_CORE * cores()
     memory = total_bytes()
@@ -41,7 +41,7 @@ def cores() -> int:
 
 
 def total_bytes() -> int | None:
-    """Give the memory there is, or that a container may use; None where the platform hides it."""
+    """Return the memory of the machine or container in bytes; None where it is not known."""
     known = [memory_bytes("MemTotal"), *map(_limit, _LIMITS)]
     return min((size for size in known if size is not None), default=None)
 

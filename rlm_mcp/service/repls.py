@@ -42,7 +42,7 @@ class OpenRepl:
     let_go: anyio.Event = field(default_factory=anyio.Event)
 
     def fits(self, handles: Sequence[str], options: ReplOptions) -> bool:
-        """Whether it can go on with a question over these contexts with these options."""
+        """Whether it can be used for a question over these contexts with these options."""
         same_options = replace(self.options, seed=None) == replace(options, seed=None)
         return self.handles == tuple(handles) and same_options
 
@@ -99,12 +99,12 @@ class Repls:
         except Exception:
             # The outermost frame of this task: what fails while a REPL is left must not end others.
             if not is_open:
-                raise  # whoever asked for the REPL is told
+                raise  # to whoever asked for the REPL
             log.exception("a REPL was not left cleanly")
 
     @asynccontextmanager
     async def turn(self, run_id: str, seconds: float) -> AsyncGenerator[None]:
-        """Have the turn of a run's REPL while the block lasts: cells of one run take turns.
+        """Hold a run's REPL alone while the block lasts: cells of one run take turns.
 
         Args:
             seconds: how long to wait for it at most.
@@ -135,7 +135,7 @@ class Repls:
             self._kept.popitem(last=False)[1].let_go.set()
 
     def find(self, run_id: str) -> Repl | None:
-        """Give the REPL that is kept of a run, to read from."""
+        """Return the REPL that is kept for a run, to read from."""
         one = self._kept.get(run_id)
         if one is None:
             return None
@@ -149,8 +149,8 @@ class Repls:
         if one is not None:
             one.let_go.set()
 
-    def take(self, run_id: str, handles: Sequence[str], options: ReplOptions) -> OpenRepl | None:
-        """Take a run's REPL away to go on with it, if it is kept and fits."""
+    def claim(self, run_id: str, handles: Sequence[str], options: ReplOptions) -> OpenRepl | None:
+        """Remove and return a run's kept REPL, if it fits."""
         one = self._kept.get(run_id)
         return self._kept.pop(run_id) if one and one.fits(handles, options) else None
 
@@ -210,7 +210,7 @@ async def last_variables(repl: Repl, seconds: float) -> list[SavedVariable]:
 
 
 async def restore(repl: Repl, variables: Sequence[SavedVariable]) -> list[str]:
-    """Assign saved values anew; returns the names of those that could not be had back.
+    """Assign saved values anew; return the names of those that could not be restored.
 
     JSON-like values and strings can, if they were short enough to be kept whole.
     """

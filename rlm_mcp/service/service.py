@@ -45,7 +45,7 @@ from rlm_mcp.store.runs.replies import Replies
 from rlm_mcp.store.runs.runs import Runs
 
 _SHUTDOWN_SECONDS = 10.0
-# A host asks for the tools first of all, and the trying of walls takes half a second of a core.
+# Hosts list the tools first, and the sandbox's self-test takes half a second of a core.
 _SETTLING_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Parts:
-    """What the services of all callers are made of."""
+    """The parts that the services of all callers share."""
 
     settings: Settings
     database: Database
@@ -105,7 +105,7 @@ class Service:
         return self._parts.settings.keep_runs_days * 86_400 or None
 
     async def version(self) -> int:
-        """Give a number that changes with each change of the store, whichever server made it."""
+        """Return a number that changes with every change of the store, whichever server made it."""
         return await self._parts.others.version()
 
     async def changed(self, version: int) -> None:
@@ -113,7 +113,7 @@ class Service:
         await self._parts.others.changed(version)
 
     async def listed(self) -> Hashable:
-        """Give a value that another one takes the place of once texts or runs come or go."""
+        """Return a value that changes when texts or runs are added or deleted."""
         texts, runs = await self._texts.list(limit=1), await self._runs.runs.list(limit=1)
         newest = (*(text.handle for text in texts.items), *(run.run_id for run in runs.items))
         return (newest, await self._texts.count(), await self._runs.runs.count())
@@ -124,11 +124,11 @@ class Service:
         Raises:
             NotFoundError: it was used, has expired, or never was.
         """
-        ticket = self._parts.tickets.take(secret)
+        ticket = self._parts.tickets.redeem(secret)
         return self.as_caller(ticket.caller), ticket
 
     async def interrupt_runs(self) -> None:
-        """End every run of this process as `interrupted`, so that whoever waits is told."""
+        """End every run of this process as `interrupted`, so that waiting callers see the end."""
         await _end_runs(self._runs.live)
 
     async def status(self) -> Status:

@@ -41,8 +41,8 @@ class SandboxStatus:
 class StoreStatus:
     """The database file, and what the caller has in it.
 
-    `bytes` is what the file takes on disk; to one caller of several it is what the caller's texts
-    have, as the size of the file would tell of the others.
+    `bytes` is the size of the file on disk; for one caller of several it is the size of that
+    caller's texts, since the size of the file would reveal something of the others.
     """
 
     path: str
@@ -91,7 +91,7 @@ async def sandbox_status(sandbox: Sandbox) -> SandboxStatus:
 async def store_status(
     database: Database, contexts: Contexts, runs: Runs, *, is_shared: bool
 ) -> StoreStatus:
-    """Count what is stored; `is_shared` says that the caller is one of several."""
+    """Count what is stored; `is_shared` means that the caller is one of several."""
     return StoreStatus(
         path=str(database.path),
         contexts=await contexts.count(),

@@ -1,4 +1,4 @@
-"""Text of any charset into UTF-8, the charset told or found out. Pure; finding out blocks."""
+"""Decodes text of any charset, given or guessed, into UTF-8. Pure; guessing blocks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from codecs import IncrementalDecoder
 from rlm_mcp.errors import InvalidInputError
 
 UTF_8 = "utf-8"
-# So many bytes, from the first one on that is not ASCII, tell one charset from another.
+# Bytes to guess from, beginning with the first that is not ASCII.
 SAMPLE_BYTES = 64 << 10
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
@@ -24,9 +24,9 @@ _CANDIDATES = [
     *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258"),
     *("koi8_r", "cp874", "cp932", "euc_jp", "gb18030", "big5", "cp949"),
 ]
-# Python's codecs that no text is kept in; some of them raise whatever they are told to replace.
+# Codecs of Python that are not charsets; some raise even with errors="replace".
 _NO_CHARSETS = {"idna", "punycode", "raw_unicode_escape", "undefined", "unicode_escape", "utf_7"}
-# Fewer bytes beyond ASCII tell nothing; they are replaced as broken ones are.
+# Fewer bytes beyond ASCII are not enough to guess from; they are replaced as invalid ones are.
 _MIN_STRANGE = 3
 _CONTROLS = bytes(sorted(set(range(32)) - set(b"\t\n\v\f\r\x1b")))
 
@@ -39,22 +39,22 @@ class CharsetDecoder:
     broken ones among them too: whoever cuts them replaces and counts those.
 
     Args:
-        told: the charset's name; empty if it is to be found out.
+        given: the charset's name; empty if it is to be guessed.
 
     Attributes:
         charset: what the bytes are taken for, by Python's name.
-        is_guessed: whether nobody told it and it is not UTF-8.
+        is_guessed: whether it was guessed and is not UTF-8.
         replaced: how many characters stand for bytes that the charset has not.
 
     Raises:
         InvalidInputError: there is no such charset.
     """
 
-    def __init__(self, told: str = "") -> None:
-        self.charset = _codec_name(told) if told else UTF_8
+    def __init__(self, given: str = "") -> None:
+        self.charset = _codec_name(given) if given else UTF_8
         self.is_guessed = False
         self.replaced = 0
-        self._is_decided = bool(told)
+        self._is_decided = bool(given)
         self._is_begun = False
         self._held = b""
         self._decoder = _decoder(self.charset)
@@ -65,7 +65,7 @@ class CharsetDecoder:
         return self._decoder is None and (self._is_decided or is_plain)
 
     def feed(self, data: bytes) -> bytes:
-        """Take in more bytes; gives what is decoded by now."""
+        """Take in more bytes; return what is decoded so far."""
         if not self._is_decided:
             data = self._held + data
             self._held = b""
@@ -75,7 +75,7 @@ class CharsetDecoder:
         return self._decode(data, is_last=False)
 
     def end(self) -> bytes:
-        """Give what is left, a character that was cut short replaced."""
+        """Return the rest; a character that was cut short is replaced."""
         held, self._held = self._held, b""
         if not self._is_decided:
             self._decide(held)
@@ -111,16 +111,16 @@ class CharsetDecoder:
         return text.encode("utf-8", "replace")
 
 
-def _codec_name(told: str) -> str:
+def _codec_name(given: str) -> str:
     try:
-        name = codecs.lookup(told).name
+        name = codecs.lookup(given).name
         b"a".decode(name, "replace")  # refuses codecs that are none of text
         if name.replace("-", "_") not in _NO_CHARSETS:
             return name
     except (LookupError, ValueError):
         pass
     raise InvalidInputError(
-        f"There is no charset {told[:100]!r}.",
+        f"There is no charset {given[:100]!r}.",
         fix="Name one such as utf-8 or windows-1252, or none to have it found out.",
     )
 
@@ -149,7 +149,7 @@ def _ascii_length(data: bytes) -> int:
 
 
 def _find_charset(sample: bytes) -> str:
-    """Guess from a sample; UTF-8 too for what is no text, of which others say so."""
+    """Guess from a sample; UTF-8 also for what is not text, which others refuse."""
     if wide := _wide_charset(sample):
         return wide
     strange = len(sample) - len(sample.decode("ascii", "ignore"))

@@ -120,7 +120,7 @@ class ContextService:
         Raises:
             InvalidInputError: no source, two sources, or one that cannot be read.
             NotFoundError: the upload to be continued does not exist.
-            StoreError: the database could not take it.
+            StoreError: the database could not store it.
         """
         _check(new)
         if new.path:
@@ -223,7 +223,7 @@ class ContextService:
         """Delete a context; returns the bytes that are free then.
 
         Runs over it keep question, answer and figures; their variables and what their logs say go
-        too, and their REPLs end. One at work goes on to its end.
+        too, and their REPLs end. One at work continues to its end.
 
         Raises:
             NotFoundError: there is no such context.
@@ -282,7 +282,7 @@ async def _write_files(
     upload: Upload, found: FoundFiles, allowed: AllowedPaths, report: ReportBytes
 ) -> Decoded:
     done, total = 0, await anyio.to_thread.run_sync(total_bytes, found)
-    told, decoded = 0.0, Decoded()
+    reported, decoded = 0.0, Decoded()
     await upload.expect(total)
     await report(0, total)
     async for batch in _batches(found, allowed):
@@ -292,8 +292,8 @@ async def _write_files(
             await upload.write(piece.data)
             done += len(piece.data)
             decoded = decoded.plus(piece.charset, piece.replaced)
-        if anyio.current_time() - told > _REPORT_SECONDS:
-            told = anyio.current_time()
+        if anyio.current_time() - reported > _REPORT_SECONDS:
+            reported = anyio.current_time()
             await report(min(done, total), total)
     await report(total, total)
     return decoded

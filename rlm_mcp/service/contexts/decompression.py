@@ -14,10 +14,10 @@ import anyio.to_thread
 from rlm_mcp.errors import InvalidInputError, TooLargeError
 
 PIECE_BYTES = 1 << 20
-# Logs shrink to a twentieth, seldom to less than a hundredth: what grows more is made to.
+# Logs shrink to a twentieth, seldom below a hundredth; larger growth is made on purpose.
 MAX_GROWTH = 250
 _ALWAYS_ALLOWED_BYTES = 64 << 20
-# What undoing zstd may take of memory: 64 MiB, that of its level 22 short of the largest.
+# The memory that decompressing zstd may use: 64 MiB.
 _ZSTD_WINDOW_LOG = 26
 _GZIP_WITH_HEADER = 16 + zlib.MAX_WBITS
 # Zeros after the last member are common, and gzip(1) passes over them.
@@ -52,7 +52,7 @@ class Unpacker:
         self._is_between = True
 
     def unpack(self, data: bytes) -> Iterator[bytes]:
-        """Give what the next bytes hold, at most `PIECE_BYTES` at once.
+        """Return what the next bytes hold, at most `PIECE_BYTES` at once.
 
         Raises:
             InvalidInputError: they are not of this coding.
@@ -63,7 +63,7 @@ class Unpacker:
         self._taken += len(data)
         while data or not self._is_between:
             try:
-                piece = self._member.take(data)
+                piece = self._member.decompress(data)
             except (zlib.error, OSError, ValueError, _zstd_error()) as error:
                 raise self._no_coding(str(error)) from error
             self._is_between = self._member.eof
@@ -134,8 +134,8 @@ class _Member:
     def unused_data(self) -> bytes:
         return self._stream.unused_data
 
-    def take(self, data: bytes) -> bytes:
-        """Undo some of what came; with nothing more to take in, gives nothing once all is out."""
+    def decompress(self, data: bytes) -> bytes:
+        """Decompress some of what arrived; return nothing once all of it is out."""
         # zlib hands back what it did not get to; zstd keeps it.
         left = getattr(self._stream, "unconsumed_tail", b"")
         return self._stream.decompress(left + data, PIECE_BYTES)

@@ -29,7 +29,7 @@ Check = Callable[[], None]
 class FoundFiles:
     """What a path stands for: files in path order, with their names as documents.
 
-    `is_single` tells a file named directly from a directory or glob with one file in it.
+    `is_single` is true for a file named directly, false for a directory or glob with one file.
     """
 
     files: tuple[tuple[str, Path], ...]
@@ -41,7 +41,7 @@ class FoundFiles:
 class Piece:
     """Part of a document, in UTF-8; `name` is there on its first part alone.
 
-    Its last part tells the charset that it was kept in, and how many characters that has not.
+    Its last part holds the charset that the file was in, and how many characters it lacks.
     """
 
     data: bytes
@@ -62,7 +62,7 @@ def find_files(path: str, allowed: AllowedPaths, check: Check = lambda: None) ->
     shown = path if len(path) <= 200 else f"{path[:200]}..."
     if len(path) > MAX_PATH_CHARS or "\0" in path:
         raise InvalidInputError(
-            f"The path {shown!r} is no path: it has {len(path):,} characters"
+            f"The path {shown!r} is not a path: it has {len(path):,} characters"
             + (" and a NUL among them." if "\0" in path else "."),
             fix="Give the path of a file, a directory or a glob on the server's machine.",
         )
@@ -248,7 +248,7 @@ def total_bytes(found: FoundFiles) -> int:
         try:
             total += path.stat().st_size
         except OSError:
-            continue  # reading it says so
+            continue  # reading it reports the error
     return total
 
 

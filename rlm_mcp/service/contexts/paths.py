@@ -49,8 +49,8 @@ class AllowedPaths:
     def usual(cls, working_directory: Path, home: Path) -> AllowedPaths:
         """The working directory and the home directory, hidden entries left out.
 
-        A working directory that holds the home directory (hosts start servers in `/`) is no choice
-        that anybody made, so it does not count.
+        A working directory that holds the home directory does not count: nobody chose it, since
+        hosts start servers in `/`.
         """
         working_directory, home = working_directory.resolve(), home.resolve()
         roots = (home,) if home.is_relative_to(working_directory) else (working_directory, home)
@@ -87,7 +87,7 @@ class AllowedPaths:
 
         Raises:
             PathNotAllowedError: what was opened lies elsewhere.
-            OSError: it cannot be opened, or is no regular file.
+            OSError: it cannot be opened, or is not a regular file.
         """
         file = FileIO(os.open(path, _OPEN_FLAGS), "rb")
         try:
@@ -105,7 +105,7 @@ class AllowedPaths:
                 fix="Try again when nobody changes its directories.",
             )
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
+            raise OSError(errno.EINVAL, "it is not a regular file")
 
     def _allows(self, real: Path) -> bool:
         return any(self._is_below(root, real) for root in self.roots)
@@ -123,7 +123,7 @@ class AllowedPaths:
 
 
 def _place(descriptor: int) -> Path | None:
-    """Where an open file is, whatever led there; None where the platform does not tell."""
+    """Return the real path of an open file; None where the platform does not provide it."""
     with suppress(OSError):
         return Path(f"/proc/self/fd/{descriptor}").readlink()
     if sys.platform == "darwin":

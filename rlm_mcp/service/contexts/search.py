@@ -20,7 +20,7 @@ _PATTERN_ERRORS = ("error", "PatternError", "OverflowError", "RecursionError")
 
 _LIST = "search"
 # Runs in the REPL: `context` and `FINAL` are its own names. Matches are kept in a variable, so that
-# those found before the time was up can still be had.
+# those found before the time was up can still be read.
 _PROGRAM = """\
 import json as _json, re as _re
 _q = _json.loads({query!r})
@@ -74,7 +74,7 @@ class FoundMatch:
 
 
 def check_pattern(query: SearchQuery) -> None:
-    """Refuse a pattern that is empty or too long; the REPL says whether it is an expression.
+    """Refuse a pattern that is empty or too long; the REPL checks that it is an expression.
 
     Raises:
         InvalidInputError: with the pattern and its length.
@@ -90,13 +90,13 @@ def check_pattern(query: SearchQuery) -> None:
 async def search(
     repl: Repl, query: SearchQuery, cursor: str, seconds: float = SEARCH_SECONDS
 ) -> tuple[list[FoundMatch], str | None]:
-    """Find up to `query.limit` matches from `cursor` on; also gives the cursor of the next page.
+    """Find up to `query.limit` matches from `cursor` on; also return the cursor of the next page.
 
     When the `seconds` are over, those found by then are given.
 
     Raises:
-        InvalidInputError: the pattern is no regular expression, nothing was found before the time
-            was up, or the cursor is not ours.
+        InvalidInputError: the pattern is not a regular expression, nothing was found in time, or
+            the cursor is not ours.
         SandboxError: the process that searched is gone.
     """
     document, position = _place(cursor)
@@ -147,7 +147,7 @@ def _cursor_after(last: FoundMatch) -> str:
 
 
 def _place(cursor: str) -> tuple[int, int]:
-    """Return the document and the character at which a search goes on."""
+    """Return the document and the character at which a search continues."""
     if not cursor:
         return 0, 0
     match decode_cursor(_LIST, cursor):

@@ -51,14 +51,14 @@ class Tickets:
         if held >= MAX_OPEN_TICKETS:
             raise InvalidInputError(
                 f"There are {held:,} upload URLs that were not used.",
-                fix="Use those; each expires a quarter of an hour after it was made.",
+                fix="Use those; each expires 15 minutes after it was made.",
             )
         secret = secrets.token_urlsafe(32)
         ticket = Ticket(caller, name, sha256, self._clock() + TICKET_SECONDS)
         self._open[_digest(secret)] = ticket
         return secret, ticket
 
-    def take(self, secret: str) -> Ticket:
+    def redeem(self, secret: str) -> Ticket:
         """Use a permission up, whatever becomes of the upload; of two who try at once one gets it.
 
         Raises:

@@ -31,8 +31,8 @@ class Body:
     Args:
         pieces: its bytes, split anywhere.
         coding: how they are compressed, one of `unpacking.CODINGS`; empty if they are not.
-        charset: what they are once uncompressed; empty if nobody said.
-        size: how many bytes will come; 0 if nobody said.
+        charset: what they are once uncompressed; empty if it is not known.
+        size: how many bytes will come; 0 if it is not known.
     """
 
     pieces: AsyncIterable[bytes]
@@ -62,21 +62,21 @@ class TransferService:
         Args:
             name: for people.
             body: the text.
-            sha256: what the uncompressed bytes must have, in hex; empty if it was not told.
+            sha256: what the uncompressed bytes must have, in hex; empty if none was given.
 
         Raises:
             InvalidInputError: the name, digest or charset cannot be used, the bytes have another
-                digest, or they are not compressed as was said.
-            TooLargeError: there is more than the server takes.
+                digest, or they are not compressed as announced.
+            TooLargeError: the text is larger than the server's limit.
             NotTextError: the bytes are no text, or none.
-            StoreError: the database could not take it.
+            StoreError: the database could not store it.
         """
         check_name(name)
         self.check_size(body.size)
         expected, decoder = check_sha256(sha256), CharsetDecoder(body.charset)
         async with self._store.open_upload(name) as upload:
             await upload.expect(body.size)
-            # A digest takes as long as writing does, so it is made only to be compared.
+            # A digest costs as much as writing, so it is computed only where one was given.
             digest = hashlib.sha256() if expected else None
             await self._write(upload, body, decoder, digest)
             if digest and digest.hexdigest() != expected:
@@ -106,7 +106,7 @@ class TransferService:
         await upload.write(rest)
 
     def check_size(self, count: int) -> None:
-        """Refuse a text of more bytes than the server takes.
+        """Refuse a text that is larger than the server's limit.
 
         Raises:
             TooLargeError: with both numbers.
@@ -167,14 +167,14 @@ async def _decoded(decoder: CharsetDecoder, piece: bytes) -> bytes:
 
 
 class _Head:
-    """The first bytes of a text as they come, looked at as soon as they tell."""
+    """The first bytes of a text as they arrive, checked as soon as there are enough."""
 
     def __init__(self) -> None:
         self._bytes = b""
         self._is_seen = False
 
     def look(self, piece: bytes, *, is_last: bool = False) -> None:
-        """Refuse what is no text; with fewer bytes than there will be, only what none has."""
+        """Refuse what is not text; an incomplete sample is refused only for what no text has."""
         if self._is_seen:
             return
         self._bytes = (self._bytes + piece)[:SNIFFED_BYTES]

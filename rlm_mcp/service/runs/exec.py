@@ -41,8 +41,8 @@ Emit = Callable[[RLMEvent], Awaitable[None]]
 class CellDone:
     """What one cell of the caller did.
 
-    `error` is the traceback or None; `answer` is what it handed to `FINAL`; `note` says what
-    happened to the REPL, if anything did.
+    `error` is the traceback or None; `answer` is the value given to `FINAL`; `note` says what
+    happened to the REPL, if anything.
     """
 
     run_id: str
@@ -76,7 +76,7 @@ class CellService:
             NotFoundError: there is no such run or context.
             StoreError: the run has not ended, or its end cannot be stored.
             SandboxBusyError: too many cells run, or one of this run, and none of them ends.
-            SandboxError: no REPL can be had.
+            SandboxError: no REPL can be opened.
         """
         _check(code, run_id, handles)
         async with self._place() as ticket:
@@ -114,7 +114,7 @@ class CellService:
         one = await self._services.repls.open(task.source, handles, repl_options(task.config))
         try:
             await self._record(task)
-        except BaseException:  # there is no run that the REPL could be kept for
+        except BaseException:  # without a run nobody would close the REPL
             one.let_go.set()
             raise
         return _CellWork(task.run_id, one, cell, self._services.repls, (code, timeout_seconds))
@@ -142,7 +142,7 @@ class CellService:
 
     async def _repl_of(self, task: Task) -> tuple[OpenRepl, str | None]:
         options = repl_options(task.config)
-        one = self._services.repls.take(task.run_id, task.handles, options)
+        one = self._services.repls.claim(task.run_id, task.handles, options)
         if one is not None:
             return one, None
         saved = await self._services.runs.saved_variables(task.run_id)
@@ -219,7 +219,7 @@ class _Cell:
 
 
 class _CellWork:
-    """A run that is made for one cell of the caller."""
+    """The run of one cell of the caller."""
 
     def __init__(
         self, run_id: str, one: OpenRepl, cell: _Cell, repls: Repls, given: tuple[str, float]
@@ -297,5 +297,5 @@ def _done(
 
 def _ended_early(run_id: str, outcome: Outcome) -> CellDone:
     """What a cell's caller gets whose run was cancelled, or whose server stops."""
-    told = f"KeyboardInterrupt: {(outcome.error or {}).get('message', '')}"
-    return CellDone(run_id, "", told, truncated=False, variables=[], note=_AGAIN)
+    error = f"KeyboardInterrupt: {(outcome.error or {}).get('message', '')}"
+    return CellDone(run_id, "", error, truncated=False, variables=[], note=_AGAIN)

@@ -195,7 +195,7 @@ class QuestionWork:
         """Wait for a place, open a REPL, and answer the question.
 
         Raises:
-            RLMError: there is no REPL to be had, or an event could not be stored.
+            RLMError: no REPL can be opened, or an event could not be stored.
         """
         recorded = self._task.recording
         if recorded.is_answered and recorded.final is not None:
@@ -223,7 +223,7 @@ class QuestionWork:
             self.variables = await last_variables(one.repl, _LAST_LOOK_SECONDS)
             run.repl = None
             # Cancelled in the middle of a cell, or a cell that ran is not on record: what the REPL
-            # holds then is not what the log says.
+            # holds then differs from the log.
             if response is None or isinstance(response.error, StoreError):
                 one.let_go.set()
             else:
@@ -233,10 +233,10 @@ class QuestionWork:
         task, repls = self._task, self._services.repls
         engine = self._services.engine(task, self._budget, self._emit)
         options = repl_options(task.config, seed=task.seed)
-        own = repls.take(task.run_id, task.handles, options)
+        own = repls.claim(task.run_id, task.handles, options)
         if own is not None:
             return own, replace(engine, recording=replace(task.recording, is_repl_live=True))
-        one = repls.take(task.continues, task.handles, options)
+        one = repls.claim(task.continues, task.handles, options)
         if one is None:
             one = await repls.open(task.source, task.handles, options, task.variables)
         if one.lost:
@@ -272,5 +272,5 @@ def _plain(data: Any) -> Any:
 
 
 def _stopped(run: LiveRun) -> Outcome:
-    """How a run ends that was told to stop."""
+    """How a run ends that was stopped."""
     return CANCELLED if run.stop == "cancelled" else _INTERRUPTED

@@ -19,7 +19,7 @@ Stop = Literal["cancelled", "interrupted"]
 class LiveRun:
     """One run at work, or in line for it with its `ticket`.
 
-    `stop` says why it was told to end, `repl` is there while it is open.
+    `stop` says why it is stopped; `repl` is set while it is open.
     """
 
     run_id: str

@@ -31,7 +31,7 @@ class OtherServers:
         self._live = live
 
     async def version(self) -> int:
-        """Give a number that another one takes the place of with each change of the file."""
+        """Return a number that changes with every change of the file."""
         return await self._database.version()
 
     async def changed(self, version: int) -> None:
@@ -60,6 +60,6 @@ class OtherServers:
                     run = self._live.get(run_id)
                     if run is not None:
                         run.end("cancelled")
-            except Exception:  # the outermost frame of this task, without which the server goes on
+            except Exception:  # the outermost frame of this task: the server continues without it
                 log.exception("reading the cancel requests of other servers failed; will retry")
             await anyio.sleep(LOOK_SECONDS)

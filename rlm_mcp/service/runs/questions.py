@@ -57,7 +57,7 @@ class Question:
 class Task:
     """A question that was checked, and all that its run needs to know.
 
-    `continues` is the run whose REPL it goes on with; `variables` are what was saved of that, for
+    `continues` is the run whose REPL it continues; `variables` are what was saved of that, for
     when the REPL is gone. `recording` is what the log holds of a run that is resumed; its REPL was
     opened for `seed_run`, where that is another.
     """
@@ -93,7 +93,7 @@ class RunDefaults:
 
 @dataclass(frozen=True)
 class Begun:
-    """A run that answers a question; `is_attached` says that it was there before it was asked."""
+    """A run that answers a question; `is_attached`: it was at work already."""
 
     run_id: str
     is_attached: bool = False

@@ -11,7 +11,7 @@ from rlm_mcp.store.runs.replies import Replies
 class StoredReplies:
     """The engine's `SubCallCache` over the store.
 
-    Callers share no replies: one that costs nothing would tell that another asked the same.
+    Callers share no replies: a free one would reveal that another caller asked the same.
     """
 
     def __init__(self, replies: Replies, caller: str = "", run_id: str = "") -> None:
@@ -20,15 +20,15 @@ class StoredReplies:
         self._run_id = run_id
 
     def as_caller(self, caller: str) -> StoredReplies:
-        """Give the replies that another caller's runs have paid for."""
+        """Return the replies that another caller's runs have paid for."""
         return StoredReplies(self._replies, caller)
 
     def paid_by(self, run_id: str) -> StoredReplies:
-        """Give the same replies, with those that are kept from now on noted as a run's."""
+        """Return the same replies; those that are kept from now on belong to a run."""
         return StoredReplies(self._replies, self._caller, run_id)
 
     async def get_many(self, keys: list[str]) -> dict[str, str]:
-        """Give the replies that are kept."""
+        """Return the replies that are kept."""
         asked = {self._own(key): key for key in keys}
         kept = await self._replies.get_many(list(asked))
         return {asked[key]: text for key, text in kept.items()}

@@ -1,4 +1,4 @@
-"""How a run that has ended goes on: from its log, within limits that are for the whole of it."""
+"""Resumes runs that have ended: from the log, within limits that hold for the whole run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _EVENTS_AT_ONCE = 500
 
 @dataclass(frozen=True)
 class Resumption:
-    """A run that is ready to go on: what is to be done, within what, and the change to its row."""
+    """A run that is ready to be resumed: its task, its budget, and the change to its row."""
 
     task: Task
     budget: Budget
@@ -32,7 +32,7 @@ class Resumption:
 
 
 class Resumer:
-    """Makes runs that have ended ready to go on."""
+    """Prepares runs that have ended to be resumed."""
 
     def __init__(self, runs: Runs, texts: Contexts, sandbox: Sandbox) -> None:
         self._runs = runs
@@ -40,14 +40,14 @@ class Resumer:
         self._sandbox = sandbox
 
     async def prepare(self, record: RunRecord, limits: Mapping[str, Any]) -> Resumption:
-        """Read a run's log and check that it can go on.
+        """Read a run's log and check that it can be resumed.
 
         Args:
             record: a run that does not work.
             limits: of the tool's budget; they replace the old ones.
 
         Raises:
-            InvalidInputError: it cannot go on, or not within these limits.
+            InvalidInputError: it cannot be resumed, or not within these limits.
             NotFoundError: a text of it was deleted.
             ConfigurationError: a limit in USD has no prices.
         """
@@ -120,7 +120,7 @@ class Resumer:
             return await self._texts.source(record.contexts)
         except NotFoundError as error:
             raise NotFoundError(
-                f"The run {record.run_id!r} cannot go on without its text. {error.message}",
+                f"The run {record.run_id!r} cannot be resumed without its text. {error.message}",
                 fix="What the run did went with the text: store it again, and ask again.",
             ) from error
 
@@ -157,7 +157,7 @@ def _check_record(record: RunRecord, events: Sequence[Event]) -> None:
 def _config_of(rebuilt: Rebuilt) -> RLMConfig:
     if not rebuilt.recording.is_whole:
         raise InvalidInputError(
-            "The run was made by a version that recorded too little to go on from.",
+            "The run was recorded by a version that stored too little to resume it.",
             fix="Ask again with continue_run of rlm_query, which begins with its variables.",
         )
     known = {
@@ -173,15 +173,15 @@ def _check_limits(
     used = used_of(asdict(rebuilt.figures), elapsed_seconds)
     over = {name: used[name] for name in limits if name in used and used[name] >= limits[name]}
     if over:
-        told = ", ".join(f"{name}={limits[name]!r}, {used:g} used" for name, used in over.items())
+        named = ", ".join(f"{name}={limits[name]!r}, {used:g} used" for name, used in over.items())
         raise InvalidInputError(
-            f"Limits that are used up already: {told}.",
+            f"These limits are already used up: {named}.",
             fix="Give more: a limit is for the whole run, with what it has spent so far.",
         )
 
 
 def _check_room(record: RunRecord, rebuilt: Rebuilt, budget: Budget, config: RLMConfig) -> None:
-    """Refuse to go on after a budget's end where nothing has become more."""
+    """Refuse to resume an exhausted run with no larger budget."""
     if record.status != "exhausted":
         return
     replies = [turn.reply for turn in rebuilt.recording.turns if turn.reply is not None]
@@ -202,7 +202,7 @@ _WITHOUT_ANSWER = {"running", "cancelled", "interrupted"}
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What a log says of its run; names and meanings are those of `RunRecord`."""
+    """What a log records of its run; names and meanings are those of `RunRecord`."""
 
     question: str
     contexts: tuple[str, ...]

@@ -32,14 +32,14 @@ Report = Callable[[RunState], Awaitable[None]]
 
 
 class RunStarter(Protocol):
-    """What begins runs and lets them go on; see `starting.Starter`."""
+    """Begins and resumes runs; see `starting.Starter`."""
 
     async def begin(self, question: Question) -> Begun:
         """Begin a run, or find it at work."""
         ...
 
     async def resume(self, run_id: str, limits: Mapping[str, Any]) -> None:
-        """Let a run that has ended go on."""
+        """Resume a run that has ended."""
         ...
 
 
@@ -106,7 +106,7 @@ class RunService:
                 await change()
 
     async def _next_change(self, run_id: str) -> Callable[[], Awaitable[None]]:
-        """Give what waits until a run is no longer as it is now, whoever works on it."""
+        """Return a function that waits until the run changes, whoever works on it."""
         if self._live.get(run_id) is not None:
             return self._live.news(run_id).wait
         return partial(self._others.changed, await self._others.version())
@@ -151,7 +151,7 @@ class RunService:
     async def cancel(self, run_id: str) -> RunState:
         """Stop a run and its spending, whichever server works on it; an ended one stays as it is.
 
-        If its end takes longer than a caller should wait for, the run that is given works still.
+        If ending it takes longer than a caller should wait, the returned run is still `running`.
 
         Raises:
             NotFoundError: there is no such run.

@@ -1,4 +1,4 @@
-"""How runs begin, and how those that have ended go on."""
+"""Begins runs, and resumes those that have ended."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ class Starter:
         self._resumer = Resumer(services.runs, texts, services.sandbox)
 
     async def begin(self, question: Question) -> Begun:
-        """Begin a run that goes on whatever becomes of the caller, or find it at work.
+        """Begin a run that outlives its caller, or find it at work.
 
         The same idempotency key stands for the same run, and so does the same question in every
         respect while it is worked on: who asks again after a lost reply must not pay twice. Who
-        wants two of them gives a key.
+        wants two runs gives a key.
 
         Raises:
             InvalidInputError: the question or an option cannot be used.
@@ -137,7 +137,7 @@ class Starter:
         return Begun(task.run_id)
 
     async def resume(self, run_id: str, limits: Mapping[str, Any]) -> None:
-        """Let a run that ended without completing go on where it was, as the same run.
+        """Resume a run that ended without completing, as the same run, where it stopped.
 
         One that works already is let be.
 
@@ -146,7 +146,7 @@ class Starter:
 
         Raises:
             NotFoundError: there is no such run, or a text of it was deleted.
-            InvalidInputError: it cannot go on, or not within these limits.
+            InvalidInputError: it cannot be resumed, or not within these limits.
             ConfigurationError: a limit in USD has no prices.
             SandboxBusyError: a cell runs in its REPL.
             StoreError: something else happened to it at the same time.
@@ -212,10 +212,10 @@ class Starter:
 
 
 async def _let_end(run: LiveRun) -> None:
-    """End what this process does for a run that has ended, as others tell or it is about to see.
+    """End what this process still does for a run that has ended.
 
     Raises:
-        SandboxBusyError: that takes longer than a caller should wait for.
+        SandboxBusyError: that takes longer than a caller should wait.
     """
     run.end("interrupted")
     with anyio.move_on_after(TURN_SECONDS) as waiting:
@@ -232,7 +232,7 @@ async def _unreported(done: int, total: int) -> None:
 
 
 def _same_run(record: RunRecord, asked: NewRun) -> str:
-    """Give the id of the run that an idempotency key stands for.
+    """Return the id of the run that an idempotency key stands for.
 
     Raises:
         InvalidInputError: it answers another question.
