@@ -143,7 +143,7 @@ def test_no_folder_and_no_module_is_too_full() -> None:
 def test_no_chain_of_imports_is_long() -> None:
     chain = longest_chain()
 
-    assert len(chain) <= 23, " > ".join(chain)
+    assert len(chain) <= 18, " > ".join(chain)
 
 
 async def test_a_question_passes_through_few_files_before_its_model_is_asked() -> None:

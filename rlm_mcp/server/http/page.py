@@ -15,8 +15,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from rlm_mcp.errors import InvalidInputError, NotFoundError
+from rlm_mcp.server.http.addresses import PAGE, PAGE_FILES, PING_SECONDS
 from rlm_mcp.server.http.ranges import is_known
-from rlm_mcp.server.http.routes import PAGE, PAGE_FILES, PING_SECONDS
 from rlm_mcp.server.view.bundle import INDEX, open_bundle
 from rlm_mcp.server.view.lines import line_view
 from rlm_mcp.server.view.run_file import FORMATS, run_file

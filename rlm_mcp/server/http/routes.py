@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from rlm_mcp import __version__
 from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.server.http.addresses import CONTEXTS, HEALTH, PING_SECONDS, UPLOADS
 from rlm_mcp.server.http.answers import json_answer, refusal
 from rlm_mcp.server.http.ranges import asked_part, is_known
 from rlm_mcp.server.views import added_view, event_view
@@ -24,15 +25,6 @@ from rlm_mcp.service.contexts.transfers import Body, check_sha256
 from rlm_mcp.service.service import Service
 from rlm_mcp.store.runs.records import Event
 
-CONTEXTS = "/contexts/"
-UPLOADS = "/uploads/"
-HEALTH = "/healthz"
-PAGE = "/"
-PAGE_FILES = "/page/"
-# Served only where an authorization server is named (RFC 9728).
-RESOURCE_METADATA = "/.well-known/oauth-protected-resource"
-# A comment is sent so often, or proxies end a stream that says nothing.
-PING_SECONDS = 10.0
 _LARGEST_EVENT = (1 << 63) - 1
 
 
@@ -45,14 +37,6 @@ def make_routes() -> list[Route]:
         Route(f"{UPLOADS}{{secret}}", put_upload, methods=["PUT"]),
         Route("/runs/{run_id}/events", stream_events, methods=["GET"]),
     ]
-
-
-def is_open(path: str) -> bool:
-    """Whether a path needs no token.
-
-    The URLs of uploads hold a secret of their own; the page is the same for everybody.
-    """
-    return path in (HEALTH, PAGE) or path.startswith((PAGE_FILES, UPLOADS, RESOURCE_METADATA))
 
 
 async def tell_health(request: Request) -> Response:

@@ -25,13 +25,14 @@ from starlette.types import ASGIApp
 from rlm_mcp.errors import ConfigurationError, RLMError
 from rlm_mcp.sandbox.choice import OwnedSandbox
 from rlm_mcp.server.app import build_server
+from rlm_mcp.server.http.addresses import is_open
 from rlm_mcp.server.http.answers import error_answer
 from rlm_mcp.server.http.auth import BearerCheck, StaticBearers
 from rlm_mcp.server.http.host_check import HostCheck, KnownHosts, is_loopback
 from rlm_mcp.server.http.oauth import Issuer, OAuthBearers
 from rlm_mcp.server.http.page import page_routes
 from rlm_mcp.server.http.requests import Exchanges
-from rlm_mcp.server.http.routes import is_open, make_routes
+from rlm_mcp.server.http.routes import make_routes
 from rlm_mcp.server.http.timeouts import Patience, patient
 from rlm_mcp.server.http.upload_tool import UPLOAD_TOOL
 from rlm_mcp.server.pending import OpenService, PendingService

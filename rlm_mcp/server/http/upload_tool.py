@@ -9,7 +9,7 @@ from mcp_types import CallToolResult
 from starlette.requests import Request
 
 from rlm_mcp.server import schemas
-from rlm_mcp.server.http.routes import UPLOADS
+from rlm_mcp.server.http.addresses import UPLOADS
 from rlm_mcp.server.results import result
 from rlm_mcp.server.tool import ToolContext, ToolSpec, service_of
 

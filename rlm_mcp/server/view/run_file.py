@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlm_mcp.errors import RLMError
 from rlm_mcp.events.drawn import TEXTS
@@ -14,8 +14,10 @@ from rlm_mcp.server.view.bundle import SCRIPT, STYLE, inline_page, open_bundle
 from rlm_mcp.server.view.chrome_trace import trace_pieces
 from rlm_mcp.server.view.lines import line_view
 from rlm_mcp.server.views import run_view, variable_view, variables_view
-from rlm_mcp.service.service import Service
 from rlm_mcp.store.runs.records import Event
+
+if TYPE_CHECKING:
+    from rlm_mcp.service.service import Service
 
 FORMATS = {"html": "html", "json": "json", "trace": "trace.json"}
 _KINDS = {"html": "text/html", "json": "application/json", "trace": "application/json"}
