@@ -74,7 +74,9 @@ class DyingRepl:
     async def variables(self) -> list[Variable]:
         return await self._repl.variables()
 
-    async def read_variable(self, name: str, *, start: int = 0, limit: int = 4000) -> VariableText:
+    async def read_variable(
+        self, name: str, *, start: int = 0, limit: int = 4000, whole: bool = False
+    ) -> VariableText:
         return await self._repl.read_variable(name, start=start, limit=limit)
 
 

@@ -48,7 +48,9 @@ class OneCellRepl:
     async def variables(self) -> list[Variable]:
         raise NotImplementedError
 
-    async def read_variable(self, name: str, *, start: int = 0, limit: int = 4000) -> VariableText:
+    async def read_variable(
+        self, name: str, *, start: int = 0, limit: int = 4000, whole: bool = False
+    ) -> VariableText:
         raise NotImplementedError
 
 

@@ -124,7 +124,7 @@ async def test_a_cell_that_is_deaf_to_the_interrupt_is_killed_and_small_variable
     result = await run(repl, f"late = 1\n{DEAF}", seconds=0.2)
     assert (result.timed_out, result.lost_variables) == (True, True)
     assert result.error is not None
-    assert "Small variables are back as they were before this cell: small;" in result.error.message
+    assert "Restored as before this cell: small." in result.error.message
     assert (await run(repl, "small, 'big' in globals(), 'late' in globals()")).output == (
         "({'a': [1, 2]}, False, False)\n"
     )
@@ -176,7 +176,7 @@ async def test_variables_that_cannot_be_restored_are_left_out(repl: Repl) -> Non
     await run(repl, code)
     result = await run(repl, "import os; os._exit(0)")
     assert result.error is not None
-    assert "before this cell: good;" in result.error.message
+    assert "before this cell: good." in result.error.message
 
 
 # --- cancellation ---

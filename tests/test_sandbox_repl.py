@@ -317,7 +317,7 @@ async def test_a_final_value_ends_the_cell_and_comes_out(
         ("FINAL(llm_query)", "ValueError: a method cannot be the answer"),
         ("def f(): pass\nFINAL_VAR('f')", "ValueError: a function cannot be the answer"),
         ("FINAL(None)", "ValueError: None cannot be the answer"),
-        ("FINAL('x' * 9_000_000)", "ValueError: an answer of 9,000,000 characters is too long"),
+        ("FINAL('x' * 9_000_000)", "ValueError: the answer is too long: at most 8,000,000"),
         ("Final = 'early'; 1 / 0", "ZeroDivisionError"),
     ],
 )
@@ -544,7 +544,7 @@ async def test_a_slice_of_a_variable_is_read_as_text(repl: Repl) -> None:
 @pytest.mark.parametrize("name", ["missing", "context", "_", "json", "x" * 1000])
 async def test_reading_a_missing_variable_names_those_that_exist(repl: Repl, name: str) -> None:
     await run(repl, "import json; present = 1; 5")
-    with pytest.raises(NotFoundError, match="There are: present"):
+    with pytest.raises(NotFoundError, match="Existing variables: present"):
         await repl.read_variable(name)
 
 
@@ -553,7 +553,7 @@ async def test_values_that_misbehave_are_listed_all_the_same(repl: Repl) -> None
     await run(repl, code + "e = E(); es = [E()]; loop = []; loop.append(loop)")
     listed = {variable.name: variable.preview for variable in await repl.variables()}
     assert listed["e"] == "<E>"
-    assert listed["es"] == "[<E whose repr raises ZeroDivisionError>]"
+    assert listed["es"] == "[<E>]"
     assert listed["loop"].startswith("[[[[")
     assert (await repl.read_variable("e")).text == "<E whose repr raises ZeroDivisionError>"
 

@@ -26,7 +26,7 @@ from rlm_mcp.sandbox.child.calls import CallDesk, FailedCall, Request, SubCallEr
 from rlm_mcp.sandbox.child.documents import Documents, load
 from rlm_mcp.sandbox.child.link import Interrupts, Link
 from rlm_mcp.sandbox.child.output import Output
-from rlm_mcp.sandbox.child.saved_variables import MAX_BLOB_BYTES, pack, unpack
+from rlm_mcp.sandbox.child.saved_variables import pack, unpack
 from rlm_mcp.sandbox.child.values import (
     json_text,
     names_in_words,
@@ -118,8 +118,8 @@ def test_variables_are_listed_and_read() -> None:
     worker, answers = a_worker()
     execute(worker, "x = [1, 2]")
     worker.handle(Frame("list", {"ticket": 5}))
-    worker.handle(Frame("read", {"ticket": 6, "start": 1, "limit": 2}, (b"x",)))
-    worker.handle(Frame("read", {"ticket": 7, "start": 0, "limit": 2}, (b"y",)))
+    worker.handle(Frame("read", {"ticket": 6, "start": 1, "limit": 2, "whole": False}, (b"x",)))
+    worker.handle(Frame("read", {"ticket": 7, "start": 0, "limit": 2, "whole": False}, (b"y",)))
     listed, read, missing = answers.frames[1:]
     assert listed == Frame("variables", {"ticket": 5, "sizes": [2]}, (b"x", b"list", b"[1, 2]"))
     assert read.blobs == (b"list", b"1,")
@@ -418,7 +418,7 @@ def test_only_small_variables_are_kept() -> None:
 def test_no_number_of_plain_variables_makes_what_is_kept_large() -> None:
     text = "\U0001f600" * 1_000
     kept = pack((f"v{at}", text[at:]) for at in range(1_000))
-    assert len(kept) < MAX_BLOB_BYTES
+    assert len(kept) < wire.MAX_KEPT_BYTES
     assert len(unpack(kept)) > 200
 
 

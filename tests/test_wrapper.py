@@ -617,7 +617,9 @@ class InProcessRepl:
     async def variables(self) -> list[Variable]:
         return [Variable(name, "str", 1, repr(value)) for name, value in self.names.items()]
 
-    async def read_variable(self, name: str, *, start: int = 0, limit: int = 4000) -> VariableText:
+    async def read_variable(
+        self, name: str, *, start: int = 0, limit: int = 4000, whole: bool = False
+    ) -> VariableText:
         raise NotImplementedError
 
 

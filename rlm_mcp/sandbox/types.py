@@ -55,6 +55,24 @@ class Divisible(Protocol):
         ...
 
 
+# The names that a REPL gives to model code; a test compares them with the child's.
+RESERVED_NAMES = frozenset(
+    {
+        "context",
+        "context_names",
+        "FINAL",
+        "FINAL_VAR",
+        "search",
+        "lines",
+        "budget",
+        "SHOW_VARS",
+        "llm_query",
+        "llm_query_batch",
+        "llm_query_batched",
+        "rlm_query",
+    }
+)
+
 IsolationLevel = Literal["full", "partial", "process"]
 SandboxName = Literal["auto", "native", "portable"]
 CallName = Literal["llm_query", "rlm_query", "budget"]
@@ -143,7 +161,8 @@ class Variable:
 class VariableText:
     """A slice of a variable as text: a `str` unchanged, JSON where JSON-like, else its `repr`.
 
-    Offsets are characters of that text; `total` is its length. `json`: the text is JSON.
+    Offsets are characters of that text. `total` is its length; of a large value that is not a
+    `str`, only a lower bound. `json`: the text is JSON.
     """
 
     name: str
@@ -194,11 +213,20 @@ class Repl(Protocol):
         """List the variables of model code in order of assignment; waits for a running cell."""
         ...
 
-    async def read_variable(self, name: str, *, start: int = 0, limit: int = 4000) -> VariableText:
-        """Read a slice of one variable as text.
+    async def read_variable(
+        self, name: str, *, start: int = 0, limit: int = 4000, whole: bool = False
+    ) -> VariableText:
+        """Read a slice of one variable as text; takes nothing from the REPL, whatever it holds.
+
+        Args:
+            name: of the variable.
+            start: the first character.
+            limit: how many characters at most.
+            whole: all of the text if it is at most `limit`, else none of it, which is cheaper.
 
         Raises:
             NotFoundError: no such variable; the error lists the existing ones.
+            SandboxBusyError: its `repr` does not end.
         """
         ...
 

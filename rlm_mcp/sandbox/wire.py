@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any, NamedTuple, TypeGuard
 
 from rlm_mcp.errors import WireError
@@ -22,6 +23,18 @@ MAX_BLOB_BYTES = 64 << 20
 MAX_BLOBS = 100_000
 NUMBER_BITS = 53
 MAX_NUMBER = 1 << NUMBER_BITS
+# What a REPL may hand over, in bytes of UTF-8. The child keeps to it, and the host checks.
+MAX_NAME_BYTES = 1_000  # of a variable, a type, a model
+MAX_MESSAGE_BYTES = 32 << 10  # of an error
+MAX_TRACEBACK_BYTES = 128 << 10
+MAX_OUTPUT_BYTES = 8 << 20
+MAX_ANSWER_CHARS = 8_000_000
+MAX_ANSWER_BYTES = 4 * MAX_ANSWER_CHARS
+MAX_PREVIEW_BYTES = 1_000
+MAX_SLICE_CHARS = 4_000_000
+MAX_SLICE_BYTES = 4 * MAX_SLICE_CHARS
+MAX_KEPT_BYTES = 1 << 20  # variables that outlive a killed REPL
+MAX_VARIABLES = 1_000
 _to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _from_json = json.JSONDecoder().raw_decode
 
@@ -40,15 +53,32 @@ class Frame(NamedTuple):  # made for every message, and a tuple is the cheapest
 
 @dataclass(frozen=True)
 class Shape:
-    """What a frame of one kind may hold: fields by the check they must pass, and blob counts.
+    """What a frame of one kind may contain.
 
-    `blobs_for` tells the exact count where the fields, which were checked, say it.
+    Args:
+        fields: its fields, each with the check it must pass.
+        least_blobs: how many blobs it has at least.
+        most_blobs: how many blobs it has at most.
+        blobs_for: returns the exact count of blobs if the checked fields determine it, else None.
+        most_bytes: returns the largest size of each blob, in order and then over again; without
+            it a blob may fill the frame.
     """
 
     fields: Mapping[str, Callable[[object], bool]]
     least_blobs: int = 0
     most_blobs: int = 0
     blobs_for: Callable[[Mapping[str, Any]], int | None] = lambda _fields: None
+    most_bytes: Callable[[Mapping[str, Any]], Sequence[int]] | None = None
+
+
+def _bytes_of_done(fields: Mapping[str, Any]) -> Sequence[int]:
+    error = (MAX_NAME_BYTES, MAX_MESSAGE_BYTES, MAX_TRACEBACK_BYTES) if fields["error"] else ()
+    final = (MAX_ANSWER_BYTES, MAX_NAME_BYTES) if fields["final"] else ()
+    return (MAX_OUTPUT_BYTES, MAX_KEPT_BYTES, *error, *final)
+
+
+def _bytes_of_slice(fields: Mapping[str, Any]) -> Sequence[int]:
+    return (MAX_NAME_BYTES, MAX_SLICE_BYTES if fields["found"] else MAX_NAME_BYTES)
 
 
 def is_number(value: object) -> bool:
@@ -81,14 +111,17 @@ TO_CHILD: Mapping[str, Shape] = {
     "exec": Shape({"cell": is_number, "number": is_number, "holds": is_flag}, 1, 1),
     "reply": Shape({"call": is_number, "ok": is_flag}, 1, 1),  # answer or reason
     "list": Shape({"ticket": is_number}),
-    "read": Shape({"ticket": is_number, "start": is_number, "limit": is_number}, 1, 1),  # name
+    # name; `whole`: either all of the text, if it is at most `limit`, or none of it
+    "read": Shape(
+        {"ticket": is_number, "start": is_number, "limit": is_number, "whole": is_flag}, 1, 1
+    ),
     "restore": Shape({}, 1, 1),  # what an earlier REPL handed over
 }
 
 TO_HOST: Mapping[str, Shape] = {
     "ready": Shape({}),
-    "failed": Shape({}, 1, 1),  # why the REPL could not be set up
-    "restored": Shape({}, 0, MAX_BLOBS),  # names
+    "failed": Shape({}, 1, 1, most_bytes=lambda _fields: (MAX_MESSAGE_BYTES,)),  # the reason
+    "restored": Shape({}, 0, MAX_BLOBS, most_bytes=lambda _fields: (MAX_NAME_BYTES,)),  # names
     "call": Shape(  # prompt, model if there is one, documents
         {
             "cell": is_number,
@@ -119,12 +152,14 @@ TO_HOST: Mapping[str, Shape] = {
         2,
         7,
         lambda fields: 2 + 3 * fields["error"] + 2 * fields["final"],
+        _bytes_of_done,
     ),
     "variables": Shape(  # name, type and preview of each
         {"ticket": is_number, "sizes": is_numbers},
         0,
-        MAX_BLOBS,
+        3 * MAX_VARIABLES,
         lambda fields: 3 * len(fields["sizes"]),
+        lambda _fields: (MAX_NAME_BYTES, MAX_NAME_BYTES, MAX_PREVIEW_BYTES),
     ),
     "slice": Shape(  # type, text; or, when not found, the names there are
         {
@@ -136,8 +171,9 @@ TO_HOST: Mapping[str, Shape] = {
             "total": is_number,
         },
         0,
-        MAX_BLOBS,
+        MAX_VARIABLES,
         lambda fields: 2 if fields["found"] else None,
+        _bytes_of_slice,
     ),
 }
 
@@ -145,6 +181,12 @@ TO_HOST: Mapping[str, Shape] = {
 def utf8(text: str) -> bytes:
     """Encode text; lone surrogates, which UTF-8 cannot hold, become `?`."""
     return text.encode("utf-8", "replace")
+
+
+def clip(text: str, most_bytes: int) -> bytes:
+    """Encode text and cut it to a number of bytes."""
+    encoded = utf8(text[:most_bytes])
+    return encoded if len(encoded) <= most_bytes else encoded[: most_bytes - 3] + "…".encode()
 
 
 def encode(kind: str, fields: Mapping[str, Any], *blobs: bytes) -> bytes:
@@ -197,7 +239,15 @@ def decode(head: bytes, body: bytes, shapes: Mapping[str, Shape]) -> Frame:
             raise WireError(f"a {kind!r} frame whose {name!r} is {str(fields[name])[:100]!r}")
     if shape.blobs_for(fields) not in (None, len(blobs)):
         raise WireError(f"a {kind!r} frame with {len(blobs)} blobs, which do not fit its fields")
+    if shape.most_bytes is not None:
+        _check_sizes(str(kind), blobs, shape.most_bytes(fields))
     return Frame(str(kind), fields, blobs)
+
+
+def _check_sizes(kind: str, blobs: Sequence[bytes], most_bytes: Sequence[int]) -> None:
+    for place, (blob, most) in enumerate(zip(blobs, cycle(most_bytes), strict=False)):
+        if len(blob) > most:
+            raise WireError(f"a {kind!r} frame whose blob {place} has {len(blob):,} bytes")
 
 
 def take_frame(received: bytearray, shapes: Mapping[str, Shape]) -> Frame | None:

@@ -174,37 +174,45 @@ def _is_memory_short() -> bool:
 MAX_SAVED_VARIABLES = 500
 MAX_SAVED_CHARS = 200_000
 MAX_SAVED_CHARS_IN_ALL = 5_000_000
+SAVE_SECONDS = 3.0
 _RESTORE_SECONDS = 30.0
 
 
 async def save_variables(repl: Repl, kept: list[SavedVariable]) -> None:
-    """Read what a REPL holds into `kept`, values as far as they are worth keeping.
+    """Read what a REPL holds into `kept`, with the values that are short enough to be kept.
 
-    What was read is there also when this is cancelled. A variable that cannot be read, whatever
-    code made of its name, is left out.
+    Reading takes nothing from the REPL, and no longer than `SAVE_SECONDS`. `kept` has every
+    variable with its name, type and size, and the values that could be read in that time.
 
     Raises:
-        SandboxError: the REPL is gone.
+        SandboxDiedError: the REPL is gone.
     """
+    with anyio.move_on_after(SAVE_SECONDS), suppress(SandboxBusyError):
+        listed = (await repl.variables())[:MAX_SAVED_VARIABLES]
+        kept[:] = [SavedVariable(**asdict(variable), value=None, json=False) for variable in listed]
+        await _read_values(repl, kept)
+
+
+async def _read_values(repl: Repl, kept: list[SavedVariable]) -> None:
     room = MAX_SAVED_CHARS_IN_ALL
-    for variable in (await repl.variables())[:MAX_SAVED_VARIABLES]:
+    for place, variable in enumerate(kept):
+        most = min(room, MAX_SAVED_CHARS)
         try:
-            text = await repl.read_variable(variable.name, limit=min(room, MAX_SAVED_CHARS))
-        except NotFoundError:
+            text = await repl.read_variable(variable.name, limit=most, whole=True)
+        except NotFoundError:  # a thread of the code deleted it meanwhile
             continue
-        is_whole = text.end == text.total
-        room -= text.end if is_whole else 0
-        value = text.text if is_whole else None
-        kept.append(SavedVariable(**asdict(variable), value=value, json=text.json and is_whole))
+        if (text.start, text.end) == (0, text.total):
+            room -= text.end
+            kept[place] = replace(variable, value=text.text, json=text.json)
 
 
-async def last_variables(repl: Repl, seconds: float) -> list[SavedVariable]:
-    """Read what a REPL holds, within `seconds` even when the caller is being cancelled.
+async def last_variables(repl: Repl) -> list[SavedVariable]:
+    """Read what a REPL holds, also when the caller is being cancelled; see `save_variables`.
 
-    What could be read in time is returned; a REPL that is gone holds nothing.
+    A REPL that is gone holds nothing.
     """
     kept: list[SavedVariable] = []
-    with anyio.move_on_after(seconds, shield=True), suppress(RLMError):
+    with anyio.CancelScope(shield=True), suppress(RLMError):  # it is bounded by itself
         await save_variables(repl, kept)
     return kept
 

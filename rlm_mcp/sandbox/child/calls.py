@@ -163,6 +163,8 @@ class CallDesk:
             "is_list": request.is_list,
         }
         model = () if request.model is None else (request.model,)
+        if model and len(wire.utf8(model[0])) > wire.MAX_NAME_BYTES:
+            raise ValueError(f"no model has a name of {len(model[0]):,} characters")
         texts = (prompt, *model, *request.documents)
         return wire.encode("call", fields, *map(wire.utf8, texts))
 

@@ -41,6 +41,11 @@ class Documents(list[str]):
         self._base = base
         self._ends = array("Q", accumulate(lengths))
 
+    @property
+    def size_bytes(self) -> int:
+        """The size of all documents in the file, in bytes."""
+        return self._ends[-1] if self._ends else 0
+
     def span(self, index: int) -> tuple[int, int]:
         """Return the start and end of a document in the file, in bytes."""
         start = self._ends[index - 1] if index else 0

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlm_mcp.sandbox.child.search import Matches
-from rlm_mcp.sandbox.child.values import type_name
+from rlm_mcp.sandbox.child.values import NAME_CHARS, exact_text, type_name
 
 MESSAGE_CHARS = 4_000
 TRACEBACK_CHARS = 16_000
+_MOST_LINES = 1 << 31
 _CELL_NAME = re.compile(r"<cell \d+>")
 
 
@@ -61,7 +62,7 @@ def failure(error: BaseException, names: Iterable[str]) -> Failure:
         report = traceback.TracebackException.from_exception(error)
         _drop_foreign_frames(report)
         message = _cut(_message(error), MESSAGE_CHARS)
-        text = "".join(report.format()).rstrip()
+        text = "".join(map(exact_text, report.format())).rstrip()
     except BaseException as broken:  # noqa: BLE001  # exceptions of model code may raise when formatted
         message = f"(its text cannot be shown: {type_name(broken)})"
         text = f"{type_name(error)}: {message}"
@@ -105,12 +106,13 @@ def _drop_foreign_frames(report: traceback.TracebackException) -> None:
 
 
 def _message(error: BaseException) -> str:
-    return error.msg if isinstance(error, SyntaxError) else str(error)
+    return exact_text(str(error.msg if isinstance(error, SyntaxError) else error))
 
 
 def _line(error: BaseException) -> int | None:
     if isinstance(error, SyntaxError):
-        return error.lineno
+        line = error.lineno  # model code may set anything
+        return line if type(line) is int and 0 < line < _MOST_LINES else None
     lines = [
         line
         for frame, line in traceback.walk_tb(error.__traceback__)
@@ -123,6 +125,7 @@ def _hint(error: BaseException, names: Iterable[str]) -> str:
     missing = getattr(error, "name", None)
     if not isinstance(error, NameError) or not isinstance(missing, str):
         return ""
+    missing = exact_text(missing)[:NAME_CHARS]
     close = difflib.get_close_matches(missing, list(names), n=1)
     return f". Did you mean: {close[0]!r}?" if close else ""
 

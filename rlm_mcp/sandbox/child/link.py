@@ -11,7 +11,8 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from queue import SimpleQueue
 from time import perf_counter
 from types import FrameType
@@ -50,6 +51,17 @@ class Interrupts:
         """Begin interruptible code; earlier interrupts are dropped."""
         self._pending = False
         self.running = True
+
+    @contextmanager
+    def allowed(self) -> Generator[None]:
+        """Deliver interrupts within the block; also one that came since `begin`."""
+        self.running = True
+        try:
+            if self._pending and not self._held:
+                self._let_through()
+            yield
+        finally:
+            self.running = False
 
     def hold(self) -> None:
         """Postpone interrupts while the main thread handles a frame."""

@@ -18,6 +18,8 @@ from rlm_mcp.sandbox.child.calls import CallDesk
 from rlm_mcp.sandbox.child.documents import Documents
 from rlm_mcp.sandbox.child.execute import CellEnd
 from rlm_mcp.sandbox.child.values import (
+    TooLongError,
+    exact_text,
     is_machinery,
     json_text,
     names_in_words,
@@ -26,10 +28,19 @@ from rlm_mcp.sandbox.child.values import (
     type_name,
 )
 from rlm_mcp.sandbox.types import ReplOptions
+from rlm_mcp.sandbox.wire import MAX_ANSWER_CHARS
 
-MAX_ANSWER_CHARS = 8_000_000
+MAX_NAME_CHARS = 200
 # Models use these without an import; a NameError would waste a turn.
 MODULES = (collections, itertools, json, math, re)
+
+
+def _is_shown(name: object) -> bool:
+    return type(name) is str and len(name) <= MAX_NAME_CHARS and name.isprintable()
+
+
+def _too_long() -> ValueError:
+    return ValueError(f"the answer is too long: at most {MAX_ANSWER_CHARS:,} characters")
 
 
 class Namespace:
@@ -54,14 +65,16 @@ class Namespace:
         """Restore `context` and the helpers where a cell overwrote them."""
         self.variables.update(self._given)
 
+    def names(self) -> list[str]:
+        """Return all names that can be shown; model code may use any object as a key."""
+        return [name for name in list(self.variables) if _is_shown(name)]
+
     def assigned(self) -> Iterator[str]:
         """Yield the names of variables in the order of assignment."""
-        for name, value in list(self.variables.items()):
-            if type(name) is not str:  # model code may use any object as a key
-                continue
-            if name in self._given or name.startswith("_") or is_machinery(value):
-                continue
-            yield name
+        for name in self.names():
+            is_own = name in self._given or name.startswith("_")
+            if not is_own and not is_machinery(self.variables.get(name)):
+                yield name
 
     def record(self, value: object) -> None:
         """Set the final answer.
@@ -77,12 +90,13 @@ class Namespace:
             raise ValueError("None cannot be the answer; give a value")
         if is_machinery(value):
             raise ValueError(f"a {type_name(value)} cannot be the answer; give a value")
-        as_json = None if isinstance(value, str) else json_text(value)
-        text = value if isinstance(value, str) else as_json if as_json is not None else str(value)
+        try:
+            as_json = json_text(value, MAX_ANSWER_CHARS)
+        except TooLongError:
+            raise _too_long() from None
+        text = exact_text(str(value)) if as_json is None else as_json
         if len(text) > MAX_ANSWER_CHARS:
-            raise ValueError(
-                f"an answer of {len(text):,} characters is too long: at most {MAX_ANSWER_CHARS:,}"
-            )
+            raise _too_long()
         self.final = (text, type_name(value), as_json is not None)
 
     def _helpers(self, options: ReplOptions) -> dict[str, Callable[..., Any]]:

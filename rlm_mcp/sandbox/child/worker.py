@@ -1,7 +1,7 @@
-"""The child half of a REPL: takes cells from the host, runs them, tells what came of it.
+"""The child's half of a REPL: receives cells from the host, runs them, sends the results.
 
-Standard library only. Everything here is trusted until the first cell runs and worth nothing
-afterwards: model code shares the process. So it has no power the host would miss.
+Standard library only. This code is trusted until the first cell runs and not afterwards: model code
+shares its process and can replace any of it. So the host checks everything that arrives.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from itertools import islice
 from queue import SimpleQueue
 from typing import Any, NoReturn
 
@@ -23,15 +24,22 @@ from rlm_mcp.sandbox.child.link import Interrupts, Link, end_with_host
 from rlm_mcp.sandbox.child.namespace import Namespace
 from rlm_mcp.sandbox.child.output import Output
 from rlm_mcp.sandbox.child.saved_variables import pack, unpack
-from rlm_mcp.sandbox.child.values import preview, short_repr, size_of, type_name, whole_text
+from rlm_mcp.sandbox.child.values import (
+    TextSlice,
+    TooLongError,
+    preview,
+    short_repr,
+    size_of,
+    slice_of,
+    type_name,
+    whole_text,
+)
 from rlm_mcp.sandbox.types import ReplOptions
-from rlm_mcp.sandbox.wire import Frame, utf8
-
-MAX_LISTED = 1_000
+from rlm_mcp.sandbox.wire import Frame
 
 
 class Worker:
-    """A REPL: its namespace, its output, and how it answers each frame."""
+    """A REPL: its namespace, its output, and its answer to each frame."""
 
     def __init__(
         self,
@@ -46,7 +54,7 @@ class Worker:
         self.desk = CallDesk(send, options.call_window, wait)
         self._output = Output(options.output_chars)
         self._limit = options.output_chars
-        self._kept = b""  # what was handed over last
+        self._kept = b""  # the last packed variables
         self.namespace = Namespace(*content, self.desk, options)
 
     @property
@@ -55,33 +63,34 @@ class Worker:
         return self._kept
 
     def handle(self, frame: Frame) -> None:
-        """Answer one frame of the host."""
+        """Answer a frame of the host."""
         fields = frame.fields
         if frame.kind == "exec":
             self._execute(fields, frame.text(0))
         elif frame.kind == "list":
             self._list(fields["ticket"])
         elif frame.kind == "read":
-            self._read(fields["ticket"], frame.text(0), fields["start"], fields["limit"])
+            self._read(fields, frame.text(0))
         elif frame.kind == "restore":
             restored = unpack(frame.blobs[0])
             self.namespace.variables.update(restored)
-            self._send(wire.encode("restored", {}, *map(utf8, restored)))
+            texts = [wire.clip(name, wire.MAX_NAME_BYTES) for name in restored]
+            self._send(wire.encode("restored", {}, *texts))
 
-    def _execute(self, asked: Mapping[str, Any], code: str) -> None:
+    def _execute(self, order: Mapping[str, Any], code: str) -> None:
         self._output.clear()
         self.namespace.restore()
         self.namespace.final = None
         sys.stdout = sys.stderr = self._output
         sys.stdin = io.StringIO()
-        self.desk.open(asked["cell"])
-        failed = self._run(asked["number"], code)
+        self.desk.open(order["cell"])
+        failed = self._run(order["number"], code)
         self.desk.close()
         final = self.namespace.final
         before, self._kept = self._kept, self._pack()
-        is_known = asked["holds"] and before == self._kept
+        is_known = order["holds"] and before == self._kept
         fields = {
-            "cell": asked["cell"],
+            "cell": order["cell"],
             "chars": self._output.total,
             "error": failed is not None,
             "line": failed.line if failed else None,
@@ -90,15 +99,18 @@ class Worker:
             "known": is_known,
             "restored": False,
         }
-        said = (failed.type, failed.message, failed.traceback) if failed else ()
-        texts = (*said, *(final[:2] if final else ()))
         kept = b"" if is_known else self._kept
-        output = utf8(self._output.text())
-        self._send(wire.encode("done", fields, output, kept, *map(utf8, texts)))
+        output = wire.clip(self._output.text(), wire.MAX_OUTPUT_BYTES)
+        self._send(wire.encode("done", fields, output, kept, *_error(failed), *_answer(final)))
 
     def _pack(self) -> bytes:
+        """Pickle small variables; an interrupt ends it early, and what it has by then is kept."""
         variables = self.namespace.variables
-        return pack((name, variables[name]) for name in self.namespace.assigned())
+        try:
+            with self._interrupts.allowed():
+                return pack((name, variables[name]) for name in self.namespace.assigned())
+        except BaseException:  # noqa: BLE001  # an interrupt at the edge, memory, a dict that changes
+            return b""
 
     def _run(self, number: int, code: str) -> execute.Failure | None:
         try:
@@ -109,9 +121,19 @@ class Worker:
                 self._interrupts.running = False
         except execute.CellEnd:
             return None
-        except BaseException as error:  # noqa: BLE001  # whatever model code raised is its own to repair
-            return execute.failure(error, self.namespace.variables)
+        except BaseException as error:  # noqa: BLE001  # the model's to repair, whatever it is
+            return self._describe(error)
         return None
+
+    def _describe(self, error: BaseException) -> execute.Failure:
+        """Describe an error, whose methods may be of model code: within the cell's time too."""
+        try:
+            with self._interrupts.allowed():
+                return execute.failure(error, self.namespace.names())
+        except BaseException as broken:  # noqa: BLE001  # an interrupt at the edge
+            kind = type_name(error)
+            text = f"{kind}: (its text cannot be shown: {type_name(broken)})"
+            return execute.Failure(kind, text, text, None)
 
     def _run_watching_final(self, number: int, code: str) -> None:
         before = self.namespace.variables.get("Final")
@@ -124,30 +146,66 @@ class Worker:
         self._output.write(short_repr(value, self._limit) + "\n")
 
     def _list(self, ticket: int) -> None:
-        names = list(self.namespace.assigned())[:MAX_LISTED]
-        values = [self.namespace.variables[name] for name in names]
-        texts = (
-            text
-            for name, value in zip(names, values, strict=True)
-            for text in (name[:200], type_name(value), preview(value))
-        )
-        fields = {"ticket": ticket, "sizes": [size_of(value) for value in values]}
-        self._send(wire.encode("variables", fields, *map(utf8, texts)))
+        sizes: list[int] = []
+        texts: list[bytes] = []
+        try:
+            with self._interrupts.allowed():
+                for name in islice(self.namespace.assigned(), wire.MAX_VARIABLES):
+                    value = self.namespace.variables[name]
+                    row = (name, type_name(value), preview(value))
+                    texts += [wire.clip(text, wire.MAX_NAME_BYTES) for text in row]
+                    sizes.append(max(0, min(size_of(value), wire.MAX_NUMBER)))
+        except BaseException:  # noqa: BLE001  # interrupted: what was listed by then is the answer
+            del texts[3 * len(sizes) :]
+        self._send(wire.encode("variables", {"ticket": ticket, "sizes": sizes}, *texts))
 
-    def _read(self, ticket: int, name: str, start: int, limit: int) -> None:
+    def _read(self, order: Mapping[str, Any], name: str) -> None:
         fields: dict[str, Any] = dict.fromkeys(("size", "start", "total"), 0)
-        fields |= {"ticket": ticket, "found": False, "json": False}
+        fields |= {"ticket": order["ticket"], "found": False, "json": False}
         if name not in set(self.namespace.assigned()):
-            names = list(self.namespace.assigned())[:MAX_LISTED]
-            self._send(wire.encode("slice", fields, *map(utf8, names)))
+            names = islice(self.namespace.assigned(), wire.MAX_VARIABLES)
+            texts = [wire.clip(known, wire.MAX_NAME_BYTES) for known in names]
+            self._send(wire.encode("slice", fields, *texts))
             return
         value = self.namespace.variables[name]
-        text, is_json = whole_text(value)
-        start = min(start, len(text))
-        fields |= {"found": True, "json": is_json, "size": size_of(value)}
-        fields |= {"start": start, "total": len(text)}
-        texts = (type_name(value), text[start : start + limit])
-        self._send(wire.encode("slice", fields, *map(utf8, texts)))
+        part = self._part(value, order)
+        fields |= {"found": True, "json": part.is_json, "start": part.start, "total": part.total}
+        fields["size"] = max(0, min(size_of(value), wire.MAX_NUMBER))
+        kind = wire.clip(type_name(value), wire.MAX_NAME_BYTES)
+        text = wire.clip(part.text, wire.MAX_SLICE_BYTES)
+        self._send(wire.encode("slice", fields, kind, text))
+
+    def _part(self, value: object, order: Mapping[str, Any]) -> TextSlice:
+        """Return the part of a value's text that was asked for, whatever the value's code does."""
+        start, limit = order["start"], order["limit"]
+        try:
+            with self._interrupts.allowed():
+                if not order["whole"]:
+                    return slice_of(value, start, limit)
+                text, is_json = whole_text(value, limit)
+                return TextSlice(text, 0, len(text), is_json)
+        except TooLongError:
+            return TextSlice("", 0, limit + 1, is_json=False)
+        except BaseException as error:  # noqa: BLE001  # an interrupt; SystemExit of a `__repr__`
+            text = "" if order["whole"] else f"<{type_name(value)}: {type_name(error)}>"
+            return TextSlice(text, 0, max(limit, len(text)) + 1, is_json=False)
+
+
+def _error(failed: execute.Failure | None) -> tuple[bytes, ...]:
+    if failed is None:
+        return ()
+    return (
+        wire.clip(failed.type, wire.MAX_NAME_BYTES),
+        wire.clip(failed.message, wire.MAX_MESSAGE_BYTES),
+        wire.clip(failed.traceback, wire.MAX_TRACEBACK_BYTES),
+    )
+
+
+def _answer(final: tuple[str, str, bool] | None) -> tuple[bytes, ...]:
+    if final is None:
+        return ()
+    text, kind, _ = final
+    return wire.clip(text, wire.MAX_ANSWER_BYTES), wire.clip(kind, wire.MAX_NAME_BYTES)
 
 
 def serve(
@@ -158,11 +216,11 @@ def serve(
 ) -> NoReturn:
     """Answer frames until the host closes the socket, which ends the process at once.
 
-    The walls go up when SIGINT has its handler, which they keep, and before there is a thread,
-    which Landlock would not reach.
+    The walls go up after SIGINT has its handler, which they protect, and before there is a thread,
+    which Landlock would not cover.
 
     Raises:
-        OSError: a wall does not stand.
+        OSError: a wall could not be put up.
     """
     interrupts = Interrupts()
     todo: SimpleQueue[Frame] = SimpleQueue()

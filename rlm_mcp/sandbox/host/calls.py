@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 from rlm_mcp.errors import WireError
 from rlm_mcp.sandbox.host.channel import Channel
 from rlm_mcp.sandbox.types import CallHandler, CallName, CallReply, ReplCall
-from rlm_mcp.sandbox.wire import Frame, encode, utf8
+from rlm_mcp.sandbox.wire import MAX_NAME_BYTES, Frame, encode, utf8
 
 CALL_SECONDS = 0.0002
 CORE_PATIENCE_SECONDS = 0.25
@@ -205,6 +205,8 @@ def read_call(frame: Frame) -> ReplCall:
     texts = [frame.text(index) for index in range(len(frame.blobs))]
     if name is None or (fields["has_model"] and len(texts) < 2):
         raise WireError(f"a call of {fields['name']!r} with {len(texts)} texts")
+    if fields["has_model"] and len(frame.blobs[1]) > MAX_NAME_BYTES:
+        raise WireError(f"a call whose model's name has {len(frame.blobs[1]):,} bytes")
     first_document = 2 if fields["has_model"] else 1
     return ReplCall(
         name=name,

@@ -11,8 +11,7 @@ import anyio
 
 from rlm_mcp.errors import WireError
 from rlm_mcp.sandbox.host.calls import Calls, Clock, Core
-from rlm_mcp.sandbox.host.channel import Channel
-from rlm_mcp.sandbox.host.process import Process
+from rlm_mcp.sandbox.host.repl_process import ReplProcess
 from rlm_mcp.sandbox.types import CallHandler
 from rlm_mcp.sandbox.wire import NUMBER_BITS, Frame, utf8
 
@@ -21,7 +20,7 @@ GRACE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell ended: its `done` frame, or None when its process is lost, and what is known."""
+    """How a cell ended: its `done` frame, or None and the reason if its process is lost."""
 
     done: Frame | None = None
     lost: str = ""
@@ -29,29 +28,28 @@ class Outcome:
 
 
 class RunningCell:
-    """Runs one cell to its end, whatever that is.
+    """Runs one cell until it ends, in whatever way.
 
-    `is_lost` says, after `run` was cancelled too, that the process is of no more use.
+    `is_lost`: the process cannot be used any more; valid after `run` was cancelled, too.
     """
 
-    def __init__(
-        self, channel: Channel, process: Process, number: int, core: Core, *, holds: bool
-    ) -> None:
-        self._channel = channel
-        self._process = process
+    def __init__(self, process: ReplProcess, number: int, core: Core, *, holds: bool) -> None:
+        self._channel = process.channel
+        self._process = process.process
+        self._late_tickets = process.late_tickets
         self._number = number
-        # Not to be guessed, so that no frame sent before the cell can pass for its end.
+        # Random, so that no frame sent before the cell can be taken for its end.
         self._cell = secrets.randbits(NUMBER_BITS)
         self._core = core
         self._holds = holds
-        self._time: anyio.CancelScope | None = None  # which ends with the cell's seconds
+        self._time: anyio.CancelScope | None = None  # ends when the cell's time is over
         self._is_sent = False
         self._is_interrupted = False
         self._is_stopped = False
         self.is_lost = False
 
     async def run(self, code: str, on_call: CallHandler, clock: Clock) -> Outcome:
-        """Send the cell and serve it until it is done, out of time, or its process is gone."""
+        """Send the cell and serve it until it is done, its time is over, or its process is gone."""
         calls = Calls(self._channel, on_call, clock, self._core)
         try:
             outcome = await self._run_to_end(utf8(code), calls)
@@ -72,7 +70,7 @@ class RunningCell:
             self._is_sent = True
             await self._channel.send("exec", fields, code, patience_seconds=GRACE_SECONDS)
             calls.clock.start()
-            first = self._channel.receive_now()  # short cells end before their sending returns
+            first = self._channel.receive_now()  # short cells end before sending returns
             if first is not None and first.kind == "done" and self._is_ours(first):
                 return Outcome(first)
             with anyio.move_on_after(calls.clock.left_seconds) as time:
@@ -93,20 +91,20 @@ class RunningCell:
         return Outcome(lost="it ignored the interrupt", timed_out=True)
 
     async def _serve(self, calls: Calls, first: Frame | None = None) -> Frame:
-        """Take frames until the cell is done; most cells make no call and need no tasks."""
+        """Receive frames until the cell is done; most cells make no call and need no tasks."""
         if self._process.is_watched and first is None:
             return await self._serve_calls(None, calls)
         frame = await self._next(first)
         return frame if frame.kind == "done" else await self._serve_calls(frame, calls)
 
     async def _serve_calls(self, call: Frame | None, calls: Calls) -> Frame:
-        """Go on with a cell that has made a call, until it is done; its calls end with it."""
+        """Serve a cell that has made a call until it is done; its calls are cancelled with it."""
         done: Frame | None = None
         try:
             async with anyio.create_task_group() as tasks:
                 if self._process.is_watched:
                     tasks.start_soon(self._process.watch)
-                if self._time is not None:  # from now on its clock stands still at times
+                if self._time is not None:  # its clock is paused at times from now on
                     self._time.deadline = math.inf
                     tasks.start_soon(calls.clock.end_in_time, self._time)
                 try:
@@ -116,43 +114,52 @@ class RunningCell:
                         frame = await self._next(is_soon=call is not None)
                         call, done = (None, frame) if frame.kind == "done" else (frame, None)
                 except BaseException:
-                    # Here, where replies still flow: a frame that is half sent must get through.
+                    # Here, while replies are still sent: a half-sent frame must be completed.
                     if not calls.clock.is_over:
                         await self._stop()
                     self._interrupt()
                     raise
                 tasks.cancel_scope.cancel()
-        except ExceptionGroup as group:  # a handler of calls failed: its error without the wrapping
+        except (
+            ExceptionGroup
+        ) as group:  # a handler of calls failed: raise its error without the group
             raise group.exceptions[0] from None
-        assert done is not None  # noqa: S101  # for the type checker: no other way leads here
+        assert done is not None  # noqa: S101  # for the type checker: it is always set here
         return done
 
     def _is_ours(self, frame: Frame) -> bool:
         return frame.kind in ("done", "call") and frame.fields["cell"] == self._cell
 
     async def _next(self, first: Frame | None = None, *, is_soon: bool = False) -> Frame:
-        """Receive the end of this cell or a call of it; what else there is breaks the protocol."""
+        """Receive the end of this cell or a call of it; anything else breaks the protocol."""
         while True:
             frame = first or await self._channel.receive(is_soon=is_soon)
             first = None
             if self._is_ours(frame):
                 return frame
-            # A call of another cell comes from a thread that an earlier one left behind.
-            if frame.kind != "call":
+            # A call of another cell comes from a thread that an earlier cell started.
+            if frame.kind != "call" and not self._is_late(frame):
                 raise WireError(f"a {frame.kind!r} frame that does not belong to the cell")
 
+    def _is_late(self, frame: Frame) -> bool:
+        """Return whether a frame answers a look that was given up, which happens once."""
+        ticket = frame.fields.get("ticket")
+        is_late = ticket in self._late_tickets
+        self._late_tickets.discard(ticket or 0)
+        return is_late
+
     def _interrupt(self) -> None:
-        """Interrupt the cell, unless that was done: another would hit it cleaning up."""
+        """Interrupt the cell once: a second interrupt would hit it cleaning up."""
         if not self._is_interrupted:
             self._is_interrupted = True
             self._process.interrupt()
 
     async def _stop(self) -> None:
-        """End the cell because nobody waits for it any more: interrupt, then kill."""
+        """End a cell that nobody waits for any more: interrupt, then kill."""
         if self._is_stopped or not self._is_sent:
             return
         self._is_stopped = True
-        # The second reaches a cell that had not begun when the first came, or swallowed it.
+        # The second is for a cell that had not begun when the first came, or that caught it.
         for interrupt in (self._interrupt, self._process.interrupt):
             interrupt()
             with anyio.move_on_after(GRACE_SECONDS / 2, shield=True), suppress(EOFError, WireError):

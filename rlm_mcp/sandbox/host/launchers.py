@@ -16,7 +16,7 @@ from rlm_mcp.sandbox.host.channel import Channel
 from rlm_mcp.sandbox.host.context_file import write_text
 from rlm_mcp.sandbox.host.fork_client import Holder, Warm
 from rlm_mcp.sandbox.host.process import PlainProcess, socket_pair, spawn
-from rlm_mcp.sandbox.host.repl import ReplProcess
+from rlm_mcp.sandbox.host.repl_process import ReplProcess
 from rlm_mcp.sandbox.types import ContextSource, ReplOptions
 
 START_SECONDS = 60
@@ -31,7 +31,7 @@ class PlainLauncher:
         self, source: ContextSource, options: ReplOptions, *, seatbelt: bool = False
     ) -> None:
         self._source = source
-        self._options = options
+        self.options = options
         self._seatbelt = seatbelt
 
     async def launch(self) -> ReplProcess:
@@ -43,7 +43,7 @@ class PlainLauncher:
         text, layout = await write_text(self._source)
         ours, theirs = socket_pair()
         channel = Channel(ours)
-        argument = Start(theirs.fileno(), text, layout, self._options).to_json()
+        argument = Start(theirs.fileno(), text, layout, self.options).to_json()
         given = (theirs.fileno(), text)
         try:
             start = partial(spawn, "main", argument, given, seatbelt=self._seatbelt)
@@ -54,7 +54,7 @@ class PlainLauncher:
         finally:
             theirs.close()
             os.close(text)
-        most = self._options.memory_bytes + layout.text_bytes * WIDEST_CHAR + INTERPRETER_BYTES
+        most = self.options.memory_bytes + layout.text_bytes * WIDEST_CHAR + INTERPRETER_BYTES
         is_limited = sys.platform.startswith("linux")
         return await ready(ReplProcess(channel, PlainProcess(popen, None if is_limited else most)))
 
@@ -99,7 +99,7 @@ class ForkLauncher:
     ) -> None:
         self._warm = warm
         self._source = source
-        self._options = options
+        self.options = options
         self._held: tuple[Warm, Holder] | None = None
 
     async def launch(self) -> ReplProcess:
@@ -129,7 +129,7 @@ class ForkLauncher:
         ours, theirs = socket_pair()
         channel = Channel(ours)
         try:
-            process = await self._held[1].spawn(theirs.fileno(), self._options)
+            process = await self._held[1].spawn(theirs.fileno(), self.options)
         except BaseException:
             channel.close()
             raise

@@ -1,50 +1,67 @@
-"""One REPL as the host sees it: cells run in a process that is replaced when it dies."""
+"""One REPL as the host sees it: cells run in a process that is replaced when it dies.
+
+Looking at variables costs them nothing: a look that takes too long is interrupted, and its answer,
+when it comes, is recognised by its number and dropped.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import anyio
 
-from rlm_mcp.errors import NotFoundError, SandboxDiedError, SandboxError, WireError
+from rlm_mcp.errors import (
+    NotFoundError,
+    SandboxDiedError,
+    SandboxError,
+    WireError,
+)
 from rlm_mcp.sandbox.host import results
 from rlm_mcp.sandbox.host.calls import Clock, Core
 from rlm_mcp.sandbox.host.cell import Outcome, RunningCell
-from rlm_mcp.sandbox.host.channel import Channel
-from rlm_mcp.sandbox.host.process import Process
-from rlm_mcp.sandbox.types import CallHandler, CellResult, Variable, VariableText
-from rlm_mcp.sandbox.wire import Frame, utf8
+from rlm_mcp.sandbox.host.repl_process import (
+    LOOK_SECONDS,
+    SAVE_LOOK_SECONDS,
+    ReplProcess,
+    answer_to,
+    settle,
+    stuck,
+)
+from rlm_mcp.sandbox.types import (
+    CallHandler,
+    CallName,
+    CallReply,
+    CellResult,
+    ReplCall,
+    ReplOptions,
+    Variable,
+    VariableText,
+)
+from rlm_mcp.sandbox.wire import MAX_SLICE_CHARS, Frame, utf8
 
 ANSWER_SECONDS = 10
-MAX_SLICE_CHARS = 4_000_000
+SETTLE_SECONDS = 5.0  # for a look that is still going on when the next cell comes
 MAX_CODE_CHARS = 10_000_000
-
-
-@dataclass(frozen=True)
-class ReplProcess:
-    """A process that holds a REPL, and the channel to it."""
-
-    channel: Channel
-    process: Process
-
-    async def end(self) -> str:
-        """End the process and close the channel; return how the process ended."""
-        ended = ""
-        with anyio.CancelScope(shield=True):
-            self.channel.close()
-            ended = await self.process.end()
-        return ended  # noqa: RET504  # pyright holds that a cancel scope may swallow a return within
 
 
 Launch = Callable[[], Awaitable[ReplProcess]]
 
 
 class ChildRepl:
-    """A `Repl` in a process of its own, made by `launch` and made again when it is lost."""
+    """A `Repl` in a process of its own, started by `launch` and started again when it is lost.
 
-    def __init__(self, launch: Launch, cores: anyio.Semaphore | None = None) -> None:
+    Args:
+        launch: starts a process.
+        options: of the REPL; the host refuses calls that they do not allow.
+        cores: shared by the cells of all REPLs; None: no limit.
+    """
+
+    def __init__(
+        self, launch: Launch, options: ReplOptions, cores: anyio.Semaphore | None = None
+    ) -> None:
         self._launch = launch
+        self._allowed_calls = allowed_calls(options)
         self._cores = cores
         self._turn = anyio.Lock(fast_acquire=True)
         self._process: ReplProcess | None = None
@@ -74,13 +91,12 @@ class ChildRepl:
         if len(code) > MAX_CODE_CHARS:
             return results.refused_result(f"a cell of {len(code):,} characters is too long")
         async with self._turn:
-            process = await self._ready()
+            process = await self._ready_for_cell()
             self._numbers += 1
             core, holds = Core(self._cores), self._holds_last
             self._holds_last = False
-            running = RunningCell(
-                process.channel, process.process, self._numbers, core, holds=holds
-            )
+            on_call = _only(self._allowed_calls, on_call)
+            running = RunningCell(process, self._numbers, core, holds=holds)
             clock = Clock(timeout_seconds)
             ended = ""
             try:
@@ -91,13 +107,13 @@ class ChildRepl:
                     ended = await self.close()
             if outcome.done is None:
                 return await self._replaced(replace(outcome, lost=outcome.lost or ended), clock)
-            return self._result(outcome.done, clock, late=outcome.timed_out)
+            return await self._result(outcome.done, clock, late=outcome.timed_out)
 
-    def _result(self, done: Frame, clock: Clock, *, late: bool) -> CellResult:
+    async def _result(self, done: Frame, clock: Clock, *, late: bool) -> CellResult:
         if not done.fields["known"]:
             self._kept = done.blobs[1]
         self._holds_last = True
-        result = results.cell_result(
+        result = await results.cell_result(
             done,
             timeout_seconds=clock.limit_seconds,
             used_seconds=clock.used_seconds,
@@ -117,43 +133,62 @@ class ChildRepl:
         )
 
     async def variables(self) -> list[Variable]:
-        """List what model code assigned; see `types.Repl`."""
+        """List the variables; see `types.Repl`."""
         async with self._turn:
-            return results.variables(await self._ask("variables", "list", {}))
+            return results.variables(await self._look("variables", "list", {}))
 
-    async def read_variable(self, name: str, *, start: int = 0, limit: int = 4000) -> VariableText:
+    async def read_variable(
+        self, name: str, *, start: int = 0, limit: int = 4000, whole: bool = False
+    ) -> VariableText:
         """Read a slice of one variable; see `types.Repl`."""
-        bounds = {"start": max(start, 0), "limit": min(max(limit, 0), MAX_SLICE_CHARS)}
+        start, limit = max(start, 0), min(max(limit, 0), MAX_SLICE_CHARS)
+        fields = {"start": start, "limit": limit, "whole": whole}
         async with self._turn:
-            frame = await self._ask("slice", "read", bounds, utf8(name))
+            frame = await self._look("slice", "read", fields, utf8(name))
         if not frame.fields["found"]:
-            names = ", ".join(frame.text(at) for at in range(min(len(frame.blobs), 30)))
+            names = ", ".join(results.names(frame)[:30])
             raise NotFoundError(
                 f"no variable is named {name[:100]!r}.",
-                fix=f"There are: {names}." if names else "No variables were assigned so far.",
+                fix=f"Existing variables: {names}." if names else "No variables were assigned yet.",
             )
-        return results.variable_text(name, frame)
+        return await results.variable_text(name, frame, start, limit)
 
-    async def _ask(
+    async def _look(
         self, answer: str, question: str, fields: Mapping[str, int], *blobs: bytes
     ) -> Frame:
-        """Ask the child something between cells.
+        """Ask the child something between cells; a look that is given up takes nothing away.
 
         Raises:
-            SandboxDiedError: it did not answer; it was ended.
+            SandboxBusyError: this look, or an earlier one, does not end.
+            SandboxDiedError: the process is gone.
         """
         process = await self._ready()
-        self._numbers += 1
-        ticket = self._numbers
         try:
-            with anyio.fail_after(ANSWER_SECONDS):
+            if not await settle(process, LOOK_SECONDS):
+                raise stuck()
+            self._numbers += 1
+            ticket = self._numbers
+            process.late_tickets.add(ticket)  # until it is answered
+            with anyio.CancelScope(shield=True):
                 await process.channel.send(question, {**fields, "ticket": ticket}, *blobs)
-                return await _answer_to(ticket, answer, process.channel)
-        except (EOFError, TimeoutError, WireError) as error:
+            seconds = SAVE_LOOK_SECONDS if fields.get("whole") else LOOK_SECONDS
+            return await answer_to(ticket, answer, process, seconds)
+        except (EOFError, WireError) as error:
             raise await self._distrust(str(error) or "it did not answer") from error
-        except BaseException:  # cancelled: the answer would come to whoever asks next
-            await self._lose()
+        except anyio.get_cancelled_exc_class():
+            process.process.interrupt()
             raise
+
+    async def _ready_for_cell(self) -> ReplProcess:
+        """Return the process when no look goes on in it; replace it if one does not end."""
+        process = await self._ready()
+        try:
+            if await settle(process, SETTLE_SECONDS):
+                return process
+        except (EOFError, WireError):
+            pass
+        await self._lose()
+        return await self._ready()
 
     async def _ready(self) -> ReplProcess:
         if self._process is None:
@@ -189,7 +224,7 @@ class ChildRepl:
         if frame.kind != "restored":
             raise WireError(f"a {frame.kind!r} frame instead of 'restored'")
         self._kept = kept
-        return [frame.text(at) for at in range(len(frame.blobs))]
+        return results.names(frame)
 
     async def _distrust(self, why: str) -> SandboxDiedError:
         await self._lose()
@@ -202,10 +237,22 @@ class ChildRepl:
         await self.close()
 
 
-async def _answer_to(ticket: int, kind: str, channel: Channel) -> Frame:
-    while True:
-        frame = await channel.receive()
-        if frame.kind == kind and frame.fields["ticket"] == ticket:
-            return frame
-        if frame.kind != "call":  # a call comes from a thread that an earlier cell left behind
-            raise WireError(f"a {frame.kind!r} frame instead of {kind!r}")
+def allowed_calls(options: ReplOptions) -> frozenset[CallName]:
+    """Return the calls that a REPL with these options may make."""
+    names: dict[CallName, bool] = {
+        "llm_query": options.sub_calls,
+        "rlm_query": options.recursion,
+        "budget": True,
+    }
+    return frozenset(name for name, is_allowed in names.items() if is_allowed)
+
+
+def _only(allowed: frozenset[CallName], on_call: CallHandler) -> CallHandler:
+    """Refuse other calls: a REPL can send any frame, whatever names its code was given."""
+
+    async def answer(call: ReplCall) -> CallReply:
+        if call.name in allowed:
+            return await on_call(call)
+        return CallReply(error=f"{call.name} is turned off for this run")
+
+    return answer

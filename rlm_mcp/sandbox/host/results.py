@@ -1,21 +1,41 @@
-"""What the host makes of a REPL's frames."""
+"""What the host makes of a REPL's frames, none of whose content it trusts.
+
+`wire` has checked the shape and the sizes; here names are filtered, slices are held to what was
+asked for, and what is said to be JSON is parsed.
+"""
 
 from __future__ import annotations
 
-from rlm_mcp.sandbox.types import CellError, CellResult, Final, Variable, VariableText
-from rlm_mcp.sandbox.wire import Frame
+import json
+
+from anyio import to_thread
+
+from rlm_mcp.sandbox.types import (
+    RESERVED_NAMES,
+    CellError,
+    CellResult,
+    Final,
+    Variable,
+    VariableText,
+)
+from rlm_mcp.sandbox.wire import MAX_ANSWER_CHARS, Frame
+
+QUICK_JSON_CHARS = 100_000  # parsed in a millisecond or two; longer JSON is parsed in a thread
+MAX_NAMES_SHOWN = 50
 
 
-def cell_result(
+async def cell_result(
     done: Frame, *, timeout_seconds: float, used_seconds: float, late: bool
 ) -> CellResult:
-    """Read a `done` frame; `late` says that the cell had to be interrupted."""
+    """Read a `done` frame; `late`: the cell had to be interrupted."""
     fields, count = done.fields, len(done.blobs)
     error = final = None
     if fields["error"]:
         error = CellError(done.text(2), done.text(3), done.text(4), fields["line"])
     if fields["final"]:
-        final = _final(done.text(count - 2), done.text(count - 1), is_json=fields["json"])
+        text, kind = done.text(count - 2)[:MAX_ANSWER_CHARS], done.text(count - 1)
+        is_json = fields["json"] and await _is_json(text)
+        final = Final(text, kind, text if is_json else None)
     if late:
         error = _too_long(timeout_seconds, error, is_restored=fields["restored"])
     return CellResult(
@@ -28,8 +48,18 @@ def cell_result(
     )
 
 
-def _final(text: str, kind: str, *, is_json: bool) -> Final:
-    return Final(text, kind, text if is_json else None)
+async def _is_json(text: str) -> bool:
+    if len(text) <= QUICK_JSON_CHARS:
+        return _parses(text)
+    return await to_thread.run_sync(_parses, text)
+
+
+def _parses(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _too_long(timeout_seconds: float, error: CellError | None, *, is_restored: bool) -> CellError:
@@ -46,7 +76,7 @@ def _too_long(timeout_seconds: float, error: CellError | None, *, is_restored: b
 def lost_result(
     why: str, kept: list[str], *, timeout_seconds: float | None, used_seconds: float
 ) -> CellResult:
-    """Say that the REPL was replaced, why, and which variables are still there."""
+    """Describe why the REPL was replaced, and which variables are still there."""
     if timeout_seconds is not None:
         kind = "TimeoutError"
         why = f"the cell ran longer than {timeout_seconds:g} s and {why}"
@@ -55,8 +85,9 @@ def lost_result(
         why = f"the process of the REPL ended: {why}"
     rest = "All variables are lost."
     if kept:
-        names = ", ".join(kept)
-        rest = f"Small variables are back as they were before this cell: {names}; others are lost."
+        names = ", ".join(kept[:MAX_NAMES_SHOWN])
+        more = f" and {len(kept) - MAX_NAMES_SHOWN} more" if len(kept) > MAX_NAMES_SHOWN else ""
+        rest = f"Restored as before this cell: {names}{more}. Other variables are lost."
     message = f"{why}. A fresh REPL with the same context was started. {rest}"
     return CellResult(
         output="",
@@ -69,31 +100,46 @@ def lost_result(
 
 
 def refused_result(message: str) -> CellResult:
-    """Say why a cell was not run at all."""
+    """Describe why a cell was not run."""
     error = CellError("ValueError", message, f"ValueError: {message}")
     return CellResult(output="", output_chars=0, elapsed_seconds=0.0, error=error)
 
 
 def variables(frame: Frame) -> list[Variable]:
-    """Read a `variables` frame."""
+    """Read a `variables` frame; names that cannot be of variables are left out."""
     sizes: list[int] = frame.fields["sizes"]
-    return [
-        Variable(frame.text(3 * at), frame.text(3 * at + 1), size, frame.text(3 * at + 2))
+    rows = {
+        frame.text(3 * at): (frame.text(3 * at + 1), size, frame.text(3 * at + 2))
         for at, size in enumerate(sizes)
-    ]
+    }
+    return [Variable(name, *row) for name, row in rows.items() if is_variable(name)]
 
 
-def variable_text(name: str, frame: Frame) -> VariableText:
-    """Read a `slice` frame of a variable that was found."""
-    fields, text = frame.fields, frame.text(1)
-    start = fields["start"]
+def names(frame: Frame) -> list[str]:
+    """Read the names that a frame lists, without those that cannot be of variables."""
+    listed = dict.fromkeys(frame.text(at) for at in range(len(frame.blobs)))
+    return [name for name in listed if is_variable(name)]
+
+
+def is_variable(name: str) -> bool:
+    """Return whether a variable can have this name, as far as a REPL lists its variables."""
+    is_shown = bool(name) and name.isprintable() and not name.startswith("_")
+    return is_shown and name not in RESERVED_NAMES
+
+
+async def variable_text(name: str, frame: Frame, start: int, limit: int) -> VariableText:
+    """Read a `slice` frame of a variable that was found: at most `limit` characters."""
+    fields, text = frame.fields, frame.text(1)[:limit]
+    start = min(fields["start"], start)
+    end = start + len(text)
+    is_whole = start == 0 and fields["total"] == end
     return VariableText(
         name=name,
         type=frame.text(0),
         size=fields["size"],
         text=text,
         start=start,
-        end=start + len(text),
-        total=fields["total"],
-        json=fields["json"],
+        end=end,
+        total=max(fields["total"], end),
+        json=fields["json"] and (not is_whole or await _is_json(text)),
     )

@@ -129,7 +129,7 @@ class ProcessSandbox:
 
     @asynccontextmanager
     async def _open(self, launcher: PlainLauncher | ForkLauncher) -> AsyncGenerator[ChildRepl]:
-        repl = ChildRepl(launcher.launch, self._cores)
+        repl = ChildRepl(launcher.launch, launcher.options, self._cores)
         try:
             await repl.start()
             yield repl

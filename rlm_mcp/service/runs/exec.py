@@ -30,7 +30,6 @@ from rlm_mcp.values import Usage
 
 MAX_CODE_CHARS = 100_000
 MAX_OUTPUT_CHARS = 16_000
-_FINISH_SECONDS = 5.0
 _PLACE_SECONDS = 30.0
 _AGAIN = "Call rlm_exec with its run_id to continue in its REPL."
 
@@ -133,12 +132,13 @@ class CellService:
             emit = self._emitting(self._services.runs.append_afterwards, run_id)
             cell = _Cell(self._services, task, budget, emit)
             result = await cell.run(one, code, timeout_seconds)
+            listed = await one.repl.variables()
             variables: list[SavedVariable] = []
             await save_variables(one.repl, variables)
             await self._services.runs.save_variables(run_id, variables)
         finally:
             self._services.repls.keep(run_id, one)
-        return _done(run_id, result, await one.repl.variables(), note)
+        return _done(run_id, result, listed, note)
 
     async def _repl_of(self, task: Task) -> tuple[OpenRepl, str | None]:
         options = repl_options(task.config)
@@ -247,7 +247,7 @@ class _CellWork:
             self._error = error
             raise
         finally:
-            self.variables = await last_variables(self.one.repl, _FINISH_SECONDS)
+            self.variables = await last_variables(self.one.repl)
             self._repls.keep(self.run_id, self.one)
         return Outcome("completed", answer=result.final.text if result.final else None)
 

@@ -27,7 +27,6 @@ from rlm_mcp.store.runs.records import CANCELLED, NewEvent, Outcome, SavedVariab
 from rlm_mcp.store.runs.runs import Runs
 from rlm_mcp.values import Usage, error_fields, stored_error
 
-_LAST_LOOK_SECONDS = 1.0
 _FINISH_SECONDS = 10.0
 _RETRY_SECONDS = 5.0
 _INTERRUPTED = Outcome(
@@ -220,7 +219,7 @@ class QuestionWork:
             response = await answer(task.question, task.source, one.repl, engine)
             return response
         finally:
-            self.variables = await last_variables(one.repl, _LAST_LOOK_SECONDS)
+            self.variables = await last_variables(one.repl)
             run.repl = None
             # Cancelled in the middle of a cell, or a cell that ran is not on record: what the REPL
             # holds then differs from the log.
