@@ -20,7 +20,7 @@ from rlm_mcp.sandbox.boot import BOOT
 from rlm_mcp.sandbox.host.channel import Channel
 from rlm_mcp.sandbox.host.launchers import ready
 from rlm_mcp.sandbox.host.process import END_SECONDS, PACKAGE_ROOT, how_it_ended, socket_pair
-from rlm_mcp.sandbox.host.repl import ReplProcess
+from rlm_mcp.sandbox.host.repl_process import ReplProcess
 from rlm_mcp.sandbox.portable.boot import Boot
 from rlm_mcp.sandbox.portable.module import PythonModule
 from rlm_mcp.sandbox.portable.text import TextLayout, send_text
@@ -160,7 +160,7 @@ class PortableLauncher:
     ) -> None:
         self._process = process
         self._source = source
-        self._options = options
+        self.options = options
         self._laid = laid
 
     async def launch(self) -> ReplProcess:
@@ -172,7 +172,7 @@ class PortableLauncher:
         repl_process = await self._process()
         try:
             with contextlib.suppress(EOFError):  # why it ended is in its last frame
-                await send_text(repl_process.channel, self._source, self._options, self._laid)
+                await send_text(repl_process.channel, self._source, self.options, self._laid)
         except BaseException:
             await repl_process.end()
             raise

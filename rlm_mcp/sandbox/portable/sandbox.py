@@ -128,7 +128,7 @@ class PortableSandbox:
 
     @asynccontextmanager
     async def _open(self, launcher: PortableLauncher) -> AsyncGenerator[ChildRepl]:
-        repl = ChildRepl(launcher.launch, self._cores)
+        repl = ChildRepl(launcher.launch, launcher.options, self._cores)
         try:
             await repl.start()
             yield repl
@@ -166,7 +166,8 @@ async def _tried(module: PythonModule) -> Isolation:
         started.append(await start_process(module, subprocess.PIPE))
         return started[-1]
 
-    repl = ChildRepl(PortableLauncher(start, selftest.TEXT, selftest.OPTIONS, laid).launch)
+    launcher = PortableLauncher(start, selftest.TEXT, selftest.OPTIONS, laid)
+    repl = ChildRepl(launcher.launch, launcher.options)
     try:
         await repl.start()
         layers, missing = await second_layer(started[0])
