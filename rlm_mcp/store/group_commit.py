@@ -36,7 +36,7 @@ class GroupedWrite(Generic[T]):
         self.is_begun = False
         self.is_done = False
         self._result: T | None = None
-        self._error: BaseException | None = StoreError("The write was abandoned.")
+        self._error: BaseException | None = StoreError("The write was abandoned.", fix="Try again.")
 
     def attempt(self, db: Connection) -> None:
         """Do the write in a savepoint of the open transaction; blocks.
