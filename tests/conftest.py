@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator, Iterator
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
-from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
 from tests.serving import SHARED_SANDBOX
+from tests.walls import a_sandbox
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="module")
 async def one_sandbox_for_all() -> AsyncGenerator[None]:
     """Let the served instances of a module share a sandbox: all of its tests must be async."""
-    async with ProcessSandbox(min_isolation="process") as sandbox:
+    async with a_sandbox(min_isolation="process") as sandbox:
         token = SHARED_SANDBOX.set(sandbox)
         yield
         SHARED_SANDBOX.reset(token)

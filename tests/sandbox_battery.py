@@ -17,10 +17,11 @@ from typing import Any
 
 import anyio
 
-from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.sandbox.choice import OwnedSandbox
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CallReply, CellResult, ReplCall, ReplOptions, Walls
 from tests.sandbox_attempts import ATTEMPTS, PRELUDE, Attempt
+from tests.walls import a_sandbox
 
 NOBODY = 65534
 SHARED = Path(f"/dev/shm/rlm-mcp-escape-{os.getpid()}")
@@ -150,7 +151,7 @@ def _listeners() -> Generator[dict[str, socket.socket]]:
             sock.close()
 
 
-async def try_it(sandbox: ProcessSandbox, arena: Arena, attempt: Attempt) -> list[str]:
+async def try_it(sandbox: OwnedSandbox, arena: Arena, attempt: Attempt) -> list[str]:
     """Run an attempt in a fresh REPL; return what it and the next cell said that they must not."""
     given = "".join(f"{name} = {value!r}\n" for name, value in arena.given().items())
     with anyio.fail_after(attempt.seconds + 60):
@@ -200,7 +201,7 @@ def _resident_kb() -> int:
 
 
 async def run_attempts(
-    sandbox: ProcessSandbox, arena: Arena, attempts: Sequence[Attempt]
+    sandbox: OwnedSandbox, arena: Arena, attempts: Sequence[Attempt]
 ) -> dict[str, list[str]]:
     """Run attempts, some at once; return what came of them, by name.
 
@@ -229,7 +230,7 @@ async def run_attempts(
 async def run_battery(walls: Walls, groups: Sequence[str]) -> dict[str, Any]:
     """Run the attempts of some groups behind some walls; return what held and what did not."""
     with open_arena() as arena:
-        async with ProcessSandbox(walls=walls) as sandbox:
+        async with a_sandbox(walls=walls, keep_ready=False) as sandbox:
             isolation = await sandbox.isolation()
             async with sandbox.open_repl(
                 TEXT, OPTIONS

@@ -15,17 +15,18 @@ import anyio.to_thread
 from mcp import Client
 from mcp_types import CallToolResult, TextContent
 
-from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
+from rlm_mcp.sandbox.choice import OwnedSandbox
 from rlm_mcp.server.app import build_server
 from rlm_mcp.server.results import ERROR_META_KEY
 from rlm_mcp.service.service import open_service
 from rlm_mcp.settings import Settings
 from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Script
+from tests.walls import SANDBOX
 
 KEY = "canary-key-5f1d"
 # What `one_sandbox_for_all` sets: to start a sandbox's process takes longer than most tests.
-SHARED_SANDBOX = ContextVar[ProcessSandbox | None]("SHARED_SANDBOX", default=None)
+SHARED_SANDBOX = ContextVar[OwnedSandbox | None]("SHARED_SANDBOX", default=None)
 
 
 def settings_in(directory: Path, **changes: Any) -> Settings:
@@ -37,6 +38,7 @@ def settings_in(directory: Path, **changes: Any) -> Settings:
         "sub_model": "sub",
         "api_key": KEY,
         "min_isolation": "process",
+        "sandbox": SANDBOX,
     }
     return Settings(**(values | changes))
 
@@ -93,7 +95,8 @@ async def open_served(
     **changes: Any,
 ) -> AsyncGenerator[Served]:
     """Serve in memory, with the scripted model over real HTTP; `client` is for the client."""
-    sandbox = None if has_own_sandbox or "min_isolation" in changes else SHARED_SANDBOX.get()
+    has_own_sandbox = has_own_sandbox or not changes.keys().isdisjoint({"min_isolation", "sandbox"})
+    sandbox = None if has_own_sandbox else SHARED_SANDBOX.get()
     async with open_scripted_model(script) as model:
         settings = settings_in(directory, **({"base_url": model.base_url} | changes))
         # In a thread, as the SDK reads files when a server is made; none is at work then.
@@ -108,7 +111,7 @@ def text_of(result: CallToolResult) -> str:
     return "\n".join(part.text for part in result.content if isinstance(part, TextContent))
 
 
-def turns(*replies: str, sub: Callable[[str], str] = lambda prompt: prompt[:20]) -> Script:
+def turns(*replies: str, sub: Callable[[str], Answer] = lambda prompt: prompt[:20]) -> Script:
     """A script: the root's replies by turn, over and over the last; `sub` answers sub-calls."""
 
     def answer(request: ChatRequestView) -> Answer:

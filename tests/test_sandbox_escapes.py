@@ -20,6 +20,7 @@ from rlm_mcp.sandbox.types import ReplOptions, Walls
 from rlm_mcp.sandbox.walls import seccomp
 from tests.sandbox_attempts import ATTEMPTS, FILES, NETWORK
 from tests.sandbox_battery import NOBODY, TEXT, open_arena, run_attempts
+from tests.walls import IS_PORTABLE, native_alone
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the walls are Linux's")
 
@@ -31,7 +32,11 @@ def environment() -> dict[str, str]:
     """Return what an interpreter needs to find this project and its packages."""
     root = Path(__file__).parent.parent
     packages = [path for path in sys.path if path.endswith("site-packages")]
-    return {"PYTHONPATH": os.pathsep.join([str(root), *packages]), "LANG": "C.UTF-8"}
+    given = {"PYTHONPATH": os.pathsep.join([str(root), *packages]), "LANG": "C.UTF-8"}
+    if IS_PORTABLE:
+        home = {"HOME": str(Path.home()), "RLM_TEST_SANDBOX": "portable"}
+        return {**given, **home, "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", "")}
+    return given
 
 
 def python_for_nobody() -> str | None:
@@ -54,7 +59,7 @@ async def battery(
 ) -> dict[str, Any]:
     """Run the battery in a process of its own; its standard output holds nothing but the result."""
     asked = json.dumps({"walls": asdict(walls), "groups": groups})
-    with anyio.fail_after(120):
+    with anyio.fail_after(300):
         ended = await anyio.run_process(
             [python, "-m", "tests.sandbox_battery", asked],
             env=environment(),
@@ -81,6 +86,7 @@ async def test_no_attempt_leaves_a_repl_behind_all_walls() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@native_alone("its walls are other ones")
 async def test_no_attempt_leaves_a_repl_of_an_ordinary_user() -> None:
     python = await anyio.to_thread.run_sync(python_for_nobody)
     if python is None:
@@ -89,12 +95,14 @@ async def test_no_attempt_leaves_a_repl_of_an_ordinary_user() -> None:
     assert (result["user"], result["escapes"], result["left"]) == (NOBODY, {}, [])
 
 
+@native_alone("its walls are other ones")
 async def test_seccomp_alone_holds_against_every_quick_attempt() -> None:
     result = await battery(Walls(landlock=False, namespaces=False), QUICK)
     assert (result["level"], result["escapes"]) == ("partial", {})
     assert result["layers"] == ["seccomp", "limits"]
 
 
+@native_alone("its walls are other ones")
 async def test_the_attempts_are_real_since_they_succeed_without_walls() -> None:
     no_walls = Walls(seccomp=False, landlock=False, namespaces=False)
     with open_arena() as arena:
@@ -104,6 +112,7 @@ async def test_the_attempts_are_real_since_they_succeed_without_walls() -> None:
     assert "outside" in found
 
 
+@native_alone("its walls are other ones")
 async def test_without_seccomp_no_model_code_runs() -> None:
     async with ProcessSandbox(walls=Walls(seccomp=False)) as sandbox:
         assert (await sandbox.isolation()).level == "process"
@@ -114,6 +123,7 @@ async def test_without_seccomp_no_model_code_runs() -> None:
 
 
 @pytest.mark.parametrize("denied", ["landlock", "namespaces"])
+@native_alone("its walls are other ones")
 async def test_a_wall_that_is_missing_makes_the_level_partial_and_is_named(denied: str) -> None:
     async with ProcessSandbox(walls=Walls(**{denied: False})) as sandbox:
         isolation = await sandbox.isolation()
@@ -122,6 +132,7 @@ async def test_a_wall_that_is_missing_makes_the_level_partial_and_is_named(denie
     assert denied not in isolation.layers
 
 
+@native_alone("its walls are other ones")
 async def test_full_isolation_is_refused_where_a_wall_is_missing() -> None:
     async with ProcessSandbox(walls=Walls(landlock=False), min_isolation="full") as sandbox:
         with pytest.raises(IsolationError, match="the minimum is 'full'"):
@@ -155,6 +166,7 @@ anyio.run(main)
         ([317], "process ('seccomp: Operation not permitted',)"),
     ],
 )
+@native_alone("its walls are other ones")
 async def test_what_the_system_denies_is_found_and_named(denied: list[int], said: str) -> None:
     with anyio.fail_after(60):
         command = [sys.executable, "-c", DENYING, *map(str, denied)]

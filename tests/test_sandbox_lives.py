@@ -18,25 +18,27 @@ import anyio.lowlevel
 import pytest
 
 from rlm_mcp.errors import SandboxDiedError, SandboxError
+from rlm_mcp.sandbox.choice import OwnedSandbox
 from rlm_mcp.sandbox.host.context_file import write_text
 from rlm_mcp.sandbox.host.fork_client import Keep
 from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CallReply, CellResult, Repl, ReplCall, ReplOptions, Walls
+from tests.walls import IS_PORTABLE, a_sandbox, native_alone
 
 TEXT = TextContext.of("alpha\nbeta\n")
 OPTIONS = ReplOptions(memory_bytes=256 << 20)
 
 
-@pytest.fixture(scope="module", params=["walled", "plain"])
-async def sandbox(request: pytest.FixtureRequest) -> AsyncGenerator[ProcessSandbox]:
+@pytest.fixture(scope="module", params=["portable"] if IS_PORTABLE else ["walled", "plain"])
+async def sandbox(request: pytest.FixtureRequest) -> AsyncGenerator[OwnedSandbox]:
     walls = Walls(seccomp=request.param == "walled")
-    async with ProcessSandbox(walls=walls, min_isolation="process") as opened:
+    async with a_sandbox(walls=walls, min_isolation="process") as opened:
         yield opened
 
 
 @pytest.fixture
-async def repl(sandbox: ProcessSandbox) -> AsyncGenerator[Repl]:
+async def repl(sandbox: OwnedSandbox) -> AsyncGenerator[Repl]:
     with anyio.fail_after(60):
         async with sandbox.open_repl(TEXT, OPTIONS) as opened:
             yield opened
@@ -117,6 +119,7 @@ async def test_an_interrupt_reaches_whatever_a_cell_waits_in(repl: Repl, code: s
 DEAF = "sum(range(10**15))"  # in C, where no interrupt is looked for
 
 
+@native_alone("it is put back to before the cell, in the same process")
 async def test_a_cell_that_is_deaf_to_the_interrupt_is_killed_and_small_variables_survive(
     repl: Repl,
 ) -> None:
@@ -150,6 +153,7 @@ async def test_an_interrupt_amid_calls_breaks_no_frame(repl: Repl) -> None:
         ("import os\nfor fd in range(3, 64):\n  try: os.close(fd)\n  except OSError: pass", ""),
     ],
 )
+@native_alone("what ends the interpreter puts it back to before the cell")
 async def test_a_repl_that_dies_is_replaced_and_the_reason_is_told(
     repl: Repl, code: str, why: str
 ) -> None:
@@ -161,6 +165,7 @@ async def test_a_repl_that_dies_is_replaced_and_the_reason_is_told(
     assert (await run(repl, "x, 'y' in globals()")).output == "(1, False)\n"
 
 
+@native_alone("there are no threads that go on between cells")
 async def test_a_repl_that_dies_between_cells_is_replaced_by_the_next(repl: Repl) -> None:
     code = "import os, threading, sys\n"
     code += "go = threading.Event()\ndef end(): go.wait(); os._exit(0)\n"
@@ -171,6 +176,7 @@ async def test_a_repl_that_dies_between_cells_is_replaced_by_the_next(repl: Repl
     assert [variable.name for variable in await repl.variables()] == ["kept"]
 
 
+@native_alone("nothing is pickled where a cell ends the interpreter")
 async def test_variables_that_cannot_be_restored_are_left_out(repl: Repl) -> None:
     code = "class P:\n  def __reduce__(self): return (eval, ('1 / 0',))\np = P(); good = 2"
     await run(repl, code)
@@ -204,6 +210,7 @@ async def test_cancelling_a_cell_interrupts_it_and_keeps_the_repl(repl: Repl) ->
         assert (await run(repl, "kept")).output == "7\n"  # handed over, though nothing changed it
 
 
+@native_alone("it is put back to before the cell, in the same process")
 async def test_cancelling_a_cell_that_does_not_listen_kills_it(repl: Repl) -> None:
     started = anyio.Event()
 
@@ -232,7 +239,7 @@ async def test_cancelling_a_cell_that_does_not_listen_kills_it(repl: Repl) -> No
 
 async def test_cancelling_a_cell_that_waits_for_a_core_harms_no_repl() -> None:
     with anyio.fail_after(60):
-        async with ProcessSandbox(cores=1) as sandbox, AsyncExitStack() as stack:
+        async with a_sandbox(cores=1) as sandbox, AsyncExitStack() as stack:
             first, second = [
                 await stack.enter_async_context(sandbox.open_repl(TEXT, OPTIONS)) for _ in range(2)
             ]
@@ -249,13 +256,13 @@ async def test_cancelling_a_cell_that_waits_for_a_core_harms_no_repl() -> None:
 async def test_many_texts_are_loaded_at_once() -> None:
     said: set[str] = set()
 
-    async def ask(sandbox: ProcessSandbox, number: int) -> None:
+    async def ask(sandbox: OwnedSandbox, number: int) -> None:
         text = TextContext.of(f"text {number % 10}")
         async with sandbox.open_repl(text, OPTIONS) as repl:
             said.add((await run(repl, "context")).output)
 
     with anyio.fail_after(60):
-        async with ProcessSandbox() as sandbox, anyio.create_task_group() as tasks:
+        async with a_sandbox() as sandbox, anyio.create_task_group() as tasks:
             for number in range(30):
                 tasks.start_soon(ask, sandbox, number)
     assert said == {f"'text {number}'\n" for number in range(10)}
@@ -290,7 +297,7 @@ async def test_nothing_is_left_when_the_sandbox_is_closed() -> None:
     open_before, files_before = descriptors(), temporary_files()
     processes_before = set(descendants())
     with anyio.fail_after(60):
-        async with ProcessSandbox() as sandbox, AsyncExitStack() as stack:
+        async with a_sandbox() as sandbox, AsyncExitStack() as stack:
             repls = [
                 await stack.enter_async_context(
                     sandbox.open_repl(TextContext.of(f"text {n % 3}" * 1000), OPTIONS)
@@ -312,7 +319,7 @@ async def test_nothing_is_left_when_the_sandbox_is_closed() -> None:
 async def test_nothing_outlives_the_last_repl_of_a_sandbox_that_was_not_entered() -> None:
     before, processes = descriptors(), set(descendants())
     with anyio.fail_after(60):
-        async with ProcessSandbox().open_repl(TEXT, OPTIONS) as repl:
+        async with a_sandbox().open_repl(TEXT, OPTIONS) as repl:
             assert (await run(repl, "1")).output == "1\n"
     assert (descriptors(), set(descendants())) == (before, processes)
 
@@ -325,7 +332,7 @@ async def test_a_source_that_lies_about_its_size_leaves_nothing_behind() -> None
 
     before = descriptors()
     with anyio.fail_after(60):
-        async with ProcessSandbox() as sandbox:
+        async with a_sandbox() as sandbox:
             with pytest.raises(SandboxError, match="gave 3 bytes of 99"):
                 async with sandbox.open_repl(Liar(("abc",)), OPTIONS):
                     pass
@@ -347,10 +354,11 @@ class Halves(TextContext):
             raise OSError(28, "No space left on device")
 
 
+@native_alone("the text goes through a socket, in order")
 async def test_a_large_text_is_written_in_two_parts_and_either_may_fail() -> None:
     before = descriptors()
     with anyio.fail_after(60):
-        async with ProcessSandbox() as sandbox:
+        async with a_sandbox() as sandbox:
             for text in ("a" * (17 << 20), "a" * (17 << 20) + "ü"):
                 async with sandbox.open_repl(Halves((text,)), OPTIONS) as repl:
                     assert (
@@ -383,7 +391,7 @@ async def test_cancelling_while_a_text_is_filled_in_leaves_nothing_behind() -> N
 
     before = descriptors()
     with anyio.fail_after(60):
-        async with ProcessSandbox() as sandbox:
+        async with a_sandbox() as sandbox:
             await sandbox.isolation()
 
             async def fill() -> None:
@@ -428,9 +436,10 @@ async def test_a_text_that_is_not_read_to_its_end_is_closed_in_the_thread_that_r
 # --- the fork server ---
 
 
+@native_alone("each REPL holds its text")
 async def test_repls_over_equal_texts_share_one_holder_and_others_do_not() -> None:
     with anyio.fail_after(60):
-        async with ProcessSandbox() as sandbox, AsyncExitStack() as stack:
+        async with a_sandbox() as sandbox, AsyncExitStack() as stack:
             for text in ("one", "one", "two"):
                 await stack.enter_async_context(sandbox.open_repl(TextContext.of(text), OPTIONS))
             alive = len(descendants())
@@ -440,6 +449,7 @@ async def test_repls_over_equal_texts_share_one_holder_and_others_do_not() -> No
             assert len(descendants()) == alive + 3
 
 
+@native_alone("each REPL holds its text")
 async def test_texts_that_nobody_uses_are_let_go_when_there_are_too_many() -> None:
     with anyio.fail_after(60):
         async with ProcessSandbox(keep=Keep(idle_texts=2)) as sandbox:
@@ -454,6 +464,7 @@ async def test_texts_that_nobody_uses_are_let_go_when_there_are_too_many() -> No
             assert counts[-1] == counts[-2] == counts[-3]
 
 
+@native_alone("there is no fork server")
 async def test_a_killed_fork_server_is_an_error_of_its_cells_and_the_next_works() -> None:
     def kill_all() -> None:
         for pid in descendants():
@@ -476,6 +487,7 @@ async def test_a_killed_fork_server_is_an_error_of_its_cells_and_the_next_works(
                 assert (await run(other, "context")).output == "'next'\n"
 
 
+@native_alone("there is no fork server")
 async def test_repls_that_open_while_everything_is_killed_open_after_all() -> None:
     before, processes = descriptors(), set(descendants())
     said: list[str] = []
@@ -486,14 +498,14 @@ async def test_repls_that_open_while_everything_is_killed_open_after_all() -> No
             with suppress(ProcessLookupError):  # it was the child of another
                 os.kill(pid, signal.SIGKILL)
 
-    async def use(sandbox: ProcessSandbox, number: int) -> None:
+    async def use(sandbox: OwnedSandbox, number: int) -> None:
         async with sandbox.open_repl(TextContext.of(f"text {number % 5}"), OPTIONS) as repl:
             await killed.wait()
             await run(repl, "1")  # lost, if it was open before
             said.append((await run(repl, "context")).output)
 
     with anyio.fail_after(60):
-        async with ProcessSandbox() as sandbox:
+        async with a_sandbox() as sandbox:
             await sandbox.isolation()
             async with anyio.create_task_group() as tasks:
                 for number in range(20):
@@ -542,6 +554,7 @@ async def test_a_killed_server_leaves_no_process_behind() -> None:
             os.close(handle)
 
 
+@native_alone("its own test says so")
 async def test_a_sandbox_whose_interpreter_is_gone_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -555,6 +568,7 @@ async def test_a_sandbox_whose_interpreter_is_gone_says_so(
             pass
 
 
+@native_alone("its own test says so")
 async def test_a_repl_that_cannot_be_replaced_is_an_error_of_the_sandbox(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -574,7 +588,7 @@ async def test_a_hundred_busy_repls_leave_the_host_responsive_and_nothing_behind
     before, processes = descriptors(), set(descendants())
     busy = ("while True: pass", "import time\nwhile True: time.sleep(1)")
     with anyio.fail_after(120):
-        async with ProcessSandbox() as sandbox, AsyncExitStack() as stack:
+        async with a_sandbox() as sandbox, AsyncExitStack() as stack:
             repls = [
                 await stack.enter_async_context(sandbox.open_repl(TEXT, OPTIONS))
                 for _ in range(100)
@@ -595,12 +609,13 @@ async def test_a_hundred_busy_repls_leave_the_host_responsive_and_nothing_behind
     assert (descriptors(), set(descendants())) == (before, processes)
 
 
+@native_alone("each REPL holds its text")
 async def test_a_text_whose_idle_holder_was_killed_is_loaded_anew() -> None:
     def kill_youngest() -> None:
         os.kill(max(descendants()), signal.SIGKILL)
 
     with anyio.fail_after(60):
-        async with ProcessSandbox() as sandbox:
+        async with a_sandbox() as sandbox:
             async with sandbox.open_repl(TEXT, OPTIONS) as repl:
                 await run(repl, "1")
             before = descriptors()
@@ -611,6 +626,7 @@ async def test_a_text_whose_idle_holder_was_killed_is_loaded_anew() -> None:
             assert descriptors() == before
 
 
+@native_alone("there are no threads")
 async def test_cancelling_reaches_a_cell_that_waits_while_its_thread_reads(repl: Repl) -> None:
     code = "import threading\nkept = 7\n"
     code += "def ask():\n  try: llm_query('thread')\n  except RuntimeError: pass\n"

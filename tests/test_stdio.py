@@ -21,6 +21,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
 from rlm_mcp.testing.scripted_replies import Reply
+from tests import walls
 from tests.serving import KEY, Served, cell, settings_in, turns
 
 MEGABYTES = 100
@@ -50,6 +51,7 @@ async def open_process(
         "RLM_MCP_ROOT_MODEL": "root",
         "RLM_MCP_SUB_MODEL": "sub",
         "RLM_MCP_MIN_ISOLATION": "process",
+        **walls.environment(),
     }
     process = StdioServerParameters(
         command=sys.executable, args=["-m", "rlm_mcp"], env=env | environment

@@ -15,6 +15,7 @@ from rlm_mcp.sandbox.types import (
     ContextSource,
     Isolation,
     IsolationLevel,
+    Particular,
     Repl,
     ReplOptions,
     Sandbox,
@@ -85,6 +86,20 @@ class BestSandbox:
         )
         self._chosen: OwnedSandbox | None = None
         self._known = isolation
+
+    @property
+    def note(self) -> str:
+        """What a model must know of the chosen one's Python; see `types.Particular`."""
+        return self._chosen.note if isinstance(self._chosen, Particular) else ""
+
+    def check(self, source: ContextSource) -> None:
+        """Refuse a text that the chosen one cannot hold; see `types.Particular`.
+
+        Raises:
+            TooLargeError: it is too large.
+        """
+        if isinstance(self._chosen, Particular):
+            self._chosen.check(source)
 
     async def __aenter__(self) -> Self:
         stack = AsyncExitStack()

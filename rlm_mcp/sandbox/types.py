@@ -262,6 +262,24 @@ class Sandbox(Protocol):
         ...
 
 
+@runtime_checkable
+class Particular(Protocol):
+    """What a `Sandbox` is besides where its Python differs from an ordinary one."""
+
+    @property
+    def note(self) -> str:
+        """What a model must know of the REPL beside its names; empty where that is nothing."""
+        ...
+
+    def check(self, source: ContextSource) -> None:
+        """Refuse a text that no REPL of this sandbox can hold.
+
+        Raises:
+            TooLargeError: it is too large.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Walls:
     """Which walls to use, where the machine supports them."""

@@ -17,7 +17,7 @@ from rlm_mcp.engine.prompts.messages import ContextPreview, TurnInfo
 from rlm_mcp.engine.prompts.variant import PromptVariant
 from rlm_mcp.engine.run_context import Engine
 from rlm_mcp.errors import SandboxError
-from rlm_mcp.sandbox.types import CallReply, ContextSource, Repl, ReplCall
+from rlm_mcp.sandbox.types import CallReply, ContextSource, Particular, Repl, ReplCall
 
 MATCHES = 2
 AROUND_MATCHES = 2
@@ -63,6 +63,8 @@ class Opening:
         system = prompts.system_prompt(
             recursion=engine.can_recurse, has_sub_model=engine.sub is not engine.root
         )
+        if isinstance(engine.sandbox, Particular):
+            system += engine.sandbox.note
         first = prompts.first_message(
             self.question,
             self.description,

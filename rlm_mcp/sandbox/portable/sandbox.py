@@ -24,10 +24,18 @@ from rlm_mcp.sandbox.portable.launcher import (
 )
 from rlm_mcp.sandbox.portable.module import PythonModule, compile_once, find_module
 from rlm_mcp.sandbox.portable.room import Room
-from rlm_mcp.sandbox.portable.text import lay_out
+from rlm_mcp.sandbox.portable.text import check_size, lay_out
 from rlm_mcp.sandbox.types import ContextSource, Isolation, IsolationLevel, ReplOptions
 
 REPL_BYTES = 100 << 20  # what a REPL takes beside its text, its checkpoint included
+
+
+NOTE = """
+## This Python
+The REPL runs in WebAssembly, without real threads: an executor runs your own functions one \
+after another, so send many calls with `llm_query_batch`. There is no numpy, bz2, \
+lzma, ssl or ctypes.
+"""
 
 
 class PortableSandbox:
@@ -38,8 +46,9 @@ class PortableSandbox:
         cores: cells that run at once; None for as many as there are cores.
         isolation: what another sandbox of this process found; None tries it.
         room: what all REPLs together may take of memory; None for most of the machine's.
+        keep_ready: whether a process is started beforehand for the next REPL.
 
-    Within `async with` a process is kept ready for the next REPL. It belongs to one event loop.
+    Within `async with` such a process stands ready. It belongs to one event loop.
     """
 
     def __init__(
@@ -49,15 +58,30 @@ class PortableSandbox:
         cores: int | None = None,
         isolation: Isolation | None = None,
         room: Room | None = None,
+        keep_ready: bool = True,
     ) -> None:
         self._min_isolation: IsolationLevel = min_isolation
         self._cores = anyio.Semaphore(cores or os.cpu_count() or 1, fast_acquire=True)
         self._room = room or Room()
+        self._keep_ready = keep_ready
         self._holders = 0
         self._preparing, self._testing, self._taking = anyio.Lock(), anyio.Lock(), anyio.Lock()
         self._module: PythonModule | None = None
         self._isolation = isolation
         self._spare: ReplProcess | None = None
+
+    @property
+    def note(self) -> str:
+        """What a model must know of this Python; see `types.Particular`."""
+        return NOTE
+
+    def check(self, source: ContextSource) -> None:
+        """Refuse a text that no REPL can hold; see `types.Particular`.
+
+        Raises:
+            TooLargeError: it is too large.
+        """
+        check_size(sum(source.byte_lengths))
 
     async def __aenter__(self) -> Self:
         self._holders += 1
@@ -145,7 +169,7 @@ class PortableSandbox:
                 spare = None
             module = await self.prepare()
             taken = spare or await start_process(module)
-            if self._holders:
+            if self._holders and self._keep_ready:
                 self._spare = await start_process(module)
             return taken
 

@@ -15,7 +15,7 @@ from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.parsing.typed_answer import check_schema
 from rlm_mcp.errors import ConfigurationError, InvalidInputError, SandboxBusyError, StoreError
 from rlm_mcp.events import FORMAT_VERSION, RunStarted
-from rlm_mcp.sandbox.types import Isolation
+from rlm_mcp.sandbox.types import Isolation, Particular
 from rlm_mcp.service.contexts.contexts import ContextService
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.runs.execution import Execution, QuestionWork, RunServices
@@ -65,7 +65,7 @@ class Starter:
         wants two runs gives a key.
 
         Raises:
-            InvalidInputError: the question or an option cannot be used.
+            InvalidInputError: the question or an option cannot be used, or the text is too large.
             NotFoundError: there is no such context, or no such run to continue.
             ConfigurationError: no model is configured, or a limit in USD has no prices.
         """
@@ -90,6 +90,8 @@ class Starter:
         )
         begun = Begun(task.run_id)
         isolation = await self._services.sandbox.isolation()
+        if isinstance(self._services.sandbox, Particular):
+            self._services.sandbox.check(task.source)
         # A caller that gives up here must not leave a run behind that nobody works on.
         with anyio.CancelScope(shield=True):
             begun = await self._begin(task, question, budget, isolation)

@@ -60,7 +60,7 @@ class Instance:
         self._store = wasmtime.Store(engine)
         self._store.set_limits(memory_size=self._memory_bytes, instances=1, memories=1, tables=1)
         self._store.set_epoch_deadline(1)
-        imports = Imports(self._outside, self._allocate)
+        imports = self.imports = Imports(self._outside, self._allocate)
         linker = wasmtime.Linker(engine)
         linker.allow_shadowing = True  # some functions are imported twice
         for wanted in module.imports:
