@@ -120,9 +120,13 @@ class ModelRateLimitError(ModelError):
 
 
 class ModelRequestError(ModelError):
-    """The endpoint rejected the request itself."""
+    """The endpoint rejected the request itself.
+
+    `may_be_too_long` says that it gave no reason that is known, so that a shorter one may pass.
+    """
 
     code = "model_request"
+    may_be_too_long = False
 
 
 class ContextLengthError(ModelRequestError):

@@ -19,7 +19,8 @@ from rlm_mcp.engine.models.chat import ChatModel, ChatReply, ChatRequest
 from rlm_mcp.engine.models.completions import read_completion
 from rlm_mcp.engine.models.http_provider import Provider
 from rlm_mcp.engine.models.openai_client import open_endpoint
-from rlm_mcp.engine.models.retry import Pace, RetryPolicy, Timing, parse_retry_after
+from rlm_mcp.engine.models.retry import Pace, RetryPolicy, Timing
+from rlm_mcp.engine.models.waits import parse_retry_after
 from rlm_mcp.errors import (
     ConfigurationError,
     ContextLengthError,
@@ -100,9 +101,12 @@ async def a_source(
     source: Provider | openai.AsyncOpenAI,
 ) -> AsyncGenerator[Provider | openai.AsyncOpenAI]:
     """Close a client at the end, as its owner would."""
-    yield source
-    if isinstance(source, openai.AsyncOpenAI):
-        await source.close()
+    try:
+        yield source
+    finally:
+        if isinstance(source, openai.AsyncOpenAI):
+            with anyio.CancelScope(shield=True):
+                await source.close()
 
 
 def a_request(text: str = "hello", **more: object) -> ChatRequest:
@@ -417,7 +421,7 @@ async def test_a_stream_that_broke_begins_again_and_says_so(way: Way) -> None:
         await anyio.lowlevel.checkpoint()
 
     ends_early = Fault(
-        body='data: {"choices": [{"delta": {"content": "half"}}]}\n\ndata: [DONE]\n\n',
+        body='data: {"choices": [{"delta": {"content": "half"}}]}\n\n',
         headers={"content-type": "text/event-stream"},
     )
     async with a_model([ends_early, "whole"], way=way) as (_, model):

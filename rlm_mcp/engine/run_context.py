@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.cache import SubCallCache
 from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.models.chat import ChatModel, OnDelta
+from rlm_mcp.engine.models.chat import ChatModel, ChatReply, OnDelta, describe_cut_prompt
 from rlm_mcp.engine.recording import Recording
 from rlm_mcp.engine.telemetry import find_tracer
 from rlm_mcp.engine.types import EventSink, RLMEvent
-from rlm_mcp.events import EventDetail
+from rlm_mcp.events import EventDetail, RunWarning
 from rlm_mcp.sandbox.types import ReplOptions, Sandbox
 
 if TYPE_CHECKING:
@@ -80,6 +80,13 @@ class RunLog:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.turn = 0
+        self._has_warned_of_cut = False
+
+    async def warn_of_cut_prompt(self, reply: ChatReply, prompt_chars: int) -> None:
+        """Emit a warning, once, if the provider read only a part of a prompt."""
+        if reply.is_prompt_cut and not self._has_warned_of_cut:
+            self._has_warned_of_cut = True
+            await self.emit(RunWarning(), describe_cut_prompt(reply, prompt_chars))
 
     async def emit(self, detail: EventDetail, line: str) -> None:
         """Emit one event; `line` is its preview."""

@@ -11,10 +11,11 @@ from rlm_mcp.engine.conversation.restore import Past
 from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
 from rlm_mcp.engine.run_context import Engine
 from rlm_mcp.engine.telemetry import chat_span
-from rlm_mcp.errors import ContextLengthError
+from rlm_mcp.errors import ContextLengthError, ModelRequestError
 from rlm_mcp.events import Change
 
 MAX_LOGGED_HEAD_CHARS = 100_000  # a longer head holds the text itself, and is made again from it
+MIN_CHARS_TO_HALVE = 12_000  # less fits every window
 
 
 class MakeRoom(Protocol):
@@ -96,17 +97,26 @@ class Dialogue:
         # To half of the window, so that it does not happen often.
         if self._window.is_full(self.chars):
             await make_room(self._window.chars // 2, is_refused=False)
+        is_guess_left = True
         while True:
             try:
                 async with self._turn_budget() as settle:
                     reply = await self._ask_model(temperature)
                     settle(reply)
-            except ContextLengthError:
+            except ModelRequestError as error:
+                is_guess = not isinstance(error, ContextLengthError)
+                if is_guess and not (is_guess_left and self._may_be_too_long(error)):
+                    raise
+                is_guess_left = is_guess_left and not is_guess
                 if not await make_room(self.chars // 2, is_refused=True):
                     raise
             else:
                 self._window.learn(self.chars, reply)
                 return reply
+
+    def _may_be_too_long(self, error: ModelRequestError) -> bool:
+        """Whether half of the prompt may pass where the provider gave no reason that is known."""
+        return error.may_be_too_long and self.chars >= MIN_CHARS_TO_HALVE
 
     async def _ask_model(self, temperature: float | None) -> ChatReply:
         engine, request = self._engine, self._request(temperature)

@@ -165,6 +165,7 @@ class Run:
         if reply is None:
             await self._begin_turn()
             reply = await self.dialogue.complete(self._make_room, self._temperature())
+            await self.log.warn_of_cut_prompt(reply, self.dialogue.chars)
         self._hear(reply)
         return reply
 

@@ -8,6 +8,25 @@ from typing import Protocol
 
 CHARS_PER_TOKEN = 4
 
+WHOLE = frozenset(
+    [
+        "stop",
+        "end_turn",
+        "stop_sequence",
+        "eos",
+        "eos_token",
+        "tool_calls",
+        "tool_use",
+        "function_call",
+        "complete",
+        "completed",
+        "finished",
+        "done",
+        "end",
+    ]
+)
+"""Finish reasons of replies that their models ended; any other reply may lack something."""
+
 OnDelta = Callable[[str], Awaitable[None]]
 
 
@@ -20,8 +39,18 @@ def estimate_tokens(chars: int) -> int:
 class ChatReply:
     """What a model answered.
 
-    `finish_reason` is as the provider spells it; `length` means cut. `usage_estimated` says that
-    the tokens were counted by length. `reasoning` is the model's thinking where it came apart.
+    Args:
+        text: the reply.
+        finish_reason: `stop` where it is whole, `length` where it was cut; else as the provider
+            spells it.
+        input_tokens: of the prompt, those out of a cache included.
+        output_tokens: of the reply, its thinking included.
+        usage_estimated: whether the tokens were counted by length, since the provider did not.
+        reasoning: the model's thinking, where it came apart from the text.
+        cached_input_tokens: of the prompt, what came out of the provider's cache.
+        told_usd: what the call cost, where the provider says so.
+        is_prompt_cut: whether the provider read only a part of the prompt, as its count tells.
+        model: name of the model that answered, where another than the one asked did.
     """
 
     text: str
@@ -30,6 +59,25 @@ class ChatReply:
     output_tokens: int = 0
     usage_estimated: bool = False
     reasoning: str = ""
+    cached_input_tokens: int = 0
+    told_usd: float | None = None
+    is_prompt_cut: bool = False
+    model: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the model ended the reply by itself."""
+        return self.finish_reason.lower() in WHOLE
+
+
+def describe_cut_prompt(reply: ChatReply, prompt_chars: int) -> str:
+    """Say that the provider read only a part of a prompt, and what to do about it."""
+    return (
+        f"The model read only a part of the prompt: the server counted {reply.input_tokens:,} "
+        f"tokens of {prompt_chars:,} characters. Its context window is smaller than the prompt, "
+        "and it cuts prompts short without an error. Raise its context length (Ollama: num_ctx or "
+        "OLLAMA_CONTEXT_LENGTH), or set root_context_tokens."
+    )
 
 
 @dataclass(frozen=True)

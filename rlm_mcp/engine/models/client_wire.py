@@ -21,16 +21,18 @@ import anyio.to_thread
 
 from rlm_mcp.engine.models.chat import ChatReply, ChatRequest, OnDelta
 from rlm_mcp.engine.models.completions import (
-    EventStream,
+    ErrorInReplyError,
     ReplyParts,
     as_json,
-    diagnose_status,
     read_completion,
     read_decoded,
 )
 from rlm_mcp.engine.models.diagnosis import Faults
+from rlm_mcp.engine.models.endpoint import optional_parts
+from rlm_mcp.engine.models.event_stream import EventStream
 from rlm_mcp.engine.models.http_provider import CHECK_SECONDS, refuse_unusable
-from rlm_mcp.engine.models.retry import AttemptFailedError, Diagnosis, parse_retry_after
+from rlm_mcp.engine.models.refusals import Refused
+from rlm_mcp.engine.models.retry import AttemptFailedError, Diagnosis
 from rlm_mcp.errors import (
     ConfigurationError,
     ModelAuthenticationError,
@@ -39,7 +41,7 @@ from rlm_mcp.errors import (
 )
 
 if TYPE_CHECKING:
-    from openai import APIStatusError, AsyncOpenAI, OpenAI
+    from openai import AsyncOpenAI, OpenAI
 
 
 PATH = "/chat/completions"
@@ -217,7 +219,7 @@ async def _ask(client: AsyncOpenAI, body: dict[str, Any], request: ChatRequest) 
                 await request.on_delta(text)
         for text in parts.add_events(events.end()):
             await request.on_delta(text)
-        return parts.ended_reply()
+        return parts.ended_reply(is_done=events.is_done)
 
 
 def _ask_blocking(client: OpenAI, body: dict[str, Any], request: ChatRequest) -> ChatReply:
@@ -243,7 +245,7 @@ def _ask_blocking(client: OpenAI, body: dict[str, Any], request: ChatRequest) ->
                 _hand_on(request.on_delta, text)
         for text in parts.add_events(events.end()):
             _hand_on(request.on_delta, text)
-        return parts.ended_reply()
+        return parts.ended_reply(is_done=events.is_done)
 
 
 async def _ask_patched(
@@ -327,17 +329,17 @@ def _meaning(faults: Faults, error: Exception, body: Mapping[str, Any]) -> Diagn
     import httpx2  # noqa: PLC0415  # loaded by now
     import openai  # noqa: PLC0415  # likewise
 
+    sent = optional_parts(body)
     if isinstance(error, openai.APIStatusError):
-        return _diagnose(error, body)
+        reply = error.response
+        headers = {name.lower(): value for name, value in reply.headers.items()}
+        told = error.body or reply.text
+        return Refused(reply.status_code, told, headers, sent).diagnose()
     if isinstance(error, (openai.APITimeoutError, TimeoutError)):
         return faults.late()
     if isinstance(error, (openai.APIConnectionError, httpx2.HTTPError)):
         why = error.__cause__ or error
         return faults.gone(why, was_there=not isinstance(why, httpx2.ConnectError))
+    if isinstance(error, (openai.APIError, ErrorInReplyError)):
+        return Refused(200, error.body or str(error), {}, sent).diagnose()
     return faults.odd(error)
-
-
-def _diagnose(error: APIStatusError, body: Mapping[str, Any]) -> Diagnosis:
-    wait = parse_retry_after(error.response.headers.get("retry-after"))
-    optional = tuple(name for name in body if name not in {"model", "messages", "stream"})
-    return diagnose_status(error.status_code, error.body or error.response.text, wait, optional)

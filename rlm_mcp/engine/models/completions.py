@@ -1,45 +1,75 @@
-"""Chat completions as providers really send them: bodies into replies, error bodies into errors."""
+"""Chat completions as providers really send them: whole bodies and streams into replies."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, cast
 
-from rlm_mcp.engine.models.chat import ChatReply, estimate_tokens
-from rlm_mcp.engine.models.retry import Diagnosis
-from rlm_mcp.errors import (
-    ContextLengthError,
-    ModelAuthenticationError,
-    ModelConnectionError,
-    ModelError,
-    ModelRateLimitError,
-    ModelReplyError,
-    ModelRequestError,
-)
+from rlm_mcp.engine.models.chat import CHARS_PER_TOKEN, ChatReply, estimate_tokens
+from rlm_mcp.engine.models.event_stream import EventStream
+from rlm_mcp.engine.models.problems import shortened
+from rlm_mcp.errors import ModelReplyError
 
-QUOTED_CHARS = 500
-
-_TOO_LONG = re.compile(
-    r"context.?(length|window|size)|exceeds? the (available )?context|prompt is too long"
-    r"|too many (input )?tokens|input is too long|maximum (input|prompt) length",
-    re.IGNORECASE,
+_CUT = frozenset(
+    [
+        "length",
+        "max_tokens",
+        "max_output_tokens",
+        "model_length",
+        "max_length",
+        "token_limit",
+        "max_completion_tokens",
+        "model_context_window_exceeded",
+        "incomplete",
+    ]
 )
+_BROKEN = frozenset(
+    [
+        "error",
+        "network_error",
+        "upstream_error",
+        "abort",
+        "aborted",
+        "cancelled",
+        "canceled",
+        "timeout",
+        "unknown_error",
+        "insufficient_system_resource",
+        "malformed_function_call",
+        "engine_error",
+        "failed",
+    ]
+)
+# A server that counts so few tokens for so many characters did not read them all.
+CUT_CHARS_PER_TOKEN = 2 * CHARS_PER_TOKEN
+CUT_MIN_CHARS = 8000
+
+
+class ErrorInReplyError(ModelReplyError):
+    """An answer that says it is fine holds an error; `body` is that error."""
+
+    def __init__(self, body: object) -> None:
+        super().__init__(f"The reply holds an error: {shortened(json.dumps(body))}.")
+        self.body = body
 
 
 def read_completion(body: bytes | bytearray | str, prompt_chars: int) -> ChatReply:
-    """Read the body of a whole reply.
+    """Read the body of a whole reply; also one that came as a stream which nobody asked for.
 
     Raises:
+        ErrorInReplyError: it is an error.
         ModelReplyError: it is not a chat completion.
     """
+    text = body if isinstance(body, str) else body.decode("utf-8", "replace")
+    text = text.removeprefix("\ufeff")
+    if text.lstrip()[:5] in {"data:", "event"}:
+        return _read_unasked_stream(text, prompt_chars)
     try:
-        data = json.loads(body)
+        data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ModelReplyError(f"The reply is not JSON: {_quoted(body)}.") from error
+        raise ModelReplyError(f"The reply is not JSON: {shortened(text)}.") from error
     return read_decoded(data, prompt_chars)
 
 
@@ -47,22 +77,21 @@ def read_decoded(data: object, prompt_chars: int) -> ChatReply:
     """Read a whole reply whose JSON is decoded.
 
     Raises:
+        ErrorInReplyError: it is an error.
         ModelReplyError: it is not a chat completion.
     """
     if isinstance(data, str):
-        raise ModelReplyError(f"The reply is not JSON: {_quoted(data)}.")
-    completion = _mapping(data)
+        raise ModelReplyError(f"The reply is not JSON: {shortened(data)}.")
+    listed = cast("list[object]", data) if isinstance(data, list) else [data]
+    completion = _mapping(next(iter(listed), None))
     if problem := completion.get("error"):
-        raise ModelReplyError(f"The reply holds an error: {_quoted(json.dumps(problem))}.")
+        raise ErrorInReplyError(problem)
     choices = completion.get("choices")
     if not isinstance(choices, list) or not choices:
-        raise ModelReplyError(f"The reply has no choices: {_quoted(json.dumps(data))}.")
-    choice = _mapping(cast("list[Any]", choices)[0])
-    message = _mapping(choice.get("message"))
+        raise ModelReplyError(f"The reply has no choices: {shortened(json.dumps(data))}.")
     parts = ReplyParts(prompt_chars)
-    if not parts.add_message(message):
-        parts.add_message({"content": _calls_as_text(message.get("tool_calls"))})
-    parts.add_end(choice.get("finish_reason"), completion.get("usage"))
+    parts.add_choice(_mapping(cast("list[Any]", choices)[0]), "message")
+    parts.add_usage(completion.get("usage"))
     return parts.reply()
 
 
@@ -73,62 +102,118 @@ class ReplyParts:
         self._prompt_chars = prompt_chars
         self._texts: list[str] = []
         self._reasoning: list[str] = []
+        self._refusal: list[str] = []
+        self._calls: dict[int, dict[str, str]] = {}
         self._finish_reason = ""
         self._usage: Mapping[str, Any] = {}
 
-    def add_message(self, message: Mapping[str, Any]) -> str:
-        """Add a message or the delta of one; returns the text in it."""
-        text = _text_of(message.get("content"))
-        self._texts.append(text)
-        self._reasoning.append(
-            _text_of(message.get("reasoning_content")) or _text_of(message.get("reasoning"))
-        )
+    def add_choice(self, choice: Mapping[str, Any], name: str) -> str:
+        """Add a choice with a whole message or the delta of one; returns the text in it.
+
+        Raises:
+            ErrorInReplyError: it broke off.
+        """
+        if problem := choice.get("error"):
+            raise ErrorInReplyError(problem)
+        text = self._add_message(_mapping(choice.get(name)))
+        reason = choice.get("finish_reason")
+        if isinstance(reason, str) and reason:
+            self._finish_reason = reason
+        if self._finish_reason.lower() in _BROKEN:
+            raise ErrorInReplyError({"message": f"the reply ended with {self._finish_reason!r}"})
         return text
 
     def add_chunk(self, chunk: object) -> str:
-        """Add one event of a stream; returns the text in it."""
+        """Add one event of a stream; returns the text in it.
+
+        Raises:
+            ErrorInReplyError: it is an error.
+        """
         data = _mapping(chunk)
+        if problem := data.get("error"):
+            raise ErrorInReplyError(problem)
         text = ""
         for choice in cast("list[Any]", data.get("choices") or [])[:1]:
-            text = self.add_message(_mapping(_mapping(choice).get("delta")))
-            self.add_end(_mapping(choice).get("finish_reason"), None)
-        self.add_end(None, data.get("usage"))
+            fields = _mapping(choice)
+            text = self.add_choice(fields, "delta" if "delta" in fields else "message")
+        self.add_usage(data.get("usage"))
         return text
 
     def add_events(self, chunks: Iterable[object]) -> Iterator[str]:
-        """Add events of a stream; gives the texts in them that are not empty."""
+        """Add events of a stream; returns the texts in them that are not empty."""
         for chunk in chunks:
             if text := self.add_chunk(chunk):
                 yield text
 
-    def add_end(self, finish_reason: object, usage: object) -> None:
-        """Note how the reply ended and what it cost, where that was said."""
-        if isinstance(finish_reason, str):
-            self._finish_reason = finish_reason
+    def add_usage(self, usage: object) -> None:
+        """Note what the reply cost, where that is said."""
         if isinstance(usage, Mapping):
             self._usage = cast("Mapping[str, Any]", usage)
 
-    def ended_reply(self) -> ChatReply:
+    def ended_reply(self, *, is_done: bool = False) -> ChatReply:
         """Make the reply of a stream that has ended.
 
+        Args:
+            is_done: whether its end mark came, which some servers send without a finish reason.
+
         Raises:
-            ModelReplyError: it broke off: no finish reason has arrived.
+            ModelReplyError: it broke off.
         """
-        if not self._finish_reason:
+        if not self._finish_reason and not is_done:
             raise ModelReplyError("The stream ended without a finish reason.")
         return self.reply()
 
     def reply(self) -> ChatReply:
         """Make the reply of what has arrived."""
         text, reasoning = _whole(self._texts), _whole(self._reasoning)
-        given, made = _count(self._usage, "prompt_tokens"), _count(self._usage, "completion_tokens")
-        is_estimated = given is None or made is None
-        if given is None:
-            given = estimate_tokens(self._prompt_chars)
-        if made is None:
-            made = estimate_tokens(len(text) + len(reasoning))
-        finish_reason = self._finish_reason or "stop"
-        return ChatReply(text, finish_reason, given, made, is_estimated, reasoning)
+        reason = self._finish_reason or "stop"
+        if not text and self._calls:
+            text = _calls_as_text(self._calls.values())
+        if not text and any(self._refusal):
+            text, reason = _whole(self._refusal), "refusal"
+        if reason.lower() in _CUT:
+            reason = "length"
+        given = _count(self._usage, "prompt_tokens", "input_tokens")
+        made = _count(self._usage, "completion_tokens", "output_tokens")
+        return ChatReply(
+            text,
+            reason,
+            estimate_tokens(self._prompt_chars) if given is None else given,
+            estimate_tokens(len(text) + len(reasoning)) if made is None else made,
+            given is None or made is None,
+            reasoning,
+            cached_input_tokens=min(_cached(self._usage), given or 0),
+            told_usd=_told_usd(self._usage),
+            is_prompt_cut=self._is_prompt_cut(given),
+        )
+
+    def _add_message(self, message: Mapping[str, Any]) -> str:
+        text = _text_of(message.get("content"))
+        self._texts.append(text)
+        self._reasoning.append(
+            _text_of(message.get("reasoning_content")) or _text_of(message.get("reasoning"))
+        )
+        self._refusal.append(_text_of(message.get("refusal")))
+        calls = message.get("tool_calls")
+        for place, call in enumerate(cast("list[Any]", calls) if isinstance(calls, list) else []):
+            index = _mapping(call).get("index")
+            self._add_call(index if isinstance(index, int) else place, _mapping(call))
+        if message.get("function_call"):  # as tools were called before there were several
+            self._add_call(0, {"function": message["function_call"]})
+        return text
+
+    def _add_call(self, index: int, call: Mapping[str, Any]) -> None:
+        function = _mapping(call.get("function"))
+        known = self._calls.setdefault(index, {"name": "", "arguments": ""})
+        known["name"] = known["name"] or str(function.get("name") or "")
+        arguments = function.get("arguments") or ""
+        known["arguments"] += arguments if isinstance(arguments, str) else json.dumps(arguments)
+
+    def _is_prompt_cut(self, counted: int | None) -> bool:
+        if counted is None or self._prompt_chars < CUT_MIN_CHARS:
+            return False
+        counted += _number(self._usage.get("cache_read_input_tokens"))
+        return counted * CUT_CHARS_PER_TOKEN < self._prompt_chars
 
 
 def as_json(text: str) -> object:
@@ -148,71 +233,14 @@ def read_model_names(body: bytes) -> list[str]:
     return [str(fields["id"]) for fields in map(_mapping, models) if "id" in fields]
 
 
-def diagnose_status(
-    status: int, body: object, retry_after_seconds: float | None, sent: Sequence[str]
-) -> Diagnosis:
-    """Say what an error status means.
-
-    Args:
-        status: the HTTP status, 400 and more.
-        body: the error as decoded JSON, or text.
-        retry_after_seconds: what the header asked for.
-        sent: names of the optional parameters that were in the request.
-    """
-    problem = _Problem.of(body)
-    said = f"The model endpoint answered {status}: {problem.message}"
-    if status in {400, 413, 422}:
-        return _diagnose_request(said, problem, sent)
-    if status in {401, 403}:
-        fix = "Set RLM_MCP_API_KEY (or OPENAI_API_KEY), or give the client a valid key."
-        return Diagnosis(ModelAuthenticationError(said, fix=fix))
-    if problem.code == "insufficient_quota":
-        return Diagnosis(ModelRateLimitError(said, fix="Add credit at the provider."))
-    if status == 429:
-        error = ModelRateLimitError(said, fix="Lower RLM_MCP_MAX_CONCURRENT_CALLS, or ask later.")
-        return Diagnosis(error, "yes", retry_after_seconds, is_crowded=True)
-    if status in {408, 409} or status >= 500:
-        unavailable = ModelConnectionError(said, fix="Ask again later.")
-        is_crowded = status == 503 and retry_after_seconds is not None
-        return Diagnosis(unavailable, "yes", retry_after_seconds, is_crowded)
-    fix = "Check the names of the models and RLM_MCP_BASE_URL." if status == 404 else ""
-    return Diagnosis(ModelRequestError(said, fix=fix))
-
-
-@dataclass(frozen=True)
-class _Problem:
-    message: str
-    code: str = ""
-    parameter: str = ""
-
-    @classmethod
-    def of(cls, body: object) -> _Problem:
-        data = _mapping(body)
-        inner = data.get("error", data)
-        if not isinstance(inner, Mapping):
-            return cls(_quoted(str(inner or body)))
-        fields = cast("Mapping[str, Any]", inner)
-        code = fields.get("code") if isinstance(fields.get("code"), str) else fields.get("type")
-        message = fields.get("message") or (json.dumps(body) if data else body)
-        return cls(_quoted(str(message)), str(code or ""), str(fields.get("param") or ""))
-
-
-def _diagnose_request(said: str, problem: _Problem, sent: Sequence[str]) -> Diagnosis:
-    is_too_long = problem.code in {"context_length_exceeded", "exceed_context_size_error"} or bool(
-        _TOO_LONG.search(problem.message)
-    )
-    error: ModelError = ModelRequestError(said)
-    if is_too_long:
-        error = ContextLengthError(said, fix="Send a shorter prompt.")
-    refused = next((name for name in sent if _is_about(problem, name, is_too_long)), None)
-    return Diagnosis(error, refused_parameter=refused)
-
-
-def _is_about(problem: _Problem, name: str, is_too_long: bool) -> bool:
-    if problem.parameter == name or re.search(rf"\b{name}\b", problem.message):
-        return True
-    # OpenAI counts the room kept for the reply: "3616 in the messages, 16384 in the completion".
-    return is_too_long and name.startswith("max_") and "in the completion" in problem.message
+def _read_unasked_stream(text: str, prompt_chars: int) -> ChatReply:
+    parts, events = ReplyParts(prompt_chars), EventStream()
+    body = text.encode("utf-8", "replace")
+    for _ in parts.add_events(events.feed(body)):
+        pass
+    for _ in parts.add_events(events.end()):
+        pass
+    return parts.ended_reply(is_done=events.is_done)
 
 
 def _whole(pieces: Sequence[str]) -> str:
@@ -235,72 +263,28 @@ def _text_of(content: object) -> str:
     return ""
 
 
-def _calls_as_text(calls: object) -> str:
+def _calls_as_text(calls: Iterable[Mapping[str, str]]) -> str:
     """Write native tool calls as models write them in text, so that one parser reads both."""
-    if not isinstance(calls, list):
-        return ""
-    functions = [_mapping(call).get("function") for call in cast("list[Any]", calls)]
-    return "\n".join(f"<tool_call>{json.dumps(function)}</tool_call>" for function in functions)
+    return "\n".join(f"<tool_call>{json.dumps(dict(call))}</tool_call>" for call in calls)
 
 
-def _count(usage: Mapping[str, Any], name: str) -> int | None:
-    value = usage.get(name)
-    return value if isinstance(value, int) and value >= 0 else None
+def _count(usage: Mapping[str, Any], *names: str) -> int | None:
+    """Read a count of tokens; zero is what servers say that do not count."""
+    return next((count for name in names if (count := _number(usage.get(name))) > 0), None)
 
 
-def _quoted(body: bytes | bytearray | str) -> str:
-    text = body.decode("utf-8", "replace") if isinstance(body, (bytes, bytearray)) else body
-    return text if len(text) <= QUOTED_CHARS else f"{text[:QUOTED_CHARS]}…"
+def _number(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
-DONE = "[DONE]"
+def _cached(usage: Mapping[str, Any]) -> int:
+    """Read how many input tokens came out of the provider's cache."""
+    details = _mapping(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
+    told = (details.get("cached_tokens"), usage.get("prompt_cache_hit_tokens"))  # DeepSeek's
+    return max(map(_number, told))
 
 
-class EventStream:
-    """Turns the bytes of a body, in pieces of any size, into what its events hold.
-
-    `is_done` says that the provider has said so, whatever may follow.
-    """
-
-    def __init__(self) -> None:
-        self.is_done = False
-        self._begun: list[bytes] = []  # pieces of a line, which may be long
-        self._data: list[str] = []
-
-    def feed(self, piece: bytes) -> Iterator[object]:
-        """Give the JSON of each event that ends in this piece.
-
-        Raises:
-            ModelReplyError: an event is not JSON, or holds an error.
-        """
-        first, *others = piece.split(b"\n")
-        self._begun.append(first)
-        for other in others:
-            line, self._begun = b"".join(self._begun), [other]
-            yield from self._line(line.removesuffix(b"\r").decode("utf-8", "replace"))
-
-    def end(self) -> Iterator[object]:
-        """Give the JSON of an event that the end of the body cut short."""
-        for line in (b"".join(self._begun).decode("utf-8", "replace"), ""):
-            yield from self._line(line)
-
-    def _line(self, line: str) -> Iterator[object]:
-        if line.startswith("data:"):
-            self._data.append(line.removeprefix("data:").removeprefix(" "))
-        elif not line and self._data:
-            event, self._data = "\n".join(self._data), []
-            self.is_done = self.is_done or event.startswith(DONE)
-            if not self.is_done:
-                yield _parsed(event)
-
-
-def _parsed(event: str) -> object:
-    try:
-        chunk = json.loads(event)
-    except (ValueError, RecursionError) as error:
-        raise ModelReplyError(f"The stream holds what is not JSON: {event[:200]!r}.") from error
-    if isinstance(chunk, Mapping):
-        problem = cast("Mapping[str, object]", chunk).get("error")
-        if problem:
-            raise ModelReplyError(f"The stream holds an error: {json.dumps(problem)[:500]}.")
-    return cast("object", chunk)
+def _told_usd(usage: Mapping[str, Any]) -> float | None:
+    """Read what the call cost in USD, where the provider says so (OpenRouter's `usage.cost`)."""
+    cost = usage.get("cost")
+    return float(cost) if isinstance(cost, (int, float)) and cost > 0 else None

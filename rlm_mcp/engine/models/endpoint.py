@@ -1,14 +1,15 @@
-"""One provider's endpoint: what is sent to it, when it is asked again, and what it refused."""
+"""One provider's endpoint: what is sent to it, when a request is repeated, what it refused."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import anyio
 
 from rlm_mcp.engine.models.chat import ChatModel, ChatReply, ChatRequest
+from rlm_mcp.engine.models.refusals import SYSTEM_ROLE
 from rlm_mcp.engine.models.retry import (
     AttemptFailedError,
     Diagnosis,
@@ -50,7 +51,7 @@ class Limits:
 
 
 class Endpoint:
-    """One provider, with what was learnt about it: its pace, and parameters it refused."""
+    """One provider, with what was learnt about it: its pace, and what of requests it refused."""
 
     def __init__(self, wire: Wire, limits: Limits) -> None:
         self._wire = wire
@@ -87,7 +88,8 @@ class Endpoint:
                 await self._prepare_next(model, failure.diagnosis, patience)
             else:
                 self._limits.pace.recover()
-                if reply.text or reply.finish_reason != "stop" or empty == EMPTY_REPLIES_ALLOWED:
+                is_empty = not (reply.text or reply.reasoning) and reply.finish_reason == "stop"
+                if not is_empty or empty == EMPTY_REPLIES_ALLOWED:
                     return reply
                 empty += 1
             if request.on_delta is not None:
@@ -119,11 +121,13 @@ class Endpoint:
             "messages": [_sendable(message) for message in request.messages],
         }
         refused = self._refused.get(model, frozenset())
+        if SYSTEM_ROLE in refused:
+            body["messages"] = folded(body["messages"])
         optional: dict[str, Any] = {"temperature": request.temperature}
         # Newer models of OpenAI refuse the one name, most other servers know only it.
         name = "max_completion_tokens" if "max_tokens" in refused else "max_tokens"
         optional[name] = request.max_tokens
-        if request.on_delta is not None:
+        if request.on_delta is not None and "stream" not in refused:
             body["stream"] = True
             optional["stream_options"] = {"include_usage": True}
         taken = {k: v for k, v in optional.items() if v is not None and k not in refused}
@@ -139,8 +143,28 @@ class _EndpointModel:
         return await self.endpoint.complete(request.model or self.name, request)
 
 
+def optional_parts(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name what of a request can be left out or written another way if it is refused."""
+    names = [name for name in body if name not in {"model", "messages"}]
+    messages: list[dict[str, Any]] = body.get("messages", [])
+    is_folded = folded(messages) == messages
+    return tuple(names if is_folded else [*names, SYSTEM_ROLE])
+
+
+def folded(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Write system messages into the first message of the user, and join neighbours of one role."""
+    rows: list[dict[str, Any]] = []
+    for message in messages:
+        role = "user" if message["role"] == "system" else message["role"]
+        if rows and rows[-1]["role"] == role:
+            rows[-1]["content"] = f"{rows[-1]['content']}\n\n{message['content']}"
+        else:
+            rows.append({**message, "role": role})
+    return rows
+
+
 def _sendable(message: Mapping[str, object]) -> dict[str, object]:
-    """Copy a message without lone surrogates, which UTF-8 cannot hold."""
+    """Copy a message without lone surrogates, which UTF-8 cannot encode."""
     content = message.get("content")
     return (
         {**message, "content": without_surrogates(content)}

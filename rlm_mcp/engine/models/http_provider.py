@@ -17,18 +17,21 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.to_thread
 
+from rlm_mcp.engine.models.addresses import base_of, is_azure, join, other_bases
 from rlm_mcp.engine.models.chat import ChatReply, ChatRequest, OnDelta
 from rlm_mcp.engine.models.completions import (
-    EventStream,
+    ErrorInReplyError,
     ReplyParts,
     as_json,
-    diagnose_status,
     read_completion,
     read_model_names,
 )
 from rlm_mcp.engine.models.diagnosis import Faults, without_credentials
+from rlm_mcp.engine.models.endpoint import optional_parts
+from rlm_mcp.engine.models.event_stream import EventStream
 from rlm_mcp.engine.models.http_session import HttpOptions, HttpRoute, find_route, open_session
-from rlm_mcp.engine.models.retry import AttemptFailedError, parse_retry_after
+from rlm_mcp.engine.models.refusals import Refused
+from rlm_mcp.engine.models.retry import AttemptFailedError
 from rlm_mcp.errors import (
     ConfigurationError,
     ModelAuthenticationError,
@@ -46,6 +49,7 @@ CHECK_SECONDS = 3.0
 MAX_REPLY_BYTES = 32 << 20  # a hundred times what the longest replies of models take
 MAX_ERROR_BYTES = 64 << 10
 MAX_LIST_BYTES = 8 << 20
+_JWT_START = "eyJ"  # of an access token of Azure's directory, which goes where tokens go
 PARSED_AT_ONCE_BYTES = 256 << 10  # larger bodies are parsed in a thread
 
 
@@ -95,21 +99,51 @@ class ProviderWire:
         self._provider = provider
         self._attempt_seconds = attempt_seconds
         self._find_options = find_options
+        self._base = base_of(provider.base_url)
+        self._is_base_known = False
+        self._urls: dict[str, URL] = {}
         self._faults = Faults(provider.base_url, provider.api_key)
         self._session: ClientSession | None = None
         self._lock = anyio.Lock()
 
     async def send(self, body: dict[str, Any], request: ChatRequest) -> ChatReply:
-        """Send one request once.
+        """Send one request once, at first to each address that may be meant.
 
         Raises:
             AttemptFailedError: there is no reply.
             ConfigurationError: there can be none with these settings.
         """
+        try:
+            reply = await self._send(self._base, body, request)
+        except AttemptFailedError as failure:
+            if not failure.diagnosis.is_elsewhere or self._is_base_known:
+                raise
+            return await self._send_elsewhere(failure, body, request)
+        self._is_base_known = True
+        return reply
+
+    async def _send_elsewhere(
+        self, failure: AttemptFailedError, body: dict[str, Any], request: ChatRequest
+    ) -> ChatReply:
+        for base in other_bases(self._base):
+            try:
+                reply = await self._send(base, body, request)
+            except AttemptFailedError as other:
+                if other.diagnosis.is_elsewhere:
+                    continue
+                self._base, self._is_base_known = base, True
+                raise
+            self._base, self._is_base_known = base, True
+            return reply
+        raise failure
+
+    async def _send(self, base: str, body: dict[str, Any], request: ChatRequest) -> ChatReply:
         session = self._session or await self._open()
         data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
-        url = self._url("chat/completions")
-        with self._translated(), anyio.fail_after(self._attempt_seconds):
+        url = self._urls.get(base) or self._urls.setdefault(
+            base, _url(join(base, "chat/completions"))
+        )
+        with self._translated(body), anyio.fail_after(self._attempt_seconds):
             async with session.post(url, data=data) as reply:
                 await self._refuse(reply, body)
                 if request.on_delta is None or _holds(reply, "json"):
@@ -120,8 +154,8 @@ class ProviderWire:
         """See that the provider is there and takes the key, by asking for its models once."""
         session = self._session or await self._open()
         try:
-            with self._translated(), anyio.fail_after(CHECK_SECONDS):
-                async with session.get(self._url("models")) as reply:
+            with self._translated({}), anyio.fail_after(CHECK_SECONDS):
+                async with session.get(_url(join(self._base, "models"))) as reply:
                     await self._refuse(reply, {})
                     return read_model_names(await _read_some(reply, MAX_LIST_BYTES))
         except AttemptFailedError as failure:
@@ -135,15 +169,6 @@ class ProviderWire:
         """Close the connections."""
         if self._session is not None:
             await self._session.close()
-
-    def _url(self, path: str) -> URL:
-        import yarl  # noqa: PLC0415  # loaded by now
-
-        base, question, query = self._provider.base_url.partition("?")
-        try:
-            return yarl.URL(f"{base.rstrip('/')}/{path}{question}{query}")
-        except ValueError as error:
-            raise ConfigurationError(f"The base URL cannot be used: {error}.") from error
 
     async def _open(self) -> ClientSession:
         async with self._lock:
@@ -162,24 +187,28 @@ class ProviderWire:
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json", "User-Agent": "rlm-mcp"}
+        key, address = self._provider.api_key, self._provider.base_url
+        if key and is_azure(address) and not key.startswith(_JWT_START):
+            headers["api-key"] = key
         # A name and a password in the address make a header of the same name.
-        if self._provider.api_key and "@" not in urlsplit(self._provider.base_url).netloc:
-            headers["Authorization"] = f"Bearer {self._provider.api_key}"
+        elif key and "@" not in urlsplit(address).netloc:
+            headers["Authorization"] = f"Bearer {key}"
         return headers
 
     async def _refuse(self, reply: ClientResponse, body: Mapping[str, Any]) -> None:
         if reply.status >= 400:
             text = (await _read_some(reply, MAX_ERROR_BYTES)).decode("utf-8", "replace")
-            wait = parse_retry_after(reply.headers.get("retry-after"))
-            optional = tuple(name for name in body if name not in {"model", "messages", "stream"})
-            diagnosis = diagnose_status(reply.status, as_json(text), wait, optional)
+            headers = {name.lower(): value for name, value in reply.headers.items()}
+            refused = Refused(reply.status, as_json(text), headers, optional_parts(body))
+            diagnosis = refused.diagnose()
             if reply.history:  # a POST that was sent elsewhere may arrive as something else
                 diagnosis.error.fix = f"The request was redirected to {_place(reply)!r}: set that."
             raise self._faults.failed(diagnosis, None)
         if _holds(reply, "text/html"):
             text = (await _read_some(reply, MAX_ERROR_BYTES)).decode("utf-8", "replace")
             page = ModelReplyError(f"{_place(reply)!r} is a web page, not a model: {text[:200]!r}.")
-            raise self._faults.failed(self._faults.odd(page, lasts=True), None)
+            diagnosis = replace(self._faults.odd(page, lasts=True), is_elsewhere=True)
+            raise self._faults.failed(diagnosis, None)
 
     async def _read_whole(self, reply: ClientResponse, request: ChatRequest) -> ChatReply:
         body = bytearray()
@@ -206,7 +235,7 @@ class ProviderWire:
                 break
         for text in parts.add_events(events.end()):
             await on_delta(text)
-        return parts.ended_reply()
+        return parts.ended_reply(is_done=events.is_done)
 
     def _refuse_endless(self, size: int) -> None:
         if size > MAX_REPLY_BYTES:
@@ -214,8 +243,8 @@ class ProviderWire:
             raise self._faults.failed(self._faults.odd(endless, lasts=True), None)
 
     @contextmanager
-    def _translated(self) -> Generator[None]:
-        """Turn what the HTTP library raises into diagnoses.
+    def _translated(self, body: Mapping[str, Any]) -> Generator[None]:
+        """Turn what the HTTP library raises into diagnoses; `body` is what was sent.
 
         Raises:
             AttemptFailedError: the request failed.
@@ -228,6 +257,9 @@ class ProviderWire:
             yield
         except TimeoutError as error:
             raise faults.failed(faults.late(), error) from None
+        except ErrorInReplyError as error:
+            refused = Refused(200, error.body, {}, optional_parts(body))
+            raise faults.failed(refused.diagnose(), error) from None
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             raise ConfigurationError(f"The base URL cannot be used: {error}") from error
         except aiohttp.ClientConnectorError as error:
@@ -237,6 +269,15 @@ class ProviderWire:
         except (aiohttp.ClientError, OSError) as error:
             was_idle = isinstance(error, aiohttp.ServerDisconnectedError)
             raise faults.failed(faults.gone(error, was_idle=was_idle), error) from None
+
+
+def _url(address: str) -> URL:
+    import yarl  # noqa: PLC0415  # loaded by now
+
+    try:
+        return yarl.URL(address)
+    except ValueError as error:
+        raise ConfigurationError(f"The base URL cannot be used: {error}.") from error
 
 
 async def _read_some(reply: ClientResponse, size: int) -> bytes:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Literal
 
 import anyio
@@ -22,6 +19,7 @@ Clock = Callable[[], float]
 WIDEST_WINDOW = 1024
 SECONDS_BETWEEN_SLOWDOWNS = 1.0
 CALM_SECONDS = 30.0
+MOST_ATTEMPTS = 1000
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,9 @@ class RetryPolicy:
     """How patient one call is.
 
     Args:
-        attempts: requests sent for one call, the first included.
-        brief_attempts: the same where nobody listens at all.
+        attempts: requests sent for one call, the first included; where the provider is there and
+            says that it will answer later, time alone is the limit.
+        brief_attempts: the same where nothing listens at all.
         total_seconds: no wait begins that would end later than this after the call's start.
         attempt_seconds: one request may take this long.
         first_pause_seconds: the pause after the first failure; it doubles each time.
@@ -59,19 +58,22 @@ class Diagnosis:
 
     Args:
         error: what the caller is told when this was the last attempt.
-        retry: whether the same request may succeed later; `briefly` where it hardly will.
+        retry: whether the same request may succeed later; `briefly` where it hardly will,
+            `patiently` where it will once a limit is reset or a model is loaded.
         retry_after_seconds: what the provider asked to wait.
         is_crowded: the provider has too much to do, so others should hold back as well.
         refused_parameter: a parameter to leave out, after which it may succeed at once.
         was_idle: the connection may just have been left idle too long, so a new one is tried first.
+        is_elsewhere: there is nothing at this address; it may be at another.
     """
 
     error: ModelError
-    retry: Literal["no", "briefly", "yes"] = "no"
+    retry: Literal["no", "briefly", "yes", "patiently"] = "no"
     retry_after_seconds: float | None = None
     is_crowded: bool = False
     refused_parameter: str | None = None
     was_idle: bool = False
+    is_elsewhere: bool = False
 
 
 class AttemptFailedError(Exception):
@@ -99,19 +101,26 @@ class Patience:
         """
         self._failures += 1
         policy = self._policy
-        allowed = policy.brief_attempts if diagnosis.retry == "briefly" else policy.attempts
-        if diagnosis.retry == "no" or self._failures >= allowed:
+        if self._failures >= self._allowed(diagnosis):
             raise diagnosis.error
         pause = diagnosis.retry_after_seconds
         if diagnosis.was_idle and self._failures == 1:
             pause = 0.0
-        if pause is None:
-            doubled = policy.first_pause_seconds * 2 ** (self._failures - 1)
+        if pause is None or self._failures >= policy.attempts:
+            doubled = policy.first_pause_seconds * 2 ** min(self._failures - 1, 16)
             # Jitter, so that calls that failed together do not come back together.
-            pause = min(doubled, policy.longest_pause_seconds) * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
+            usual = min(doubled, policy.longest_pause_seconds) * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
+            pause = max(pause or 0.0, usual)
         if self._clock() - self._started + pause > policy.total_seconds:
             raise _out_of_patience(diagnosis, pause, policy)
         return pause
+
+    def _allowed(self, diagnosis: Diagnosis) -> int:
+        policy = self._policy
+        if diagnosis.retry == "patiently" and policy.attempts > 1:
+            return MOST_ATTEMPTS
+        allowed = {"no": 0, "briefly": policy.brief_attempts}
+        return allowed.get(diagnosis.retry, policy.attempts)
 
 
 def _out_of_patience(diagnosis: Diagnosis, pause: float, policy: RetryPolicy) -> ModelError:
@@ -193,19 +202,3 @@ async def borrowed(limiter: anyio.CapacityLimiter) -> AsyncGenerator[None]:
         yield
     finally:
         limiter.release_on_behalf_of(borrower)
-
-
-def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """Read a `Retry-After` header (RFC 9110, 10.2.3), seconds or a date, as seconds from now."""
-    if value is None:
-        return None
-    with suppress(ValueError):
-        seconds = float(value)
-        return max(0.0, seconds) if math.isfinite(seconds) else None
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())

@@ -57,6 +57,30 @@ def after_orphan_close(
     return text
 
 
+def without_reasoning(reply: str) -> str:
+    """Return what a reply that holds no code says: without its thinking and without end tokens.
+
+    Thinking stands at the beginning of a line; a tag that the reply speaks of stays. A reply that
+    never ends its thinking says nothing.
+    """
+    text = after_orphan_close(without_tokens(reply), _no_blocks)
+    start = 0
+    while (opening := _OPEN.search(text, start)) is not None:
+        line_start = text.rfind("\n", 0, opening.start()) + 1
+        if text[line_start : opening.start()].strip():
+            start = opening.end()
+            continue
+        end = reasoning_end(text, opening.start())
+        before = text[:line_start]
+        text = before if end is None else before + text[end:].lstrip()
+        start = line_start
+    return text if text == reply else text.strip()
+
+
+def _no_blocks(_: Sequence[str]) -> Sequence[tuple[int, int]]:
+    return ()
+
+
 def find_reasoning(line: str) -> re.Match[str] | None:
     """Find an opening tag in `line`."""
     return _OPEN.search(line)

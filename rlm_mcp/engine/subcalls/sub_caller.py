@@ -11,7 +11,8 @@ from functools import cached_property
 from typing import Any
 
 from rlm_mcp.engine.cache import GroupedCache
-from rlm_mcp.engine.models.chat import ChatRequest
+from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
+from rlm_mcp.engine.parsing.reasoning import without_reasoning
 from rlm_mcp.engine.run_context import RunLog
 from rlm_mcp.engine.subcalls.nested_runs import InnerPart, InnerParts
 from rlm_mcp.engine.telemetry import chat_span
@@ -149,13 +150,18 @@ class SubCaller:
                 reply = await engine.sub.complete(request)
                 span.reply(reply)
             settle(reply)
+        await self._log.warn_of_cut_prompt(reply, request.chars)
         used = (reply.input_tokens, reply.output_tokens)
-        if not reply.text.strip():
-            why = "its reply was cut at the length limit" if reply.finish_reason == "length" else ""
-            return _Outcome(CallReply(error=f"The model gave an empty reply. {why}".strip()), *used)
-        # One that was cut is no answer for others to be given, but this run has paid for it.
-        await self._keep(key + OWN if reply.finish_reason == "length" else key, reply.text)
-        return _Outcome(CallReply(reply.text), *used)
+        text = without_reasoning(reply.text)
+        # Some servers leave the answer itself in the reasoning.
+        is_apart = not text.strip() and reply.finish_reason != "length"
+        said = text if text.strip() else reply.reasoning * is_apart
+        if not said.strip():
+            return _Outcome(CallReply(error=_why_empty(reply)), *used)
+        # What is not whole is not for other runs, but this one has paid for it.
+        is_whole = reply.is_whole and not reply.is_prompt_cut and not is_apart
+        await self._keep(key if is_whole else key + OWN, said)
+        return _Outcome(CallReply(said), *used)
 
     async def kept(self, key: str) -> str | None:
         """Give the reply that is kept under a key, also where it is this run's alone."""
@@ -278,6 +284,15 @@ class SubCaller:
         if not self._is_over_told:
             self._is_over_told = True
             await self._log.emit(RunWarning(limit=error.limit), error.message)
+
+
+def _why_empty(reply: ChatReply) -> str:
+    if reply.finish_reason == "length":
+        thought = " after thinking alone" if reply.reasoning or reply.text else ""
+        return f"The model gave an empty reply: it was cut at the length limit{thought}."
+    if not reply.is_whole:
+        return f"The model gave an empty reply; it ended with {reply.finish_reason!r}."
+    return "The model gave an empty reply."
 
 
 def _digest(parts: tuple[object, ...]) -> str:

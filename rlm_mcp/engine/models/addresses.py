@@ -1,0 +1,49 @@
+"""Base addresses in every shape that people paste."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit, urlunsplit
+
+_ENDPOINTS = re.compile(
+    r"/(chat/completions|completions|responses|messages|models|embeddings|api/(chat|generate))/*$"
+)
+_VERSION = re.compile(r"/v\d+[a-z0-9]*(/|$)")
+_AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
+_GOOGLE_HOST = "generativelanguage.googleapis.com"
+
+
+def base_of(address: str) -> str:
+    """Return what endpoints are added to: the address without one, without a slash at its end."""
+    parts = urlsplit(address.strip())
+    path = _ENDPOINTS.sub("", parts.path).rstrip("/")
+    return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+
+
+def other_bases(base: str) -> tuple[str, ...]:
+    """Return where the endpoints may be if they are not at `base`, which lacks a version."""
+    parts = urlsplit(base)
+    paths: list[str] = []
+    if parts.hostname == _GOOGLE_HOST and not parts.path.endswith("/openai"):
+        paths = [f"{parts.path or '/v1beta'}/openai"]
+    elif not _VERSION.search(parts.path) and not is_azure(base):
+        paths = [f"{parts.path}/v1"]
+        if not parts.path:
+            paths.append("/api/v1")
+        elif parts.path.endswith("/api"):
+            paths.append(f"{parts.path.removesuffix('/api')}/v1")
+    return tuple(urlunsplit(parts._replace(path=path)) for path in paths)
+
+
+def is_azure(base: str) -> bool:
+    """Whether an address is one of Azure, where the key goes into a header of its own."""
+    parts = urlsplit(base)
+    return "/openai/deployments/" in f"{parts.path}/" or (parts.hostname or "").endswith(
+        _AZURE_HOSTS
+    )
+
+
+def join(base: str, path: str) -> str:
+    """Add an endpoint to a base address; a query stays at its end."""
+    before, question, query = base.partition("?")
+    return f"{before}/{path}{question}{query}"

@@ -1,0 +1,83 @@
+"""Server-sent events as providers send them: the bytes of a body into the JSON of its events.
+
+Ours, since the parsers of client libraries give neither the end mark, without which a stream that
+broke off looks whole, nor what is not JSON.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator
+from typing import cast
+
+from rlm_mcp.errors import ModelReplyError
+
+DONE = "[DONE]"
+_Decoder = codecs.getincrementaldecoder("utf-8-sig")  # a byte order mark may stand first
+
+
+class EventStream:
+    """Turns the bytes of a body, in pieces of any size, into what its events hold.
+
+    Lines may end with LF, CR or both (WHATWG HTML, 9.2.5). `is_done` says that the provider has
+    sent its end mark, whatever may follow.
+    """
+
+    def __init__(self) -> None:
+        self.is_done = False
+        self._decoder = _Decoder("replace")
+        self._ended_with_cr = False
+        self._begun: list[str] = []  # pieces of a line, which may be long
+        self._data: list[str] = []
+        self._kind = ""
+
+    def feed(self, piece: bytes) -> Iterator[object]:
+        """Return the JSON of each event that ends in this piece.
+
+        Raises:
+            ModelReplyError: an event is not JSON.
+        """
+        yield from self._feed_text(self._decoder.decode(piece))
+
+    def end(self) -> Iterator[object]:
+        """Return the JSON of an event that the end of the body cut short."""
+        yield from self._feed_text(self._decoder.decode(b"", final=True) + "\n\n")
+
+    def _feed_text(self, text: str) -> Iterator[object]:
+        if not text:
+            return
+        if self._ended_with_cr:
+            text = text.removeprefix("\n")
+        self._ended_with_cr = text.endswith("\r")
+        first, *others = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        self._begun.append(first)
+        for other in others:
+            line, self._begun = "".join(self._begun), [other]
+            yield from self._line(line)
+
+    def _line(self, line: str) -> Iterator[object]:
+        if line.startswith("data:"):
+            self._data.append(line.removeprefix("data:").removeprefix(" "))
+        elif line.startswith("event:"):
+            self._kind = line.removeprefix("event:").strip()
+        elif not line:
+            event, self._data = "\n".join(self._data), []
+            kind, self._kind = self._kind, ""
+            if event.strip():
+                yield from self._event(kind, event)
+
+    def _event(self, kind: str, event: str) -> Iterator[object]:
+        self.is_done = self.is_done or event.strip().startswith(DONE)
+        if self.is_done:
+            return
+        chunk = _parsed(event)
+        is_bare = kind == "error" and not (isinstance(chunk, dict) and "error" in chunk)
+        yield {"error": chunk} if is_bare else chunk
+
+
+def _parsed(event: str) -> object:
+    try:
+        return cast("object", json.loads(event))
+    except (ValueError, RecursionError) as error:
+        raise ModelReplyError(f"The stream holds what is not JSON: {event[:200]!r}.") from error

@@ -1,0 +1,238 @@
+"""What an error status of a provider means: told by structure and status first, by words second."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rlm_mcp.engine.models.problems import Problem
+from rlm_mcp.engine.models.retry import Diagnosis
+from rlm_mcp.engine.models.waits import told_in_headers
+from rlm_mcp.errors import (
+    ContextLengthError,
+    ModelAuthenticationError,
+    ModelConnectionError,
+    ModelRateLimitError,
+    ModelReplyError,
+    ModelRequestError,
+)
+
+SYSTEM_ROLE = "system"
+"""The name under which a model that takes no system message is remembered to refuse it."""
+
+_TOO_LONG_CODES = frozenset(
+    [
+        "context_length_exceeded",
+        "exceed_context_size_error",
+        "tokens_limit_reached",
+        "request_too_large",
+        "model_max_prompt_tokens_exceeded",
+        "string_above_max_length",
+        "prompt_too_long",
+        "context_window_exceeded",
+        "max_tokens_exceeded",
+        "input_too_long",
+    ]
+)
+_TOO_LONG = re.compile(
+    r"context.?(length|window|size)|exceeds? the (available )?context|(prompt|input|request"
+    r"|message|conversation)s? (is|are|was) too (long|large)"
+    r"|too many (input |prompt )?tokens(?! per)"
+    r"|(input|prompt|maximum|total)\b.{0,40}\btokens?\b.{0,60}\bexceeds?"
+    r"|exceeds?\b.{0,40}\b(maximum|max|limit)\b.{0,40}\btokens?"
+    r"|tokens?\b.{0,40}\b(exceeds?|longer than|greater than|larger than|> )"
+    r"|(maximum|max) (input|prompt|sequence|allowed)\b.{0,20}\blength|reduce the length"
+    r"|(request|body|entity|payload|content)\b.{0,20} too large|too large for (the )?model"
+    r"|\btokens?\b.{0,60}\bmust be (<|less|at most|under|below|no more)"
+    r"|(prompt|input|context)\b.{0,30} (does not|doesn't) fit",
+    re.IGNORECASE,
+)
+_ASKED_OF_LIMIT = re.compile(
+    r"limit:? *([\d,]+).*?requested:? *([\d,]+)", re.IGNORECASE | re.DOTALL
+)
+_NO_CREDIT_CODES = frozenset(
+    [
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "insufficient_balance",
+        "payment_required",
+        "billing_not_active",
+        "insufficient_credits",
+        "insufficient_funds",
+    ]
+)
+_NO_CREDIT = re.compile(
+    r"insufficient (balance|credits?|funds)|credit balance is too low|out of credits?"
+    r"|(check|update) your (plan and )?billing",
+    re.IGNORECASE,
+)
+_LOADING = re.compile(
+    r"\bloading\b.{0,30}\bmodel|model\b.{0,60}\b(loading|starting|warming)|warming up"
+    r"|(server|model|engine|worker) is (not ready|starting)",
+    re.IGNORECASE | re.DOTALL,
+)
+_NO_SYSTEM = re.compile(
+    r"\b(system|developer)\b.{0,30}\b(roles?|messages?|prompts?|instructions?)\b.{0,60}"
+    r"\b(not|n't|unsupported|only|invalid)\b|roles? must alternate"
+    r"|(unsupported|invalid|unknown|unexpected)\b.{0,30}\brole\b.{0,20}\b(system|developer)",
+    re.IGNORECASE | re.DOTALL,
+)
+_NO_ENDPOINT = re.compile(r"(unexpected|unknown|no such|invalid) (endpoint|route|url|path)", re.I)
+_CREDIT_FIX = (
+    "Add credit at the provider, or set RLM_MCP_API_KEY, RLM_MCP_BASE_URL and "
+    "RLM_MCP_ROOT_MODEL to a provider where there is some."
+)
+_PATH_FIX = (
+    "Check the names of the models and RLM_MCP_BASE_URL: most servers want it to end with /v1."
+)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An answer that is an error.
+
+    Args:
+        status: the HTTP status; below 400 where the error came in an answer that said it was fine.
+        body: the error as decoded JSON, or text.
+        headers: of the answer, names in lower case.
+        sent: names of the optional parameters that were in the request, `SYSTEM_ROLE` among them
+            where it had a system message.
+    """
+
+    status: int
+    body: object
+    headers: Mapping[str, str]
+    sent: Sequence[str] = ()
+
+    def diagnose(self) -> Diagnosis:
+        """Say what it means."""
+        problem = Problem.of(self.body)
+        is_inside = self.status < 400
+        status = (problem.status or 502) if is_inside else self.status
+        where = "in a reply" if is_inside else str(self.status)
+        said = f"The model endpoint answered {where}: {problem.message}"
+        told = told_in_headers(self.headers)
+        wait = problem.wait_seconds if told is None else told
+        return _diagnose(_Case(status, said, problem, wait, self.sent, is_inside))
+
+
+@dataclass(frozen=True)
+class _Case:
+    status: int
+    said: str
+    problem: Problem
+    wait_seconds: float | None
+    sent: Sequence[str]
+    is_inside: bool
+
+
+def _diagnose(case: _Case) -> Diagnosis:
+    """Go from what is certain to what is likely."""
+    found = (rule(case) for rule in _RULES)
+    return next((diagnosis for diagnosis in found if diagnosis is not None), _unknown(case))
+
+
+def _no_credit(case: _Case) -> Diagnosis | None:
+    problem = case.problem
+    words = problem.codes & _NO_CREDIT_CODES or _NO_CREDIT.search(problem.message)
+    if case.wait_seconds is not None or not (case.status == 402 or words):
+        return None
+    error = ModelRequestError if case.status == 402 else ModelRateLimitError
+    return Diagnosis(error(case.said, fix=_CREDIT_FIX))
+
+
+def _loading(case: _Case) -> Diagnosis | None:
+    if case.status in {401, 403} or not _LOADING.search(case.problem.message):
+        return None
+    return _come_again(case, "The model is still being loaded: ask again later.")
+
+
+def _too_long(case: _Case) -> Diagnosis | None:
+    is_too_long = case.status != 429 and _is_too_long(case)
+    if not is_too_long and not _is_too_large_for_limit(case.problem.message):
+        return None
+    refused = next((name for name in case.sent if _is_about_room(case.problem, name)), None)
+    error = ContextLengthError(case.said, fix="Send a shorter prompt.")
+    return Diagnosis(error, refused_parameter=refused)
+
+
+def _rejected_key(case: _Case) -> Diagnosis | None:
+    if case.status not in {401, 403}:
+        return None
+    fix = "Set RLM_MCP_API_KEY (or OPENAI_API_KEY), or give the client a valid key."
+    return Diagnosis(ModelAuthenticationError(case.said, fix=fix))
+
+
+def _rate_limit(case: _Case) -> Diagnosis | None:
+    if case.status != 429:
+        return None
+    fix = "Lower RLM_MCP_MAX_CONCURRENT_CALLS, or ask later."
+    error = ModelRateLimitError(case.said, fix=fix)
+    return Diagnosis(error, "patiently", case.wait_seconds, is_crowded=True)
+
+
+def _refused_part(case: _Case) -> Diagnosis | None:
+    name = _name_refused(case)
+    return Diagnosis(ModelRequestError(case.said), refused_parameter=name) if name else None
+
+
+def _passing(case: _Case) -> Diagnosis | None:
+    status = case.status
+    if status in {503, 529} and case.wait_seconds is not None:
+        return _come_again(case, "Ask again later.", is_crowded=True)
+    if status not in {408, 409, 425} and status < 500:
+        return None
+    error = ModelReplyError if case.is_inside else ModelConnectionError
+    return Diagnosis(error(case.said, fix="Ask again later."), "yes", case.wait_seconds)
+
+
+def _unknown(case: _Case) -> Diagnosis:
+    status, problem = case.status, case.problem
+    is_elsewhere = status in {404, 405} or bool(_NO_ENDPOINT.search(problem.message))
+    unknown = ModelRequestError(case.said, fix=_PATH_FIX if is_elsewhere else "")
+    unknown.may_be_too_long = status in {400, 422} and not problem.parameter
+    return Diagnosis(unknown, is_elsewhere=is_elsewhere)
+
+
+_RULES = (_no_credit, _loading, _too_long, _rejected_key, _rate_limit, _refused_part, _passing)
+
+
+def _come_again(case: _Case, fix: str, *, is_crowded: bool = False) -> Diagnosis:
+    error = ModelConnectionError(case.said, fix=fix)
+    return Diagnosis(error, "patiently", case.wait_seconds, is_crowded)
+
+
+def _is_too_long(case: _Case) -> bool:
+    if case.status == 413 or case.problem.codes & _TOO_LONG_CODES:
+        return True
+    return case.status in {400, 404, 422, 500} and bool(_TOO_LONG.search(case.problem.message))
+
+
+def _is_too_large_for_limit(message: str) -> bool:
+    """Whether more was asked at once than is ever allowed: waiting does not help."""
+    found = _ASKED_OF_LIMIT.search(message)
+    if found is None:
+        return False
+    limit, requested = (int(number.replace(",", "") or 0) for number in found.groups())
+    return requested > limit > 0
+
+
+def _is_about_room(problem: Problem, name: str) -> bool:
+    if problem.parameter == name or re.search(rf"\b{name}\b", problem.message):
+        return name != SYSTEM_ROLE
+    # OpenAI counts the room kept for the reply: "3616 in the messages, 16384 in the completion".
+    return name.startswith("max_") and "in the completion" in problem.message
+
+
+def _name_refused(case: _Case) -> str | None:
+    """Name what of the request is refused, so that it can be left out."""
+    problem = case.problem
+    if case.status not in {400, 404, 405, 422, 500, 501}:
+        return None
+    if SYSTEM_ROLE in case.sent and _NO_SYSTEM.search(problem.message):
+        return SYSTEM_ROLE
+    names = [name for name in case.sent if name != SYSTEM_ROLE]
+    by_field = (name for name in names if problem.parameter == name)
+    by_word = (name for name in names if re.search(rf"\b{name}\b", problem.message))
+    return next(by_field, None) or next(by_word, None)

@@ -1,0 +1,99 @@
+"""How long a provider asks to wait: in headers of every kind, in fields, in words."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_PART = re.compile(
+    r"(\d+(?:\.\d+)?)\s*(ms|milliseconds?|s|sec(?:ond)?s?|m|min(?:ute)?s?|h|hours?|d)"
+)
+_LENGTH = rf"((?:{_PART.pattern}\s*)+)(?![a-z])"
+_IN_WORDS = re.compile(
+    rf"(?:try again|retry|wait|available|resets?)\b[^.\d]{{0,40}}?{_LENGTH}", re.IGNORECASE
+)
+_EPOCH = 1_000_000_000  # larger numbers are moments since 1970, and not lengths
+_EPOCH_MS = _EPOCH * 1000
+
+
+def told_in_headers(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """Return the seconds that the headers of a refusal ask to wait; names are in lower case.
+
+    `Retry-After` (RFC 9110, 10.2.3) and its kin in milliseconds come first, then the moments when
+    limits are reset: of those the latest whose limit is used up, since the others do not matter.
+    """
+    for name in ("retry-after-ms", "x-ms-retry-after-ms"):
+        with suppress(KeyError, ValueError):
+            return _sane(float(headers[name]) / 1000)
+    told = parse_retry_after(headers.get("retry-after"), now)
+    if told is not None:
+        return told
+    waits = list(_resets(headers, now))
+    return max(waits, default=None)
+
+
+def told_in_words(text: str) -> float | None:
+    """Return the seconds that a sentence such as "please retry in 1m30s" asks to wait."""
+    found = _IN_WORDS.search(text)
+    return seconds_of(found[1]) if found else None
+
+
+def seconds_of(length: str) -> float | None:
+    """Read a length of time such as `18s`, `6m0s`, `1h2m`, `120ms`."""
+    parts = list(_PART.finditer(length.lower()))
+    if not parts:
+        return None
+    return sum(float(part[1]) * _UNIT_SECONDS[_unit(part[2])] for part in parts)
+
+
+def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:
+    """Read a `Retry-After` header, seconds or a date, as seconds from now."""
+    if value is None:
+        return None
+    with suppress(ValueError):
+        return _sane(float(value))
+    with suppress(ValueError):
+        return _until(parsedate_to_datetime(value), now)
+    return None
+
+
+def _resets(headers: Mapping[str, str], now: datetime | None) -> Iterator[float]:
+    for name, value in headers.items():
+        if "ratelimit" not in name or "reset" not in name:
+            continue
+        left = headers.get(name.replace("reset", "remaining"), "0")
+        wait = _moment_or_length(value, now)
+        if wait is not None and left.strip() in {"", "0", "0.0"}:
+            yield wait
+
+
+def _moment_or_length(value: str, now: datetime | None) -> float | None:
+    with suppress(ValueError):
+        number = float(value)
+        if number < _EPOCH:
+            return _sane(number)
+        at = number / 1000 if number >= _EPOCH_MS else number
+        return max(0.0, at - (now.timestamp() if now else time.time()))
+    with suppress(ValueError):
+        return _until(datetime.fromisoformat(value), now)
+    return seconds_of(value)
+
+
+def _until(moment: datetime, now: datetime | None) -> float:
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
+
+
+def _unit(word: str) -> str:
+    return "ms" if word.startswith(("ms", "milli")) else word[0]
+
+
+def _sane(seconds: float) -> float | None:
+    return max(0.0, seconds) if math.isfinite(seconds) else None
