@@ -185,3 +185,28 @@ async def test_whoever_is_cancelled_no_write_is_lost_doubled_or_left_waiting(
     kept = await noted(database)
     assert len(kept) == len(set(kept))
     assert set(done) <= set(kept) <= set(done) | cancelled
+
+
+async def test_reads_that_come_at_the_same_time_each_get_their_own_result(
+    database: Database,
+) -> None:
+    results: dict[int, int] = {}
+
+    async def read(number: int) -> None:
+        if number == 7:
+            with pytest.raises(InvalidInputError, match="no"):
+                await database.read_grouped(refuse)
+            return
+        sql = "SELECT ?"
+        results[number] = await database.read_grouped(
+            lambda db: db.execute(sql, [number]).fetchone()[0]
+        )
+
+    def refuse(db: Connection) -> None:
+        del db
+        raise InvalidInputError("no")
+
+    async with anyio.create_task_group() as group:
+        for number in range(WRITERS):
+            group.start_soon(read, number)
+    assert results == {number: number for number in range(WRITERS) if number != 7}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 MAX_WAITED_EVENTS = 20
+LONGEST_SILENCE_SECONDS = 10.0
 ATTACHED = (
     "This question was asked before, so no second run was started; to have one, give a new "
     "idempotency_key."
@@ -209,10 +210,21 @@ class _Progress:
     def __init__(self, ctx: ToolContext) -> None:
         self._ctx = ctx
         self._last = 0.0
+        self._figures = ""
+        self._last_event = -1
 
     async def report(self, state: RunRecord) -> None:
         message = progress_line(state)
+        if self._shows_nothing_new(message, state):
+            return
         if not self._last:
             message = f"{state.run_id} · {message}"
         self._last = max(state.elapsed_seconds, self._last + 0.001)
         await self._ctx.report_progress(self._last, None, message)
+
+    def _shows_nothing_new(self, message: str, state: RunRecord) -> bool:
+        """Whether an event left the line as it was, and the line was sent not long ago."""
+        figures, self._figures = self._figures, message.rpartition(" · ")[0]
+        last_event, self._last_event = self._last_event, state.last_event
+        is_recent = state.elapsed_seconds - self._last < LONGEST_SILENCE_SECONDS
+        return figures == self._figures and last_event != state.last_event and is_recent

@@ -16,7 +16,7 @@ import anyio.to_thread
 from rlm_mcp.errors import StoreBusyError, StoreError
 from rlm_mcp.store.connection import connect, open_writer, transaction
 from rlm_mcp.store.failures import require_room, translated
-from rlm_mcp.store.group_commit import GroupCommit, GroupedWrite
+from rlm_mcp.store.group_commit import GroupCommit, GroupedCall
 from rlm_mcp.store.write_queue import WriteTurns
 
 T = TypeVar("T")
@@ -50,7 +50,8 @@ class Database:
         self._watching = threading.Lock()
         self._idle_readers: list[sqlite3.Connection] = []
         self._turns = WriteTurns(path)
-        self._grouped = GroupCommit(self._write_group)
+        self._grouped_writes = GroupCommit(self._write_group)
+        self._grouped_reads = GroupCommit(self._read_group)
         self._write_limiter = anyio.CapacityLimiter(1)
         self._read_limiter = anyio.CapacityLimiter(READERS)
         self._scan_limiter = anyio.CapacityLimiter(SCANNERS)
@@ -102,23 +103,23 @@ class Database:
                 require_room(self.path, 0, leave_bytes)
             return fn(db)
 
-        return await self._grouped.run(write)
+        return await self._grouped_writes.run(write)
 
     async def _write_group(self) -> None:
         async with self._turns.one():
-            group = self._grouped.take()
+            group = self._grouped_writes.take()
             try:
                 with anyio.CancelScope(shield=True):  # others wait for it too
                     await anyio.to_thread.run_sync(
                         self._write_together, group, limiter=self._write_limiter
                     )
             finally:
-                self._grouped.conclude(group)
+                self._grouped_writes.conclude(group)
 
-    def _write_together(self, group: Sequence[GroupedWrite[Any]]) -> None:
+    def _write_together(self, group: Sequence[GroupedCall[Any]]) -> None:
         def attempt_all(db: sqlite3.Connection) -> None:
             for write in group:
-                write.attempt(db)
+                write.write(db)
 
         try:
             self._write(attempt_all, self._busy_seconds, 0)
@@ -129,7 +130,7 @@ class Database:
             for write in group:
                 self._write_alone(write)
 
-    def _write_alone(self, write: GroupedWrite[Any]) -> None:
+    def _write_alone(self, write: GroupedCall[Any]) -> None:
         try:
             write.succeed(self._write(write.fn, self._busy_seconds, 0))
         except Exception as error:  # noqa: BLE001  # it is raised where the write was asked for
@@ -142,6 +143,35 @@ class Database:
             StoreError: as for `write`.
         """
         return await anyio.to_thread.run_sync(self._read, fn, limiter=self._read_limiter)
+
+    async def read_grouped(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        """Do as `read` does, for short functions that many call at the same time.
+
+        Raises:
+            StoreError: as for `write`.
+        """
+        return await self._grouped_reads.run(fn)
+
+    async def _read_group(self) -> None:
+        group = self._grouped_reads.take()
+        try:
+            with anyio.CancelScope(shield=True):  # others wait for it too
+                await anyio.to_thread.run_sync(
+                    self._read_together, group, limiter=self._read_limiter
+                )
+        finally:
+            self._grouped_reads.conclude(group)
+
+    def _read_together(self, group: Sequence[GroupedCall[Any]]) -> None:
+        def read_all(db: sqlite3.Connection) -> None:
+            for call in group:
+                call.read(db)
+
+        try:
+            self._read(read_all)
+        except StoreError as error:
+            for call in group:
+                call.fail(error)
 
     async def scan(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         """Do as `read` does, for functions that may take seconds: other reads do not queue behind.

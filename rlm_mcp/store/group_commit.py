@@ -1,8 +1,8 @@
-"""Group commit: small writes that come at the same time share one transaction.
+"""Group commit: small writes that come at the same time share one transaction, and reads likewise.
 
-While one group is being written, the next one gathers, so under load a thread and a commit serve
-many writes, and alone a write waits for nobody. Each write has a savepoint of its own: one that
-fails is undone alone. A write is in the file once its caller has its result.
+While one group is at work, the next one gathers, so under load a thread and a commit serve many
+calls, and alone a call waits for nobody. Each write has a savepoint of its own: one that fails is
+undone alone. A write is in the file once its caller has its result.
 """
 
 from __future__ import annotations
@@ -18,28 +18,37 @@ from rlm_mcp.errors import StoreError
 
 T = TypeVar("T")
 
-# So that the writes of other kinds, and other processes, wait for no more than this many.
+# So that other writes, and other processes, wait for no more than this many.
 MAX_GROUP = 256
 
 
-class GroupedWrite(Generic[T]):
-    """One write of a group, and its outcome.
+class GroupedCall(Generic[T]):
+    """One call of a group, and its outcome.
 
     Args:
-        fn: does the write; if its group cannot be committed, it is run again in one of its own.
+        fn: does the work; if its group cannot be committed, it is run again alone.
     """
 
     def __init__(self, fn: Callable[[Connection], T]) -> None:
         self.fn = fn
         self.woken = anyio.Event()
-        """Set when the write is done, or is to lead the next group."""
+        """Set when the call is done, or is to lead the next group."""
         self.is_begun = False
         self.is_done = False
         self._result: T | None = None
-        self._error: BaseException | None = StoreError("The write was abandoned.", fix="Try again.")
+        self._error: BaseException | None = StoreError("The call was abandoned.", fix="Try again.")
 
-    def attempt(self, db: Connection) -> None:
-        """Do the write in a savepoint of the open transaction; blocks.
+    def read(self, db: Connection) -> None:
+        """Do a read, of which nothing must be undone; blocks."""
+        try:
+            self.succeed(self.fn(db))
+        except Error:
+            raise
+        except Exception as error:  # noqa: BLE001  # it is raised where the call was made
+            self.fail(error)
+
+    def write(self, db: Connection) -> None:
+        """Do a write in a savepoint of the open transaction; blocks.
 
         Raises:
             sqlite3.Error: SQLite could not do it; the whole group is in doubt.
@@ -49,7 +58,7 @@ class GroupedWrite(Generic[T]):
             self.succeed(self.fn(db))
         except Error:
             raise
-        except Exception as error:  # noqa: BLE001  # it is raised where the write was asked for
+        except Exception as error:  # noqa: BLE001  # it is raised where the call was made
             db.execute("ROLLBACK TO grouped")
             self.fail(error)
         db.execute("RELEASE grouped")
@@ -63,84 +72,84 @@ class GroupedWrite(Generic[T]):
         self._error = error
 
     def outcome(self) -> T:
-        """Return the result of a write that is done, or raise its error."""
+        """Return the result of a call that is done, or raise its error."""
         if self._error is not None:
             raise self._error
-        return self._result  # pyright: ignore[reportReturnType]  # it is T once the write is done
+        return self._result  # pyright: ignore[reportReturnType]  # it is T once the call is done
 
 
 class GroupCommit:
-    """Gathers writes into groups; one caller of each group writes it for all.
+    """Gathers calls into groups; one caller of each group does it for all.
 
     Args:
-        write_group: waits until it may write, calls `take`, and writes what that returns.
+        do_group: waits until it may work, calls `take`, and does what that returns.
     """
 
-    def __init__(self, write_group: Callable[[], Awaitable[None]]) -> None:
-        self._write_group = write_group
-        self._waiting: deque[GroupedWrite[Any]] = deque()
+    def __init__(self, do_group: Callable[[], Awaitable[None]]) -> None:
+        self._do_group = do_group
+        self._waiting: deque[GroupedCall[Any]] = deque()
         self._has_leader = False
 
     async def run(self, fn: Callable[[Connection], T]) -> T:
-        """Do a write with those that come at the same time.
+        """Do a call with those that come at the same time.
 
-        A caller that is cancelled while its write waits leaves no trace of it.
+        A caller that is cancelled while its call waits leaves no trace of it.
 
         Raises:
-            StoreError: the write could not be committed; and what `fn` raises.
+            StoreError: the database could not do it; and what `fn` raises.
         """
-        write = GroupedWrite(fn)
-        self._waiting.append(write)
+        call = GroupedCall(fn)
+        self._waiting.append(call)
         try:
             if self._has_leader:
-                await self._until_woken(write)
-            if not write.is_done:
+                await self._until_woken(call)
+            if not call.is_done:
                 await self._lead()
         except BaseException:
-            self._withdraw(write)
+            self._withdraw(call)
             raise
-        return write.outcome()
+        return call.outcome()
 
-    def take(self) -> Sequence[GroupedWrite[Any]]:
-        """Take the next group; its writes have begun."""
+    def take(self) -> Sequence[GroupedCall[Any]]:
+        """Take the next group; its calls have begun."""
         group = [self._waiting.popleft() for _ in range(min(MAX_GROUP, len(self._waiting)))]
-        for write in group:
-            write.is_begun = True
+        for call in group:
+            call.is_begun = True
         return group
 
     @staticmethod
-    def conclude(group: Sequence[GroupedWrite[Any]]) -> None:
-        """Wake the callers of a group that is written."""
-        for write in group:
-            write.is_done = True
-            write.woken.set()
+    def conclude(group: Sequence[GroupedCall[Any]]) -> None:
+        """Wake the callers of a group that is done."""
+        for call in group:
+            call.is_done = True
+            call.woken.set()
 
-    async def _until_woken(self, write: GroupedWrite[Any]) -> None:
+    async def _until_woken(self, call: GroupedCall[Any]) -> None:
         try:
-            await write.woken.wait()
+            await call.woken.wait()
         except BaseException:
-            if write.is_begun:  # the cancellation is delivered once the write has ended
+            if call.is_begun:  # the cancellation is delivered once the call has ended
                 with anyio.CancelScope(shield=True):
-                    await write.woken.wait()
+                    await call.woken.wait()
             raise
 
     async def _lead(self) -> None:
         self._has_leader = True
         try:
-            await self._write_group()
+            await self._do_group()
         finally:
             self._pass_on()
 
     def _pass_on(self) -> None:
-        """Let the oldest write that waits lead the next group."""
+        """Let the oldest call that waits lead the next group."""
         self._has_leader = bool(self._waiting)
         if self._waiting:
             self._waiting[0].woken.set()
 
-    def _withdraw(self, write: GroupedWrite[Any]) -> None:
-        if write.is_begun or write not in self._waiting:
+    def _withdraw(self, call: GroupedCall[Any]) -> None:
+        if call.is_begun or call not in self._waiting:
             return
-        is_leader = write.woken.is_set()
-        self._waiting.remove(write)
+        is_leader = call.woken.is_set()
+        self._waiting.remove(call)
         if is_leader:
             self._pass_on()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,6 +11,7 @@ import anyio
 
 from rlm_mcp.sandbox.types import Repl
 from rlm_mcp.service.runs.queue import Ticket
+from rlm_mcp.store.runs.records import RunRecord
 
 Stop = Literal["cancelled", "interrupted"]
 
@@ -28,6 +29,17 @@ class LiveRun:
     ended: anyio.Event = field(default_factory=anyio.Event)
     repl: Repl | None = None
     stop: Stop = "interrupted"
+    changes: int = 0
+    _seen: tuple[int, RunRecord] | None = None
+    _reading: anyio.Lock = field(default_factory=anyio.Lock)
+
+    async def read_shared(self, read: Callable[[], Awaitable[RunRecord]]) -> RunRecord:
+        """Read the run's record, once for all who watch it, as of its last change or later."""
+        async with self._reading:
+            if self._seen is None or self._seen[0] != self.changes:
+                changes = self.changes
+                self._seen = changes, await read()
+            return self._seen[1]
 
     def end(self, stop: Stop) -> None:
         """Tell the run to stop working and spending now."""
@@ -78,6 +90,8 @@ class LiveRuns:
 
     def notify(self, run_id: str) -> None:
         """Wake whoever waits for news of a run."""
+        if run_id in self._runs:
+            self._runs[run_id].changes += 1
         event = self._news.pop(run_id, None)
         if event is not None:
             event.set()

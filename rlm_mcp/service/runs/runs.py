@@ -96,14 +96,25 @@ class RunService:
 
     async def _changes(self, run_id: str) -> AsyncGenerator[RunState]:
         """Yield a run's state at once, at every change and now and then, until it has ended."""
+        # The first read is the caller's own, which a run of another caller does not pass.
+        has_changed = False
         while True:
             change = await self._next_change(run_id)
-            state = await self.state(run_id)
+            state = await (self._changed_state if has_changed else self.state)(run_id)
             yield state
             if state.status != "running":
                 return
-            with anyio.move_on_after(HEARTBEAT_SECONDS):
+            with anyio.move_on_after(HEARTBEAT_SECONDS) as quiet:
                 await change()
+            has_changed = not quiet.cancelled_caught
+
+    async def _changed_state(self, run_id: str) -> RunState:
+        """Return the state after a change; all who watch a run of this process share the read."""
+        run = self._live.get(run_id)
+        if run is None:
+            return await self.state(run_id)
+        state = await run.read_shared(partial(self._runs.get, run_id))
+        return replace(state, queue_position=run.ticket.position)
 
     async def _next_change(self, run_id: str) -> Callable[[], Awaitable[None]]:
         """Return a function that waits until the run changes, whoever works on it."""

@@ -29,7 +29,7 @@ class Replies:
         Raises:
             StoreError: the database could not be read.
         """
-        rows = await self._database.read(lambda db: _find(db, keys))
+        rows = await self._database.read_grouped(lambda db: _find(db, keys))
         now = self._clock()
         stale = [key for key, _, used_at in rows if used_at < now - USE_PRECISION_SECONDS]
         if stale:

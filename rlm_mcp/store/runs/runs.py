@@ -197,7 +197,7 @@ class Runs:
         Raises:
             NotFoundError: there is none; the error names near ones and how to list them.
         """
-        return await self._database.read(
+        return await self._database.read_grouped(
             lambda db: rows.find_run(db, self._caller, run_id, self._clock())
         )
 
