@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,6 +30,7 @@ from rlm_mcp.events import (
     read_detail,
     within_inner_run,
 )
+from rlm_mcp.events.drawn import DRAWN, DRAWN_OF_CALL
 from rlm_mcp.store.database import DATABASE_NAME
 from tests.histories.logs import find_logs, read_rows
 from tests.serving import cell, open_served, turns
@@ -142,3 +143,10 @@ async def test_a_log_of_a_newer_format_is_shown_and_not_resumed(tmp_path: Path) 
     assert f"format {FORMAT_VERSION + 1}" in refused["message"]
     assert refused["fix"] == "Upgrade rlm-mcp."
     assert log[-1]["type"] == "run_finished"
+
+
+def test_what_a_page_draws_of_an_event_are_fields_of_its_class() -> None:
+    assert {type_ for type_ in DRAWN if type_ not in DETAILS} == set()
+    for type_, keys in DRAWN.items():
+        assert keys <= {field.name for field in fields(DETAILS[type_])}, type_
+    assert {*DRAWN_OF_CALL, "prompt", "error"} <= {field.name for field in fields(SubCall)}

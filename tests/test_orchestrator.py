@@ -969,7 +969,7 @@ async def test_at_depth_two_a_run_answers_in_a_repl_of_its_own(sandbox: ProcessS
     # Two turns of the inner run, its sub-call, and `rlm_query` at the last level as a sub-call.
     assert response.sub_calls == 4
     assert "deeper\n\nabc" in prompts
-    assert [event.type for event in inner][:2] == ["iteration_start", "code_generated"]
+    assert [event.type for event in inner][:2] == ["run_started", "iteration_start"]
     assert {event.usage.iterations for event in inner} == {1}
 
 

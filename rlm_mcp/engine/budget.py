@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -77,6 +78,8 @@ class Budget:
         self._reserved_most = _Tokens()
         self._under_way = 0
         self._settled = anyio.Event()
+        self._free_slots: list[int] = []
+        self._slots = 0
         self._answered = _Tokens()  # sub-calls alone, for what the next one may give
         self._answers = 0
         self._root_turn = _Tokens()
@@ -166,6 +169,17 @@ class Budget:
     def count_iteration(self) -> None:
         """Count one turn of the root."""
         self._iterations += 1
+
+    def take_slot(self) -> int:
+        """Return the lowest number that no other call of the whole tree has now."""
+        if self._free_slots:
+            return heapq.heappop(self._free_slots)
+        self._slots += 1
+        return self._slots - 1
+
+    def free_slot(self, slot: int) -> None:
+        """Return a number that `take_slot` gave."""
+        heapq.heappush(self._free_slots, slot)
 
     def count_cached(self) -> None:
         """Count one sub-call that was answered without a model."""

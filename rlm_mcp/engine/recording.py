@@ -183,7 +183,7 @@ class _Reader:
             case CodeExecuted():
                 self._end_cell(iteration, detail)
             case SubCallsFinished():
-                self._calls += map(_call, detail.items)
+                self._calls += (_call(item) for item in detail.items if not item.cut_off)
             case RunWarning(change=Change() as change) if self._turns:
                 turn = self._turns[-1]
                 turn.changes.append(change)

@@ -15,25 +15,34 @@ MAX_PROMPT_CHARS = 60
 MAX_ANSWER_CHARS = 16_000
 
 DRAWN: Mapping[str, frozenset[str]] = {
-    "run_started": frozenset({"question", "contexts", "options", "resumed"}),
+    "run_started": frozenset({"question", "contexts", "options", "resumed", "batch", "n"}),
     "iteration_start": frozenset({"of", "last_word"}),
-    "code_generated": frozenset({"reply", "code", "input_tokens", "output_tokens"}),
-    "code_executed": frozenset(
-        {"by", "code", "output", "output_chars", "error", "elapsed_seconds", "timed_out"}
+    "code_generated": frozenset(
+        {"reply", "code", "input_tokens", "output_tokens"}
+        | {"seconds", "first_token_seconds", "retries"}
     ),
-    "sub_calls_started": frozenset({"calls", "name", "model"}),
-    "sub_calls_finished": frozenset({"finished", "of", "seconds"}),
+    "code_executed": frozenset(
+        {"by", "code", "output", "output_chars", "error", "timed_out"}
+        | {"elapsed_seconds", "wall_seconds"}
+    ),
+    "sub_calls_started": frozenset({"calls", "name", "model", "batch"}),
+    "sub_calls_finished": frozenset({"finished", "of", "seconds", "batch"}),
     "warning": frozenset({"limit"}),
     "final_answer": frozenset({"answer", "data", "origin", "status"}),
     "run_finished": frozenset({"status", "error"}),
 }
 """By type of event, the keys that are drawn; of `items` and `inner` see below."""
 
-DRAWN_OF_CALL = frozenset({"input_tokens", "output_tokens", "cached"})
+DRAWN_OF_CALL = frozenset(
+    {"n", "slot", "began", "queued", "ended", "input_tokens", "output_tokens", "cached"}
+)
 TEXTS = frozenset({"prompt", "reply", "output", "error"})
 """The keys of drawn texts that may hold a part of what the run read."""
 
-_OPTIONS = ("max_iterations", "root_model", "sub_model")
+_OPTIONS = (
+    *("max_iterations", "root_model", "sub_model"),
+    *("cost_per_input_token", "cost_per_output_token"),
+)
 _WHOLE = frozenset({"answer", "question"})
 
 

@@ -15,6 +15,8 @@ FORMAT_VERSION = 1
 class RunStarted(EventDetail):
     """A run begins, or goes on: a resumed run has one such event for each start.
 
+    So has an inner run, with its question alone and its place in the run around it.
+
     Args:
         version: of the format of the events that follow.
         question: what is asked; a run of rlm_exec has none.
@@ -25,6 +27,8 @@ class RunStarted(EventDetail):
         documents: how many; this and the next two are written by the library, which has no handles.
         chars: of all documents.
         models: names of root and sub model.
+        batch: of an inner run: the batch of the call that began it.
+        n: of an inner run: the place of that call in the batch.
     """
 
     type: ClassVar[EventType] = "run_started"
@@ -38,6 +42,8 @@ class RunStarted(EventDetail):
     documents: LeftOut[int] = None
     chars: LeftOut[int] = None
     models: LeftOut[tuple[str, ...]] = None
+    batch: LeftOut[int] = None
+    n: LeftOut[int] = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rlm_mcp.events.event import EventDetail, EventType, Record
+from rlm_mcp.events.event import EventDetail, EventType, LeftOut, Record
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class SubCallsStarted(EventDetail):
         calls: how many go out together.
         name: of the function that was called.
         model: that the code named; None for the run's own.
+        batch: its number in this run, which the events of its calls name.
     """
 
     type: ClassVar[EventType] = "sub_calls_started"
@@ -23,6 +24,7 @@ class SubCallsStarted(EventDetail):
     calls: int = 0
     name: str = ""
     model: str | None = None
+    batch: LeftOut[int] = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,12 @@ class SubCall(Record):
         output_tokens: that were paid for.
         cached: whether the reply was on record already.
         key: digest of what was asked, of which model and how.
+        n: its place in the batch, from 0; calls are listed as they end.
+        slot: the lowest number that no other call under way in the whole tree of runs had.
+        began: in seconds since the batch began.
+        queued: seconds of it before it was sent to the model.
+        ended: in seconds since the batch began.
+        cut_off: it was cancelled, and is asked again when the run is resumed.
     """
 
     prompt: str = ""
@@ -50,6 +58,12 @@ class SubCall(Record):
     output_tokens: int = 0
     cached: bool = False
     key: str = ""
+    n: LeftOut[int] = None
+    slot: LeftOut[int] = None
+    began: LeftOut[float] = None
+    queued: LeftOut[float] = None
+    ended: LeftOut[float] = None
+    cut_off: LeftOut[bool] = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,7 @@ class SubCallsFinished(EventDetail):
         cost_usd: of `items` together; None where no price is known.
         seconds: since the batch began.
         items: one for each call.
+        batch: the number of the batch.
     """
 
     type: ClassVar[EventType] = "sub_calls_finished"
@@ -81,3 +96,4 @@ class SubCallsFinished(EventDetail):
     cost_usd: float | None = None
     seconds: float = 0.0
     items: tuple[SubCall, ...] = ()
+    batch: LeftOut[int] = None

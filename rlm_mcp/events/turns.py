@@ -58,7 +58,11 @@ class IterationStart(EventDetail):
 
 @dataclass(frozen=True)
 class CodeGenerated(EventDetail):
-    """The root model replied. Code of a caller's own, by rlm_exec, is `code` alone."""
+    """The root model replied. Code of a caller's own, by rlm_exec, is `code` alone.
+
+    `seconds` is how long the model was waited for, `first_token_seconds` how long for the first
+    piece of a streamed reply; `retries` counts the requests that failed before.
+    """
 
     type: ClassVar[EventType] = "code_generated"
 
@@ -69,6 +73,9 @@ class CodeGenerated(EventDetail):
     input_tokens: LeftOut[int] = None
     output_tokens: LeftOut[int] = None
     usage_estimated: LeftOut[bool] = None
+    seconds: LeftOut[float] = None
+    first_token_seconds: LeftOut[float] = None
+    retries: LeftOut[int] = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,7 @@ class CodeExecuted(EventDetail):
         lost_variables: its REPL had to be replaced.
         balances: what `budget()` returned to it, in order.
         by: "caller" for a cell of rlm_exec.
+        wall_seconds: with the time that it waited for sub-calls.
     """
 
     type: ClassVar[EventType] = "code_executed"
@@ -122,3 +130,4 @@ class CodeExecuted(EventDetail):
     lost_variables: bool = False
     balances: tuple[str, ...] = ()
     by: LeftOut[Literal["caller"]] = None
+    wall_seconds: LeftOut[float] = None

@@ -61,15 +61,16 @@ function CallRow({ call, longest, onPick, isPicked }) {
   );
 }
 
-function costOf(call, prices) {
-  if (!prices || call.cached) return null;
-  return call.input_tokens * prices.input + call.output_tokens * prices.output;
+function costOf(call, options) {
+  const { cost_per_input_token: given, cost_per_output_token: made } = options ?? {};
+  if (call.cached || (!given && !made)) return null;
+  return call.input_tokens * (given ?? 0) + call.output_tokens * (made ?? 0);
 }
 
 export function CallDetail({ source, runId, log, call, close }) {
   const detail = useDetail(source, runId, call.seq, true);
   const item = detail?.items?.[call.index] ?? call;
-  const cost = costOf(call, log.started?.prices);
+  const cost = costOf(call, log.started?.options);
   const figures = [
     `${seconds(call.ended - call.began)}`,
     call.queued > 0.05 && `of which ${seconds(call.queued)} in the queue`,

@@ -87,7 +87,7 @@ export class RunLog {
 const HANDLERS = {
   run_started(log, line, detail, level) {
     if (line.depth > 0) {
-      level.name = line.preview;
+      level.name = detail.question ?? line.preview;
       return;
     }
     log.question ||= detail.question ?? detail.query ?? "";

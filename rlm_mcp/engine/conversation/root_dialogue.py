@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Protocol
@@ -121,9 +122,11 @@ class Dialogue:
     async def _ask_model(self, temperature: float | None) -> ChatReply:
         engine, request = self._engine, self._request(temperature)
         with chat_span(engine.tracer, engine.root_name, request) as span:
+            began = time.monotonic()
             reply = await engine.root.complete(request)
             span.reply(reply)
-            return reply
+            timing = replace(reply.timing, seconds=time.monotonic() - began)
+            return replace(reply, timing=timing)
 
     def _turn_budget(self) -> AbstractAsyncContextManager[Any]:
         budget = self._engine.budget

@@ -13,9 +13,9 @@ from rlm_mcp.engine.run_context import Engine, RunLog, repl_options
 from rlm_mcp.engine.subcalls.nested_runs import InnerPart
 from rlm_mcp.engine.subcalls.sub_caller import SubCaller
 from rlm_mcp.engine.telemetry import run_span, turn_span
-from rlm_mcp.engine.types import RLMResponse
+from rlm_mcp.engine.types import RLMEvent, RLMResponse
 from rlm_mcp.errors import BudgetExceededError, RLMError
-from rlm_mcp.events import FinalAnswer
+from rlm_mcp.events import FORMAT_VERSION, FinalAnswer, RunStarted
 from rlm_mcp.sandbox.types import ContextSource, Repl
 from rlm_mcp.text import preview
 
@@ -157,6 +157,9 @@ async def _recurse(
         recording=part.recording,
         emit=part.within(engine.emit),
     )
+    started = RunStarted(version=FORMAT_VERSION, question=question, batch=part.batch, n=part.n)
+    usage = engine.budget.snapshot()
+    await inner.emit(RLMEvent.of(started, 0, preview(question), depth=inner.depth, usage=usage))
     options = repl_options(engine.config, seed=part.seed)
     async with engine.sandbox.open_repl(source, options) as repl:
         return await answer(question, source, repl, inner)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from rlm_mcp.engine.recording import MAX_PRINTED_CHARS, RecordedCall, RecordedCell
@@ -37,8 +38,8 @@ class Calls(Protocol):
         """Return a reply that is longer than a log keeps."""
         ...
 
-    async def end_cell(self) -> None:
-        """Report calls that the end of their cell cut short."""
+    def reporting(self) -> AbstractAsyncContextManager[None]:
+        """Report calls while a cell runs, and the last when it ends."""
         ...
 
     def take_balances(self) -> tuple[str, ...]:

@@ -263,6 +263,8 @@ class Run:
         if self.cells.pending.is_playing:
             return
         code = "\n\n".join(block.code for block in blocks)
+        timing = reply.timing
+        first = timing.first_token_seconds
         generated = CodeGenerated(
             code=code,
             reply=reply.text,
@@ -271,5 +273,8 @@ class Run:
             input_tokens=reply.input_tokens,
             output_tokens=reply.output_tokens,
             usage_estimated=reply.usage_estimated,
+            seconds=round(timing.seconds, 3),
+            first_token_seconds=None if first is None else round(first, 3),
+            retries=timing.retries,
         )
         await self.log.emit(generated, one_line(code or reply.text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -103,14 +104,16 @@ class Cells:
             return recorded.result, recorded.shown
         engine = self._log.engine
         with cell_span(engine.tracer) as span:
-            result = await self.repl.execute(
-                code, timeout_seconds=engine.config.sandbox_timeout, on_call=self.calls.handle
-            )
+            began = time.monotonic()
+            async with self.calls.reporting():
+                result = await self.repl.execute(
+                    code, timeout_seconds=engine.config.sandbox_timeout, on_call=self.calls.handle
+                )
+            wall_seconds = time.monotonic() - began
             span.cell(result)
-        await self.calls.end_cell()
         shown = self._show(code, result)
         self.memory.add_cell(code, result, shown, self._log.turn)
-        await self._report(code, result, shown)
+        await self._report(code, result, shown, wall_seconds)
         return result, shown
 
     async def variables(self) -> dict[str, str]:
@@ -130,9 +133,9 @@ class Cells:
         if recording.is_repl_live or not (recording.before or recording.cells):
             return
         seconds = self._log.engine.config.sandbox_timeout
-        await replay(self.repl, recording.before, self.calls, seconds)
-        different = await replay(self.repl, recording.cells, self.calls, seconds)
-        await self.calls.end_cell()
+        async with self.calls.reporting():
+            await replay(self.repl, recording.before, self.calls, seconds)
+            different = await replay(self.repl, recording.cells, self.calls, seconds)
         if different:
             line, turns = difference(different, recording.cells)
             await self._log.emit(RunWarning(differing_turns=tuple(turns)), line)
@@ -142,10 +145,12 @@ class Cells:
         shown = show_cell(result, limit, fold=self._prompts.is_for_weak_models)
         return f"{shown}\n{CONTEXT_RESTORED}" if assigns_context(code) else shown
 
-    async def _report(self, code: str, result: CellResult, shown: str) -> None:
+    async def _report(self, code: str, result: CellResult, shown: str, wall_seconds: float) -> None:
         problem = f"{result.error.type}: {result.error.message}" if result.error else ""
         balances = self.calls.take_balances()
-        executed = replace(cell_record(result, shown), code=code, balances=balances)
+        record = cell_record(result, shown)
+        wall = round(wall_seconds, 3)
+        executed = replace(record, code=code, balances=balances, wall_seconds=wall)
         await self._log.emit(executed, preview(problem or result.output))
         if result.lost_variables:
             await self._log.emit(RunWarning(), "The REPL was replaced; its variables are gone.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 CHARS_PER_TOKEN = 4
@@ -36,6 +36,19 @@ def estimate_tokens(chars: int) -> int:
 
 
 @dataclass(frozen=True)
+class CallTiming:
+    """How long a reply took: `seconds` in all, of which `queued_seconds` before it was sent.
+
+    `first_token_seconds` is known of streamed replies; `retries` counts requests that failed.
+    """
+
+    seconds: float = 0.0
+    queued_seconds: float = 0.0
+    first_token_seconds: float | None = None
+    retries: int = 0
+
+
+@dataclass(frozen=True)
 class ChatReply:
     """What a model answered.
 
@@ -63,6 +76,7 @@ class ChatReply:
     told_usd: float | None = None
     is_prompt_cut: bool = False
     model: str = ""
+    timing: CallTiming = field(default=CallTiming(), compare=False)
 
     @property
     def is_whole(self) -> bool:

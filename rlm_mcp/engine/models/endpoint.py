@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import anyio
@@ -19,6 +19,7 @@ from rlm_mcp.engine.models.retry import (
     Timing,
     borrowed,
 )
+from rlm_mcp.engine.models.stopwatch import Stopwatch
 from rlm_mcp.text import without_surrogates
 
 EMPTY_REPLIES_ALLOWED = 1
@@ -80,17 +81,19 @@ class Endpoint:
             ModelError: there is none.
         """
         patience = Patience(self._limits.policy, self._limits.timing.clock)
+        stopwatch = Stopwatch(self._limits.timing.clock)
+        request = stopwatch.watch(request)
         empty = 0
         while True:
             try:
-                reply = await self._attempt(model, request)
+                reply = await self._attempt(model, request, stopwatch)
             except AttemptFailedError as failure:
                 await self._prepare_next(model, failure.diagnosis, patience)
             else:
                 self._limits.pace.recover()
                 is_empty = not (reply.text or reply.reasoning) and reply.finish_reason == "stop"
                 if not is_empty or empty == EMPTY_REPLIES_ALLOWED:
-                    return reply
+                    return replace(reply, timing=stopwatch.timing)
                 empty += 1
             if request.on_delta is not None:
                 await request.on_delta("")
@@ -106,13 +109,14 @@ class Endpoint:
         else:
             await self._limits.timing.sleep(pause)
 
-    async def _attempt(self, model: str, request: ChatRequest) -> ChatReply:
+    async def _attempt(self, model: str, request: ChatRequest, stopwatch: Stopwatch) -> ChatReply:
         body = self._body(model, request)
         pace = self._limits.pace
         while True:
             async with pace.turn(), borrowed(self._limits.limiter):
                 # While this call waited in line, another may have been told to come later.
                 if not pace.is_held:
+                    stopwatch.note_sending()
                     return await self._wire.send(body, request)
 
     def _body(self, model: str, request: ChatRequest) -> dict[str, Any]:

@@ -13,10 +13,12 @@ from rlm_mcp.events import within_inner_run
 
 @dataclass(frozen=True)
 class InnerPart:
-    """One inner run: its name among the events, and what is on record of it."""
+    """One inner run: its name among the events, what is on record of it, and its call's place."""
 
     name: str
     recording: Recording
+    batch: int | None = None
+    n: int | None = None
 
     @property
     def seed(self) -> int:

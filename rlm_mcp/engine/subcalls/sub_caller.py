@@ -4,45 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
+
+import anyio
 
 from rlm_mcp.engine.cache import GroupedCache
 from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
 from rlm_mcp.engine.parsing.reasoning import without_reasoning
 from rlm_mcp.engine.run_context import RunLog
+from rlm_mcp.engine.subcalls.call_log import CallLog, CallPlace
 from rlm_mcp.engine.subcalls.nested_runs import InnerPart, InnerParts
 from rlm_mcp.engine.telemetry import chat_span
 from rlm_mcp.engine.types import HistoryEntry, RLMResponse
 from rlm_mcp.errors import BudgetExceededError, RLMError, StoreError
-from rlm_mcp.events import RunWarning, SubCall, SubCallsFinished, SubCallsStarted
+from rlm_mcp.events import RunWarning, SubCall
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CallReply, ContextSource, ReplCall
-from rlm_mcp.text import preview
 
 PROMPT_CHARS_TOLD = 2000
 REPLY_CHARS_TOLD = 4000
-CALLS_PER_EVENT = 32
 SUB_CALLS_IN_HISTORY = 256
 
 BALANCES_PER_CELL = 100
 OWN = ":own"  # behind the key of a reply that other runs are not given
 
 Recurse = Callable[[str, ContextSource, InnerPart], Awaitable[RLMResponse]]
-
-
-@dataclass
-class _Batch:
-    """Calls that belong together, of which the last few are still to be told."""
-
-    id: int
-    size: int
-    started: float
-    finished: int = 0
-    untold: list[SubCall] = field(default_factory=list[SubCall])
 
 
 @dataclass(frozen=True)
@@ -52,6 +42,7 @@ class _Outcome:
     reply: CallReply
     input_tokens: int = 0
     output_tokens: int = 0
+    queued_seconds: float = 0.0
     is_cached: bool = False
 
 
@@ -70,8 +61,7 @@ class SubCaller:
         self._engine = engine
         self._cache = GroupedCache(engine.cache) if engine.cache is not None else None
         self._recurse = recurse
-        self._batches: dict[int, _Batch] = {}
-        self._singles = 0
+        self._calls = CallLog(log)
         self._is_over_told = False
         self._balances: list[str] = []
         recording = engine.recording
@@ -91,11 +81,19 @@ class SubCaller:
             if len(self._balances) < BALANCES_PER_CELL:
                 self._balances.append(balance)
             return CallReply(balance)
-        batch = await self._batch_of(call)
-        key = self.key(call)
-        outcome = await self._outcome(call, key)
-        await self._note(batch, _ended(call, outcome, key), outcome)
+        place, key = await self._calls.begin(call), self.key(call)
+        try:
+            outcome = await self._outcome(call, key, place)
+        except anyio.get_cancelled_exc_class():
+            self._calls.cut_off(place, _ended(call, _Outcome(CallReply()), key))
+            raise
+        self._remember(outcome)
+        await self._calls.end(place, _ended(call, outcome, key))
         return outcome.reply
+
+    def reporting(self) -> AbstractAsyncContextManager[None]:
+        """Report calls while a cell runs, and the last when it ends, however it ends."""
+        return self._calls.reporting()
 
     def take_balances(self) -> tuple[str, ...]:
         """Hand over what the cell was told of its budget, so that it can be told so again."""
@@ -107,15 +105,11 @@ class SubCaller:
         levels = self._engine.config.max_recursion_depth
         return left if levels == 1 else {**left, "depth": levels - 1 - self._engine.depth}
 
-    async def end_cell(self) -> None:
-        """Tell of calls that finished in batches which the end of their cell cut short."""
-        for batch in list(self._batches.values()):
-            await self._tell_finished(batch)
-        self._batches.clear()
-
-    async def _outcome(self, call: ReplCall, key: str) -> _Outcome:
+    async def _outcome(self, call: ReplCall, key: str, place: CallPlace) -> _Outcome:
         try:
-            return await (self._run_inside if self._is_inner(call) else self._query)(call, key)
+            if self._is_inner(call):
+                return await self._run_inside(call, key, place)
+            return await self._query(call, key)
         except BudgetExceededError as error:
             await self._warn_once(error)
             return _Outcome(CallReply(error=str(error)))
@@ -151,7 +145,7 @@ class SubCaller:
                 span.reply(reply)
             settle(reply)
         await self._log.warn_of_cut_prompt(reply, request.chars)
-        used = (reply.input_tokens, reply.output_tokens)
+        used = (reply.input_tokens, reply.output_tokens, reply.timing.queued_seconds)
         text = without_reasoning(reply.text)
         # Some servers leave the answer itself in the reasoning.
         is_apart = not text.strip() and reply.finish_reason != "length"
@@ -189,7 +183,7 @@ class SubCaller:
         except StoreError as error:  # the answer is paid for and must reach the code
             await self._log.emit(RunWarning(code=error.code), error.message)
 
-    async def _run_inside(self, call: ReplCall, key: str) -> _Outcome:
+    async def _run_inside(self, call: ReplCall, key: str, place: CallPlace) -> _Outcome:
         source = TextContext(
             call.documents,
             is_list=call.is_list,
@@ -201,6 +195,7 @@ class SubCaller:
         part = self._parts.take(key)
         if part.recording.is_answered and part.recording.final is not None:
             return _Outcome(CallReply(part.recording.final.answer))
+        part = replace(part, batch=place.batch.number, n=place.n)
         response = await self._recurse(call.prompt, source, part)
         # Its tokens are told by its own events, so none are counted here.
         if response.answer is None:
@@ -231,54 +226,10 @@ class SubCaller:
         prompt = "\n\n".join((call.prompt, *call.documents))
         return _digest((asked, config.sub_temperature, config.sub_max_tokens, prompt))
 
-    async def _batch_of(self, call: ReplCall) -> _Batch:
-        batch = self._batches.get(call.batch_id) if call.batch_size > 1 else None
-        if batch is not None:
-            return batch
-        # Calls of their own may share an id, so each gets one that no batch has.
-        self._singles -= 1
-        id_ = call.batch_id if call.batch_size > 1 else self._singles
-        batch = self._batches[id_] = _Batch(id_, call.batch_size, time.monotonic())
-        asked = f": {preview(call.prompt, 80)}" if batch.size == 1 else ""
-        started = SubCallsStarted(calls=batch.size, name=call.name, model=call.model)
-        await self._log.emit(started, f"{_count(batch.size, 'sub-call')}{asked}")
-        return batch
-
-    async def _note(self, batch: _Batch, ended: SubCall, outcome: _Outcome) -> None:
-        batch.finished += 1
-        batch.untold.append(ended)
+    def _remember(self, outcome: _Outcome) -> None:
         if outcome.reply.error is None and len(self.history) < SUB_CALLS_IN_HISTORY:
             text = outcome.reply.text[:REPLY_CHARS_TOLD]
             self.history.append(HistoryEntry("sub_call", text, "", self._log.turn))
-        is_done = batch.finished >= batch.size
-        if is_done:
-            self._batches.pop(batch.id, None)
-        if is_done or len(batch.untold) >= CALLS_PER_EVENT:
-            await self._tell_finished(batch)
-
-    async def _tell_finished(self, batch: _Batch) -> None:
-        calls, batch.untold = batch.untold, []
-        if not calls:
-            return
-        failed = sum(call.error is not None for call in calls)
-        given = sum(call.input_tokens for call in calls)
-        made = sum(call.output_tokens for call in calls)
-        has_price = self._engine.budget.snapshot().cost_usd is not None
-        finished = SubCallsFinished(
-            calls=len(calls),
-            finished=batch.finished,
-            of=batch.size,
-            failed=failed,
-            cached=sum(call.cached for call in calls),
-            input_tokens=given,
-            output_tokens=made,
-            cost_usd=self._engine.budget.cost(given, made) if has_price else None,
-            seconds=round(time.monotonic() - batch.started, 3),
-            items=tuple(calls),
-        )
-        failures = f", {failed} failed" if failed else ""
-        line = f"{batch.finished} of {_count(batch.size, 'sub-call')} finished{failures}"
-        await self._log.emit(finished, line)
 
     async def _warn_once(self, error: BudgetExceededError) -> None:
         if not self._is_over_told:
@@ -310,8 +261,5 @@ def _ended(call: ReplCall, outcome: _Outcome, key: str) -> SubCall:
         output_tokens=outcome.output_tokens,
         cached=outcome.is_cached,
         key=key,
+        queued=round(outcome.queued_seconds, 4) or None,
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

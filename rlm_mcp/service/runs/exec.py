@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
@@ -197,14 +198,18 @@ class _Cell:
 
     async def run(self, one: OpenRepl, code: str, timeout_seconds: float) -> CellResult:
         await self._log(CodeGenerated(code), preview(code))
-        result = await one.repl.execute(code, timeout_seconds=timeout_seconds, on_call=self._answer)
-        await self._calls.end_cell()
+        began = time.monotonic()
+        async with self._calls.reporting():
+            result = await one.repl.execute(
+                code, timeout_seconds=timeout_seconds, on_call=self._answer
+            )
         line = preview(result.error.message if result.error else result.output)
         executed = replace(
             cell_record(result, cut_middle(result.output, MAX_OUTPUT_CHARS)),
             code=code,
             by="caller",
             balances=self._calls.take_balances(),
+            wall_seconds=round(time.monotonic() - began, 3),
         )
         await self._log(executed, line)
         return result

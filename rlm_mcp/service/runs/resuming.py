@@ -139,7 +139,11 @@ def _check_kind(record: RunRecord) -> None:
 
 
 def _check_record(record: RunRecord, events: Sequence[Event]) -> None:
-    starts = [RunStarted.from_detail(one.detail) for one in events if one.type == RunStarted.type]
+    starts = [
+        RunStarted.from_detail(one.detail)
+        for one in events
+        if one.type == RunStarted.type and one.depth == 0
+    ]
     if not starts or starts[0].options is None:
         raise InvalidInputError(
             f"The log of the run {record.run_id!r} was deleted with its text.",
@@ -224,7 +228,7 @@ def rebuild(events: Sequence[Event]) -> Rebuilt:
     starts: list[RunStarted] = []
     end: RunFinished | None = None
     for event in events:
-        if event.type == RunStarted.type:
+        if event.type == RunStarted.type and event.depth == 0:
             starts.append(RunStarted.from_detail(event.detail))
             end = None
         elif event.type == RunFinished.type:

@@ -1,0 +1,177 @@
+"""What the log says of sub-calls: their batches, and when each call began and ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+
+import anyio
+
+from rlm_mcp.engine.run_context import RunLog
+from rlm_mcp.errors import RLMError
+from rlm_mcp.events import SubCall, SubCallsFinished, SubCallsStarted
+from rlm_mcp.sandbox.types import ReplCall
+from rlm_mcp.text import preview
+
+CALLS_PER_EVENT = 32
+REPORT_SECONDS = 0.5
+LAST_REPORT_SECONDS = 1.0
+CUT_OFF = "cancelled"
+
+
+@dataclass
+class Batch:
+    """Calls that belong together, of which the last few are still to be reported.
+
+    `id` is that of the REPL, by which its calls are known; `number` is that of the log.
+    """
+
+    id: int
+    number: int
+    size: int
+    started: float
+    begun: int = 0
+    finished: int = 0
+    unreported: list[SubCall] = field(default_factory=list[SubCall])
+
+
+@dataclass(frozen=True)
+class CallPlace:
+    """One call under way: its batch, its place in it, when it began, and its slot."""
+
+    batch: Batch
+    n: int
+    began: float
+    slot: int
+
+    def timed(self, call: SubCall) -> SubCall:
+        """Return an ended call with its place and times, in seconds since its batch began."""
+        now = time.monotonic() - self.batch.started
+        began, ended = round(self.began, 4), round(now, 4)
+        return replace(call, n=self.n, slot=self.slot, began=began, ended=ended)
+
+
+class CallLog:
+    """Reports the sub-calls of one REPL: at the beginning of a batch, and while its calls end."""
+
+    def __init__(self, log: RunLog) -> None:
+        self._log = log
+        self._engine = log.engine
+        self._batches: dict[int, Batch] = {}
+        self._number = 0
+        self._some = anyio.Event()
+
+    async def begin(self, call: ReplCall) -> CallPlace:
+        """Give a call its place; the first of a batch is reported."""
+        batch = await self._batch_of(call)
+        batch.begun += 1
+        began = time.monotonic() - batch.started
+        return CallPlace(batch, batch.begun - 1, began, self._engine.budget.take_slot())
+
+    async def end(self, place: CallPlace, call: SubCall) -> None:
+        """Note that a call ended, and report it now or soon."""
+        batch = place.batch
+        self._note(place, call)
+        is_done = batch.finished >= batch.size
+        if is_done:
+            self._batches.pop(batch.id, None)
+        if is_done or len(batch.unreported) >= CALLS_PER_EVENT:
+            await self._report(batch)
+
+    def cut_off(self, place: CallPlace, call: SubCall) -> None:
+        """Note that a call was cancelled; it is reported when its cell ends."""
+        self._note(place, replace(call, error=CUT_OFF, cut_off=True))
+
+    def _note(self, place: CallPlace, call: SubCall) -> None:
+        self._engine.budget.free_slot(place.slot)
+        place.batch.finished += 1
+        place.batch.unreported.append(place.timed(call))
+        self._some.set()
+
+    @asynccontextmanager
+    async def reporting(self) -> AsyncGenerator[None]:
+        """Report calls while a cell runs, at least twice a second, and the last when it ends."""
+        failure: RLMError | None = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._keep_reporting)
+                try:
+                    yield
+                except RLMError as error:  # goes on as itself, not in a group
+                    failure = error
+                tasks.cancel_scope.cancel()
+        except anyio.get_cancelled_exc_class():
+            # What was under way is paid for, and belongs into the log.
+            with anyio.move_on_after(LAST_REPORT_SECONDS, shield=True), suppress(RLMError):
+                await self._report_all()
+            raise
+        if failure is not None:
+            raise failure
+        await self._report_all()
+
+    async def _keep_reporting(self) -> None:
+        while True:
+            await self._some.wait()
+            self._some = anyio.Event()
+            await anyio.sleep(REPORT_SECONDS)
+            # The end of the cell must not cut off an event, which might then be stored twice.
+            with anyio.move_on_after(LAST_REPORT_SECONDS, shield=True):
+                for batch in list(self._batches.values()):
+                    with suppress(RLMError):  # whoever reports next meets it too
+                        await self._report(batch)
+
+    async def _report_all(self) -> None:
+        batches, self._batches = self._batches, {}
+        for batch in batches.values():
+            await self._report(batch)
+
+    async def _batch_of(self, call: ReplCall) -> Batch:
+        batch = self._batches.get(call.batch_id) if call.batch_size > 1 else None
+        if batch is not None:
+            return batch
+        # Calls of their own may share an id, so each gets one that no batch has.
+        self._number += 1
+        id_ = call.batch_id if call.batch_size > 1 else -self._number
+        batch = Batch(id_, self._number, call.batch_size, time.monotonic())
+        self._batches[id_] = batch
+        asked = f": {preview(call.prompt, 80)}" if batch.size == 1 else ""
+        started = SubCallsStarted(
+            calls=batch.size, name=call.name, model=call.model, batch=batch.number
+        )
+        await self._log.emit(started, f"{_count(batch.size, 'sub-call')}{asked}")
+        return batch
+
+    async def _report(self, batch: Batch) -> None:
+        calls, batch.unreported = batch.unreported, []
+        if not calls:
+            return
+        given = sum(call.input_tokens for call in calls)
+        made = sum(call.output_tokens for call in calls)
+        budget = self._engine.budget
+        failed = sum(call.error is not None for call in calls)
+        finished = SubCallsFinished(
+            calls=len(calls),
+            finished=batch.finished,
+            of=batch.size,
+            failed=failed,
+            cached=sum(call.cached for call in calls),
+            input_tokens=given,
+            output_tokens=made,
+            cost_usd=budget.cost(given, made) if budget.snapshot().cost_usd is not None else None,
+            seconds=round(time.monotonic() - batch.started, 3),
+            items=tuple(calls),
+            batch=batch.number,
+        )
+        failures = f", {failed} failed" if failed else ""
+        line = f"{batch.finished} of {_count(batch.size, 'sub-call')} finished{failures}"
+        try:
+            await self._log.emit(finished, line)
+        except RLMError:
+            batch.unreported[:0] = calls
+            raise
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
