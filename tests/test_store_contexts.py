@@ -154,7 +154,7 @@ async def test_another_content_under_the_same_handle_is_refused(
     handle = (await add(contexts, "text")).record.handle
     forged = "UPDATE contexts SET sha256 = ?"
     await database.write(lambda db: db.execute(forged, [handle.removeprefix("ctx_") + "0" * 48]))
-    with pytest.raises(StoreError, match=f"Another content has the handle '{handle}'"):
+    with pytest.raises(StoreError, match=f"The handle '{handle}' already belongs"):
         await add(contexts, "text")
     assert (await count_rows(database))["uploads"] == 0
 

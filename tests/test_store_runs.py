@@ -229,9 +229,9 @@ async def test_an_end_that_fails_changes_nothing(runs: Runs) -> None:
 async def test_an_ended_run_takes_no_event_and_no_other_end(runs: Runs) -> None:
     run_id = await begin(runs)
     await runs.finish(run_id, Outcome("cancelled"), NO_MORE)
-    with pytest.raises(StoreError, match="is 'cancelled' and takes no more events"):
+    with pytest.raises(StoreError, match="is 'cancelled' and accepts no more events"):
         await runs.append_event(run_id, NewEvent("warning"))
-    with pytest.raises(StoreError, match="is 'cancelled' and takes no more events"):
+    with pytest.raises(StoreError, match="is 'cancelled' and accepts no more events"):
         await runs.finish(run_id, Outcome("completed"), NO_MORE)
     record = await runs.get(run_id)
     assert (record.status, record.last_event) == ("cancelled", 1)
@@ -264,9 +264,9 @@ async def test_another_process_reads_a_run_but_does_not_write_to_it(
     await runs.append_event(run_id, NewEvent("run_started"))
     assert (await others.get(run_id)).owner == "me"
     assert len(await others.events(run_id)) == 1
-    with pytest.raises(StoreError, match="is worked on by another process, 'me'"):
+    with pytest.raises(StoreError, match="belongs to another process, 'me'"):
         await others.append_event(run_id, NewEvent("warning"))
-    with pytest.raises(StoreError, match="is worked on by another process, 'me'"):
+    with pytest.raises(StoreError, match="belongs to another process, 'me'"):
         await others.finish(run_id, Outcome("completed"), NO_MORE)
 
 

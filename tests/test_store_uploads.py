@@ -221,7 +221,7 @@ async def test_an_upload_that_lost_a_piece_can_not_be_sealed(
             await upload.write(b"b" * MIB)
         await database.write(lambda db: db.execute("PRAGMA max_page_count=1000000"))
         for call in (upload.write(b"c" * MIB), upload.pause(), upload.seal()):
-            with pytest.raises(StoreError, match="failed before and takes no more"):
+            with pytest.raises(StoreError, match="failed earlier and accepts no more"):
                 await call
     assert await is_empty(database)
 

@@ -13,7 +13,7 @@ from rlm_mcp.store.failures import translated
 from rlm_mcp.store.schema_steps import STEPS, applied_steps
 
 # Chunks of 1 MiB are read twice as fast in pages of 8 KiB as in the default ones of 4 KiB;
-# 16 KiB adds little, and makes the many small commits of a run's log dearer.
+# 16 KiB adds little, and makes the many small commits of a run's log more expensive.
 PAGE_BYTES = 8192
 _PAGES_BEFORE_CHECKPOINT = (16 << 20) // PAGE_BYTES
 
@@ -22,7 +22,7 @@ def open_writer(path: Path, busy_seconds: float) -> sqlite3.Connection:
     """Open the file to write, made with its directory where missing, its schema up to date.
 
     Raises:
-        StoreError: the place cannot be written, or the file is not one of ours.
+        StoreError: the place cannot be written, or the file is not a database of rlm-mcp.
     """
     with translated(path):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -46,7 +46,7 @@ def _migrate(connection: sqlite3.Connection, path: Path, deadline: float) -> Non
     _refuse_others(connection, path)
     _prepare(connection, deadline)
     with transaction(connection, "BEGIN IMMEDIATE"):
-        # Another process may have got here first, and may be newer.
+        # Another process may have migrated the file meanwhile, and may be newer.
         _refuse_others(connection, path)
         bring_up_to_date(connection)
 
@@ -62,21 +62,21 @@ def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
         )
     if is_foreign(connection):
         raise StoreError(
-            f"The database {str(path)!r} belongs to another program; it was left alone.",
+            f"The database {str(path)!r} belongs to another program; it was not changed.",
             fix="Set RLM_MCP_DATA_DIR to another directory.",
         )
 
 
 def _prepare(connection: sqlite3.Connection, deadline: float) -> None:
-    """Set what is kept in the file itself; the first two bind only while the file is empty."""
+    """Set the options stored in the file; the first two take effect only while it is empty."""
     connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
-    # Gives room back to the disk in steps; it cannot be switched on later without a full VACUUM.
+    # Lets free pages be returned to the disk in steps; only a full VACUUM can switch it on later.
     connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
         except sqlite3.OperationalError as error:
-            # Two processes that make this switch at once: SQLite's own wait does not cover it.
+            # The busy timeout does not cover two processes that switch to WAL at the same time.
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
@@ -85,8 +85,8 @@ def _prepare(connection: sqlite3.Connection, deadline: float) -> None:
 
 
 def connect(path: Path, busy_seconds: float, *, read_only: bool = False) -> sqlite3.Connection:
-    """Open the file, which must be there; errors are SQLite's own."""
-    # `rw`, not `rwc`: a file that was taken away must not come back empty.
+    """Open an existing file; raises SQLite's own errors."""
+    # `rw`, not `rwc`: a file that was removed must not be recreated empty.
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw",
         uri=True,
@@ -111,8 +111,8 @@ def _pragmas(*, read_only: bool) -> tuple[str, ...]:
         "synchronous=NORMAL",
         f"wal_autocheckpoint={_PAGES_BEFORE_CHECKPOINT}",
         f"journal_size_limit={64 << 20}",
-        # Some builds overwrite every deleted page with zeros, which makes a delete as dear as a
-        # write; this leaves what costs nothing extra.
+        # Some builds overwrite every deleted page with zeros, which makes a delete as expensive
+        # as a write; FAST overwrites only where it costs nothing extra.
         "secure_delete=FAST",
     )
 
@@ -125,7 +125,7 @@ def transaction(connection: sqlite3.Connection, begin: str) -> Generator[None]:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        # A full disk, among others, may have ended the transaction already.
+        # Some errors, such as a full disk, have already ended the transaction.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise

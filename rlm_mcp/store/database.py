@@ -22,8 +22,8 @@ from rlm_mcp.store.write_queue import WriteTurns
 T = TypeVar("T")
 
 DATABASE_NAME = "rlm.sqlite3"
-# How long work that would be lost waits for another process that writes, and how long somebody
-# does who can ask again.
+# How long a write waits for another process: one whose work would be lost, and one whose caller
+# can try again.
 BUSY_SECONDS = 30.0
 CALLER_PATIENCE_SECONDS = 5.0
 _MERGE_SECONDS = 0.2
@@ -35,8 +35,8 @@ class Database:
     """An open file; made by `open_database`.
 
     `write` and `read` take a function of a connection and run it in a worker thread,
-    inside a transaction. A cancelled caller that still waits for its turn leaves no trace; one
-    whose function has begun gets its cancellation after the function has ended.
+    inside a transaction. If a caller is cancelled while it waits, its function does not run; once
+    the function has started, the cancellation is delivered after it has ended.
     """
 
     def __init__(self, path: Path, writer: sqlite3.Connection, busy_seconds: float) -> None:
@@ -67,14 +67,14 @@ class Database:
 
         Args:
             patience_seconds: how long to wait for another process that writes, `BUSY_SECONDS` if
-                not given. Writes of this process are waited for as long as they get somewhere; if
-                not given, in any case.
+                not given. Writes of this process are waited for as long as they make progress; if
+                not given, without limit.
             leave_bytes: how much of the disk must be free.
 
         Raises:
             StoreBusyError: other writes did not end in time.
             StoreFullError: the disk has not enough room.
-            StoreError: the database could not do it; the error names the path and the next step.
+            StoreError: the database failed; the error names the path and the next step.
         """
         patience = math.inf if patience_seconds is None else patience_seconds
         busy_seconds = min(self._busy_seconds, patience)
@@ -126,7 +126,7 @@ class Database:
         except StoreBusyError as error:
             for write in group:
                 write.fail(error)
-        except StoreError:  # one of them, or the commit; which one shows when each is alone
+        except StoreError:  # one of them, or the commit, failed: run each alone to find out which
             for write in group:
                 self._write_alone(write)
 
@@ -145,7 +145,7 @@ class Database:
         return await anyio.to_thread.run_sync(self._read, fn, limiter=self._read_limiter)
 
     async def read_grouped(self, fn: Callable[[sqlite3.Connection], T]) -> T:
-        """Do as `read` does, for short functions that many call at the same time.
+        """Like `read`, for short functions that many callers run at the same time.
 
         Raises:
             StoreError: as for `write`.
@@ -174,7 +174,7 @@ class Database:
                 call.fail(error)
 
     async def scan(self, fn: Callable[[sqlite3.Connection], T]) -> T:
-        """Do as `read` does, for functions that may take seconds: other reads do not queue behind.
+        """Like `read`, for functions that may take seconds: other reads do not wait for them.
 
         Raises:
             StoreError: as for `write`.
@@ -182,7 +182,7 @@ class Database:
         return await anyio.to_thread.run_sync(self._scan, fn, limiter=self._scan_limiter)
 
     async def merge_log(self) -> bool:
-        """Merge the log beside the file into it, and empty it; gives whether nobody was in the way.
+        """Merge the write-ahead log into the file and empty it; return whether that was possible.
 
         Raises:
             StoreError: as for `write`.
@@ -191,7 +191,7 @@ class Database:
             return await anyio.to_thread.run_sync(self._merge_log, limiter=self._write_limiter)
 
     async def version(self) -> int:
-        """Give a number that changes with each commit to the file, whichever process made it.
+        """Return a number that changes with each commit to the file, by any process.
 
         Raises:
             StoreError: as for `write`.
@@ -215,13 +215,13 @@ class Database:
                 db.close()
 
     async def size_bytes(self) -> int:
-        """Bytes that the file takes on disk, what is not yet merged into it included."""
+        """Bytes that the file and its write-ahead log take on disk."""
         return await anyio.to_thread.run_sync(self._size_bytes)
 
     def _write(
         self, fn: Callable[[sqlite3.Connection], T], busy_seconds: float, leave_bytes: int
     ) -> T:
-        # The turn alone would do, if nobody ever cancelled an asyncio task past anyio.
+        # The turn alone would suffice if no asyncio task were ever cancelled without anyio.
         with self._writing, translated(self.path):
             self._check_open()
             if leave_bytes:
@@ -242,18 +242,18 @@ class Database:
     def _merge_log(self) -> bool:
         with self._writing, translated(self.path):
             self._check_open()
-            # Writers wait meanwhile, so that a reader of an older state is not waited for long.
+            # Writers wait meanwhile, so the wait for a reader of an older state is short.
             self._wait_for_others(_MERGE_SECONDS)
             return self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
 
     def _wait_for_others(self, seconds: float) -> None:
-        """Let the writer wait so long for other processes."""
+        """Set how long the writer waits for other processes."""
         if seconds != self._writer_busy_seconds:
             self._writer.execute(f"PRAGMA busy_timeout={seconds * 1000:.0f}")
             self._writer_busy_seconds = seconds
 
     def _version(self) -> int:
-        # Only what others than this connection did since its last look counts as a change.
+        # `data_version` counts only commits of other connections, hence a connection of its own.
         with self._watching, translated(self.path):
             self._check_open()
             if self._watcher is None:
@@ -284,7 +284,7 @@ class Database:
             raise StoreError(f"The database {str(self.path)!r} is closed.", fix="Open it again.")
 
     def close(self) -> None:
-        """Close every connection, once a write that has begun is done; blocks."""
+        """Close every connection, after a write in progress; blocks."""
         with self._writing:
             self._closed = True
             self._writer.close()
@@ -307,7 +307,7 @@ async def open_database(
 
     Raises:
         StoreError: the place cannot be written, or the file is not a database, not ours, or was
-            made by a newer version; such a file is left as it was.
+            made by a newer version; such a file is not changed.
     """
     writer = await anyio.to_thread.run_sync(open_writer, path, busy_seconds)
     database = Database(path, writer, busy_seconds)
@@ -319,5 +319,5 @@ async def open_database(
 
 
 def storable(text: str) -> str:
-    """Return text that SQLite can hold: lone surrogates, which UTF-8 has not, become `?`."""
+    """Return text that SQLite can hold: lone surrogates, which UTF-8 cannot encode, become `?`."""
     return text.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""What SQLite and the file system complain of, told in this package's errors."""
+"""Errors of SQLite and of the file system, translated into this package's own."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _NOT_OURS = "Move the file away, or set RLM_MCP_DATA_DIR to another directory."
 _BY_CODE = {
     sqlite3.SQLITE_READONLY: ("The database {path!r} cannot be written.", _WRITABLE),
     sqlite3.SQLITE_CANTOPEN: ("The database {path!r} cannot be opened.", _WRITABLE),
-    sqlite3.SQLITE_NOTADB: ("The file {path!r} is not a database; it was left alone.", _NOT_OURS),
+    sqlite3.SQLITE_NOTADB: ("The file {path!r} is not a database; it was not changed.", _NOT_OURS),
     sqlite3.SQLITE_CORRUPT: (
         "The database {path!r} is damaged: {error}.",
-        "Restore it from a backup, or move it away to begin with an empty one.",
+        "Restore it from a backup, or move it away to start with an empty one.",
     ),
 }
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -39,10 +39,10 @@ def translated(path: Path) -> Generator[None]:
 
 
 def busy(path: Path) -> StoreBusyError:
-    """Make the error for a write whose turn did not come in time."""
+    """Return the error for a write that waited too long."""
     return StoreBusyError(
-        f"The database {str(path)!r} stayed busy with other work; nothing was changed.",
-        fix="Try again; if it lasts, look for a process that hangs with the file open.",
+        f"The database {str(path)!r} was busy with other writes for too long; nothing was changed.",
+        fix="Try again; if it persists, look for a hanging process that has the file open.",
     )
 
 
@@ -53,7 +53,7 @@ def _from_sqlite(error: sqlite3.Error, path: Path) -> StoreError:
         return busy(path)
     if code == sqlite3.SQLITE_FULL:
         return disk_full(path)
-    unknown = ("The database {path!r} could not do its work: {error}.", "")
+    unknown = ("The database {path!r} failed: {error}.", "")
     message, fix = _BY_CODE.get(code, unknown)
     return StoreError(message.format(path=str(path), error=error), fix=fix)
 
@@ -66,12 +66,12 @@ def _from_system(error: OSError, path: Path) -> StoreError:
 
 TEXT_LEAVES_BYTES = 64_000_000
 LOG_LEAVES_BYTES = 16_000_000
-# What a text takes in the file over its own bytes.
+# Bytes that a text takes in the file, by byte of its own.
 SPREAD = 1.01
 
 
 def require_room(path: Path, need_bytes: int, leave_bytes: int) -> None:
-    """Refuse to write when too little room would be left; blocks.
+    """Check that enough room is left for a write; blocks.
 
     Args:
         path: the database.
@@ -93,7 +93,7 @@ def require_room(path: Path, need_bytes: int, leave_bytes: int) -> None:
 
 
 def disk_full(path: Path) -> StoreFullError:
-    """Make the error for a disk on which nothing more could be written."""
+    """Return the error for a full disk."""
     return StoreFullError(
         f"The disk that holds {str(path)!r} is full: {_megabytes(free_bytes(path))} are free. "
         "Nothing was lost.",

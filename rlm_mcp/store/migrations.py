@@ -1,4 +1,4 @@
-"""The schema, as steps that are only ever appended; each is applied whole or not at all.
+"""The schema, as migrations that are only ever appended; each is applied completely or not at all.
 
 Imported only when a file may need a step: the library that applies them takes a while to load.
 """
@@ -256,20 +256,20 @@ def m004_housekeeping(db: Database) -> None:
 
 
 def bring_up_to_date(connection: Connection) -> None:
-    """Apply the steps that a file lacks, within the caller's transaction."""
+    """Apply the missing migrations, within the caller's transaction."""
     migrations.apply(_opened(connection))
 
 
 def unknown_steps(connection: Connection) -> list[str]:
-    """Name the applied steps that this version does not know: a newer one made them."""
+    """Return the applied migrations that this version does not know: a newer one made them."""
     return [name for name in applied_steps(connection) if name not in STEPS]
 
 
 def is_foreign(connection: Connection) -> bool:
-    """Say whether the file holds tables, but none of ours: another program's database."""
+    """Return whether the file is another program's database: with tables, but no step of ours."""
     return bool(_opened(connection).table_names()) and not applied_steps(connection)
 
 
 def _opened(connection: Connection) -> Database:
-    # Plugins that someone installed for the sqlite-utils command have no business in this file.
+    # Plugins installed for the sqlite-utils command must not run on this file.
     return Database(connection, execute_plugins=False)

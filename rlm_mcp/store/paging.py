@@ -52,13 +52,13 @@ def check_offset(name: str, value: int) -> int:
     if value < 0:
         raise InvalidInputError(
             f"{name} must not be negative, not {value!r}.",
-            fix="Counting begins at 0; to read an end, begin so far before `total`.",
+            fix="Offsets start at 0; to read the end, start that far before `total`.",
         )
     return min(value, LARGEST)
 
 
 def not_found(noun: str, given: str, known: Iterable[str], tool: str) -> NotFoundError:
-    """Make the error for a name that does not exist, with up to three near ones."""
+    """Return the error for an unknown name, with up to three similar ones."""
     near = nearest(given, known, 3)
     hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
     return NotFoundError(

@@ -1,4 +1,4 @@
-"""Can a database be kept in a directory? Tried, in a file that is gone afterwards; blocks."""
+"""Checks that a directory can hold the database, with a temporary file. Blocking."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SQLITE_VERSION = sqlite3.sqlite_version
 
 
 def try_directory(directory: Path) -> None:
-    """Write a database as ours is written: with a log beside it, and JSON in it.
+    """Write a small database the way the real one is written: in WAL mode, with JSON.
 
     Raises:
-        StoreError: it cannot be done there; the error says why and what to do.
+        StoreError: the directory cannot hold it; the error says why and what to do.
     """
     with (
         translated(directory),
@@ -31,7 +31,7 @@ def try_directory(directory: Path) -> None:
     ):
         (mode,) = trial.execute("PRAGMA journal_mode=WAL").fetchone()
         if mode != "wal":
-            raise sqlite3.OperationalError(f"the file system takes no WAL ({mode!r} instead)")
+            raise sqlite3.OperationalError(f"the file system does not support WAL ({mode!r})")
         with trial:
             trial.execute("CREATE TABLE trial AS SELECT json_extract('[7]', '$[0]') AS value")
 
@@ -43,7 +43,7 @@ _BUSY_SECONDS = 1.0
 
 
 async def stored_names(path: Path, kind: Kind) -> list[str]:
-    """Give the handles of the newest contexts, or the ids of the newest runs.
+    """Return the handles of the newest contexts, or the ids of the newest runs.
 
     Raises:
         StoreError: the database cannot be read.

@@ -1,4 +1,4 @@
-"""What is old, or too much, dropped in short steps between which others write."""
+"""Deletes what is old or too much, in short steps between which other writes take place."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from rlm_mcp.store.database import Database
 from rlm_mcp.store.failures import SPREAD
 from rlm_mcp.store.runs.rows import iso
 
-# Whoever asked a question gets so long to read the answer, however little may be kept.
+# A caller has at least this long to read an answer, whatever the limits.
 GRACE_SECONDS = 3600.0
 _EVENTS_A_STEP = 100
 _REPLIES_A_STEP = 200
-# What each document takes in the file beside its text.
+# Bytes that each document takes in the file besides its text.
 _DOCUMENT_BYTES = 100
 
 
 @dataclass(frozen=True)
 class Keeping:
-    """How long things are kept; None is for ever.
+    """How long things are kept; None means for ever.
 
     Args:
         run_seconds: runs that have ended, with their logs and variables, and replies of sub-calls.
-        run_bytes: what these may take in the file; the oldest go first.
-        upload_seconds: uploads that nobody goes on with.
+        run_bytes: how many bytes these may take in the file; the oldest are deleted first.
+        upload_seconds: uploads that are not continued.
     """
 
     run_seconds: float | None = None
@@ -37,10 +37,10 @@ class Keeping:
 
 
 class Retention:
-    """Drops what is kept no longer, of every caller.
+    """Deletes what is no longer to be kept, of every caller.
 
-    Runs at work stay, and those that ended less than an hour ago. Contexts stay until their own
-    time is over, if they have one.
+    Running runs stay, and those that ended less than an hour ago. Contexts stay until they expire,
+    if they have an expiry.
 
     Args:
         clock: seconds since the epoch.
@@ -54,10 +54,10 @@ class Retention:
         self._clock = clock
 
     async def drop_old(self) -> int:
-        """Drop what is too old, then the oldest of what is too much; return how many runs went.
+        """Delete what is too old, then the oldest of what is too much; return how many runs.
 
         Raises:
-            StoreError: the database could not be written; the rest goes the next time.
+            StoreError: the database could not be written; the rest is deleted the next time.
         """
         await self._drop_contexts()
         await Contexts(self._database).sweep(idle_seconds=self._keeping.upload_seconds)
@@ -96,7 +96,7 @@ class Retention:
                 await self._drop_run(run.row)
                 dropped += 1
             else:
-                break  # all that is left is at work, or new
+                break  # the rest is running, or new
         return dropped
 
     async def _oldest_run(self, before: float) -> _EndedRun | None:
@@ -147,7 +147,7 @@ def _oldest_reply(db: Connection) -> float | None:
 
 
 def _drop_some(db: Connection, row: int) -> bool:
-    """Take one step; return whether it was the last. A run that works again is let be."""
+    """Take one step; return whether it was the last. A run that was resumed stays."""
     status = db.execute("SELECT status FROM runs WHERE id = ?", [row]).fetchone()
     if status is None or status[0] == "running":
         return True
@@ -162,7 +162,7 @@ def _drop_some(db: Connection, row: int) -> bool:
 
 
 def _drop_replies(db: Connection, before: float | None) -> bool:
-    """Drop some of the oldest replies; return whether there were as many as a step takes."""
+    """Delete some of the oldest replies; return whether the step was full."""
     dropped = db.execute(
         "DELETE FROM replies WHERE id IN (SELECT id FROM replies "
         "WHERE ? IS NULL OR used_at < ? ORDER BY used_at LIMIT ?)",
@@ -171,23 +171,23 @@ def _drop_replies(db: Connection, before: float | None) -> bool:
     return dropped.rowcount == _REPLIES_A_STEP
 
 
-# Pages are moved from the end of the file into the gaps; one step must stay short.
+# Pages are moved from the end of the file into the gaps; a step must be short.
 _PAGES_A_STEP = 256
 
 
 async def shrink(database: Database) -> int:
-    """Cut free pages off the file, in steps; return how many there were.
+    """Return free pages to the disk, in steps; return how many.
 
-    What was deleted is gone from the file then; in the log beside it, it is until that is merged.
+    Deleted data is then gone from the file; it stays in the write-ahead log until that is merged.
 
     Raises:
-        StoreError: the database could not be written; the rest is cut off the next time.
+        StoreError: the database could not be written; the rest is returned the next time.
     """
     before = left = await database.read(_free_pages)
     while left:
         rest = await database.write(_cut_some)
         if rest >= left:
-            break  # the file was made without the means to shrink, or others free as fast
+            break  # the file was made without auto_vacuum, or others free pages as fast
         left = rest
     return before - left
 

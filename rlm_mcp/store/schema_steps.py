@@ -1,4 +1,4 @@
-"""Which steps of the schema there are, and which a file has."""
+"""Which migrations exist, and which a file has."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEPS = (
 
 
 def applied_steps(connection: Connection) -> tuple[str, ...]:
-    """Name the steps that were applied to a file, in order; none if it is not ours."""
+    """Return the migrations applied to a file, in order; none for another program's file."""
     tables = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_sqlite_migrations'"
     if connection.execute(tables).fetchone() is None:
         return ()

@@ -1,4 +1,4 @@
-"""Whose turn it is to write: one after another, in the order in which they came."""
+"""The queue of writers: one writes at a time, in order of arrival."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rlm_mcp.store.failures import busy
 
 
 class WriteTurns:
-    """A line of writers, of whom one has its turn.
+    """A queue of writers, of whom one writes.
 
-    How long one stands in it depends on how many came before, and is no sign that anything is
-    wrong; that nobody's write gets anywhere is one.
+    How long one waits depends on the writers before it and does not mean that anything is wrong;
+    that no write makes progress does.
 
     Args:
         path: the file that they write to.
@@ -30,18 +30,18 @@ class WriteTurns:
         self._writes = 0
 
     def count(self) -> None:
-        """Note that a write got somewhere; called in the thread of whoever has the turn."""
+        """Note that a write made progress; called in the writer's thread."""
         self._writes += 1
 
     @asynccontextmanager
     async def one(self, patience_seconds: float = math.inf) -> AsyncGenerator[None]:
-        """Have the turn while the block lasts.
+        """Write while the block lasts.
 
         Args:
-            patience_seconds: how long to wait while no other write gets anywhere.
+            patience_seconds: how long to wait while no other write makes progress.
 
         Raises:
-            StoreBusyError: none did for so long.
+            StoreBusyError: no write made progress for so long.
         """
         await self._take(patience_seconds)
         try:

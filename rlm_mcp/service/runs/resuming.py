@@ -15,7 +15,7 @@ from rlm_mcp.sandbox.types import ContextSource, Sandbox
 from rlm_mcp.service.runs.progress import more_room, used_of
 from rlm_mcp.service.runs.questions import Task, with_budget
 from rlm_mcp.store.contexts.contexts import Contexts
-from rlm_mcp.store.runs.records import Event, NewEvent, RunRecord, TakenUp
+from rlm_mcp.store.runs.records import Event, NewEvent, ResumedRun, RunRecord
 from rlm_mcp.store.runs.runs import Runs
 from rlm_mcp.values import RunStatus, Usage
 
@@ -28,7 +28,7 @@ class Resumption:
 
     task: Task
     budget: Budget
-    change: TakenUp
+    change: ResumedRun
 
 
 class Resumer:
@@ -75,7 +75,7 @@ class Resumer:
             resumed=record.status,
         )
         event = NewEvent.of(started, f"resumed after it was {record.status}")
-        return Resumption(task, budget, TakenUp(options, event, rebuilt.last_event))
+        return Resumption(task, budget, ResumedRun(options, event, rebuilt.last_event))
 
     def _task(
         self, record: RunRecord, rebuilt: Rebuilt, config: RLMConfig, source: ContextSource

@@ -165,16 +165,16 @@ class Starter:
         async with self._services.repls.turn(run_id, TURN_SECONDS):
             # A caller that gives up here must not leave a run behind that nobody works on.
             with anyio.CancelScope(shield=True):
-                is_ours = await self._take_up(ready)
+                is_ours = await self._mark_resumed(ready)
         if not is_ours:
             _refuse_limits(await self._services.runs.get(run_id), limits)
 
-    async def _take_up(self, ready: Resumption) -> bool:
+    async def _mark_resumed(self, ready: Resumption) -> bool:
         task, ticket = ready.task, self._queue.enter(self._services.runs.caller)
         is_ours = False
         try:
             change = replace(ready.change, is_queued=ticket.has_waited)
-            is_ours = await self._services.runs.take_up(task.run_id, change)
+            is_ours = await self._services.runs.resume(task.run_id, change)
         finally:
             if not is_ours:
                 ticket.leave()

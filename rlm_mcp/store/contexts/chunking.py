@@ -1,4 +1,4 @@
-"""Raw bytes into chunks of valid UTF-8, with every document's place among them. Pure."""
+"""Cut raw bytes into chunks of valid UTF-8, and note where each document lies. Pure."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Document(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """What a cutter gives out: chunks and documents, in order."""
+    """Finished chunks and documents, in order."""
 
     chunks: list[Chunk]
     documents: list[Document]
@@ -55,13 +55,13 @@ class Cut(NamedTuple):
 class TextCutter:
     """Cuts documents, given as raw bytes in pieces of any size, into chunks.
 
-    Bytes that are no UTF-8 become U+FFFD and are counted. A byte order mark at the start of a
-    document is dropped. Chunks run over all documents: a document does not start a new one.
+    Bytes that are not valid UTF-8 become U+FFFD and are counted. A byte order mark at the start
+    of a document is dropped. Chunks run over all documents: a document does not start a new one.
 
     Attributes:
-        end: the point after all that was taken in; bytes of a split character are left out.
-        replaced: how many characters stand for bytes that were no UTF-8.
-        documents: how many documents were begun.
+        end: the point after everything that was added; bytes of a split character are not counted.
+        replaced: how many characters stand for bytes that were not valid UTF-8.
+        documents: how many documents were started.
     """
 
     def __init__(self) -> None:
@@ -81,9 +81,9 @@ class TextCutter:
 
     @classmethod
     def resumed(cls, state: str, tail: Chunk | None) -> TextCutter:
-        """Go on from what `state` said, and from the chunk that was not full then."""
+        """Continue from `state`, and from the chunk that was not full then."""
         cutter = cls()
-        cutter._digest = None  # its state cannot be kept
+        cutter._digest = None  # its state cannot be stored
         saved: dict[str, Any] = json.loads(state)
         cutter.end = Place(*saved["end"])
         cutter.replaced = saved["replaced"]
@@ -116,7 +116,7 @@ class TextCutter:
 
     @property
     def finished_documents(self) -> int:
-        """How many documents were begun and ended."""
+        """How many documents are finished."""
         return self.documents - self._is_open
 
     @property
@@ -125,7 +125,7 @@ class TextCutter:
         return None if self._digest is None else self._digest.hexdigest()
 
     def begin(self, name: str) -> None:
-        """Begin a document; the one before it ends. Lone surrogates in the name become `?`."""
+        """Start a document; the previous one ends. Lone surrogates in the name become `?`."""
         self.finish()
         self._is_open = True
         self._name = without_surrogates(name)
@@ -135,12 +135,12 @@ class TextCutter:
         self.documents += 1
 
     def feed(self, data: bytes) -> None:
-        """Take in the next bytes of the document that was begun last."""
+        """Add bytes to the current document."""
         for start in range(0, len(data), _PIECE_BYTES):
             self._take_in(self._undecoded + data[start : start + _PIECE_BYTES], is_last=False)
 
     def finish(self) -> None:
-        """End the document that was begun last; a character it left half-written is replaced."""
+        """End the current document; an incomplete character at its end is replaced."""
         if not self._is_open:
             return
         if self._undecoded:
@@ -155,12 +155,12 @@ class TextCutter:
         self._cut.documents.append(document)
 
     def take(self) -> Cut:
-        """Give out the full chunks and the finished documents since the last call."""
+        """Return the chunks and documents finished since the last call."""
         cut, self._cut = self._cut, Cut([], [])
         return cut
 
     def rest(self) -> Chunk | None:
-        """Return the chunk that is not full yet; it stays, and is given out again once full."""
+        """Return the chunk that is not full yet; it is kept, and returned again once it is full."""
         return Chunk(self._tail_start, bytes(self._tail)) if self._tail else None
 
     def _take_in(self, raw: bytes, *, is_last: bool) -> None:
@@ -212,9 +212,9 @@ _SEVERAL = b"\xffdocuments\n"
 
 
 class ContentDigest:
-    """Of one document it is that of its UTF-8; of several, that of each one's name and own digest.
+    """For one document it covers its UTF-8; for several, each one's name and own digest.
 
-    Documents are given in order: `update` with what the next one holds, then `end` it.
+    Add documents in order: `update` with the bytes of each, then `end`.
     """
 
     def __init__(self) -> None:
@@ -224,18 +224,18 @@ class ContentDigest:
         self._last = self._one
 
     def update(self, data: bytes | memoryview) -> None:
-        """Take in more of the document."""
+        """Add bytes to the current document."""
         self._one.update(data)
 
     def end(self, name: str) -> None:
-        """End the document; what comes next is another one."""
+        """End the current document; the next bytes belong to another one."""
         encoded = name.encode()
         self._several.update(len(encoded).to_bytes(8, "big") + encoded + self._one.digest())
         self._documents += 1
         self._last, self._one = self._one, hashlib.sha256()
 
     def hexdigest(self) -> str:
-        """Give the digest of all documents that were ended."""
+        """Return the digest of all finished documents."""
         return (self._last if self._documents == 1 else self._several).hexdigest()
 
 

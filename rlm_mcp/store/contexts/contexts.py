@@ -48,7 +48,7 @@ class Contexts:
     """One caller's contexts in a database, and the uploads that become contexts.
 
     Args:
-        caller: who sees them, and nobody else's; empty for whoever shares the machine.
+        caller: the owner of these contexts; empty for everyone who shares the machine.
     """
 
     def __init__(self, database: Database, *, caller: str = "") -> None:
@@ -56,15 +56,15 @@ class Contexts:
         self._caller = caller
 
     def as_caller(self, caller: str) -> Contexts:
-        """Return the contexts that another caller has."""
+        """Return the contexts of another caller."""
         return Contexts(self._database, caller=caller)
 
     @asynccontextmanager
     async def open_upload(self, name: str = "") -> AsyncGenerator[Upload]:
-        """Begin an upload; what is neither sealed nor paused when the block ends is removed.
+        """Start an upload; it is removed if it is neither sealed nor paused when the block ends.
 
         Raises:
-            StoreError: the database could not take it.
+            StoreError: the database could not store it.
         """
         row = await self._database.write(
             lambda db: begin_upload(db, self._caller, name),
@@ -75,20 +75,20 @@ class Contexts:
             yield upload
         finally:
             if not upload.is_kept:
-                # Bounded, and silent: whatever ended the block is what the caller should hear of.
+                # Bounded, and its errors are dropped: the caller should see what ended the block.
                 with anyio.move_on_after(_ABORT_SECONDS, shield=True), suppress(StoreError):
                     await upload.abort()
 
     @asynccontextmanager
     async def continue_upload(self, upload_id: str) -> AsyncGenerator[Upload]:
-        """Go on with a paused upload, in this process or another one.
+        """Continue a paused upload, in this process or another one.
 
-        What is neither sealed nor paused again when the block ends is forgotten: the upload
-        stays as it was paused before. Whoever continued it earlier can write to it no more.
+        If it is neither sealed nor paused again when the block ends, it stays as it was at its last
+        pause. A call that continued it earlier can no longer write to it.
 
         Raises:
-            NotFoundError: it was sealed or aborted, or never was.
-            StoreError: the database could not do it.
+            NotFoundError: it was sealed or aborted, or never existed.
+            StoreError: the database failed.
         """
         row, cutter = await self._database.write(
             lambda db: claim_upload(db, self._caller, upload_id),
@@ -100,12 +100,12 @@ class Contexts:
         """Return a context's record.
 
         Raises:
-            NotFoundError: there is none; the error names near handles and how to list them.
+            NotFoundError: there is none; the error names similar handles and how to list them.
         """
         return await self._database.read(lambda db: _get(db, self._caller, handle))
 
     async def list(self, *, limit: int = 50, cursor: str | None = None) -> Page[ContextRecord]:
-        """Return contexts, newest first; pages stay put when others are added.
+        """Return contexts, newest first; pages do not shift when others are added.
 
         Raises:
             InvalidInputError: the limit is below 1, or the cursor is not one of this list.
@@ -118,7 +118,7 @@ class Contexts:
         return await self._database.read(lambda db: _sum(db, "count(*)", self._caller))
 
     async def total_bytes(self) -> int:
-        """How many bytes of text the caller's contexts have, whoever else holds them too."""
+        """How many bytes of text the caller's contexts have, shared ones included."""
         return await self._database.read(lambda db: _sum(db, "sum(bytes)", self._caller))
 
     async def documents(
@@ -139,14 +139,14 @@ class Contexts:
         """Read part of one document. Offsets are characters or lines from 0, ends exclusive.
 
         Raises:
-            NotFoundError: there is no such context or document; the error names what there is.
+            NotFoundError: there is no such context or document; the error names those that exist.
             InvalidInputError: an offset is negative, or the unit is unknown.
         """
         check_span(span)
         return await self._database.read(lambda db: _read(db, self._caller, handle, span))
 
     async def passage(self, handle: str, start: int, limit: int) -> Passage:
-        """Read on from a character that counts over all documents, to its document's end at most.
+        """Read from a character counted over all documents, up to the end of its document at most.
 
         Raises:
             NotFoundError: there is no such context.
@@ -158,11 +158,11 @@ class Contexts:
         )
 
     async def starting_with(self, prefix: str, limit: int) -> Sequence[str]:
-        """Return handles that start so, newest first."""
+        """Return handles that start with `prefix`, newest first."""
         return await self._database.read(lambda db: _starting(db, self._caller, prefix, limit))
 
     async def read_bytes(self, handle: str, start: int, limit: int) -> bytes:
-        """Read a context's UTF-8 from a byte that it has: up to `limit` bytes, and at least one.
+        """Read a context's UTF-8 from an existing byte on: up to `limit` bytes, and at least one.
 
         Raises:
             NotFoundError: there is no such context.
@@ -174,9 +174,10 @@ class Contexts:
     async def delete(self, handle: str) -> int:
         """Remove a context; return how many bytes of text it had.
 
-        The context is gone at once; its text is dropped in steps, between which others write,
-        unless another caller holds it too: that is not told. So is what the caller's runs over it
-        keep of it, but for their answers; a run at work forgets at its end.
+        The context disappears at once. Its text is deleted in steps, between which other writes
+        take place, unless another caller holds the same text, which is not revealed. Everything
+        that the caller's runs derived from it is deleted too, except their answers; for a running
+        run that happens when it ends.
 
         Raises:
             NotFoundError: there is no such context.
@@ -195,10 +196,10 @@ class Contexts:
         return await self._database.read(lambda db: runs_over(db, self._caller, handle))
 
     async def sweep(self, *, idle_seconds: float = 86_400) -> int:
-        """Drop what a crash or a cancelled delete left behind; return how many texts that were.
+        """Delete texts that a crash or a cancelled delete left behind; return how many.
 
         Args:
-            idle_seconds: uploads that nobody has written to for so long are given up.
+            idle_seconds: uploads that were not written to for so long are deleted.
         """
         before = time.time() - idle_seconds
         sql = "DELETE FROM uploads WHERE touched_at < ?"
@@ -206,7 +207,7 @@ class Contexts:
         return await sweep(self._database)
 
     async def source(self, handles: Sequence[str]) -> StoredSource:
-        """Make the text of a REPL from one context or several.
+        """Return one context or several as the text of a REPL.
 
         Raises:
             InvalidInputError: no handle was given.

@@ -1,8 +1,8 @@
-"""What runs keep of a text, dropped once the text is deleted.
+"""Deletes what runs derived from a text once the text is deleted.
 
-A run over a deleted text keeps its question, its answer and its figures. What else could hold a
-part of the text goes: its variables, the replies of its sub-calls, and in its log all but the kind
-and the place of each event. The log keeps its numbers, so that whoever reads it sees no gap.
+A run over a deleted text keeps its question, its answer and its figures. Everything else that could
+contain a part of the text is deleted: its variables, the replies of its sub-calls, and in its log
+all but the type and the place of each event. Events keep their numbers, so the log has no gap.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from sqlite3 import Connection
 from rlm_mcp.store.database import Database
 
 FORGOTTEN = "deleted with its text"
-# One step must stay short, since writers wait for it.
+# A step must be short, since other writers wait for it.
 _EVENTS_A_STEP = 200
 _NOT_YET = f"run = ? AND (preview != '{FORGOTTEN}' OR detail != '{{}}')"
 
 
 def mark_runs(db: Connection, caller: str, handle: str) -> None:
-    """Note that a caller's runs over a context are to be forgotten; one at work is at its end."""
+    """Mark a caller's runs over a context to be forgotten; a running run is so at its end."""
     db.execute(
         "UPDATE runs SET to_forget = 1 WHERE caller = ? AND instr(contexts, ?) > 0",
         [caller, f'"{handle}"'],
@@ -32,10 +32,10 @@ def runs_over(db: Connection, caller: str, handle: str) -> list[str]:
 
 
 async def forget_ended(database: Database) -> int:
-    """Forget the runs that are marked and work no more, in steps; return how many that were.
+    """Forget the marked runs that have ended, in steps; return how many.
 
     Raises:
-        StoreError: the database could not be written; what is left is forgotten the next time.
+        StoreError: the database could not be written; the rest is forgotten the next time.
     """
     rows = await database.read(_marked)
     for row in rows:

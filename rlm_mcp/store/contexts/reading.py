@@ -21,7 +21,7 @@ class _Document(NamedTuple):
 
 
 def check_span(span: Span) -> None:
-    """Refuse offsets that no slice can have.
+    """Reject invalid offsets.
 
     Raises:
         InvalidInputError: one is negative, or the unit is unknown.
@@ -37,7 +37,7 @@ def check_span(span: Span) -> None:
 
 
 def read_span(db: Connection, handle: str, text_id: int, span: Span) -> TextSlice:
-    """Read part of a document; a start past its end gives an empty slice at the end.
+    """Read part of a document; a start past its end returns an empty slice at the end.
 
     Raises:
         NotFoundError: the context has no such document.

@@ -1,4 +1,4 @@
-"""What the store gives out about contexts."""
+"""What the store returns about contexts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ContextRecord:
 
     @property
     def estimated_tokens(self) -> int:
-        """A quarter of the characters, rounded up: what English text comes to, roughly."""
+        """A quarter of the characters, rounded up: a rough estimate for English text."""
         return max(1, -(-self.chars // 4))
 
 
@@ -46,8 +46,8 @@ class ContextRecord:
 class SealedContext:
     """The outcome of an upload.
 
-    `deduplicated` says that the same content was here already, and the new copy was dropped.
-    `replaced_characters` counts the U+FFFD that stand for bytes which were no UTF-8.
+    `deduplicated` says that the same content was already stored, and the new copy was dropped.
+    `replaced_characters` counts the U+FFFD that stand for bytes that were not valid UTF-8.
     """
 
     record: ContextRecord
@@ -57,7 +57,7 @@ class SealedContext:
 
 @dataclass(frozen=True)
 class OpenUpload:
-    """An upload that was put down, and can be continued by its id."""
+    """A paused upload, which can be continued by its id."""
 
     upload_id: str
     name: str
@@ -86,7 +86,7 @@ class Span:
         start: the first character or line, from 0.
         limit: how many characters or lines at most.
         unit: what `start` and `limit` count; a line ends after its `\\n`.
-        max_chars: with lines, the most characters given: the slice ends with the last line that
+        max_chars: with lines, the most characters returned: the slice ends with the last line that
             is whole within them; a single line that is longer is cut.
     """
 
@@ -101,7 +101,7 @@ class Span:
 class TextSlice:
     """Part of a document. `start`, `end` and `total` count in the unit asked for, `end` exclusive.
 
-    `next_start` goes on from here, None at the end. `cut` says that a line was too long to give;
+    `next_start` is where to continue, None at the end. `cut` says that a line was too long;
     its rest begins at the character `cut_at` of the document.
     """
 
@@ -116,7 +116,7 @@ class TextSlice:
 
 @dataclass(frozen=True)
 class Passage:
-    """Part of a context, of one document at most: of that one in which it starts.
+    """Part of a context, within the document in which it starts.
 
     `start`, `end` and `total` count characters over all documents in order.
     """

@@ -1,4 +1,4 @@
-"""Stored contexts, as the text of a REPL."""
+"""The text of a REPL, read from stored contexts."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class PackedNames(Sequence[str]):
 class StoredSource:
     """A `ContextSource` over a caller's contexts: their documents in order, as one flat list.
 
-    `key` stands for the texts and for the names under which this caller sees them: what is kept
-    warm by it serves no other caller.
+    `key` identifies the texts and the names under which this caller sees them, so a fork server
+    kept under it serves no other caller.
     """
 
     database: Database
@@ -67,7 +67,7 @@ class StoredSource:
         Raises:
             StoreError: a context was deleted before the scan began.
         """
-        # Closed together with this one, and so in the thread that reads.
+        # Closed together with this generator, in the thread that reads.
         with closing(self.chunks_between(0, sum(self.byte_lengths))) as chunks:
             for _, chunk in chunks:
                 yield chunk
@@ -133,7 +133,7 @@ def text_of(db: Connection, caller: str, handle: str) -> int:
     """Return the id of the text of a caller's context.
 
     Raises:
-        StoreError: there is none any more.
+        StoreError: it was deleted.
     """
     sql = "SELECT text_id FROM contexts WHERE caller = ? AND handle = ?"
     row = db.execute(sql, [caller, handle]).fetchone()

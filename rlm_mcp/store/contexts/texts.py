@@ -1,4 +1,4 @@
-"""The stored text under uploads and contexts: put down, cut back, and dropped in steps."""
+"""The text of uploads and contexts: written, truncated, and deleted in steps."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from rlm_mcp.store.contexts.chunking import Chunk, Cut, Place
 from rlm_mcp.store.contexts.records import ContextRecord
 from rlm_mcp.store.database import Database, storable
 
-# One step of a delete must stay short, since writers wait for it.
+# A step of a delete must be short, since other writers wait for it.
 _CHUNKS_A_STEP = 16
 _DOCUMENTS_A_STEP = 20_000
 
 
 def new_text(db: Connection) -> int:
-    """Begin an empty text, and return its id."""
+    """Create an empty text, and return its id."""
     return _inserted(db.execute("INSERT INTO texts DEFAULT VALUES").lastrowid)
 
 
 def store_cut(db: Connection, text_id: int, cut: Cut) -> None:
-    """Write chunks and documents; a chunk that grew takes the place of its shorter self."""
+    """Write chunks and documents; a chunk that grew replaces its shorter version."""
     db.executemany(
         "INSERT INTO chunks(text_id, start_byte, start_char, start_line, data) "
         "VALUES (?, ?, ?, ?, ?) "
@@ -42,7 +42,7 @@ def store_cut(db: Connection, text_id: int, cut: Cut) -> None:
 
 
 def cut_back(db: Connection, text_id: int, end_byte: int, documents: int) -> Chunk | None:
-    """Forget what was written after a point; return the last chunk, cut to end there."""
+    """Delete what was written after a point; return the last chunk, cut to end there."""
     db.execute("DELETE FROM chunks WHERE text_id = ? AND start_byte >= ?", [text_id, end_byte])
     db.execute("DELETE FROM documents WHERE text_id = ? AND position >= ?", [text_id, documents])
     row = db.execute(
@@ -74,13 +74,13 @@ def text_bytes(db: Connection, text_id: int) -> int:
 
 
 async def drop_text(database: Database, text_id: int) -> None:
-    """Delete a text that nothing names any more, in steps that let other writers in between."""
+    """Delete an unused text in steps, between which other writes take place."""
     while not await database.write(lambda db: _drop_some(db, text_id)):
         pass
 
 
 async def sweep(database: Database) -> int:
-    """Drop every text that nothing names any more, left by a crash or a cancel; return how many."""
+    """Delete every unused text that a crash or a cancel left behind; return how many."""
     waste = await database.read(_waste)
     for text_id in waste:
         await drop_text(database, text_id)
@@ -126,7 +126,7 @@ RECORD_COLUMNS = "handle, name, sha256, bytes, chars, lines, documents, created_
 
 @dataclass(frozen=True)
 class NewContext:
-    """A caller's whole text that is ready to be a context, and what was counted as it came in."""
+    """A caller's complete text, ready to become a context, with its counts."""
 
     caller: str
     text_id: int
@@ -138,15 +138,15 @@ class NewContext:
 
     @property
     def handle(self) -> str:
-        """The name that any text with this content has."""
+        """The handle of every text with this content."""
         return f"ctx_{self.sha256[:16]}"
 
 
 class Entered(NamedTuple):
     """A caller's context.
 
-    `is_new` says that the caller did not have its content, `is_text_used` that nobody had: else
-    the text that was sent is not needed.
+    `is_new` says that the caller did not have this content; `is_text_used` that nobody had it, so
+    that the uploaded text is needed.
     """
 
     record: ContextRecord
@@ -160,7 +160,7 @@ def utc_now() -> str:
 
 
 def enter_context(db: Connection, new: NewContext) -> Entered:
-    """Make a context, or find the caller's own that has its content.
+    """Create a context, or return the caller's own with the same content.
 
     Raises:
         StoreError: another content has the same handle, a chance of one in 2 to the power of 64.
@@ -171,7 +171,7 @@ def enter_context(db: Connection, new: NewContext) -> Entered:
         return Entered(_insert(db, new, text_id), is_new=True, is_text_used=text_id == new.text_id)
     if found.sha256 != new.sha256:
         raise StoreError(
-            f"Another content has the handle {new.handle!r} already.",
+            f"The handle {new.handle!r} already belongs to other content.",
             fix="Change the text by a character and add it again.",
         )
     if new.name and not found.name:

@@ -29,14 +29,14 @@ from rlm_mcp.store.contexts.texts import (
 from rlm_mcp.store.database import Database, storable
 from rlm_mcp.store.failures import SPREAD, TEXT_LEAVES_BYTES, require_room
 
-# Pieces are gathered up to here before they are taken to a worker thread.
+# Pieces are collected up to this size before a worker thread cuts them.
 _GATHERED_PIECES = 20_000
 
 
 class Upload:
-    """A text on its way in; made by `Contexts.open_upload` and `Contexts.continue_upload`.
+    """A text that is being uploaded; made by `Contexts.open_upload` and `Contexts.continue_upload`.
 
-    Not for concurrent use. An upload on which a call failed takes no more: leave its block.
+    Not for concurrent use. After a failed call an upload accepts no more: leave its block.
     """
 
     def __init__(self, database: Database, row: dict[str, Any], cutter: TextCutter) -> None:
@@ -53,7 +53,7 @@ class Upload:
         self.is_kept = False
 
     async def expect(self, size: int) -> None:
-        """Refuse a text of so many bytes before a part of it is written, if there is no room.
+        """Reject a text of so many bytes before any of it is written, if there is no room.
 
         Raises:
             StoreFullError: the disk has not enough room.
@@ -62,13 +62,13 @@ class Upload:
         await anyio.to_thread.run_sync(require_room, self._database.path, need, TEXT_LEAVES_BYTES)
 
     async def begin_document(self, name: str) -> None:
-        """Begin a document; without this, what is written goes to one named like the context."""
+        """Start a document; without this, text goes to one with the context's name."""
         self._pieces.append(name)
         if len(self._pieces) >= _GATHERED_PIECES:
             await self._drain()
 
     async def write(self, data: bytes) -> None:
-        """Take in more bytes of the document: UTF-8, split anywhere.
+        """Add bytes to the document: UTF-8, split anywhere.
 
         Raises:
             InvalidInputError: another call has continued this upload in the meantime.
@@ -83,7 +83,7 @@ class Upload:
                 await self._drain()
 
     async def pause(self) -> OpenUpload:
-        """Keep all that was written so far, to be continued by the upload's id.
+        """Store everything written so far; the upload can be continued by its id.
 
         Raises:
             InvalidInputError, NotFoundError, StoreError: as for `write`.
@@ -96,20 +96,20 @@ class Upload:
         return OpenUpload(self.upload_id, self.name, end.byte, end.char, self._cutter.documents)
 
     async def seal(self) -> SealedContext:
-        """Make a context of what was written. Equal content is stored once.
+        """Create a context from what was written. Equal content is stored once.
 
-        Content that the caller has already keeps its name, unless it had none. That another
-        caller has it too is not told.
+        Content that the caller already has keeps its name, unless it had none. It is not revealed
+        whether another caller has it too.
 
         Raises:
-            NotTextError: not one character was written.
+            NotTextError: nothing was written.
             InvalidInputError, NotFoundError, StoreError: as for `write`.
         """
         await self._drain()
         with self._unbroken():
             await anyio.to_thread.run_sync(self._cutter.finish)
             if self._cutter.end.char == 0:
-                raise NotTextError(f"The text {self.name!r} is empty.", fix="Give a text to store.")
+                raise NotTextError(f"The text {self.name!r} is empty.", fix="Pass a longer text.")
             await self._database.write(self._save, leave_bytes=TEXT_LEAVES_BYTES)
             sha256 = self._cutter.sha256 or await self._database.scan(self._digest)
             entered = await self._database.write(lambda db: self._enter(db, sha256))
@@ -119,7 +119,7 @@ class Upload:
         return SealedContext(entered.record, not entered.is_new, self._cutter.replaced)
 
     async def abort(self) -> None:
-        """Remove all that was written, unless it was sealed or is another call's by now."""
+        """Delete everything written, unless it was sealed or another call continues it."""
         if await self._database.write(self._forget):
             await drop_text(self._database, self._text_id)
 
@@ -134,12 +134,12 @@ class Upload:
 
     @contextmanager
     def _unbroken(self) -> Generator[None]:
-        # After a step that failed or was cancelled, what is in the file and what was cut differ:
-        # sealing that would lose a part of the text without a word.
+        # After a step that failed or was cancelled, the file and the cutter differ: sealing would
+        # silently lose a part of the text.
         if self._is_broken:
             raise StoreError(
-                f"The upload {self.upload_id!r} failed before and takes no more.",
-                fix="Continue it from its last pause, or begin a new one.",
+                f"The upload {self.upload_id!r} failed earlier and accepts no more text.",
+                fix="Continue it from its last pause, or start a new one.",
             )
         self._is_broken = True
         yield
@@ -160,7 +160,7 @@ class Upload:
         store_cut(db, self._text_id, cut)
 
     def _save(self, db: Connection) -> None:
-        """Write what is not yet a full chunk, and where the upload stands."""
+        """Write the chunk that is not full yet, and the state of the upload."""
         cut, rest = self._cutter.take(), self._cutter.rest()
         self._store(db, Cut([*cut.chunks, *([rest] if rest else [])], cut.documents))
         db.execute(
@@ -203,7 +203,7 @@ class Upload:
 
 
 def begin_upload(db: Connection, caller: str, name: str) -> dict[str, Any]:
-    """Make the row of a new upload."""
+    """Insert the row of a new upload."""
     row: dict[str, Any] = {
         "upload_id": f"upl_{secrets.token_hex(16)}",
         "text_id": new_text(db),
@@ -224,7 +224,7 @@ def begin_upload(db: Connection, caller: str, name: str) -> dict[str, Any]:
 
 
 def claim_upload(db: Connection, caller: str, upload_id: str) -> tuple[dict[str, Any], TextCutter]:
-    """Take a caller's upload over, as it was when it was last put down."""
+    """Take over a caller's upload, as it was at its last pause."""
     row = find_upload(db, caller, upload_id)
     state = TextCutter.resumed(row["state"], None)
     tail = cut_back(db, row["text_id"], state.end.byte, state.finished_documents)
@@ -237,7 +237,7 @@ def find_upload(db: Connection, caller: str, upload_id: str) -> dict[str, Any]:
     """Return the row of a caller's upload.
 
     Raises:
-        NotFoundError: there is none, or no longer.
+        NotFoundError: it does not exist, or no longer.
     """
     columns = ("upload_id", "text_id", "name", "caller", "state")
     sql = f"SELECT {', '.join(columns)} FROM uploads WHERE upload_id = ? AND caller = ?"  # noqa: S608  # our constants
@@ -245,8 +245,8 @@ def find_upload(db: Connection, caller: str, upload_id: str) -> dict[str, Any]:
     if row is not None:
         return dict(zip(columns, row, strict=True))
     raise NotFoundError(
-        f"There is no open upload {upload_id!r}; it was sealed or aborted, or never was.",
-        fix="Begin a new one with rlm_context_add.",
+        f"Upload {upload_id!r} is not open: it was sealed or aborted, or never existed.",
+        fix="Start a new one with rlm_context_add.",
     )
 
 

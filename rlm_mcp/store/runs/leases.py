@@ -1,6 +1,6 @@
-"""How long a run is its process's own, and what becomes of those whose process is gone.
+"""Leases: which process owns a run for how long, and how runs of dead processes end.
 
-A matter of processes, so it concerns the runs of every caller.
+Leases belong to processes, so they cover the runs of every caller.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ class RunLeases:
         self._clock = clock
 
     async def renew(self, seconds: float = LEASE_SECONDS) -> int:
-        """Put off the end of the leases of this process's runs; return how many work."""
+        """Renew the leases of this process's running runs; return how many there are."""
         until = self._clock() + seconds
         sql = "UPDATE runs SET lease_until = ? WHERE status = 'running' AND owner = ?"
         return await self._database.write(lambda db: db.execute(sql, [until, self._owner]).rowcount)
 
     async def interrupt_expired(self, now: float | None = None) -> list[str]:
-        """Mark as `interrupted` others' runs whose lease is over; return their ids.
+        """Mark runs of other processes whose lease is over as `interrupted`; return their ids.
 
-        Runs of a process that is known to live are let be, those of this one among them: it was
-        only too busy, or asleep, to renew.
+        Runs of a process that is known to be alive stay, this one's included: it was only too busy,
+        or asleep, to renew.
         """
         moment = self._clock() if now is None else now
         late = "status = 'running' AND lease_until < ? AND owner != ?"
@@ -75,12 +75,12 @@ class RunLeases:
         return await self._database.write(lambda db: self._interrupt(db, sql, [moment, owner]))
 
     async def interrupt_owner(self, owner: str) -> list[str]:
-        """Mark as `interrupted` the runs of a process that is known to be gone."""
+        """Mark the runs of a process that is known to be dead as `interrupted`."""
         sql = "SELECT id FROM runs WHERE status = 'running' AND owner = ?"
         return await self._database.write(lambda db: self._interrupt(db, sql, [owner]))
 
     async def interrupt_dead(self) -> list[str]:
-        """Mark as `interrupted` the runs of every process that is surely gone."""
+        """Mark the runs of every process that is surely dead as `interrupted`."""
         sql = "SELECT DISTINCT owner FROM runs WHERE status = 'running'"
         owners = await self._database.read(lambda db: [row[0] for row in db.execute(sql)])
         interrupted: list[str] = []
@@ -99,7 +99,7 @@ _RELEASE_SECONDS = 5.0
 
 
 class Leases:
-    """The leases in a database, as one process takes them.
+    """The named leases in a database, as one process takes them.
 
     Args:
         owner: this process, from `owner_id()`.
@@ -115,9 +115,9 @@ class Leases:
 
     @asynccontextmanager
     async def holding(self, name: str, seconds: float) -> AsyncGenerator[bool]:
-        """Hold a lease while the block lasts, and for `seconds` at most; gives whether it was had.
+        """Hold a lease during the block, for `seconds` at most; yields whether it was acquired.
 
-        Another process that holds it and lives is let be; it loses it when its time is over.
+        A lease held by a living process is not taken away before its time is over.
 
         Raises:
             StoreError: the database could not be written.
@@ -164,10 +164,10 @@ class Cancels:
         self._owner = owner
 
     async def request(self, run_id: str) -> None:
-        """Ask whoever works on a run to cancel it, whosever it is; one that has ended is let be.
+        """Ask the owner of a run to cancel it, whichever process that is; one that has ended stays.
 
-        It lasts once returned: when the owner dies before it sees the request, the run ends as
-        `cancelled` all the same.
+        The request lasts once this returns: if the owner dies before it sees the request, the run
+        still ends as `cancelled`.
 
         Raises:
             StoreBusyError: another process is writing and does not end.
@@ -177,7 +177,7 @@ class Cancels:
         )
 
     async def requested(self) -> Sequence[str]:
-        """Return the ids of this process's runs that somebody wants cancelled."""
+        """Return the ids of this process's runs with a cancel request."""
         return await self._database.read(lambda db: _requested(db, self._owner))
 
 

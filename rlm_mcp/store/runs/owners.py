@@ -1,4 +1,4 @@
-"""Which process a run belongs to, and whether that process is surely gone."""
+"""Which process owns a run, and whether that process is surely dead."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _PROC = Path("/proc")
 
 
 class _Owner(NamedTuple):
-    """A process, told apart from another one that got its number later or elsewhere.
+    """A process, distinguished from one with the same number at another time or place.
 
     `started` is in clock ticks since boot; `boot` and `namespace` say where numbers are counted.
-    Empty where the platform does not tell.
+    Empty where the platform does not say.
     """
 
     pid: str
@@ -29,26 +29,26 @@ def owner_id() -> str:
 
 
 def is_surely_dead(owner: str) -> bool:
-    """Say whether the process with this id is known to be gone; blocks for file reads.
+    """Return whether the process with this id is known to be dead; blocks for file reads.
 
-    False when it lives, and also when it cannot be told from here: another machine or container
-    shares the file, or the platform shows no start times. Leases settle those.
+    False when it is alive, and also when that is unknown here: another machine or container
+    shares the file, or the platform has no start times. For those, leases decide.
     """
     other = _known_here(owner)
     return other is not None and _started(int(other.pid)) != other.started
 
 
 def is_surely_alive(owner: str) -> bool:
-    """Say whether the process with this id is known to live; blocks for file reads.
+    """Return whether the process with this id is known to be alive; blocks for file reads.
 
-    False when it is gone, and also when it cannot be told from here.
+    False when it is dead, and also when that is unknown here.
     """
     other = _known_here(owner)
     return other is not None and _started(int(other.pid)) == other.started
 
 
 def _known_here(owner: str) -> _Owner | None:
-    """Read an id of a process that can be told from here."""
+    """Parse an id of a process on this machine."""
     parts = owner.split(":")
     if len(parts) != len(_Owner._fields):
         return None

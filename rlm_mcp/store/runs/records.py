@@ -1,4 +1,4 @@
-"""What the store takes in and gives out about runs."""
+"""What the store takes and returns about runs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from rlm_mcp.values import NO_USAGE, EndStatus, RunStatus, Usage, stored_error
 
 @dataclass(frozen=True)
 class NewRun:
-    """A run to begin.
+    """A run to start.
 
     Args:
         run_id: `run_` and 32 hex digits of 128 random bits.
         question: what is asked.
         contexts: handles, in order.
         config: its options, JSON-like.
-        idempotency_key: asking again with it gives the caller's run that exists.
-        continues: the run whose REPL it goes on with.
-        is_queued: it does not work yet, but waits for its turn.
-        is_shared: without a key, whether an equal question that is worked on stands for it.
+        idempotency_key: asking again with it returns the caller's existing run.
+        continues: the run whose REPL it continues with.
+        is_queued: it waits for a free place.
+        is_shared: without a key, whether a running run with the same question is returned instead.
     """
 
     run_id: str
@@ -54,19 +54,19 @@ class NewEvent:
         iteration: int = 0,
         figures: Usage = NO_USAGE,
     ) -> NewEvent:
-        """Make the event of a run itself that a detail belongs to."""
+        """Return the event with this detail, of the run itself."""
         return cls(detail.type, preview, iteration, 0, detail.to_detail(), figures)
 
 
 @dataclass(frozen=True)
-class TakenUp:
-    """How a run goes on that has ended.
+class ResumedRun:
+    """How a run that has ended is resumed.
 
     Args:
         config: its options from now on.
         event: the next line of its log; its figures stay those of the run.
-        last_event: the number of the last event that was known when this was decided.
-        is_queued: it does not work yet, but waits for its turn.
+        last_event: the number of the last event that was read before resuming.
+        is_queued: it waits for a free place.
     """
 
     config: Mapping[str, Any]
@@ -104,9 +104,9 @@ CANCELLED = Outcome("cancelled", error=stored_error("cancelled", "The run was ca
 
 @dataclass(frozen=True)
 class SavedVariable:
-    """A variable of a run's REPL, to be read once the REPL is gone.
+    """A variable of a run's REPL, for when the REPL is closed.
 
-    `value` is its text, bounded by the caller, where it is worth keeping; `json` says that it is
+    `value` is its text, where the caller kept it; `json` says that it is
     JSON. `size` is what `len` said.
     """
 
@@ -132,11 +132,11 @@ class RunSummary:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """All that is known of a run but its log and its variables.
+    """A run, without its log and its variables.
 
     `last_event` is the number of the last event, 0 before the first. `lease_until` is in seconds
-    since the epoch: a run that is `running` past it has lost its owner. `queue_position` is there
-    while a run waits for its turn: 1 is the next of its owner's.
+    since the epoch: a run that is `running` past it has lost its owner. `queue_position` is set
+    while a run waits for a free place: 1 is the next of its owner.
     """
 
     run_id: str

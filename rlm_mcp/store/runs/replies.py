@@ -41,10 +41,10 @@ class Replies:
         """Keep replies by key, all or none; those that were kept before are replaced.
 
         Args:
-            run_id: the run that paid for them; they go when it is to be forgotten.
+            run_id: the run that paid for them; they are deleted when it is forgotten.
 
         Raises:
-            StoreError: the database could not take them.
+            StoreError: the database could not store them.
         """
         now = self._clock()
         await self._database.write_grouped(

@@ -1,4 +1,4 @@
-"""Rows of the tables of runs: found, read and written inside a caller's transaction."""
+"""Rows of the tables of runs, read and written inside the caller's transaction."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from rlm_mcp.store.runs.records import (
     NewEvent,
     NewRun,
     Outcome,
+    ResumedRun,
     RunRecord,
     RunSummary,
-    TakenUp,
 )
 from rlm_mcp.values import Usage
 
@@ -36,7 +36,7 @@ _PLAIN = (
     *("run_id", "status", "question", "created_at", "finished_at", "answer", "last_event"),
     *("owner", "lease_until", "caller", "idempotency_key", "continues"),
 )
-# While a run waits for its turn, the stretch that it works has not begun: `started` is infinite.
+# While a run waits for a free place it has not started: `started` is infinite.
 _NOT_YET = math.inf
 _POSITION = (
     "CASE WHEN started = 9e999 THEN (SELECT count(*) FROM runs AS earlier "
@@ -68,7 +68,7 @@ def find_run(db: Connection, caller: str, run_id: str, now: float) -> RunRecord:
     """Return the record of a caller's run.
 
     Raises:
-        NotFoundError: there is none; the error names near ones.
+        NotFoundError: there is none; the error names similar ones.
     """
     sql = f"{_SELECT} WHERE run_id = ? AND caller = ?"
     row = db.execute(sql, [storable(run_id), caller]).fetchone()
@@ -79,7 +79,7 @@ def find_run(db: Connection, caller: str, run_id: str, now: float) -> RunRecord:
 
 
 def missing_run(db: Connection, caller: str, run_id: str) -> NotFoundError:
-    """Make the error for a run that the caller does not have."""
+    """Return the error for a run that the caller does not have."""
     sql = "SELECT run_id FROM runs WHERE caller = ? ORDER BY id DESC LIMIT ?"
     rows = db.execute(sql, [caller, COMPARED])
     return not_found("run", run_id, [row[0] for row in rows], "rlm_run_list")
@@ -109,13 +109,13 @@ def owned_row(db: Connection, caller: str, run_id: str, owner: str) -> int:
     status, actual = db.execute("SELECT status, owner FROM runs WHERE id = ?", [row]).fetchone()
     if status != "running":
         raise RunLostError(
-            f"The run {run_id!r} is {status!r} and takes no more events.",
-            fix="rlm_run_resume lets one that did not complete go on.",
+            f"The run {run_id!r} is {status!r} and accepts no more events.",
+            fix="rlm_run_resume continues a run that did not complete.",
         )
     if actual != owner:
         raise RunLostError(
-            f"The run {run_id!r} is worked on by another process, {actual!r}.",
-            fix="rlm_run_wait follows it from here.",
+            f"The run {run_id!r} belongs to another process, {actual!r}.",
+            fix="rlm_run_wait can follow it from here.",
         )
     return row
 
@@ -125,7 +125,7 @@ def ended_row(db: Connection, caller: str, run_id: str) -> int:
 
     Raises:
         NotFoundError: there is no such run.
-        StoreError: it works.
+        StoreError: it is running.
     """
     row = row_of(db, caller, run_id)
     status = db.execute("SELECT status FROM runs WHERE id = ?", [row]).fetchone()[0]
@@ -135,14 +135,14 @@ def ended_row(db: Connection, caller: str, run_id: str) -> int:
 
 
 def same_run(db: Connection, caller: str, run: NewRun, now: float) -> str | None:
-    """Return the id of the caller's run that stands for a new one, if there is one."""
+    """Return the id of the caller's run to be used instead of a new one, if there is one."""
     if run.idempotency_key is not None:
         sql = "SELECT run_id FROM runs WHERE caller = ? AND idempotency_key = ?"
         found = db.execute(sql, [caller, storable(run.idempotency_key)]).fetchone()
         return found[0] if found else None
     if not run.is_shared:
         return None
-    # One whose lease is over may have nobody who works on it.
+    # If its lease is over, its process may be dead.
     found = db.execute(
         "SELECT run_id FROM runs WHERE status = 'running' AND caller = ? AND question = ? "
         "AND contexts = ? AND config = ? AND continues IS ? AND lease_until > ? ORDER BY id",
@@ -155,7 +155,7 @@ def same_run(db: Connection, caller: str, run: NewRun, now: float) -> str | None
 
 
 def insert_run(db: Connection, caller: str, run: NewRun, mine: Claim) -> int:
-    """Write a caller's run that begins to work now, or waits for its turn; gives its row number."""
+    """Insert a caller's run, which starts now or waits for a free place; return its row number."""
     written = db.execute(
         "INSERT INTO runs(run_id, status, question, contexts, config, caller, idempotency_key, "
         "continues, created_at, started, owner, lease_until) "
@@ -188,14 +188,14 @@ def summaries(
 
 
 def begin_work(db: Connection, row: int, now: float) -> None:
-    """Let the time that a run works count from now: its turn has come."""
+    """Start counting the time of a queued run."""
     db.execute("UPDATE runs SET started = ? WHERE id = ?", [now, row])
 
 
 def interrupt_run(db: Connection, row: int, outcome: Outcome, now: float) -> str:
     """End a run that lost its owner, with a last event; return its id.
 
-    One that was to be cancelled is `cancelled`, whatever the outcome.
+    A run with a cancel request ends as `cancelled`, whatever the outcome.
     """
     run_id: str
     run_id, is_cancelled, *figures = db.execute(
@@ -206,7 +206,7 @@ def interrupt_run(db: Connection, row: int, outcome: Outcome, now: float) -> str
     heard = db.execute(
         "SELECT at FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1", [row]
     ).fetchone()
-    # It worked at least until it was last heard of; the time it lay dead does not count.
+    # It worked at least until its last event; the time after that does not count.
     worked_until = datetime.fromisoformat(heard[0]).timestamp() if heard else 0.0
     outcome = CANCELLED if is_cancelled else outcome
     used = Usage(*figures)
@@ -218,7 +218,7 @@ def interrupt_run(db: Connection, row: int, outcome: Outcome, now: float) -> str
 
 
 def append_rows(db: Connection, row: int, events: Sequence[NewEvent], now: float) -> list[Event]:
-    """Append to a run's log, and bring the run's own figures up to the last event's."""
+    """Append to a run's log, and set the run's figures to those of the last event."""
     seq: int = db.execute("SELECT last_event FROM runs WHERE id = ?", [row]).fetchone()[0]
     at = iso(now)
     stored = [_event(seq + index, at, event) for index, event in enumerate(events, start=1)]
@@ -253,7 +253,7 @@ def read_events(db: Connection, row: int, after: int, limit: int) -> list[Event]
 def end_run(
     db: Connection, row: int, outcome: Outcome, now: float, *, worked_until: float | None = None
 ) -> None:
-    """Set a running run's end; the time it worked, to now if not said otherwise, is added up."""
+    """Set the end of a running run; its working time, until now by default, is added up."""
     until = now if worked_until is None else worked_until
     db.execute(
         "UPDATE runs SET status = ?, answer = ?, data = ?, error = ?, finished_at = ?, "
@@ -269,8 +269,8 @@ def end_run(
     )
 
 
-def take_up_run(db: Connection, row: int, change: TakenUp, mine: Claim) -> bool:
-    """Let a run that has ended work again, unless anything has happened to it meanwhile."""
+def resume_run(db: Connection, row: int, change: ResumedRun, mine: Claim) -> bool:
+    """Resume a run that has ended, unless it changed meanwhile."""
     status, last_event, *figures = db.execute(
         "SELECT status, last_event, iterations, sub_calls, cached_sub_calls, input_tokens, "
         "output_tokens, cost_usd FROM runs WHERE id = ?",
@@ -291,7 +291,7 @@ def take_up_run(db: Connection, row: int, change: TakenUp, mine: Claim) -> bool:
 
 
 def elapsed(status: str, past: float, started: float, now: float) -> float:
-    """Return how long a run has worked; one that works now has a stretch that is not over."""
+    """Return how long a run has worked; a running run counts until now."""
     return past + (max(0.0, now - started) if status == "running" else 0.0)
 
 

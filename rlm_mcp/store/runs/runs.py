@@ -1,4 +1,4 @@
-"""Runs and their logs: what somebody who waits, a page or a resumed run knows, it reads here."""
+"""Runs and their logs, which waiting callers, the page and resumed runs read."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from rlm_mcp.store.runs.records import (
     NewEvent,
     NewRun,
     Outcome,
+    ResumedRun,
     RunRecord,
     RunSummary,
     SavedVariable,
-    TakenUp,
 )
 from rlm_mcp.store.runs.variables import (
     find_variable,
@@ -41,8 +41,7 @@ class Runs:
     Args:
         owner: this process, from `owner_id()`; only it writes to the runs it makes.
         clock: seconds since the epoch.
-        caller: who asks, and sees these runs and nobody else's; empty for whoever shares the
-            machine.
+        caller: the owner of these runs; empty for everyone who shares the machine.
     """
 
     def __init__(
@@ -60,11 +59,11 @@ class Runs:
 
     @property
     def caller(self) -> str:
-        """Whose runs these are; empty for whoever shares the machine."""
+        """Whose runs these are; empty for everyone who shares the machine."""
         return self._caller
 
     def as_caller(self, caller: str) -> Runs:
-        """Return the runs that another caller has."""
+        """Return the runs of another caller."""
         return Runs(self._database, owner=self._owner, clock=self._clock, caller=caller)
 
     async def create(
@@ -74,17 +73,17 @@ class Runs:
         *,
         lease_seconds: float = LEASE_SECONDS,
     ) -> RunRecord:
-        """Begin a run, or return the caller's run that stands for it.
+        """Start a run, or return an existing run of the caller instead.
 
-        That is the one with the same idempotency key or, where an equal question may be shared, one
-        that works on it.
+        That is the one with the same idempotency key or, where equal questions may be shared, a
+        running run with the same question.
 
         Args:
-            started: its first event, written with it or not at all.
+            started: its first event, written in the same transaction.
 
         Raises:
             StoreBusyError: another process is writing and does not end.
-            StoreError: the database could not take it.
+            StoreError: the database could not store it.
         """
         events = [] if started is None else [started]
         return await self._database.write(
@@ -94,11 +93,11 @@ class Runs:
         )
 
     async def begin_work(self, run_id: str) -> None:
-        """Let the time of a run of this process count from now; until here it was queued.
+        """Start counting the time of a queued run of this process.
 
         Raises:
             NotFoundError: there is no such run.
-            RunLostError: it has ended, or is another process's.
+            RunLostError: it has ended, or belongs to another process.
         """
 
         def begin(db: Connection) -> None:
@@ -116,7 +115,7 @@ class Runs:
 
         Raises:
             NotFoundError: there is no such run.
-            RunLostError: the run has ended or is another process's; the error says which.
+            RunLostError: the run has ended or belongs to another process; the error says which.
         """
 
         def append(db: Connection) -> list[Event]:
@@ -126,7 +125,7 @@ class Runs:
         return await self._database.write_grouped(append, leave_bytes=LOG_LEAVES_BYTES)
 
     async def append_afterwards(self, run_id: str, event: NewEvent) -> Event:
-        """Append what somebody did with the REPL of a run that has ended; its status stays.
+        """Append an event to a run that has ended, whose REPL was used; its status stays.
 
         Raises:
             NotFoundError: there is no such run.
@@ -153,7 +152,7 @@ class Runs:
 
         Raises:
             NotFoundError: there is no such run.
-            RunLostError: it has ended already, or is another process's.
+            RunLostError: it has already ended, or belongs to another process.
         """
 
         def end(db: Connection) -> RunRecord:
@@ -167,27 +166,27 @@ class Runs:
 
         return await self._database.write_grouped(end)
 
-    async def take_up(
+    async def resume(
         self,
         run_id: str,
-        change: TakenUp,
+        change: ResumedRun,
         *,
         lease_seconds: float = LEASE_SECONDS,
     ) -> bool:
-        """Let a run that has ended work again, in this process; of several that try, one can.
+        """Resume a run that has ended, in this process; of several attempts, one succeeds.
 
         Returns:
             False: another was faster.
 
         Raises:
             NotFoundError: there is no such run.
-            StoreError: the database could not do it.
+            StoreError: the database failed.
         """
 
         def take(db: Connection) -> bool:
             now = self._clock()
             mine = rows.Claim(self._owner, now, now + lease_seconds)
-            return rows.take_up_run(db, self._row(db, run_id), change, mine)
+            return rows.resume_run(db, self._row(db, run_id), change, mine)
 
         return await self._database.write(take, patience_seconds=CALLER_PATIENCE_SECONDS)
 
@@ -195,7 +194,7 @@ class Runs:
         """Return a run's record.
 
         Raises:
-            NotFoundError: there is none; the error names near ones and how to list them.
+            NotFoundError: there is none; the error names similar ids and how to list them.
         """
         return await self._database.read_grouped(
             lambda db: rows.find_run(db, self._caller, run_id, self._clock())
@@ -204,17 +203,17 @@ class Runs:
     async def list(
         self, *, status: RunStatus | None = None, limit: int = 20, cursor: str | None = None
     ) -> Page[RunSummary]:
-        """Return runs, newest first; pages stay put when others begin.
+        """Return runs, newest first; pages do not shift when others start.
 
         Raises:
-            InvalidInputError: the status is unknown, the limit below 1, or the cursor not ours.
+            InvalidInputError: an unknown status, a limit below 1, or the cursor of another list.
         """
         _check_status(status)
         before, limit = row_before("runs", cursor), check_limit(limit)
         return await self._database.read(lambda db: self._list(db, status, before, limit))
 
     async def starting_with(self, prefix: str, limit: int) -> Sequence[str]:
-        """Return ids of runs that start so, newest first."""
+        """Return ids that start with `prefix`, newest first."""
         sql = (
             "SELECT run_id FROM runs WHERE caller = ? AND substr(run_id, 1, ?) = ? "
             "ORDER BY id DESC LIMIT ?"
@@ -240,7 +239,7 @@ class Runs:
         )
 
     async def save_variables(self, run_id: str, variables: Sequence[SavedVariable]) -> None:
-        """Keep a run's variables, in place of those kept before, whatever its status.
+        """Save a run's variables, replacing earlier ones, whatever its status.
 
         Raises:
             NotFoundError: there is no such run.
@@ -268,7 +267,7 @@ class Runs:
     async def variable(
         self, run_id: str, name: str, *, start: int = 0, limit: int = 4000
     ) -> VariableText:
-        """Read a slice of a saved variable; of one whose value was not kept, of its preview.
+        """Read a slice of a saved variable, or of its preview if its value was not kept.
 
         Raises:
             NotFoundError: there is no such run or variable; the error names those that exist.

@@ -1,4 +1,4 @@
-"""Rows of the variables that runs leave behind; each takes a run's row number."""
+"""Rows of saved variables; each function takes a run's row number."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlm_mcp.store.runs.records import SavedVariable
 
 
 def replace_variables(db: Connection, row: int, variables: Iterable[SavedVariable]) -> None:
-    """Keep these variables of a run, in place of those kept before."""
+    """Save these variables of a run, replacing earlier ones."""
     db.execute("DELETE FROM variables WHERE run = ?", [row])
     db.executemany(
         "INSERT INTO variables(run, position, name, type, size, preview, json, value) "
@@ -46,7 +46,7 @@ def list_variables(db: Connection, row: int) -> list[Variable]:
 def find_variable(
     db: Connection, row: int, name: str, part: tuple[int, int]
 ) -> VariableText | None:
-    """Return a slice of a variable, from a character on and so many; None if there is none."""
+    """Return a slice of a variable, by first character and length; None if there is none."""
     found = db.execute(
         "SELECT type, size, coalesce(value, preview), json FROM variables "
         "WHERE run = ? AND name = ?",
