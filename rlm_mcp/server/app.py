@@ -10,6 +10,8 @@ from typing import Any
 
 import anyio
 from mcp.server import MCPServer
+from mcp.server.apps import Apps, client_supports_apps
+from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import NotificationOptions
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context
@@ -25,6 +27,7 @@ from mcp_types import (
     INVALID_PARAMS,
     CallToolResult,
     CompleteRequestParams,
+    ListToolsResult,
     NotificationParams,
     PaginatedRequestParams,
     ResourceTemplate,
@@ -36,6 +39,7 @@ from pydantic import AnyUrl, ValidationError
 
 from rlm_mcp import __version__
 from rlm_mcp.errors import InvalidInputError, NotFoundError, RLMError
+from rlm_mcp.server.app_view import RUN_VIEW, VIEW_TOOLS, read_run_view
 from rlm_mcp.server.completions import complete
 from rlm_mcp.server.context_tools import CONTEXT_TOOLS
 from rlm_mcp.server.pending import OpenService, PendingService
@@ -95,14 +99,14 @@ def build_server(
                     pending.close()
 
     return RLMServer(
-        [make_tool(spec) for spec in (*CONTEXT_TOOLS, *more_tools, *RUN_TOOLS)],
+        [make_tool(spec) for spec in (*CONTEXT_TOOLS, *more_tools, *RUN_TOOLS, *VIEW_TOOLS)],
         updates,
         name="rlm-mcp",
         title="Recursive Language Models",
         version=__version__,
         instructions=INSTRUCTIONS + more_instructions,
         lifespan=lifespan,
-        extensions=[Tasks()],
+        extensions=[Tasks(), Apps()],
         log_level="WARNING",
     )
 
@@ -121,6 +125,7 @@ class RLMServer(MCPServer[PendingService]):
         """Add the requests that the SDK lacks, or answers without pages or callers."""
         server = self._lowlevel_server
         serve = server.add_request_handler
+        serve("tools/list", PaginatedRequestParams, self._list_tools_for)
         serve("resources/list", PaginatedRequestParams, list_resources)
         serve("completion/complete", CompleteRequestParams, complete)
         serve("subscriptions/listen", SubscriptionsListenRequestParams, updates.listen)
@@ -133,6 +138,17 @@ class RLMServer(MCPServer[PendingService]):
         server.create_initialization_options = partial(  # pyright: ignore[reportAttributeAccessIssue]  # fewer parameters
             server.create_initialization_options, NotificationOptions(resources_changed=True)
         )
+
+    async def _list_tools_for(
+        self, ctx: ServerRequestContext[PendingService, Any], params: PaginatedRequestParams
+    ) -> ListToolsResult:
+        """List the tools; those of the MCP App only to clients that can show one."""
+        del params
+        tools = await self.list_tools()
+        if not client_supports_apps(ctx):
+            hidden = {spec.function.__name__ for spec in VIEW_TOOLS}
+            tools = [tool for tool in tools if tool.name not in hidden]
+        return ListToolsResult(tools=tools)
 
     async def run_stdio_async(self) -> None:
         """Serve over stdin and stdout until the host closes them."""
@@ -168,6 +184,8 @@ class RLMServer(MCPServer[PendingService]):
         """Read a resource; the error for an unknown one names similar ones."""
         if context is None:
             raise ResourceError(f"Reading {str(uri)!r} needs a request.")
+        if str(uri) == RUN_VIEW:
+            return [await read_run_view()]
         try:
             return [await read_resource(await service_of(context), str(uri))]
         except NotFoundError as error:

@@ -192,12 +192,12 @@ async def rlm_status(ctx: ToolContext) -> Annotated[CallToolResult, schemas.Stat
 
 
 RUN_TOOLS = (
-    ToolSpec(rlm_query, "Ask a question over long texts", open_world=True),
+    ToolSpec(rlm_query, "Ask a question over long texts", open_world=True, has_view=True),
     ToolSpec(rlm_run_wait, "Wait for a run", reads_only=True, repeats=True),
     ToolSpec(rlm_run_list, "List runs", reads_only=True, repeats=True),
     ToolSpec(rlm_run_cancel, "Cancel a run", destroys=True, repeats=True),
-    ToolSpec(rlm_run_resume, "Resume a run", open_world=True),
-    ToolSpec(rlm_run_trace, "See what a run did", reads_only=True, repeats=True),
+    ToolSpec(rlm_run_resume, "Resume a run", open_world=True, has_view=True),
+    ToolSpec(rlm_run_trace, "See what a run did", reads_only=True, repeats=True, has_view=True),
     ToolSpec(rlm_run_variables, "Read a run's variables", reads_only=True, repeats=True),
     ToolSpec(rlm_exec, "Run Python over long texts", open_world=True),
     ToolSpec(rlm_status, "Check the server", reads_only=True, repeats=True, open_world=True),

@@ -213,6 +213,13 @@ class RunTrace(BaseModel):
     next_event: int | None
 
 
+class RunLines(BaseModel):
+    """Events as the view of a run draws them; `ended` says that no more will come."""
+
+    lines: list[dict[str, Any]]
+    ended: bool
+
+
 class VariableInfo(BaseModel):
     """One variable of a run's REPL."""
 

@@ -18,6 +18,8 @@ from rlm_mcp.server.schema_trim import input_outline, output_outline
 if TYPE_CHECKING:
     from rlm_mcp.service.service import Service
 
+RUN_VIEW = "ui://rlm/run.html"
+
 ToolContext = Context[PendingService, Any]
 # Models give a single string where a list of one is meant.
 Strings = Annotated[
@@ -37,6 +39,8 @@ class ToolSpec:
         destroys: it deletes or stops something for good.
         repeats: a second call with the same arguments changes nothing more.
         open_world: it reaches beyond this server.
+        has_view: a host may show its run in the MCP App.
+        is_for_apps: it is for the MCP App, and hidden from the model.
     """
 
     function: ToolFunction
@@ -45,6 +49,8 @@ class ToolSpec:
     destroys: bool = False
     repeats: bool = False
     open_world: bool = False
+    has_view: bool = False
+    is_for_apps: bool = False
 
 
 def make_tool(spec: ToolSpec) -> Tool:
@@ -60,6 +66,10 @@ def make_tool(spec: ToolSpec) -> Tool:
             open_world_hint=spec.open_world,
         ),
     )
+    if spec.has_view:
+        tool.meta = {"ui": {"resourceUri": RUN_VIEW}}
+    elif spec.is_for_apps:
+        tool.meta = {"ui": {"visibility": ["app"]}}
     tool.parameters = input_outline(tool.parameters)
     tool.fn_metadata.output_schema = output_outline(tool.fn_metadata.output_schema or {})
     return tool

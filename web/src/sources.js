@@ -71,7 +71,7 @@ export function overHost(host) {
         last = page.lines.at(-1)?.seq ?? last;
         onLines(page.lines);
         pause = 500;
-        if (page.ended && !page.lines.length) return;
+        if (page.ended) return;
       } catch (error) {
         onLines([], error);
         if (error.code === "not_found") return;

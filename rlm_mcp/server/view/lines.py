@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlm_mcp.events.drawn import MAX_TEXT_CHARS, drawn_detail
-from rlm_mcp.store.runs.records import Event
+
+if TYPE_CHECKING:
+    from rlm_mcp.store.runs.records import Event
 
 
 def line_view(event: Event) -> dict[str, Any]:
