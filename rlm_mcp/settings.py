@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -96,6 +96,10 @@ class Settings(RLMConfig):
         default=24,
         gt=0,
         description="Hours for which a text sent in parts waits for its next part.",
+    )
+
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Form of the log on stderr: `text`, or `json` for JSON lines."
     )
 
     max_upload_bytes: int = Field(

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from rlm_mcp import __version__
+from rlm_mcp.cli.commands.backup import backup
 from rlm_mcp.cli.commands.completion import completion
 from rlm_mcp.cli.commands.contexts import contexts
 from rlm_mcp.cli.commands.demo import demo
@@ -49,6 +50,7 @@ for command in (
     contexts,
     runs,
     ui,
+    backup,
     doctor,
     install,
     demo,

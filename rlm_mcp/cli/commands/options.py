@@ -92,6 +92,10 @@ class Launch:
         from rlm_mcp.settings import load_settings, unknown_variables
 
         settings = load_settings(self.config_file)
+        if settings.log_format == "json":
+            from rlm_mcp.cli.json_logs import log_as_json
+
+            log_as_json()
         for problem in unknown_variables():
             click.echo(f"rlm-mcp: {problem}", err=True)
         return settings

@@ -1,0 +1,66 @@
+"""A copy of the database as of one moment, made while servers use it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from rlm_mcp.errors import InvalidInputError, StoreError
+from rlm_mcp.store.connection import connect
+from rlm_mcp.store.failures import translated
+
+_PAGES_A_STEP = 4096
+_BUSY_SECONDS = 30.0
+
+Progress = Callable[[int, int], None]
+
+
+def back_up(database: Path, target: Path, progress: Progress) -> int:
+    """Copy a database to a new file; return the copy's size in bytes. Blocking.
+
+    The copy is one file, complete before it has its name, and readable by its owner alone.
+
+    Args:
+        database: the file in use; servers may write to it meanwhile.
+        target: the new file.
+        progress: is called with the pages that are left and their total.
+
+    Raises:
+        InvalidInputError: `target` exists, or its directory does not.
+        StoreError: the database cannot be read, or the copy cannot be written.
+    """
+    if target.exists() or not target.parent.is_dir():
+        problem = "already exists" if target.exists() else "is in a directory that does not exist"
+        raise InvalidInputError(f"The file {str(target)!r} {problem}.", fix="Name another file.")
+    if not database.exists():
+        raise StoreError(
+            f"There is no database {str(database)!r} yet.",
+            fix="Set RLM_MCP_DATA_DIR to the directory that the server uses.",
+        )
+    part = target.with_name(f"{target.name}.part")
+    with translated(database):
+        try:
+            part.touch(mode=0o600)
+            _copy(database, part, progress)
+            part.rename(target)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    return target.stat().st_size
+
+
+def _copy(database: Path, part: Path, progress: Progress) -> None:
+    with (
+        closing(connect(database, _BUSY_SECONDS, read_only=True)) as source,
+        closing(sqlite3.connect(part)) as copy,
+    ):
+        source.backup(
+            copy, pages=_PAGES_A_STEP, progress=lambda _, left, total: progress(left, total)
+        )
+        # The header says WAL; without it the copy needs no file beside it.
+        copy.execute("PRAGMA journal_mode=DELETE")
+        (verdict,) = copy.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(f"the copy is damaged: {verdict}")
