@@ -24,12 +24,16 @@ def syscall(number, *arguments):
 
 @dataclass(frozen=True)
 class Attempt:
-    """A cell that tries to do what it must not. `seconds` is its time limit."""
+    """A cell that tries to do what it must not.
+
+    `seconds` is its time limit; with `looks` its variables are listed and read afterwards.
+    """
 
     group: str
     name: str
     code: str
     seconds: float = 5
+    looks: bool = False
 
 
 def _group(group: str, *attempts: tuple[str, str]) -> list[Attempt]:
@@ -201,6 +205,26 @@ NETWORK = _group(
     ),
 )
 
+_PAIR = "a, b = socket.socketpair()\n"
+FLAGS = _group(
+    "flags",
+    ("out-of-band data", _PAIR + "a.send(b'x', socket.MSG_OOB); print('SENT')"),
+    ("more to come", _PAIR + "a.send(b'x', socket.MSG_MORE); print('SENT')"),
+    ("a confirmed route", _PAIR + "a.send(b'x', 0x800); print('SENT')"),
+    ("without copying", _PAIR + "a.send(b'x', 0x4000000); print('SENT')"),
+    ("reading out-of-band data", _PAIR + "a.send(b'x'); b.recv(1, socket.MSG_OOB); print('READ')"),
+    ("the error queue", _PAIR + "a.send(b'x'); b.recv(1, 0x2000); print('READ')"),
+    ("a descriptor on the way", _PAIR + "a.send(b'x'); b.recv(1, 0x40000000); print('READ')"),
+    *(
+        (
+            f"advice {advice}",
+            "import mmap; m = mmap.mmap(-1, 8192); a = ctypes.addressof(ctypes.c_char.from_buffer(m));"
+            f" print('WORKED' if syscall(28, a, 4096, {advice}) == 0 else '')",
+        )
+        for advice in (9, 10, 11, 12, 13, 16, 17, 18, 19, 20, 21, 22, 23, 25, 100, 101, 102)
+    ),
+)
+
 _SURFACE = {
     "unshare": "272, 0x10000000",
     "setns": "308, 0, 0",
@@ -265,6 +289,18 @@ RESOURCES = [
         "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(9,), daemon=True).start()",
         3,
     ),
+    Attempt(
+        "resources",
+        "small threads without end",
+        "import threading\nthreading.stack_size(1 << 16)\ns = threading.Event()\nfor _ in range(4000): threading.Thread(target=s.wait, daemon=True).start()",
+        3,
+    ),
+    Attempt(
+        "resources",
+        "threads that call models without end",
+        "import threading\nthreading.stack_size(1 << 16)\ndef ask():\n  while True: llm_query('x')\nfor _ in range(4000): threading.Thread(target=ask, daemon=True).start()",
+        3,
+    ),
     Attempt("resources", "descriptors without end", "x = []\nwhile True: x.append(os.pipe())"),
     Attempt(
         "resources",
@@ -315,11 +351,75 @@ def own():
     return next((o._cell for o in gc.get_objects() if type(o).__name__ == "CallDesk"), 1)
 def done(cell, text=b"forged", known=False, error=False):
     return frame("done", text, b"", cell=cell, chars=6, error=error, line=None, final=False,
-                 json=False, known=known)
+                 json=False, known=known, restored=False)
 def call(cell, number, name="llm_query"):
     return frame("call", b"x", cell=cell, call=number, name=name, batch=1, size=1,
                  has_model=False, is_list=False)
 """
+
+# Every kind of frame, each blob in its place as large as it may be and larger, and fields that lie.
+_SIZES = (0, 1 << 10, 1 << 20, 9 << 20, 33 << 20, 60 << 20)
+_KINDS = {
+    "ready": "",
+    "failed": "",
+    "restored": "",
+    "variables": "ticket=1, sizes=[7]",
+    "slice": "ticket=1, found=True, json=True, size=1, start=0, total=1",
+    "done": "cell=own(), chars=1, error=False, line=None, final=True, json=True, known=False, restored=False",
+    "call": "cell=own(), call=3, name='llm_query', batch=1, size=1, has_model=True, is_list=False",
+}
+_COUNTS = {"ready": 1, "failed": 1, "restored": 3, "variables": 3, "slice": 2, "done": 4, "call": 2}
+_DONE = "cell=own(), chars=0, error={}, line={}, final={}, json={}, known=False, restored=False"
+FORGED = [
+    Attempt(
+        "forged frames",
+        f"{kind} with {size:,} bytes in blob {place}",
+        f"{_FRAME}write(frame({kind!r}, *[b'x' * ({size} if at == {place} else 1)"
+        f" for at in range({_COUNTS[kind]})], {fields}))",
+        3,
+    )
+    for kind, fields in _KINDS.items()
+    for place in range(_COUNTS[kind])
+    for size in _SIZES
+] + [
+    Attempt("forged frames", name, _FRAME + code, 3)
+    for name, code in (
+        ("variables without end", "write(frame('variables', *[b'x'] * 15_000, ticket=1, sizes=[1] * 5_000))"),
+        ("names without end", "write(frame('restored', *[b'x'] * 90_000))"),
+        ("documents without end", "write(frame('call', *[b'x'] * 90_000, cell=own(), call=3, name='rlm_query', batch=1, size=1, has_model=False, is_list=True))"),
+        ("an answer that is no JSON", f"write(frame('done', b'', b'', b'{{', b'dict', {_DONE.format(False, None, True, True)}))"),
+        ("an answer of invalid UTF-8", f"write(frame('done', b'', b'', bytes([255]) * 99, b'str', {_DONE.format(False, None, True, False)}))"),
+        ("a line number that is none", f"write(frame('done', b'', b'', b'E', b'm', b't', {_DONE.format(True, -1, False, False)}))"),
+        ("calls that are turned off", "write(call(own(), 5, 'rlm_query')); import time; time.sleep(0.1)"),
+        ("answers to looks to come", "write(b''.join(frame('variables', b'x', b'int', b'1', ticket=t, sizes=[1]) for t in range(200)))"),
+    )
+]  # fmt: skip
+
+# Values whose methods lie, block, raise or explode; each is looked at after its cell.
+_METHODS = (
+    "__repr__", "__str__", "__len__", "__class__", "__reduce__", "__getstate__", "__hash__",
+    "__iter__", "__bool__", "__format__", "__getattr__", "__eq__",
+)  # fmt: skip
+_WAYS = {
+    "blocks": "__import__('time').sleep(1000)",
+    "spins": "[None for _ in iter(int, 1)]",
+    "exits": "exec('raise SystemExit')",
+    "interrupts": "exec('raise KeyboardInterrupt')",
+    "explodes": "'x' * (1 << 40)",
+    "lies": "1 << 62",
+}
+LOOKS = [
+    Attempt(
+        "looks",
+        f"{method} {way}",
+        f"class Odd:\n  {method} = {'property' if method == '__class__' else ''}(lambda *a: {code})\n"
+        "odd = Odd()\nlisted = [odd]",
+        2,
+        looks=True,
+    )
+    for method in _METHODS
+    for way, code in _WAYS.items()
+]
 
 WIRE = [
     Attempt("the wire", name, _FRAME + code, seconds)
@@ -373,4 +473,14 @@ WIRE = [
     )
 ]
 
-ATTEMPTS: tuple[Attempt, ...] = (*FILES, *PROCESSES, *NETWORK, *SURFACE, *RESOURCES, *WIRE)
+ATTEMPTS: tuple[Attempt, ...] = (
+    *FILES,
+    *PROCESSES,
+    *NETWORK,
+    *FLAGS,
+    *SURFACE,
+    *RESOURCES,
+    *WIRE,
+    *FORGED,
+    *LOOKS,
+)

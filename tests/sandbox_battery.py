@@ -10,16 +10,24 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio
 
+from rlm_mcp.errors import NotFoundError, SandboxError
 from rlm_mcp.sandbox.choice import OwnedSandbox
 from rlm_mcp.sandbox.host.text import TextContext
-from rlm_mcp.sandbox.types import CallReply, CellResult, ReplCall, ReplOptions, Walls
+from rlm_mcp.sandbox.types import (
+    CallReply,
+    CellResult,
+    Repl,
+    ReplCall,
+    ReplOptions,
+    Walls,
+)
 from tests.sandbox_attempts import ATTEMPTS, PRELUDE, Attempt
 from tests.walls import a_sandbox
 
@@ -159,13 +167,29 @@ async def try_it(sandbox: OwnedSandbox, arena: Arena, attempt: Attempt) -> list[
             result = await repl.execute(
                 given + PRELUDE + attempt.code, timeout_seconds=attempt.seconds, on_call=_answer
             )
+            if attempt.looks:
+                await _look(repl)
             after = await repl.execute("6 * 7", timeout_seconds=20, on_call=_answer)
-            if after.lost_variables:  # what was sent too early is found out by the next cell
+            if (
+                after.lost_variables and not attempt.looks
+            ):  # what was sent too early is found out by the next cell
                 after = await repl.execute("6 * 7", timeout_seconds=20, on_call=_answer)
     found = _said(result, arena.secret)
+    if attempt.looks and (result.lost_variables or after.lost_variables):
+        found.append("a look took the variables away")
     if (after.output, after.error, after.final) != ("42\n", None, None):
         found.append(f"the next cell said {after!r}"[:300])
     return found
+
+
+async def _look(repl: Repl) -> None:
+    """List the variables and read them, as after a cell; refusing is allowed, losing is not."""
+    with suppress(SandboxError):
+        await repl.variables()
+        for name in ("odd", "listed"):
+            with suppress(NotFoundError):
+                assert len((await repl.read_variable(name, limit=500)).text) <= 500
+                await repl.read_variable(name, limit=500, whole=True)
 
 
 def _said(result: CellResult, secret: str) -> list[str]:
@@ -180,7 +204,8 @@ async def _answer(call: ReplCall) -> CallReply:
     return CallReply(text=call.prompt)
 
 
-def _descendants() -> dict[int, str]:
+def descendants(of: int | None = None) -> dict[int, str]:
+    """The processes below this one, or below another, by id, with their names."""
     parents: dict[int, tuple[int, str]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -189,10 +214,11 @@ def _descendants() -> dict[int, str]:
             except OSError:
                 continue
             parents[int(entry.name)] = (int(rest.split()[1]), name)
-    ours = {os.getpid()}
+    root = of or os.getpid()
+    ours = {root}
     while more := {pid for pid, (parent, _) in parents.items() if parent in ours} - ours:
         ours |= more
-    return {pid: parents[pid][1] for pid in ours - {os.getpid()}}
+    return {pid: parents[pid][1] for pid in ours - {root}}
 
 
 def _resident_kb() -> int:
@@ -208,7 +234,7 @@ async def run_attempts(
     What changed outside is told of all of them together, under `outside`.
     """
     found: dict[str, list[str]] = {}
-    before, resident, ours = arena.state(), _resident_kb(), set(_descendants())
+    before, resident, ours = arena.state(), _resident_kb(), set(descendants())
     limiter = anyio.CapacityLimiter(AT_ONCE)
 
     async def work(attempt: Attempt) -> None:
@@ -219,7 +245,7 @@ async def run_attempts(
     async with anyio.create_task_group() as tasks:
         for attempt in attempts:
             tasks.start_soon(work, attempt)
-    after, left = arena.state(), _descendants()
+    after, left = arena.state(), descendants()
     outside = [f"{key}: {after[key]!r:.300}" for key in before if before[key] != after[key]]
     outside += [f"a process was left: {left[pid]}" for pid in left.keys() - ours]
     if _resident_kb() - resident > MAX_HOST_GROWTH_KB:
@@ -243,7 +269,7 @@ async def run_battery(walls: Walls, groups: Sequence[str]) -> dict[str, Any]:
         "layers": list(isolation.layers),
         "tried": len(attempts),
         "escapes": found,
-        "left": list(_descendants().values()),
+        "left": list(descendants().values()),
     }
 
 

@@ -99,7 +99,7 @@ async def test_no_attempt_leaves_a_repl_of_an_ordinary_user() -> None:
 async def test_seccomp_alone_holds_against_every_quick_attempt() -> None:
     result = await battery(Walls(landlock=False, namespaces=False), QUICK)
     assert (result["level"], result["escapes"]) == ("partial", {})
-    assert result["layers"] == ["seccomp", "limits"]
+    assert result["layers"] == ["seccomp", "thread limit", "limits"]
 
 
 @native_alone("its walls are other ones")
@@ -160,7 +160,11 @@ anyio.run(main)
 @pytest.mark.parametrize(
     ("denied", "said"),
     [
-        ([272], "partial ('namespaces: the system refuses them (Operation not permitted)',)"),
+        (
+            [272],
+            "partial ('namespaces: the system refuses them (Operation not permitted)',"
+            " 'thread limit: Operation not permitted')",
+        ),
         ([444], "partial ('landlock: the kernel has no Landlock',)"),
         ([155], "partial ('namespaces: Operation not permitted',)"),
         ([317], "process ('seccomp: Operation not permitted',)"),

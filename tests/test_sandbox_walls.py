@@ -67,6 +67,15 @@ def decide(architecture: str, number: int, *arguments: int, audit: int | None = 
         ("sendto", (3, 0, 1, 0, 0), ALLOWED),
         ("sendto", (3, 0, 1, 0, 1 << 32), EPERM),
         ("recvfrom", (3, 0, 1, 0, 5), EPERM),
+        ("sendto", (3, 0, 1, 0x4040, 0), ALLOWED),
+        ("sendto", (3, 0, 1, 1, 0), EPERM),  # MSG_OOB
+        ("sendto", (3, 0, 1, 0x8000, 0), EPERM),  # MSG_MORE
+        ("recvfrom", (3, 0, 1, 0x142, 0), ALLOWED),
+        ("recvfrom", (3, 0, 1, 0x2000, 0), EPERM),  # MSG_ERRQUEUE
+        ("recvfrom", (3, 0, 1, 1, 0), EPERM),
+        ("madvise", (0, 4096, 4), ALLOWED),
+        ("madvise", (0, 4096, 12), EPERM),  # MADV_MERGEABLE
+        ("madvise", (0, 4096, 100), EPERM),  # MADV_HWPOISON
     ],
 )
 @pytest.mark.parametrize("architecture", ["x86_64", "aarch64"])

@@ -244,6 +244,15 @@ class Isolation:
     missing: tuple[str, ...] = ()
 
 
+@runtime_checkable
+class Pausable(Protocol):
+    """A `Repl` that can be stopped while nobody uses it."""
+
+    def pause(self) -> None:
+        """Stop its process until a cell runs; looks at variables let it run for as long."""
+        ...
+
+
 class Sandbox(Protocol):
     """Opens REPLs."""
 
@@ -280,10 +289,17 @@ class Particular(Protocol):
         ...
 
 
+THREAD_LIMIT = "thread limit"  # a layer of `Isolation`
+
+
 @dataclass(frozen=True)
 class Walls:
-    """Which walls to use, where the machine supports them."""
+    """Which walls to use, where the machine supports them.
+
+    `thread_limit`: the kernel limits the threads of each REPL; else the host counts them.
+    """
 
     seccomp: bool = True
     landlock: bool = True
     namespaces: bool = True
+    thread_limit: bool = True

@@ -15,7 +15,15 @@ import anyio.to_thread
 from anyio.abc import TaskGroup, TaskStatus
 
 from rlm_mcp.errors import NotFoundError, RLMError, SandboxBusyError
-from rlm_mcp.sandbox.types import CallReply, ContextSource, Repl, ReplCall, ReplOptions, Sandbox
+from rlm_mcp.sandbox.types import (
+    CallReply,
+    ContextSource,
+    Pausable,
+    Repl,
+    ReplCall,
+    ReplOptions,
+    Sandbox,
+)
 from rlm_mcp.service.machine import memory_bytes
 from rlm_mcp.store.runs.records import SavedVariable
 
@@ -131,6 +139,8 @@ class Repls:
         if before is not one:
             before.let_go.set()
         self._kept[run_id] = one
+        if isinstance(one.repl, Pausable):  # threads that its code left burn no core
+            one.repl.pause()
         while len(self._kept) > KEPT_REPLS:
             self._kept.popitem(last=False)[1].let_go.set()
 

@@ -91,6 +91,7 @@ class ForkServer:
     def _fork_holder(self, layout: Layout, control: int, text: int) -> None:
         """Fork a holder; it reports on its own socket when the text is loaded."""
         if os.fork():
+            self._reply({})
             return
         try:
             namespaces.die_with_parent()
@@ -166,8 +167,7 @@ def main() -> None:
     threads = len(list(Path("/proc/self/task").iterdir()))
     mapped = limits.mapped_bytes()
     confine.give_up_files(report, in_namespaces=in_namespaces)
-    if in_namespaces:
-        namespaces.die_with_parent()  # again: a change of user clears it
+    namespaces.die_with_parent()  # again: a change of user clears it
     walls_that_hold = confine.try_walls(walls, report)
     gc.collect()
     gc.freeze()
@@ -182,6 +182,7 @@ def _continue_in_child(control: socket.socket) -> None:
     child = os.fork()
     if child:
         control.close()
+        namespaces.die_with_parent()
         os.waitpid(child, 0)
         os._exit(0)
     namespaces.die_with_parent()

@@ -12,12 +12,14 @@ import sys
 from rlm_mcp.sandbox import wire
 from rlm_mcp.sandbox.boot import Start
 from rlm_mcp.sandbox.child import documents, worker
-from rlm_mcp.sandbox.walls import limits
+from rlm_mcp.sandbox.walls import limits, namespaces
 
 
 def main() -> None:
     """Load the text, lower the limits, serve cells."""
     start = Start.from_json(sys.argv[2])
+    if sys.platform == "linux":
+        namespaces.die_with_parent()
     sock = socket.socket(fileno=start.socket)
     try:
         content = documents.load(start.text, start.layout)

@@ -83,18 +83,24 @@ def pack(variables: Iterable[tuple[str, Any]]) -> bytes:
 
 
 def unpack(blob: bytes) -> dict[str, Any]:
-    """Return what `pack` kept; a variable that cannot be opened is left out."""
+    """Return what `pack` kept; a variable that cannot be opened is left out.
+
+    A blob that model code forged may hold anything.
+    """
     if not blob:
         return {}
     variables: dict[str, Any]
     kept: dict[str, bytes]
-    variables, kept = pickle.loads(blob)  # noqa: S301  # only in a confined child
-    for name, value in kept.items():
-        try:
-            variables[name] = pickle.loads(value)  # noqa: S301  # likewise
-        except Exception:  # noqa: BLE001, S112  # its class may not exist here
-            continue
-    return variables
+    try:
+        variables, kept = pickle.loads(blob)  # noqa: S301  # only in a confined child
+        for name, value in kept.items():
+            try:
+                variables[name] = pickle.loads(value)  # noqa: S301  # likewise
+            except Exception:  # noqa: BLE001, S112  # its class may not exist here
+                continue
+        return {name: value for name, value in variables.items() if type(name) is str}
+    except Exception:  # noqa: BLE001  # forged
+        return {}
 
 
 class _Room:

@@ -6,116 +6,23 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 from collections import OrderedDict
-from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
 
 import anyio
 from anyio import to_thread
 
 from rlm_mcp.errors import SandboxError
 from rlm_mcp.sandbox.host.context_file import write_text
-from rlm_mcp.sandbox.host.process import END_SECONDS, how_it_ended, spawn
-from rlm_mcp.sandbox.types import ContextSource, ReplOptions, Walls
+from rlm_mcp.sandbox.host.control import Control, control_pair
+from rlm_mcp.sandbox.host.process import END_SECONDS, how_it_ended, spawn, watch_threads
+from rlm_mcp.sandbox.types import THREAD_LIMIT, ContextSource, ReplOptions, Walls
 
 START_SECONDS = 60
-ORDER_SECONDS = 10
+ORDER_SECONDS = 4.0  # forking takes milliseconds; a process that is stopped is replaced after it
 LOAD_SECONDS = 600
-MAX_ANSWER_BYTES = 1 << 16
-
-
-class Control:
-    """Sends orders to a process that forks, and receives its answers, one at a time."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self._sock = sock
-        self._turn = anyio.Lock()
-        self._sending = anyio.Lock()
-        self.is_closed = False
-
-    async def request(
-        self, order: Mapping[str, Any], descriptors: Sequence[int] = (), *, seconds: float
-    ) -> tuple[dict[str, Any], list[int]]:
-        """Send an order and wait for its answer; the caller closes the returned descriptors.
-
-        Raises:
-            SandboxError: the process is gone, does not answer, or failed.
-        """
-        async with self._turn:
-            try:
-                # Shielded: cancelling one task must not break the process for others.
-                with anyio.fail_after(seconds, shield=True):
-                    await self.send_order(order, descriptors)
-                    return await self.receive_answer()
-            except OSError as error:  # TimeoutError too
-                self.close()  # a late answer must not be taken for that of the next order
-                raise SandboxError(f"the fork server does not answer: {error!s}") from error
-
-    async def send_order(self, order: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
-        """Send an order without waiting for an answer."""
-        async with self._sending:  # anyio lets only one task wait for a socket
-            if self.is_closed:
-                raise BrokenPipeError("it was closed")
-            with _closed_as_gone():
-                await anyio.wait_writable(self._sock)
-            socket.send_fds(self._sock, [json.dumps(order).encode()], descriptors)
-
-    async def receive_answer(self) -> tuple[dict[str, Any], list[int]]:
-        """Wait for an answer.
-
-        Raises:
-            OSError: the process is gone.
-            SandboxError: the order failed.
-        """
-        with _closed_as_gone():
-            await anyio.wait_readable(self._sock)
-        data, descriptors, _, _ = socket.recv_fds(self._sock, MAX_ANSWER_BYTES, 4)
-        if not data:
-            raise ConnectionResetError("its process is gone")
-        said = json.loads(data)
-        if "error" in said:
-            for descriptor in descriptors:
-                os.close(descriptor)
-            raise SandboxError(f"the fork server failed: {said['error']}")
-        return said, descriptors
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether the process is gone."""
-        if self.is_closed:
-            return True
-        try:
-            return not self._sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-
-    def close(self) -> None:
-        """Close the host's end; the process then ends itself."""
-        if not self.is_closed:
-            self.is_closed = True
-            anyio.notify_closing(self._sock)
-            self._sock.close()
-
-
-@contextlib.contextmanager
-def _closed_as_gone() -> Generator[None]:
-    """Another task may close the socket while this one waits for it."""
-    try:
-        yield
-    except anyio.ClosedResourceError as error:
-        raise ConnectionResetError("the socket was closed") from error
-
-
-def control_pair() -> tuple[Control, socket.socket]:
-    """Return a control and the child's end of its socket."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    return Control(ours), theirs
 
 
 async def wait_for_end(handle: int) -> None:
@@ -127,6 +34,12 @@ async def wait_for_end(handle: int) -> None:
         os.close(handle)
 
 
+def pid_of(handle: int) -> int:
+    """Return the id of the process behind a pidfd, here; -1 if it is gone. Blocking."""
+    lines = Path(f"/proc/self/fdinfo/{handle}").read_text("ascii").splitlines()
+    return next((int(line[4:]) for line in lines if line.startswith("Pid:")), -1)
+
+
 @dataclass(eq=False)
 class Holder:
     """A process that holds a text; `users` counts its live REPLs and those being opened."""
@@ -135,6 +48,7 @@ class Holder:
     control: Control
     handle: int
     bytes: int
+    counts_threads: bool = False  # the host does, since the kernel does not limit them
     users: int = 0
     last_used: float = 0.0
 
@@ -142,7 +56,7 @@ class Holder:
         """Fork a REPL that communicates over `sock`."""
         order = {"do": "spawn", "options": asdict(options)}
         said, (handle,) = await self.control.request(order, [sock], seconds=ORDER_SECONDS)
-        return ForkedProcess(self.control, said["pid"], handle)
+        return ForkedProcess(self.control, said["pid"], handle, self.counts_threads)
 
     async def end(self) -> None:
         """End the process and wait until it is gone."""
@@ -161,20 +75,31 @@ class ForkedProcess:
     control: Control
     pid: int
     handle: int
-    is_watched: bool = False  # the kernel limits its memory
+    is_watched: bool = False  # whether the kernel does not limit its threads
 
     async def watch(self) -> None:
-        """Do nothing."""
+        """Kill it when it has too many threads."""
+        await watch_threads(await to_thread.run_sync(pid_of, self.handle), self.kill)
 
     def interrupt(self) -> None:
         """Send SIGINT."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.handle, signal.SIGINT)
+        self._send(signal.SIGINT)
 
     def kill(self) -> None:
         """Send SIGKILL."""
+        self._send(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Send SIGSTOP."""
+        self._send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Send SIGCONT."""
+        self._send(signal.SIGCONT)
+
+    def _send(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.handle, signal.SIGKILL)
+            signal.pidfd_send_signal(self.handle, number)
 
     async def end(self) -> str:
         """Kill it if it lives, wait until it is gone, and say how it ended."""
@@ -255,7 +180,8 @@ class Warm:
         control, theirs = control_pair()
         try:
             order = {"do": "hold", "layout": asdict(layout)}
-            await self.control.send_order(order, [theirs.fileno(), text])
+            # Acknowledged at once, so that a process that is stopped is noticed here.
+            await self.control.request(order, [theirs.fileno(), text], seconds=ORDER_SECONDS)
             theirs.close()
             with anyio.fail_after(LOAD_SECONDS):
                 said, (handle,) = await control.receive_answer()
@@ -271,7 +197,8 @@ class Warm:
         finally:
             theirs.close()
             os.close(text)
-        return Holder(source.key, control, handle, said["bytes"])
+        counts_threads = THREAD_LIMIT not in self.layers
+        return Holder(source.key, control, handle, said["bytes"], counts_threads)
 
     async def _evict(self) -> None:
         """End unused holders: dead ones, old ones, then the least recently used."""

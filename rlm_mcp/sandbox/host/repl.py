@@ -7,6 +7,7 @@ when it comes, is recognised by its number and dropped.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import anyio
@@ -69,6 +70,7 @@ class ChildRepl:
         self._kept = b""
         self._holds_last = False  # whether `_kept` is what the last cell handed over
         self._was_lost = False
+        self._is_paused = False  # between uses
 
     async def start(self) -> None:
         """Start the process if there is none.
@@ -78,6 +80,12 @@ class ChildRepl:
         """
         if self._process is None:
             self._process = await self._launch()
+
+    def pause(self) -> None:
+        """Stop the process until a cell runs; see `types.Pausable`."""
+        self._is_paused = True
+        if self._process is not None:
+            self._process.process.pause()
 
     async def close(self) -> str:
         """End the process if there is one; return how it ended."""
@@ -91,6 +99,8 @@ class ChildRepl:
         if len(code) > MAX_CODE_CHARS:
             return results.refused_result(f"a cell of {len(code):,} characters is too long")
         async with self._turn:
+            self._resume()
+            self._is_paused = False
             process = await self._ready_for_cell()
             self._numbers += 1
             core, holds = Core(self._cores), self._holds_last
@@ -135,7 +145,7 @@ class ChildRepl:
     async def variables(self) -> list[Variable]:
         """List the variables; see `types.Repl`."""
         async with self._turn:
-            return results.variables(await self._look("variables", "list", {}))
+            return results.variables(await self._look_awake("variables", "list", {}))
 
     async def read_variable(
         self, name: str, *, start: int = 0, limit: int = 4000, whole: bool = False
@@ -144,7 +154,7 @@ class ChildRepl:
         start, limit = max(start, 0), min(max(limit, 0), MAX_SLICE_CHARS)
         fields = {"start": start, "limit": limit, "whole": whole}
         async with self._turn:
-            frame = await self._look("slice", "read", fields, utf8(name))
+            frame = await self._look_awake("slice", "read", fields, utf8(name))
         if not frame.fields["found"]:
             names = ", ".join(results.names(frame)[:30])
             raise NotFoundError(
@@ -152,6 +162,20 @@ class ChildRepl:
                 fix=f"Existing variables: {names}." if names else "No variables were assigned yet.",
             )
         return await results.variable_text(name, frame, start, limit)
+
+    def _resume(self) -> None:
+        if self._is_paused and self._process is not None:
+            self._process.process.resume()
+
+    async def _look_awake(
+        self, answer: str, question: str, fields: Mapping[str, int], *blobs: bytes
+    ) -> Frame:
+        self._resume()
+        try:
+            return await self._look(answer, question, fields, *blobs)
+        finally:
+            if self._is_paused:
+                self.pause()
 
     async def _look(
         self, answer: str, question: str, fields: Mapping[str, int], *blobs: bytes
@@ -205,13 +229,17 @@ class ChildRepl:
         """
         try:
             await self.start()
-            return await self._restore()
+            with suppress(EOFError, TimeoutError, WireError):
+                return await self._restore()
+            await self.close()  # what was kept cannot be opened: go on without it
+            await self.start()
         except (SandboxError, EOFError, TimeoutError) as error:
             await self.close()
             raise SandboxDiedError(
                 f"the REPL is gone and no fresh one could be had: {error!s}",
                 fix="Ask again; if it persists, look at what rlm_status says of the sandbox.",
             ) from error
+        return []
 
     async def _restore(self) -> list[str]:
         process, kept = self._process, self._kept

@@ -61,6 +61,12 @@ class PortableProcess:
         with contextlib.suppress(OSError):
             self._popen.kill()
 
+    def pause(self) -> None:
+        """Do nothing: an instance has no threads that go on between cells."""
+
+    def resume(self) -> None:
+        """Do nothing, likewise."""
+
     async def watch(self) -> None:
         """Return: there is nothing to watch."""
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rlm_mcp.sandbox.types import Walls
+from rlm_mcp.sandbox.types import THREAD_LIMIT, Walls
 from rlm_mcp.sandbox.walls import landlock, limits, namespaces, seccomp
 
 REPL_NICENESS = 10
@@ -72,7 +72,8 @@ def try_walls(walls: Walls, report: WallReport) -> Walls:
     has_seccomp = walls.seccomp and _holds("seccomp", _install_seccomp, report)
     if not walls.seccomp:
         report.note("seccomp", "not asked for")
-    return Walls(seccomp=has_seccomp, landlock=has_landlock, namespaces=walls.namespaces)
+    has_thread_limit = walls.thread_limit and _holds(THREAD_LIMIT, _limit_threads, report)
+    return Walls(has_seccomp, has_landlock, walls.namespaces, has_thread_limit)
 
 
 def confine_repl(walls: Walls, memory_bytes: int, mapped: int) -> None:
@@ -81,6 +82,8 @@ def confine_repl(walls: Walls, memory_bytes: int, mapped: int) -> None:
     Raises:
         OSError: a wall that held in the trial failed.
     """
+    if walls.thread_limit:
+        _limit_threads()
     namespaces.die_with_parent()
     namespaces.use_small_pages()
     with contextlib.suppress(OSError):  # only unusual policies refuse a lower priority
@@ -90,6 +93,15 @@ def confine_repl(walls: Walls, memory_bytes: int, mapped: int) -> None:
         landlock.restrict()
     if walls.seccomp:
         _install_seccomp()
+
+
+def _limit_threads() -> None:
+    architecture = seccomp.machine()
+    if architecture is None:
+        raise OSError(0, "unknown architecture")
+    namespaces.enter_user_namespace(architecture)
+    namespaces.give_up_privileges()  # again: entering a user namespace clears it
+    limits.limit_threads()
 
 
 def _install_seccomp() -> None:

@@ -13,6 +13,8 @@ if sys.platform != "win32":  # the host imports this everywhere
 
 STACK_BYTES = 8 << 20
 OPEN_FILES = 64
+MAX_THREADS = 256
+CPU_SECONDS = 6 * 3600  # of a REPL's whole life: a backstop behind the time limits of its cells
 _M_ARENA_MAX = -8
 
 
@@ -36,6 +38,7 @@ def limit(memory_bytes: int, mapped: int) -> None:
     """Limit memory to `memory_bytes` more than `mapped`; no file writes, no core dumps."""
     if mapped:
         _set(resource.RLIMIT_AS, mapped + memory_bytes)
+    _set(resource.RLIMIT_CPU, CPU_SECONDS)
     _set(resource.RLIMIT_CORE, 0)
     _set(resource.RLIMIT_FSIZE, 0)
     _set(resource.RLIMIT_NOFILE, OPEN_FILES)
@@ -43,6 +46,11 @@ def limit(memory_bytes: int, mapped: int) -> None:
     for name in ("RLIMIT_MEMLOCK", "RLIMIT_MSGQUEUE"):  # Linux
         if hasattr(resource, name):
             _set(getattr(resource, name), 0)
+
+
+def limit_threads() -> None:
+    """Limit the threads of this user in this user namespace, which this process has to itself."""
+    _set(resource.RLIMIT_NPROC, MAX_THREADS)
 
 
 def _set(what: int, value: int) -> None:

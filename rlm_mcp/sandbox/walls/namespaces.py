@@ -49,6 +49,18 @@ def enter(architecture: str) -> None:
         Path("/proc/self/gid_map").write_text(f"{NOBODY} {group} 1", "ascii")
 
 
+def enter_user_namespace(architecture: str) -> None:
+    """Enter a user namespace of this process's own, without any right in it.
+
+    The kernel counts threads by user and user namespace: so RLIMIT_NPROC bounds those of one REPL.
+
+    Raises:
+        OSError: the kernel or a policy refuses.
+    """
+    _check(_libc().syscall(ctypes.c_long(_UNSHARE[architecture]), ctypes.c_long(_NEW_USER)))
+    _drop_capabilities(architecture)
+
+
 def empty_root(architecture: str) -> None:
     """Replace every mount by one empty, read-only directory.
 
@@ -84,6 +96,10 @@ def drop_capabilities_and_user(architecture: str) -> None:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
+    _drop_capabilities(architecture)
+
+
+def _drop_capabilities(architecture: str) -> None:
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
     nothing = (ctypes.c_uint32 * 6)()
     _check(_libc().syscall(ctypes.c_long(_CAPSET[architecture]), header, nothing))

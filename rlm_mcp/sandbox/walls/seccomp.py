@@ -30,7 +30,6 @@ PLAIN: Mapping[str, tuple[int, int | None]] = {
     "munmap": (11, 215),
     "brk": (12, 214),
     "mremap": (25, 216),
-    "madvise": (28, 233),
     "rt_sigprocmask": (14, 135),
     "rt_sigreturn": (15, 139),
     "sigaltstack": (131, 132),
@@ -108,7 +107,11 @@ class Rule:
     error: int = errno.EPERM
 
 
-_NO_ADDRESS = (Check(4, is_null=True),)
+_NO_ADDRESS = Check(4, is_null=True)
+# MSG_DONTWAIT and MSG_NOSIGNAL; MSG_PEEK, MSG_DONTWAIT and MSG_WAITALL. No MSG_OOB.
+_SEND_FLAGS, _RECEIVE_FLAGS = Check(3, lacks_bits=~0x4040), Check(3, lacks_bits=~0x142)
+# NORMAL, RANDOM, SEQUENTIAL, WILLNEED, DONTNEED, FREE, HUGEPAGE, NOHUGEPAGE
+_ADVICE = Check(2, is_one_of=(0, 1, 2, 3, 4, 8, 14, 15))
 _NOT_EXECUTABLE = (Check(2, lacks_bits=0x4),)  # PROT_EXEC
 
 CHECKED: Mapping[str, Rule] = {
@@ -129,8 +132,9 @@ CHECKED: Mapping[str, Rule] = {
     "prlimit64": Rule((302, 261), (Check(0, is_one_of=(0,)), Check(2, is_null=True))),
     # asyncio wakes itself through a socket pair; without an address it reaches nobody else
     "socketpair": Rule((53, 199), (Check(0, is_one_of=(1,)),)),
-    "sendto": Rule((44, 206), _NO_ADDRESS),
-    "recvfrom": Rule((45, 207), _NO_ADDRESS),
+    "sendto": Rule((44, 206), (_NO_ADDRESS, _SEND_FLAGS)),
+    "recvfrom": Rule((45, 207), (_NO_ADDRESS, _RECEIVE_FLAGS)),
+    "madvise": Rule((28, 233), (_ADVICE,)),
 }
 
 AUDIT_ARCHITECTURES = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
@@ -191,7 +195,7 @@ def _check(check: Check, refuse: Instruction) -> list[Instruction]:
     if check.has_bits:
         return [load, (_ANY_BIT, 1, 0, check.has_bits), refuse]
     if check.lacks_bits:
-        return [load, (_ANY_BIT, 0, 1, check.lacks_bits), refuse]
+        return [load, (_ANY_BIT, 0, 1, check.lacks_bits & 0xFFFF_FFFF), refuse]
     last = len(check.is_one_of)
     tests = [(_EQUAL, last - at, 0, value) for at, value in enumerate(check.is_one_of)]
     return [load, *tests, refuse]
