@@ -437,12 +437,12 @@ async def test_calls_from_32_threads_are_on_the_way_at_once(repl: Repl) -> None:
     assert result.output == "True\n"
 
 
-async def test_calls_from_a_thousand_threads_are_all_answered(repl: Repl) -> None:
+async def test_calls_from_two_hundred_threads_are_all_answered(repl: Repl) -> None:
     code = "import threading\nthreading.stack_size(1 << 17)\nsaid = []\n"
     code += "def ask(n): said.append(llm_query(str(n)))\n"
-    code += "threads = [threading.Thread(target=ask, args=(n,)) for n in range(1000)]\n"
+    code += "threads = [threading.Thread(target=ask, args=(n,)) for n in range(200)]\n"
     code += "for thread in threads: thread.start()\nfor thread in threads: thread.join()\n"
-    code += "sorted(map(int, said)) == list(range(1000))"
+    code += "sorted(map(int, said)) == list(range(200))"
     assert await output(repl, code) == "True\n"
 
 

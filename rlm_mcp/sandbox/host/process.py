@@ -85,7 +85,9 @@ class PlainProcess:
         """Kill it when it uses too much memory or too many threads."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch_threads, self._popen.pid, self.kill)
-            tasks.start_soon(self._watch_memory)
+            await self._watch_memory()
+            if self._most_bytes is not None:  # it was killed
+                tasks.cancel_scope.cancel()
 
     async def _watch_memory(self) -> None:
         while self._most_bytes is not None:
