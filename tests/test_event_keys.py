@@ -10,14 +10,7 @@ import pytest
 import rlm_mcp
 
 PACKAGE = Path(rlm_mcp.__file__).parent
-# The view still reads keys itself.
-NOT_YET = PACKAGE / "server" / "view"
-MODULES = [
-    path
-    for path in sorted(PACKAGE.rglob("*.py"))
-    if not {PACKAGE / "events", NOT_YET} & set(path.parents)
-]
-NAMES = {"detail", "details"}
+MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if PACKAGE / "events" not in path.parents]
 EVENT_MAKERS = {"emit", "_emit", "_tell", "RLMEvent", "NewEvent"}
 # They take a detail as it is, whatever its keys.
 TAKE_WHOLE_DETAILS = {
@@ -26,16 +19,19 @@ TAKE_WHOLE_DETAILS = {
     "within_inner_run",
     "inner_path",
     "_with_short_texts",
+    "without_texts",
+    "dict",
+    "_json",
 }
 
 
 def is_detail(node: ast.AST) -> bool:
     """Whether an expression is an event's detail, by its name."""
-    return (isinstance(node, ast.Name) and node.id in NAMES) or is_details_field(node)
+    return (isinstance(node, ast.Name) and node.id == "detail") or is_details_field(node)
 
 
 def is_details_field(node: ast.AST) -> bool:
-    return isinstance(node, ast.Attribute) and node.attr in NAMES
+    return isinstance(node, ast.Attribute) and node.attr == "detail"
 
 
 def read_by_key(node: ast.AST) -> ast.AST | None:

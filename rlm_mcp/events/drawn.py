@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rlm_mcp.events import LoggedEvent
+from rlm_mcp.events import LoggedEvent, RunWarning
 
 MAX_TEXT_CHARS = 160
 MAX_PROMPT_CHARS = 60
@@ -60,6 +60,26 @@ def drawn_detail(event: LoggedEvent) -> dict[str, Any]:
     if "items" in detail:
         drawn["items"] = [_drawn_call(item) for item in detail["items"]]
     return drawn
+
+
+def without_texts(detail: Mapping[str, Any], mark: str) -> dict[str, Any]:
+    """Return a detail with `mark` for each text of the run; what failed still shows that."""
+    blank = _blanked(detail, mark)
+    if "items" in blank:
+        blank["items"] = [_blanked(item, mark) for item in blank["items"]]
+    return blank
+
+
+def _blanked(fields: Mapping[str, Any], mark: str) -> dict[str, Any]:
+    return {
+        key: mark if key in TEXTS and isinstance(value, str) else value
+        for key, value in fields.items()
+    }
+
+
+def is_deleted(event: LoggedEvent) -> bool:
+    """Return whether the detail was deleted with a text; some warnings never had one."""
+    return not event.detail and event.type != RunWarning.type
 
 
 def _drawn_call(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from rlm_mcp.events import inner_path
+from rlm_mcp.events import (
+    CodeExecuted,
+    CodeGenerated,
+    IterationStart,
+    SubCallsFinished,
+    SubCallsStarted,
+    inner_path,
+    read_detail,
+)
 from rlm_mcp.events.drawn import MAX_TEXT_CHARS
 from rlm_mcp.store.runs.records import Event
 
@@ -36,7 +44,7 @@ class _Level:
     row: int
     turn_began: float | None = None
     code_began: float | None = None
-    batches: dict[int, float] = field(default_factory=dict[int, float])
+    batches: dict[int, tuple[float, str]] = field(default_factory=dict[int, tuple[float, str]])
 
 
 class _Trace:
@@ -51,20 +59,19 @@ class _Trace:
         """Yield what one event adds."""
         at = datetime.fromisoformat(event.at).timestamp()
         self._start = at if self._start is None else self._start
-        now, detail = at - self._start, event.detail
-        level = self._level(event)
-        match event.type:
-            case "iteration_start":
+        now, level = at - self._start, self._level(event)
+        match read_detail(event):
+            case IterationStart():
                 level.turn_began = now
-            case "code_generated":
-                yield from self._turn(event, level, now)
-                level.code_began = now if detail.get("code") else None
-            case "code_executed":
-                yield from self._code(event, level, now)
-            case "sub_calls_started":
-                level.batches[detail.get("batch", 0)] = now
-            case "sub_calls_finished":
-                yield from self._calls(detail, level)
+            case CodeGenerated() as generated:
+                yield from self._turn(event, generated, level, now)
+                level.code_began = now if generated.code else None
+            case CodeExecuted() as executed:
+                yield from self._code(event, executed, level, now)
+            case SubCallsStarted(batch=batch, name=name):
+                level.batches[batch or 0] = now, name
+            case SubCallsFinished() as finished:
+                yield from self._calls(finished, level)
             case _:
                 pass
 
@@ -75,44 +82,54 @@ class _Trace:
             self._levels[key] = _Level(row)
         return self._levels[key]
 
-    def _turn(self, event: Event, level: _Level, now: float) -> Iterator[dict[str, Any]]:
+    def _turn(
+        self, event: Event, generated: CodeGenerated, level: _Level, now: float
+    ) -> Iterator[dict[str, Any]]:
         began, level.turn_began = level.turn_began, None
         if began is None:
             return
         yield from self._row(level.row, "model" if event.depth == 0 else "inner run: model")
-        kept = ("input_tokens", "output_tokens", "first_token_seconds", "retries")
-        args = {key: event.detail[key] for key in kept if key in event.detail}
+        args = {
+            "input_tokens": generated.input_tokens,
+            "output_tokens": generated.output_tokens,
+            "first_token_seconds": generated.first_token_seconds,
+            "retries": generated.retries,
+        }
+        args = {key: value for key, value in args.items() if value is not None}
         yield _span(f"turn {event.iteration}", "model", (began, now), level.row, args)
 
-    def _code(self, event: Event, level: _Level, now: float) -> Iterator[dict[str, Any]]:
-        wall = event.detail.get("wall_seconds")
+    def _code(
+        self, event: Event, executed: CodeExecuted, level: _Level, now: float
+    ) -> Iterator[dict[str, Any]]:
+        wall = executed.wall_seconds
         began = now - wall if wall is not None else level.code_began
         level.code_began = None
         if began is None:
             return
         row = level.row + 1
         yield from self._row(row, "code" if event.depth == 0 else "inner run: code")
-        name = "error" if event.detail.get("error") else "code"
+        name = "error" if executed.error else "code"
         yield _span(name, "code", (max(0.0, began), now), row, {})
 
-    def _calls(self, detail: Mapping[str, Any], level: _Level) -> Iterator[dict[str, Any]]:
+    def _calls(self, finished: SubCallsFinished, level: _Level) -> Iterator[dict[str, Any]]:
         """Calls with their times; those of old logs have none and are left out."""
-        start = level.batches.get(detail.get("batch", 0))
-        for item in detail.get("items", ()):
-            if start is None or "ended" not in item:
+        started = level.batches.get(finished.batch or 0)
+        for call in finished.items:
+            if started is None or call.began is None or call.ended is None:
                 continue
-            row = CALLS_ROW + item["slot"]
-            yield from self._row(row, f"sub-calls {item['slot'] + 1}")
+            start, name = started
+            slot = call.slot or 0
+            yield from self._row(CALLS_ROW + slot, f"sub-calls {slot + 1}")
             args = {
-                "prompt": item["prompt"][:MAX_TEXT_CHARS],
-                "input_tokens": item["input_tokens"],
-                "output_tokens": item["output_tokens"],
-                "cached": item["cached"],
-                "queued_seconds": item.get("queued", 0),
-                "error": item["error"],
+                "prompt": call.prompt[:MAX_TEXT_CHARS],
+                "input_tokens": call.input_tokens,
+                "output_tokens": call.output_tokens,
+                "cached": call.cached,
+                "queued_seconds": call.queued or 0,
+                "error": call.error,
             }
-            times = (start + item["began"], start + item["ended"])
-            yield _span(item.get("name", "llm_query"), "sub-call", times, row, args)
+            times = (start + call.began, start + call.ended)
+            yield _span(name, "sub-call", times, CALLS_ROW + slot, args)
 
     def _row(self, row: int, name: str) -> Iterator[dict[str, Any]]:
         if row not in self._named:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rlm_mcp.events.drawn import MAX_TEXT_CHARS, drawn_detail
+from rlm_mcp.events.drawn import MAX_TEXT_CHARS, drawn_detail, is_deleted
 
 if TYPE_CHECKING:
     from rlm_mcp.store.runs.records import Event
@@ -33,6 +33,6 @@ def line_view(event: Event) -> dict[str, Any]:
             figures.cached_sub_calls,
         ],
     }
-    if not event.detail and event.type != "warning":  # some warnings have no detail
+    if is_deleted(event):
         line["deleted"] = True
     return line

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlm_mcp.errors import RLMError
-from rlm_mcp.events.drawn import TEXTS
+from rlm_mcp.events.drawn import without_texts
 from rlm_mcp.server.sendable import sendable
 from rlm_mcp.server.view.bundle import SCRIPT, STYLE, inline_page, open_bundle
 from rlm_mcp.server.view.chrome_trace import trace_pieces
@@ -129,28 +129,14 @@ class _Counts:
 def _event(event: Event, counts: _Counts, *, has_texts: bool) -> dict[str, Any]:
     if not has_texts:
         counts.has_no_texts = True
-        return _without_texts(line_view(event))
+        line = line_view(event)
+        return {**line, "preview": "", "detail": without_texts(line["detail"], LEFT_OUT)}
     if counts.chars > MAX_FULL_CHARS:
         counts.short_events += 1
         return line_view(event)
     full = {**line_view(event), "preview": event.preview, "detail": dict(event.detail)}
     counts.chars += len(_json(full["detail"]))
     return full
-
-
-def _without_texts(line: dict[str, Any]) -> dict[str, Any]:
-    detail = _blanked(line["detail"])
-    if "items" in detail:
-        detail["items"] = [_blanked(item) for item in detail["items"]]
-    return {**line, "preview": "", "detail": detail}
-
-
-def _blanked(fields: dict[str, Any]) -> dict[str, Any]:
-    """Replace texts; what failed is still seen to have failed."""
-    return {
-        key: LEFT_OUT if key in TEXTS and isinstance(value, str) else value
-        for key, value in fields.items()
-    }
 
 
 async def _variables(service: Service, run_id: str, counts: _Counts, *, has_texts: bool) -> Pieces:
