@@ -30,6 +30,7 @@ from rlm_mcp.server.http.routes import make_routes
 from rlm_mcp.settings import PREFIX, Settings
 from rlm_mcp.testing.scripted_model import open_scripted_model
 from tests.reference import DOCUMENTS, ROOT, commands, made
+from tests.sandbox_attempts import ATTEMPTS
 from tests.surface import surface
 
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text() for path in DOCUMENTS}
@@ -105,6 +106,10 @@ def test_every_setting_is_named_and_no_other() -> None:
     named = set(re.findall(r"RLM_MCP_[A-Z_]*[A-Z]", ALL))
 
     assert named == settings
+
+
+def test_the_attempts_on_the_sandbox_are_counted_right() -> None:
+    assert f"has {len(ATTEMPTS)} attempts" in TEXTS["docs/security.md"]
 
 
 def test_every_route_is_named_with_its_method_and_no_other() -> None:
