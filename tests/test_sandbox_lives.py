@@ -104,8 +104,14 @@ async def test_a_cell_that_runs_over_is_interrupted_and_keeps_its_variables(repl
     [
         "import time; time.sleep(60)",
         "import re; re.match('(a+)+$', 'a' * 40 + 'b')",
-        "import threading; threading.Event().wait()",
-        "import queue; queue.SimpleQueue().get()",
+        pytest.param(
+            "import threading; threading.Event().wait()",
+            marks=native_alone("a wait for another thread says at once what to do"),
+        ),
+        pytest.param(
+            "import queue; queue.SimpleQueue().get()",
+            marks=native_alone("a wait for another thread ends the interpreter, which is put back"),
+        ),
         "import asyncio; asyncio.run(asyncio.sleep(60))",
         "import subprocess, sys; print('x' * 10)\nwhile True: print('y' * 1000)",
     ],
@@ -534,6 +540,7 @@ anyio.run(main)
 """
 
 
+@native_alone("a test of the whole server says so")
 async def test_a_killed_server_leaves_no_process_behind() -> None:
     def start_and_kill() -> list[int]:
         with subprocess.Popen([sys.executable, "-c", HOST], stdout=subprocess.PIPE) as host:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 MIN_PLACES = 4
@@ -34,10 +35,9 @@ def places(repl_bytes: int) -> int:
 
 def cores() -> int:
     """Count the processors that this process may use."""
-    try:
+    if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every platform
-        return os.cpu_count() or 1
+    return os.cpu_count() or 1
 
 
 def total_bytes() -> int | None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+import sys
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
@@ -46,6 +47,7 @@ class Control:
 
     async def send_order(self, order: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
         """Send an order without waiting for an answer."""
+        assert sys.platform == "linux"  # noqa: S101  # nothing else has a fork server
         async with self._sending:  # anyio lets only one task wait for a socket
             if self.is_closed:
                 raise BrokenPipeError("it was closed")
@@ -60,6 +62,7 @@ class Control:
             OSError: the process is gone.
             SandboxError: the order failed.
         """
+        assert sys.platform == "linux"  # noqa: S101  # nothing else has a fork server
         with _closed_as_gone():
             await anyio.wait_readable(self._sock)
         data, descriptors, _, _ = socket.recv_fds(self._sock, MAX_ANSWER_BYTES, 4)
@@ -103,5 +106,6 @@ def _closed_as_gone() -> Generator[None]:
 
 def control_pair() -> tuple[Control, socket.socket]:
     """Return a control and the child's end of its socket."""
+    assert sys.platform == "linux"  # noqa: S101  # nothing else has a fork server
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     return Control(ours), theirs

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -60,6 +61,7 @@ class Holder:
 
     async def end(self) -> None:
         """End the process and wait until it is gone."""
+        assert sys.platform == "linux"  # noqa: S101  # nothing else has a fork server
         self.control.close()
         handle, self.handle = self.handle, -1
         if handle >= 0:
@@ -83,21 +85,26 @@ class ForkedProcess:
 
     def interrupt(self) -> None:
         """Send SIGINT."""
+        assert sys.platform == "linux"  # noqa: S101  # nothing else has a fork server
         self._send(signal.SIGINT)
 
     def kill(self) -> None:
         """Send SIGKILL."""
+        assert sys.platform == "linux"  # noqa: S101  # nothing else has a fork server
         self._send(signal.SIGKILL)
 
     def pause(self) -> None:
         """Send SIGSTOP."""
+        assert sys.platform == "linux"  # noqa: S101  # nothing else has a fork server
         self._send(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Send SIGCONT."""
+        assert sys.platform == "linux"  # noqa: S101  # nothing else has a fork server
         self._send(signal.SIGCONT)
 
     def _send(self, number: int) -> None:
+        assert sys.platform == "linux"  # noqa: S101  # nothing else has a fork server
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.handle, number)
 

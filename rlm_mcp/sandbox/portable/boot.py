@@ -12,12 +12,14 @@ class Boot:
     """What the process is told when it starts.
 
     `socket` is a descriptor; None on Windows, where the socket is shared over standard input.
-    `library` is the folder that holds wasmtime, `facts` is what the module's build found out.
+    `library` is the folder that holds wasmtime, `compiled` the module's code for this machine,
+    `guest` the code of what is sent into it, `facts` what the module's build found out.
     """
 
     socket: int | None
     library: str
     compiled: str
+    guest: str
     facts: dict[str, Any]
 
     def to_json(self) -> str:

@@ -113,7 +113,9 @@ def _spawn(module: PythonModule, theirs: socket.socket, stdout: int) -> subproce
     """Start an interpreter that has nothing but its socket and two pipes."""
     is_windows = sys.platform == "win32"
     shared = None if is_windows else theirs.fileno()
-    boot = Boot(shared, str(module.library), str(module.compiled), dict(module.facts))
+    boot = Boot(
+        shared, str(module.library), str(module.compiled), str(module.guest), dict(module.facts)
+    )
     code = BOOT.format(module="portable.process.main")
     command = [sys.executable, "-I", "-S", "-B", "-c", code, PACKAGE_ROOT, boot.to_json()]
     popen = subprocess.Popen[bytes](  # our own interpreter and our own code

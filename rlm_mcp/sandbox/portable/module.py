@@ -23,8 +23,10 @@ from anyio import to_thread
 from rlm_mcp.errors import SandboxError
 from rlm_mcp.sandbox.boot import BOOT
 from rlm_mcp.sandbox.host.process import PACKAGE_ROOT
+from rlm_mcp.sandbox.portable.process.sources import digest, guest_sources
 
-PACKAGE, FACTS = "rlm_mcp_python_wasm", "python.json"
+DATA_PACKAGE, FACTS = "rlm_mcp_python_wasm", "python.json"
+PACKAGE = Path(PACKAGE_ROOT)
 # Raise it when `engine.make_engine` sets something that changes the code.
 ENGINE_VERSION = 1
 COMPILE_SECONDS = 600
@@ -35,7 +37,8 @@ _NEEDED = ("text_header_bytes", "bytes_header_bytes", "interrupt_words")
 class PythonModule:
     """The module, what its build found out, and where its code for this machine is kept.
 
-    `library` is the folder that holds wasmtime.
+    `library` is the folder that holds wasmtime, `guest` is where the code of what every guest is
+    sent is kept.
     """
 
     wasm: Path
@@ -43,6 +46,7 @@ class PythonModule:
     facts: Mapping[str, Any]
     library: Path
     compiled: Path
+    guest: Path
 
 
 def find_module() -> PythonModule:
@@ -61,12 +65,14 @@ def find_module() -> PythonModule:
     facts: dict[str, Any] = json.loads(wasm.with_name(FACTS).read_text("utf-8"))
     library = Path(found.origin).parent.parent
     needed = {name: facts[name] for name in _NEEDED}
-    return PythonModule(wasm, facts["sha256"], needed, library, _compiled(facts["sha256"]))
+    compiled = _compiled(facts["sha256"])
+    guest = compiled.with_name(f"{facts['sha256'][:16]}-{digest(guest_sources(PACKAGE))}.guest")
+    return PythonModule(wasm, facts["sha256"], needed, library, compiled, guest)
 
 
 def _find_wasm() -> Path:
     try:
-        package: Any = importlib.import_module(PACKAGE)
+        package: Any = importlib.import_module(DATA_PACKAGE)
     except ImportError as error:
         raise SandboxError(
             "the portable sandbox needs the package 'rlm-mcp-python-wasm', which is not installed",
@@ -98,7 +104,7 @@ async def compile_once(module: PythonModule) -> None:
     Raises:
         SandboxError: it cannot be compiled or kept.
     """
-    if await anyio.Path(module.compiled).exists():
+    if await to_thread.run_sync(_is_compiled, module):
         return
     try:
         await to_thread.run_sync(_make_private, module.compiled.parent)
@@ -119,6 +125,8 @@ async def _run_compiler(module: PythonModule) -> str:
         "wasm": str(module.wasm),
         "sha256": module.sha256,
         "compiled": str(module.compiled),
+        "guest": str(module.guest),
+        "facts": dict(module.facts),
         "library": str(module.library),
     }
     command = [sys.executable, "-I", "-S", "-c", boot, PACKAGE_ROOT, json.dumps(asked)]
@@ -136,6 +144,10 @@ async def _run_compiler(module: PythonModule) -> str:
     finally:
         popen.kill()
     return said.decode("utf-8", "replace")[-500:] if popen.returncode else ""
+
+
+def _is_compiled(module: PythonModule) -> bool:
+    return module.compiled.exists() and module.guest.exists()
 
 
 def _make_private(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -57,7 +58,9 @@ class Room:
 
 def machine_bytes() -> int:
     """Return the machine's memory; a guess where the platform does not say."""
+    if sys.platform == "win32":
+        return UNKNOWN_BYTES
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
+    except (ValueError, OSError):
         return UNKNOWN_BYTES

@@ -113,6 +113,7 @@ def _send_chunks(channel: Channel, source: ContextSource) -> int:
     chunks = source.chunks()
     try:
         for chunk in chunks:
+            from_thread.check_cancelled()
             for start in range(0, len(chunk), SEND_BYTES):
                 from_thread.run(partial(channel.send_frames, chunk[start : start + SEND_BYTES]))
             sent += len(chunk)

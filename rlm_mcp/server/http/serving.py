@@ -255,10 +255,10 @@ def _configured(app: ASGIApp, patience: Patience) -> uvicorn.Config:
 
 def _room_for_connections() -> int:
     """Ask for more descriptors, if there may be more, and return how many are for connections."""
-    try:
-        import resource  # noqa: PLC0415  # not everywhere
-    except ImportError:
+    if sys.platform == "win32":  # it has no such limit
         return _MAX_CONNECTIONS
+    import resource  # noqa: PLC0415  # not everywhere
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _WANTED_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _WANTED_DESCRIPTORS)
     if soft < most:

@@ -13,7 +13,8 @@ import os
 import sys
 from collections.abc import Callable
 
-from rlm_mcp.sandbox.walls import landlock, limits, namespaces, seccomp
+if sys.platform == "linux":
+    from rlm_mcp.sandbox.walls import landlock, limits, namespaces, seccomp
 
 NICENESS = 5
 
@@ -31,12 +32,10 @@ def confine() -> None:
             else:
                 layers.append(layer)
     os.write(1, json.dumps({"layers": layers, "missing": missing}).encode() + b"\n")
-    nothing = os.open(os.devnull, os.O_WRONLY) if sys.platform == "win32" else None
-    if nothing is not None:
-        os.dup2(nothing, 1)
 
 
 def _landlock() -> None:
+    assert sys.platform == "linux"  # noqa: S101  # for the type checker: called there alone
     os.nice(NICENESS)
     limits.limit(0, 0)  # no files, no core, few descriptors; memory is limited by wasmtime
     namespaces.give_up_privileges()
@@ -44,6 +43,7 @@ def _landlock() -> None:
 
 
 def _seccomp() -> None:
+    assert sys.platform == "linux"  # noqa: S101  # likewise
     architecture = seccomp.machine()
     if architecture is None:
         raise OSError(0, "no list of system calls for this architecture")

@@ -14,7 +14,6 @@ import os
 import socket
 import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from rlm_mcp.sandbox.portable.boot import Boot
@@ -34,7 +33,7 @@ def main() -> None:
     try:
         from rlm_mcp.sandbox.portable.process import repl  # noqa: PLC0415  # wasmtime can be imported now
 
-        served = repl.prepare(boot, link, Path(sys.argv[1]))
+        served = repl.prepare(boot, link)
     except Exception as error:  # noqa: BLE001  # the outermost frame: the host is told
         link.fail(f"{type(error).__name__}: {error}")
     threading.stack_size(repl.THREAD_STACK_BYTES)

@@ -14,7 +14,7 @@ from rlm_mcp.sandbox.portable.process.confine import confine
 from rlm_mcp.sandbox.portable.process.instance import Checkpoint, Facts, Instance
 from rlm_mcp.sandbox.portable.process.link import HostLink
 from rlm_mcp.sandbox.portable.process.memory import GuestError
-from rlm_mcp.sandbox.portable.process.sources import BOOT, guest_sources
+from rlm_mcp.sandbox.portable.process.sources import BOOT
 
 THREAD_STACK_BYTES = engines.THREAD_STACK_BYTES
 MAX_CHECKPOINT_BYTES = 128 << 20
@@ -30,21 +30,21 @@ REASONS = {  # what a trap says, and what a reader of it needs to know
 }
 
 
-def prepare(boot: Boot, link: HostLink, package_root: Path) -> GuestRepl:
+def prepare(boot: Boot, link: HostLink) -> GuestRepl:
     """Load the module, make an instance, and leave everything else of this machine."""
     engine = engines.make_engine()
     code = (engine, engines.load(engine, Path(boot.compiled)))
     instance = Instance(code, Facts.of(boot.facts), MAX_MEMORY_BYTES, link)
-    sources = guest_sources(package_root)
+    guest = Path(boot.guest).read_bytes()
     confine()
-    return GuestRepl(instance, link, sources)
+    return GuestRepl(instance, link, guest)
 
 
 class GuestRepl:
     """Serves one REPL; `serve` runs in a thread of its own, `stop` is called from another."""
 
-    def __init__(self, instance: Instance, link: HostLink, sources: bytes) -> None:
-        self._instance, self._link, self._sources = instance, link, sources
+    def __init__(self, instance: Instance, link: HostLink, guest: bytes) -> None:
+        self._instance, self._link, self._guest = instance, link, guest
         self._kept: Checkpoint | None = None
         self._cell_runs = False
         self._was_interrupted = False
@@ -61,7 +61,7 @@ class GuestRepl:
         """Set the REPL up, and answer frames for good."""
         try:
             self._instance.enter("run", BOOT.encode())
-            if failed := self._instance.enter("sources", self._sources):
+            if failed := self._instance.enter("load", self._guest):
                 self._link.fail(failed.decode("utf-8", "replace"))
             self._start()
             self._link.send(wire.encode("ready", {}))

@@ -1,7 +1,11 @@
-"""The modules that a guest is sent when it starts: those of the native child that fit, and ours."""
+"""The modules that a guest is sent when it starts: those of the native child that fit, and ours.
+
+The guest compiles them once on a machine; what it made is kept, and sent to later ones.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -26,26 +30,30 @@ MODULES = (
 )
 # Named by modules that do without it here: no file is mapped, the text lies in memory already.
 STUBS = {"mmap": "mmap = object", "rlm_mcp.sandbox.child.mapped_str": ""}
-# Run in the guest first; `handle` then gets the sources, and is replaced by `serve`.
+# Run in the guest first: compiles sources into code, or loads code, after which `serve` takes over.
 BOOT = """
-import json, sys, traceback
+import json, marshal, sys, traceback
 from importlib.machinery import ModuleSpec
 
 def handle(kind, data):
+    if kind == "compile":
+        sources = json.loads(data)
+        return marshal.dumps({
+            name: source and compile(source, f"<{name}>", "exec", dont_inherit=True)
+            for name, source in sources.items()
+        })
     try:
-        load(data)
+        load(marshal.loads(data))
     except BaseException:
         return traceback.format_exc().encode()
     return b""
 
-def load(data):
-    sources = json.loads(data)
-
+def load(codes):
     class Sent:
         @staticmethod
         def find_spec(name, path=None, target=None):
-            if name in sources:
-                return ModuleSpec(name, Sent, is_package=sources[name] is None)
+            if name in codes:
+                return ModuleSpec(name, Sent, is_package=codes[name] is None)
 
         @staticmethod
         def create_module(spec):
@@ -53,10 +61,9 @@ def load(data):
 
         @staticmethod
         def exec_module(module):
-            name = module.__name__
-            source = sources[name]
-            if source is not None:
-                exec(compile(source, f"<{name}>", "exec", dont_inherit=True), module.__dict__)
+            code = codes[module.__name__]
+            if code:
+                exec(code, module.__dict__)
 
     sys.meta_path.insert(0, Sent)
     from rlm_mcp.sandbox.portable.guest.serving import serve
@@ -80,3 +87,8 @@ def guest_sources(package_root: Path) -> bytes:
             full = full.rpartition(".")[0]
             sources[full] = None
     return json.dumps(sources).encode()
+
+
+def digest(sources: bytes) -> str:
+    """Name what is made of the sources."""
+    return hashlib.sha256(sources + BOOT.encode()).hexdigest()[:16]
