@@ -41,7 +41,7 @@ class SubCall(Record):
         output_tokens: that were paid for.
         cached: whether the reply was on record already.
         key: digest of what was asked, of which model and how.
-        n: its place in the batch, from 0; calls are listed as they end.
+        n: how many calls of its batch began before it.
         slot: the lowest number that no other call under way in the whole tree of runs had.
         began: in seconds since the batch began.
         queued: seconds of it before it was sent to the model.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import expect
 
 from tests.browser.tabs import OpenTab
 from tests.http_serving import ANN, BOB, Site, open_site
@@ -26,10 +26,6 @@ async def asked(site: Site, question: str = "What is it?", token: str = ANN, **m
 async def ended(site: Site, run_id: str, token: str = ANN) -> None:
     async with site.open_client(token) as client:
         await client.ended(run_id)
-
-
-def status(page: Page, name: str) -> object:
-    return page.locator(f".run .status.{name}")
 
 
 async def test_a_finished_run_shows_its_answer_its_turns_and_its_calls(

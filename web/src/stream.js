@@ -125,7 +125,7 @@ async function* events(body) {
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
-    pieces.push(value);
+    pieces.push(value.replaceAll("\r", "")); // lines may end with CRLF; JSON has no bare CR
     if (!value.includes("\n")) continue; // a long line, whose rest is still to come
     const blocks = pieces.join("").split("\n\n");
     pieces = [blocks.pop()];

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -34,14 +35,17 @@ class BundledFile:
         return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
+Bundle = Mapping[str, BundledFile]
+
+
 @cache
-def load_bundle() -> dict[str, BundledFile]:
+def load_bundle() -> Bundle:
     """Read the files by name, once; blocking."""
     folder = files("rlm_mcp") / "web"
     return {name: _file((folder / name).read_text("utf-8"), kind) for name, kind in _KINDS.items()}
 
 
-async def open_bundle() -> dict[str, BundledFile]:
+async def open_bundle() -> Bundle:
     """Return the files by name."""
     return await anyio.to_thread.run_sync(load_bundle)
 
@@ -50,7 +54,7 @@ def _file(text: str, media_type: str) -> BundledFile:
     return BundledFile(text, media_type, f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"')
 
 
-def inline_page(where: str, bundle: dict[str, BundledFile], head: str = "") -> tuple[str, str]:
+def inline_page(where: str, bundle: Bundle, head: str = "") -> tuple[str, str]:
     """Return a page that needs no other file: what stands before its data, and what after.
 
     Args:

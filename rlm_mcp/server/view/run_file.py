@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rlm_mcp.errors import RLMError
 from rlm_mcp.events.drawn import without_texts
 from rlm_mcp.server.sendable import sendable
-from rlm_mcp.server.view.bundle import SCRIPT, STYLE, inline_page, open_bundle
+from rlm_mcp.server.view.bundle import SCRIPT, STYLE, Bundle, inline_page, open_bundle
 from rlm_mcp.server.view.chrome_trace import trace_pieces
 from rlm_mcp.server.view.lines import line_view
 from rlm_mcp.server.views import run_view, variable_view, variables_view
@@ -64,18 +64,23 @@ async def run_file(
 
 
 async def _html(service: Service, run_id: str, *, has_texts: bool) -> Pieces:
-    bundle = await open_bundle()
+    before, after = file_frame(await open_bundle())
+    yield before
+    async for piece in _data(service, run_id, has_texts=has_texts):
+        # `<` begins whatever could end the element; in JSON it stands in strings alone.
+        yield piece.replace("<", "\\u003c")
+    yield after
+
+
+def file_frame(bundle: Bundle) -> tuple[str, str]:
+    """Return what stands in a saved page before its data, and after it."""
     policy = (
         f"default-src 'none'; script-src {bundle[SCRIPT].source}; "
         f"style-src {bundle[STYLE].source}; img-src data:; base-uri 'none'; form-action 'none'"
     )
     head = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
     before, after = inline_page("file", bundle, head)
-    yield f'{before}<script type="application/json" id="data">'
-    async for piece in _data(service, run_id, has_texts=has_texts):
-        # `<` begins whatever could end the element; in JSON it stands in strings alone.
-        yield piece.replace("<", "\\u003c")
-    yield f"</script>{after}"
+    return f'{before}<script type="application/json" id="data">', f"</script>{after}"
 
 
 async def _data(service: Service, run_id: str, *, has_texts: bool) -> Pieces:
