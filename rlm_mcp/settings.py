@@ -102,6 +102,11 @@ class Settings(RLMConfig):
         default="text", description="Form of the log on stderr: `text`, or `json` for JSON lines."
     )
 
+    max_file_bytes: int = Field(
+        default=256_000_000,
+        ge=0,
+        description="Largest file that a directory or glob may contribute; 0: no limit.",
+    )
     max_upload_bytes: int = Field(
         default=10 << 30, ge=1, description="Largest text that may be sent over HTTP."
     )

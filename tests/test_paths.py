@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from rlm_mcp.errors import InvalidInputError, NotTextError, PathNotAllowedError
-from rlm_mcp.service.contexts import files
+from rlm_mcp.service.contexts import walking
 from rlm_mcp.service.contexts.files import FoundFiles, find_files, read_batches, require_text
 from rlm_mcp.service.contexts.paths import AllowedPaths
+from rlm_mcp.service.contexts.walking import LINKED
 
 
 def write(path: Path, data: bytes = b"some text\n") -> Path:
@@ -34,7 +35,9 @@ def allowed(root: Path) -> AllowedPaths:
 def test_a_file_inside_is_found_under_its_own_name(root: Path, allowed: AllowedPaths) -> None:
     file = write(root / "book.txt")
 
-    assert find_files(str(file), allowed) == FoundFiles((("book.txt", file),), is_single=True)
+    assert find_files(str(file), allowed) == FoundFiles(
+        (("book.txt", file),), is_single=True, name="book.txt"
+    )
 
 
 @pytest.mark.parametrize("way", ["plain", "dots", "file link", "directory link"])
@@ -241,7 +244,9 @@ def test_a_glob_goes_round_no_loop_and_through_no_link(
 
     found = find_files(str(root / "**" / "*.md"), allowed)
 
-    assert (found.files, found.skipped) == ((("one.md", root / "docs" / "one.md"),), ())
+    assert found.files == (("one.md", root / "docs" / "one.md"),)
+    linked = [(f"docs/{name}/", LINKED) for name in ("again", "around", "away")]
+    assert found.skipped == tuple(linked)
 
 
 @pytest.mark.parametrize("glob", ["*/../../elsewhere/*", "*/../*", "../root/*"])
@@ -290,11 +295,11 @@ def test_looking_stops_when_it_is_told_to(root: Path, allowed: AllowedPaths) -> 
 def test_a_directory_with_too_much_in_it_is_refused(
     root: Path, allowed: AllowedPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "MAX_ENTRIES", 3)
+    monkeypatch.setattr(walking, "MAX_ENTRIES", 3)
     for number in range(5):
         write(root / f"{number}.txt")
 
-    with pytest.raises(InvalidInputError, match="holds too much"):
+    with pytest.raises(InvalidInputError, match="is too large"):
         find_files(str(root), allowed)
 
 

@@ -18,6 +18,7 @@ from rlm_mcp.cli.sources import add_source
 from rlm_mcp.cli.terminal import messages, print_json
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.server.views import run_view
+from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.runs.questions import Question
 from rlm_mcp.service.runs.runs import RunState
 from rlm_mcp.service.service import Service, open_service
@@ -52,7 +53,7 @@ async def add_sources(launch: Launch, sources: Sequence[str]) -> tuple[str, ...]
         RLMError: one cannot be read or stored.
     """
     async with open_service(launch.settings, named=sources) as service:
-        added = [await add_source(service.contexts, source) for source in sources]
+        added = [await add_source(service, NewText(path=source)) for source in sources]
     return tuple(str(one.handle) for one in added)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import sys
 from collections.abc import AsyncIterator, Generator
@@ -13,9 +12,10 @@ import anyio.to_thread
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rlm_mcp.cli.terminal import messages
-from rlm_mcp.errors import NotTextError
-from rlm_mcp.service.contexts.contexts import Added, ContextService, ReportBytes
+from rlm_mcp.service.contexts.contexts import Added, ReportBytes
 from rlm_mcp.service.contexts.requests import NewText
+from rlm_mcp.service.contexts.transfers import Body
+from rlm_mcp.service.service import Service
 
 STANDARD_INPUT = "-"
 _READ_BYTES = 1 << 16
@@ -23,35 +23,26 @@ _PART_BYTES = 4 << 20
 _LINE_SECONDS = 5.0
 
 
-async def add_source(contexts: ContextService, source: str, name: str = "") -> Added:
-    """Store what a path names; `-` is standard input.
+async def add_source(service: Service, source: NewText) -> Added:
+    """Store what a path names; the path `-` is standard input.
 
     Raises:
         InvalidInputError: it cannot be read, or is not text.
-        StoreError: the database could not take it.
+        StoreError: the database could not store it.
     """
-    with _open_progress(source) as report:
-        if source == STANDARD_INPUT:
-            return await _add_standard_input(contexts, name or "standard input", report)
-        return await contexts.add(NewText(path=source, name=name), report)
+    with _open_progress(source.path) as report:
+        if source.path == STANDARD_INPUT:
+            body = Body(_reported(_standard_input(), report), is_bounded=False)
+            return await service.transfers.receive(source.name or "standard input", body)
+        return await service.contexts.add(source, report)
 
 
-async def _add_standard_input(contexts: ContextService, name: str, report: ReportBytes) -> Added:
-    """Store standard input as it arrives, whatever its size."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    upload_id, done = "", 0
-    async for data in _standard_input():
-        if b"\0" in data:
-            raise NotTextError("Standard input is binary, not text.")
-        text = decoder.decode(data)
-        given = NewText(text, name="" if upload_id else name, upload_id=upload_id, is_final=False)
-        upload_id = str((await contexts.add(given, report)).upload_id)
-        done += len(data)
+async def _reported(pieces: AsyncIterator[bytes], report: ReportBytes) -> AsyncIterator[bytes]:
+    done = 0
+    async for piece in pieces:
+        yield piece
+        done += len(piece)
         await report(done, 0)
-    if not upload_id:
-        raise NotTextError("Standard input is empty.", fix="Pipe a text into the command.")
-    last = NewText(decoder.decode(b"", final=True), upload_id=upload_id)
-    return await contexts.add(last, report)
 
 
 async def _standard_input() -> AsyncIterator[bytes]:

@@ -14,20 +14,22 @@ from rlm_mcp.server import schemas
 from rlm_mcp.server.views import added_view, context_page
 from rlm_mcp.service.contexts.charsets import UTF_8
 from rlm_mcp.service.contexts.contexts import Added
+from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.service import open_service
 
 _SHOWN_SKIPS = 5
 
 
-async def add_texts(launch: Launch, sources: Sequence[str], name: str, as_json: bool) -> None:
+async def add_texts(launch: Launch, sources: Sequence[NewText], as_json: bool) -> None:
     """Store each source, and print its handle.
 
     Raises:
         RLMError: one cannot be read or stored; those before it are stored.
     """
-    async with open_service(launch.settings, named=sources) as service:
+    named = [source.path for source in sources]
+    async with open_service(launch.settings, named=named) as service:
         for source in sources:
-            added = await add_source(service.contexts, source, name)
+            added = await add_source(service, source)
             if as_json:
                 print_json(added_view(added))
             else:

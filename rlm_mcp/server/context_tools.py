@@ -31,14 +31,26 @@ async def rlm_context_add(  # noqa: PLR0913  # a tool's parameters are its argum
     name: str = "",
     upload_id: str = "",
     final: bool = True,
+    include: Annotated[
+        Strings, Field(description="Patterns as in .gitignore: only these files of a directory.")
+    ] = (),
+    exclude: Annotated[Strings, Field(description="Patterns of files to leave out.")] = (),
 ) -> Annotated[CallToolResult, schemas.AddedContext]:
     """Store a long text and get its handle. Give one source: `path` (best for anything large; a
     directory or glob becomes one context, each text file a document), `text`, or `documents`.
     In parts: `text` with final=false, then more with the upload_id you get."""
     progress = _ByteProgress(ctx)
-    added = await (await service_of(ctx)).contexts.add(
-        NewText(text, path, tuple(documents), name, upload_id, is_final=final), progress.report
+    new = NewText(
+        text,
+        path,
+        tuple(documents),
+        name,
+        upload_id,
+        is_final=final,
+        include=tuple(include),
+        exclude=tuple(exclude),
     )
+    added = await (await service_of(ctx)).contexts.add(new, progress.report)
     return result(added_view(added), _added_text(added))
 
 

@@ -64,6 +64,7 @@ class AddedContext(BaseModel):
     deduplicated: bool
     skipped: list[SkippedFile]
     skipped_total: int
+    skipped_reasons: dict[str, int]
     replaced_characters: int
     charset: str
     preview: str

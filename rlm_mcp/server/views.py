@@ -114,7 +114,10 @@ def context_page(page: Page[ContextRecord]) -> schemas.ContextPage:
 def added_view(added: Added) -> schemas.AddedContext:
     """A stored text."""
     skipped = [{"path": path, "reason": why} for path, why in added.skipped[:MAX_LISTED_SKIPS]]
-    fields = asdict(added) | {"skipped": skipped, "skipped_total": len(added.skipped)}
+    fields = asdict(added) | {
+        "skipped": skipped,
+        "skipped_total": sum(added.skipped_reasons.values()),
+    }
     return schemas.AddedContext.model_validate(fields)
 
 

@@ -79,7 +79,13 @@ class Service:
         self._texts = texts = parts.texts.as_caller(caller)
         self.caller = caller
         defaults = _defaults(parts.settings)
-        self.contexts = ContextService(texts, runs.sandbox, runs.repls, parts.allowed)
+        self.contexts = ContextService(
+            texts,
+            runs.sandbox,
+            runs.repls,
+            parts.allowed,
+            max_file_bytes=parts.settings.max_file_bytes,
+        )
         starter = Starter(runs, parts.queue, self.contexts, texts, parts.tasks, defaults)
         self.runs = RunService(
             runs.runs,

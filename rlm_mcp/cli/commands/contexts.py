@@ -18,17 +18,36 @@ def contexts() -> None:
 @contexts.command()
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="SOURCE...")
 @click.option("--name", default="", help="Name of the text; by default that of the path.")
+@click.option(
+    "--include", multiple=True, metavar="PATTERN", help="Only these files of a directory."
+)
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave these files out.")
+@click.option("--no-ignore", is_flag=True, help="Take files that .gitignore or .ignore name too.")
 @json_option
 @click.pass_obj
-def add(launch: Launch, sources: tuple[str, ...], name: str, as_json: bool) -> None:
+def add(launch: Launch, sources: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Store files and print their handles.
 
     SOURCE is a file, a directory, a quoted glob, or - for standard input. The text files of a
     directory or glob become the documents of one text. Each SOURCE becomes a text of its own.
+
+    Files that .gitignore or .ignore name, and hidden ones, are left out. PATTERN is written as in
+    a .gitignore, and may be given several times.
     """
     from rlm_mcp.cli.stored_texts import add_texts
+    from rlm_mcp.service.contexts.requests import NewText
 
-    anyio.run(add_texts, launch, sources, name, as_json)
+    wanted = [
+        NewText(
+            path=source,
+            name=given["name"],
+            include=given["include"],
+            exclude=given["exclude"],
+            honours_ignore_files=not given["no_ignore"],
+        )
+        for source in sources
+    ]
+    anyio.run(add_texts, launch, wanted, as_json)
 
 
 @contexts.command("list")

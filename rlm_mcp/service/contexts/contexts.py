@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import anyio
 import anyio.from_thread
@@ -25,6 +24,7 @@ from rlm_mcp.service.contexts.files import (
 from rlm_mcp.service.contexts.paths import AllowedPaths, paths_starting_with
 from rlm_mcp.service.contexts.requests import NewText, SearchQuery
 from rlm_mcp.service.contexts.search import FoundMatch, check_pattern, search
+from rlm_mcp.service.contexts.walking import Choice
 from rlm_mcp.service.repls import Repls
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.contexts.records import (
@@ -36,6 +36,7 @@ from rlm_mcp.store.contexts.records import (
     Span,
     TextSlice,
     Unit,
+    estimated_tokens,
 )
 from rlm_mcp.store.contexts.uploads import Upload
 
@@ -63,6 +64,7 @@ class Added:
     estimated_tokens: int
     deduplicated: bool = False
     skipped: tuple[tuple[str, str], ...] = ()
+    skipped_reasons: Mapping[str, int] = field(default_factory=dict[str, int])
     replaced_characters: int = 0
     preview: str = ""
     charset: str = UTF_8
@@ -70,17 +72,21 @@ class Added:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Charsets other than UTF-8 that a text was kept in, and how many characters were given up."""
+    """What decoding found: charsets other than UTF-8, characters replaced, holes left out."""
 
     charsets: tuple[str, ...] = ()
     replaced: int = 0
+    holes: tuple[tuple[str, str], ...] = ()
 
-    def plus(self, charset: str, replaced: int) -> Decoded:
+    def plus(self, name: str, charset: str, replaced: int, hole_bytes: int) -> Decoded:
         """Add what was found in one more document; an empty charset is UTF-8."""
+        holes = self.holes
+        if hole_bytes:
+            holes += ((name, f"{hole_bytes:,} NUL bytes at its start were left out"),)
         if charset in ("", UTF_8):
-            return self
+            return replace(self, holes=holes)
         charsets = tuple(dict.fromkeys((*self.charsets, charset)))
-        return Decoded(charsets, self.replaced + replaced)
+        return Decoded(charsets, self.replaced + replaced, holes)
 
 
 @dataclass(frozen=True)
@@ -107,8 +113,15 @@ class ContextService:
     """Use cases over stored texts."""
 
     def __init__(
-        self, store: Contexts, sandbox: Sandbox, repls: Repls, allowed: AllowedPaths
+        self,
+        store: Contexts,
+        sandbox: Sandbox,
+        repls: Repls,
+        allowed: AllowedPaths,
+        *,
+        max_file_bytes: int = 0,
     ) -> None:
+        self._max_file_bytes = max_file_bytes
         self._store = store
         self._sandbox = sandbox
         self._repls = repls
@@ -152,21 +165,25 @@ class ContextService:
             return sealed_view(await upload.seal())
 
     async def _add_path(self, new: NewText, report: ReportBytes) -> Added:
-        found = await anyio.to_thread.run_sync(
-            find_files, new.path, self._allowed, anyio.from_thread.check_cancelled
+        choice = Choice(
+            new.include, new.exclude, new.honours_ignore_files, self._max_file_bytes or None
         )
+        check = anyio.from_thread.check_cancelled
+        found = await anyio.to_thread.run_sync(find_files, new.path, self._allowed, check, choice)
         if found.is_single:
             await anyio.to_thread.run_sync(require_text, found.files[0][1], self._allowed)
         if not found.files:
             raise NotTextError(
-                f"The path {new.path!r} holds no text file; {len(found.skipped)} were left out"
+                f"The path {new.path!r} holds no text file; "
+                f"{sum(found.skipped_total.values()):,} were left out"
                 + (f", such as {found.skipped[0]}" if found.skipped else "")
                 + ".",
                 fix="Give a directory or glob with text files in it.",
             )
-        async with self._store.open_upload(new.name or Path(new.path).name or new.path) as upload:
+        async with self._store.open_upload(new.name or found.name) as upload:
             decoded = await _write_files(upload, found, self._allowed, report)
-            return sealed_view(await upload.seal(), found.skipped, decoded)
+            added = sealed_view(await upload.seal(), found.skipped, decoded)
+            return replace(added, skipped_reasons=found.skipped_total)
 
     async def list(self, limit: int, cursor: str) -> Page[ContextRecord]:
         """List contexts, newest first.
@@ -282,7 +299,7 @@ async def _write_files(
     upload: Upload, found: FoundFiles, allowed: AllowedPaths, report: ReportBytes
 ) -> Decoded:
     done, total = 0, await anyio.to_thread.run_sync(total_bytes, found)
-    reported, decoded = 0.0, Decoded()
+    reported, decoded, name = 0.0, Decoded(), ""
     await upload.expect(total)
     await report(0, total)
     async for batch in _batches(found, allowed):
@@ -291,7 +308,8 @@ async def _write_files(
                 await upload.begin_document(piece.name)
             await upload.write(piece.data)
             done += len(piece.data)
-            decoded = decoded.plus(piece.charset, piece.replaced)
+            name = piece.name or name
+            decoded = decoded.plus(name, piece.charset, piece.replaced, piece.hole_bytes)
         if anyio.current_time() - reported > _REPORT_SECONDS:
             reported = anyio.current_time()
             await report(min(done, total), total)
@@ -324,7 +342,7 @@ def sealed_view(
         documents=record.documents,
         estimated_tokens=record.estimated_tokens,
         deduplicated=sealed.deduplicated,
-        skipped=skipped,
+        skipped=(*skipped, *decoded.holes),
         replaced_characters=sealed.replaced_characters + decoded.replaced,
         charset=", ".join(decoded.charsets) or UTF_8,
         preview=record.preview,
@@ -340,7 +358,7 @@ def _open(upload: OpenUpload) -> Added:
         bytes=upload.bytes,
         chars=upload.chars,
         documents=upload.documents,
-        estimated_tokens=-(-upload.chars // 4),
+        estimated_tokens=estimated_tokens(upload.chars, upload.bytes),
     )
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from types import ModuleType
 from typing import Protocol
-
-import anyio.to_thread
 
 from rlm_mcp.errors import InvalidInputError, TooLargeError
 
@@ -100,24 +98,6 @@ class Unpacker:
             f"The body is not whole {self._coding}: {why}.",
             fix="Send it again, or without Content-Encoding if it is not compressed.",
         )
-
-
-async def unpacked(pieces: AsyncIterable[bytes], coding: str) -> AsyncGenerator[bytes]:
-    """Yield a body with its coding undone.
-
-    Args:
-        pieces: the body as it was sent, split anywhere.
-        coding: one of `CODINGS`.
-
-    Raises:
-        InvalidInputError, TooLargeError: as for `Unpacker`.
-    """
-    unpacker = Unpacker(coding)
-    async for packed in pieces:
-        found = unpacker.unpack(packed)
-        while piece := await anyio.to_thread.run_sync(next, found, b""):
-            yield piece
-    unpacker.end()
 
 
 class _Member:

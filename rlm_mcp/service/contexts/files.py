@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import fnmatch
-import glob
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from io import FileIO
 from pathlib import Path
 
-from rlm_mcp.errors import InvalidInputError, NotTextError, PathNotAllowedError
-from rlm_mcp.service.contexts.charsets import CharsetDecoder
-from rlm_mcp.service.contexts.paths import AllowedPaths
+from rlm_mcp.errors import InvalidInputError, NotTextError, PathNotAllowedError, RLMError
+from rlm_mcp.service.contexts.paths import (
+    AllowedPaths,
+    glob_patterns,
+    has_wildcard,
+    is_match,
+    meant_path,
+)
+from rlm_mcp.service.contexts.text_reader import MIN_HOLE_BYTES, TextReader, peek
+from rlm_mcp.service.contexts.walking import EVERYTHING, Check, Choice, Omissions, walk
 from rlm_mcp.store.database import storable
 
 BATCH_BYTES = 1 << 20
-MAX_ENTRIES = 500_000
-MAX_WALK_SECONDS = 60.0
 MAX_PATH_CHARS = 4096
 MAX_DOUBLE_STARS = 3
 SNIFFED_BYTES = 8192
-
-Check = Callable[[], None]
+MAX_HOLE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -30,30 +33,40 @@ class FoundFiles:
     """What a path stands for: files in path order, with their names as documents.
 
     `is_single` is true for a file named directly, false for a directory or glob with one file.
+    `skipped` names what was left out, the first of it; `skipped_total` counts all by reason.
+    `name` is the last part of the path, as it was meant.
     """
 
     files: tuple[tuple[str, Path], ...]
     skipped: tuple[tuple[str, str], ...] = ()
+    skipped_total: Mapping[str, int] = field(default_factory=dict[str, int])
     is_single: bool = False
+    name: str = ""
 
 
 @dataclass(frozen=True)
 class Piece:
     """Part of a document, in UTF-8; `name` is there on its first part alone.
 
-    Its last part holds the charset that the file was in, and how many characters it lacks.
+    Its last part holds the charset that the file was in, how many characters that lacks, and how
+    many NUL bytes at the start were left out.
     """
 
     data: bytes
     name: str | None = None
     charset: str = ""
     replaced: int = 0
+    hole_bytes: int = 0
 
 
-def find_files(path: str, allowed: AllowedPaths, check: Check = lambda: None) -> FoundFiles:
+def find_files(
+    path: str, allowed: AllowedPaths, check: Check = lambda: None, choice: Choice = EVERYTHING
+) -> FoundFiles:
     """Find the files that `path` names: a file, a directory (recursively), or a glob.
 
-    Links to directories are not followed. `check` is called often, and may raise to stop.
+    A path may also be a `file://` URL, stand in quotes, or be spelled in another Unicode normal
+    form than on disk. Links to directories are not followed. `check` is called often, and may
+    raise to stop. `choice` narrows a directory or glob.
 
     Raises:
         InvalidInputError: nothing is there, it cannot be read, or there is too much of it.
@@ -67,7 +80,8 @@ def find_files(path: str, allowed: AllowedPaths, check: Check = lambda: None) ->
             fix="Give the path of a file, a directory or a glob on the server's machine.",
         )
     try:
-        return _find(path, allowed, check)
+        meant = meant_path(path)
+        return replace(_find(meant, allowed, check, choice), name=Path(meant).name or meant)
     except (OSError, RuntimeError) as error:  # RuntimeError: no such user, a link to itself
         reason = getattr(error, "strerror", None) or str(error)
         raise InvalidInputError(
@@ -76,15 +90,15 @@ def find_files(path: str, allowed: AllowedPaths, check: Check = lambda: None) ->
         ) from error
 
 
-def _find(path: str, allowed: AllowedPaths, check: Check) -> FoundFiles:
-    given = Path(path).expanduser()
-    if not given.is_absolute():
-        given = Path.cwd() / given
-    if glob.has_magic(path) and not given.exists():
-        return _in_glob(given, path, allowed, check)
+def _find(path: str, allowed: AllowedPaths, check: Check, choice: Choice) -> FoundFiles:
+    given = _absolute(path)
+    if glob_patterns(path) and not given.exists():
+        return _in_glob(path, allowed, check, choice)
     real = allowed.check(given)
     if real.is_dir():
-        return _texts_among(_walk(real, None, allowed, check), real, allowed)
+        left_out = Omissions()
+        files = list(walk(real, None, choice, left_out, check))
+        return _texts_among(files, real, allowed, choice, left_out)
     if real.is_file():
         return FoundFiles(((given.name, real),), is_single=True)
     if real.exists():
@@ -97,96 +111,90 @@ def _find(path: str, allowed: AllowedPaths, check: Check) -> FoundFiles:
     )
 
 
-def _in_glob(pattern: Path, given: str, allowed: AllowedPaths, check: Check) -> FoundFiles:
-    if ".." in pattern.parts or pattern.parts.count("**") > MAX_DOUBLE_STARS:
-        raise InvalidInputError(
-            f"The glob {given!r} has '..' in it, or more than {MAX_DOUBLE_STARS} times '**'.",
-            fix="Write it as 'docs/**/*.md'.",
-        )
-    fixed = _fixed_part(pattern)
-    base = allowed.check(fixed)
-    wanted = pattern.parts[len(fixed.parts) :]
-    depth = None if "**" in wanted else len(wanted)
-    files = [
-        file
-        for file in _walk(base, depth, allowed, check)
-        if _is_match(file.relative_to(base).parts, wanted)
-    ]
+def _absolute(path: str) -> Path:
+    given = Path(path).expanduser()
+    return given if given.is_absolute() else Path.cwd() / given
+
+
+def _in_glob(given: str, allowed: AllowedPaths, check: Check, choice: Choice) -> FoundFiles:
+    patterns = [_absolute(one) for one in glob_patterns(given)]
+    for pattern in patterns:
+        if ".." in pattern.parts or pattern.parts.count("**") > MAX_DOUBLE_STARS:
+            raise InvalidInputError(
+                f"The glob {given!r} has '..' in it, or more than {MAX_DOUBLE_STARS} times '**'.",
+                fix="Write it as 'docs/**/*.md'.",
+            )
+    left_out = Omissions()
+    files: dict[Path, None] = {}
+    for pattern in patterns:
+        files |= dict.fromkeys(_matching(pattern, allowed, choice, left_out, check))
     if not files:
         raise InvalidInputError(
             f"No file matches the glob {given!r}.",
             fix="Use ** for any depth, such as 'docs/**/*.md'.",
         )
-    return _texts_among(files, Path(os.path.commonpath([file.parent for file in files])), allowed)
+    base = Path(os.path.commonpath([file.parent for file in files]))
+    return _texts_among(list(files), base, allowed, choice, left_out)
+
+
+def _matching(
+    pattern: Path, allowed: AllowedPaths, choice: Choice, left_out: Omissions, check: Check
+) -> Iterator[Path]:
+    fixed = _fixed_part(pattern)
+    base = allowed.check(fixed)
+    wanted = pattern.parts[len(fixed.parts) :]
+    if not wanted and base.is_file():  # one of several names in braces
+        yield base
+    if not wanted:
+        return
+    depth = None if "**" in wanted else len(wanted)
+    names_hidden = any(part.startswith(".") for part in wanted)
+    choice = replace(choice, has_hidden=choice.has_hidden or names_hidden)
+    for file in walk(base, depth, choice, left_out, check):
+        if is_match(file.relative_to(base).parts, wanted):
+            yield file
 
 
 def fixed_part(path: str) -> Path:
     """The file or directory that a path names; of a glob, where it begins to look."""
-    given = Path(path).expanduser()
-    return _fixed_part(Path.cwd() / given) if glob.has_magic(path) else given
+    meant = meant_path(path)
+    patterns = glob_patterns(meant)
+    return _fixed_part(_absolute(patterns[0])) if patterns else Path(meant).expanduser()
 
 
 def _fixed_part(pattern: Path) -> Path:
-    """The directory above the first wildcard: where a glob begins to look."""
+    """The directory above the first wildcard; a folder that is called like one is no wildcard."""
     fixed = Path(pattern.anchor)
     for part in pattern.parts[1:]:
-        if glob.has_magic(part):
+        if has_wildcard(part) and not (fixed / part).is_dir():
             break
         fixed /= part
     return fixed
 
 
-def _is_match(names: Sequence[str], wanted: Sequence[str]) -> bool:
-    """Whether a relative path fits a glob; `**` stands for any number of folders."""
-    if not wanted:
-        return not names
-    if wanted[0] == "**":
-        seen = next((n for n, name in enumerate(names) if name.startswith(".")), len(names))
-        return any(_is_match(names[start:], wanted[1:]) for start in range(seen + 1))
-    if not names or (names[0].startswith(".") and not wanted[0].startswith(".")):
-        return False
-    return fnmatch.fnmatchcase(names[0], wanted[0]) and _is_match(names[1:], wanted[1:])
-
-
-def _walk(base: Path, depth: int | None, allowed: AllowedPaths, check: Check) -> Iterator[Path]:
-    """Yield the files below a directory, down to `depth` levels."""
-    until = time.monotonic() + MAX_WALK_SECONDS
-    entries = 0
-    for parent, folders, files in os.walk(base):
-        check()
-        entries += len(folders) + len(files)
-        if entries > MAX_ENTRIES or time.monotonic() > until:
-            raise InvalidInputError(
-                f"The directory {str(base)!r} holds too much: {entries:,} entries were seen when "
-                "looking was given up.",
-                fix="Name a smaller directory, or a glob that begins further down.",
-            )
-        level = len(Path(parent).relative_to(base).parts)
-        if depth is not None and level + 1 >= depth:
-            folders.clear()
-        if not allowed.hidden:
-            folders[:] = [folder for folder in folders if not folder.startswith(".")]
-        yield from (Path(parent, file) for file in files)
-
-
 def _texts_among(
-    paths: Iterator[Path] | list[Path], base: Path, allowed: AllowedPaths
+    paths: Sequence[Path],
+    base: Path,
+    allowed: AllowedPaths,
+    choice: Choice,
+    left_out: Omissions,
 ) -> FoundFiles:
     files: list[tuple[str, Path]] = []
-    skipped: list[tuple[str, str]] = []
     for path in sorted(paths):
-        name = storable(path.relative_to(base).as_posix())
+        name = path.relative_to(base).as_posix()
         try:
-            real = allowed.check(path)
+            # Below a resolved base, only a link leads elsewhere.
+            real = allowed.check(path) if path.is_symlink() else path
+            reason = "" if allowed.allows_real(real) else "outside the allowed paths or hidden"
         except PathNotAllowedError:
-            skipped.append((name, "outside the allowed paths or hidden"))
-            continue
-        reason = why_not_text(real, allowed)
+            real, reason = path, "outside the allowed paths or hidden"
+        reason = reason or why_not_text(real, allowed, choice.max_file_bytes)
         if reason:
-            skipped.append((name, reason))
+            left_out.note(name, reason)
         else:
-            files.append((name, real))
-    return FoundFiles(tuple(files), tuple(skipped))
+            files.append((storable(name), real))
+    listed = tuple(sorted(left_out.listed))
+    return FoundFiles(tuple(files), listed, dict(left_out.counts))
 
 
 def _nearest_entry(path: Path) -> str:
@@ -196,19 +204,35 @@ def _nearest_entry(path: Path) -> str:
     return "Give an absolute path."
 
 
-def why_not_text(path: Path, allowed: AllowedPaths) -> str:
+def why_not_text(path: Path, allowed: AllowedPaths, max_bytes: int | None = None) -> str:
     """Say why a file cannot be stored as text, from its first bytes; empty if it can."""
     try:
         if not path.is_file():
             return "not a regular file"
         with allowed.open(path) as file:
-            sample = file.read(SNIFFED_BYTES)
+            size = os.fstat(file.fileno()).st_size
+            if max_bytes is not None and size > max_bytes:
+                return f"larger than RLM_MCP_MAX_FILE_BYTES ({max_bytes:,})"
+            head = _first_bytes(file)
     except PathNotAllowedError:
         return "outside the allowed paths"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    decoder = CharsetDecoder()
-    return why_no_text((decoder.feed(sample) + decoder.end())[:SNIFFED_BYTES])
+    try:
+        return why_no_text(peek(head, SNIFFED_BYTES))
+    except RLMError as error:
+        return f"not text: {error.message}"
+
+
+def _first_bytes(file: FileIO) -> bytes:
+    """Read the first bytes, with those behind a hole of NULs."""
+    head = file.read(SNIFFED_BYTES)
+    while len(head) >= MIN_HOLE_BYTES and not head.strip(b"\0") and len(head) < MAX_HOLE_BYTES:
+        more = file.read(BATCH_BYTES)
+        if not more:
+            break
+        head += more
+    return head
 
 
 def why_no_text(head: bytes) -> str:
@@ -273,19 +297,27 @@ def read_batches(found: FoundFiles, allowed: AllowedPaths) -> Iterator[list[Piec
 
 
 def _pieces(name: str, path: Path, allowed: AllowedPaths) -> Iterator[Piece]:
+    reader, first, text = TextReader(), name, b""
     try:
         with allowed.open(path) as file:
-            data = file.read(BATCH_BYTES)
-            decoder, first = CharsetDecoder(), name
-            while first is not None or data:
-                text, more = decoder.feed(data), file.read(BATCH_BYTES)
-                if more:
-                    yield Piece(text, first)
-                else:
-                    yield Piece(text + decoder.end(), first, decoder.charset, decoder.replaced)
-                data, first = more, None
+            for data in _as_it_was(file):
+                for more in reader.feed(data):
+                    if text:
+                        yield Piece(text, first)
+                        first = None
+                    text = more
     except OSError as error:
         raise InvalidInputError(
             f"The file {str(path)!r} cannot be read: {error.strerror}.",
             fix="Check that it is still there and that the server's user may read it.",
         ) from error
+    text += b"".join(reader.end())
+    yield Piece(text, first, reader.charset, reader.replaced, reader.hole_bytes)
+
+
+def _as_it_was(file: FileIO) -> Iterator[bytes]:
+    """Yield a file's bytes up to the size that it has now: a log may grow for ever."""
+    left = os.fstat(file.fileno()).st_size or sys.maxsize  # files of /proc have no size
+    while left and (data := file.read(min(BATCH_BYTES, left))):
+        yield data
+        left -= len(data)

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import errno
+import fnmatch
+import glob
 import os
+import re
 import stat
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-from rlm_mcp.errors import PathNotAllowedError
+from rlm_mcp.errors import InvalidInputError, PathNotAllowedError
 
 if sys.platform == "darwin":
     import fcntl  # not there on every platform
 
 # A directory may hold more entries than anybody waits for.
 _MAX_LOOKED_AT = 10_000
+MAX_BRACES = 100
 # Without the last two, a link or a pipe put in the way would be followed or waited for.
 _OPEN_FLAGS = (
     os.O_RDONLY
@@ -75,6 +81,10 @@ class AllowedPaths:
             fix="Move the file there, or have the operator add its directory to "
             "RLM_MCP_ALLOWED_PATHS.",
         )
+
+    def allows_real(self, real: Path) -> bool:
+        """Say whether a path may be read that holds no symlinks."""
+        return self._allows(real)
 
     def allows(self, path: Path) -> bool:
         """Say whether a path may be read, symlinks resolved."""
@@ -144,3 +154,76 @@ def paths_starting_with(prefix: str, allowed: AllowedPaths, limit: int) -> list[
             if entry.name.startswith(start) and len(found) < limit and allowed.allows(entry):
                 found.append(f"{entry}/" if entry.is_dir() else str(entry))
     return list(dict.fromkeys(found))
+
+
+def meant_path(path: str) -> str:
+    """Return the path that was meant: pasted in quotes, as a `file://` URL, in another normal form.
+
+    A path that exists as it stands is never changed.
+    """
+    if _exists(path):
+        return path
+    stripped = path.strip()
+    if len(stripped) > 1 and stripped[0] == stripped[-1] and stripped[0] in "\"'":
+        stripped = stripped[1:-1]
+    if stripped.lower().startswith("file://"):
+        address = urlsplit(stripped)
+        if address.netloc in ("", "localhost"):
+            stripped = unquote(address.path)
+            if sys.platform == "win32":
+                stripped = stripped.lstrip("/")  # /C:/texts/a.txt
+    forms = (stripped, *(unicodedata.normalize(form, stripped) for form in ("NFC", "NFD")))
+    return next((form for form in forms if _exists(form)), stripped)
+
+
+def _exists(path: str) -> bool:
+    with suppress(OSError, RuntimeError, ValueError):
+        return Path(path).expanduser().exists()
+    return False
+
+
+def has_wildcard(part: str) -> bool:
+    """Whether a part of a path has `*`, `?` or `[` in it."""
+    return glob.has_magic(part)
+
+
+def glob_patterns(path: str) -> list[str]:
+    """Return the patterns that a glob stands for, its braces expanded; none if it is no glob."""
+    expanded = _braces_expanded(path)
+    if len(expanded) == 1 and not glob.has_magic(path):
+        return []
+    return expanded
+
+
+def _braces_expanded(pattern: str) -> list[str]:
+    """Expand `{a,b}` as shells do; a brace without a comma stands for itself."""
+    found = re.search(r"\{([^{}]*,[^{}]*)\}", pattern)
+    if found is None:
+        return [pattern]
+    expanded = [
+        one
+        for choice in found[1].split(",")
+        for one in _braces_expanded(pattern[: found.start()] + choice + pattern[found.end() :])
+    ]
+    if len(expanded) > MAX_BRACES:
+        raise InvalidInputError(
+            f"The braces of the glob {pattern[:200]!r} stand for more than {MAX_BRACES} patterns.",
+            fix="Use * or ** instead, or narrow it with include.",
+        )
+    return expanded
+
+
+def is_match(names: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether a relative path fits a glob; `**` stands for any number of folders.
+
+    A part that is called just as the pattern is written fits too, brackets or not.
+    """
+    if not wanted:
+        return not names
+    if wanted[0] == "**":
+        seen = next((n for n, name in enumerate(names) if name.startswith(".")), len(names))
+        return any(is_match(names[start:], wanted[1:]) for start in range(seen + 1))
+    if not names or (names[0].startswith(".") and not wanted[0].startswith(".")):
+        return False
+    fits = names[0] == wanted[0] or fnmatch.fnmatchcase(names[0], wanted[0])
+    return fits and is_match(names[1:], wanted[1:])

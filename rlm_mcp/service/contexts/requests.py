@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class NewText:
-    """A text to be added, from one source; empty means not given."""
+    """A text to be added, from one source; empty means not given.
+
+    `include`, `exclude` and `honours_ignore_files` narrow a directory or glob.
+    """
 
     text: str = ""
     path: str = ""
@@ -15,6 +18,9 @@ class NewText:
     name: str = ""
     upload_id: str = ""
     is_final: bool = True
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    honours_ignore_files: bool = True
 
 
 @dataclass(frozen=True)

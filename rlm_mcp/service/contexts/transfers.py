@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import anyio.to_thread
 
 from rlm_mcp.errors import InvalidInputError, NotTextError, TooLargeError
-from rlm_mcp.service.contexts.charsets import CharsetDecoder
 from rlm_mcp.service.contexts.contexts import Added, Decoded, check_name, sealed_view
-from rlm_mcp.service.contexts.decompression import unpacked
 from rlm_mcp.service.contexts.files import SNIFFED_BYTES, why_no_text
+from rlm_mcp.service.contexts.text_reader import TextReader
 from rlm_mcp.service.contexts.tickets import Ticket, Tickets
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.contexts.records import ContextRecord
 from rlm_mcp.store.contexts.uploads import Upload
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 @dataclass(frozen=True)
@@ -30,19 +27,18 @@ class Body:
 
     Args:
         pieces: its bytes, split anywhere.
-        coding: how they are compressed, one of `unpacking.CODINGS`; empty if they are not.
+        coding: how they are compressed, one of `decompression.CODINGS`; empty if the first bytes
+            are to tell.
         charset: what they are once uncompressed; empty if it is not known.
         size: how many bytes will come; 0 if it is not known.
+        is_bounded: whether the server's limit of an upload holds for it.
     """
 
     pieces: AsyncIterable[bytes]
     coding: str = ""
     charset: str = ""
     size: int = 0
-
-
-class _Digest(Protocol):
-    def update(self, data: bytes, /) -> None: ...
+    is_bounded: bool = True
 
 
 class TransferService:
@@ -72,38 +68,40 @@ class TransferService:
             StoreError: the database could not store it.
         """
         check_name(name)
-        self.check_size(body.size)
-        expected, decoder = check_sha256(sha256), CharsetDecoder(body.charset)
+        if body.is_bounded:
+            self.check_size(body.size)
+        expected = check_sha256(sha256)
+        # A digest costs as much as writing, so it is computed only where one was given.
+        digest = hashlib.sha256() if expected else None
+        reader = TextReader(body.charset, body.coding, digest)
         async with self._store.open_upload(name) as upload:
             await upload.expect(body.size)
-            # A digest costs as much as writing, so it is computed only where one was given.
-            digest = hashlib.sha256() if expected else None
-            await self._write(upload, body, decoder, digest)
+            await self._write(upload, body, reader)
             if digest and digest.hexdigest() != expected:
                 raise InvalidInputError(
                     f"The text has the SHA-256 {digest.hexdigest()!r}, not {expected!r}.",
                     fix="Send it again; nothing was stored.",
                 )
-            decoded = Decoded().plus(decoder.charset, decoder.replaced)
+            found = (reader.charset, reader.replaced, reader.hole_bytes)
+            decoded = Decoded().plus(name, *found)
             return sealed_view(await upload.seal(), decoded=decoded)
 
-    async def _write(
-        self, upload: Upload, body: Body, decoder: CharsetDecoder, digest: _Digest | None
-    ) -> None:
-        """Write, count and digest what comes in, and look at its beginning."""
-        count, head = 0, _Head()
-        pieces = unpacked(body.pieces, body.coding) if body.coding else body.pieces
-        async for piece in pieces:
-            count += len(piece)
-            self.check_size(count)
-            if digest:
-                digest.update(piece)
-            text = await _decoded(decoder, piece)
+    async def _write(self, upload: Upload, body: Body, reader: TextReader) -> None:
+        """Write and count what comes in, and look at its beginning."""
+        head, count = _Head(), 0
+        async for data in body.pieces:
+            # Most texts are UTF-8: those bytes pass without a thread.
+            texts = reader.feed(data)
+            for text in texts if reader.is_quick(data) else await _in_a_thread(texts):
+                count += len(text)
+                if body.is_bounded:
+                    self.check_size(count)
+                head.look(text)
+                await upload.write(text)
+        for text in await _in_a_thread(reader.end()):
             head.look(text)
             await upload.write(text)
-        rest = await anyio.to_thread.run_sync(decoder.end)
-        head.look(rest, is_last=True)
-        await upload.write(rest)
+        head.end()
 
     def check_size(self, count: int) -> None:
         """Refuse a text that is larger than the server's limit.
@@ -160,10 +158,8 @@ def check_sha256(text: str) -> str:
     return digest
 
 
-async def _decoded(decoder: CharsetDecoder, piece: bytes) -> bytes:
-    if decoder.is_quick(piece):
-        return decoder.feed(piece)
-    return await anyio.to_thread.run_sync(decoder.feed, piece)
+async def _in_a_thread(texts: Iterator[bytes]) -> list[bytes]:
+    return await anyio.to_thread.run_sync(list, texts)
 
 
 class _Head:
@@ -174,16 +170,15 @@ class _Head:
         self._is_seen = False
 
     def look(self, piece: bytes, *, is_last: bool = False) -> None:
-        """Refuse what is not text; an incomplete sample is refused only for what no text has."""
+        """Refuse what is not text; an incomplete sample is refused only for what no text has.
+
+        Raises:
+            NotTextError: the bytes are not text, or there are none.
+        """
         if self._is_seen:
             return
         self._bytes = (self._bytes + piece)[:SNIFFED_BYTES]
         self._is_seen = is_last or len(self._bytes) == SNIFFED_BYTES
-        coding = next((name for sign, name in _PACKED.items() if self._bytes.startswith(sign)), "")
-        if coding:
-            raise NotTextError(
-                f"The bytes are {coding}, not text.", fix=f"Send Content-Encoding: {coding}."
-            )
         reason = why_no_text(self._bytes) if self._is_seen or b"\0" in self._bytes else ""
         if reason:
             raise NotTextError(
@@ -191,3 +186,7 @@ class _Head:
                 fix="Convert them to text first (for example with pdftotext), or name their "
                 "charset: Content-Type: text/plain; charset=NAME.",
             )
+
+    def end(self) -> None:
+        """Refuse what ended before there was enough to look at, and is not text."""
+        self.look(b"", is_last=True)

@@ -1,0 +1,139 @@
+"""The one way that bytes become stored text: compression, holes, charset. Blocking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from rlm_mcp.service.contexts.charsets import CharsetDecoder
+from rlm_mcp.service.contexts.decompression import Unpacker
+
+# Fewer NUL bytes at the start may be the first characters of UTF-16 or UTF-32.
+MIN_HOLE_BYTES = 512
+_SIGNS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_SIGN_BYTES = 4
+
+
+class Digest(Protocol):
+    """What a hash of `hashlib` is here."""
+
+    def update(self, data: bytes, /) -> None:
+        """Take in more bytes."""
+        ...
+
+
+class TextReader:
+    """Turns the bytes of one document, split anywhere, into UTF-8.
+
+    A file, standard input and an uploaded body all go through it, so that equal bytes become equal
+    text. gzip and zstd are decompressed. A block of NULs at the start, as a log has that was
+    truncated while a program kept writing to it, is left out and counted.
+
+    Args:
+        charset: the charset's name; empty if it is to be guessed.
+        coding: `gzip` or `zstd`; empty if the first bytes are to tell.
+        digest: is given the bytes, decompressed where `coding` announced that.
+
+    Attributes:
+        hole_bytes: how many NULs at the start were left out.
+
+    Raises:
+        InvalidInputError: there is no such charset.
+    """
+
+    def __init__(self, charset: str = "", coding: str = "", digest: Digest | None = None) -> None:
+        self._digest = digest
+        self._is_announced = bool(coding)
+        self._decoder = CharsetDecoder(charset)
+        self._unpacker = Unpacker(coding) if coding else None
+        self._is_begun = bool(coding)
+        self._held = b""
+        self._nuls = 0
+        self._is_at_start = True
+        self.hole_bytes = 0
+
+    @property
+    def charset(self) -> str:
+        """What the bytes are taken for, by Python's name."""
+        return self._decoder.charset
+
+    @property
+    def replaced(self) -> int:
+        """How many characters stand for bytes that the charset lacks."""
+        return self._decoder.replaced
+
+    def is_quick(self, data: bytes) -> bool:
+        """Whether `feed` only passes these bytes on."""
+        is_plain = self._is_begun and self._unpacker is None and not self._is_at_start
+        return is_plain and self._decoder.is_quick(data)
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield the UTF-8 of more bytes, in pieces of a megabyte or so.
+
+        Raises:
+            InvalidInputError: they are not whole gzip or zstd.
+            TooLargeError: they decompress to far more than text does.
+        """
+        if self._digest is not None and not self._is_announced:
+            self._digest.update(data)
+        if not self._is_begun:
+            data, self._held = self._held + data, b""
+            if len(data) < _SIGN_BYTES:
+                self._held = data
+                return
+            self._begin(data)
+        for raw in self._unpacker.unpack(data) if self._unpacker else (data,):
+            yield self._decode(raw)
+
+    def end(self, *, is_whole: bool = True) -> Iterator[bytes]:
+        """Yield the rest; a character that was cut short is replaced.
+
+        Args:
+            is_whole: whether all bytes came; False for a look at the first ones.
+
+        Raises:
+            InvalidInputError: the compressed bytes ended too early.
+        """
+        if not self._is_begun:
+            self._begin(self._held)
+            yield self._decode(self._held)
+        if self._unpacker is not None and is_whole:
+            self._unpacker.end()
+        if self._is_at_start and self._nuls:
+            yield self._decoder.feed(bytes(self._nuls))
+        yield self._decoder.end()
+
+    def _begin(self, data: bytes) -> None:
+        self._is_begun = True
+        coding = next((name for sign, name in _SIGNS.items() if data.startswith(sign)), "")
+        self._unpacker = Unpacker(coding) if coding else None
+
+    def _decode(self, raw: bytes) -> bytes:
+        if self._digest is not None and self._is_announced:
+            self._digest.update(raw)
+        if self._is_at_start:
+            rest = raw.lstrip(b"\0")
+            self._nuls += len(raw) - len(rest)
+            if not rest:
+                return b""
+            self._is_at_start = False
+            is_hole = self._nuls >= MIN_HOLE_BYTES
+            self.hole_bytes = self._nuls if is_hole else 0
+            raw = rest if is_hole else bytes(self._nuls) + rest
+        return self._decoder.feed(raw)
+
+
+def peek(head: bytes, limit: int) -> bytes:
+    """Return the first UTF-8 of a document, at most `limit` bytes, from its first bytes.
+
+    Raises:
+        InvalidInputError: they are not gzip or zstd, as they pretend to be.
+        TooLargeError: they decompress to far more than text does.
+    """
+    reader, found = TextReader(), bytearray()
+    for piece in reader.feed(head):
+        found += piece
+        if len(found) >= limit:
+            return bytes(found[:limit])
+    found += b"".join(reader.end(is_whole=False))
+    return bytes(found[:limit])

@@ -1,0 +1,189 @@
+"""Walks directories for files to store, and notes what it leaves out and why. Blocking."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.store.database import storable
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
+
+MAX_ENTRIES = 500_000
+MAX_WALK_SECONDS = 60.0
+MAX_LISTED = 200
+IGNORE_FILES = (".gitignore", ".ignore")
+MAX_IGNORE_BYTES = 1 << 20
+HIDDEN = "hidden"
+LINKED = "a link to a directory, not followed"
+
+Check = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which files of a directory or glob are wanted.
+
+    `include` and `exclude` are patterns as in a `.gitignore`, relative to the directory; without
+    `include` all files are wanted. `honours_ignore_files` applies `.gitignore` and `.ignore`.
+    `max_file_bytes` leaves larger files out. `has_hidden` takes hidden files and folders too.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    honours_ignore_files: bool = True
+    max_file_bytes: int | None = None
+    has_hidden: bool = False
+
+
+EVERYTHING = Choice()
+
+
+@dataclass
+class Omissions:
+    """What was left out: the first ones by name, and how many for each reason."""
+
+    listed: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    counts: Counter[str] = field(default_factory=Counter[str])
+
+    def note(self, name: str, reason: str) -> None:
+        """Note a file or directory, with its path relative to the base."""
+        self.counts[reason] += 1
+        if len(self.listed) < MAX_LISTED:
+            self.listed.append((storable(name), reason))
+
+
+@dataclass
+class _IgnoreFiles:
+    """The rules of the ignore files met so far, by the directory that they stand in."""
+
+    base: Path
+    is_on: bool
+    rules: dict[Path, list[GitIgnoreSpec]] = field(
+        default_factory=dict["Path", "list[GitIgnoreSpec]"]
+    )
+
+    def read(self, directory: Path, files: Sequence[str]) -> None:
+        """Read the ignore files of a directory; one that cannot be read has no rules."""
+        for name in IGNORE_FILES if self.is_on else ():
+            if name in files:
+                try:
+                    with (directory / name).open("rb") as file:
+                        text = file.read(MAX_IGNORE_BYTES).decode("utf-8", "replace")
+                except OSError:
+                    continue
+                self.rules.setdefault(directory, []).append(spec_of(text.splitlines()))
+
+    def ignores(self, path: Path, *, is_directory: bool) -> bool:
+        """Whether a path is ignored: the nearest rule that says something decides."""
+        for directory in path.parents:
+            for spec in reversed(self.rules.get(directory, [])):
+                name = path.relative_to(directory).as_posix() + "/" * is_directory
+                said = spec.check_file(name).include
+                if said is not None:
+                    return said
+            if directory == self.base:
+                break
+        return False
+
+
+def spec_of(patterns: Sequence[str]) -> GitIgnoreSpec:
+    """Compile patterns as `.gitignore` has them; one that is malformed matches nothing."""
+    from pathspec import GitIgnoreSpec  # noqa: PLC0415  # only directories need it
+
+    good: list[str] = []
+    for pattern in patterns:
+        try:
+            GitIgnoreSpec.from_lines([pattern])
+        except ValueError:
+            continue
+        good.append(pattern)
+    return GitIgnoreSpec.from_lines(good)
+
+
+def walk(
+    base: Path, depth: int | None, choice: Choice, left_out: Omissions, check: Check
+) -> Iterator[Path]:
+    """Yield the files below a directory, down to `depth` levels, that are not left out.
+
+    Hidden files and folders, and links to directories, are left out.
+
+    Raises:
+        InvalidInputError: there is too much below it.
+    """
+    ignored = _IgnoreFiles(base, choice.honours_ignore_files)
+    wanted = spec_of(choice.include) if choice.include else None
+    unwanted = spec_of(choice.exclude) if choice.exclude else None
+    bound = _Bound(base)
+
+    def unreadable(error: OSError) -> None:
+        name = os.path.relpath(error.filename, base)
+        left_out.note(f"{name}/", f"cannot be read: {error.strerror}")
+
+    for parent, folders, files in os.walk(base, onerror=unreadable):
+        check()
+        bound.count(len(folders) + len(files))
+        here = Path(parent)
+        ignored.read(here, files)
+        level = len(here.relative_to(base).parts)
+        if depth is not None and level + 1 >= depth:
+            folders.clear()
+        folders[:] = [
+            name for name in sorted(folders) if _enters(here / name, choice, ignored, left_out)
+        ]
+        for name in sorted(files):
+            path = here / name
+            place = path.relative_to(base).as_posix()
+            reason = _reason(path, choice, ignored)
+            if wanted is not None and not wanted.match_file(place):
+                reason = "not included"
+            elif unwanted is not None and unwanted.match_file(place):
+                reason = "excluded"
+            if reason:
+                left_out.note(place, reason)
+            else:
+                yield path
+
+
+def _reason(path: Path, choice: Choice, ignored: _IgnoreFiles) -> str:
+    if path.name.startswith(".") and not choice.has_hidden:
+        return HIDDEN
+    return "ignored" if ignored.ignores(path, is_directory=False) else ""
+
+
+def _enters(folder: Path, choice: Choice, ignored: _IgnoreFiles, left_out: Omissions) -> bool:
+    name = folder.relative_to(ignored.base).as_posix() + "/"
+    if folder.name.startswith(".") and (folder.name == ".git" or not choice.has_hidden):
+        left_out.note(name, HIDDEN)
+    elif folder.is_symlink():
+        left_out.note(name, LINKED)
+    elif ignored.ignores(folder, is_directory=True):
+        left_out.note(name, "ignored")
+    else:
+        return True
+    return False
+
+
+class _Bound:
+    """Ends a walk that meets too many entries, or takes too long."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._entries = 0
+        self._until = time.monotonic() + MAX_WALK_SECONDS
+
+    def count(self, entries: int) -> None:
+        self._entries += entries
+        if self._entries > MAX_ENTRIES or time.monotonic() > self._until:
+            raise InvalidInputError(
+                f"The directory {str(self._base)!r} is too large: the search ended after "
+                f"{self._entries:,} entries.",
+                fix="Name a smaller directory, or a glob that begins further down.",
+            )

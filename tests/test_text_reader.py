@@ -1,0 +1,81 @@
+"""One way for all bytes to become text: split anywhere, by path, by PUT and on standard input."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.service.contexts.text_reader import MIN_HOLE_BYTES, TextReader, peek
+from tests.commands import environment, process
+from tests.serving import open_served, turns
+
+ZSTD = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+GERMAN = "Größe über alles, äöü.\n" * 200
+
+
+def read(data: bytes, size: int, **given: Any) -> tuple[str, TextReader]:
+    reader = TextReader(**given)
+    parts = [data[at : at + size] for at in range(0, len(data), size)]
+    text = b"".join(piece for part in parts for piece in reader.feed(part))
+    return (text + b"".join(reader.end())).decode(), reader
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000, 1 << 20])
+@pytest.mark.parametrize(
+    "data",
+    [
+        GERMAN.encode(),
+        gzip.compress(GERMAN.encode()),
+        ZSTD.compress(GERMAN.encode()),
+        gzip.compress(GERMAN.encode("cp1252")),
+        GERMAN.encode("utf-16"),
+        bytes(5000) + GERMAN.encode(),
+        gzip.compress(bytes(5000) + GERMAN.encode()),
+    ],
+    ids=["utf-8", "gzip", "zstd", "gzip of cp1252", "utf-16", "hole", "gzip with a hole"],
+)
+def test_bytes_become_the_same_text_however_they_are_split(data: bytes, size: int) -> None:
+    assert read(data, size)[0] == GERMAN
+
+
+def test_a_hole_at_the_start_is_left_out_and_counted_and_a_few_nuls_are_not() -> None:
+    _, holed = read(bytes(MIN_HOLE_BYTES) + b"text", 100)
+    few, none = read(b"\0\0text", 100)
+
+    assert (holed.hole_bytes, none.hole_bytes, few) == (MIN_HOLE_BYTES, 0, "\0\0text")
+
+
+def test_compressed_bytes_that_end_too_early_are_refused_and_a_look_at_them_is_not() -> None:
+    data = gzip.compress(GERMAN.encode())[:-9]
+
+    assert peek(data, 20) == GERMAN.encode()[:20]
+    with pytest.raises(InvalidInputError, match="ends too early"):
+        read(data, 100)
+
+
+async def test_the_same_bytes_are_the_same_text_by_path_put_and_standard_input(
+    tmp_path: Path,
+) -> None:
+    late_nul = b"Jan 1 host kernel: fine\n" * 1000 + b"\0" * 512 + b"Jan 2 host kernel: fine\n"
+    cases = {
+        "utf-16": GERMAN.encode("utf-16"),
+        "cp1252": GERMAN.encode("cp1252"),
+        "late NULs": late_nul,
+        "gzip": gzip.compress(GERMAN.encode()),
+        "hole": bytes(5000) + b"started\n" * 100,
+    }
+    async with open_served(tmp_path, turns("never")) as served:
+        env = environment(tmp_path, served.model.base_url)
+        for name, data in cases.items():
+            file = tmp_path / "text"
+            file.write_bytes(data)
+            by_path = await served.call("rlm_context_add", path=str(file))
+            code, out, _ = await process(env, "contexts", "add", "-", "--json", given=data)
+            assert (code, json.loads(out)["handle"]) == (0, by_path["handle"]), name

@@ -1,0 +1,184 @@
+"""Which files of a directory or repository are stored, and how what is left out is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.service.contexts.files import FoundFiles, find_files
+from rlm_mcp.service.contexts.paths import AllowedPaths
+from rlm_mcp.service.contexts.walking import MAX_LISTED, Choice
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    directory = tmp_path / "root"
+    directory.mkdir()
+    return directory.resolve()
+
+
+def write(path: Path, text: str = "some text\n") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def found_in(root: Path, path: Path | str = "", choice: Choice | None = None) -> FoundFiles:
+    allowed = AllowedPaths.chosen([root])
+    return find_files(str(path or root), allowed, choice=choice or Choice())
+
+
+def names(found: FoundFiles) -> Sequence[str]:
+    return [name for name, _ in found.files]
+
+
+def test_what_git_ignores_is_left_out_and_counted(root: Path) -> None:
+    write(root / ".gitignore", "node_modules/\n*.log\n!keep.log\n")
+    write(root / "src" / "a.py")
+    write(root / "debug.log")
+    write(root / "keep.log")
+    for number in range(3):
+        write(root / "node_modules" / f"p{number}" / "index.js")
+
+    found = found_in(root)
+
+    assert names(found) == ["keep.log", "src/a.py"]
+    assert found.skipped == (
+        (".gitignore", "hidden"),
+        ("debug.log", "ignored"),
+        ("node_modules/", "ignored"),
+    )
+    assert found.skipped_total == {"hidden": 1, "ignored": 2}
+
+
+def test_a_rule_further_down_wins_and_ignore_files_of_other_tools_count(root: Path) -> None:
+    write(root / ".gitignore", "*.txt\n")
+    write(root / "a.txt")
+    write(root / "docs" / ".gitignore", "!*.txt\n")
+    write(root / "docs" / "b.txt")
+    write(root / "docs" / ".ignore", "secret.txt\n")
+    write(root / "docs" / "secret.txt")
+
+    assert names(found_in(root)) == ["docs/b.txt"]
+
+
+def test_a_named_directory_is_not_ignored_by_what_stands_above_it(root: Path) -> None:
+    write(root / ".gitignore", "build/\n")
+    write(root / "build" / "report.txt")
+
+    assert names(found_in(root, root / "build")) == ["report.txt"]
+
+
+def test_ignore_files_can_be_switched_off(root: Path) -> None:
+    write(root / ".gitignore", "*\n")
+    write(root / "a.txt")
+
+    assert names(found_in(root, choice=Choice(honours_ignore_files=False))) == ["a.txt"]
+
+
+def test_a_malformed_rule_is_passed_over(root: Path) -> None:
+    write(root / ".gitignore", "!\n/\n[\n*.log\n")
+    write(root / "a.txt")
+    write(root / "b.log")
+
+    assert names(found_in(root)) == ["a.txt"]
+
+
+def test_hidden_files_are_taken_where_a_glob_names_them_and_git_never(root: Path) -> None:
+    write(root / ".github" / "workflows" / "ci.yml")
+    write(root / "pkg" / ".github" / "ci.yml")
+    write(root / ".git" / "config")
+
+    assert names(found_in(root, root / "*" / ".github" / "*.yml")) == ["ci.yml"]
+    with pytest.raises(InvalidInputError, match="No file matches"):
+        found_in(root, root / ".*" / "config")
+
+
+def test_include_and_exclude_narrow_a_directory(root: Path) -> None:
+    for name in ("a.py", "b.py", "c.md", "tests/d.py"):
+        write(root / name)
+
+    found = found_in(root, choice=Choice(include=("*.py",), exclude=("tests/",)))
+
+    assert names(found) == ["a.py", "b.py"]
+    assert found.skipped_total == {"not included": 1, "excluded": 1}
+
+
+def test_a_file_that_is_too_large_is_left_out_of_a_directory_alone(root: Path) -> None:
+    write(root / "large.txt", "x" * 1001)
+    write(root / "small.txt", "x" * 1000)
+    choice = Choice(max_file_bytes=1000)
+
+    found = found_in(root, choice=choice)
+
+    assert names(found) == ["small.txt"]
+    assert found.skipped == (("large.txt", "larger than RLM_MCP_MAX_FILE_BYTES (1,000)"),)
+    assert names(found_in(root, root / "large.txt", choice)) == ["large.txt"]
+
+
+def test_all_that_is_left_out_is_counted_and_the_first_are_listed(root: Path) -> None:
+    write(root / "a.txt")
+    for number in range(MAX_LISTED + 50):
+        write(root / f".hidden{number}")
+
+    found = found_in(root)
+
+    assert (len(found.skipped), found.skipped_total) == (MAX_LISTED, {"hidden": MAX_LISTED + 50})
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("src/**/*.{ts,tsx}", ["a.ts", "b.tsx"]),
+        ("src/{a.ts,c.py}", ["a.ts", "c.py"]),
+        ("src/{a}.ts", []),
+    ],
+)
+def test_braces_in_a_glob_stand_for_each_of_their_parts(
+    root: Path, given: str, wanted: list[str]
+) -> None:
+    for name in ("a.ts", "b.tsx", "c.py"):
+        write(root / "src" / name)
+    if not wanted:
+        with pytest.raises(InvalidInputError, match="does not exist"):
+            found_in(root, root / given)
+        return
+    assert names(found_in(root, root / given)) == wanted
+
+
+def test_braces_that_stand_for_too_much_are_refused(root: Path) -> None:
+    with pytest.raises(InvalidInputError, match="more than 100 patterns"):
+        found_in(root, str(root / "{a,b,c,d,e,f}{a,b,c,d,e,f}{a,b,c,d,e,f}.txt"))
+
+
+def test_a_folder_that_is_called_like_a_pattern_is_found_by_its_name(root: Path) -> None:
+    write(root / "app" / "[id]" / "page.tsx")
+    write(root / "app" / "i" / "page.tsx")
+
+    assert found_in(root, root / "app" / "[id]" / "*.tsx").files == (
+        ("page.tsx", root / "app" / "[id]" / "page.tsx"),
+    )
+
+
+@pytest.mark.parametrize("form", ["{}", " {}\n", '"{}"', "'{}'", "file://{}", "file://localhost{}"])
+def test_a_path_is_understood_as_people_paste_it(root: Path, form: str) -> None:
+    path = write(root / "a.txt")
+
+    assert names(found_in(root, form.format(path))) == ["a.txt"]
+
+
+def test_a_file_url_is_decoded_and_other_normal_forms_are_found(root: Path) -> None:
+    path = write(root / "my docs" / "Bericht März.txt")
+
+    assert names(found_in(root, path.as_uri())) == ["Bericht März.txt"]
+    assert names(found_in(root, str(path).replace("ä", "a\u0308"))) == ["Bericht März.txt"]
+
+
+def test_a_path_that_exists_as_it_stands_is_not_changed(root: Path) -> None:
+    write(root / "a.txt")
+    quoted = write(root / '"a.txt"', "other text\n")
+
+    assert names(found_in(root, quoted)) == ['"a.txt"']
