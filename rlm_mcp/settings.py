@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
@@ -13,6 +14,7 @@ import platformdirs
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.engine.models.tables import ModelTable
 from rlm_mcp.errors import ConfigurationError
 from rlm_mcp.sandbox.types import IsolationLevel, SandboxName
 from rlm_mcp.text import nearest
@@ -21,6 +23,10 @@ PREFIX = "RLM_MCP_"
 # Names that other programs use for the same thing; ours win.
 ALSO = {"base_url": "OPENAI_BASE_URL", "api_key": "OPENAI_API_KEY"}
 MIN_TOKEN_CHARS = 16
+_MODEL_NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+# What a command that answers as a model does not get: our own settings, and the marks of a host
+# that runs this server, which would take the command for one started inside of itself.
+_NOT_FOR_COMMANDS = ("RLM_MCP_", "CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SSE_PORT")
 _CALLER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # What may stand in an Authorization header as it is (RFC 6750, section 2.1).
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
@@ -44,6 +50,15 @@ class Settings(RLMConfig):
     root_model: str | None = Field(default=None, description="Model that writes the code.")
     sub_model: str | None = Field(
         default=None, description="Model that answers sub-calls; by default the root model."
+    )
+    models: dict[str, ModelTable] = Field(
+        default_factory=dict[str, ModelTable],
+        description="Further models by name: `[models.NAME]` tables of the file.",
+    )
+    allowed_models: tuple[str, ...] | None = Field(
+        default=None,
+        description="Names that a caller may choose as a model, separated by commas; every table "
+        "and every model of the endpoint if not set.",
     )
     data_dir: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("rlm-mcp", appauthor=False)),
@@ -170,6 +185,26 @@ class Settings(RLMConfig):
             raise ValueError("two names have the same token")
         return value
 
+    @field_validator("models", mode="before")
+    @classmethod
+    def _read_models(cls, value: object) -> object:
+        return json.loads(value) if isinstance(value, str) else value
+
+    @field_validator("models", mode="after")
+    @classmethod
+    def _check_models(cls, value: dict[str, ModelTable]) -> dict[str, ModelTable]:
+        for name in value:
+            if not _MODEL_NAME.fullmatch(name):
+                raise ValueError("a model's name has 1 to 64 letters, digits, '-', '_', '.' or ':'")
+        return value
+
+    @field_validator("allowed_models", mode="before")
+    @classmethod
+    def _split_models(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
     @field_validator("allowed_paths", mode="before")
     @classmethod
     def _split_paths(cls, value: object) -> object:
@@ -207,9 +242,34 @@ def load_settings(config_file: Path | None = None) -> Settings:
 
 def as_variables(settings: Settings) -> dict[str, str]:
     """Give what was set as environment variables that set the same; secrets are left out."""
-    open_fields = {name for name in settings.model_fields_set if not _is_secret(name)}
+    fields = settings.model_fields_set - {"models"}  # which hold headers, and are in the file
+    open_fields = {name for name in fields if not _is_secret(name)}
     given = settings.model_dump(mode="json", include=open_fields, exclude_none=True)
     return {PREFIX + field.upper(): _as_text(value) for field, value in given.items()}
+
+
+def keys_of_models(settings: Settings) -> dict[str, str]:
+    """Return the keys that the tables of models name, by environment variable.
+
+    Raises:
+        ConfigurationError: a variable is not set.
+    """
+    named = {table.api_key_env: name for name, table in settings.models.items()}
+    keys = {variable: os.environ.get(variable, "") for variable in named if variable}
+    for variable, key in keys.items():
+        if not key:
+            raise ConfigurationError(
+                f"The variable {variable!r} is not set; [models.{named[variable]}] names it.",
+                fix="Set it in the environment to the key, or take api_key_env out.",
+            )
+    return keys
+
+
+def environment_of_commands() -> dict[str, str]:
+    """Return what commands that answer as models get of the environment."""
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(_NOT_FOR_COMMANDS)
+    }
 
 
 def variables_in_force() -> set[str]:

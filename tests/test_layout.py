@@ -38,7 +38,8 @@ HOMES: dict[str, str | tuple[str, ...]] = {
     "sqlite3": "store",
     "sqlite_utils": "store",
     "wasmtime": "sandbox/portable/process",
-    "subprocess": ("sandbox", "cli/detaching.py"),  # the latter starts this program anew
+    # A command that is a model; and this program, started anew.
+    "subprocess": ("sandbox", "engine/models/command.py", "cli/detaching.py"),
     "click": "cli",
     "rich": "cli",
     "platformdirs": ("settings.py", "sandbox/portable/module.py"),  # the latter keeps a cache

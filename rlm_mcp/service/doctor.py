@@ -17,13 +17,19 @@ import anyio
 import anyio.to_thread
 
 from rlm_mcp.engine.models.chat import ChatRequest
-from rlm_mcp.engine.models.endpoint import Endpoint
-from rlm_mcp.engine.models.http_provider import OPENAI_BASE_URL, Provider
-from rlm_mcp.engine.models.openai_client import open_endpoint
+from rlm_mcp.engine.models.command import FoundCommand, find_commands
+from rlm_mcp.engine.models.named import Models, open_models
 from rlm_mcp.engine.models.retry import RetryPolicy
-from rlm_mcp.errors import ModelConnectionError, ModelError, ModelRequestError, RLMError
+from rlm_mcp.errors import (
+    ConfigurationError,
+    ModelConnectionError,
+    ModelError,
+    ModelRequestError,
+    RLMError,
+)
 from rlm_mcp.sandbox.choice import make_sandbox
-from rlm_mcp.settings import Settings
+from rlm_mcp.service.catalogue import catalogue_of
+from rlm_mcp.settings import Settings, environment_of_commands
 from rlm_mcp.store.database import DATABASE_NAME
 from rlm_mcp.store.failures import free_bytes
 from rlm_mcp.store.probe import SQLITE_VERSION, stored_names, try_directory
@@ -148,60 +154,91 @@ async def _check_isolation(settings: Settings) -> Check:
 
 
 async def _check_models(settings: Settings, find_local: FindLocalModel) -> AsyncIterator[Check]:
+    commands = await find_commands(environment_of_commands())
+    if commands:
+        yield _check_commands(commands, settings)
     if not settings.root_model:
         local = await anyio.to_thread.run_sync(find_local)
-        yield Check("root model", "failed", "RLM_MCP_ROOT_MODEL is not set", _how_to_name(local))
+        fix = _how_to_name(local, commands)
+        yield Check("root model", "failed", "RLM_MCP_ROOT_MODEL is not set", fix)
         return
-    key = settings.api_key.get_secret_value() if settings.api_key else ""
-    provider = Provider(settings.base_url or OPENAI_BASE_URL, key)
-    async with open_endpoint(provider, policy=_ONE_ATTEMPT) as endpoint:
-        root = await _check_model("root model", settings.root_model, endpoint, provider)
-        yield root
-        if settings.sub_model and settings.sub_model != settings.root_model:
-            yield await _check_model("sub model", settings.sub_model, endpoint, provider)
-        else:
-            yield Check("sub model", root.state, "the root model")
+    try:
+        catalogue = catalogue_of(settings)
+        async with open_models(
+            catalogue, limiter=anyio.CapacityLimiter(1), policy=_ONE_ATTEMPT
+        ) as models:
+            root = await _check_model("root model", settings.root_model, models)
+            yield root
+            if settings.sub_model and settings.sub_model != settings.root_model:
+                yield await _check_model("sub model", settings.sub_model, models)
+            else:
+                yield Check("sub model", root.state, "the root model")
+    except ConfigurationError as error:
+        yield Check("models", "failed", error.message, error.fix)
 
 
-def _how_to_name(local: LocalModel | None) -> str:
+def _check_commands(commands: Sequence[FoundCommand], settings: Settings) -> Check:
+    found = ", ".join(map(str, commands))
+    ready = next((one.name for one in commands if one.is_logged_in is not False), None)
+    if settings.root_model or ready is None:
+        return Check("commands", "ok", found)
+    return Check("commands", "ok", f"{found}; RLM_MCP_ROOT_MODEL=command:{ready} needs no key")
+
+
+def _how_to_name(local: LocalModel | None, commands: Sequence[FoundCommand]) -> str:
     if local is not None:
         return (
             f"{local.server} runs here: set RLM_MCP_BASE_URL={local.base_url} and "
             f"RLM_MCP_ROOT_MODEL={local.name}."
         )
+    ready = next((one.name for one in commands if one.is_logged_in), None)
+    if ready is not None:
+        return f"{ready} is logged in here: set RLM_MCP_ROOT_MODEL=command:{ready}."
     return (
         "Set it, with RLM_MCP_API_KEY or, for a server of your own, with RLM_MCP_BASE_URL; or "
         "start Ollama."
     )
 
 
-async def _check_model(part: str, name: str, endpoint: Endpoint, provider: Provider) -> Check:
+async def _check_model(part: str, name: str, models: Models) -> Check:
+    if models.is_command(name):
+        return await _check_command(part, name, models)
     request = ChatRequest([{"role": "user", "content": "Say OK."}], max_tokens=1)
     began = anyio.current_time()
     try:
-        await endpoint.model(name).complete(request)
+        await models.model(name).complete(request)
     except ModelConnectionError as error:
-        return Check(part, "failed", error.message, f"{error.fix}{_is_it_running(provider)}")
+        hint = _is_it_running(models.base_url(name))
+        return Check(part, "failed", error.message, f"{error.fix}{hint}")
     except ModelRequestError as error:
-        return Check(part, "failed", error.message, await _other_names(name, endpoint) or error.fix)
+        return Check(part, "failed", error.message, await _other_names(name, models) or error.fix)
     except RLMError as error:
         return Check(part, "failed", error.message, error.fix)
     seconds = anyio.current_time() - began
     return Check(part, "ok", f"{name} answered in {seconds:.1f} s")
 
 
-def _is_it_running(provider: Provider) -> str:
-    place = urlsplit(provider.base_url)
+async def _check_command(part: str, name: str, models: Models) -> Check:
+    """Look for the program; it is not asked, since a reply may cost."""
+    try:
+        await models.check(name)
+    except ModelError as error:
+        return Check(part, "failed", error.message, error.fix)
+    return Check(part, "ok", f"{name}: the program is installed; it was not asked")
+
+
+def _is_it_running(base_url: str) -> str:
+    place = urlsplit(base_url)
     if place.hostname not in {"127.0.0.1", "localhost", "::1"}:
         return ""
     server = next((name for name, port in LOCAL_SERVERS if port == place.port), "the model server")
     return f" Is {server} running?"
 
 
-async def _other_names(wanted: str, endpoint: Endpoint) -> str:
+async def _other_names(wanted: str, models: Models) -> str:
     """Suggest models of the endpoint whose names are near."""
     try:
-        names = await endpoint.check()
+        names = await models.check(wanted)
     except ModelError:
         return ""
     if not names or wanted in names:

@@ -13,10 +13,10 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from rlm_mcp import __version__
-from rlm_mcp.engine.models.http_provider import OPENAI_BASE_URL, Provider
-from rlm_mcp.engine.models.openai_client import open_endpoint
+from rlm_mcp.engine.models.named import open_models
 from rlm_mcp.sandbox.choice import OwnedSandbox, make_sandbox
 from rlm_mcp.sandbox.types import ReplOptions
+from rlm_mcp.service.catalogue import catalogue_of
 from rlm_mcp.service.contexts.contexts import ContextService
 from rlm_mcp.service.contexts.files import fixed_part
 from rlm_mcp.service.contexts.paths import AllowedPaths
@@ -142,7 +142,7 @@ class Service:
         settings = self._parts.settings
         return Status(
             version=__version__,
-            model=await model_status(self._runs.endpoint, _provider(settings), settings),
+            model=await model_status(self._runs.models, settings),
             sandbox=await sandbox_status(self._runs.sandbox),
             store=await store_status(
                 self._parts.database, self._texts, self._runs.runs, is_shared=bool(self.caller)
@@ -177,7 +177,7 @@ async def open_service(
     limiter = anyio.CapacityLimiter(settings.max_concurrent_calls)
     async with (
         open_database(settings.data_dir / DATABASE_NAME) as database,
-        open_endpoint(_provider(settings), limiter=limiter) as endpoint,
+        open_models(catalogue_of(settings), limiter=limiter) as models,
         shared or make_sandbox(settings.sandbox, settings.min_isolation) as sandbox,
         anyio.create_task_group() as tasks,
     ):
@@ -188,7 +188,7 @@ async def open_service(
             Runs(database, owner=owner),
             sandbox,
             Repls(sandbox, tasks),
-            endpoint,
+            models,
             LiveRuns(),
             StoredReplies(Replies(database)),
         )
@@ -253,11 +253,6 @@ async def _most_at_once(settings: Settings) -> int:
     """How many runs may work at once, and how many cells of callers beside them."""
     most = settings.max_concurrent_runs
     return most or await anyio.to_thread.run_sync(places, ReplOptions().memory_bytes)
-
-
-def _provider(settings: Settings) -> Provider:
-    key = settings.api_key.get_secret_value() if settings.api_key else ""
-    return Provider(settings.base_url or OPENAI_BASE_URL, key)
 
 
 def _allowed_paths(settings: Settings, named: Sequence[str]) -> AllowedPaths:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_mcp.engine.models.endpoint import Endpoint
-from rlm_mcp.engine.models.http_provider import Provider
+from rlm_mcp.engine.models.named import Models
 from rlm_mcp.errors import ModelError
 from rlm_mcp.sandbox.types import Sandbox
 from rlm_mcp.settings import Settings
@@ -62,19 +61,19 @@ class Status:
     limits: Mapping[str, Any]
 
 
-async def model_status(endpoint: Endpoint, provider: Provider, settings: Settings) -> ModelStatus:
+async def model_status(models: Models, settings: Settings) -> ModelStatus:
     """Ask the endpoint whether it is there."""
     error = None
     if settings.root_model:
         try:
-            await endpoint.check()
+            await models.check(settings.root_model)
         except ModelError as raised:
             error = str(raised)
     else:
         error = "RLM_MCP_ROOT_MODEL is not set."
     return ModelStatus(
         configured=bool(settings.root_model),
-        base_url=provider.base_url,
+        base_url=models.catalogue.default.base_url,
         root_model=settings.root_model,
         sub_model=settings.sub_model or settings.root_model,
         reachable=error is None if settings.root_model else None,

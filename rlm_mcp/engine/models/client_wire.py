@@ -321,7 +321,7 @@ def _translated(client: OpenAI | AsyncOpenAI, body: Mapping[str, Any]) -> Genera
         raise ConfigurationError(f"The model client cannot be used: {error}") from error
     except (*of_packages, TimeoutError, ModelReplyError, JSONDecodeError, UnicodeError) as error:
         # A key that is made on demand is known to the client once it was made.
-        faults = Faults(str(client.base_url), client.api_key)
+        faults = Faults(str(client.base_url), (client.api_key,))
         raise faults.failed(_meaning(faults, error, body), error) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlm_mcp.engine.models.retry import AttemptFailedError, Diagnosis
@@ -17,10 +18,13 @@ _TRUST = (
 
 @dataclass(frozen=True)
 class Faults:
-    """Makes diagnoses of what went wrong on the way to an endpoint; the key is in none of them."""
+    """Makes diagnoses of what went wrong on the way to an endpoint; no secret is in any of them.
+
+    `secrets` are the key and the values of headers.
+    """
 
     base_url: str
-    secret: str
+    secrets: Sequence[str]
 
     @property
     def _at(self) -> str:
@@ -48,13 +52,15 @@ class Faults:
         return Diagnosis(error, "briefly" if lasts else "yes")
 
     def failed(self, diagnosis: Diagnosis, cause: BaseException | None) -> AttemptFailedError:
-        """Make the error of one attempt, from which the key was taken out."""
+        """Make the error of one attempt, without any secret in it."""
         error = diagnosis.error
-        if self.secret and self.secret in error.message:
-            error.message = error.message.replace(self.secret, "***")
-            error.args = (error.message,)
-        # The library's own text may quote the key, so it is not shown below ours.
-        hides = self.secret and cause and self.secret in f"{cause} {cause.__cause__}"
+        told = f"{cause} {cause.__cause__}" if cause else ""
+        hides = False
+        for secret in filter(None, self.secrets):
+            error.message = error.message.replace(secret, "***")
+            # The library's own text may quote the key, so it is not shown below ours.
+            hides = hides or secret in told
+        error.args = (error.message,)
         error.__cause__ = None if hides else cause
         return AttemptFailedError(diagnosis)
 

@@ -58,6 +58,8 @@ class Endpoint:
         self._wire = wire
         self._limits = limits
         self._refused: dict[str, frozenset[str]] = {}
+        self.extras: Mapping[str, Any] = {}
+        """Further fields of each request, left out where they are refused."""
 
     def model(self, name: str) -> ChatModel:
         """One model of this endpoint, asked by name."""
@@ -127,7 +129,7 @@ class Endpoint:
         refused = self._refused.get(model, frozenset())
         if SYSTEM_ROLE in refused:
             body["messages"] = folded(body["messages"])
-        optional: dict[str, Any] = {"temperature": request.temperature}
+        optional: dict[str, Any] = {"temperature": request.temperature, **self.extras}
         # Newer models of OpenAI refuse the one name, most other servers know only it.
         name = "max_completion_tokens" if "max_tokens" in refused else "max_tokens"
         optional[name] = request.max_tokens

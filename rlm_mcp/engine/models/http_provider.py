@@ -55,10 +55,14 @@ PARSED_AT_ONCE_BYTES = 256 << 10  # larger bodies are parsed in a thread
 
 @dataclass(frozen=True)
 class Provider:
-    """Where models are: an OpenAI-compatible base URL and a key (none for most local servers)."""
+    """Where models are: an OpenAI-compatible base URL and a key (none for most local servers).
+
+    `headers` are sent with each request beside those that the key makes.
+    """
 
     base_url: str = OPENAI_BASE_URL
     api_key: str = field(default="", repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
 
 def refuse_unusable(base_url: str, api_key: str) -> None:
@@ -102,7 +106,8 @@ class ProviderWire:
         self._base = base_of(provider.base_url)
         self._is_base_known = False
         self._urls: dict[str, URL] = {}
-        self._faults = Faults(provider.base_url, provider.api_key)
+        secrets = (provider.api_key, *provider.headers.values())
+        self._faults = Faults(provider.base_url, secrets)
         self._session: ClientSession | None = None
         self._lock = anyio.Lock()
 
@@ -193,7 +198,7 @@ class ProviderWire:
         # A name and a password in the address make a header of the same name.
         elif key and "@" not in urlsplit(address).netloc:
             headers["Authorization"] = f"Bearer {key}"
-        return headers
+        return {**headers, **self._provider.headers}
 
     async def _refuse(self, reply: ClientResponse, body: Mapping[str, Any]) -> None:
         if reply.status >= 400:

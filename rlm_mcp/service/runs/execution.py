@@ -12,7 +12,7 @@ import anyio
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.loop.orchestrator import answer
-from rlm_mcp.engine.models.endpoint import Endpoint
+from rlm_mcp.engine.models.named import Models
 from rlm_mcp.engine.run_context import Engine, repl_options
 from rlm_mcp.engine.types import EventSink, RLMEvent, RLMResponse
 from rlm_mcp.errors import RLMError, RunLostError, StoreError
@@ -49,7 +49,7 @@ class RunServices:
     runs: Runs
     sandbox: Sandbox
     repls: Repls
-    endpoint: Endpoint
+    models: Models
     live: LiveRuns
     cache: StoredReplies
 
@@ -61,17 +61,23 @@ class RunServices:
     def engine(self, task: Task, budget: Budget, emit: EventSink) -> Engine:
         """Assemble what a task's code and model calls go through."""
         return Engine(
-            root=self.endpoint.model(task.root_model),
-            sub=self.endpoint.model(task.sub_model),
+            root=self.models.model(task.root_model),
+            sub=self.models.model(task.sub_model),
             sandbox=self.sandbox,
             config=task.config,
             budget=budget,
             emit=emit,
             cache=self.cache.paid_by(task.run_id),
-            model_names=(task.root_model, task.sub_model),
+            model_names=_names(task, self.models.catalogue.names),
             answer_schema=task.answer_schema,
             recording=task.recording,
         )
+
+
+def _names(task: Task, allowed: Sequence[str]) -> tuple[str, ...]:
+    """Return the names that the run's code may choose: the root's first, that of sub-calls last."""
+    ends = (task.root_model, task.sub_model)
+    return (ends[0], *(name for name in allowed if name not in ends), ends[1])
 
 
 class Work(Protocol):

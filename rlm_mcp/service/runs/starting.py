@@ -196,7 +196,10 @@ class Starter:
                 fix="Set it in the server's environment, with RLM_MCP_API_KEY or, for a server "
                 "of your own, RLM_MCP_BASE_URL; or name one as root_model.",
             )
-        return root, question.sub_model or self._defaults.sub_model or root
+        sub = question.sub_model or self._defaults.sub_model or root
+        for name in (root, sub):
+            self._services.models.catalogue.refuse_not_allowed(name)
+        return root, sub
 
     async def _material(self, question: Question) -> tuple[list[str], Sequence[SavedVariable]]:
         """Find the contexts of a question, in order and once each, and an earlier run's values."""

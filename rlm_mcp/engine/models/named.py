@@ -1,0 +1,220 @@
+"""Models by the names that an operator gives them, each at an endpoint or a command of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import anyio
+
+from rlm_mcp.engine.models.chat import ChatModel, ChatReply, ChatRequest
+from rlm_mcp.engine.models.command import CALLS_AT_ONCE, Command, CommandModel, preset_command
+from rlm_mcp.engine.models.endpoint import Endpoint
+from rlm_mcp.engine.models.http_provider import Provider
+from rlm_mcp.engine.models.openai_client import open_endpoint
+from rlm_mcp.engine.models.retry import RetryPolicy, borrowed
+from rlm_mcp.engine.models.tables import ModelTable
+from rlm_mcp.errors import ConfigurationError, ContextLengthError, InvalidInputError, ModelError
+
+COMMAND_PREFIX = "command:"
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What an operator has named.
+
+    Args:
+        default: the endpoint of models that have no table.
+        tables: by name.
+        keys: by name of the environment variable.
+        allowed: names that callers may choose; None for every table and every model of the default
+            endpoint.
+        configured: root and sub model of the settings, which are always allowed.
+        environment: what commands get of the environment.
+    """
+
+    default: Provider
+    tables: Mapping[str, ModelTable] = field(default_factory=dict[str, ModelTable])
+    keys: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    allowed: Sequence[str] | None = None
+    configured: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names that a caller may choose, as far as they are known."""
+        chosen = self.tables if self.allowed is None else self.allowed
+        return tuple(dict.fromkeys((*self.configured, *chosen)))
+
+    def refuse_not_allowed(self, name: str) -> None:
+        """Refuse a name that the operator does not allow.
+
+        Raises:
+            InvalidInputError: it is not allowed.
+        """
+        # A command runs on this machine, so the operator must have named it.
+        is_open = self.allowed is None and not name.startswith(COMMAND_PREFIX)
+        if not is_open and name not in self.names:
+            allowed = ", ".join(map(repr, self.names)) or "none"
+            raise InvalidInputError(
+                f"The model {name!r} is not allowed here.", fix=f"Allowed are: {allowed}."
+            )
+
+
+class Models:
+    """Open models by name; made by `open_models`."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        default: Endpoint,
+        named: Mapping[str, ChatModel],
+        endpoints: Mapping[str, Endpoint],
+    ) -> None:
+        self.catalogue = catalogue
+        self._default = default
+        self._named = dict(named)
+        self._endpoints = endpoints
+
+    def model(self, name: str) -> ChatModel:
+        """One model by name: of a table, a command, or of the default endpoint."""
+        return _Routed(self, name)
+
+    async def check(self, name: str) -> list[str]:
+        """See that what answers as a model is there: an endpoint (see `Endpoint.check`), a program.
+
+        Raises:
+            ModelError: it is not.
+        """
+        target = self._target(name)
+        if isinstance(target, CommandModel):
+            await target.check()
+            return []
+        return await self._endpoints.get(name, self._default).check()
+
+    def is_command(self, name: str) -> bool:
+        """Whether a command answers as this model."""
+        return isinstance(self._target(name), CommandModel)
+
+    def base_url(self, name: str) -> str:
+        """Where a model that is no command is."""
+        table = self.catalogue.tables.get(name)
+        return (table.base_url if table else None) or self.catalogue.default.base_url
+
+    async def complete(self, name: str, request: ChatRequest) -> ChatReply:
+        """Ask a model, and the one named as its fallback where it fails.
+
+        Raises:
+            ModelError: none of them answers.
+        """
+        asked: set[str] = set()
+        while True:
+            asked.add(name)
+            try:
+                reply = await self._target(name).complete(replace(request, model=None))
+            except ContextLengthError:
+                raise
+            except ModelError:
+                table = self.catalogue.tables.get(name)
+                if table is None or not table.fallback or table.fallback in asked:
+                    raise
+                name = table.fallback
+                if request.on_delta is not None:
+                    await request.on_delta("")
+            else:
+                return replace(reply, model=name)
+
+    def _target(self, name: str) -> ChatModel:
+        known = self._named.get(name)
+        if known is None and name.startswith(COMMAND_PREFIX):
+            preset = name.removeprefix(COMMAND_PREFIX)
+            command = preset_command(preset, "", self.catalogue.environment)
+            limiter = anyio.CapacityLimiter(CALLS_AT_ONCE)
+            known = self._named[name] = CommandModel(name, command, limiter)
+        return known or self._default.model(name)
+
+
+@asynccontextmanager
+async def open_models(
+    catalogue: Catalogue, *, limiter: anyio.CapacityLimiter, policy: RetryPolicy | None = None
+) -> AsyncGenerator[Models]:
+    """Open the default endpoint and those of all tables; `limiter` bounds their calls together.
+
+    Raises:
+        ConfigurationError: a table cannot be used.
+    """
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        default = await enter(open_endpoint(catalogue.default, limiter=limiter, policy=policy))
+        named: dict[str, ChatModel] = {}
+        endpoints: dict[str, Endpoint] = {}
+        for name, table in catalogue.tables.items():
+            _refuse_unknown_fallback(name, table, catalogue)
+            bounds = anyio.CapacityLimiter(table.max_concurrent_calls or CALLS_AT_ONCE)
+            if table.provider == "command":
+                named[name] = CommandModel(name, _command(name, table, catalogue), bounds)
+                continue
+            source = _provider(table, catalogue)
+            endpoint = await enter(open_endpoint(source, limiter=limiter, policy=policy))
+            endpoint.extras = _extras(table)
+            endpoints[name] = endpoint
+            model = endpoint.model(table.model or name)
+            named[name] = _Bounded(model, bounds) if table.max_concurrent_calls else model
+        yield Models(catalogue, default, named, endpoints)
+
+
+def _refuse_unknown_fallback(name: str, table: ModelTable, catalogue: Catalogue) -> None:
+    if table.fallback and table.fallback not in catalogue.tables:
+        raise ConfigurationError(
+            f"The fallback {table.fallback!r} of the model {name!r} has no table.",
+            fix=f"Add [models.{table.fallback}], or take the fallback out.",
+        )
+
+
+def _extras(table: ModelTable) -> Mapping[str, object]:
+    effort = {"reasoning_effort": table.reasoning_effort} if table.reasoning_effort else {}
+    return {**table.extra_body, **effort}
+
+
+def _provider(table: ModelTable, catalogue: Catalogue) -> Provider:
+    headers = {name: value.get_secret_value() for name, value in table.headers.items()}
+    key = catalogue.keys.get(table.api_key_env or "", "")
+    if table.base_url is None:
+        default = catalogue.default
+        return Provider(default.base_url, key or default.api_key, headers)
+    return Provider(table.base_url, key, headers)
+
+
+def _command(name: str, table: ModelTable, catalogue: Catalogue) -> Command:
+    if isinstance(table.command, str):
+        return preset_command(table.command, table.model, catalogue.environment)
+    if not table.command:
+        raise ConfigurationError(
+            f"The model {name!r} is a command, and its table has none.",
+            fix="Set `command` to argv, or to a preset: claude, codex, gemini, llm.",
+        )
+    return Command(table.command, catalogue.environment)
+
+
+@dataclass(frozen=True)
+class _Routed:
+    """A model by name, or the one that a request names instead."""
+
+    models: Models
+    name: str
+
+    async def complete(self, request: ChatRequest) -> ChatReply:
+        return await self.models.complete(request.model or self.name, request)
+
+
+@dataclass(frozen=True)
+class _Bounded:
+    """A model with a limit of its own on calls at once."""
+
+    model: ChatModel
+    limiter: anyio.CapacityLimiter
+
+    async def complete(self, request: ChatRequest) -> ChatReply:
+        async with borrowed(self.limiter):
+            return await self.model.complete(request)

@@ -1,0 +1,48 @@
+"""The tables in which an operator names models."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+class ModelTable(BaseModel):
+    """One `[models.NAME]` table of the settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    provider: Literal["openai", "command"] = Field(
+        default="openai", description="Who speaks: an OpenAI-compatible API, or a command."
+    )
+    model: str = Field(default="", description="The provider's name of it; NAME if not set.")
+    base_url: str | None = Field(
+        default=None, description="Root of the API; the default endpoint if not set."
+    )
+    api_key_env: str | None = Field(
+        default=None, description="Environment variable that holds the key."
+    )
+    headers: dict[str, SecretStr] = Field(
+        default_factory=dict[str, SecretStr], description="Sent with each request."
+    )
+    extra_body: dict[str, Any] = Field(
+        default_factory=dict[str, Any], description="Added to each request's JSON."
+    )
+    reasoning_effort: str | None = Field(default=None, description="Sent where it is taken.")
+    context_tokens: int | None = Field(default=None, ge=2000, description="The model's window.")
+    input_price: float | None = Field(
+        default=None, ge=0, description="USD per million input tokens."
+    )
+    cached_input_price: float | None = Field(
+        default=None, ge=0, description="USD per million input tokens out of the cache."
+    )
+    output_price: float | None = Field(
+        default=None, ge=0, description="USD per million output tokens."
+    )
+    max_concurrent_calls: int | None = Field(default=None, ge=1, description="Calls at once.")
+    fallback: str | None = Field(
+        default=None, description="Name of the model that answers when this one fails."
+    )
+    command: tuple[str, ...] | str | None = Field(
+        default=None, description="argv, or a preset: claude, codex, gemini, llm."
+    )

@@ -1,0 +1,285 @@
+"""Models that an operator names: at endpoints and commands of their own, with fallbacks."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
+from rlm_mcp.engine.models.command import (
+    PRESETS,
+    Command,
+    CommandModel,
+    find_commands,
+    preset_command,
+    read_output,
+)
+from rlm_mcp.engine.models.http_provider import Provider
+from rlm_mcp.engine.models.named import Catalogue, Models, open_models
+from rlm_mcp.engine.models.retry import RetryPolicy
+from rlm_mcp.engine.models.tables import ModelTable
+from rlm_mcp.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    ModelConnectionError,
+    ModelError,
+    ModelReplyError,
+)
+from rlm_mcp.testing.scripted_model import open_scripted_model
+from rlm_mcp.testing.scripted_replies import by_model, rejected, rejected_parameter
+from tests.commands import environment, process
+
+ONCE = RetryPolicy(attempts=1, brief_attempts=1)
+KEY = "sk-of-the-table-0123456789"
+
+
+def table(**fields: Any) -> ModelTable:
+    return ModelTable.model_validate(fields)
+
+
+async def ask(models: Models, name: str, model: str | None = None) -> ChatReply:
+    with anyio.fail_after(20):
+        request = ChatRequest(({"role": "user", "content": "hi"},), max_tokens=9, model=model)
+        return await models.model(name).complete(request)
+
+
+def opened(default: str, **tables: ModelTable) -> Any:
+    catalogue = Catalogue(Provider(default, "k"), tables, {"KEY_OF_IT": KEY})
+    return open_models(catalogue, limiter=anyio.CapacityLimiter(4), policy=ONCE)
+
+
+async def test_each_model_is_asked_at_its_own_endpoint_with_its_own_settings() -> None:
+    async with open_scripted_model("one") as first, open_scripted_model("two") as second:
+        other = table(
+            model="its-name",
+            base_url=second.base_url,
+            api_key_env="KEY_OF_IT",
+            headers={"x-team": "a"},
+            extra_body={"top_k": 1},
+            reasoning_effort="low",
+        )
+        async with opened(first.base_url, other=other) as models:
+            assert [(await ask(models, name)).text for name in ("any", "other")] == ["one", "two"]
+            assert (await ask(models, "any", model="other")).model == "other"
+    assert first.requests[0].model == "any"
+    request = second.requests[0]
+    assert (request.model, request.authorization) == ("its-name", f"Bearer {KEY}")
+    assert request.headers["x-team"] == "a"
+    assert (request.params["top_k"], request.params["reasoning_effort"]) == (1, "low")
+
+
+async def test_an_extra_that_is_refused_is_left_out() -> None:
+    def answer(request: Any) -> Any:
+        is_in = "reasoning_effort" in request.params
+        return rejected_parameter("reasoning_effort") if is_in else "ok"
+
+    it = table(reasoning_effort="low")
+    async with open_scripted_model(answer) as server, opened(server.base_url, it=it) as models:
+        assert (await ask(models, "it")).text == "ok"
+
+
+async def test_a_fallback_answers_where_a_model_fails_and_is_named() -> None:
+    script = by_model(a=lambda _: rejected(401, "no"), b=lambda _: rejected(400, "no"), c="ok")
+    async with open_scripted_model(script) as server:
+        tables = {"a": table(fallback="b"), "b": table(fallback="c"), "c": table()}
+        async with opened(server.base_url, **tables) as models:
+            reply = await ask(models, "a")
+    assert (reply.text, reply.model) == ("ok", "c")
+
+
+async def test_fallbacks_in_a_circle_end() -> None:
+    async with open_scripted_model(lambda _: rejected(400, "no")) as server:
+        tables = {"a": table(fallback="b"), "b": table(fallback="a")}
+        async with opened(server.base_url, **tables) as models:
+            with pytest.raises(ModelError):
+                await ask(models, "a")
+    assert server.received == 2
+
+
+async def test_a_fallback_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="'b' of the model 'a'"):
+        async with opened("http://127.0.0.1:9/v1", a=table(fallback="b")):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("allowed", "name", "is_allowed"),
+    [
+        (None, "anything", True),
+        (None, "command:claude", False),
+        (("big",), "anything", False),
+        (("big",), "big", True),
+        (("big",), "root", True),
+        (("command:claude",), "command:claude", True),
+    ],
+)
+def test_callers_choose_among_what_the_operator_allows(
+    allowed: tuple[str, ...] | None, name: str, is_allowed: bool
+) -> None:
+    catalogue = Catalogue(Provider(), {}, {}, allowed, ("root",))
+    if is_allowed:
+        catalogue.refuse_not_allowed(name)
+    else:
+        with pytest.raises(InvalidInputError, match="Allowed are: 'root'"):
+            catalogue.refuse_not_allowed(name)
+
+
+def program(directory: Path, body: str, name: str = "claude") -> Path:
+    """A fake command: a Python program that is found by its name."""
+    path = directory / name
+    path.write_text(f"#!{sys.executable}\nimport json, os, sys, time\n{body}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+ECHO = """
+prompt = sys.stdin.read()
+usage = {"input_tokens": 10, "cache_read_input_tokens": 90, "output_tokens": 7}
+said = {"argv": sys.argv[1:], "prompt": prompt, "cwd": os.listdir("."), "env": sorted(os.environ)}
+print(json.dumps({"result": json.dumps(said), "usage": usage, "total_cost_usd": 0.0125}))
+"""
+
+
+def command_model(path: Path, **more: Any) -> CommandModel:
+    command = Command((str(path),), {"PATH": os.environ["PATH"]}, **more)
+    return CommandModel("it", command, anyio.CapacityLimiter(2))
+
+
+async def run(model: CommandModel, *messages: Mapping[str, object]) -> ChatReply:
+    with anyio.fail_after(20):
+        turns = messages or ({"role": "user", "content": "hi"},)
+        return await model.complete(ChatRequest(turns))
+
+
+async def test_a_command_gets_the_prompt_and_an_empty_directory_alone(tmp_path: Path) -> None:
+    model = command_model(program(tmp_path, ECHO), system_option="-s")
+    reply = await run(
+        model, {"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}
+    )
+    said = json.loads(reply.text)
+    assert (said["argv"], said["prompt"], said["cwd"]) == (["-s", "be brief"], "hi", [])
+    assert set(said["env"]) <= {"PATH", "LC_CTYPE", "__CF_USER_TEXT_ENCODING"}
+    assert (reply.input_tokens, reply.output_tokens, reply.cached_input_tokens) == (100, 7, 90)
+    assert (reply.told_usd, reply.usage_estimated) == (0.0125, False)
+
+
+async def test_a_conversation_is_written_out_with_who_said_what(tmp_path: Path) -> None:
+    model = command_model(program(tmp_path, "print(sys.stdin.read())"))
+    turns = [("system", "rules"), ("user", "one"), ("assistant", "two"), ("user", "three")]
+    reply = await run(model, *({"role": role, "content": text} for role, text in turns))
+    assert reply.text.index("rules") < reply.text.index("two") < reply.text.index("three")
+    assert reply.usage_estimated
+
+
+async def test_a_command_that_fails_says_why_without_a_secret(tmp_path: Path) -> None:
+    body = "print('bad key ' + os.environ['SOME_API_KEY'], file=sys.stderr); sys.exit(3)"
+    environment = {"PATH": os.environ["PATH"], "SOME_API_KEY": KEY}
+    command = Command((str(program(tmp_path, body)),), environment)
+    model = CommandModel("it", command, anyio.CapacityLimiter(1))
+    with pytest.raises(ModelConnectionError, match=r"exit code 3: bad key \*\*\*") as caught:
+        await run(model)
+    assert KEY not in str(caught.value) + repr(command)
+
+
+@pytest.mark.parametrize(
+    ("printed", "part"),
+    [("", "printed nothing"), ('{"is_error": true, "result": "no credit"}', "no credit")],
+)
+def test_output_that_is_no_reply_is_an_error(printed: str, part: str) -> None:
+    with pytest.raises(ModelReplyError, match=part):
+        read_output(printed, 0)
+
+
+async def test_a_command_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
+    child = tmp_path / "pid"
+    body = f"""
+pid = os.fork()
+if pid == 0:
+    time.sleep(60)
+open({str(child)!r}, "w").write(str(pid))
+time.sleep(60)
+"""
+    model = command_model(program(tmp_path, body), seconds=1.5)
+    with pytest.raises(ModelConnectionError, match="gave no reply in 2 s"):
+        await run(model)
+    pid = int(child.read_text())
+    with anyio.fail_after(10):
+        while is_alive(pid):
+            await anyio.lowlevel.checkpoint()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+async def test_a_program_that_is_missing_is_named() -> None:
+    model = CommandModel("it", Command(("/nowhere/claude",)), anyio.CapacityLimiter(1))
+    with pytest.raises(ConfigurationError, match="'/nowhere/claude' of the model 'it'"):
+        await run(model)
+    with pytest.raises(ModelConnectionError, match="no program '/nowhere/claude'"):
+        await model.check()
+
+
+def test_presets_switch_off_what_the_programs_have_of_their_own() -> None:
+    claude = preset_command("claude", "opus", {})
+    assert claude.argv[:4] == ("claude", "--model", "opus", "-p")
+    assert claude.argv[claude.argv.index("--tools") + 1] == ""
+    assert "--strict-mcp-config" in claude.argv
+    assert preset_command("codex", "m", {}).argv[:4] == ("codex", "exec", "--model", "m")
+    assert set(PRESETS) == {"claude", "codex", "gemini", "llm"}
+    with pytest.raises(ConfigurationError, match="'nobody'"):
+        preset_command("nobody", "", {})
+
+
+async def test_programs_that_are_installed_are_found_with_their_login(tmp_path: Path) -> None:
+    program(tmp_path, "sys.exit(0 if sys.argv[1:] == ['auth', 'status'] else 9)")
+    program(tmp_path, "sys.exit(1)", "codex")
+    program(tmp_path, "sys.exit(1)", "llm")
+    found = await find_commands({"PATH": str(tmp_path)})
+    assert list(map(str, found)) == ["claude (logged in)", "codex (run: codex login)", "llm"]
+
+
+ANSWERS = """
+prompt = sys.stdin.read()
+code = "```repl\\nr = llm_query('say it', model='small')\\nFINAL(r)\\n```"
+print(json.dumps({"result": code, "usage": {"input_tokens": 1, "output_tokens": 1}}))
+"""
+
+
+async def test_a_run_needs_no_key_where_a_command_is_its_root(tmp_path: Path) -> None:
+    program(tmp_path, ANSWERS)
+    async with open_scripted_model("from the other endpoint") as server:
+        config = tmp_path / "settings.toml"
+        config.write_text(
+            f'[models.small]\nbase_url = "{server.base_url}"\nmodel = "tiny"\n'
+            'api_key_env = "KEY_OF_IT"\nheaders = { x-secret = "hidden-0123456789" }\n'
+        )
+        env = environment(
+            tmp_path,
+            RLM_MCP_ROOT_MODEL="command:claude",
+            RLM_MCP_SUB_MODEL="small",
+            PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+            KEY_OF_IT=KEY,
+        )
+        asked = ("query", "What is it?", "--text", "a text " * 6000, "--json")
+        code, out, err = await process(env, "--config", str(config), *asked)
+    assert (code, json.loads(out)["answer"]) == (0, "from the other endpoint"), err
+    assert server.requests[0].model == "tiny"
+    assert server.requests[0].authorization == f"Bearer {KEY}"
+    stored = b"".join(
+        path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()
+    )
+    for secret in (KEY, "hidden-0123456789"):
+        assert secret not in out + err
+        assert secret.encode() not in stored
