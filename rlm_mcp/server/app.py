@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 from mcp.server import MCPServer
 from mcp.server.apps import Apps, client_supports_apps
+from mcp.server.caching import CacheableMethod, CacheHint
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import NotificationOptions
 from mcp.server.lowlevel.helper_types import ReadResourceContents
@@ -27,6 +28,7 @@ from mcp_types import (
     INVALID_PARAMS,
     CallToolResult,
     CompleteRequestParams,
+    Icon,
     ListToolsResult,
     NotificationParams,
     PaginatedRequestParams,
@@ -38,38 +40,55 @@ from mcp_types import (
 from pydantic import AnyUrl, ValidationError
 
 from rlm_mcp import __version__
-from rlm_mcp.errors import InvalidInputError, NotFoundError, RLMError
+from rlm_mcp.errors import NotFoundError, RLMError
 from rlm_mcp.server.app_view import RUN_VIEW, VIEW_TOOLS, read_run_view
+from rlm_mcp.server.arguments import ArgumentRules
 from rlm_mcp.server.completions import complete
 from rlm_mcp.server.context_tools import CONTEXT_TOOLS
 from rlm_mcp.server.pending import OpenService, PendingService
 from rlm_mcp.server.prompts import PROMPTS
 from rlm_mcp.server.resources import KINDS, list_resources, read_resource
-from rlm_mcp.server.results import error_result, invalid_arguments, protocol_error
+from rlm_mcp.server.results import error_result, invalid_arguments, protocol_error, with_notes
 from rlm_mcp.server.run_tools import RUN_TOOLS
 from rlm_mcp.server.stdio import serve_stdio
 from rlm_mcp.server.tasks import Tasks
 from rlm_mcp.server.tool import ToolSpec, make_tool, service_of
 from rlm_mcp.server.updates import Updates
-from rlm_mcp.text import nearest
 
 log = logging.getLogger(__name__)
 
+WEBSITE = "https://pypi.org/project/rlm-mcp/"
+# Three lines of a text, and the piece of it that somebody looks at.
+ICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Cpath "
+    "d='M2 3h12M2 8h5M2 13h12' stroke='%23777' stroke-width='2'/%3E%3Ccircle cx='11' cy='8' "
+    "r='2.5' fill='%23d60'/%3E%3C/svg%3E"
+)
+# The lists of tools, prompts and templates are the same as long as the server runs; that of texts
+# and runs changes, and each caller has one of his own.
+_FIXED = CacheHint(ttl_ms=3_600_000, scope="public")
+CACHE_HINTS: Mapping[CacheableMethod, CacheHint] = {
+    "tools/list": _FIXED,
+    "prompts/list": _FIXED,
+    "resources/templates/list": _FIXED,
+    "resources/list": CacheHint(ttl_ms=2000),
+}
+
 INSTRUCTIONS = """\
-Ask questions over text that is too long for a context window. Texts are stored once, by handle; a \
-question runs a Recursive Language Model over them: a model writes Python that reads, searches and \
-cuts up the text, and calls models on the pieces.
+Ask questions over text that is too long for a context window. Texts are stored once and have \
+handles; a question runs a Recursive Language Model over them: a model writes Python that reads, \
+searches and splits the text, and calls models on the pieces.
 
 1. rlm_context_add stores a text: give `path` for files on the server's machine (a file, a \
-directory or a glob); large texts are best given so. It returns a handle such as ctx_....
-2. rlm_query asks a question over one or more handles. Who answers sees the question and the texts \
-alone, nothing of your conversation. It waits up to wait_seconds; if the run is still `running` \
-then, make the call that `next` names. Runs go on by themselves: nothing is lost when a call ends, \
-and one that ended too early goes on with rlm_run_resume.
-3. rlm_run_trace shows what was done, rlm_run_variables what the REPL holds. Look there when an \
+directory or a glob), above all for large ones. It returns a handle such as ctx_....
+2. rlm_query asks a question over one or more handles. The answering model sees only the question \
+and the texts, nothing of your conversation. It waits up to wait_seconds; if the run is still \
+`running` then, make the call that `next` names. Runs continue by themselves: nothing is lost when \
+a call ends or times out, and a run that ended too early continues with rlm_run_resume.
+3. rlm_run_trace shows what a run did, rlm_run_variables what its REPL holds. Look there when an \
 answer surprises you.
 
-For a plain look-up use rlm_context_search or rlm_context_read: they call no model and cost nothing.
+To look something up, use rlm_context_search or rlm_context_read: they call no model and are free.
 """
 
 
@@ -104,6 +123,9 @@ def build_server(
         name="rlm-mcp",
         title="Recursive Language Models",
         version=__version__,
+        website_url=WEBSITE,
+        icons=[Icon(src=ICON, mime_type="image/svg+xml", sizes=["any"])],
+        cache_hints=CACHE_HINTS,
         instructions=INSTRUCTIONS + more_instructions,
         lifespan=lifespan,
         extensions=[Tasks(), Apps()],
@@ -119,7 +141,7 @@ class RLMServer(MCPServer[PendingService]):
         self._add_methods(updates)
         for prompt in PROMPTS:
             self.add_prompt(prompt)
-        self._arguments = {tool.name: list(tool.parameters["properties"]) for tool in tools}
+        self._rules = {tool.name: ArgumentRules(tool) for tool in tools}
 
     def _add_methods(self, updates: Updates) -> None:
         """Add the requests that the SDK lacks, or answers without pages or callers."""
@@ -162,8 +184,10 @@ class RLMServer(MCPServer[PendingService]):
     ) -> Any:
         """Call a tool; an error that it raises on purpose becomes a typed result."""
         try:
-            self._refuse_unknown_arguments(name, arguments)
-            return await super().call_tool(name, arguments, context)
+            notes: list[str] = []
+            if name in self._rules:
+                arguments, notes = self._rules[name].usable(arguments)
+            return with_notes(await super().call_tool(name, arguments, context), notes)
         except RLMError as error:
             return error_result(error)
         except UnexpectedToolError as error:
@@ -205,17 +229,6 @@ class RLMServer(MCPServer[PendingService]):
         except ValueError as error:
             known = ", ".join(prompt.name for prompt in PROMPTS)
             raise MCPError(INVALID_PARAMS, f"{error}. The prompts are {known}.") from error
-
-    def _refuse_unknown_arguments(self, name: str, arguments: dict[str, Any]) -> None:
-        known = self._arguments.get(name, list(arguments))
-        unknown = sorted(set(arguments) - set(known))
-        if unknown:
-            near = nearest(unknown[0], known)
-            hint = f"Did you mean {near[0]!r}? " if near else ""
-            raise InvalidInputError(
-                f"{name} has no argument {unknown[0]!r}.",
-                fix=f"{hint}It takes: {', '.join(known)}. Nothing was changed.",
-            )
 
 
 def _translated(name: str, error: ToolError) -> CallToolResult | None:

@@ -8,8 +8,17 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from rlm_mcp.server import schemas
+from rlm_mcp.server.links import text_link
 from rlm_mcp.server.results import beside, more, result
-from rlm_mcp.server.tool import Strings, ToolContext, ToolSpec, service_of
+from rlm_mcp.server.tool import (
+    MAX_RESULT_CHARS,
+    Cursor,
+    Handle,
+    Strings,
+    ToolContext,
+    ToolSpec,
+    service_of,
+)
 from rlm_mcp.server.views import added_view, context_page
 from rlm_mcp.service.contexts.charsets import UTF_8
 from rlm_mcp.service.contexts.requests import NewText, SearchQuery
@@ -23,14 +32,14 @@ MAX_READ_CHARS = 50_000
 async def rlm_context_add(  # noqa: PLR0913  # a tool's parameters are its arguments
     ctx: ToolContext,
     *,
-    text: str = "",
+    text: Annotated[str, Field(description="The text, or one part of it.")] = "",
     path: Annotated[
         str, Field(description="File, directory or glob on the server's machine.")
     ] = "",
-    documents: Strings = (),
-    name: str = "",
-    upload_id: str = "",
-    final: bool = True,
+    documents: Annotated[Strings, Field(description="Several texts as one context.")] = (),
+    name: Annotated[str, Field(description="A name for people.")] = "",
+    upload_id: Annotated[str, Field(description="The upload that this part belongs to.")] = "",
+    final: Annotated[bool, Field(description="false: more parts follow. Default true.")] = True,
     include: Annotated[
         Strings, Field(description="Patterns as in .gitignore: only these files of a directory.")
     ] = (),
@@ -38,7 +47,7 @@ async def rlm_context_add(  # noqa: PLR0913  # a tool's parameters are its argum
 ) -> Annotated[CallToolResult, schemas.AddedContext]:
     """Store a long text and get its handle. Give one source: `path` (best for anything large; a
     directory or glob becomes one context, each text file a document), `text`, or `documents`.
-    In parts: `text` with final=false, then more with the upload_id you get."""
+    To send a text in parts: `text` with final=false, then the next with the upload_id you get."""
     progress = _ByteProgress(ctx)
     new = NewText(
         text,
@@ -51,14 +60,17 @@ async def rlm_context_add(  # noqa: PLR0913  # a tool's parameters are its argum
         exclude=tuple(exclude),
     )
     added = await (await service_of(ctx)).contexts.add(new, progress.report)
-    return result(added_view(added), _added_text(added))
+    links = [text_link(added.handle, added.name)] if added.handle else []
+    return result(added_view(added), _added_text(added), *links)
 
 
 async def rlm_context_list(
     ctx: ToolContext,
     *,
-    limit: Annotated[int, Field(ge=1, le=200)] = 50,
-    cursor: str = "",
+    limit: Annotated[
+        int, Field(ge=1, le=200, description="Texts a page, 1 to 200; default 50.")
+    ] = 50,
+    cursor: Cursor = "",
 ) -> Annotated[CallToolResult, schemas.ContextPage]:
     """List stored texts, newest first."""
     page = context_page(await (await service_of(ctx)).contexts.list(limit, cursor))
@@ -67,20 +79,25 @@ async def rlm_context_list(
         f"{'s' * (item.documents != 1)}  {item.name}"
         for item in page.contexts
     ]
-    text = "\n".join(lines) or "No context is stored yet; rlm_context_add stores one."
+    text = "\n".join(lines) or "No text is stored yet; rlm_context_add stores one."
     return result(page, text + more(page.next_cursor))
 
 
 async def rlm_context_read(  # a tool's parameters are its arguments
     ctx: ToolContext,
     *,
-    handle: str,
-    document: int = 0,
-    start: int = 0,
-    limit: Annotated[int, Field(ge=1, le=MAX_READ_CHARS)] = 4000,
-    unit: Literal["chars", "lines"] = "chars",
+    handle: Handle,
+    document: Annotated[int, Field(description="Number of the document; default 0.")] = 0,
+    start: Annotated[int, Field(description="Where to begin; default 0.")] = 0,
+    limit: Annotated[
+        int,
+        Field(ge=1, le=MAX_READ_CHARS, description="How many, 1 to 50000; default 4000."),
+    ] = 4000,
+    unit: Annotated[
+        Literal["chars", "lines"], Field(description="What start and limit count; default chars.")
+    ] = "chars",
 ) -> Annotated[CallToolResult, schemas.ContextSlice]:
-    """Read a piece of a stored text, by characters or by lines from 0. Calls no model."""
+    """Read a piece of a stored text, by characters or by lines, both from 0. Calls no model."""
     piece = await (await service_of(ctx)).contexts.read(handle, document, start, limit, unit)
     end = "the end" if piece.next_start is None else f"next_start={piece.next_start}"
     place = f"[{unit} {piece.start} to {piece.end} of {piece.total}; {end}]"
@@ -93,15 +110,19 @@ async def rlm_context_read(  # a tool's parameters are its arguments
 async def rlm_context_search(  # noqa: PLR0913  # a tool's parameters are its arguments
     ctx: ToolContext,
     *,
-    handles: Strings,
+    handles: Annotated[Strings, Field(description="Handles (ctx_...).")],
     pattern: Annotated[str, Field(description="Python regular expression.")],
-    literal: bool = False,
-    ignore_case: bool = False,
-    context_lines: Annotated[int, Field(ge=0, le=20)] = 0,
-    limit: Annotated[int, Field(ge=1, le=500)] = 50,
-    cursor: str = "",
+    literal: Annotated[bool, Field(description="Plain text. Default false.")] = False,
+    ignore_case: Annotated[bool, Field(description="Default false.")] = False,
+    context_lines: Annotated[
+        int, Field(ge=0, le=20, description="Lines around a match, 0 to 20; default 0.")
+    ] = 0,
+    limit: Annotated[
+        int, Field(ge=1, le=500, description="Matches a page, 1 to 500; default 50.")
+    ] = 50,
+    cursor: Cursor = "",
 ) -> Annotated[CallToolResult, schemas.SearchPage]:
-    """Find a pattern in stored texts; ^ and $ match at lines. Calls no model. `start` and `end`
+    """Find a pattern in stored texts; ^ and $ match at line ends. Calls no model. `start` and `end`
     are characters of the document."""
     query = SearchQuery(pattern, literal, ignore_case, context_lines, limit)
     page = await (await service_of(ctx)).contexts.search(tuple(handles), query, cursor)
@@ -120,28 +141,40 @@ async def rlm_context_search(  # noqa: PLR0913  # a tool's parameters are its ar
 
 
 async def rlm_context_delete(
-    ctx: ToolContext, handle: str
+    ctx: ToolContext, handle: Handle
 ) -> Annotated[CallToolResult, schemas.DeletedContext]:
-    """Delete a stored text for good, with what runs over it kept of it: variables, and what their
-    logs say. Their answers stay."""
+    """Delete a stored text and everything that runs derived from it: variables, and the content of
+    their logs. Their answers stay."""
     freed = await (await service_of(ctx)).contexts.delete(handle)
     return result(
         schemas.DeletedContext(deleted=True, freed_bytes=freed),
-        f"{handle} is deleted; {freed:,} bytes are free.",
+        f"{handle} is deleted; {freed:,} bytes were freed.",
     )
 
 
 CONTEXT_TOOLS = (
-    ToolSpec(rlm_context_add, "Store a long text", repeats=True, open_world=True),
+    ToolSpec(rlm_context_add, "Store a long text", repeats=True, loads_always=True),
     ToolSpec(rlm_context_list, "List stored texts", reads_only=True, repeats=True),
-    ToolSpec(rlm_context_read, "Read a stored text", reads_only=True, repeats=True),
-    ToolSpec(rlm_context_search, "Search stored texts", reads_only=True, repeats=True),
+    ToolSpec(
+        rlm_context_read,
+        "Read a stored text",
+        reads_only=True,
+        repeats=True,
+        max_result_chars=MAX_RESULT_CHARS,
+    ),
+    ToolSpec(
+        rlm_context_search,
+        "Search stored texts",
+        reads_only=True,
+        repeats=True,
+        max_result_chars=MAX_RESULT_CHARS,
+    ),
     ToolSpec(rlm_context_delete, "Delete a stored text", destroys=True, repeats=True),
 )
 
 
 class _ByteProgress:
-    """Progress of an upload, in bytes."""
+    """Reports the progress of an upload, in bytes."""
 
     def __init__(self, ctx: ToolContext) -> None:
         self._ctx = ctx
@@ -166,12 +199,14 @@ def _added_text(added: Added) -> str:
     plural = "s" * (added.documents != 1)
     lines = [f"{added.handle}  {added.name} ({size}, {added.documents} document{plural})"]
     if added.deduplicated:
-        lines.append("The same content was stored before; it has that handle.")
+        lines.append("The same content was stored before and keeps its handle.")
     if added.charset != UTF_8:
         lines.append(f"Decoded from {added.charset}.")
     if added.replaced_characters:
-        lines.append(f"{added.replaced_characters} byte sequences that are no text became U+FFFD.")
+        lines.append(f"{added.replaced_characters} byte sequences that are not text became U+FFFD.")
     if added.skipped:
         some = "; ".join(f"{path}: {reason}" for path, reason in added.skipped[:5])
         lines.append(f"{len(added.skipped)} files were left out: {some}")
+    if added.preview:
+        lines.append(f"It begins: {added.preview}")
     return "\n".join(lines)

@@ -21,8 +21,10 @@ from mcp_types import (
 
 from rlm_mcp.cursors import decode_cursor, encode_cursor, invalid_cursor
 from rlm_mcp.errors import InvalidInputError, NotFoundError
+from rlm_mcp.server.links import JSON, TEXT, one_line, run_uri, text_uri
 from rlm_mcp.server.pending import PendingService
 from rlm_mcp.server.results import beside_all, protocol_errors
+from rlm_mcp.server.sendable import sendable
 from rlm_mcp.server.tool import service_in
 from rlm_mcp.server.views import run_view, trace_view
 from rlm_mcp.text import cut
@@ -33,15 +35,12 @@ if TYPE_CHECKING:
     from rlm_mcp.store.runs.records import RunSummary
 
 
-JSON = "application/json"
-TEXT = "text/plain"
 MAX_CHARS = 50_000
 USUAL_CHARS = 20_000
 USUAL_EVENTS = 20
 MAX_EVENTS = 100
 # A page of the list has at most so many texts and so many runs.
 PAGE = 50
-_MAX_TITLE_CHARS = 100
 _LIST = "resources"
 
 Values = Mapping[str, str]
@@ -120,28 +119,26 @@ async def list_resources(
     )
 
 
-def text_uri(handle: str) -> str:
-    """The URI of a stored text."""
-    return f"rlm://contexts/{handle}"
-
-
-def run_uri(run_id: str) -> str:
-    """The URI of a run."""
-    return f"rlm://runs/{run_id}"
-
-
 async def _read_text(service: Service, values: Values) -> ReadResourceContents:
     start, limit = _number(values, "start", 0), _number(values, "limit", USUAL_CHARS)
     handle = values["handle"]
     passage = await service.contexts.passage(handle, start, min(limit, MAX_CHARS))
-    return ReadResourceContents(beside_all(passage.text, _place(handle, passage)), TEXT)
+    if (passage.start, passage.end) == (0, passage.total):
+        return ReadResourceContents(sendable(passage.text), TEXT)
+    text = f"{_warning(handle, passage)}\n\n{passage.text}\n{_place(handle, passage)}"
+    return ReadResourceContents(sendable(text), TEXT)
+
+
+def _warning(handle: str, passage: Passage) -> str:
+    """What stands above a piece: some hosts call whatever they read the whole resource."""
+    return (
+        f"[This is a piece: characters {passage.start:,} to {passage.end:,} of {passage.total:,}. "
+        f'For the whole text call rlm_query(question=..., contexts=["{handle}"]).]'
+    )
 
 
 def _place(handle: str, passage: Passage) -> str:
-    """Say where a passage is and how to read on; empty when it is the whole text."""
-    whole = (passage.start, passage.end) == (0, passage.total)
-    if whole:
-        return ""
+    """Say where a piece is and how to read on."""
     more = "the end"
     if passage.end < passage.total:
         more = f"more: {text_uri(handle)}?start={passage.end}"
@@ -186,7 +183,7 @@ KINDS = (
         "rlm://contexts/{handle}{?start,limit}",
         "context",
         "A stored text",
-        f"A piece of a text, by default {USUAL_CHARS:,} characters, from character `start` on, "
+        f"Text: a piece of it, by default {USUAL_CHARS:,} characters, from character `start` on, "
         "counted over all its documents; names the URI of the next piece.",
         TEXT,
         _read_text,
@@ -195,7 +192,7 @@ KINDS = (
         "rlm://runs/{run_id}",
         "run",
         "A run",
-        "Question, status, answer and figures of a run; updated while it works.",
+        "Run: question, status, answer and figures of a run; updated while it works.",
         JSON,
         _read_run,
     ),
@@ -203,7 +200,7 @@ KINDS = (
         "rlm://runs/{run_id}/trace{?after,limit}",
         "trace",
         "What a run did",
-        "Events of a run in full, from the one after `after` on; updated while it works.",
+        "Trace: the events of a run in full, from after event `after` on; updated while it works.",
         JSON,
         _read_trace,
     ),
@@ -211,7 +208,7 @@ KINDS = (
         "rlm://runs/{run_id}/variables/{name}",
         "variable",
         "A variable of a run",
-        "The value of a variable in a run's REPL, as text or JSON; FINAL is the answer.",
+        "Variable: its value in a run's REPL, as text or JSON; FINAL is the answer.",
         TEXT,
         _read_variable,
     ),
@@ -234,8 +231,10 @@ def _text_entry(record: ContextRecord) -> Resource:
     return Resource(
         uri=text_uri(record.handle),
         name=record.handle,
-        title=cut(record.name, _MAX_TITLE_CHARS),
-        description=f"{record.chars:,} characters, {record.documents} document{plural}",
+        title=one_line(record.name),
+        # The name first: hosts show this beside the URI, and no title.
+        description=f"{one_line(record.name)}: {record.chars:,} characters, "
+        f"{record.documents} document{plural}",
         mime_type=TEXT,
         size=record.bytes,
         annotations=Annotations(last_modified=record.created_at),
@@ -246,8 +245,9 @@ def _run_entry(run: RunSummary) -> Resource:
     return Resource(
         uri=run_uri(run.run_id),
         name=run.run_id,
-        title=cut(" ".join(run.question.split()), _MAX_TITLE_CHARS),
-        description=f"{run.status}, {run.elapsed_seconds:.0f} s",
+        title=one_line(run.question),
+        description=f"{one_line(run.question) or 'Code'}: {run.status}, "
+        f"{run.elapsed_seconds:.0f} s",
         mime_type=JSON,
         annotations=Annotations(last_modified=run.created_at),
     )

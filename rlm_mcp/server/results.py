@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from mcp.shared.exceptions import MCPError
-from mcp_types import CallToolResult, TextContent
+from mcp_types import CallToolResult, ResourceLink, TextContent
 from mcp_types.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS
 from pydantic import BaseModel, ValidationError
 
@@ -22,16 +22,32 @@ ERROR_META_KEY = "rlm-mcp/error"
 _SHOWN_INPUT_CHARS = 200
 
 
-def result(value: BaseModel, text: str) -> CallToolResult:
-    """Give a model as structured content and `text`, cut if long, for whoever reads text alone."""
+def result(value: BaseModel, text: str, *links: ResourceLink) -> CallToolResult:
+    """Return a model as structured content, beside `text` (cut if long) for hosts that read text.
+
+    Args:
+        links: where a host can read more.
+    """
     return CallToolResult(
-        content=[TextContent(text=sendable(cut(text, MAX_TEXT_CHARS)))],
+        content=[TextContent(text=sendable(cut(text, MAX_TEXT_CHARS))), *links],
         structured_content=structured(value),
     )
 
 
+def with_notes(value: Any, notes: Sequence[str]) -> Any:
+    """Add what the caller should know about its arguments, to the text and to the structure."""
+    if not notes or not isinstance(value, CallToolResult):
+        return value
+    note = " ".join(notes)
+    value.content.append(TextContent(text=f"[{note}]"))
+    if value.structured_content is not None:
+        told = value.structured_content.get("note")
+        value.structured_content["note"] = f"{told} {note}" if told else note
+    return value
+
+
 def error_info(error: RLMError) -> ErrorInfo:
-    """The four fields of a typed error; a value that it quotes may be long, and is cut."""
+    """The four fields of a typed error; a long value that it quotes is cut."""
     return ErrorInfo(
         code=error.code,
         message=sendable(cut(error.message, MAX_ERROR_CHARS)),
@@ -41,7 +57,7 @@ def error_info(error: RLMError) -> ErrorInfo:
 
 
 def error_result(error: RLMError) -> CallToolResult:
-    """Give an error as text for the model and as fields in `_meta`.
+    """Return an error as text for the model and as fields in `_meta`.
 
     Not as structured content: some clients check that against the schema of a success.
     """
@@ -54,7 +70,7 @@ def error_result(error: RLMError) -> CallToolResult:
 
 
 def protocol_error(error: RLMError) -> MCPError:
-    """Give an error where there is no tool that could tell it, with the fields as its data."""
+    """Return the error of a request that is not a tool call, with the fields as its data."""
     info = error_info(error)
     is_callers = isinstance(error, InvalidInputError | NotFoundError)
     code = INVALID_PARAMS if is_callers else INTERNAL_ERROR
@@ -63,7 +79,7 @@ def protocol_error(error: RLMError) -> MCPError:
 
 @contextmanager
 def protocol_errors() -> Generator[None]:
-    """Give our errors as the protocol's.
+    """Turn our errors into the protocol's.
 
     Raises:
         MCPError: in place of any `RLMError`.
@@ -75,25 +91,25 @@ def protocol_errors() -> Generator[None]:
 
 
 def invalid_arguments(tool: str, error: ValidationError) -> InvalidInputError:
-    """Say which arguments do not fit, each with its value and what is wanted."""
+    """Name the arguments that are not valid, each with its value and what is expected."""
     problems = [
         f"{'.'.join(str(part) for part in problem['loc'])}={_shown(problem['input'])}: "
         f"{problem['msg'][:1].lower()}{problem['msg'][1:]}"
         for problem in error.errors(include_url=False)
     ]
     return InvalidInputError(
-        f"Arguments of {tool} that cannot be used: {'; '.join(problems)}.",
-        fix="Call it again with these corrected; nothing was changed.",
+        f"Invalid arguments of {tool}: {'; '.join(problems)}.",
+        fix="Correct these and call it again; nothing was changed.",
     )
 
 
 def more(cursor: str | None) -> str:
-    """A last line that tells how to get the next page; empty where there is none."""
+    """A last line that says how to get the next page; empty on the last page."""
     return f"\n[more: cursor={cursor!r}]" if cursor else ""
 
 
 def beside(text: str, note: str) -> str:
-    """Put a note below a text, which is cut before the note is."""
+    """Put a note below a text; only the text is cut."""
     return f"{cut(text, MAX_TEXT_CHARS - len(note) - 1)}\n{note}"
 
 

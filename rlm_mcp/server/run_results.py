@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mcp_types import CallToolResult
 
 from rlm_mcp.server import schemas
+from rlm_mcp.server.links import run_link
 from rlm_mcp.server.results import MAX_TEXT_CHARS, beside, result
 from rlm_mcp.server.schemas import Event, EventLine
 from rlm_mcp.server.views import run_view
@@ -27,8 +28,9 @@ _MIN_SHOWN_CHARS = 400
 def run_result(state: RunRecord, note: str = "") -> CallToolResult:
     """The result of the tools that start and end runs."""
     run = run_view(state)
-    text = _run_text(run, state)
-    return result(run, f"{text}\n{note}" if note else text)
+    if note:
+        run.note = note
+    return result(run, _run_text(run, state), run_link(state.run_id, state.question))
 
 
 def waited_result(
@@ -36,20 +38,25 @@ def waited_result(
 ) -> CallToolResult:
     """The result of waiting for a run: the run, and its events after `after_event`."""
     run = schemas.WaitedRun(
-        **run_view(state, seen=events[-1].seq if events else after_event).model_dump(),
+        **run_view(state, seen=events[-1].seq if events else after_event).model_dump(
+            exclude_unset=True
+        ),
         events=[EventLine.model_validate(event, from_attributes=True) for event in events],
     )
-    return result(run, _run_text(run, state, run.events))
+    return result(run, _run_text(run, state, run.events), run_link(state.run_id, state.question))
 
 
 def _run_text(run: schemas.Run, state: RunRecord, events: Sequence[EventLine] = ()) -> str:
-    lines = [f"{run.run_id} is {run.status}: {progress_line(state)}"]
+    tokens = f"{run.input_tokens:,} tokens in, {run.output_tokens:,} out"
+    lines = [f"{run.run_id} is {run.status}: {progress_line(state)} · {tokens}"]
     if run.error:
         lines.append(f"{run.error.code}: {run.error.message} {run.error.fix}".rstrip())
     if run.answer is not None:
         lines.insert(0, run.answer + "\n")
     if run.next:
         lines.append(f"Next: {run.next}")
+    if run.note:
+        lines.append(run.note)
     lines.extend(_event_line(event) for event in events)
     return "\n".join(lines)
 

@@ -1,59 +1,82 @@
-"""Tools for questions: ask, wait, look on, cancel, look inside."""
+"""Tools for runs: ask, wait, list, cancel, resume, look inside."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
+import anyio
 from mcp_types import CallToolResult
 from pydantic import Field
 
 from rlm_mcp.server import schemas
 from rlm_mcp.server.results import beside, more, result
 from rlm_mcp.server.run_results import run_result, trace_text, waited_result
-from rlm_mcp.server.tool import Strings, ToolContext, ToolSpec, service_of
+from rlm_mcp.server.tool import (
+    MAX_RESULT_CHARS,
+    Cursor,
+    RunId,
+    Strings,
+    ToolContext,
+    ToolSpec,
+    service_of,
+)
 from rlm_mcp.server.views import run_page, trace_view, variable_view, variables_view
+from rlm_mcp.server.waits import usual_wait
 from rlm_mcp.service.runs.progress import progress_line
 from rlm_mcp.service.runs.questions import Question
 from rlm_mcp.text import cut
 
 if TYPE_CHECKING:
+    from rlm_mcp.service.service import Service
     from rlm_mcp.store.runs.records import RunRecord
 
 
 MAX_WAITED_EVENTS = 20
 LONGEST_SILENCE_SECONDS = 10.0
+# A person can follow no more, and each costs the host a message.
+_PROGRESS_SECONDS = 0.2
 ATTACHED = (
-    "This question was asked before, so no second run was started; to have one, give a new "
+    "This question was asked before, so no second run was started. To start one, give a new "
     "idempotency_key."
 )
-WaitSeconds = Annotated[float | None, Field(ge=0, le=3600)]
+WaitSeconds = Annotated[
+    float | None, Field(ge=0, le=3600, description="0 to 3600; 0 returns at once.")
+]
+Budget = Annotated[
+    schemas.BudgetArguments | None, Field(description="Limits of the whole run; default: none set.")
+]
+AfterEvent = Annotated[int, Field(ge=0, description="Last event seen; default 0.")]
 
 
 async def rlm_query(  # noqa: PLR0913  # a tool's parameters are its arguments
     ctx: ToolContext,
     *,
-    question: str,
+    question: Annotated[str, Field(description="The whole question.")],
     contexts: Annotated[Strings, Field(description="Handles (ctx_...).")] = (),
     text: Annotated[str, Field(description="A small text, instead of handles.")] = "",
-    wait_seconds: Annotated[WaitSeconds, Field(description="0 returns at once.")] = None,
-    root_model: str = "",
-    sub_model: str = "",
-    budget: schemas.BudgetArguments | None = None,
+    wait_seconds: WaitSeconds = None,
+    root_model: Annotated[str, Field(description="Model that writes the code.")] = "",
+    sub_model: Annotated[str, Field(description="Model for the pieces.")] = "",
+    budget: Budget = None,
     options: Annotated[
-        dict[str, Any] | None, Field(description="RLMConfig fields for this run.")
+        dict[str, Any] | None,
+        Field(description="temperature, sandbox_timeout, max_output_chars and others."),
     ] = None,
     answer_schema: Annotated[
-        dict[str, Any] | None, Field(description="JSON Schema the answer must fit.")
+        dict[str, Any] | None, Field(description="JSON Schema that the answer must fit.")
     ] = None,
     continue_run: Annotated[
-        str, Field(description="Go on with this run's contexts and variables.")
+        str, Field(description="Run (run_...) whose texts and variables to continue with.")
     ] = "",
-    idempotency_key: str = "",
+    idempotency_key: Annotated[
+        str, Field(description="A new one asks an equal question anew.")
+    ] = "",
 ) -> Annotated[CallToolResult, schemas.Run]:
     """Ask a question over stored texts of any length: a model writes Python that searches them and
     calls models on the pieces. It sees nothing of your conversation: say all that matters in the
-    question. Takes seconds to minutes and costs model calls. If the status is `running`, go on with
-    rlm_run_wait."""
+    question. Takes seconds to minutes and costs model calls. If the status is `running`, continue
+    with rlm_run_wait. If the call timed out, ask the same question again: that attaches to the run
+    and pays nothing twice."""
     asked = Question(
         text=question,
         contexts=tuple(contexts),
@@ -66,23 +89,26 @@ async def rlm_query(  # noqa: PLR0913  # a tool's parameters are its arguments
         continue_run=continue_run,
         idempotency_key=idempotency_key,
     )
-    runs = (await service_of(ctx)).runs
-    begun = await runs.begin(asked)
-    state = await runs.wait(begun.run_id, wait_seconds, _Progress(ctx).report)
+    service = await service_of(ctx)
+    begun = await service.runs.begin(asked)
+    seconds = _wait_of(ctx, service, wait_seconds)
+    state = await service.runs.wait(begun.run_id, seconds, _Progress(ctx).report)
     return run_result(state, ATTACHED if begun.is_attached else "")
 
 
 async def rlm_run_wait(
     ctx: ToolContext,
     *,
-    run_id: str,
-    after_event: Annotated[int, Field(ge=0)] = 0,
+    run_id: RunId,
+    after_event: AfterEvent = 0,
     wait_seconds: WaitSeconds = None,
 ) -> Annotated[CallToolResult, schemas.WaitedOutcome]:
-    """Wait for a run to end, up to wait_seconds; gives its state and what happened after
+    """Wait up to wait_seconds for a run to end; returns its state and the events after
     after_event."""
-    runs = (await service_of(ctx)).runs
-    state = await runs.wait(run_id, wait_seconds, _Progress(ctx).report)
+    service = await service_of(ctx)
+    runs = service.runs
+    seconds = _wait_of(ctx, service, wait_seconds)
+    state = await runs.wait(run_id, seconds, _Progress(ctx).report)
     events = await runs.events(run_id, after_event, MAX_WAITED_EVENTS)
     return waited_result(state, events, after_event)
 
@@ -90,50 +116,52 @@ async def rlm_run_wait(
 async def rlm_run_list(
     ctx: ToolContext,
     *,
-    status: schemas.RunStatus | None = None,
-    limit: Annotated[int, Field(ge=1, le=200)] = 20,
-    cursor: str = "",
+    status: Annotated[
+        schemas.RunStatus | None, Field(description="Only these; default all.")
+    ] = None,
+    limit: Annotated[
+        int, Field(ge=1, le=200, description="Runs a page, 1 to 200; default 20.")
+    ] = 20,
+    cursor: Cursor = "",
 ) -> Annotated[CallToolResult, schemas.RunPage]:
     """List runs, newest first."""
     page = run_page(await (await service_of(ctx)).runs.list(status, limit, cursor))
     lines = [f"{info.run_id}  {info.status:11}  {cut(info.question, 100)}" for info in page.runs]
-    text = "\n".join(lines) or "No run yet; rlm_query starts one."
+    text = "\n".join(lines) or "There is no run yet; rlm_query starts one."
     return result(page, text + more(page.next_cursor))
 
 
 async def rlm_run_cancel(
-    ctx: ToolContext, run_id: str
+    ctx: ToolContext, run_id: RunId
 ) -> Annotated[CallToolResult, schemas.RunOutcome]:
-    """Stop a run and its spending. What it found so far stays readable."""
+    """Stop a run and its spending. What it has found so far stays readable."""
     return run_result(await (await service_of(ctx)).runs.cancel(run_id))
 
 
 async def rlm_run_resume(
     ctx: ToolContext,
     *,
-    run_id: str,
-    budget: Annotated[
-        schemas.BudgetArguments | None,
-        Field(description="As for rlm_query; limits are for the whole run."),
-    ] = None,
+    run_id: RunId,
+    budget: Budget = None,
     wait_seconds: WaitSeconds = None,
 ) -> Annotated[CallToolResult, schemas.RunOutcome]:
-    """Let an interrupted, exhausted, cancelled or failed run go on where it was; nothing on
-    record is paid
-    twice."""
-    runs = (await service_of(ctx)).runs
-    await runs.resume(run_id, budget.model_dump(exclude_none=True) if budget else {})
-    return run_result(await runs.wait(run_id, wait_seconds, _Progress(ctx).report))
+    """Continue an interrupted, exhausted, cancelled or failed run where it ended; recorded work is
+    not paid twice."""
+    service = await service_of(ctx)
+    await service.runs.resume(run_id, budget.model_dump(exclude_none=True) if budget else {})
+    seconds = _wait_of(ctx, service, wait_seconds)
+    return run_result(await service.runs.wait(run_id, seconds, _Progress(ctx).report))
 
 
 async def rlm_run_trace(
     ctx: ToolContext,
     *,
-    run_id: str,
-    after_event: Annotated[int, Field(ge=0)] = 0,
-    limit: Annotated[int, Field(ge=1, le=100)] = 20,
+    run_id: RunId,
+    after_event: AfterEvent = 0,
+    limit: Annotated[int, Field(ge=1, le=100, description="Events, 1 to 100; default 20.")] = 20,
 ) -> Annotated[CallToolResult, schemas.RunTrace]:
-    """See what a run did, in full: code, output, prompts and replies of sub-calls, tokens, cost."""
+    """Show what a run did, in full: code, output, prompts and replies of sub-calls, tokens,
+    cost."""
     found = await (await service_of(ctx)).runs.events(run_id, after_event, limit + 1)
     trace = trace_view(found, limit)
     return result(trace, trace_text(trace.events, trace.next_event))
@@ -142,13 +170,15 @@ async def rlm_run_trace(
 async def rlm_run_variables(
     ctx: ToolContext,
     *,
-    run_id: str,
+    run_id: RunId,
     name: Annotated[str, Field(description="Read this one; without it, list all.")] = "",
-    start: Annotated[int, Field(ge=0)] = 0,
-    limit: Annotated[int, Field(ge=1, le=50_000)] = 4000,
+    start: Annotated[int, Field(ge=0, description="Where to begin; default 0.")] = 0,
+    limit: Annotated[
+        int, Field(ge=1, le=50_000, description="Characters, 1 to 50000; default 4000.")
+    ] = 4000,
 ) -> Annotated[CallToolResult, schemas.RunVariables]:
-    """Look into a run's REPL, while it works (between cells) and after: its variables, or the text
-    of one. FINAL is the whole answer."""
+    """List the variables of a run's REPL, or read one as text, while the run works (between cells)
+    and afterwards. FINAL is the whole answer."""
     runs = (await service_of(ctx)).runs
     if name:
         piece = await runs.variable(run_id, name, start, limit)
@@ -168,14 +198,16 @@ async def rlm_run_variables(
 async def rlm_exec(
     ctx: ToolContext,
     *,
-    code: str,
-    run_id: Annotated[str, Field(description="Go on in this run's REPL.")] = "",
+    code: Annotated[str, Field(description="Python.")],
+    run_id: Annotated[str, Field(description="Run (run_...) whose REPL to use.")] = "",
     contexts: Annotated[Strings, Field(description="Open a REPL over these handles.")] = (),
-    timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 30,
+    timeout_seconds: Annotated[
+        float, Field(gt=0, le=600, description="Up to 600; default 30.")
+    ] = 30,
 ) -> Annotated[CallToolResult, schemas.CellDone]:
-    """Run your own Python in a sandboxed REPL, with no root model. The text is `context` (str, or
-    list of str); llm_query(prompt) and llm_query_batch(prompts) call the sub model. Give contexts
-    to begin, then the run_id you get."""
+    """Run your own Python in a sandboxed REPL, without a root model. The text is `context` (str, or
+    list of str); llm_query(prompt) and llm_query_batch(prompts) call the sub model. Begin with
+    contexts, then give the run_id you get."""
     cells = (await service_of(ctx)).cells
     done = await cells.execute(code, run_id, tuple(contexts), timeout_seconds)
     cell = schemas.CellDone.model_validate(done, from_attributes=True)
@@ -185,46 +217,79 @@ async def rlm_exec(
 
 
 async def rlm_status(ctx: ToolContext) -> Annotated[CallToolResult, schemas.Status]:
-    """Check the server: model endpoint, sandbox, store, limits."""
+    """Report the state of the server: model endpoint, sandbox, store, limits."""
     state = await (await service_of(ctx)).status()
     status = schemas.Status.model_validate(state, from_attributes=True)
     return result(status, status.model_dump_json(indent=1))
 
 
 RUN_TOOLS = (
-    ToolSpec(rlm_query, "Ask a question over long texts", open_world=True, has_view=True),
+    ToolSpec(
+        rlm_query,
+        "Ask a question over long texts",
+        loads_always=True,
+        has_view=True,
+        max_result_chars=MAX_RESULT_CHARS,
+    ),
     ToolSpec(rlm_run_wait, "Wait for a run", reads_only=True, repeats=True),
     ToolSpec(rlm_run_list, "List runs", reads_only=True, repeats=True),
     ToolSpec(rlm_run_cancel, "Cancel a run", destroys=True, repeats=True),
-    ToolSpec(rlm_run_resume, "Resume a run", open_world=True, has_view=True),
-    ToolSpec(rlm_run_trace, "See what a run did", reads_only=True, repeats=True, has_view=True),
-    ToolSpec(rlm_run_variables, "Read a run's variables", reads_only=True, repeats=True),
-    ToolSpec(rlm_exec, "Run Python over long texts", open_world=True),
+    ToolSpec(rlm_run_resume, "Resume a run", has_view=True, max_result_chars=MAX_RESULT_CHARS),
+    ToolSpec(
+        rlm_run_trace,
+        "Show what a run did",
+        has_view=True,
+        reads_only=True,
+        repeats=True,
+        max_result_chars=MAX_RESULT_CHARS,
+    ),
+    ToolSpec(
+        rlm_run_variables,
+        "Read a run's variables",
+        reads_only=True,
+        repeats=True,
+        max_result_chars=MAX_RESULT_CHARS,
+    ),
+    ToolSpec(rlm_exec, "Run Python over long texts", max_result_chars=MAX_RESULT_CHARS),
     ToolSpec(rlm_status, "Check the server", reads_only=True, repeats=True, open_world=True),
 )
 
 
+def _wait_of(ctx: ToolContext, service: Service, given: float | None) -> float:
+    """How long a call waits: as its caller says, else as the operator set, else by the caller."""
+    if given is not None:
+        return given
+    if service.wait_seconds is not None:
+        return service.wait_seconds
+    request = ctx.request_context
+    client = request.session.client_params
+    has_progress = bool(request.meta and request.meta.get("progress_token"))
+    return usual_wait(client.client_info.name if client else "", has_progress=has_progress)
+
+
 class _Progress:
-    """Progress of a run as the protocol wants it: strictly increasing, in seconds."""
+    """Reports progress as the protocol wants it, strictly increasing, and not too often."""
 
     def __init__(self, ctx: ToolContext) -> None:
         self._ctx = ctx
         self._last = 0.0
+        self._due = 0.0
         self._figures = ""
         self._last_event = -1
 
     async def report(self, state: RunRecord) -> None:
         message = progress_line(state)
-        if self._shows_nothing_new(message, state):
+        figures = message.rpartition(" · ")[0]
+        if anyio.current_time() < self._due or self._shows_nothing_new(figures, state):
             return
+        self._figures, self._due = figures, anyio.current_time() + _PROGRESS_SECONDS
         if not self._last:
             message = f"{state.run_id} · {message}"
         self._last = max(state.elapsed_seconds, self._last + 0.001)
         await self._ctx.report_progress(self._last, None, message)
 
-    def _shows_nothing_new(self, message: str, state: RunRecord) -> bool:
-        """Whether an event left the line as it was, and the line was sent not long ago."""
-        figures, self._figures = self._figures, message.rpartition(" · ")[0]
+    def _shows_nothing_new(self, figures: str, state: RunRecord) -> bool:
+        """Whether an event left the figures as they were sent, not long ago."""
         last_event, self._last_event = self._last_event, state.last_event
         is_recent = state.elapsed_seconds - self._last < LONGEST_SILENCE_SECONDS
         return figures == self._figures and last_event != state.last_event and is_recent

@@ -1,4 +1,4 @@
-"""Schemas as a reader's window should see them: all the names, little else."""
+"""Schemas shortened to save room in a model's window: all the names, little else."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ _BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 
 
 def input_outline(schema: Schema) -> Schema:
-    """Shorten a schema of arguments without refusing anything that it takes.
+    """Shorten a schema of arguments; it still accepts everything that it did.
 
-    Left out: generated titles, what a group is for, defaults and nulls that mean "not given", how
-    long a page is, and bounds, which an error names when they are crossed.
+    Left out: generated titles, the docstrings of groups, nulls that mean "not given", and defaults
+    and bounds, which the descriptions name (hosts drop these keywords, but no description).
     """
     definitions: Mapping[str, Schema] = schema.get("$defs", {})
     fields = cast("Schema", _lean(schema["properties"], is_names=True))
     rest = {"required": schema["required"]} if "required" in schema else {}
     properties = {name: _argument(field, definitions) for name, field in fields.items()}
-    if "limit" in properties:
-        properties["limit"].pop("default", None)
+    for field in properties.values():
+        if "description" in field:
+            field.pop("default", None)
     return {"type": "object", "properties": properties, **rest}
 
 
 def output_outline(schema: Schema) -> Schema:
-    """Shorten a schema of results without refusing anything that is sent.
+    """Shorten a schema of results; it still accepts everything that is sent.
 
-    Fields come with their types, entries of lists with the names of their fields, what else lies
-    deeper as an object. A schema that is open to more has but names for its counts, flags and
+    Fields keep their types, entries of lists the names of their fields; anything deeper becomes an
+    object. A schema that is open to more fields keeps only the names of its counts, flags and
     groups.
     """
     fields = cast("Schema", _lean(schema["properties"], is_names=True))
     properties = {name: _outlined(field, schema.get("$defs", {})) for name, field in fields.items()}
     for name, field in schema["properties"].items():
-        if "default" in field:  # left out where it does not apply, and never null
+        if "default" in field:  # left out where it does not apply, never null
             properties[name] = _without_null(properties[name])
     if not schema.get("additionalProperties"):
         return {"type": "object", "properties": properties}
     plain = [name for name, field in properties.items() if _is_plain(field)]
     rest = {name: field for name, field in properties.items() if name not in plain}
-    required = {"required": plain} if plain else {}
+    always = [name for name in plain if "default" not in schema["properties"][name]]
+    required = {"required": always} if always else {}
     return {"type": "object", "properties": rest, **required, "additionalProperties": True}
 
 
 def _argument(field: Schema, definitions: Mapping[str, Schema]) -> Schema:
     match field:
-        case {"anyOf": [{"$ref": str()}, {"type": "null"}], "description": str(told)}:
-            return {"type": "object", "description": told}  # which says where it is spelled out
         case {"anyOf": [{"$ref": str(path)}, {"type": "null"}], **rest}:
             group = input_outline(definitions[path.rpartition("/")[2]])
             return {**group, **rest}

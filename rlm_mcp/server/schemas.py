@@ -1,4 +1,4 @@
-"""What crosses the boundary of the server: arguments in, results out."""
+"""The models of arguments and results."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from rlm_mcp.values import RunStatus
 
-# The schema of such a model says that there is more than it spells out.
+# The schema of such a model says that it has more fields than it names.
 OPEN = ConfigDict(json_schema_extra={"additionalProperties": True})
 
-# For entries whose fields the schema of another tool names, which is enough for a reader.
+# For entries whose fields the schema of another tool names.
 NAMED_ELSEWHERE = WithJsonSchema({"type": "object"})
 
 
@@ -24,16 +24,16 @@ class Arguments(BaseModel):
 class BudgetArguments(Arguments):
     """Limits of one run, its children included."""
 
-    max_usd: float | None = Field(default=None, gt=0)
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_seconds: float | None = Field(default=None, gt=0)
-    max_sub_calls: int | None = Field(default=None, ge=1)
-    max_iterations: int | None = Field(default=None, ge=1)
-    max_depth: int | None = Field(default=None, ge=1)
+    max_usd: float | None = Field(default=None, gt=0, description="Needs known prices.")
+    max_tokens: int | None = Field(default=None, ge=1, description="In and out.")
+    max_seconds: float | None = Field(default=None, gt=0, description="Seconds.")
+    max_sub_calls: int | None = Field(default=None, ge=1, description="Calls of models.")
+    max_iterations: int | None = Field(default=None, ge=1, description="Turns.")
+    max_depth: int | None = Field(default=None, ge=1, description="Runs in runs.")
 
 
 class ErrorInfo(BaseModel):
-    """Why something did not work, and the next step."""
+    """Why something failed, and the next step."""
 
     code: str
     message: str
@@ -71,7 +71,7 @@ class AddedContext(BaseModel):
 
 
 class UploadURL(BaseModel):
-    """Where a text may be sent once, without other credentials."""
+    """A URL that takes one upload without other credentials."""
 
     url: str
     expires_at: str
@@ -128,7 +128,7 @@ class SearchPage(BaseModel):
 
 
 class DeletedContext(BaseModel):
-    """What deleting gave back."""
+    """What was deleted."""
 
     deleted: bool
     freed_bytes: int
@@ -152,7 +152,7 @@ class Event(EventLine):
 
 
 class RunOutcome(BaseModel):
-    """What a caller acts on, of a run: the schemas of most tools spell out no more than this."""
+    """The fields of a run that a caller acts on; the schemas of most tools name only these."""
 
     model_config = OPEN
 
@@ -166,7 +166,7 @@ class RunOutcome(BaseModel):
 class Run(RunOutcome):
     """One execution of a question."""
 
-    data: Any
+    data: Any = None
     iterations: int
     sub_calls: int
     cached_sub_calls: int
@@ -176,17 +176,18 @@ class Run(RunOutcome):
     elapsed_seconds: float
     last_event: int
     answer_chars: int
-    queue_position: int | None
+    queue_position: int | None = None
+    note: str | None = None
 
 
 class WaitedOutcome(RunOutcome):
-    """What a caller acts on, and what happened in a run."""
+    """The fields that a caller acts on, and a run's events."""
 
     events: list[Annotated[EventLine, NAMED_ELSEWHERE]]
 
 
 class WaitedRun(Run, WaitedOutcome):
-    """A run, with what happened in it."""
+    """A run and its events."""
 
 
 class RunInfo(BaseModel):
@@ -231,7 +232,7 @@ class VariableInfo(BaseModel):
 
 
 class RunVariables(BaseModel):
-    """The variables of a run, or a slice of one of them as text; the other half is left out."""
+    """The variables of a run, or a slice of one as text; the other fields are left out."""
 
     variables: list[VariableInfo] | None = None
     name: str | None = None
@@ -244,7 +245,7 @@ class RunVariables(BaseModel):
 
 
 class CellDone(BaseModel):
-    """What a cell of the caller did."""
+    """The outcome of a cell of the caller's."""
 
     run_id: str
     output: str
@@ -256,7 +257,7 @@ class CellDone(BaseModel):
 
 
 class ModelStatus(BaseModel):
-    """The model endpoint as it answers now."""
+    """The state of the model endpoint."""
 
     configured: bool
     base_url: str | None
@@ -267,7 +268,7 @@ class ModelStatus(BaseModel):
 
 
 class SandboxStatus(BaseModel):
-    """What stands between model-written code and the machine."""
+    """The sandbox that holds model-written code."""
 
     isolation: str
     layers: list[str]

@@ -10,7 +10,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult, ToolAnnotations
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from rlm_mcp.server.pending import PendingService
 from rlm_mcp.server.schema_trim import input_outline, output_outline
@@ -25,6 +25,11 @@ ToolContext = Context[PendingService, Any]
 Strings = Annotated[
     Sequence[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 ]
+# Far more than hosts show by default, and less than what any transport stumbles over.
+MAX_RESULT_CHARS = 100_000
+Cursor = Annotated[str, Field(description="next_cursor of the page before.")]
+Handle = Annotated[str, Field(description="Handle (ctx_...).")]
+RunId = Annotated[str, Field(description="Run (run_...).")]
 ToolFunction = Callable[..., Awaitable[CallToolResult]]
 
 
@@ -38,9 +43,11 @@ class ToolSpec:
         reads_only: it changes nothing.
         destroys: it deletes or stops something for good.
         repeats: a second call with the same arguments changes nothing more.
-        open_world: it reaches beyond this server.
+        open_world: it reaches beyond this server, its texts and the one configured endpoint.
         has_view: a host may show its run in the MCP App.
         is_for_apps: it is for the MCP App, and hidden from the model.
+        loads_always: hosts that load tools on demand should load it at once.
+        max_result_chars: how long a result may be, where hosts would cut it sooner.
     """
 
     function: ToolFunction
@@ -51,6 +58,22 @@ class ToolSpec:
     open_world: bool = False
     has_view: bool = False
     is_for_apps: bool = False
+    loads_always: bool = False
+    max_result_chars: int | None = None
+
+    @property
+    def meta(self) -> dict[str, Any] | None:
+        """Hints of single hosts, in `_meta`."""
+        found: dict[str, Any] = {}
+        if self.has_view:
+            found["ui"] = {"resourceUri": RUN_VIEW}
+        if self.is_for_apps:
+            found["ui"] = {"visibility": ["app"]}
+        if self.loads_always:
+            found["anthropic/alwaysLoad"] = True
+        if self.max_result_chars:
+            found["anthropic/maxResultSizeChars"] = self.max_result_chars
+        return found or None
 
 
 def make_tool(spec: ToolSpec) -> Tool:
@@ -65,11 +88,8 @@ def make_tool(spec: ToolSpec) -> Tool:
             idempotent_hint=spec.repeats,
             open_world_hint=spec.open_world,
         ),
+        meta=spec.meta,
     )
-    if spec.has_view:
-        tool.meta = {"ui": {"resourceUri": RUN_VIEW}}
-    elif spec.is_for_apps:
-        tool.meta = {"ui": {"visibility": ["app"]}}
     tool.parameters = input_outline(tool.parameters)
     tool.fn_metadata.output_schema = output_outline(tool.fn_metadata.output_schema or {})
     return tool

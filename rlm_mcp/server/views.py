@@ -1,4 +1,4 @@
-"""What the service gives, as clients see it: the structured results of tools and of commands."""
+"""Turns what the service returns into the structured results of tools and commands."""
 
 from __future__ import annotations
 
@@ -26,20 +26,22 @@ MAX_LISTED_VARIABLES = 200
 
 
 def run_view(state: RunRecord, seen: int | None = None) -> schemas.Run:
-    """A run; `seen` is the last event that is shown beside it."""
+    """A run; `seen` is the last event shown beside it."""
     answer = state.answer
     data = state.data if len(json.dumps(state.data)) <= MAX_DATA_CHARS else None
+    place = state.queue_position
+    given = {} if data is None else {"data": data}
+    given |= {} if place is None else {"queue_position": place}
     return schemas.Run(
         run_id=state.run_id,
         status=state.status,
         answer=None if answer is None else cut(answer, MAX_ANSWER_CHARS),
         answer_chars=len(answer or ""),
-        data=data,
+        **given,
         **asdict(state.figures),
         elapsed_seconds=round(state.elapsed_seconds, 3),
         error=schemas.ErrorInfo.model_validate(state.error) if state.error else None,
         last_event=state.last_event,
-        queue_position=state.queue_position,
         next=_next_call(state, state.last_event if seen is None else seen),
     )
 
@@ -57,8 +59,8 @@ def _run_info(summary: RunSummary) -> schemas.RunInfo:
 def trace_view(found: Sequence[Event], limit: int) -> schemas.RunTrace:
     """Events in full, up to `limit` and to what can be sent at once.
 
-    Long texts of one that is too large by itself are cut. That there are more is told by giving
-    one event more than the limit.
+    Long texts of a single event that is too large are cut. Give one event more than the limit to
+    say that there are more.
     """
     events: list[schemas.Event] = []
     size = 0
@@ -133,7 +135,7 @@ def _next_call(state: RunRecord, seen: int) -> str | None:
 
 
 def _going_on(state: RunRecord) -> str:
-    """The call that lets a run go on; one of code alone goes on with more code."""
+    """The call that continues a run; one without a question continues with more code."""
     if not state.question:
         return f'rlm_exec(run_id="{state.run_id}", code=...)'
     budget = more_room(state) if state.status == "exhausted" else {}

@@ -106,6 +106,12 @@ class Service:
         return self if caller == self.caller else Service(self._parts, caller)
 
     @property
+    def wait_seconds(self) -> float | None:
+        """How long calls wait for a run where the operator set it; None: he did not."""
+        settings = self._parts.settings
+        return settings.wait_seconds if "wait_seconds" in settings.model_fields_set else None
+
+    @property
     def kept_seconds(self) -> float | None:
         """How long a run is kept after it has ended; None for ever."""
         return self._parts.settings.keep_runs_days * 86_400 or None

@@ -6,6 +6,7 @@ import shlex
 from typing import Annotated
 
 from mcp_types import CallToolResult
+from pydantic import Field
 from starlette.requests import Request
 
 from rlm_mcp.server import schemas
@@ -17,8 +18,8 @@ from rlm_mcp.server.tool import ToolContext, ToolSpec, service_of
 async def rlm_context_upload_url(
     ctx: ToolContext,
     *,
-    name: str,
-    sha256: str = "",
+    name: Annotated[str, Field(description="A name for people.")],
+    sha256: Annotated[str, Field(description="Refuse a text with another SHA-256.")] = "",
 ) -> Annotated[CallToolResult, schemas.UploadURL]:
     """Get a URL for one upload (HTTP PUT) of a text of any size, for files that are not on the
     server's machine. The answer to the PUT holds the handle."""
