@@ -107,7 +107,7 @@ async def test_invalid_utf_8_is_replaced_and_said(served: Served, tmp_path: Path
 
     assert result.structured_content is not None
     assert result.structured_content["replaced_characters"] == 1
-    assert "1 byte sequences that are no text" in text_of(result)
+    assert "1 byte sequences that are not text" in text_of(result)
 
 
 async def test_files_in_other_charsets_are_decoded_and_that_is_said(
@@ -285,9 +285,9 @@ async def test_an_unknown_argument_is_refused_with_the_nearest(served: Served) -
 
 
 async def test_an_argument_of_the_wrong_kind_is_named_with_its_value(served: Served) -> None:
-    text = await refused(served, "rlm_context_list", limit=0)
+    text = await refused(served, "rlm_context_list", limit=-1)
 
-    assert "limit=0" in text
+    assert "limit=-1" in text
     assert "greater than or equal to 1" in text
 
 

@@ -36,7 +36,7 @@ async def followed(served: Served, uri: str | None) -> list[str]:
     """The lines of a text, read to its end by the notes below its pieces."""
     lines: list[str] = []
     while uri:
-        text, _, note = (await read(served, uri)).text.rpartition("\n[")
+        text, _, note = (await read(served, uri)).text.partition("]\n\n")[2].rpartition("\n[")
         lines.append(text)
         uri = note.partition("more: ")[2].rstrip("]")
     return lines
@@ -77,8 +77,8 @@ async def test_a_long_text_is_read_piece_by_piece_over_all_its_documents(served:
     uri = f"rlm://contexts/{added['handle']}"
 
     pieces = await followed(served, uri)
-    part = (await read(served, f"{uri}?start=12&limit=7")).text
-    last = (await read(served, f"{uri}?start=999999")).text
+    part = (await read(served, f"{uri}?start=12&limit=7")).text.partition("]\n\n")[2]
+    last = (await read(served, f"{uri}?start=999999")).text.partition("]\n\n")[2]
 
     assert "".join(pieces) == "".join(documents)
     assert len(pieces) == 4

@@ -61,7 +61,7 @@ async def test_a_question_becomes_a_task_that_ends_with_the_tools_own_result(
     assert ended["result"]["structuredContent"]["answer"] == "done"
     assert ended["result"]["isError"] is False
     assert ended["result"]["content"] == [
-        part.model_dump(exclude_none=True) for part in told.content
+        part.model_dump(by_alias=True, exclude_none=True) for part in told.content
     ]
     assert [run["run_id"] for run in listed["runs"]] == [created["taskId"]]
     assert datetime.fromisoformat(ended["lastUpdatedAt"]) >= datetime.fromisoformat(

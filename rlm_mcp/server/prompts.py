@@ -23,7 +23,8 @@ allowed: pass that on and stop.
 rlm_context_search(handles=[handle], pattern=...) first, and read around the matches with \
 rlm_context_read; both are free. If that settles it, answer.
 3. Otherwise rlm_query(question=..., contexts=[handle]). The answering model sees nothing of this \
-conversation: write all that matters into the question, and the form of the answer. While the status is `running`, make the call in `next`.
+conversation: write all that matters into the question, and the form of the answer. While the \
+status is `running`, make the call in `next`.
 4. Before you repeat names, numbers and quotations of the answer, look them up with \
 rlm_context_search. Then answer, and say where in the text it stands, how sure you are, and what \
 was not found.

@@ -155,7 +155,7 @@ async def _read_run(service: Service, values: Values) -> ReadResourceContents:
         "contexts": list(state.contexts),
         "created_at": state.created_at,
     }
-    return _json({**asked, **run_view(state).model_dump(mode="json")})
+    return _json({**asked, **run_view(state).model_dump(mode="json", exclude_unset=True)})
 
 
 async def _read_trace(service: Service, values: Values) -> ReadResourceContents:
