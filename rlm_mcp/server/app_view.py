@@ -13,7 +13,7 @@ from pydantic import Field
 
 from rlm_mcp.server import schemas
 from rlm_mcp.server.results import result
-from rlm_mcp.server.tool import RUN_VIEW, ToolContext, ToolSpec, service_of
+from rlm_mcp.server.tool import RUN_VIEW, RunId, ToolContext, ToolSpec, service_of
 from rlm_mcp.server.view.bundle import inline_page, open_bundle
 from rlm_mcp.server.view.lines import line_view
 
@@ -37,9 +37,11 @@ async def read_run_view() -> ReadResourceContents:
 async def rlm_run_lines(
     ctx: ToolContext,
     *,
-    run_id: str,
-    after_event: Annotated[int, Field(ge=0)] = 0,
-    wait_seconds: Annotated[float, Field(ge=0, le=LONGEST_WAIT_SECONDS)] = 20,
+    run_id: RunId,
+    after_event: Annotated[int, Field(ge=0, description="Last event seen; default 0.")] = 0,
+    wait_seconds: Annotated[
+        float, Field(ge=0, le=LONGEST_WAIT_SECONDS, description="0 to 25; default 20.")
+    ] = 20,
 ) -> Annotated[CallToolResult, schemas.RunLines]:
     """Wait for the next events of a run, as the view of a run draws them."""
     service = await service_of(ctx)

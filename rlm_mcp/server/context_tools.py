@@ -8,8 +8,7 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from rlm_mcp.server import schemas
-from rlm_mcp.server.links import text_link
-from rlm_mcp.server.results import beside, more, result
+from rlm_mcp.server.results import beside, more, result, text_link
 from rlm_mcp.server.tool import (
     MAX_RESULT_CHARS,
     Cursor,

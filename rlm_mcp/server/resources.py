@@ -21,9 +21,16 @@ from mcp_types import (
 
 from rlm_mcp.cursors import decode_cursor, encode_cursor, invalid_cursor
 from rlm_mcp.errors import InvalidInputError, NotFoundError
-from rlm_mcp.server.links import JSON, TEXT, one_line, run_uri, text_uri
 from rlm_mcp.server.pending import PendingService
-from rlm_mcp.server.results import beside_all, protocol_errors
+from rlm_mcp.server.results import (
+    JSON,
+    TEXT,
+    beside_all,
+    one_line,
+    protocol_errors,
+    run_uri,
+    text_uri,
+)
 from rlm_mcp.server.sendable import sendable
 from rlm_mcp.server.tool import service_in
 from rlm_mcp.server.views import run_view, trace_view

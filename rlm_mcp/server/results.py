@@ -18,8 +18,11 @@ from rlm_mcp.text import cut
 
 MAX_TEXT_CHARS = 20_000
 MAX_ERROR_CHARS = 2_000
+JSON = "application/json"
+TEXT = "text/plain"
 ERROR_META_KEY = "rlm-mcp/error"
 _SHOWN_INPUT_CHARS = 200
+_MAX_TITLE_CHARS = 100
 
 
 def result(value: BaseModel, text: str, *links: ResourceLink) -> CallToolResult:
@@ -31,6 +34,33 @@ def result(value: BaseModel, text: str, *links: ResourceLink) -> CallToolResult:
     return CallToolResult(
         content=[TextContent(text=sendable(cut(text, MAX_TEXT_CHARS))), *links],
         structured_content=structured(value),
+    )
+
+
+def text_uri(handle: str) -> str:
+    """The URI of a stored text."""
+    return f"rlm://contexts/{handle}"
+
+
+def run_uri(run_id: str) -> str:
+    """The URI of a run."""
+    return f"rlm://runs/{run_id}"
+
+
+def one_line(text: str) -> str:
+    """A name or question as a title: one line, not too long."""
+    return cut(" ".join(text.split()), _MAX_TITLE_CHARS)
+
+
+def text_link(handle: str, name: str) -> ResourceLink:
+    """A link to a stored text."""
+    return ResourceLink(uri=text_uri(handle), name=handle, title=one_line(name), mime_type=TEXT)
+
+
+def run_link(run_id: str, question: str) -> ResourceLink:
+    """A link to a run."""
+    return ResourceLink(
+        uri=run_uri(run_id), name=run_id, title=one_line(question) or None, mime_type=JSON
     )
 
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from mcp_types import CallToolResult
 
 from rlm_mcp.server import schemas
-from rlm_mcp.server.links import run_link
-from rlm_mcp.server.results import MAX_TEXT_CHARS, beside, result
+from rlm_mcp.server.results import MAX_TEXT_CHARS, beside, result, run_link
 from rlm_mcp.server.schemas import Event, EventLine
 from rlm_mcp.server.views import run_view
 from rlm_mcp.service.runs.progress import progress_line

@@ -9,6 +9,7 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from rlm_mcp.server import schemas
+from rlm_mcp.server.arguments import usual_wait
 from rlm_mcp.server.results import beside, more, result
 from rlm_mcp.server.run_results import run_result, trace_text, waited_result
 from rlm_mcp.server.tool import (
@@ -21,7 +22,6 @@ from rlm_mcp.server.tool import (
     service_of,
 )
 from rlm_mcp.server.views import run_page, trace_view, variable_view, variables_view
-from rlm_mcp.server.waits import usual_wait
 from rlm_mcp.service.runs.progress import progress_line
 from rlm_mcp.service.runs.questions import Question
 from rlm_mcp.text import cut
