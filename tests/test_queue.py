@@ -6,9 +6,11 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import pytest
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.errors import SandboxBusyError
 from rlm_mcp.service import machine
 from rlm_mcp.service.runs.queue import RunQueue, Ticket
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
@@ -172,3 +174,33 @@ async def test_a_hundred_runs_asked_for_at_once_all_end(tmp_path: Path) -> None:
 
     assert ended == ["completed"] * runs
     assert served.model.most_in_flight <= 8
+
+
+def test_the_last_place_is_kept_for_a_caller_who_has_none() -> None:
+    queue = RunQueue(3)
+    first, second, third = (queue.enter("ann") for _ in range(3))
+    assert [one.admitted.is_set() for one in (first, second, third)] == [True, True, False]
+    other = queue.enter("bob")
+    assert other.admitted.is_set()
+    first.leave()
+    assert not third.admitted.is_set()  # the free place is the last one, and ann has one
+    second.leave()
+    assert third.admitted.is_set()
+
+
+def test_the_machines_own_caller_may_have_every_place() -> None:
+    queue = RunQueue(2)
+    assert all(queue.enter().admitted.is_set() for _ in range(2))
+    alone = RunQueue(1)
+    assert alone.enter("ann").admitted.is_set()
+
+
+async def test_a_place_that_does_not_become_free_is_refused_and_leaves_the_line() -> None:
+    queue = RunQueue(1)
+    held = queue.enter("ann")
+    with pytest.raises(SandboxBusyError, match="1 searches may run at once"):
+        async with queue.place("bob", 0.01, "searches"):
+            raise AssertionError
+    held.leave()
+    async with queue.place("bob", 1, "searches") as ticket:
+        assert ticket.admitted.is_set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -46,6 +46,7 @@ class OpenRepl:
     handles: tuple[str, ...]
     options: ReplOptions
     last_used: float
+    caller: str = ""
     lost: list[str] = field(default_factory=list[str])
     let_go: anyio.Event = field(default_factory=anyio.Event)
 
@@ -132,8 +133,9 @@ class Repls:
         finally:
             turn.release()
 
-    def keep(self, run_id: str, one: OpenRepl) -> None:
-        """Keep a run's REPL, and let go the one that was used least recently if there are many."""
+    def keep(self, run_id: str, one: OpenRepl, *, caller: str = "") -> None:
+        """Keep a run's REPL; if there are many, let one go of the caller who has most of them."""
+        one.caller = caller
         one.last_used = anyio.current_time()
         before = self._kept.pop(run_id, one)
         if before is not one:
@@ -142,7 +144,10 @@ class Repls:
         if isinstance(one.repl, Pausable):  # threads that its code left burn no core
             one.repl.pause()
         while len(self._kept) > KEPT_REPLS:
-            self._kept.popitem(last=False)[1].let_go.set()
+            counts = Counter(kept.caller for kept in self._kept.values())
+            most = max(counts.values())
+            oldest = next(each for each, kept in self._kept.items() if counts[kept.caller] == most)
+            self._kept.pop(oldest).let_go.set()
 
     def find(self, run_id: str) -> Repl | None:
         """Return the REPL that is kept for a run, to read from."""

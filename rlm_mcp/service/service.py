@@ -61,6 +61,7 @@ class _Parts:
     runs: RunServices
     queue: RunQueue
     cell_queue: RunQueue
+    search_queue: RunQueue
     others: OtherServers
     allowed: AllowedPaths
     tasks: TaskGroup
@@ -82,6 +83,7 @@ class Service:
         self.contexts = ContextService(
             texts,
             runs.sandbox,
+            parts.search_queue,
             runs.repls,
             parts.allowed,
             max_file_bytes=parts.settings.max_file_bytes,
@@ -204,6 +206,7 @@ async def open_service(
             database,
             Contexts(database),
             runs,
+            RunQueue(most),
             RunQueue(most),
             RunQueue(most),
             OtherServers(database, leases, Cancels(database, owner=owner), runs.live),

@@ -26,6 +26,7 @@ from rlm_mcp.service.contexts.requests import NewText, SearchQuery
 from rlm_mcp.service.contexts.search import FoundMatch, check_pattern, search
 from rlm_mcp.service.contexts.walking import Choice
 from rlm_mcp.service.repls import Repls
+from rlm_mcp.service.runs.queue import RunQueue
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.contexts.records import (
     ContextRecord,
@@ -45,6 +46,7 @@ MAX_READ_CHARS = 50_000
 _REPORT_SECONDS = 0.5
 _ENCODED_AT_ONCE = 1000
 # Searching runs none of the caller's code but a regular expression, over text that it only reads.
+PLACE_SECONDS = 30.0
 _SEARCH_OPTIONS = ReplOptions(sub_calls=False)
 
 ReportBytes = Callable[[int, int], Awaitable[None]]
@@ -116,6 +118,7 @@ class ContextService:
         self,
         store: Contexts,
         sandbox: Sandbox,
+        searches: RunQueue,
         repls: Repls,
         allowed: AllowedPaths,
         *,
@@ -124,6 +127,7 @@ class ContextService:
         self._max_file_bytes = max_file_bytes
         self._store = store
         self._sandbox = sandbox
+        self._searches = searches
         self._repls = repls
         self._allowed = allowed
 
@@ -227,12 +231,14 @@ class ContextService:
         Raises:
             InvalidInputError: the pattern or cursor cannot be used, or took too long.
             NotFoundError: there is no such context.
+            SandboxBusyError: too many searches run, and none of them ends.
         """
         check_pattern(query)
         handles = tuple(dict.fromkeys(handles))
         source = await self._store.source(handles)
         owners = [(handle, await self._store.get(handle)) for handle in handles]
-        async with self._sandbox.open_repl(source, _SEARCH_OPTIONS) as repl:
+        place = self._searches.place(self._store.caller, PLACE_SECONDS, "searches")
+        async with place, self._sandbox.open_repl(source, _SEARCH_OPTIONS) as repl:
             found, next_cursor = await search(repl, query, cursor)
         return FoundPage(tuple(_located(match, owners) for match in found), next_cursor)
 

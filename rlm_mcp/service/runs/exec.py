@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-
-import anyio
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.loop.orchestrator import calls_of
@@ -16,14 +13,14 @@ from rlm_mcp.engine.prompts.display import cut_middle
 from rlm_mcp.engine.recording import cell_record
 from rlm_mcp.engine.run_context import repl_options
 from rlm_mcp.engine.types import RLMEvent
-from rlm_mcp.errors import InvalidInputError, RLMError, SandboxBusyError
+from rlm_mcp.errors import InvalidInputError, RLMError
 from rlm_mcp.events import FORMAT_VERSION, CodeGenerated, EventDetail, RunStarted
 from rlm_mcp.sandbox.types import CallReply, CellResult, ReplCall, Variable
 from rlm_mcp.service.repls import OpenRepl, Repls, last_variables, save_variables
 from rlm_mcp.service.runs.execution import Execution, RunServices, Task, new_event
 from rlm_mcp.service.runs.live import LiveRun
 from rlm_mcp.service.runs.questions import RunDefaults
-from rlm_mcp.service.runs.queue import RunQueue, Ticket
+from rlm_mcp.service.runs.queue import RunQueue
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.runs.records import NewEvent, NewRun, Outcome, SavedVariable
 from rlm_mcp.text import preview
@@ -79,7 +76,8 @@ class CellService:
             SandboxError: no REPL can be opened.
         """
         _check(code, run_id, handles)
-        async with self._place() as ticket:
+        caller = self._services.runs.caller
+        async with self._queue.place(caller, _PLACE_SECONDS, "cells") as ticket:
             if run_id:
                 await self._services.runs.get(run_id)  # another caller's run gets no turn
                 async with self._services.repls.turn(run_id, _PLACE_SECONDS):
@@ -89,22 +87,6 @@ class CellService:
             self._services.live.add(run)
             outcome = await Execution(run, work, self._services, is_patient=False).perform()
             return work.result(outcome)
-
-    @asynccontextmanager
-    async def _place(self) -> AsyncGenerator[Ticket]:
-        """Wait until so few cells run that one more may."""
-        ticket = self._queue.enter(self._services.runs.caller)
-        try:
-            with anyio.move_on_after(_PLACE_SECONDS) as waiting:
-                await ticket.admitted.wait()
-            if waiting.cancelled_caught:
-                raise SandboxBusyError(
-                    f"{self._queue.places} cells run, which is as many as may run at once.",
-                    fix="Try again when one of them has ended.",
-                )
-            yield ticket
-        finally:
-            ticket.leave()
 
     async def _begin(self, handles: Sequence[str], code: str, timeout_seconds: float) -> _CellWork:
         """Open a REPL and record the run that it is for."""
@@ -138,7 +120,7 @@ class CellService:
             await save_variables(one.repl, variables)
             await self._services.runs.save_variables(run_id, variables)
         finally:
-            self._services.repls.keep(run_id, one)
+            self._services.repls.keep(run_id, one, caller=self._services.runs.caller)
         return _done(run_id, result, listed, note)
 
     async def _repl_of(self, task: Task) -> tuple[OpenRepl, str | None]:

@@ -232,7 +232,7 @@ class QuestionWork:
             if response is None or isinstance(response.error, StoreError):
                 one.let_go.set()
             else:
-                self._services.repls.keep(task.run_id, one)
+                self._services.repls.keep(task.run_id, one, caller=self._services.runs.caller)
 
     async def _open_repl(self) -> tuple[OpenRepl, Engine]:
         task, repls = self._task, self._services.repls

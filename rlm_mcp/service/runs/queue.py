@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 
 import anyio
+
+from rlm_mcp.errors import SandboxBusyError
 
 
 class RunQueue:
     """A number of places to work in; whoever finds none free waits in line.
 
     Callers take turns, and each caller's own tickets keep their order: one that asks a hundred
-    questions does not shut out another that asks one. Waiting costs an event, no REPL and no
-    thread.
+    questions does not shut out another that asks one. The last free place is kept for a caller who
+    has none; the machine's own caller, who has no name, is the only one, and may have all. Waiting
+    costs an event, no REPL and no thread.
     """
 
     def __init__(self, places: int) -> None:
@@ -27,7 +31,7 @@ class RunQueue:
     def enter(self, caller: str = "") -> Ticket:
         """Take a place or, if none is free, stand in line; `Ticket.leave` must follow."""
         ticket = Ticket(self, caller)
-        if len(self._working) < self.places:
+        if self._has_place_for(caller):
             self._admit(ticket)
         else:
             ticket.has_waited = True
@@ -55,13 +59,44 @@ class RunQueue:
         ticket.admitted.set()
 
     def _admit_next(self) -> None:
-        if not self._lines:
+        caller = next(filter(self._has_place_for, self._lines), None)
+        if caller is None:
             return
-        caller, line = self._lines.popitem(last=False)
+        line = self._lines.pop(caller)
         ticket = line.popleft()
         if line:
             self._lines[caller] = line
         self._admit(ticket)
+
+    def _has_place_for(self, caller: str) -> bool:
+        free = self.places - len(self._working)
+        is_last_kept = bool(caller) and any(one.caller == caller for one in self._working)
+        return free > (1 if is_last_kept and self.places > 1 else 0)
+
+    @asynccontextmanager
+    async def place(self, caller: str, seconds: float, what: str) -> AsyncGenerator[Ticket]:
+        """Have a place while the block lasts.
+
+        Args:
+            caller: whose place it is.
+            seconds: how long to wait for it at most.
+            what: takes places here, in the plural, for the message.
+
+        Raises:
+            SandboxBusyError: none became free in time.
+        """
+        ticket = self.enter(caller)
+        try:
+            with anyio.move_on_after(seconds) as waiting:
+                await ticket.admitted.wait()
+            if waiting.cancelled_caught:
+                raise SandboxBusyError(
+                    f"{self.places} {what} may run at once, and no place became free for this one.",
+                    fix="Try again when one of them has ended.",
+                )
+            yield ticket
+        finally:
+            ticket.leave()
 
     def _in_order(self) -> Iterator[Ticket]:
         rounds = zip_longest(*self._lines.values())

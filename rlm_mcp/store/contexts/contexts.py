@@ -55,6 +55,11 @@ class Contexts:
         self._database = database
         self._caller = caller
 
+    @property
+    def caller(self) -> str:
+        """The owner of these contexts; empty for everyone who shares the machine."""
+        return self._caller
+
     def as_caller(self, caller: str) -> Contexts:
         """Return the contexts of another caller."""
         return Contexts(self._database, caller=caller)
