@@ -31,6 +31,12 @@ FILES = {
     "cursor": ".cursor/mcp.json",
     "vscode": ".config/Code/User/mcp.json",
     "codex": ".codex/config.toml",
+    "gemini-cli": ".gemini/settings.json",
+    "qwen-code": ".qwen/settings.json",
+    "windsurf": ".codeium/windsurf/mcp_config.json",
+    "lm-studio": ".lmstudio/mcp.json",
+    "cline": ".config/Code/User/globalStorage/saoudrizwan.claude-dev/settings/"
+    "cline_mcp_settings.json",
 }
 
 

@@ -13,6 +13,8 @@ from typing import Any, Literal
 from rlm_mcp.settings import PREFIX, application_directory, directory_named_by
 
 SERVER = "rlm"
+# In the directory of VS Code, whose extension it is.
+CLINE_FILE = "User/globalStorage/saoudrizwan.claude-dev/settings/cline_mcp_settings.json"
 KEY = PREFIX + "API_KEY"
 KEY_PLACEHOLDER = "sk-..."
 VSCODE_KEY: Mapping[str, Any] = {
@@ -88,7 +90,40 @@ HOSTS: Mapping[str, Host] = {
         file=lambda: directory_named_by("CODEX_HOME", Path.home() / ".codex") / "config.toml",
         after="Restart Codex; /mcp shows the server.",
         language="toml",
-        extra={"tool_timeout_sec": 120},
+        # It asks its model at once otherwise, which then has none of the tools in its first turn.
+        extra={"tool_timeout_sec": 120, "startup_timeout_sec": 60, "required": True},
+    ),
+    "gemini-cli": Host(
+        "Gemini CLI",
+        servers="mcpServers",
+        file=lambda: Path.home() / ".gemini" / "settings.json",
+        after="Restart Gemini CLI; /mcp shows the server.",
+        project_file=".gemini/settings.json",
+    ),
+    "qwen-code": Host(
+        "Qwen Code",
+        servers="mcpServers",
+        file=lambda: Path.home() / ".qwen" / "settings.json",
+        after="Restart Qwen Code; /mcp shows the server.",
+        project_file=".qwen/settings.json",
+    ),
+    "windsurf": Host(
+        "Windsurf",
+        servers="mcpServers",
+        file=lambda: Path.home() / ".codeium" / "windsurf" / "mcp_config.json",
+        after="Refresh the list of MCP servers in Windsurf's settings.",
+    ),
+    "lm-studio": Host(
+        "LM Studio",
+        servers="mcpServers",
+        file=lambda: Path.home() / ".lmstudio" / "mcp.json",
+        after="LM Studio loads it at once; switch it on in a chat.",
+    ),
+    "cline": Host(
+        "Cline",
+        servers="mcpServers",
+        file=lambda: application_directory("Code") / CLINE_FILE,
+        after="Cline loads it at once; see its list of MCP servers.",
     ),
 }
 

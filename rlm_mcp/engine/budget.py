@@ -86,8 +86,9 @@ class Budget:
         self._has_prices = bool(config.cost_per_input_token or config.cost_per_output_token)
         if config.max_usd is not None and not self._has_prices:
             raise ConfigurationError(
-                f"max_usd={config.max_usd!r} cannot be kept without prices.",
-                fix="Set cost_per_input_token and cost_per_output_token.",
+                f"max_usd={config.max_usd!r} cannot be kept: the price of the model is not known.",
+                fix="Leave max_usd out, or set max_tokens instead. The operator can set "
+                "cost_per_input_token and cost_per_output_token.",
             )
 
     def start_clock(self) -> None:

@@ -6,7 +6,18 @@ import click
 
 from rlm_mcp.cli.commands.options import Launch
 
-HOST_NAMES = ("claude-desktop", "claude-code", "cursor", "vscode", "codex")
+HOST_NAMES = (
+    "claude-desktop",
+    "claude-code",
+    "cursor",
+    "vscode",
+    "codex",
+    "gemini-cli",
+    "qwen-code",
+    "windsurf",
+    "lm-studio",
+    "cline",
+)
 
 
 @click.command(short_help="Connect an assistant to this server.")
@@ -24,7 +35,8 @@ HOST_NAMES = ("claude-desktop", "claude-code", "cursor", "vscode", "codex")
 def install(launch: Launch, host: str, **given: bool) -> None:
     """Connect an assistant to this server, with the current settings.
 
-    HOST is claude-desktop, claude-code, cursor, vscode or codex.
+    HOST is claude-desktop, claude-code, cursor, vscode, codex, gemini-cli, qwen-code, windsurf,
+    lm-studio or cline.
 
     Shows the change of the host's file, asks, keeps a copy of the file beside it, and leaves
     everything else in it as it is.
