@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -496,3 +498,27 @@ def test_the_steps_that_are_known_are_those_that_are_applied() -> None:
         bring_up_to_date(connection)
 
         assert applied_steps(connection) == STEPS
+
+
+@pytest.mark.parametrize("loss", ["deleted", "moved", "replaced", "emptied", "with its directory"])
+async def test_a_write_into_a_file_that_is_gone_is_not_acknowledged(path: Path, loss: str) -> None:
+    def lose() -> None:
+        if loss == "emptied":
+            os.truncate(path, 0)
+        elif loss == "with its directory":
+            shutil.rmtree(path.parent)
+        elif loss == "deleted":
+            path.unlink()
+        else:
+            path.rename(path.with_name("elsewhere"))
+        if loss == "replaced":
+            shutil.copy(path.with_name("elsewhere"), path)
+
+    async with open_database(path) as database:
+        await database.write(add_text)
+        await anyio.to_thread.run_sync(lose)
+        for write in (database.write, database.write_grouped):
+            with pytest.raises(StoreError) as caught:
+                await write(add_text)
+            assert str(path) in caught.value.message
+            assert caught.value.fix

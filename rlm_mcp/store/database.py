@@ -15,7 +15,7 @@ import anyio.to_thread
 
 from rlm_mcp.errors import StoreBusyError, StoreError
 from rlm_mcp.store.connection import connect, open_writer, transaction
-from rlm_mcp.store.failures import require_room, translated
+from rlm_mcp.store.failures import identity_of, require_room, require_same_file, translated
 from rlm_mcp.store.group_commit import GroupCommit, GroupedCall
 from rlm_mcp.store.write_queue import WriteTurns
 
@@ -43,6 +43,7 @@ class Database:
         self.path = path
         self._busy_seconds = busy_seconds
         self._closed = False
+        self._identity = identity_of(path)  # the file was opened already
         self._writer = writer
         self._writer_busy_seconds = busy_seconds
         self._writing = threading.Lock()
@@ -229,7 +230,9 @@ class Database:
             self._wait_for_others(busy_seconds)
             with transaction(self._writer, "BEGIN IMMEDIATE"):
                 self._turns.count()
-                return fn(self._writer)
+                result = fn(self._writer)
+                require_same_file(self.path, self._identity)  # else what is committed is lost
+            return result
 
     def _read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         with translated(self.path), self._reader() as db, transaction(db, "BEGIN"):
@@ -310,7 +313,7 @@ async def open_database(
             made by a newer version; such a file is not changed.
     """
     writer = await anyio.to_thread.run_sync(open_writer, path, busy_seconds)
-    database = Database(path, writer, busy_seconds)
+    database = await anyio.to_thread.run_sync(Database, path, writer, busy_seconds)
     try:
         yield database
     finally:

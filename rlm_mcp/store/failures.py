@@ -46,6 +46,36 @@ def busy(path: Path) -> StoreBusyError:
     )
 
 
+def identity_of(path: Path) -> tuple[int, int]:
+    """Return what tells a file from another of the same name: its device and its inode; blocking.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def require_same_file(path: Path, identity: tuple[int, int]) -> None:
+    """Refuse to go on when a file was deleted, moved, replaced or emptied while it was open.
+
+    SQLite goes on writing into a file that no restart finds.
+
+    Raises:
+        StoreError: with what to do.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        found = None
+    if found is None or (found.st_dev, found.st_ino) != identity or not found.st_size:
+        what = "is gone" if found is None else "was emptied or replaced"
+        raise StoreError(
+            f"The database {str(path)!r} {what} while the server was using it; nothing was stored.",
+            fix="Stop the server, put the file back (or a backup of it), and start it again.",
+        )
+
+
 def _from_sqlite(error: sqlite3.Error, path: Path) -> StoreError:
     # Errors of the Python module itself, such as a closed connection, carry no code.
     code: int = getattr(error, "sqlite_errorcode", 0) & 0xFF
