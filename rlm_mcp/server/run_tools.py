@@ -280,7 +280,8 @@ class _Progress:
     async def report(self, state: RunRecord) -> None:
         message = progress_line(state)
         figures = message.rpartition(" · ")[0]
-        if anyio.current_time() < self._due or self._shows_nothing_new(figures, state):
+        is_early = anyio.current_time() < self._due and state.status == "running"
+        if is_early or self._shows_nothing_new(figures, state):
             return
         self._figures, self._due = figures, anyio.current_time() + _PROGRESS_SECONDS
         if not self._last:
