@@ -34,16 +34,18 @@ function Plot({ title, data, format, version, colour, isStepped = false }) {
   const plot = useRef(null);
   const most = data[1].reduce((highest, each) => Math.max(highest, each), 0);
   useEffect(() => {
-    const options = optionsOf(box.current, { format, colour, isStepped }, (text) => {
+    const element = box.current;
+    const options = optionsOf(element, { format, colour, isStepped }, (text) => {
       if (value.current) value.current.textContent = text;
     });
-    plot.current = new uPlot(options, data, box.current);
-    const resize = () => plot.current.setSize({ width: box.current.clientWidth, height: HEIGHT });
+    const made = new uPlot(options, data, element);
+    plot.current = made;
+    const resize = () => made.setSize({ width: element.clientWidth, height: HEIGHT });
     const observer = new ResizeObserver(resize);
-    observer.observe(box.current);
+    observer.observe(element);
     return () => {
       observer.disconnect();
-      plot.current.destroy();
+      made.destroy();
     };
   }, []);
   useEffect(() => plot.current?.setData(data), [version]);
