@@ -63,12 +63,9 @@ async def test_a_page_of_another_port_reads_nothing_and_may_not_frame_the_page(
         await evil.route(EVIL, lambda route: route.fulfill(body=ATTACK, content_type="text/html"))
         await evil.goto(EVIL)
         seen = await evil.evaluate("(url) => tried(url)", site.url)
-        assert seen == {
-            "simple": "opaque",
-            "cors": "refused",
-            "events": "refused",
-            "page": "refused",
-        }
+        # What a page sends without asking may arrive and is refused there; nothing is read of it.
+        assert seen.pop("simple") in ("opaque", "refused")
+        assert set(seen.values()) == {"refused"}
         framed = await evil.evaluate(
             """async (url) => {
                 const frame = document.createElement("iframe");
