@@ -107,7 +107,7 @@ async def test_small_variables_survive_a_killed_process(repl: Repl) -> None:
     result = await run(repl, "small")
 
     assert result.lost_variables
-    assert "Small variables are back" in str(result.error)
+    assert "Restored as before this cell: small" in str(result.error)
     assert (await run(repl, "small, context")).output == "({'a': 1}, 'alpha\\nbeta\\n')\n"
 
 
