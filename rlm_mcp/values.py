@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from rlm_mcp.errors import RLMError
@@ -13,9 +13,28 @@ EndStatus = Literal["completed", "exhausted", "cancelled", "failed", "interrupte
 RUN_STATUSES: tuple[str, ...] = get_args(RunStatus)
 
 
+CostIs = Literal["told", "computed", "estimated"]
+
+
+@dataclass(frozen=True)
+class ModelUsage:
+    """What one model was used for; `cost_is` says how certain the cost is, which may be None."""
+
+    model: str
+    calls: int = 0
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float | None = None
+    cost_is: CostIs | None = None
+
+
 @dataclass(frozen=True)
 class Usage:
-    """What a run has used, inner runs included; `cost_usd` is None while no price is known."""
+    """What a run has used, inner runs included; `cost_usd` is None while no price is known.
+
+    `by_model` says the same by model, for what this process knows of the run.
+    """
 
     iterations: int = 0
     sub_calls: int = 0
@@ -23,6 +42,7 @@ class Usage:
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float | None = None
+    by_model: tuple[ModelUsage, ...] = field(default=(), compare=False)
 
 
 NO_USAGE = Usage()

@@ -60,7 +60,7 @@ async def test_everything_spent_is_in_the_snapshot() -> None:
         cached_sub_calls=1,
         input_tokens=110,
         output_tokens=22,
-        cost_usd=110 * 0.01 + 22 * 0.1,
+        cost_usd=3.3,  # 110 * 0.01 + 22 * 0.1
     )
 
 

@@ -34,7 +34,7 @@ from rlm_mcp.errors import (
     ModelReplyError,
 )
 from rlm_mcp.testing.scripted_model import open_scripted_model
-from rlm_mcp.testing.scripted_replies import by_model, rejected, rejected_parameter
+from rlm_mcp.testing.scripted_replies import Fault, by_model, rejected, rejected_parameter
 from tests.commands import environment, process
 
 ONCE = RetryPolicy(attempts=1, brief_attempts=1)
@@ -253,16 +253,22 @@ async def test_programs_that_are_installed_are_found_with_their_login(tmp_path: 
 ANSWERS = """
 prompt = sys.stdin.read()
 code = "```repl\\nr = llm_query('say it', model='small')\\nFINAL(r)\\n```"
-print(json.dumps({"result": code, "usage": {"input_tokens": 1, "output_tokens": 1}}))
+print(json.dumps({"result": code, "usage": {"input_tokens": 1, "output_tokens": 1},
+    "total_cost_usd": 0.03}))
 """
 
 
 async def test_a_run_needs_no_key_where_a_command_is_its_root(tmp_path: Path) -> None:
     program(tmp_path, ANSWERS)
-    async with open_scripted_model("from the other endpoint") as server:
+    paid = Fault(body={"choices": [{"message": {"content": "from the other endpoint"},
+                                    "finish_reason": "stop"}],
+                       "usage": {"prompt_tokens": 50_000, "completion_tokens": 10_000,
+                                 "prompt_tokens_details": {"cached_tokens": 20_000}}})  # fmt: skip
+    async with open_scripted_model([paid]) as server:
         config = tmp_path / "settings.toml"
         config.write_text(
             f'[models.small]\nbase_url = "{server.base_url}"\nmodel = "tiny"\n'
+            "input_price = 2.0\noutput_price = 8.0\ncached_input_price = 0.5\n"
             'api_key_env = "KEY_OF_IT"\nheaders = { x-secret = "hidden-0123456789" }\n'
         )
         env = environment(
@@ -275,6 +281,16 @@ async def test_a_run_needs_no_key_where_a_command_is_its_root(tmp_path: Path) ->
         asked = ("query", "What is it?", "--text", "a text " * 6000, "--json")
         code, out, err = await process(env, "--config", str(config), *asked)
     assert (code, json.loads(out)["answer"]) == (0, "from the other endpoint"), err
+    shown = await process(env, "--config", str(config), "runs", "list", "--json")
+    run_id = json.loads(shown[1])["runs"][0]["run_id"]
+    trace = await process(env, "--config", str(config), "runs", "export", run_id, "--json", "-")
+    events = json.loads(trace[1])["events"]
+    by_model = {row["model"]: row for row in events[-1]["detail"]["usage_by_model"]}
+    figures = {name: (row["calls"], row["cost_is"]) for name, row in by_model.items()}
+    assert figures == {"command:claude": (1, "told"), "small": (1, "computed")}
+    # 30,000 fresh at $2, 20,000 cached at $0.50, 10,000 out at $8, each a million.
+    assert by_model["small"]["cost_usd"] == pytest.approx(0.06 + 0.01 + 0.08)
+    assert json.loads(out)["cost_usd"] == pytest.approx(0.03 + 0.15)
     assert server.requests[0].model == "tiny"
     assert server.requests[0].authorization == f"Bearer {KEY}"
     stored = b"".join(

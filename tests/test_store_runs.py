@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import AsyncGenerator
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -424,6 +424,6 @@ async def test_costs_are_kept_exactly_and_may_be_unknown(runs: Runs) -> None:
     run_id = await begin(runs)
     cost = math.fsum([0.1] * 3)
     await runs.append_event(run_id, NewEvent("warning", figures=Usage(cost_usd=cost)))
-    assert astuple((await runs.get(run_id)).figures)[-1] == cost
+    assert (await runs.get(run_id)).figures.cost_usd == cost
     await runs.append_event(run_id, NewEvent("warning", figures=Usage()))
     assert (await runs.get(run_id)).figures.cost_usd is None

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import anyio
 
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.models.chat import ChatReply, estimate_tokens
+from rlm_mcp.engine.models.prices import Ledger, Price
 from rlm_mcp.errors import BudgetExceededError, ConfigurationError
 from rlm_mcp.values import Usage
 
@@ -51,6 +53,8 @@ class Budget:
         clock: seconds, only ever forward.
         spent: what an earlier part of the same run has used up.
         spent_seconds: how long that part has worked.
+        prices: of models that have their own, by name.
+        models: names of the models that may be asked.
 
     Raises:
         ConfigurationError: a limit in USD without a price per token.
@@ -63,6 +67,8 @@ class Budget:
         clock: Callable[[], float] = time.monotonic,
         spent: Usage | None = None,
         spent_seconds: float = 0.0,
+        prices: Mapping[str, Price] | None = None,
+        models: Sequence[str] = (),
     ) -> None:
         spent = spent or Usage()
         self._config = config
@@ -83,7 +89,17 @@ class Budget:
         self._answered = _Tokens()  # sub-calls alone, for what the next one may give
         self._answers = 0
         self._root_turn = _Tokens()
-        self._has_prices = bool(config.cost_per_input_token or config.cost_per_output_token)
+        usual = Price(config.cost_per_input_token, config.cost_per_output_token)
+        otherwise = usual if usual.input or usual.output else None
+        self._ledger = Ledger(prices or {}, otherwise)
+        known = [self._ledger.price_of(name) for name in models] or [otherwise]
+        # A call may go to any of the models, so that plans use the highest price.
+        self._price = reduce(Price.or_more, filter(None, known), Price())
+        self._has_prices = None not in known
+        is_unknown = spent.cost_usd is None and bool(spent.input_tokens or spent.output_tokens)
+        self._is_cost_known = self._has_prices or not is_unknown
+        planned = self.cost(spent.input_tokens, spent.output_tokens)
+        self._usd = planned if spent.cost_usd is None else spent.cost_usd
         if config.max_usd is not None and not self._has_prices:
             raise ConfigurationError(
                 f"max_usd={config.max_usd!r} cannot be kept: the price of the model is not known.",
@@ -114,14 +130,15 @@ class Budget:
 
     def snapshot(self) -> Usage:
         """Return what was spent, children included."""
-        spent = _Tokens(self._input_tokens, self._output_tokens)
+        is_known = self._has_prices or bool(self._ledger.rows)
         return Usage(
             iterations=self._iterations,
             sub_calls=self._sub_calls,
             cached_sub_calls=self._cached,
             input_tokens=self._input_tokens,
             output_tokens=self._output_tokens,
-            cost_usd=self.cost(spent.given, spent.made) if self._has_prices else None,
+            cost_usd=self._usd if is_known and self._is_cost_known else None,
+            by_model=self._ledger.rows,
         )
 
     def remaining(self) -> dict[str, Any]:
@@ -141,10 +158,8 @@ class Budget:
         return left
 
     def cost(self, input_tokens: int, output_tokens: int) -> float:
-        """Price tokens, in USD."""
-        config = self._config
-        given = input_tokens * config.cost_per_input_token
-        return given + output_tokens * config.cost_per_output_token
+        """Price tokens that are planned, in USD."""
+        return self._price.cost(input_tokens, output_tokens)
 
     @property
     def scarce(self) -> Scarce | None:
@@ -255,7 +270,8 @@ class Budget:
         planned = used.plus(self._reserved_most).plus(most)
         if config.max_tokens is not None and planned.total > config.max_tokens:
             return False
-        cost = self.cost(planned.given, planned.made)
+        more = self._reserved_most.plus(most)
+        cost = self._usd + self.cost(more.given, more.made)
         return config.max_usd is None or cost <= config.max_usd
 
     @property
@@ -278,6 +294,11 @@ class Budget:
         def spend(reply: ChatReply) -> None:
             self._input_tokens += reply.input_tokens
             self._output_tokens += reply.output_tokens
+            usd = self._ledger.add(reply)
+            self._is_cost_known = self._is_cost_known and usd is not None
+            # A model without a price counts by those that have one, so that the limit holds.
+            planned = self.cost(reply.input_tokens, reply.output_tokens)
+            self._usd += planned if usd is None else usd
 
         try:
             yield spend
@@ -308,7 +329,8 @@ class Budget:
         if config.max_usd is not None:
             most_kept_usd = config.max_usd * LAST_TURN_SPENDING_SHARE
             kept_usd = min(self.cost(kept.given, kept.made), most_kept_usd)
-            cost = self.cost(planned.given, planned.made)
+            more = self._reserved.plus(expected)
+            cost = self._usd + self.cost(more.given, more.made)
             if cost > config.max_usd - kept_usd:
                 raise _exceeded("usd", f"{cost:.4f} of {config.max_usd} USD would be used")
 

@@ -89,7 +89,9 @@ class RunFinished(EventDetail):
     """The run ended; `error` is `{code, message, retryable, fix}`.
 
     Version 0.1.0 wrote no status at the end of rlm_exec's runs, which had completed. `answer` is
-    written by the library; a stored run has its answer in its row.
+    written by the library; a stored run has its answer in its row. `usage_by_model` has
+    `{model, calls, input_tokens, cached_input_tokens, output_tokens, cost_usd, cost_is}` for each
+    model that answered since the run was begun or taken up.
     """
 
     type: ClassVar[EventType] = "run_finished"
@@ -97,3 +99,4 @@ class RunFinished(EventDetail):
     status: str = "completed"
     error: Mapping[str, Any] | None = None
     answer: LeftOut[str] = None
+    usage_by_model: LeftOut[tuple[Mapping[str, Any], ...]] = None

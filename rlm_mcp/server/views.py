@@ -32,13 +32,15 @@ def run_view(state: RunRecord, seen: int | None = None) -> schemas.Run:
     place = state.queue_position
     given = {} if data is None else {"data": data}
     given |= {} if place is None else {"queue_position": place}
+    figures = asdict(state.figures)
+    del figures["by_model"]  # which the log has
     return schemas.Run(
         run_id=state.run_id,
         status=state.status,
         answer=None if answer is None else cut(answer, MAX_ANSWER_CHARS),
         answer_chars=len(answer or ""),
         **given,
-        **asdict(state.figures),
+        **figures,
         elapsed_seconds=round(state.elapsed_seconds, 3),
         error=schemas.ErrorInfo.model_validate(state.error) if state.error else None,
         last_event=state.last_event,

@@ -13,10 +13,12 @@ from rlm_mcp.engine.models.command import CALLS_AT_ONCE, Command, CommandModel, 
 from rlm_mcp.engine.models.endpoint import Endpoint
 from rlm_mcp.engine.models.http_provider import Provider
 from rlm_mcp.engine.models.openai_client import open_endpoint
+from rlm_mcp.engine.models.prices import Price
 from rlm_mcp.engine.models.retry import RetryPolicy, borrowed
 from rlm_mcp.engine.models.tables import ModelTable
 from rlm_mcp.errors import ConfigurationError, ContextLengthError, InvalidInputError, ModelError
 
+MILLION = 1_000_000
 COMMAND_PREFIX = "command:"
 
 
@@ -46,6 +48,19 @@ class Catalogue:
         """Names that a caller may choose, as far as they are known."""
         chosen = self.tables if self.allowed is None else self.allowed
         return tuple(dict.fromkeys((*self.configured, *chosen)))
+
+    @property
+    def prices(self) -> Mapping[str, Price]:
+        """Prices of the tables that have some, by name."""
+        return {
+            name: Price(
+                (table.input_price or 0.0) / MILLION,
+                (table.output_price or 0.0) / MILLION,
+                None if table.cached_input_price is None else table.cached_input_price / MILLION,
+            )
+            for name, table in self.tables.items()
+            if table.input_price is not None or table.output_price is not None
+        }
 
     def refuse_not_allowed(self, name: str) -> None:
         """Refuse a name that the operator does not allow.

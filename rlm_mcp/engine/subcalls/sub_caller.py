@@ -153,7 +153,9 @@ class SubCaller:
         if not said.strip():
             return _Outcome(CallReply(error=_why_empty(reply)), *used)
         # What is not whole is not for other runs, but this one has paid for it.
-        is_whole = reply.is_whole and not reply.is_prompt_cut and not is_apart
+        # Nor is what another model answered, under the name of this one.
+        is_own = reply.model in {"", request.model or self._engine.sub_name}
+        is_whole = is_own and reply.is_whole and not reply.is_prompt_cut and not is_apart
         await self._keep(key if is_whole else key + OWN, said)
         return _Outcome(CallReply(said), *used)
 

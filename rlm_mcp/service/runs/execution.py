@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import anyio
@@ -169,7 +169,8 @@ class Execution:
         """Store how the run ended, unless it has ended by now; return what kept it from that."""
         usage = self._work.usage
         reason = f": {outcome.error['message']}" if outcome.error else ""
-        finished = RunFinished(outcome.status, outcome.error)
+        by_model = tuple(map(asdict, self._work.usage.by_model)) or None
+        finished = RunFinished(outcome.status, outcome.error, usage_by_model=by_model)
         line = f"{outcome.status}{reason}"
         event = NewEvent.of(finished, line, usage.iterations, usage)
         try:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.engine.models.prices import Price
 from rlm_mcp.engine.recording import RecordedCell, Recording, read_recording
 from rlm_mcp.errors import InvalidInputError, NotFoundError
 from rlm_mcp.events import FORMAT_VERSION, RunFinished, RunStarted
@@ -32,12 +33,15 @@ class Resumption:
 
 
 class Resumer:
-    """Prepares runs that have ended to be resumed."""
+    """Prepares runs that have ended to be resumed; `prices` are those of models, by name."""
 
-    def __init__(self, runs: Runs, texts: Contexts, sandbox: Sandbox) -> None:
+    def __init__(
+        self, runs: Runs, texts: Contexts, sandbox: Sandbox, prices: Mapping[str, Price]
+    ) -> None:
         self._runs = runs
         self._texts = texts
         self._sandbox = sandbox
+        self._prices = prices
 
     async def prepare(self, record: RunRecord, limits: Mapping[str, Any]) -> Resumption:
         """Read a run's log and check that it can be resumed.
@@ -58,7 +62,13 @@ class Resumer:
         rebuilt = rebuild(events)
         config = with_budget(_config_of(rebuilt), limits)
         _check_limits(rebuilt, config, limits, record.elapsed_seconds)
-        budget = Budget(config, spent=rebuilt.figures, spent_seconds=record.elapsed_seconds)
+        budget = Budget(
+            config,
+            spent=rebuilt.figures,
+            spent_seconds=record.elapsed_seconds,
+            prices=self._prices,
+            models=(rebuilt.config["root_model"], rebuilt.config["sub_model"]),
+        )
         _check_room(record, rebuilt, budget, config)
         before, first = await self._before(record)
         task = self._task(record, rebuilt, config, source)

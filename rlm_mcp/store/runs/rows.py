@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from sqlite3 import Connection
 from typing import Any, cast
@@ -26,11 +26,14 @@ from rlm_mcp.store.runs.records import (
 )
 from rlm_mcp.values import Usage
 
+_FIGURES = (
+    *("iterations", "sub_calls", "cached_sub_calls", "input_tokens", "output_tokens", "cost_usd"),
+)
 _COLUMNS = (
     *("run_id", "status", "question", "contexts", "config", "created_at", "finished_at"),
     *("answer", "data", "error", "last_event", "elapsed_seconds", "started"),
     *("owner", "lease_until", "caller", "idempotency_key", "continues"),
-    *("iterations", "sub_calls", "cached_sub_calls", "input_tokens", "output_tokens", "cost_usd"),
+    *_FIGURES,
 )
 _PLAIN = (
     *("run_id", "status", "question", "created_at", "finished_at", "answer", "last_event"),
@@ -232,7 +235,7 @@ def append_rows(db: Connection, row: int, events: Sequence[NewEvent], now: float
     db.execute(
         "UPDATE runs SET last_event = ?, iterations = ?, sub_calls = ?, cached_sub_calls = ?, "
         "input_tokens = ?, output_tokens = ?, cost_usd = ? WHERE id = ?",
-        [stored[-1].seq, *astuple(stored[-1].figures), row],
+        [stored[-1].seq, *_figures(stored[-1].figures), row],
     )
     return stored
 
@@ -290,6 +293,11 @@ def resume_run(db: Connection, row: int, change: ResumedRun, mine: Claim) -> boo
     return True
 
 
+def _figures(used: Usage) -> tuple[float | None, ...]:
+    """Return figures in the order of their columns."""
+    return astuple(replace(used, by_model=()))[:-1]
+
+
 def elapsed(status: str, past: float, started: float, now: float) -> float:
     """Return how long a run has worked; a running run counts until now."""
     return past + (max(0.0, now - started) if status == "running" else 0.0)
@@ -302,7 +310,7 @@ def _record(row: dict[str, Any], position: int | None, now: float) -> RunRecord:
         config=json.loads(row["config"]),
         data=None if row["data"] is None else json.loads(row["data"]),
         error=None if row["error"] is None else json.loads(row["error"]),
-        figures=Usage(*(row[name] for name in asdict(Usage()))),
+        figures=Usage(*(row[name] for name in _FIGURES)),
         elapsed_seconds=elapsed(row["status"], row["elapsed_seconds"], row["started"], now),
         queue_position=position,
     )
@@ -320,7 +328,7 @@ def _event(seq: int, at: str, new: NewEvent) -> Event:
 def _event_row(row: int, event: Event) -> tuple[Any, ...]:
     return (
         *(row, event.seq, event.at, event.type, event.iteration, event.depth, event.preview),
-        *(to_json(astuple(event.figures)), to_json(event.detail)),
+        *(to_json(_figures(event.figures)), to_json(event.detail)),
     )
 
 
