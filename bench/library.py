@@ -52,8 +52,9 @@ class Subject:
                 max_connections=connections, max_keepalive_connections=connections
             )
             client = self._client.with_options(http_client=DefaultAsyncHttpxClient(limits=limits))
+        past = {"direct_http": True} if options.pop("direct", False) else {}  # past the client
         config = self._package.RLMConfig(**options)
-        wrapper = self._package.RLMWrapper(client, model, sub_model, config=config)
+        wrapper = self._package.RLMWrapper(client, model, sub_model, config=config, **past)
         started, worked = time.monotonic(), time.process_time()
         response = await wrapper.agenerate(QUESTION, self._text)
         assert response.answer == "done", response

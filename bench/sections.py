@@ -14,6 +14,7 @@ TURNS = 20
 CALLS = 200
 AT_ONCE = 32
 CALL_SECONDS = 0.05
+OURS_DIRECT = "rlm-mcp, library, `direct_http`"
 OURS, SERVED, REPLM, RLMS = "rlm-mcp, library", "rlm-mcp, server", "replm 0.1.0", "rlms 0.1.3"
 BARE, FLOOR = "bare openai client", "bare aiohttp loop"
 REPLM_CHILD = f"{REPLM}, `subprocess`"
@@ -29,6 +30,7 @@ def iteration(subjects: Subjects, repeat: int) -> Generator[Table]:
         FLOOR: lambda: subjects.ours.ask("sequence", way="aiohttp", calls=TURNS),
         BARE: lambda: subjects.ours.ask("sequence", way="openai", calls=TURNS),
         OURS: lambda: subjects.ours.ask("run", model=model),
+        OURS_DIRECT: lambda: subjects.ours.ask("run", model=model, direct=True),
         SERVED: lambda: subjects.served.ask("run", model=model),
         REPLM: lambda: subjects.replm.ask("run", model=model),
         REPLM_CHILD: lambda: subjects.replm.ask("run", model=model, sandbox_mode="subprocess"),
@@ -146,6 +148,9 @@ def _ways_of_sub_calls(subjects: Subjects, limit: int) -> dict[str, Callable[[],
         FLOOR: partial(bare, way="aiohttp"),
         BARE: partial(bare, way="openai"),
         OURS: lambda: subjects.ours.ask("run", model=model, max_concurrent_calls=limit),
+        OURS_DIRECT: lambda: subjects.ours.ask(
+            "run", model=model, max_concurrent_calls=limit, direct=True
+        ),
         SERVED: lambda: served.ask("run", model=model),
         REPLM: lambda: subjects.replm.ask("run", model=model),
         RLMS: lambda: subjects.rlms.ask("run", model=model),
