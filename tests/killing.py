@@ -92,6 +92,8 @@ class Known:
 
     def check_texts(self) -> None:
         """Every text that was stored is there, byte for byte. Blocks."""
+        if not self.texts and not Path(self.database).exists():
+            return  # a server answers before it has made its database
         with closing(sqlite3.connect(self.database, timeout=30)) as db:
             assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
             for handle, digest in self.texts.items():

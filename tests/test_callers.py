@@ -13,7 +13,7 @@ import pytest
 from sqlite_utils import Database as SQLiteFile
 
 from rlm_mcp.errors import NotFoundError, RLMError
-from rlm_mcp.service.contexts.contexts import Added
+from rlm_mcp.service.contexts.added import Added
 from rlm_mcp.service.contexts.requests import NewText, SearchQuery
 from rlm_mcp.service.runs.questions import Question
 from rlm_mcp.service.runs.runs import RunState

@@ -181,7 +181,7 @@ USAGES: dict[str, tuple[str, str]] = {
     "events as a stream": ("wrapper", "test_a_stream_of_events_ends_with_the_response"),
     "any provider with such an API": (
         "model",
-        "test_a_client_that_the_user_made_is_asked_with_its_own_settings",
+        "test_a_client_sends_its_own_requests_with_its_own_settings",
     ),
     "a list of documents": (
         "wrapper",

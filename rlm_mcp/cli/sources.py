@@ -12,7 +12,8 @@ import anyio.to_thread
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rlm_mcp.cli.terminal import messages
-from rlm_mcp.service.contexts.contexts import Added, ReportBytes
+from rlm_mcp.service.contexts.added import Added
+from rlm_mcp.service.contexts.contexts import ReportBytes
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.transfers import Body
 from rlm_mcp.service.service import Service

@@ -12,8 +12,8 @@ from rlm_mcp.cli.sources import add_source
 from rlm_mcp.cli.terminal import print_json, print_table
 from rlm_mcp.server import schemas
 from rlm_mcp.server.views import added_view, context_page
+from rlm_mcp.service.contexts.added import Added
 from rlm_mcp.service.contexts.charsets import UTF_8
-from rlm_mcp.service.contexts.contexts import Added
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.service import open_service
 

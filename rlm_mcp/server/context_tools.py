@@ -23,7 +23,7 @@ from rlm_mcp.service.contexts.charsets import UTF_8
 from rlm_mcp.service.contexts.requests import NewText, SearchQuery
 
 if TYPE_CHECKING:
-    from rlm_mcp.service.contexts.contexts import Added
+    from rlm_mcp.service.contexts.added import Added
 
 MAX_READ_CHARS = 50_000
 

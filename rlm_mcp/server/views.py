@@ -13,7 +13,7 @@ from rlm_mcp.text import cut
 
 if TYPE_CHECKING:
     from rlm_mcp.sandbox.types import Variable, VariableText
-    from rlm_mcp.service.contexts.contexts import Added
+    from rlm_mcp.service.contexts.added import Added
     from rlm_mcp.store.contexts.records import ContextRecord, Page
     from rlm_mcp.store.runs.records import Event, RunRecord, RunSummary
 

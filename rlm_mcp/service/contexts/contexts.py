@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 
 import anyio
 import anyio.from_thread
@@ -12,7 +12,7 @@ import anyio.to_thread
 from rlm_mcp.errors import InvalidInputError, NotTextError
 from rlm_mcp.sandbox.types import ReplOptions, Sandbox
 from rlm_mcp.sandbox.wire import utf8
-from rlm_mcp.service.contexts.charsets import UTF_8
+from rlm_mcp.service.contexts.added import Added, Decoded, check_name, open_view, sealed_view
 from rlm_mcp.service.contexts.files import (
     FoundFiles,
     Piece,
@@ -30,18 +30,14 @@ from rlm_mcp.service.runs.queue import RunQueue
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.contexts.records import (
     ContextRecord,
-    OpenUpload,
     Page,
     Passage,
-    SealedContext,
     Span,
     TextSlice,
     Unit,
-    estimated_tokens,
 )
 from rlm_mcp.store.contexts.uploads import Upload
 
-MAX_NAME_CHARS = 200
 MAX_READ_CHARS = 50_000
 _REPORT_SECONDS = 0.5
 _ENCODED_AT_ONCE = 1000
@@ -50,45 +46,6 @@ PLACE_SECONDS = 30.0
 _SEARCH_OPTIONS = ReplOptions(sub_calls=False)
 
 ReportBytes = Callable[[int, int], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class Added:
-    """A stored text, or an upload that waits for more (`handle` and `sha256` are None)."""
-
-    handle: str | None
-    upload_id: str | None
-    name: str
-    sha256: str | None
-    bytes: int
-    chars: int
-    documents: int
-    estimated_tokens: int
-    deduplicated: bool = False
-    skipped: tuple[tuple[str, str], ...] = ()
-    skipped_reasons: Mapping[str, int] = field(default_factory=dict[str, int])
-    replaced_characters: int = 0
-    preview: str = ""
-    charset: str = UTF_8
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """What decoding found: charsets other than UTF-8, characters replaced, holes left out."""
-
-    charsets: tuple[str, ...] = ()
-    replaced: int = 0
-    holes: tuple[tuple[str, str], ...] = ()
-
-    def plus(self, name: str, charset: str, replaced: int, hole_bytes: int) -> Decoded:
-        """Add what was found in one more document; an empty charset is UTF-8."""
-        holes = self.holes
-        if hole_bytes:
-            holes += ((name, f"{hole_bytes:,} NUL bytes at its start were left out"),)
-        if charset in ("", UTF_8):
-            return replace(self, holes=holes)
-        charsets = tuple(dict.fromkeys((*self.charsets, charset)))
-        return Decoded(charsets, self.replaced + replaced, holes)
 
 
 @dataclass(frozen=True)
@@ -156,7 +113,7 @@ class ContextService:
             await upload.write(await anyio.to_thread.run_sync(utf8, new.text))
             if new.is_final:
                 return sealed_view(await upload.seal())
-            return _open(await upload.pause())
+            return open_view(await upload.pause())
 
     async def _add_documents(self, new: NewText) -> Added:
         async with self._store.open_upload(new.name or f"{len(new.documents)} documents") as upload:
@@ -288,19 +245,6 @@ def _check(new: NewText) -> None:
     check_name(new.name)
 
 
-def check_name(name: str) -> None:
-    """Refuse a name that is too long.
-
-    Raises:
-        InvalidInputError: with its beginning and its length.
-    """
-    if len(name) > MAX_NAME_CHARS:
-        raise InvalidInputError(
-            f"The name {name[:40]!r}... has {len(name)} characters; the limit is {MAX_NAME_CHARS}.",
-            fix="Give a shorter name.",
-        )
-
-
 async def _write_files(
     upload: Upload, found: FoundFiles, allowed: AllowedPaths, report: ReportBytes
 ) -> Decoded:
@@ -329,43 +273,6 @@ async def _batches(found: FoundFiles, allowed: AllowedPaths) -> AsyncIterator[li
     end: list[Piece] = []
     while batch := await anyio.to_thread.run_sync(next, batches, end):
         yield batch
-
-
-def sealed_view(
-    sealed: SealedContext,
-    skipped: tuple[tuple[str, str], ...] = (),
-    decoded: Decoded = Decoded(),
-) -> Added:
-    """Tell what became of a text that was stored."""
-    record = sealed.record
-    return Added(
-        handle=record.handle,
-        upload_id=None,
-        name=record.name,
-        sha256=record.sha256,
-        bytes=record.bytes,
-        chars=record.chars,
-        documents=record.documents,
-        estimated_tokens=record.estimated_tokens,
-        deduplicated=sealed.deduplicated,
-        skipped=(*skipped, *decoded.holes),
-        replaced_characters=sealed.replaced_characters + decoded.replaced,
-        charset=", ".join(decoded.charsets) or UTF_8,
-        preview=record.preview,
-    )
-
-
-def _open(upload: OpenUpload) -> Added:
-    return Added(
-        handle=None,
-        upload_id=upload.upload_id,
-        name=upload.name,
-        sha256=None,
-        bytes=upload.bytes,
-        chars=upload.chars,
-        documents=upload.documents,
-        estimated_tokens=estimated_tokens(upload.chars, upload.bytes),
-    )
 
 
 def _located(match: FoundMatch, owners: list[tuple[str, ContextRecord]]) -> LocatedMatch:

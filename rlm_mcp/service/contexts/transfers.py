@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import anyio.to_thread
 
 from rlm_mcp.errors import InvalidInputError, NotTextError, TooLargeError
-from rlm_mcp.service.contexts.contexts import Added, Decoded, check_name, sealed_view
+from rlm_mcp.service.contexts.added import Added, Decoded, check_name, sealed_view
 from rlm_mcp.service.contexts.files import SNIFFED_BYTES, why_no_text
 from rlm_mcp.service.contexts.text_reader import TextReader
 from rlm_mcp.service.contexts.tickets import Ticket, Tickets

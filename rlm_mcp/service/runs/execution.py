@@ -20,9 +20,9 @@ from rlm_mcp.events import RunFinished, RunWarning
 from rlm_mcp.sandbox.types import Sandbox
 from rlm_mcp.service.repls import OpenRepl, Repls, last_variables
 from rlm_mcp.service.runs.live import LiveRun, LiveRuns
-from rlm_mcp.service.runs.questions import Task
 from rlm_mcp.service.runs.queue import Ticket
 from rlm_mcp.service.runs.reply_cache import StoredReplies
+from rlm_mcp.service.runs.task import Task
 from rlm_mcp.store.runs.records import CANCELLED, NewEvent, Outcome, SavedVariable
 from rlm_mcp.store.runs.runs import Runs
 from rlm_mcp.values import Usage, error_fields, stored_error
