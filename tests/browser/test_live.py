@@ -101,7 +101,7 @@ async def test_a_file_is_uploaded_with_a_progress_bar(tmp_path: Path, open_tab: 
         await expect(page.locator(".upload progress")).to_be_visible()
         await expect(page.locator(".upload small")).to_contain_text("of 3.0 MB")
 
-        await expect(page.locator("h1")).to_have_text("big.txt")
+        await expect(page.locator("h1")).to_have_text("big.txt", timeout=30_000)
 
 
 async def test_a_hidden_tab_closes_its_stream_and_goes_on_after_the_last_line(

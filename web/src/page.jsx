@@ -98,6 +98,7 @@ function useLists(onLocked) {
   });
   const [limit, setLimit] = useState(50);
   const [isOnline, setOnline] = useState(true);
+  const [loads, setLoads] = useState(0);
   useEffect(() => {
     let due = null;
     const load = async () => {
@@ -122,15 +123,19 @@ function useLists(onLocked) {
       for (const each of forget) each();
       clearTimeout(due);
     };
-  }, [limit]);
-  return { ...lists, isOnline, limit, setLimit };
+  }, [limit, loads]);
+  const reload = () => setLoads((n) => n + 1);
+  return { ...lists, isOnline, limit, setLimit, reload };
 }
 
 function Desk({ onLocked }) {
   const [kind, id = "", ...at] = useRoute();
   const lists = useLists(onLocked);
   const { runs, contexts } = lists;
-  const [uploads, upload] = useUploads((handle) => go("text", handle));
+  const [uploads, upload] = useUploads((handle) => {
+    lists.reload();
+    go("text", handle);
+  });
   const [isOver, drop] = useDrop(upload);
   const run = runs.find((each) => each.run_id === id);
   const context = contexts.find((each) => each.handle === id);
