@@ -94,6 +94,22 @@ async def test_without_a_token_set_loopback_shares_what_is_this_machines(tmp_pat
     assert status["store"]["bytes"] > len(TEXT)
 
 
+async def test_status_shows_remote_callers_no_path_and_no_password(tmp_path: Path) -> None:
+    address = "http://ann:the-password@127.0.0.1:9/v1"
+    async with (
+        open_site(tmp_path, turns("never"), base_url=address) as site,
+        site.open_client() as served,
+    ):
+        result = await served.raw("rlm_status")
+    status = result.structured_content
+    assert status is not None
+    assert status["store"]["path"] is None
+    assert status["model"]["base_url"] == "http://127.0.0.1:9/v1"
+    shown = repr(result)
+    assert "the-password" not in shown
+    assert str(tmp_path) not in shown
+
+
 async def test_a_path_is_not_read_over_http_unless_the_operator_allows_it(tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("text")
     async with (

@@ -278,7 +278,7 @@ class SandboxStatus(BaseModel):
 class StoreStatus(BaseModel):
     """The database."""
 
-    path: str
+    path: str | None
     contexts: int
     runs: int
     bytes: int

@@ -66,6 +66,7 @@ class _Parts:
     allowed: AllowedPaths
     tasks: TaskGroup
     tickets: Tickets = field(default_factory=Tickets)
+    is_remote: bool = False
 
 
 class Service:
@@ -153,7 +154,11 @@ class Service:
             model=await model_status(self._runs.models, settings),
             sandbox=await sandbox_status(self._runs.sandbox),
             store=await store_status(
-                self._parts.database, self._texts, self._runs.runs, is_shared=bool(self.caller)
+                self._parts.database,
+                self._texts,
+                self._runs.runs,
+                is_shared=bool(self.caller),
+                is_remote=self._parts.is_remote,
             ),
             limits={
                 **settings.config().model_dump(exclude={"verbose"}),
@@ -167,7 +172,11 @@ class Service:
 
 @asynccontextmanager
 async def open_service(
-    settings: Settings, *, named: Sequence[str] = (), shared: OwnedSandbox | None = None
+    settings: Settings,
+    *,
+    named: Sequence[str] = (),
+    shared: OwnedSandbox | None = None,
+    is_remote: bool = False,
 ) -> AsyncGenerator[Service]:
     """Open the store and the model endpoint, and let runs work until the block is left.
 
@@ -175,6 +184,7 @@ async def open_service(
 
     Args:
         settings: what the machine's owner set.
+        is_remote: callers may be on other machines.
         named: paths and globs that whoever runs this program gave; where the settings do not say
             what may be read, these may be too.
         shared: a sandbox of several services, whose least isolation holds; None for one of its own.
@@ -212,6 +222,7 @@ async def open_service(
             OtherServers(database, leases, Cancels(database, owner=owner), runs.live),
             await anyio.to_thread.run_sync(_allowed_paths, settings, named),
             tasks,
+            is_remote=is_remote,
         )
         house = Housekeeping(database, leases, Leases(database, owner=owner), _keeping(settings))
         tasks.start_soon(house.renew_leases)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rlm_mcp.engine.models.diagnosis import without_credentials
 from rlm_mcp.engine.models.named import Models
 from rlm_mcp.errors import ModelError
 from rlm_mcp.sandbox.types import Sandbox
@@ -40,11 +41,12 @@ class SandboxStatus:
 class StoreStatus:
     """The database file, and what the caller has in it.
 
-    `bytes` is the size of the file on disk; for one caller of several it is the size of that
-    caller's texts, since the size of the file would reveal something of the others.
+    `path` is None for callers on other machines. `bytes` is the size of the file on disk; for one
+    caller of several it is the size of that caller's texts, since the size of the file would reveal
+    something of the others.
     """
 
-    path: str
+    path: str | None
     contexts: int
     runs: int
     bytes: int
@@ -73,7 +75,7 @@ async def model_status(models: Models, settings: Settings) -> ModelStatus:
         error = "RLM_MCP_ROOT_MODEL is not set."
     return ModelStatus(
         configured=bool(settings.root_model),
-        base_url=models.catalogue.default.base_url,
+        base_url=without_credentials(models.catalogue.default.base_url),
         root_model=settings.root_model,
         sub_model=settings.sub_model or settings.root_model,
         reachable=error is None if settings.root_model else None,
@@ -88,11 +90,16 @@ async def sandbox_status(sandbox: Sandbox) -> SandboxStatus:
 
 
 async def store_status(
-    database: Database, contexts: Contexts, runs: Runs, *, is_shared: bool
+    database: Database, contexts: Contexts, runs: Runs, *, is_shared: bool, is_remote: bool
 ) -> StoreStatus:
-    """Count what is stored; `is_shared` means that the caller is one of several."""
+    """Count what is stored.
+
+    Args:
+        is_shared: the caller is one of several.
+        is_remote: the caller may be on another machine, which learns no path of this one.
+    """
     return StoreStatus(
-        path=str(database.path),
+        path=None if is_remote else str(database.path),
         contexts=await contexts.count(),
         runs=await runs.count(),
         bytes=await (contexts.total_bytes() if is_shared else database.size_bytes()),

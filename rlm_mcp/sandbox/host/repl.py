@@ -206,6 +206,8 @@ class ChildRepl:
     async def _ready_for_cell(self) -> ReplProcess:
         """Return the process when no look goes on in it; replace it if one does not end."""
         process = await self._ready()
+        if not process.late_tickets:
+            return process
         try:
             if await settle(process, SETTLE_SECONDS):
                 return process

@@ -112,7 +112,7 @@ async def open_http_server(
     # Whoever calls may not be whose files these are: what may be read has to be said.
     settings = settings.model_copy(update={"allowed_paths": settings.allowed_paths or ()})
     with _listening(place) as sock:
-        async with open_service(settings, shared=shared) as service:
+        async with open_service(settings, shared=shared, is_remote=True) as service:
             make = build or build_http_mcp
             mcp = await anyio.to_thread.run_sync(make, lambda: nullcontext(service))
             app = Exchanges(_build_app(mcp, service, place, settings), patience)
