@@ -253,7 +253,7 @@ async def test_much_output_is_cut_and_said(served: Served) -> None:
         ({"code": "1", "run_id": "run_x"}, "run_x"),
         ({"code": "1", "contexts": ["ctx_x"]}, "ctx_x"),
         ({"code": "1" * 200_000, "run_id": "run_x"}, "200,000 characters"),
-        ({"code": "1", "run_id": "run_x", "timeout_seconds": 0}, "timeout_seconds=0"),
+        ({"code": "1", "run_id": "run_x", "timeout_seconds": -1}, "timeout_seconds=-1"),
     ],
 )
 async def test_what_cannot_be_run_is_refused(
