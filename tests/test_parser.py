@@ -194,7 +194,6 @@ NOT_CODE: dict[str, tuple[str, ParsedReply]] = {
     ),
     "a number": ("42", nothing("no_code", "42")),
     "a word": ("Lisbon", nothing("no_code", "Lisbon")),
-    "JSON": ('{"answer": 42}', nothing("no_code", '{"answer": 42}')),
     "a label": ("Answer: 42", nothing("no_code", "Answer: 42")),
 }
 
@@ -469,6 +468,48 @@ TOOL_CALLS: dict[str, tuple[str, ParsedReply]] = {
     ),
 }
 
+OWN_FORMS: dict[str, tuple[str, ParsedReply]] = {
+    "half open to the right": (
+        "FINAL(O(n) time, range [0, 10))",
+        text("O(n) time, range [0, 10)"),
+    ),
+    "half open, then a stop": ("FINAL(The range is [1, 5).)", text("The range is [1, 5).")),
+    "half open to the left": ("FINAL((0, 10])", text("(0, 10]")),
+    "half open in the French way": ("FINAL(x in ]0, 1))", text("x in ]0, 1)")),
+    "two intervals": ("FINAL(f(x) on [0, 1) and (1, 2])", text("f(x) on [0, 1) and (1, 2]")),
+    "LaTeX": (r"FINAL($\left[0, 1\right)$)", text(r"$\left[0, 1\right)$")),
+    "a colon": ("FINAL: 42", text("42")),
+    "a colon, in bold": ("**FINAL_VAR: total**", variable("total")),
+    "a colon in words": ("**Final answer:** 42", text("42")),
+    "a colon, and lines below": ("FINAL:\none\ntwo", text("one\ntwo")),
+    "a box": ("Thus \\boxed{42}.", text("42", "Thus \\boxed{42}.")),
+    "a box with words": (
+        "\\boxed{\\text{Lisbon}}",
+        text("Lisbon", "\\boxed{\\text{Lisbon}}"),
+    ),
+    "a tag": ("<answer>42</answer>", text("42", "<answer>42</answer>")),
+    "JSON": ('{"answer": 42}', text("42", '{"answer": 42}')),
+    "a keyword": ("FINAL(answer=42)", text("42")),
+    "returned": ("```repl\nreturn FINAL(total)\n```", code("FINAL(total)")),
+    "returned in a branch": (
+        "```repl\nif x:\n    return FINAL(x)\nreturn\n```",
+        code("if x:\n    FINAL(x)\npass"),
+    ),
+    "code with characters that nobody sees": (
+        "```repl\n\ufeffn = 0\nif n:\n\u00a0\u00a0n += 1\nprint(n)\u200b\n```",
+        code("n = 0\nif n:\n  n += 1\nprint(n)"),
+    ),
+    "a template": ("FINAL(<your answer>)", nothing("no_code", "FINAL(<your answer>)")),
+    "a template in brackets": (
+        "FINAL([insert answer here])",
+        nothing("no_code", "FINAL([insert answer here])"),
+    ),
+    "a plan behind a colon": (
+        "FINAL: I will look at the text",
+        nothing("promise", "I will look at the text"),
+    ),
+}
+
 SHAPES = {
     f"{group}: {name}": shape
     for group, table in {
@@ -477,6 +518,7 @@ SHAPES = {
         "no fence": UNFENCED,
         "reasoning": REASONING,
         "final": FINALS,
+        "own form": OWN_FORMS,
         "variable": VARIABLES,
         "tool call": TOOL_CALLS,
     }.items()

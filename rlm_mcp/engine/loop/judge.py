@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -21,12 +22,15 @@ from rlm_mcp.engine.parsing.evidence import (
 from rlm_mcp.engine.parsing.reply import Directive
 from rlm_mcp.engine.parsing.typed_answer import read_typed_answer
 from rlm_mcp.engine.prompts.messages import (
+    confirm_extent,
     confirm_final,
     doubt_empty,
     doubt_unseen,
     missing_variable,
     question_nothing,
     schema_repair,
+    show_outputs,
+    unfilled_template,
 )
 from rlm_mcp.engine.prompts.nudges import NudgeReason
 from rlm_mcp.engine.types import RunStatus
@@ -36,6 +40,9 @@ from rlm_mcp.sandbox.types import Final
 
 MAX_SCHEMA_REPAIRS = 3
 MAX_GUESSES_DOUBTED = 3
+GIVEN_NAMES = ("context", "context_names")
+# {total} as a format string has it, and not \\frac{a} or ${x}.
+TEMPLATE_FIELD = re.compile(r"(?<![\\\w$^}])\{([A-Za-z_]\w*)(?:[.\[!:][^{}]*)?\}")
 
 Origin = Literal["code", "variable", "text", "prose", "guess"]
 
@@ -80,7 +87,7 @@ async def judge(run: Run, turn: Turn) -> Verdict:
     if parsed.final is None or parsed.problem is not None or turn.has_failed:
         return _continue(run, turn)
     if not await _names_variable(run, parsed.final):
-        return await _judge_text(run, parsed.final.value, turn)
+        return await _judge_text(run, parsed.final, turn)
     final, problem = await _read_variable(run, parsed.final)
     if final is not None:
         return await _decide(run, final, "variable", is_computed=True)
@@ -96,12 +103,25 @@ async def _names_variable(run: Run, final: Directive) -> bool:
     return final.is_name and final.value in await run.cells.variables()
 
 
-async def _judge_text(run: Run, text: str, turn: Turn) -> Verdict:
-    state = run.state
+async def _judge_text(run: Run, final: Directive, turn: Turn) -> Verdict:
+    state, text = run.state, final.value
+    question = await _question_text(run, final)
+    if question and text != state.guess and state.doubts < MAX_GUESSES_DOUBTED:
+        state = replace(state, guess=text, doubts=state.doubts + 1)
+        shown = show_outputs(turn.shown) if turn.shown else ""
+        return Verdict(state, message="\n\n".join(filter(None, (shown, question))))
     if turn.cells and text != state.guess and state.doubts < MAX_GUESSES_DOUBTED:
         state = replace(state, guess=text, doubts=state.doubts + 1)
         return Verdict(state, message=confirm_final(text, "\n".join(turn.shown)))
     return await _decide(run, Final(text, "str"), "text")
+
+
+async def _question_text(run: Run, final: Directive) -> str:
+    """Say what is unclear in a text that was given as the answer; empty where nothing is."""
+    names = TEMPLATE_FIELD.findall(final.value)
+    if names and not set(names).isdisjoint(await run.cells.variables()):
+        return unfilled_template(final.value)
+    return "" if final.is_certain else confirm_extent(final.value)
 
 
 async def _decide(run: Run, final: Final, origin: Origin, *, is_computed: bool = False) -> Verdict:
@@ -179,7 +199,7 @@ async def _read_variable(run: Run, directive: Directive) -> tuple[Final | None, 
     name = directive.value
     if name.isidentifier():
         existing = tuple(await run.cells.variables())
-        if name not in existing and name != "context":
+        if name not in (*existing, *GIVEN_NAMES):
             return None, missing_variable(name, existing)
     # An expression is its own value; a string that it gives is not the name of another.
     code = f"FINAL_VAR({name!r})" if name.isidentifier() else f"FINAL({name})"

@@ -13,6 +13,7 @@ from rlm_mcp.engine.parsing.python_source import (
     is_code,
     layouts,
     read_python,
+    without_invisible,
     without_prompts,
 )
 
@@ -224,6 +225,10 @@ def _laid_out(body: list[str], fence: Fence) -> tuple[str, Reading]:
             if "Indentation" not in (reading.problem or ""):
                 break
     code = "\n".join(body)
+    visible = without_invisible(code)
+    reading = read_python(visible) if visible != code else plain
+    if reading.tree is not None:
+        return visible, reading
     session = without_prompts(code)
     return (code, plain) if session == code else (session, read_python(session))
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import builtins
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from rlm_mcp.engine.parsing.python_source import parse_arguments
 
@@ -18,6 +19,22 @@ _OPENING = re.compile(
     re.IGNORECASE,
 )
 # "FINAL(x) will be called later" speaks of the call and is none.
+# "FINAL: 42", "**Final answer:** 42", "FINAL_VAR: total"; a sentence is not in capitals.
+_COLON = re.compile(
+    r"^(?P<marks>(?:[#>*+\-•~`_ \t]|\d+[.)][ \t])*)"
+    r"(?:(?P<var>FINAL[_ ]?VAR)|FINAL(?:[_ ]ANSWER)?|(?i:(?:the |my )?final answer))"
+    r"[*_`]*[ \t]*[:：][*_`]*(?P<body>.*)$"
+)
+# [0, 10) and ]0, 1) close no parenthesis, nor do \left( and \right).
+_HALF_OPEN = re.compile(r"[\[\]][^\[\]()\n]{1,60}[,;][^\[\]()\n]{1,60}$")
+_OPEN_LEFT = re.compile(r"[^\[\]()\n]{1,60}[,;][^\[\]()\n]{1,60}\]")
+_LATEX_SIZE = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)[ ]?$")
+_BOXED = re.compile(r"\\boxed[ ]?\{")
+_TAGGED = re.compile(
+    r"<(?P<tag>final|answer|final_answer|result)>(?P<body>.*?)</(?P=tag)>",
+    re.DOTALL | re.IGNORECASE,
+)
+_ANSWER_KEYS = ("final_answer", "final", "answer")
 _SENTENCE = re.compile(
     r"^[ \t*_]*(?:will|would|should|can|could|once|when|after|later|until|if|to|ends?"
     r"|is (?:how|what|used|called))\b",
@@ -28,7 +45,12 @@ _ONLY_MARKS = re.compile(r"^[\s*_`~.]*$")
 _LIST_MARK = re.compile(r"(?:^|[\s:;,.])(\d{1,2}|[a-zA-Z])$")
 _FACE = re.compile(r"[:;=]['\-]?$")
 _LITERAL_START = re.compile(r"\s*(?:\w+\s*=\s*)?[rRfFbBuU]{0,2}[\"']")
-_PLACEHOLDERS = frozenset({"...", "…", "<answer>", "<your answer>", "your answer", "your_answer"})
+# What a template holds where an answer should be.
+_PLACEHOLDER = re.compile(
+    r"\.\.\.|…|[<\[{(]?(?:(?:insert|put|write) )?(?:the |your )?(?:final |your )?_?answer"
+    r"(?: here| goes here)?[>\]})]|(?:insert |put )?your[ _](?:final[ _])?answer(?: here)?",
+    re.IGNORECASE,
+)
 _GOES_ON = re.compile(r"[ \t]+\S|[()]")
 _QUOTED = re.compile(r"\"[^\"\n]*\"|(?<!\w)'[^'\n]*'(?!\w)")
 _WIDE = str.maketrans("（）", "()")
@@ -37,7 +59,10 @@ _LAST_PARENTHESIS = re.compile(r"(?P<last>[)）])[*_.]*`?[*_.]*$")
 _APOSTROPHE = re.compile(r"(?<=\w)'(?=\w)")
 _METHODS = frozenset({"join", "format", "strip", "replace", "split", "dumps", "most_common", "get"})
 _BUILTINS = frozenset(vars(builtins))
+_KEYWORD = re.compile(r"\s*(?:final_)?(?:answer|value|result|text)\s*=(?!=)\s*")
 _MAX_TRIES = 100
+_MAX_BOX_CHARS = 20_000
+_JSON_FENCE = re.compile(r"\A```(?:json)?\s*\n|\n\s*```\Z")
 
 
 FinalKind = Literal["text", "variable", "code", "empty", "bad_variable"]
@@ -54,6 +79,7 @@ class FoundFinal:
         length: characters from the start of the line to the end of the directive.
         closed: whether its parenthesis was closed.
         is_name: whether a text is one bare word that could name a variable.
+        is_certain: whether the line holds no other parenthesis that may be the end.
     """
 
     kind: FinalKind
@@ -61,11 +87,12 @@ class FoundFinal:
     length: int
     closed: bool = True
     is_name: bool = False
+    is_certain: bool = True
 
 
 def opens_final(line: str) -> bool:
     """Whether a final may begin in this line."""
-    return _OPENING.match(line) is not None
+    return _OPENING.match(line) is not None or _COLON.match(line) is not None
 
 
 def read_final(text: str) -> FoundFinal | None:
@@ -74,20 +101,98 @@ def read_final(text: str) -> FoundFinal | None:
     None when the words only speak of one.
     """
     opening = _OPENING.match(text)
-    if opening is None or (opening["gap"] and not opening["word"].isupper()):
+    if opening is None:
+        return _read_colon(text)
+    if opening["gap"] and not opening["word"].isupper():
         return None
     body = text[opening.end() :]
     length = _argument_length(body.translate(_WIDE))
     argument = body if length is None else body[:length]
     if length is not None and _is_mention(opening["marks"], body[length + 1 :]):
         return None
-    if argument.strip().lower() in _PLACEHOLDERS:
+    if _PLACEHOLDER.fullmatch(argument.strip()):
         return None
     end = len(text) if length is None else min(len(text), opening.end() + length + 1)
     is_variable, argument = _unwrapped(bool(opening["var"]), argument.strip())
     kind, value = _read_variable(argument) if is_variable else _read_text(argument)
     is_name = kind == "text" and value == argument and value.isidentifier()
-    return FoundFinal(kind, value, end, closed=length is not None, is_name=is_name)
+    is_certain = length is None or not _has_another_end(body, length)
+    return FoundFinal(
+        kind, value, end, closed=length is not None, is_name=is_name, is_certain=is_certain
+    )
+
+
+def read_wrapped_final(text: str) -> str | None:
+    """Read an answer in a wrapper that models were trained on: a box, a tag, a JSON object.
+
+    None where there is none; the last box or tag counts.
+    """
+    boxes = [_braced(text, match.end()) for match in _BOXED.finditer(text)]
+    tagged = [match["body"].strip() for match in _TAGGED.finditer(text)]
+    found = next((one for one in (*reversed(boxes), *reversed(tagged)) if one), None)
+    found = found or _only_json_answer(text)
+    return None if found is None or _PLACEHOLDER.fullmatch(found) else found
+
+
+def _braced(text: str, start: int) -> str | None:
+    """Return what stands between a brace that was opened before `start` and its end."""
+    depth = 1
+    for match in re.finditer(r"(?<!\\)[{}]", text[start : start + _MAX_BOX_CHARS]):
+        depth += 1 if match[0] == "{" else -1
+        if depth == 0:
+            inner = text[start : start + match.start()].strip()
+            word = re.fullmatch(r"\\(?:text|mathrm|textbf|mathbf)\{([^{}]*)\}", inner)
+            return word[1] if word else inner
+    return None
+
+
+def _only_json_answer(text: str) -> str | None:
+    body = _JSON_FENCE.sub("", text.strip())
+    if not body.startswith("{"):
+        return None
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict) or len(cast("dict[str, object]", data)) != 1:
+        return None
+    [(key, value)] = cast("dict[str, object]", data).items()
+    if key.lower() not in _ANSWER_KEYS or value is None:
+        return None
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _read_colon(text: str) -> FoundFinal | None:
+    line = _LINE_REST.match(text)
+    opening = _COLON.match(line[0]) if line else None
+    if line is None or opening is None:
+        return None
+    body = opening["body"].strip().strip("`").strip()
+    body = re.sub(r"^[*_]+[ \t]*|[ \t]*[*_]+$", "", body)
+    end = line.end()
+    if not body:  # the answer stands below
+        rest = text[end:].strip("\n")
+        if not rest.strip() or rest.lstrip().startswith(("```", "~~~")):
+            return None
+        body, end = rest.strip(), len(text)
+    if _PLACEHOLDER.fullmatch(body) or opens_final(body):
+        return None
+    kind, value = _read_variable(body) if opening["var"] else _read_text(body)
+    is_name = kind == "text" and value == body and value.isidentifier()
+    return FoundFinal(kind, value, end, is_name=is_name)
+
+
+def _has_another_end(body: str, length: int) -> bool:
+    """Whether the line goes on with a parenthesis that closes nothing: that may be the end."""
+    if _LITERAL_START.match(body):
+        return False
+    rest = _LINE_REST.match(body.translate(_WIDE), length + 1)
+    depth = 0
+    for character in re.sub(r"[:;=8][-^']?[()]", "", rest[0] if rest else ""):
+        depth += (character == "(") - (character == ")")
+        if depth < 0:
+            return True
+    return False
 
 
 def _unwrapped(is_variable: bool, argument: str) -> tuple[bool, str]:
@@ -162,6 +267,8 @@ def _balanced_length(body: str, *, quotes: bool, marks: bool) -> int | None:
         before = body[max(0, index - 4) : index]
         if marks and _FACE.search(before) and _goes_on(body, index):
             continue
+        if marks and _is_notation(body, index, parenthesis):
+            continue
         if parenthesis == "(":
             depth += 1
         elif depth:
@@ -171,6 +278,17 @@ def _balanced_length(body: str, *, quotes: bool, marks: bool) -> int | None:
         else:
             return index
     return None
+
+
+def _is_notation(body: str, index: int, parenthesis: str) -> bool:
+    """Whether a parenthesis belongs to mathematical notation that does not balance."""
+    before = body[max(0, index - 130) : index]
+    if _LATEX_SIZE.search(before):
+        return True
+    if parenthesis == "(":
+        return _OPEN_LEFT.match(body, index + 1) is not None
+    is_last = ")" not in body[index + 1 :]
+    return not is_last and _HALF_OPEN.search(before) is not None
 
 
 def _parentheses(body: str, *, quotes: bool) -> Iterator[tuple[int, str]]:
@@ -195,6 +313,8 @@ def _is_list_mark(before: str, number: int) -> bool:
 
 def _read_text(argument: str) -> tuple[FinalKind, str]:
     node = _only_argument(argument)
+    if node is not None and (keyword := _KEYWORD.match(argument)):
+        argument = argument[keyword.end() :]
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return ("text", node.value) if node.value.strip() else ("empty", "")
     if node is not None and _is_computed(node):

@@ -6,7 +6,7 @@ import ast
 import re
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 # Far above what a model writes in one turn; parsing more would only cost time.
@@ -14,6 +14,8 @@ _MAX_CODE_CHARS = 400_000
 
 _PROMPT = re.compile(r"^(?:>>>|\.\.\.)(?: |$)")
 
+_ODD_SPACES = re.compile("[\u00a0\u2000-\u200a\u202f\u205f\u3000]")
+_INVISIBLE = re.compile("[\ufeff\u200b-\u200f\u2060-\u2064\u00ad]")
 _CODE_EXPRESSIONS = (
     ast.Call,
     ast.Subscript,
@@ -97,6 +99,36 @@ def without_prompts(code: str) -> str:
     if not next((line for line in lines if line.strip()), "").startswith(">>>"):
         return code
     return "\n".join(line[4:] for line in lines if _PROMPT.match(line))
+
+
+def without_invisible(code: str) -> str:
+    """Replace characters that nobody sees and Python refuses: odd spaces, marks of no width."""
+    return _INVISIBLE.sub("", _ODD_SPACES.sub(" ", code))
+
+
+def without_returns(code: str) -> str:
+    """Turn `return x` outside of functions, as at the end of a function that is none, into `x`."""
+    tree = read_python(code).tree
+    returns = _outer_returns(tree.body) if tree is not None and "return" in code else []
+    lines = code.split("\n")
+    for node in returns:
+        line = lines[node.lineno - 1].encode()
+        start, end = node.col_offset, node.col_offset + len("return")
+        rest = line[end:].lstrip() if node.value is not None else b"pass" + line[end:]
+        lines[node.lineno - 1] = (line[:start] + rest).decode()
+    changed = "\n".join(lines)
+    return changed if returns and read_python(changed).tree is not None else code
+
+
+def _outer_returns(body: Iterable[ast.stmt]) -> list[ast.Return]:
+    found: list[ast.Return] = []
+    for statement in body:
+        if isinstance(statement, ast.Return):
+            found.append(statement)
+        elif not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            inner = [one for one in ast.iter_child_nodes(statement) if isinstance(one, ast.stmt)]
+            found += _outer_returns(inner)
+    return found
 
 
 def _does_something(statement: ast.stmt, besides: frozenset[str]) -> bool:

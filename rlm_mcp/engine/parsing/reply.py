@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rlm_mcp.engine.parsing.fences import Block, Fence, opening_fence, python_spans, read_block
-from rlm_mcp.engine.parsing.finals import FoundFinal, opens_final, read_final
+from rlm_mcp.engine.parsing.finals import FoundFinal, opens_final, read_final, read_wrapped_final
 from rlm_mcp.engine.parsing.problems import ReplyProblem
-from rlm_mcp.engine.parsing.python_source import is_code, is_empty, read_python
+from rlm_mcp.engine.parsing.python_source import is_code, is_empty, read_python, without_returns
 from rlm_mcp.engine.parsing.reasoning import (
     after_orphan_close,
     find_reasoning,
@@ -51,11 +51,13 @@ class Directive:
 
     `text`: `value` is the answer. `variable`: `value` is a name or an expression for the REPL.
     `is_name`: a text that is one bare word; where a variable has that name, its value is meant.
+    `is_certain`: False where the end of the text is not clear, so that the model is to be asked.
     """
 
     kind: Literal["text", "variable"]
     value: str
     is_name: bool = field(default=False, compare=False)
+    is_certain: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,9 @@ def parse_reply(reply: str, *, was_cut: bool = False) -> ParsedReply:
     parsed = ParsedReply(tuple(draft.blocks), draft.final, prose, draft.problem, draft.syntax)
     if parsed.blocks or parsed.final or parsed.problem:
         return parsed
+    wrapped = None if was_cut else read_wrapped_final(text)
+    if wrapped is not None and not _PLAN.match(wrapped):
+        return replace(parsed, final=Directive("text", wrapped))
     return _from_tool_call(parsed, text) or replace(parsed, problem=_fruitless(draft, prose))
 
 
@@ -186,7 +191,7 @@ def _take_python(lines: list[str], index: int, block: Block, draft: _Draft) -> i
         return len(lines)
     problem = block.reading.problem if block.reading else None
     if problem is None:
-        draft.blocks.append(CodeBlock(block.code))
+        draft.blocks.append(CodeBlock(without_returns(block.code)))
     elif not _split_off_final(block.code, draft) and not _split_off_prose(lines, block, draft):
         draft.blocks.append(CodeBlock(block.code))
         draft.syntax = draft.syntax or problem
@@ -257,7 +262,7 @@ def _record(found: FoundFinal, draft: _Draft) -> None:
         draft.prose.append(found.value)
         draft.problem = "promise"
     elif found.kind in ("text", "variable"):
-        draft.final = Directive(found.kind, found.value, found.is_name)
+        draft.final = Directive(found.kind, found.value, found.is_name, found.is_certain)
         draft.problem = None if found.closed else "unclosed_final"
     else:
         draft.problem = "empty_final" if found.kind == "empty" else "bad_variable"

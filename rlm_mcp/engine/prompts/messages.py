@@ -90,6 +90,24 @@ def confirm_final(guess: str, output: str) -> str:
     )
 
 
+def confirm_extent(answer: str) -> str:
+    """Show how an answer was understood whose end is not clear, and ask to confirm it."""
+    return (
+        "It is not clear where your answer ends. It was understood as:\n"
+        f"{cut_middle(answer, _MAX_GUESS_CHARS)}\n\n"
+        "If this is the whole answer, give the same FINAL again. If not, put the answer into a "
+        'variable in a code block and return that, or give it in quotes: FINAL("""...""").'
+    )
+
+
+def unfilled_template(answer: str) -> str:
+    """Say that an answer has fields in braces that nothing was put into."""
+    return (
+        f"Your answer {cut_middle(answer, _MAX_GUESS_CHARS)!r} has names in braces where values "
+        'should be. Put the values in: write them out, or call FINAL(f"...") in a code block.'
+    )
+
+
 def doubt_empty(value: str) -> str:
     """Question an answer that is empty or zero."""
     return f"Your answer {value!r} was not accepted yet. {question_nothing()}"
