@@ -38,7 +38,7 @@ ALL = "\n".join(TEXTS.values())
 COMMANDS = dict(commands(cli.main, "rlm-mcp"))
 # Names of the REPL and of packages that begin as tools do.
 FOREIGN_OPTIONS = {"--config", "--all"}  # of the group itself, and of a benchmark
-NO_TOOLS = {"rlm_mcp", "rlm_query_batch"}
+NO_TOOLS = {"rlm_mcp", "rlm_query_batch", "rlm_query_batched"}
 
 
 def blocks(*languages: str) -> list[tuple[str, str]]:

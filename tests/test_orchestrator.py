@@ -1059,3 +1059,71 @@ async def test_text_in_a_fence_and_plain_strings_can_be_typed_answers(
         assert (await bench.ask()).data == [1, 2]
     async with a_bench(sandbox, ["FINAL(green)"], answer_schema={"type": "string"}) as bench:
         assert (await bench.ask()).data == "green"
+
+
+# --- answers whose meaning is not plain
+
+
+@pytest.mark.parametrize(
+    ("reply", "question", "again", "expected"),
+    [
+        ("FINAL(a (b) c) d) e", "where your answer ends", "FINAL(a (b) c) d) e", "a (b) c"),
+        ("FINAL(It is {total}.)", "names in braces", "FINAL(It is 42.)", "It is 42."),
+    ],
+)
+async def test_an_answer_that_is_not_plain_is_asked_back_once(
+    sandbox: ProcessSandbox, reply: str, question: str, again: str, expected: str
+) -> None:
+    async with a_bench(sandbox, [code("total = 42"), reply, again]) as bench:
+        response = await bench.ask()
+        assert question in bench.root_requests[2].text
+    assert (response.answer, response.status, response.iterations) == (expected, "completed", 3)
+
+
+async def test_braces_that_name_no_variable_are_part_of_an_answer(sandbox: ProcessSandbox) -> None:
+    replies = [code("total = 42"), "FINAL(Use ${total} and {name} in the template.)"]
+    response = await outcome_of(sandbox, replies)
+    assert response.answer == "Use ${total} and {name} in the template."
+    assert response.iterations == 2
+
+
+async def test_a_second_text_of_a_sub_call_is_put_before_the_question(
+    sandbox: ProcessSandbox,
+) -> None:
+    replies = [code("x = llm_query('What is this?', 'a long text ' * 20)"), "FINAL_VAR(x)"]
+    async with a_bench(sandbox, replies, sub="seen") as bench:
+        response = await bench.ask()
+        [prompt] = bench.sub_prompts
+    assert response.answer == "seen"
+    assert prompt == "a long text " * 20 + "\n\nWhat is this?"
+
+
+TYPED = {"type": "object", "properties": {"n": {"type": "integer"}, "ok": {"type": "boolean"}}}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "FINAL({'n': 3, 'ok': True})",
+        'FINAL(Here is the JSON: {"n": 3, "ok": true})',
+        'FINAL({"n": 3, "ok": true,})',
+        code('FINAL({"n": 3, "ok": true})'),
+        code('FINAL("""Here:\n{"n": 3, "ok": true}\nThat is all.""")'),
+    ],
+)
+async def test_a_typed_answer_is_read_in_the_forms_that_models_give_it(
+    sandbox: ProcessSandbox, reply: str
+) -> None:
+    async with a_bench(sandbox, [reply], answer_schema=TYPED) as bench:
+        response = await bench.ask()
+    assert (response.status, response.data) == ("completed", {"n": 3, "ok": True})
+
+
+async def test_a_repair_shows_the_first_errors_with_their_paths(sandbox: ProcessSandbox) -> None:
+    replies = ['FINAL({"n": "3", "ok": 1})', 'FINAL({"n": 3, "ok": true})']
+    async with a_bench(sandbox, replies, answer_schema=TYPED) as bench:
+        response = await bench.ask()
+        told = bench.root_requests[1].text
+    assert "at $.n" in told
+    assert "at $.ok" in told
+    assert response.data == {"n": 3, "ok": True}

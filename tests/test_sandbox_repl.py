@@ -311,7 +311,7 @@ async def test_a_final_value_ends_the_cell_and_comes_out(
     [
         ("x = 1; FINAL_VAR('y')", "NameError: no variable is named 'y'; existing: x"),
         ("FINAL_VAR('y')", "NameError: no variable is named 'y'; existing: none so far"),
-        ("FINAL_VAR('context')", "ValueError: 'context' is not one of your variables"),
+        ("FINAL_VAR('context')", "ValueError: the whole context cannot be the answer"),
         ("FINAL(context)", "ValueError: the whole context cannot be the answer"),
         ("FINAL_VAR('llm_query')", "ValueError: 'llm_query' is not one of your variables"),
         ("FINAL(llm_query)", "ValueError: a method cannot be the answer"),

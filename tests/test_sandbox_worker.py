@@ -290,7 +290,9 @@ def test_replies_that_come_in_any_order_are_put_in_the_order_of_prompts() -> Non
     desk = a_desk(answer)
     desk.open(1)
     prompts = [str(number) for number in range(10)]
-    assert desk.ask_all(Request("llm_query"), prompts) == [f"r{prompt}" for prompt in prompts]
+    assert desk.ask_all([Request("llm_query")] * len(prompts), prompts) == [
+        f"r{prompt}" for prompt in prompts
+    ]
 
 
 def test_calls_of_a_batch_are_sent_in_few_pieces_and_large_ones_in_pieces_of_their_own() -> None:
@@ -307,11 +309,11 @@ def test_calls_of_a_batch_are_sent_in_few_pieces_and_large_ones_in_pieces_of_the
     desk = CallDesk(send, window=8)
     desk.open(1)
     prompts = [f"{number:02}" for number in range(16)]
-    assert desk.ask_all(Request("llm_query"), prompts) == prompts
+    assert desk.ask_all([Request("llm_query")] * len(prompts), prompts) == prompts
     assert [len(piece) for piece in pieces] == [8, 8]
     pieces.clear()
     large = [f"{number:02}" + "x" * 100_000 for number in range(8)]
-    assert desk.ask_all(Request("llm_query"), large) == prompts[:8]
+    assert desk.ask_all([Request("llm_query")] * len(large), large) == prompts[:8]
     assert [len(piece) for piece in pieces] == [1] * 8
 
 
@@ -323,7 +325,7 @@ def test_calls_outside_a_cell_are_refused_and_waiting_ones_end_with_it() -> None
     desk.open(1)
     said: list[str] = []
     thread = threading.Thread(
-        target=lambda: said.extend(desk.ask_all(Request("llm_query"), ["waits"]))
+        target=lambda: said.extend(desk.ask_all([Request("llm_query")], ["waits"]))
     )
     thread.start()
     assert asked.wait(5)

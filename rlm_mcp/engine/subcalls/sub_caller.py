@@ -24,12 +24,14 @@ from rlm_mcp.errors import BudgetExceededError, RLMError, StoreError
 from rlm_mcp.events import RunWarning, SubCall
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CallReply, ContextSource, ReplCall
+from rlm_mcp.text import cut
 
 PROMPT_CHARS_TOLD = 2000
 REPLY_CHARS_TOLD = 4000
 SUB_CALLS_IN_HISTORY = 256
 
 BALANCES_PER_CELL = 100
+MODEL_NAME_CHARS = 100
 OWN = ":own"  # behind the key of a reply that other runs are not given
 
 Recurse = Callable[[str, ContextSource, InnerPart], Awaitable[RLMResponse]]
@@ -81,6 +83,7 @@ class SubCaller:
             if len(self._balances) < BALANCES_PER_CELL:
                 self._balances.append(balance)
             return CallReply(balance)
+        call = _with_text_in_prompt(call)
         place, key = await self._calls.begin(call), self.key(call)
         try:
             outcome = await self._outcome(call, key, place)
@@ -216,7 +219,8 @@ class SubCaller:
             )
         names = self._engine.model_names
         if model is not None and model not in names:
-            return f"There is no model {model!r}. Leave `model` out, or use one of {list(names)}."
+            named = cut(model, MODEL_NAME_CHARS)
+            return f"There is no model {named!r}. Leave `model` out, or use one of {list(names)}."
         return None
 
     def key(self, call: ReplCall) -> str:
@@ -246,6 +250,19 @@ def _why_empty(reply: ChatReply) -> str:
     if not reply.is_whole:
         return f"The model gave an empty reply; it ended with {reply.finish_reason!r}."
     return "The model gave an empty reply."
+
+
+def _with_text_in_prompt(call: ReplCall) -> ReplCall:
+    """Read `llm_query(question, chunk)`: a second text is none that names a model.
+
+    The longer text comes first: a weak model judges better when the question is last.
+    """
+    text = call.model or ""
+    is_name = len(text) <= MODEL_NAME_CHARS and not any(map(str.isspace, text))
+    if is_name or call.name != "llm_query":
+        return call
+    first, last = sorted((call.prompt, text), key=len, reverse=True)
+    return replace(call, prompt=f"{first}\n\n{last}", model=None)
 
 
 def _digest(parts: tuple[object, ...]) -> str:

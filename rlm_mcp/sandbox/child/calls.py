@@ -42,7 +42,7 @@ class _Reply(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What all calls of a batch share; `documents` is the slice passed to `rlm_query`."""
+    """What is asked of whom; `documents` is the slice passed to `rlm_query`."""
 
     name: str
     model: str | None = None
@@ -53,7 +53,7 @@ class Request(NamedTuple):
 class _Batch(NamedTuple):
     """Calls that are made together, and the queue of their replies."""
 
-    request: Request
+    requests: Sequence[Request]  # one for each call
     id: int
     size: int
     replies: SimpleQueue[Any]
@@ -99,16 +99,16 @@ class CallDesk:
         Raises:
             SubCallError: the call failed.
         """
-        (answer,) = self.ask_all(request, [prompt])
+        (answer,) = self.ask_all([request], [prompt])
         if isinstance(answer, FailedCall):
             raise SubCallError(str(answer))
         return answer
 
-    def ask_all(self, request: Request, prompts: Sequence[str]) -> list[str]:
+    def ask_all(self, requests: Sequence[Request], prompts: Sequence[str]) -> list[str]:
         """Make calls concurrently, a window of them at once; answers in the order of prompts."""
         replies: SimpleQueue[Any] = SimpleQueue()
         answers: list[str] = [""] * len(prompts)
-        batch = _Batch(request, next(self._ids), len(prompts), replies)
+        batch = _Batch(requests, next(self._ids), len(prompts), replies)
         sent = done = 0
         while done < len(prompts):
             until = min(len(prompts), done + self._window)
@@ -143,7 +143,7 @@ class CallDesk:
         if not cell:
             raise SubCallError("calls can be made only while a cell runs")
         try:
-            return self._frame(batch.request, prompt, (cell, call, batch.id, batch.size))
+            return self._frame(batch.requests[place], prompt, (cell, call, batch.id, batch.size))
         except ValueError as error:  # too large for one frame: this call's failure, not the batch's
             with self._lock:
                 self._waiting.pop(call, None)
@@ -192,7 +192,8 @@ def llm_query_batch(
     """Ask a model many times at once; a failed call gives a false value that says why."""
     if prompts is None or isinstance(prompts, (str, bytes)):
         raise TypeError(f"llm_query_batch takes a list of prompts, not {type(prompts).__name__}")
-    return desk.ask_all(Request("llm_query", model), [_as_prompt(prompt) for prompt in prompts])
+    texts = [_as_prompt(prompt) for prompt in prompts]
+    return desk.ask_all([Request("llm_query", model)] * len(texts), texts)
 
 
 def rlm_query(desk: CallDesk, question: object, context: Any) -> str:  # from model code
@@ -201,6 +202,29 @@ def rlm_query(desk: CallDesk, question: object, context: Any) -> str:  # from mo
     Raises:
         SubCallError: the call failed.
     """
+    return desk.ask(_inner_request(context), _as_prompt(question))
+
+
+def rlm_query_batch(desk: CallDesk, questions: Any, contexts: Any) -> list[str]:
+    """Ask nested RLMs at once; a failed one gives a false value that says why.
+
+    One question goes to all contexts; one context (a str) goes with all questions.
+    """
+    texts = [contexts] if isinstance(contexts, str) else list(contexts)
+    asked = [questions] if isinstance(questions, str) else list(questions)
+    if len(asked) == 1:
+        asked *= len(texts)
+    if len(texts) == 1:
+        texts *= len(asked)
+    if len(asked) != len(texts):
+        raise ValueError(
+            f"rlm_query_batch got {len(asked)} questions and {len(texts)} contexts; give as many "
+            "of one as of the other, or one question"
+        )
+    return desk.ask_all(list(map(_inner_request, texts)), list(map(_as_prompt, asked)))
+
+
+def _inner_request(context: Any) -> Request:
     is_list = not isinstance(context, str)
     documents = tuple(context) if is_list else (context,)
     for document in documents:
@@ -208,8 +232,7 @@ def rlm_query(desk: CallDesk, question: object, context: Any) -> str:  # from mo
             raise TypeError(
                 f"rlm_query takes a str or a list of str, not {type(document).__name__}"
             )
-    request = Request("rlm_query", None, documents, is_list)
-    return desk.ask(request, _as_prompt(question))
+    return Request("rlm_query", None, documents, is_list)
 
 
 def budget(desk: CallDesk) -> dict[str, Any]:

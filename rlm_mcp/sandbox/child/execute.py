@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import difflib
+import inspect
 import linecache
 import re
 import traceback
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any
 
 from rlm_mcp.sandbox.child.search import Matches
@@ -18,6 +20,7 @@ from rlm_mcp.sandbox.child.values import NAME_CHARS, exact_text, type_name
 MESSAGE_CHARS = 4_000
 TRACEBACK_CHARS = 16_000
 _MOST_LINES = 1 << 31
+_SYNCHRONOUS = ("llm_query", "rlm_query")
 _CELL_NAME = re.compile(r"<cell \d+>")
 
 
@@ -46,14 +49,46 @@ def run(
     name = f"<cell {number}>"
     linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
     tree = ast.parse(code, name)
+    if "await" in code:
+        tree = ast.fix_missing_locations(_WithoutNeedlessAwaits().visit(tree))
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-    body = compile(tree, name, "exec")
-    exec(body, namespace)  # noqa: S102  # the purpose of a REPL; the walls confine it
+    parts: list[CodeType] = [compile(tree, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)]
     if isinstance(last, ast.Expr):
-        value = eval(compile(ast.Expression(last.value), name, "eval"), namespace)  # noqa: S307  # likewise
-        if value is not None and not isinstance(value, Matches):
-            namespace["_"] = value
-            echo(value)
+        shown = ast.Expression(last.value)
+        parts.append(compile(shown, name, "eval", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT))
+    values = _evaluate(parts, namespace)
+    value = values[-1] if isinstance(last, ast.Expr) else None
+    if value is not None and not isinstance(value, Matches):
+        namespace["_"] = value
+        echo(value)
+
+
+def _evaluate(parts: Sequence[CodeType], namespace: dict[str, Any]) -> list[Any]:
+    """Run compiled parts of a cell in order; one that awaits at its top level runs in a loop."""
+    if not any(part.co_flags & inspect.CO_COROUTINE for part in parts):
+        return [eval(part, namespace) for part in parts]  # noqa: S307  # a REPL's purpose; the walls confine it
+
+    import asyncio  # noqa: PLC0415  # few cells await
+
+    async def main() -> list[Any]:
+        values: list[Any] = []
+        for part in parts:
+            value = eval(part, namespace)  # noqa: S307  # likewise
+            values.append(await value if inspect.iscoroutine(value) else value)
+        return values
+
+    return asyncio.run(main())
+
+
+class _WithoutNeedlessAwaits(ast.NodeTransformer):
+    """Removes `await` before calls of helpers, which return their values at once."""
+
+    def visit_Await(self, node: ast.Await) -> ast.expr:  # the name that `ast` calls
+        self.generic_visit(node)
+        call = node.value
+        called = call.func if isinstance(call, ast.Call) else None
+        is_helper = isinstance(called, ast.Name) and called.id.startswith(_SYNCHRONOUS)
+        return call if is_helper else node
 
 
 def failure(error: BaseException, names: Iterable[str]) -> Failure:
@@ -85,6 +120,19 @@ def assigns_final(code: str) -> bool:
         isinstance(node, ast.Name) and node.id == "Final" and isinstance(node.ctx, ast.Store)
         for node in ast.walk(tree)
     )
+
+
+def sets_answer(code: str) -> bool:
+    """Return whether a cell assigns the name `answer`, or an item of it."""
+    try:
+        nodes = list(ast.walk(ast.parse(code)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    stored = [node for node in nodes if isinstance(getattr(node, "ctx", None), ast.Store)]
+    targets = [node.value if isinstance(node, ast.Subscript) else node for node in stored]
+    called = [node.func for node in nodes if isinstance(node, ast.Call)]
+    targets += [func.value for func in called if isinstance(func, ast.Attribute)]
+    return any(isinstance(target, ast.Name) and target.id == "answer" for target in targets)
 
 
 def is_final_value(value: object) -> bool:

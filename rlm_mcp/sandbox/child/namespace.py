@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from rlm_mcp.sandbox.child import calls, search
 from rlm_mcp.sandbox.child.calls import CallDesk
@@ -35,12 +35,23 @@ MAX_NAME_CHARS = 200
 MODULES = (collections, itertools, json, math, re)
 
 
+_NO_ANSWER: dict[str, Any] = {"content": "", "ready": False}
+
+
 def _is_shown(name: object) -> bool:
     return type(name) is str and len(name) <= MAX_NAME_CHARS and name.isprintable()
 
 
 def _too_long() -> ValueError:
     return ValueError(f"the answer is too long: at most {MAX_ANSWER_CHARS:,} characters")
+
+
+def _only_value(name: str, values: tuple[object, ...], named: dict[str, object]) -> object:
+    """Return the value of a final, which models pass by keywords too; several are one list."""
+    given = [*values, *named.values()]
+    if not given:
+        raise TypeError(f"{name} takes the answer")
+    return given[0] if len(given) == 1 else given
 
 
 class Namespace:
@@ -53,6 +64,14 @@ class Namespace:
         self._desk = desk
         self.final: tuple[str, str, bool] | None = None
         self._given = {"context": context, "context_names": names, **self._helpers(options)}
+        # Names that models trained with other engines expect; what a cell assigns to them stays.
+        self._expected: dict[str, Any] = {
+            "context_0": context,
+            "answer": dict(_NO_ANSWER),
+            "true": True,
+            "false": False,
+            "null": None,  # JSON pasted into code
+        }
         self.module = ModuleType("__main__")
         self.variables: dict[str, Any] = self.module.__dict__
         self.variables["__builtins__"] = builtins
@@ -64,6 +83,8 @@ class Namespace:
     def restore(self) -> None:
         """Restore `context` and the helpers where a cell overwrote them."""
         self.variables.update(self._given)
+        for name, value in self._expected.items():
+            self.variables.setdefault(name, value)
 
     def names(self) -> list[str]:
         """Return all names that can be shown; model code may use any object as a key."""
@@ -72,9 +93,27 @@ class Namespace:
     def assigned(self) -> Iterator[str]:
         """Yield the names of variables in the order of assignment."""
         for name in self.names():
-            is_own = name in self._given or name.startswith("_")
+            is_own = name in self._given or name.startswith("_") or self._is_untouched(name)
             if not is_own and not is_machinery(self.variables.get(name)):
                 yield name
+
+    def _is_untouched(self, name: str) -> bool:
+        expected: Any = self._expected.get(name)
+        if name not in self._expected or self.variables.get(name) is not expected:
+            return False
+        # By identity: what model code put there may compare in ways of its own.
+        return name != "answer" or all(expected.get(key) is _NO_ANSWER[key] for key in _NO_ANSWER)
+
+    def record_answer(self) -> None:
+        """Set the final answer from a dict named `answer`, where it says that it is ready.
+
+        Raises:
+            ValueError: its content cannot be an answer.
+        """
+        found = self.variables.get("answer")
+        answer = cast("dict[str, Any]", found) if type(found) is dict else {}
+        if answer.get("ready") is True and "content" in answer:
+            self.record(answer["content"])
 
     def record(self, value: object) -> None:
         """Set the final answer.
@@ -114,6 +153,8 @@ class Namespace:
             helpers["llm_query_batched"] = self._llm_query_batch  # a name that models make up
         if options.recursion:
             helpers["rlm_query"] = self._rlm_query
+            helpers["rlm_query_batch"] = self._rlm_query_batch
+            helpers["rlm_query_batched"] = self._rlm_query_batch
         return helpers
 
     def _llm_query(self, prompt: object, model: str | None = None) -> str:
@@ -131,18 +172,26 @@ class Namespace:
     def _rlm_query(self, question: object, context: object = None) -> str:
         return calls.rlm_query(self._desk, question, self._context if context is None else context)
 
-    def _final(self, value: object) -> NoReturn:
-        self.record(value)
+    def _rlm_query_batch(
+        self, questions: Iterable[object] | str, contexts: Iterable[object] | str | None = None
+    ) -> list[str]:
+        given = self._context if contexts is None else contexts
+        return calls.rlm_query_batch(self._desk, questions, given)
+
+    def _final(self, *values: object, **named: object) -> NoReturn:
+        self.record(_only_value("FINAL", values, named))
         raise CellEnd
 
-    def _final_var(self, name: object) -> NoReturn:
-        self.record(self._named(name))
+    def _final_var(self, *values: object, **named: object) -> NoReturn:
+        self.record(self._named(_only_value("FINAL_VAR", values, named)))
         raise CellEnd
 
     def _named(self, name: object) -> object:
         """Return the value to use: models pass a variable's name or its value."""
         if not isinstance(name, str):
             return name
+        if name in ("context", "context_names"):  # the former is refused with the reason
+            return self._given[name]
         if name in self._given:
             raise ValueError(f"{name!r} is not one of your variables; assign your answer to one")
         if name in self.variables:

@@ -24,6 +24,7 @@ from rlm_mcp.sandbox.child.link import Interrupts, Link, end_with_host
 from rlm_mcp.sandbox.child.namespace import Namespace
 from rlm_mcp.sandbox.child.output import Output
 from rlm_mcp.sandbox.child.saved_variables import pack, unpack
+from rlm_mcp.sandbox.child.thread_pool import replace_pools
 from rlm_mcp.sandbox.child.values import (
     TextSlice,
     TooLongError,
@@ -136,11 +137,14 @@ class Worker:
             return execute.Failure(kind, text, text, None)
 
     def _run_watching_final(self, number: int, code: str) -> None:
+        replace_pools(code)
         before = self.namespace.variables.get("Final")
         execute.run(code, number, self.namespace.variables, self._echo)
         after = self.namespace.variables.get("Final")
         if execute.is_final_value(after) and (after is not before or execute.assigns_final(code)):
             self.namespace.record(after)
+        elif "answer" in code and execute.sets_answer(code):
+            self.namespace.record_answer()
 
     def _echo(self, value: object) -> None:
         self._output.write(short_repr(value, self._limit) + "\n")

@@ -20,6 +20,7 @@ MODULES = (
     "sandbox.child.output",
     "sandbox.child.saved_variables",
     "sandbox.child.search",
+    "sandbox.child.thread_pool",
     "sandbox.child.values",
     "sandbox.child.worker",
     "sandbox.layout",

@@ -1,0 +1,123 @@
+"""`multiprocessing.Pool` and `ThreadPool` on threads alone. Runs in the REPL's process.
+
+Python's own make a semaphore of the system and further processes, which the walls refuse, and
+model code uses them for nothing but calls that wait.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any, Self
+
+DEFAULT_THREADS = 8
+POOLS = {
+    "multiprocessing": ("Pool",),
+    "multiprocessing.dummy": ("Pool",),
+    "multiprocessing.pool": ("Pool", "ThreadPool"),
+}
+
+
+class Result:
+    """What an asynchronous call returns."""
+
+    def __init__(self, futures: list[Future[Any]], *, is_one: bool) -> None:
+        self._futures = futures
+        self._is_one = is_one
+
+    def get(self, timeout: float | None = None) -> Any:  # of model code
+        """Wait for the value; a call that failed raises here."""
+        values = [future.result(timeout) for future in self._futures]
+        return values[0] if self._is_one else values
+
+    def ready(self) -> bool:
+        """Return whether all calls have ended."""
+        return all(future.done() for future in self._futures)
+
+
+class Pool:
+    """Calls functions in threads, as the pools of `multiprocessing` do."""
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+    ) -> None:
+        # By its module, where the portable sandbox puts an executor of its own.
+        self._threads = concurrent.futures.ThreadPoolExecutor(
+            processes or DEFAULT_THREADS, initializer=initializer, initargs=tuple(initargs)
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.terminate()
+
+    def apply(
+        self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: dict[str, Any] | None = None
+    ) -> Any:
+        """Call a function once."""
+        return self.apply_async(func, args, kwds).get()
+
+    def apply_async(
+        self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: dict[str, Any] | None = None
+    ) -> Result:
+        """Start one call."""
+        return Result([self._threads.submit(func, *args, **(kwds or {}))], is_one=True)
+
+    def map(
+        self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int | None = None
+    ) -> list[Any]:
+        """Call a function with each item; the values are in the order of the items."""
+        return self.map_async(func, iterable, chunksize).get()
+
+    def map_async(
+        self, func: Callable[[Any], Any], iterable: Iterable[Any], _chunksize: int | None = None
+    ) -> Result:
+        """Start a call with each item."""
+        return Result([self._threads.submit(func, item) for item in iterable], is_one=False)
+
+    def starmap(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        _chunksize: int | None = None,
+    ) -> list[Any]:
+        """Call a function with the items of each item."""
+        started = [self._threads.submit(func, *items) for items in iterable]
+        return Result(started, is_one=False).get()
+
+    def imap(
+        self, func: Callable[[Any], Any], iterable: Iterable[Any], _chunksize: int = 1
+    ) -> Iterator[Any]:
+        """Call a function with each item, and yield the values in order."""
+        started = [self._threads.submit(func, item) for item in iterable]
+        return (future.result() for future in started)
+
+    imap_unordered = imap
+
+    def close(self) -> None:
+        """Take no more calls."""
+        self._threads.shutdown(wait=False)
+
+    def terminate(self) -> None:
+        """Drop the calls that have not begun."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def join(self) -> None:
+        """Wait for all calls."""
+        self._threads.shutdown(wait=True)
+
+
+def replace_pools(code: str) -> None:
+    """Put the pools on threads in place where a cell speaks of `multiprocessing`."""
+    if "multiprocessing" not in code:
+        return
+    for name, pools in POOLS.items():
+        __import__(name)
+        for pool in pools:
+            setattr(sys.modules[name], pool, Pool)
