@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ast
 import builtins
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 from rlm_mcp.engine.parsing.python_source import parse_arguments
 
@@ -29,12 +28,6 @@ _COLON = re.compile(
 _HALF_OPEN = re.compile(r"[\[\]][^\[\]()\n]{1,60}[,;][^\[\]()\n]{1,60}$")
 _OPEN_LEFT = re.compile(r"[^\[\]()\n]{1,60}[,;][^\[\]()\n]{1,60}\]")
 _LATEX_SIZE = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)[ ]?$")
-_BOXED = re.compile(r"\\boxed[ ]?\{")
-_TAGGED = re.compile(
-    r"<(?P<tag>final|answer|final_answer|result)>(?P<body>.*?)</(?P=tag)>",
-    re.DOTALL | re.IGNORECASE,
-)
-_ANSWER_KEYS = ("final_answer", "final", "answer")
 _SENTENCE = re.compile(
     r"^[ \t*_]*(?:will|would|should|can|could|once|when|after|later|until|if|to|ends?"
     r"|is (?:how|what|used|called))\b",
@@ -61,8 +54,6 @@ _METHODS = frozenset({"join", "format", "strip", "replace", "split", "dumps", "m
 _BUILTINS = frozenset(vars(builtins))
 _KEYWORD = re.compile(r"\s*(?:final_)?(?:answer|value|result|text)\s*=(?!=)\s*")
 _MAX_TRIES = 100
-_MAX_BOX_CHARS = 20_000
-_JSON_FENCE = re.compile(r"\A```(?:json)?\s*\n|\n\s*```\Z")
 
 
 FinalKind = Literal["text", "variable", "code", "empty", "bad_variable"]
@@ -90,6 +81,11 @@ class FoundFinal:
     is_certain: bool = True
 
 
+def is_placeholder(answer: str) -> bool:
+    """Whether an answer is what a template has in its place."""
+    return _PLACEHOLDER.fullmatch(answer.strip()) is not None
+
+
 def opens_final(line: str) -> bool:
     """Whether a final may begin in this line."""
     return _OPENING.match(line) is not None or _COLON.match(line) is not None
@@ -110,7 +106,7 @@ def read_final(text: str) -> FoundFinal | None:
     argument = body if length is None else body[:length]
     if length is not None and _is_mention(opening["marks"], body[length + 1 :]):
         return None
-    if _PLACEHOLDER.fullmatch(argument.strip()):
+    if is_placeholder(argument):
         return None
     end = len(text) if length is None else min(len(text), opening.end() + length + 1)
     is_variable, argument = _unwrapped(bool(opening["var"]), argument.strip())
@@ -120,46 +116,6 @@ def read_final(text: str) -> FoundFinal | None:
     return FoundFinal(
         kind, value, end, closed=length is not None, is_name=is_name, is_certain=is_certain
     )
-
-
-def read_wrapped_final(text: str) -> str | None:
-    """Read an answer in a wrapper that models were trained on: a box, a tag, a JSON object.
-
-    None where there is none; the last box or tag counts.
-    """
-    boxes = [_braced(text, match.end()) for match in _BOXED.finditer(text)]
-    tagged = [match["body"].strip() for match in _TAGGED.finditer(text)]
-    found = next((one for one in (*reversed(boxes), *reversed(tagged)) if one), None)
-    found = found or _only_json_answer(text)
-    return None if found is None or _PLACEHOLDER.fullmatch(found) else found
-
-
-def _braced(text: str, start: int) -> str | None:
-    """Return what stands between a brace that was opened before `start` and its end."""
-    depth = 1
-    for match in re.finditer(r"(?<!\\)[{}]", text[start : start + _MAX_BOX_CHARS]):
-        depth += 1 if match[0] == "{" else -1
-        if depth == 0:
-            inner = text[start : start + match.start()].strip()
-            word = re.fullmatch(r"\\(?:text|mathrm|textbf|mathbf)\{([^{}]*)\}", inner)
-            return word[1] if word else inner
-    return None
-
-
-def _only_json_answer(text: str) -> str | None:
-    body = _JSON_FENCE.sub("", text.strip())
-    if not body.startswith("{"):
-        return None
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(data, dict) or len(cast("dict[str, object]", data)) != 1:
-        return None
-    [(key, value)] = cast("dict[str, object]", data).items()
-    if key.lower() not in _ANSWER_KEYS or value is None:
-        return None
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _read_colon(text: str) -> FoundFinal | None:
@@ -175,7 +131,7 @@ def _read_colon(text: str) -> FoundFinal | None:
         if not rest.strip() or rest.lstrip().startswith(("```", "~~~")):
             return None
         body, end = rest.strip(), len(text)
-    if _PLACEHOLDER.fullmatch(body) or opens_final(body):
+    if is_placeholder(body) or opens_final(body):
         return None
     kind, value = _read_variable(body) if opening["var"] else _read_text(body)
     is_name = kind == "text" and value == body and value.isidentifier()

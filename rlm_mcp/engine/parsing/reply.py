@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rlm_mcp.engine.parsing.fences import Block, Fence, opening_fence, python_spans, read_block
-from rlm_mcp.engine.parsing.finals import FoundFinal, opens_final, read_final, read_wrapped_final
+from rlm_mcp.engine.parsing.finals import FoundFinal, opens_final, read_final
 from rlm_mcp.engine.parsing.problems import ReplyProblem
 from rlm_mcp.engine.parsing.python_source import is_code, is_empty, read_python, without_returns
 from rlm_mcp.engine.parsing.reasoning import (
@@ -18,6 +18,7 @@ from rlm_mcp.engine.parsing.reasoning import (
     without_tokens,
 )
 from rlm_mcp.engine.parsing.tool_calls import read_tool_calls
+from rlm_mcp.engine.parsing.wrapped_finals import read_wrapped_final
 
 _FINALS = frozenset({"FINAL", "FINAL_VAR", "FINALVAR", "FINAL_ANSWER", "FINALANSWER"})
 # A reply that repeats itself without end is tried no more often than this.
