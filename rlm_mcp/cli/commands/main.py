@@ -10,6 +10,7 @@ import click
 
 from rlm_mcp import __version__
 from rlm_mcp.cli.commands.backup import backup
+from rlm_mcp.cli.commands.batch import batch
 from rlm_mcp.cli.commands.completion import completion
 from rlm_mcp.cli.commands.contexts import contexts
 from rlm_mcp.cli.commands.demo import demo
@@ -50,6 +51,7 @@ for command in (
     contexts,
     runs,
     ui,
+    batch,
     backup,
     doctor,
     install,

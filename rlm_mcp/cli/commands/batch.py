@@ -1,0 +1,67 @@
+"""`rlm-mcp batch`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import click
+
+from rlm_mcp.cli.commands.options import Launch
+from rlm_mcp.cli.failures import INTERRUPTED, NO_ANSWER
+
+_SCORES = ("contains", "exact", "number", "regex", "f1")
+
+
+@click.command(short_help="Ask many questions, and write their answers to a file.")
+@click.argument("questions", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--texts",
+    multiple=True,
+    required=True,
+    metavar="SOURCE",
+    help="File, directory or glob to ask about. Repeatable.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File for the results, one JSON object a line; it is written anew.",
+)
+@click.option(
+    "--at-once",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="How many questions are worked on at the same time.",
+)
+@click.option("--retry", type=click.Choice(["failed"]), help="Resume runs that failed, too.")
+@click.option("--max-usd", type=float, help="Begin no question once all have cost this much.")
+@click.option(
+    "--score",
+    default="contains",
+    show_default=True,
+    type=click.Choice(_SCORES),
+    help="How answers are compared with `expected` where a line does not say.",
+)
+@click.option("--report", "has_report", is_flag=True, help="Print a report as JSON.")
+@click.option("--strict", is_flag=True, help="Ask nothing if a line is bad.")
+@click.pass_obj
+def batch(launch: Launch, **given: Any) -> None:
+    """Ask the questions in the file QUESTIONS, and write a result for each.
+
+    A line is a JSON object: id, question, and if wanted contexts (names of texts, or handles),
+    expected, score, answer_schema and budget. Without contexts it asks over all texts. Bad lines
+    are named and skipped. Started again after any end, a batch finds what is done and resumes what
+    was interrupted: nothing on record is paid twice. Exit code 1: a question has no answer.
+    """
+    from rlm_mcp.cli.batch_run import run_batch
+
+    try:
+        is_whole = anyio.run(run_batch, launch, given)
+    except KeyboardInterrupt:
+        click.echo("Interrupted. Start the same command again to go on.", err=True)
+        raise SystemExit(INTERRUPTED) from None
+    if not is_whole:
+        raise SystemExit(NO_ANSWER)

@@ -1,0 +1,1 @@
+"""Many questions in one go: lines of a file, their runs, scores, and a report."""

@@ -1,0 +1,161 @@
+"""`rlm-mcp batch`: many questions, their results and scores, and a batch that is started again."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from rlm_mcp.service.batch.lines import read_lines
+from rlm_mcp.service.batch.report import report, wilson_interval
+from rlm_mcp.service.batch.scores import SCORES
+from rlm_mcp.testing.scripted_model import (
+    Answer,
+    ChatRequestView,
+    Reply,
+    ScriptedModel,
+    open_scripted_model,
+)
+from tests.commands import command, environment, started
+from tests.serving import cell
+
+COUNT = 24
+
+
+def answer(request: ChatRequestView) -> Answer:
+    """Answers with the number in the question, after a turn of code."""
+    turn = sum(message["role"] == "assistant" for message in request.messages)
+    number = re.findall(r"number (\d+)", str(request.messages))[0]
+    text = cell(f"n = {number}\nprint(n, len(context))") if turn == 0 else f"FINAL({number})"
+    return Reply(text, latency_seconds=0.02)
+
+
+def write_batch(directory: Path, count: int = COUNT) -> Path:
+    texts = directory / "texts"
+    texts.mkdir()
+    for number in range(3):
+        (texts / f"{number}.txt").write_text(f"text {number}\n" * 20)
+    lines = [
+        {"id": f"q{n}", "question": f"Which number {n}?", "contexts": [f"{n % 3}.txt"]}
+        | {"expected": str(n)}
+        for n in range(count)
+    ]
+    path = directory / "questions.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def arguments(directory: Path, *more: str) -> list[str]:
+    names = ("questions.jsonl", "--texts", "texts", "--out", "results.jsonl")
+    paths = [name if name.startswith("--") else str(directory / name) for name in names]
+    return ["batch", *paths, *more]
+
+
+async def test_a_batch_answers_each_question_and_costs_nothing_the_second_time(
+    tmp_path: Path,
+) -> None:
+    await anyio.to_thread.run_sync(write_batch, tmp_path)
+    async with open_scripted_model(answer) as model:
+        env = environment(tmp_path, model.base_url)
+        done = await command(env, *arguments(tmp_path, "--report"))
+        asked = model.received
+        again = await command(env, *arguments(tmp_path, "--report", "--at-once", "2"))
+        results = await anyio.to_thread.run_sync(read_results, tmp_path / "results.jsonl")
+        told = (asked, model.received)
+
+    assert (done.exit_code, again.exit_code) == (0, 0), done.stderr
+    assert told == (COUNT * 2, COUNT * 2)
+    summary = json.loads(done.stdout)
+    assert (summary["questions"], summary["score"]) == (COUNT, 1.0)
+    assert summary["by_status"] == {"completed": COUNT}
+    assert {one["id"]: one["answer"] for one in results} == {f"q{n}": str(n) for n in range(COUNT)}
+
+
+async def kill_in_the_middle(directory: Path, model: ScriptedModel, least: int) -> None:
+    env = environment(directory, model.base_url)
+    process = await anyio.open_process(started(*arguments(directory, "--at-once", "4")), env=env)
+    with anyio.fail_after(60):
+        await model.until(lambda: model.received >= least)
+    process.kill()
+    await process.wait()
+
+
+async def test_a_batch_that_is_killed_goes_on_and_pays_again_for_what_was_in_flight_alone(
+    tmp_path: Path,
+) -> None:
+    await anyio.to_thread.run_sync(write_batch, tmp_path)
+    async with open_scripted_model(answer) as model:
+        await kill_in_the_middle(tmp_path, model, 11)
+        await kill_in_the_middle(tmp_path, model, 29)
+        done = await command(environment(tmp_path, model.base_url), *arguments(tmp_path))
+        results = await anyio.to_thread.run_sync(read_results, tmp_path / "results.jsonl")
+        received = model.received
+
+    assert done.exit_code == 0, done.stderr
+    assert sorted(one["id"] for one in results) == sorted(f"q{n}" for n in range(COUNT))
+    assert {one["score"] for one in results} == {1.0}
+    assert COUNT * 2 <= received <= COUNT * 2 + 2 * 4
+
+
+async def test_bad_lines_and_unknown_texts_are_named_and_money_ends_a_batch(
+    tmp_path: Path,
+) -> None:
+    path = await anyio.to_thread.run_sync(write_batch, tmp_path, 2)
+    bad = '{"id": "q0", "question": "twice"}\nnonsense\n{"id": "x"}\n'
+    lost = '{"id": "lost", "question": "number 9?", "contexts": ["nowhere.txt"]}\n'
+    text = await anyio.Path(path).read_text()
+    await anyio.Path(path).write_text(text + bad + lost)
+    async with open_scripted_model(answer) as model:
+        env = environment(tmp_path, model.base_url)
+        strict = await command(env, *arguments(tmp_path, "--strict"))
+        done = await command(env, *arguments(tmp_path))
+        none = await command(env, *arguments(tmp_path, "--max-usd", "0", "--report"))
+    assert strict.exit_code == 2
+    assert "line 3: id 'q0' was used before" in done.stderr
+    assert "line 4: not JSON" in done.stderr
+    assert "line 5: question is missing" in done.stderr
+    assert (done.exit_code, "2 of 3 questions answered" in done.stderr) == (1, True)
+    assert (json.loads(none.stdout)["unasked"], none.exit_code) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("score", "given", "expected", "value"),
+    [
+        ("exact", "The Keeper.", "the keeper", 1.0),
+        ("contains", "It is Ottilie, of course", "ottilie", 1.0),
+        ("contains", "12", "2", 0.0),
+        ("number", "about 1,200 ships", "1200", 1.0),
+        ("number", "none", "0", 0.0),
+        ("number", "5", "none", 0.0),
+        ("regex", "ship 12", r"\d+", 1.0),
+        ("regex", "ship", "(", 0.0),
+        ("f1", "red and green", "green", 0.5),
+        ("f1", "red", "green", 0.0),
+    ],
+)
+def test_an_answer_is_compared_with_the_expected_one(
+    score: str, given: str, expected: str, value: float
+) -> None:
+    assert SCORES[score](given, expected) == value
+
+
+def test_each_bad_line_has_its_number_and_reason() -> None:
+    lines = ["", "[]", '{"id": 1, "question": "?", "score": "best"}']
+    lines += ['{"id": 1, "question": "?", "contexts": "a"}', '{"id": 1, "question": "?", "k": 1}']
+    good, bad = read_lines([*lines, '{"id": 1, "question": "?", "expected": 3}'])
+    assert [(line.id, line.expected) for line in good] == [("1", "3")]
+    assert [line.number for line in bad] == [2, 3, 4, 5]
+
+
+def test_a_report_of_nothing_is_whole() -> None:
+    assert report([])["score"] is None
+    assert wilson_interval(1.0, 10)[0] == pytest.approx(0.7225, abs=1e-4)
