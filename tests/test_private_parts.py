@@ -13,6 +13,7 @@
 | uvicorn | `Server.capture_signals()` is a context manager around serving | `server/http/serving` |
 | openai | `create` is a plain function of a module of the package, unless somebody patched it | `engine/models/client_wire` |
 | openai | `post(path, cast_to=httpx2.Response, body=…)` gives the response as it came | `engine/models/client_wire` |
+| wasmtime | `_bindings.wasmtime_config_async_stack_size_set(config, bytes)`; without it the stack is smaller | `portable/process/engine` |
 
 There is a test here for each, which fails first when the part moves.
 """  # noqa: E501  # a table
@@ -142,6 +143,12 @@ async def test_a_client_gives_the_response_as_it_came() -> None:
     assert response.json()["choices"][0]["message"]["content"] == "ok"
 
 
+def test_wasmtime_can_be_told_how_large_its_stack_may_be() -> None:
+    bindings = pytest.importorskip("wasmtime._bindings", reason="the extra `portable` has it")
+
+    assert callable(bindings.wasmtime_config_async_stack_size_set)
+
+
 def private_uses() -> Iterator[str]:
     """Modules of the package that say in a suppression that they use what is private."""
     for path in PACKAGE.rglob("*.py"):
@@ -150,6 +157,6 @@ def private_uses() -> Iterator[str]:
 
 
 def test_what_uses_private_parts_stands_in_the_list_above() -> None:
-    listed = set(re.findall(r"`((?:child|server|engine)/\S+)`", __doc__ or ""))
+    listed = set(re.findall(r"`((?:child|server|engine|portable)/\S+)`", __doc__ or ""))
     for module in private_uses():
         assert any(module.endswith(name) for name in listed), module

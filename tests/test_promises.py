@@ -180,7 +180,7 @@ USAGES: dict[str, tuple[str, str]] = {
     "events as they happen": ("wrapper", "test_events_of_a_blocking_call_are_shown_as_they_come"),
     "events as a stream": ("wrapper", "test_a_stream_of_events_ends_with_the_response"),
     "any provider with such an API": (
-        "model",
+        "clients",
         "test_a_client_sends_its_own_requests_with_its_own_settings",
     ),
     "a list of documents": (
