@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.service.contexts.files import FoundFiles, find_files
 from rlm_mcp.service.contexts.paths import AllowedPaths
 from rlm_mcp.service.contexts.walking import MAX_LISTED, Choice
+from rlm_mcp.store.contexts.records import estimated_tokens
+from tests.commands import environment, process
+from tests.serving import open_served, turns
 
 
 @pytest.fixture
@@ -182,3 +186,56 @@ def test_a_path_that_exists_as_it_stands_is_not_changed(root: Path) -> None:
     quoted = write(root / '"a.txt"', "other text\n")
 
     assert names(found_in(root, quoted)) == ['"a.txt"']
+
+
+async def test_a_tool_takes_patterns_and_counts_what_was_left_out(tmp_path: Path) -> None:
+    root = tmp_path / "repo"
+    write(root / ".gitignore", "dist/\n")
+    for name in ("src/a.py", "src/b.md", "dist/c.py", "tests/d.py"):
+        write(root / name)
+    async with open_served(tmp_path, turns("never")) as served:
+        added = await served.call(
+            "rlm_context_add", path=str(root), include=["*.py"], exclude=["tests/"]
+        )
+
+    assert (added["documents"], added["skipped_total"]) == (1, 4)
+    assert added["skipped_reasons"] == {
+        "excluded": 1,
+        "hidden": 1,
+        "ignored": 1,
+        "not included": 1,
+    }
+
+
+async def test_the_command_line_takes_patterns_and_can_ignore_ignore_files(tmp_path: Path) -> None:
+    root = tmp_path / "repo"
+    write(root / ".gitignore", "*.log\n")
+    write(root / "a.log")
+    write(root / "b.txt")
+    env = environment(tmp_path, "http://127.0.0.1:9/v1")
+
+    given = ("contexts", "add", str(root), "--json", "--no-ignore", "--exclude", "b.*")
+    code, out, _ = await process(env, *given)
+
+    assert (code, json.loads(out)["documents"]) == (0, 1)
+    assert json.loads(out)["preview"] == "some text\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "most"),
+    [
+        ("The quick brown fox jumps over the lazy dog. ", 0.2, 0.3),
+        ("def add(a, b):\n    return a + b\n", 0.2, 0.35),
+        ("Быстрая лиса прыгает через ленивую собаку. ", 0.3, 0.65),
+        ("你好，世界。这是一个很长的日志文件。", 0.6, 1.0),
+        ("吾輩は猫である。名前はまだ無い。", 0.6, 1.0),
+    ],
+)
+def test_tokens_are_estimated_by_how_wide_characters_are(
+    text: str, least: float, most: float
+) -> None:
+    many = text * 1000
+
+    tokens = estimated_tokens(len(many), len(many.encode()))
+
+    assert least <= tokens / len(many) <= most

@@ -142,9 +142,9 @@ def walk(
             path = here / name
             place = path.relative_to(base).as_posix()
             reason = _reason(path, choice, ignored)
-            if wanted is not None and not wanted.match_file(place):
+            if not reason and wanted is not None and not wanted.match_file(place):
                 reason = "not included"
-            elif unwanted is not None and unwanted.match_file(place):
+            if not reason and unwanted is not None and unwanted.match_file(place):
                 reason = "excluded"
             if reason:
                 left_out.note(place, reason)
