@@ -15,7 +15,8 @@ An event has two forms. The compact one is a line for people: `seq`, `at`, `type
 reads. The log holds the full form of every event. An event whose text was deleted keeps its compact
 form, with an empty `detail`.
 
-To add an event type, write its class, give it a `type`, and list it in `DETAILS`.
+To add an event type, name it in `EventType`, write its class with that `type`, and list it in
+`DETAILS`; `drawn.py` says what of it the page gets.
 """
 
 from __future__ import annotations

@@ -67,9 +67,9 @@ class Conversation:
         return sum(len(message["content"]) for message in self.head)
 
     def turns_within(self, chars: int) -> int | None:
-        """Count the newest turns that fit into so many characters; None when none can be left out.
+        """Count the newest pairs of a reply and its answer that fit into so many characters.
 
-        The last ones are kept whatever their size.
+        None when none can be left out. The last ones are kept whatever their size.
         """
         # Turns go assistant, user, …; the head ends with the user, so pairs can be left out.
         lengths = [len(message["content"]) for message in self.turns]
@@ -129,7 +129,7 @@ class Window:
     def learn(self, chars: int, reply: ChatReply) -> None:
         """Note what the provider counted; code and other scripts than Latin take more a character.
 
-        Never below four characters a token: prompts that were cached are not counted by everybody.
+        Assume at most four characters a token: some providers leave cached tokens out of the count.
         """
         if chars and not reply.usage_estimated:
             self.tokens_per_char = max(reply.input_tokens / chars, 1 / CHARS_PER_TOKEN)

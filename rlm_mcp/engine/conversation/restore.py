@@ -67,7 +67,7 @@ class Past:
 
     Args:
         opened: the conversation as it was before the first turn.
-        conversation: as it was sent last, or as the model is to be asked again.
+        conversation: as it was sent last.
         iteration: how many turns are complete.
         state: what is remembered besides.
         last_reply: the root's last one, with the characters of its prompt.

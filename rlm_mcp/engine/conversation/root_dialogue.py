@@ -37,7 +37,7 @@ class Dialogue:
 
     def __init__(self, engine: Engine, opened: Conversation) -> None:
         self.opened = self.conversation = opened
-        # What every conversation of the run begins with, whatever its limits, needs no record.
+        # The system message and the examples can be made again, so they are not recorded.
         self._on_record = Conversation(opened.head[:-1])
         self._engine = engine
         self._window = Window.of(engine.config)
@@ -116,7 +116,7 @@ class Dialogue:
                 return reply
 
     def _may_be_too_long(self, error: ModelRequestError) -> bool:
-        """Whether half of the prompt may pass where the provider gave no reason that is known."""
+        """Whether an unexplained refusal may mean that the prompt was too long."""
         return error.may_be_too_long and self.chars >= MIN_CHARS_TO_HALVE
 
     async def _ask_model(self, temperature: float | None) -> ChatReply:

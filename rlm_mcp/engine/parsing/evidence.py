@@ -31,8 +31,8 @@ def is_empty_output(output: str) -> bool:
 def is_computed(code: str) -> bool:
     """Whether what this code hands over comes from the text or from earlier variables.
 
-    It does not where `FINAL` is given a literal, or where the code reads no name that was there
-    before. What `FINAL_VAR` names is such a name.
+    False if `FINAL` is given a literal, or if the code reads no name that was there before. A name
+    in `FINAL_VAR` counts as one that is read.
     """
     tree = read_python(code).tree
     if tree is None:

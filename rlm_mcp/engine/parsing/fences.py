@@ -33,13 +33,13 @@ _LOOKS_LIKE_PYTHON = re.compile(
 )
 # Languages that may hold fenced blocks of their own.
 _HOLDS_FENCES = frozenset({"markdown", "md", "text", "txt", "plaintext"})
-# A reply with more possible ends than this is no honest try at a nested fence.
+# So many candidate ends are tried before the first one is taken.
 _MAX_ENDS = 20
 
 
 @dataclass(frozen=True)
 class Fence:
-    """An opening fence. `prose` stood before it on its line, `first` is code after its language."""
+    """An opening fence. `prose` is the text before it on its line, `first` the code after it."""
 
     mark: str
     language: str
@@ -59,7 +59,7 @@ class Block:
     """A fenced block, up to line `end`, exclusive.
 
     `reading` is there when the block is Python. `after` is prose that followed the closing fence
-    on its line. A stray fence is one that opens nothing.
+    on its line. A stray fence opens no block and is skipped.
     """
 
     kind: Literal["python", "other", "stray"]
@@ -149,7 +149,7 @@ def _one_line_block(fence: Fence, start: int) -> Block:
 
 
 def _python_block(lines: Sequence[str], start: int, fence: Fence) -> Block:
-    """Read up to the end that leaves Python behind: a fence in a string ends nothing."""
+    """Read up to the first closing fence that makes the block parse: one in a string does not."""
     first: Block | None = None
     crossed = False
     for end in islice(_ends(lines, start, fence), _MAX_ENDS):
@@ -158,8 +158,8 @@ def _python_block(lines: Sequence[str], start: int, fence: Fence) -> Block:
         if block.reading is not None and block.reading.tree is not None:
             return block
         if not in_string:
-            # The string has ended and the error is elsewhere. Behind another opening fence this
-            # may as well be the next block's end, so the plain reading wins there.
+            # The string has ended and the error is elsewhere. Past another opening fence this may
+            # be the next block's end, so the first reading is taken.
             return first if crossed else block
         crossed = crossed or end.opens
     return first or _block_to(lines, start, fence, None)[0]

@@ -17,8 +17,7 @@ _OPENING = re.compile(
     r"(?P<word>(?P<var>FINAL[_ ]?VAR)|FINAL(?:[_ ]?ANSWER)?)[*_`]*(?P<gap>[ \t]*)[(（]",
     re.IGNORECASE,
 )
-# "FINAL(x) will be called later" speaks of the call and is none.
-# "FINAL: 42", "**Final answer:** 42", "FINAL_VAR: total"; a sentence is not in capitals.
+# "FINAL: 42", "**Final answer:** 42", "FINAL_VAR: total". FINAL is in capitals, unlike in a sentence.
 _COLON = re.compile(
     r"^(?P<marks>(?:[#>*+\-•~`_ \t]|\d+[.)][ \t])*)"
     r"(?:(?P<var>FINAL[_ ]?VAR)|FINAL(?:[_ ]ANSWER)?|(?i:(?:the |my )?final answer))"
@@ -28,6 +27,7 @@ _COLON = re.compile(
 _HALF_OPEN = re.compile(r"[\[\]][^\[\]()\n]{1,60}[,;][^\[\]()\n]{1,60}$")
 _OPEN_LEFT = re.compile(r"[^\[\]()\n]{1,60}[,;][^\[\]()\n]{1,60}\]")
 _LATEX_SIZE = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)[ ]?$")
+# "FINAL(x) will be called later" is a sentence about the call.
 _SENTENCE = re.compile(
     r"^[ \t*_]*(?:will|would|should|can|could|once|when|after|later|until|if|to|ends?"
     r"|is (?:how|what|used|called))\b",

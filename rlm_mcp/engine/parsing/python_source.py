@@ -66,10 +66,10 @@ def parse_arguments(text: str) -> ast.Call | None:
 
 
 def is_code(tree: ast.Module, *, besides: frozenset[str] = frozenset()) -> bool:
-    """Whether some statement does more than name a thing.
+    """Whether some statement does something when it is run.
 
-    Words, numbers, JSON and `Label: word` parse as Python too. A call of a function named in
-    `besides`, in capitals there, does not count in any case.
+    Words, numbers, JSON and `Label: word` parse as Python too. Calls of the functions in `besides`
+    (upper-case names, compared without regard to case) do not count.
     """
     return any(_does_something(statement, besides) for statement in tree.body)
 
@@ -107,7 +107,7 @@ def without_invisible(code: str) -> str:
 
 
 def without_returns(code: str) -> str:
-    """Turn `return x` outside of functions, as at the end of a function that is none, into `x`."""
+    """Turn a `return x` at the top level, which Python refuses, into `x`."""
     tree = read_python(code).tree
     returns = _outer_returns(tree.body) if tree is not None and "return" in code else []
     lines = code.split("\n")

@@ -12,7 +12,7 @@ _OPEN = re.compile(rf"(?<![\"'`])<(?P<name>{_NAMES})(?: [^<>\n]*)?>{_UNQUOTED}",
 _CLOSE = re.compile(rf"(?<![\"'`])</{_NAMES}>{_UNQUOTED}", re.IGNORECASE)
 _TAG = re.compile(rf"<(?P<slash>/?)(?P<name>{_NAMES})(?: [^<>\n]*)?>", re.IGNORECASE)
 _END_TOKENS = re.compile(r"(?:<\|\w{1,30}\|>|</s>|<eos>|<end_of_turn>)\s*\Z")
-# Behind its own end a model that was not stopped goes on with an invented conversation.
+# A model that is not stopped at its end token may invent further messages.
 _NEXT_MESSAGE = re.compile(
     r"<\|(?:im_end|eot_id|end)\|>\s*<\|(?:im_start|start_header_id)\|>.*", re.DOTALL
 )
@@ -58,7 +58,7 @@ def after_orphan_close(
 
 
 def without_reasoning(reply: str) -> str:
-    """Return what a reply that holds no code says: without its thinking and without end tokens.
+    """Return the text of a reply without code: its thinking and end tokens are left out.
 
     Thinking stands at the beginning of a line; a tag that the reply speaks of stays. A reply that
     never ends its thinking says nothing.

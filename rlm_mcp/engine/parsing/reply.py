@@ -21,7 +21,7 @@ from rlm_mcp.engine.parsing.tool_calls import read_tool_calls
 from rlm_mcp.engine.parsing.wrapped_finals import read_wrapped_final
 
 _FINALS = frozenset({"FINAL", "FINAL_VAR", "FINALVAR", "FINAL_ANSWER", "FINALANSWER"})
-# A reply that repeats itself without end is tried no more often than this.
+# Limits for replies that repeat themselves without end.
 _MAX_FINALS = 10
 _MAX_CUTS = 40
 _PROMISE = re.compile(
@@ -202,7 +202,7 @@ def _take_python(lines: list[str], index: int, block: Block, draft: _Draft) -> i
 
 
 def _split_off_final(code: str, draft: _Draft) -> bool:
-    """Read prose in a FINAL at the end of a block as what it is: text, not code."""
+    """Split a FINAL with prose in it off the end of a block that does not parse with it."""
     lines = code.split("\n")
     starts = [number for number, line in enumerate(lines) if opens_final(line)]
     for index in starts[:_MAX_FINALS]:
@@ -219,7 +219,7 @@ def _split_off_final(code: str, draft: _Draft) -> bool:
 
 
 def _split_off_prose(lines: list[str], block: Block, draft: _Draft) -> bool:
-    """Cut an unclosed block where prose begins: at a blank line, as late as it parses."""
+    """Cut an unclosed block at the last blank line before which the code parses."""
     if block.closed:
         return False
     body = block.code.split("\n")

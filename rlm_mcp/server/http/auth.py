@@ -90,7 +90,7 @@ class BearerCheck:
         if self._is_open(scope["path"]):
             await self._app(scope, receive, send)
         elif len(Headers(scope=scope).getlist("authorization")) > 1:
-            # Whoever passed the request on may have checked the other of the two.
+            # A proxy in front may have used the other header.
             await _unauthorized(self._challenge)(scope, receive, send)
         else:
             await self._checked(scope, receive, send)

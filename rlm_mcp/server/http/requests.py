@@ -125,7 +125,7 @@ class _Exchange:
     async def _discard_body(self) -> None:
         """Read on for a moment: many clients see no answer before they have sent all they have.
 
-        A connection that is closed on what was not read is reset, and the answer lost with it.
+        Closing with unread data resets the connection and loses the answer.
         """
         with anyio.move_on_after(0 if self._is_too_slow else self._patience.rest):
             while self._is_body_due:

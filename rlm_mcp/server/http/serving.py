@@ -109,7 +109,7 @@ async def open_http_server(
         ConfigurationError, StoreError: as for `serve_http`.
     """
     _check_exposure(place, is_open=not _verifiers(settings))
-    # Whoever calls may not be whose files these are: what may be read has to be said.
+    # Callers may not own this machine's files, so readable paths must be set explicitly.
     settings = settings.model_copy(update={"allowed_paths": settings.allowed_paths or ()})
     with _listening(place) as sock:
         async with open_service(settings, shared=shared, is_remote=True) as service:
