@@ -17,7 +17,7 @@ _OPENING = re.compile(
     r"(?P<word>(?P<var>FINAL[_ ]?VAR)|FINAL(?:[_ ]?ANSWER)?)[*_`]*(?P<gap>[ \t]*)[(（]",
     re.IGNORECASE,
 )
-# "FINAL: 42", "**Final answer:** 42", "FINAL_VAR: total". FINAL is in capitals, unlike in a sentence.
+# "FINAL: 42", "**Final answer:** 42", "FINAL_VAR: total"; in capitals, unlike in a sentence.
 _COLON = re.compile(
     r"^(?P<marks>(?:[#>*+\-•~`_ \t]|\d+[.)][ \t])*)"
     r"(?:(?P<var>FINAL[_ ]?VAR)|FINAL(?:[_ ]ANSWER)?|(?i:(?:the |my )?final answer))"
