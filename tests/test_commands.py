@@ -268,7 +268,7 @@ async def test_standard_input_of_any_size_is_a_text(tmp_path: Path) -> None:
     assert stored["deduplicated"]
     assert empty[0] == binary[0] == 2
     assert "Standard input is empty" in empty[2]
-    assert "is binary" in binary[2]
+    assert "binary" in binary[2]
 
 
 @pytest.mark.usefixtures("interruptible")

@@ -223,7 +223,7 @@ async def test_what_is_not_compressed_as_was_said_is_refused_and_bombs_are_bound
     assert [answer.status_code for answer in answers] == [413, 400, 400, 400]
     said = [answer.json()["error"]["message"] + answer.json()["error"]["fix"] for answer in answers]
     for words, text in zip(
-        ("does not grow", "ends too early", "not whole gzip", "Content-Encoding: gzip", "klingon"),
+        ("does not grow", "ends too early", "not whole gzip", "klingon"),
         said,
         strict=True,
     ):

@@ -130,7 +130,13 @@ class Odd:
     def __repr__(self):
         while True:
             try:
-                while True: int()
+                while True:
+                    try:
+                        while True:
+                            try:
+                                while True: int()
+                            except BaseException: pass
+                    except BaseException: pass
             except BaseException: pass
 odd, kept = Odd(), 7
 """

@@ -12,6 +12,7 @@ import anyio.to_thread
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rlm_mcp.cli.terminal import messages
+from rlm_mcp.errors import NotTextError
 from rlm_mcp.service.contexts.added import Added
 from rlm_mcp.service.contexts.contexts import ReportBytes
 from rlm_mcp.service.contexts.requests import NewText
@@ -49,7 +50,7 @@ async def _reported(pieces: AsyncIterator[bytes], report: ReportBytes) -> AsyncI
 async def _standard_input() -> AsyncIterator[bytes]:
     """Yield what arrives, some megabytes at a time."""
     descriptor = sys.stdin.fileno()
-    part = bytearray()
+    part, is_empty = bytearray(), True
     while True:
         # A blocking read could not be interrupted. A regular file cannot be waited for: it raises.
         with suppress(OSError):
@@ -57,8 +58,11 @@ async def _standard_input() -> AsyncIterator[bytes]:
         data = await anyio.to_thread.run_sync(os.read, descriptor, _READ_BYTES)
         part += data
         if part and (not data or len(part) >= _PART_BYTES):
+            is_empty = False
             yield bytes(part)
             part.clear()
+        if not data and is_empty:
+            raise NotTextError("Standard input is empty.", fix="Pipe a text into the command.")
         if not data:
             return
 

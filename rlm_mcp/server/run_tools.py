@@ -274,12 +274,12 @@ class _Progress:
         self._ctx = ctx
         self._last = 0.0
         self._due = 0.0
-        self._figures = ""
+        self._figures: str | None = None
         self._last_event = -1
 
     async def report(self, state: RunRecord) -> None:
         message = progress_line(state)
-        figures = message.rpartition(" · ")[0]
+        figures = message.rpartition(" · ")[0] or message  # one that waits has no seconds
         is_early = anyio.current_time() < self._due and state.status == "running"
         if is_early or self._shows_nothing_new(figures, state):
             return

@@ -75,12 +75,17 @@ async def _next_answer(process: ReplProcess) -> Frame | None:
 
 
 async def settle(process: ReplProcess, seconds: float) -> bool:
-    """Wait until no look goes on in a process, interrupting it; False if one does not end."""
+    """Wait until no look goes on in a process; False if one does not end.
+
+    Each was interrupted when it was given up. A second interrupt waits for a while: sent at once,
+    it would hit the next look.
+    """
     if not process.late_tickets:  # as a rule
         return True
     with anyio.move_on_after(seconds):
         while process.late_tickets:
-            process.process.interrupt()
-            with anyio.move_on_after(INTERRUPT_SECONDS):
+            with anyio.move_on_after(INTERRUPT_SECONDS) as waiting:
                 await _next_answer(process)
+            if waiting.cancelled_caught:
+                process.process.interrupt()
     return not process.late_tickets
