@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sqlite3
 import threading
@@ -210,3 +211,26 @@ async def test_reads_that_come_at_the_same_time_each_get_their_own_result(
         for number in range(WRITERS):
             group.start_soon(read, number)
     assert results == {number: number for number in range(WRITERS) if number != 7}
+
+
+async def test_a_write_is_not_acknowledged_before_its_transaction_is_in_the_file(
+    database: Database,
+) -> None:
+    before, last = Held(database), Held(database)
+    first = asyncio.create_task(before.write())
+    await anyio.to_thread.run_sync(before.has_begun.wait)
+    leader = asyncio.create_task(database.write_grouped(note(1)))
+    await until_gathered()
+    other = asyncio.create_task(database.write_grouped(note(2)))
+    behind = asyncio.create_task(last.write())
+    await until_gathered()
+    before.let_go()
+    await anyio.to_thread.run_sync(last.has_begun.wait)
+    leader.cancel()  # as asyncio does it, past every shield
+    await asyncio.wait([other], timeout=1)
+    is_told = other.done() and other.exception() is None
+    seen = await noted(database)
+    last.let_go()
+    await asyncio.gather(first, leader, other, behind, return_exceptions=True)
+
+    assert not is_told or 2 in seen

@@ -130,6 +130,9 @@ class Database:
         except StoreError:  # one of them, or the commit, failed: run each alone to find out which
             for write in group:
                 self._write_alone(write)
+        else:
+            for write in group:
+                write.commit()
 
     def _write_alone(self, write: GroupedCall[Any]) -> None:
         try:

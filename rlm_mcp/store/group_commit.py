@@ -37,6 +37,7 @@ class GroupedCall(Generic[T]):
         self.is_done = False
         self._result: T | None = None
         self._error: BaseException | None = StoreError("The call was abandoned.", fix="Try again.")
+        self._failure: BaseException | None = None
 
     def read(self, db: Connection) -> None:
         """Do a read, of which nothing must be undone; blocks."""
@@ -48,20 +49,25 @@ class GroupedCall(Generic[T]):
             self.fail(error)
 
     def write(self, db: Connection) -> None:
-        """Do a write in a savepoint of the open transaction; blocks.
+        """Do a write in a savepoint of the open transaction; blocks. `commit` makes it known.
 
         Raises:
             sqlite3.Error: SQLite could not do it; the whole group is in doubt.
         """
         db.execute("SAVEPOINT grouped")
+        self._failure = None
         try:
-            self.succeed(self.fn(db))
+            self._result = self.fn(db)
         except Error:
             raise
         except Exception as error:  # noqa: BLE001  # it is raised where the call was made
             db.execute("ROLLBACK TO grouped")
-            self.fail(error)
+            self._failure = error
         db.execute("RELEASE grouped")
+
+    def commit(self) -> None:
+        """Keep what became of a write whose transaction is in the file."""
+        self._error = self._failure
 
     def succeed(self, result: T) -> None:
         """Keep the result."""
