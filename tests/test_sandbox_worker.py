@@ -21,7 +21,7 @@ from queue import SimpleQueue
 import pytest
 
 from rlm_mcp.sandbox import wire
-from rlm_mcp.sandbox.child import mapped_str, search
+from rlm_mcp.sandbox.child import calls, mapped_str, search
 from rlm_mcp.sandbox.child.calls import CallDesk, FailedCall, Request, SubCallError
 from rlm_mcp.sandbox.child.documents import Documents, load
 from rlm_mcp.sandbox.child.link import Interrupts, Link
@@ -293,6 +293,21 @@ def test_replies_that_come_in_any_order_are_put_in_the_order_of_prompts() -> Non
     assert desk.ask_all([Request("llm_query")] * len(prompts), prompts) == [
         f"r{prompt}" for prompt in prompts
     ]
+
+
+def test_a_second_text_that_is_longer_than_a_name_is_part_of_the_prompt() -> None:
+    sent: list[Frame] = []
+
+    def answer(desk: CallDesk, frame: Frame) -> None:
+        sent.append(frame)
+        desk.deliver(frame.fields["call"], "yes", ok=True)
+
+    desk, chunk = a_desk(answer), "word " * 5_000
+    desk.open(1)
+    assert calls.llm_query(desk, "Which word?", chunk) == "yes"
+    assert calls.llm_query_batch(desk, ["Which word?"], chunk) == ["yes"]
+    assert [frame.text(0) for frame in sent] == [f"{chunk}\n\nWhich word?"] * 2
+    assert not any(frame.fields["has_model"] for frame in sent)
 
 
 def test_calls_of_a_batch_are_sent_in_few_pieces_and_large_ones_in_pieces_of_their_own() -> None:

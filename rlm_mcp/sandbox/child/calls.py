@@ -183,7 +183,8 @@ def llm_query(desk: CallDesk, prompt: object, model: str | None = None) -> str:
     Raises:
         SubCallError: the call failed.
     """
-    return desk.ask(Request("llm_query", model), _as_prompt(prompt))
+    (text,), model = _with_long_text([_as_prompt(prompt)], model)
+    return desk.ask(Request("llm_query", model), text)
 
 
 def llm_query_batch(
@@ -192,7 +193,7 @@ def llm_query_batch(
     """Ask a model many times at once; a failed call gives a false value that says why."""
     if prompts is None or isinstance(prompts, (str, bytes)):
         raise TypeError(f"llm_query_batch takes a list of prompts, not {type(prompts).__name__}")
-    texts = [_as_prompt(prompt) for prompt in prompts]
+    texts, model = _with_long_text([_as_prompt(prompt) for prompt in prompts], model)
     return desk.ask_all([Request("llm_query", model)] * len(texts), texts)
 
 
@@ -238,6 +239,17 @@ def _inner_request(context: Any) -> Request:
 def budget(desk: CallDesk) -> dict[str, Any]:
     """Return what is left of the run's budget."""
     return json.loads(desk.ask(Request("budget"), "") or "{}")
+
+
+def _with_long_text(prompts: list[str], model: str | None) -> tuple[list[str], str | None]:
+    """Read `llm_query(question, chunk)` where the second text is longer than any name.
+
+    The host reads shorter ones likewise, and puts the longer text first too.
+    """
+    if not isinstance(model, str) or len(wire.utf8(model)) <= wire.MAX_NAME_BYTES:
+        return prompts, model
+    pairs = (sorted((prompt, model), key=len, reverse=True) for prompt in prompts)
+    return [f"{first}\n\n{last}" for first, last in pairs], None
 
 
 def _as_prompt(prompt: object) -> str:
