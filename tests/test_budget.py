@@ -227,3 +227,8 @@ async def test_a_resumed_run_goes_on_from_what_it_had_spent() -> None:
     await spend_sub_call(budget, 10, 5)
     assert budget.snapshot() == Usage(3, 10, 1, 60, 10)
     assert await limit_of(budget) == "sub_calls"
+
+
+def test_a_cost_that_was_told_is_kept_before_anything_more_is_spent() -> None:
+    spent = Usage(iterations=3, sub_calls=1, input_tokens=100, output_tokens=10, cost_usd=1.25)
+    assert Budget(RLMConfig(), spent=spent).snapshot().cost_usd == 1.25

@@ -98,6 +98,7 @@ class Budget:
         self._has_prices = None not in known
         is_unknown = spent.cost_usd is None and bool(spent.input_tokens or spent.output_tokens)
         self._is_cost_known = self._has_prices or not is_unknown
+        self._was_cost_known = spent.cost_usd is not None
         planned = self.cost(spent.input_tokens, spent.output_tokens)
         self._usd = planned if spent.cost_usd is None else spent.cost_usd
         if config.max_usd is not None and not self._has_prices:
@@ -130,7 +131,7 @@ class Budget:
 
     def snapshot(self) -> Usage:
         """Return what was spent, children included."""
-        is_known = self._has_prices or bool(self._ledger.rows)
+        is_known = self._has_prices or bool(self._ledger.rows) or self._was_cost_known
         return Usage(
             iterations=self._iterations,
             sub_calls=self._sub_calls,

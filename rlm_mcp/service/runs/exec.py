@@ -16,7 +16,7 @@ from rlm_mcp.engine.types import RLMEvent
 from rlm_mcp.errors import InvalidInputError, RLMError
 from rlm_mcp.events import FORMAT_VERSION, CodeGenerated, EventDetail, RunStarted
 from rlm_mcp.sandbox.types import CallReply, CellResult, ReplCall, Variable
-from rlm_mcp.service.repls import OpenRepl, Repls, last_variables, save_variables
+from rlm_mcp.service.repls import OpenRepl, last_variables, save_variables
 from rlm_mcp.service.runs.execution import Execution, RunServices, Task, new_event
 from rlm_mcp.service.runs.live import LiveRun
 from rlm_mcp.service.runs.questions import RunDefaults
@@ -92,14 +92,14 @@ class CellService:
         """Open a REPL and record the run that it is for."""
         task = await self._task(f"run_{secrets.token_hex(16)}", handles)
         emit = self._emitting(self._services.runs.append_event, task.run_id)
-        cell = _Cell(self._services, task, Budget(task.config), emit)
+        cell = _Cell(self._services, task, self._budget(task), emit)
         one = await self._services.repls.open(task.source, handles, repl_options(task.config))
         try:
             await self._record(task)
         except BaseException:  # without a run nobody would close the REPL
             one.let_go.set()
             raise
-        return _CellWork(task.run_id, one, cell, self._services.repls, (code, timeout_seconds))
+        return _CellWork(task.run_id, one, cell, self._services, (code, timeout_seconds))
 
     async def _in_run(self, code: str, run_id: str, timeout_seconds: float) -> CellDone:
         record = await self._services.runs.get(run_id)
@@ -111,7 +111,7 @@ class CellService:
         task = await self._task(run_id, record.contexts)
         one, note = await self._repl_of(task)
         try:
-            budget = Budget(task.config, spent=record.figures)
+            budget = self._budget(task, record.figures)
             emit = self._emitting(self._services.runs.append_afterwards, run_id)
             cell = _Cell(self._services, task, budget, emit)
             result = await cell.run(one, code, timeout_seconds)
@@ -144,6 +144,11 @@ class CellService:
             sub_model=sub_model,
             handles=tuple(handles),
         )
+
+    def _budget(self, task: Task, spent: Usage | None = None) -> Budget:
+        prices = self._services.models.catalogue.prices
+        models = (task.sub_model,) if task.sub_model else ()
+        return Budget(task.config, spent=spent, prices=prices, models=models)
 
     async def _record(self, task: Task) -> None:
         options = task.config.model_dump()
@@ -209,12 +214,17 @@ class _CellWork:
     """The run of one cell of the caller."""
 
     def __init__(
-        self, run_id: str, one: OpenRepl, cell: _Cell, repls: Repls, given: tuple[str, float]
+        self,
+        run_id: str,
+        one: OpenRepl,
+        cell: _Cell,
+        services: RunServices,
+        given: tuple[str, float],
     ) -> None:
         self.run_id = run_id
         self.one = one
         self._cell = cell
-        self._repls = repls
+        self._repls, self._caller = services.repls, services.runs.caller
         self._code, self._timeout_seconds = given
         self._done: CellDone | None = None
         self._error: RLMError | None = None
@@ -235,7 +245,7 @@ class _CellWork:
             raise
         finally:
             self.variables = await last_variables(self.one.repl)
-            self._repls.keep(self.run_id, self.one)
+            self._repls.keep(self.run_id, self.one, caller=self._caller)
         return Outcome("completed", answer=result.final.text if result.final else None)
 
     def result(self, outcome: Outcome) -> CellDone:
