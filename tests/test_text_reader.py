@@ -79,3 +79,10 @@ async def test_the_same_bytes_are_the_same_text_by_path_put_and_standard_input(
             by_path = await served.call("rlm_context_add", path=str(file))
             code, out, _ = await process(env, "contexts", "add", "-", "--json", given=data)
             assert (code, json.loads(out)["handle"]) == (0, by_path["handle"]), name
+
+
+def test_nothing_but_nuls_takes_no_memory_at_its_end() -> None:
+    reader = TextReader()
+    for _ in range(64):
+        assert not b"".join(reader.feed(bytes(1 << 20)))
+    assert len(b"".join(reader.end())) <= MIN_HOLE_BYTES

@@ -100,7 +100,8 @@ class TextReader:
         if self._unpacker is not None and is_whole:
             self._unpacker.end()
         if self._is_at_start and self._nuls:
-            yield self._decoder.feed(bytes(self._nuls))
+            # Nothing else came: a few show what it is, however many there were.
+            yield self._decoder.feed(bytes(min(self._nuls, MIN_HOLE_BYTES)))
         yield self._decoder.end()
 
     def _begin(self, data: bytes) -> None:
