@@ -360,3 +360,10 @@ def test_a_thread_that_swaps_directories_all_the_time_shows_nothing_from_outside
         swapper.join()
 
     assert seen <= {b"inside\n"}
+
+
+def test_a_pipe_that_is_called_like_an_ignore_file_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a text\n")
+    os.mkfifo(tmp_path / ".gitignore")
+    found = find_files(str(tmp_path), AllowedPaths.chosen([tmp_path]))
+    assert [name for name, _ in found.files] == ["a.txt"]

@@ -98,7 +98,7 @@ def _find(path: str, allowed: AllowedPaths, check: Check, choice: Choice) -> Fou
     if real.is_dir():
         left_out = Omissions()
         files = list(walk(real, None, choice, left_out, check))
-        return _texts_among(files, real, allowed, choice, left_out)
+        return _texts_among(files, real, allowed, choice, left_out, check)
     if real.is_file():
         return FoundFiles(((given.name, real),), is_single=True)
     if real.exists():
@@ -134,7 +134,7 @@ def _in_glob(given: str, allowed: AllowedPaths, check: Check, choice: Choice) ->
             fix="Use ** for any depth, such as 'docs/**/*.md'.",
         )
     base = Path(os.path.commonpath([file.parent for file in files]))
-    return _texts_among(list(files), base, allowed, choice, left_out)
+    return _texts_among(list(files), base, allowed, choice, left_out, check)
 
 
 def _matching(
@@ -178,9 +178,11 @@ def _texts_among(
     allowed: AllowedPaths,
     choice: Choice,
     left_out: Omissions,
+    check: Check,
 ) -> FoundFiles:
     files: list[tuple[str, Path]] = []
     for path in sorted(paths):
+        check()
         name = path.relative_to(base).as_posix()
         try:
             # Below a resolved base, only a link leads elsewhere.

@@ -73,7 +73,7 @@ class _IgnoreFiles:
     def read(self, directory: Path, files: Sequence[str]) -> None:
         """Read the ignore files of a directory; one that cannot be read has no rules."""
         for name in IGNORE_FILES if self.is_on else ():
-            if name in files:
+            if name in files and (directory / name).is_file():  # a pipe would be waited for
                 try:
                     with (directory / name).open("rb") as file:
                         text = file.read(MAX_IGNORE_BYTES).decode("utf-8", "replace")
