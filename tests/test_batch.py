@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import anyio
 import anyio.to_thread
 import pytest
 
-from rlm_mcp.service.batch.lines import read_lines
+from rlm_mcp.service.batch.batch import Batch, BatchOptions
+from rlm_mcp.service.batch.lines import BatchLine, read_lines
 from rlm_mcp.service.batch.report import report, wilson_interval
 from rlm_mcp.service.batch.scores import SCORES
 from rlm_mcp.testing.scripted_model import (
@@ -21,6 +24,7 @@ from rlm_mcp.testing.scripted_model import (
     ScriptedModel,
     open_scripted_model,
 )
+from rlm_mcp.values import Usage
 from tests.commands import command, environment, started
 from tests.serving import cell
 
@@ -159,3 +163,28 @@ def test_each_bad_line_has_its_number_and_reason() -> None:
 def test_a_report_of_nothing_is_whole() -> None:
     assert report([])["score"] is None
     assert wilson_interval(1.0, 10)[0] == pytest.approx(0.7225, abs=1e-4)
+
+
+async def test_a_run_of_a_batch_that_is_cancelled_at_work_is_not_resumed() -> None:
+    def run(status: str) -> Any:
+        return SimpleNamespace(
+            run_id="run_1",
+            status=status,
+            answer=None,
+            data=None,
+            error=None,
+            figures=Usage(),
+            elapsed_seconds=1.0,
+        )
+
+    for before, resumed in (("running", 0), ("cancelled", 1)):
+        runs = SimpleNamespace(
+            begin=AsyncMock(return_value=SimpleNamespace(run_id="run_1")),
+            state=AsyncMock(return_value=run(before)),
+            wait=AsyncMock(return_value=run("cancelled")),
+            resume=AsyncMock(),
+        )
+        work = Batch(runs, AsyncMock(return_value=("ctx_1",)), BatchOptions("b"))  # pyright: ignore[reportArgumentType]
+        results = [one async for one in work.run([BatchLine("a", "Which?")])]
+        assert results[0]["status"] == "cancelled"
+        assert runs.resume.await_count == resumed

@@ -44,8 +44,8 @@ async def run_batch(launch: Launch, given: Mapping[str, Any]) -> bool:
 
 
 async def _read(path: Path) -> tuple[list[BatchLine], list[BadLine]]:
-    text = await anyio.Path(path).read_text("utf-8")
-    return read_lines(text.splitlines())
+    text = await anyio.Path(path).read_text("utf-8-sig")
+    return read_lines(text.split("\n"))  # JSON may hold other ends of lines as they are
 
 
 def _name_bad(bad: Sequence[BadLine], *, is_strict: bool) -> None:

@@ -106,9 +106,12 @@ class Batch:
             return self._refused(line, error)
 
     async def _ended(self, run_id: str) -> RunRecord:
+        before = await self._runs.state(run_id)
         state = await self._wait(run_id)
         is_failed = state.status == "failed" and self._options.retries_failed
-        if is_failed or state.status in {"interrupted", "cancelled"}:
+        # Whoever cancels a run of a batch at work wants no more of it to be paid.
+        is_cancelled = state.status == "cancelled" and before.status != "running"
+        if is_failed or is_cancelled or state.status == "interrupted":
             await self._runs.resume(run_id, {})
             state = await self._wait(run_id)
         return state
