@@ -247,7 +247,11 @@ class QuestionWork:
             one = await repls.open(task.source, task.handles, options, task.variables)
         if one.lost:
             line = f"Variables of {task.continues} that could not be restored: "
-            await self._emit(RLMEvent.of(RunWarning(), 0, line + ", ".join(one.lost[:20])))
+            try:
+                await self._emit(RLMEvent.of(RunWarning(), 0, line + ", ".join(one.lost[:20])))
+            except BaseException:  # nobody else would close it
+                one.let_go.set()
+                raise
         return one, engine
 
     async def _emit(self, event: RLMEvent) -> None:
