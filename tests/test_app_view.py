@@ -37,7 +37,7 @@ async def test_the_tool_of_the_app_is_listed_to_those_alone_who_can_show_one(
     assert LINES not in without
     assert with_apps[LINES] == {"ui": {"visibility": ["app"]}}
     assert set(with_apps) == {*without, LINES}
-    views = {name: (meta or {}).get("ui") for name, meta in without.items()}
+    views: dict[str, object] = {name: dict(meta or {}).get("ui") for name, meta in without.items()}
     shown = {name for name, view in views.items() if view == {"resourceUri": RUN_VIEW}}
     assert shown == {"rlm_query", "rlm_run_resume", "rlm_run_trace"}
 

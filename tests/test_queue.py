@@ -114,7 +114,9 @@ async def test_runs_beyond_the_limit_wait_in_line_say_their_place_and_can_be_can
     assert cancelled["elapsed_seconds"] == 0
     assert [event["type"] for event in log["events"]] == ["run_started", "run_finished"]
     assert (moved["queue_position"], asked) == (1, 1)
-    assert [(run["status"], run.get("queue_position")) for run in ended] == [("completed", None)] * 2
+    assert [(run["status"], run.get("queue_position")) for run in ended] == [
+        ("completed", None)
+    ] * 2
     assert ended[1]["elapsed_seconds"] > 0
 
 

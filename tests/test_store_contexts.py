@@ -83,7 +83,7 @@ async def test_a_sealed_context_has_a_handle_made_from_its_content(contexts: Con
     )
     assert sealed == SealedContext(expected, deduplicated=False, replaced_characters=0)
     assert sealed.record.created_at.endswith("+00:00")
-    assert sealed.record.estimated_tokens == 3
+    assert sealed.record.estimated_tokens == 4
     assert await contexts.get(expected.handle) == expected
     assert await contexts.count() == 1
 

@@ -102,6 +102,7 @@ async def test_twenty_runs_on_each_of_two_servers_all_end_right_waited_for_and_c
 
 async def test_a_run_of_a_server_that_was_killed_is_cancelled_by_another(tmp_path: Path) -> None:
     async with open_served(tmp_path, "never asked") as served:
+        await served.call("rlm_run_list")  # the server has its store, and has looked for the dead
         path = served.settings.data_dir / DATABASE_NAME
         states: list[str] = []
 

@@ -41,4 +41,5 @@ async def test_all_who_wait_for_a_run_are_given_the_same_end(tmp_path: Path) -> 
     assert {(state["status"], state["answer"], state["last_event"]) for state in states} == {
         ("completed", "done", states[0]["last_event"])
     }
-    assert {line.split(" · ")[-3] for line in lines} >= {"turn 1", "turn 2", "turn 3", "turn 4"}
+    # At most five a second are sent, and the last one always.
+    assert "turn 4" in {line.split(" · ")[-3] for line in lines}

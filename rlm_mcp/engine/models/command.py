@@ -287,8 +287,8 @@ def read_output(output: str, prompt_chars: int) -> ChatReply:
         text = output.strip()
     if not text:
         raise ModelReplyError("The command printed nothing.", fix="Try it by hand.")
-    told = fields.get("usage")
-    usage = cast("Mapping[str, Any]", told) if isinstance(told, dict) else {}
+    told: object = fields.get("usage")
+    usage = cast("Mapping[str, Any]", told if isinstance(told, dict) else {})
     fresh, made = _number(usage.get("input_tokens")), _number(usage.get("output_tokens"))
     cached = _number(usage.get("cache_read_input_tokens"))
     given = fresh + cached + _number(usage.get("cache_creation_input_tokens"))
