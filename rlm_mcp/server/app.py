@@ -60,9 +60,10 @@ log = logging.getLogger(__name__)
 WEBSITE = "https://pypi.org/project/rlm-mcp/"
 # Three lines of a text, and the piece of it that somebody looks at.
 ICON = (
-    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Cpath "
-    "d='M2 3h12M2 8h5M2 13h12' stroke='%23777' stroke-width='2'/%3E%3Ccircle cx='11' cy='8' "
-    "r='2.5' fill='%23d60'/%3E%3C/svg%3E"
+    "data:image/svg+xml,%3Csvg%20xmlns=%27http://www.w3.org/2000/svg%27%20viewBox=%270%200%20"
+    "16%2016%27%3E%3Cpath%20d=%27M2%203h12M2%208h5M2%2013h12%27%20stroke=%27%23777%27%20strok"
+    "e-width=%272%27/%3E%3Ccircle%20cx=%2711%27%20cy=%278%27%20r=%272.5%27%20fill=%27%23d60%2"
+    "7/%3E%3C/svg%3E"
 )
 # The lists of tools, prompts and templates are the same as long as the server runs; that of texts
 # and runs changes, and each caller has one of his own.

@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -336,7 +337,7 @@ async def _end(process: Process) -> None:
     """Kill what is left of a command, its children included, and close its pipes."""
     with anyio.CancelScope(shield=True):
         with suppress(ProcessLookupError, PermissionError):
-            if hasattr(os, "killpg"):
+            if sys.platform != "win32":
                 os.killpg(process.pid, signal.SIGKILL)
             elif process.returncode is None:
                 process.kill()
