@@ -224,17 +224,21 @@ async def open_service(
             tasks,
             is_remote=is_remote,
         )
-        house = Housekeeping(database, leases, Leases(database, owner=owner), _keeping(settings))
-        tasks.start_soon(house.renew_leases)
-        tasks.start_soon(house.run_forever)
+        _start_background(parts, leases, Leases(database, owner=owner))
         tasks.start_soon(_log_missing_isolation, sandbox)
-        tasks.start_soon(runs.repls.evict)
-        tasks.start_soon(parts.others.watch_cancels)
         try:
             yield Service(parts)
         finally:
             await _end_runs(runs.live)
             tasks.cancel_scope.cancel()
+
+
+def _start_background(parts: _Parts, run_leases: RunLeases, leases: Leases) -> None:
+    """Start what the server repeats for as long as it is open."""
+    house = Housekeeping(parts.database, run_leases, leases, _keeping(parts.settings))
+    for task in (house.renew_leases, house.run_forever, parts.runs.repls.evict):
+        parts.tasks.start_soon(task)
+    parts.tasks.start_soon(parts.others.watch_cancels)
 
 
 async def _end_runs(live: LiveRuns) -> None:
