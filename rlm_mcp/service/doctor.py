@@ -30,8 +30,8 @@ from rlm_mcp.errors import (
 from rlm_mcp.sandbox.choice import make_sandbox
 from rlm_mcp.service.catalogue import catalogue_of
 from rlm_mcp.settings import Settings, environment_of_commands
+from rlm_mcp.store.connection import free_bytes
 from rlm_mcp.store.database import DATABASE_NAME
-from rlm_mcp.store.failures import free_bytes
 from rlm_mcp.store.probe import SQLITE_VERSION, stored_names, try_directory
 from rlm_mcp.text import nearest
 

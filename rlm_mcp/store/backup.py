@@ -8,8 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from rlm_mcp.errors import InvalidInputError, StoreError
-from rlm_mcp.store.connection import connect
-from rlm_mcp.store.failures import translated
+from rlm_mcp.store.connection import connect, translated
 
 _PAGES_A_STEP = 4096
 _BUSY_SECONDS = 30.0

@@ -1,16 +1,148 @@
-"""Connections to the file: how it is made, brought up to date, opened and written to."""
+"""Connections to the file: how it is made, opened and written to, and what its errors mean."""
 
 from __future__ import annotations
 
+import errno
+import shutil
 import sqlite3
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rlm_mcp.errors import StoreError
-from rlm_mcp.store.failures import translated
+from rlm_mcp.errors import StoreBusyError, StoreError, StoreFullError
 from rlm_mcp.store.schema_steps import STEPS, applied_steps
+
+_WRITABLE = "Make the directory and its files writable, or set RLM_MCP_DATA_DIR to another one."
+_NOT_OURS = "Move the file away, or set RLM_MCP_DATA_DIR to another directory."
+
+# Primary result codes: https://www.sqlite.org/rescode.html
+_BY_CODE = {
+    sqlite3.SQLITE_READONLY: ("The database {path!r} cannot be written.", _WRITABLE),
+    sqlite3.SQLITE_CANTOPEN: ("The database {path!r} cannot be opened.", _WRITABLE),
+    sqlite3.SQLITE_NOTADB: ("The file {path!r} is not a database; it was not changed.", _NOT_OURS),
+    sqlite3.SQLITE_CORRUPT: (
+        "The database {path!r} is damaged: {error}.",
+        "Restore it from a backup, or move it away to start with an empty one.",
+    ),
+}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+@contextmanager
+def translated(path: Path) -> Generator[None]:
+    """Turn errors of SQLite and of the file system into `StoreError`, which names `path`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _from_sqlite(error, path) from error
+    except OSError as error:
+        raise _from_system(error, path) from error
+
+
+def busy(path: Path) -> StoreBusyError:
+    """Return the error for a write that waited too long."""
+    return StoreBusyError(
+        f"The database {str(path)!r} was busy with other writes for too long; nothing was changed.",
+        fix="Try again; if it persists, look for a hanging process that has the file open.",
+    )
+
+
+def identity_of(path: Path) -> tuple[int, int]:
+    """Return what tells a file from another of the same name: its device and its inode; blocking.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def require_same_file(path: Path, identity: tuple[int, int]) -> None:
+    """Refuse to go on when a file was deleted, moved, replaced or emptied while it was open.
+
+    SQLite goes on writing into a file that no restart finds.
+
+    Raises:
+        StoreError: with what to do.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        found = None
+    if found is None or (found.st_dev, found.st_ino) != identity or not found.st_size:
+        what = "is gone" if found is None else "was emptied or replaced"
+        raise StoreError(
+            f"The database {str(path)!r} {what} while the server was using it; nothing was stored.",
+            fix="Stop the server, put the file back (or a backup of it), and start it again.",
+        )
+
+
+def _from_sqlite(error: sqlite3.Error, path: Path) -> StoreError:
+    # Errors of the Python module itself, such as a closed connection, carry no code.
+    code: int = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_BUSY:
+        return busy(path)
+    if code == sqlite3.SQLITE_FULL:
+        return disk_full(path)
+    unknown = ("The database {path!r} failed: {error}.", "")
+    message, fix = _BY_CODE.get(code, unknown)
+    return StoreError(message.format(path=str(path), error=error), fix=fix)
+
+
+def _from_system(error: OSError, path: Path) -> StoreError:
+    if error.errno in _FULL:
+        return disk_full(path)
+    return StoreError(f"The database {str(path)!r} cannot be opened: {error}.", fix=_WRITABLE)
+
+
+TEXT_LEAVES_BYTES = 64_000_000
+LOG_LEAVES_BYTES = 16_000_000
+# Bytes that a text takes in the file, by byte of its own.
+SPREAD = 1.01
+
+
+def require_room(path: Path, need_bytes: int, leave_bytes: int) -> None:
+    """Check that enough room is left for a write; blocks.
+
+    Args:
+        path: the database.
+        need_bytes: what is about to be written.
+        leave_bytes: what must be free afterwards.
+
+    Raises:
+        StoreFullError: with what is free, and what is needed.
+    """
+    free = free_bytes(path)
+    if free < need_bytes + leave_bytes:
+        raise StoreFullError(
+            f"The disk that holds {str(path)!r} has {_megabytes(free)} free; "
+            f"{_megabytes(need_bytes)} are to be written, and {_megabytes(leave_bytes)} are kept "
+            "so that runs can end and texts be deleted. Nothing was lost.",
+            fix=f"Free {_megabytes(need_bytes + leave_bytes - free)} there, for instance with "
+            "rlm_context_delete, or set RLM_MCP_DATA_DIR to a directory on a larger disk.",
+        )
+
+
+def disk_full(path: Path) -> StoreFullError:
+    """Return the error for a full disk."""
+    return StoreFullError(
+        f"The disk that holds {str(path)!r} is full: {_megabytes(free_bytes(path))} are free. "
+        "Nothing was lost.",
+        fix=f"Free {_megabytes(TEXT_LEAVES_BYTES)} there, or set RLM_MCP_DATA_DIR to a directory "
+        "on a disk with room.",
+    )
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that may still be written to the disk of a file, or of its nearest directory."""
+    place = next((one for one in (path, *path.parents) if one.exists()), path)
+    return shutil.disk_usage(place).free
+
+
+def _megabytes(size: int) -> str:
+    return f"{-(-size // 100_000) / 10:g} MB"
+
 
 # Chunks of 1 MiB are read twice as fast in pages of 8 KiB as in the default ones of 4 KiB;
 # 16 KiB adds little, and makes the many small commits of a run's log more expensive.

@@ -14,10 +14,16 @@ import anyio
 import anyio.to_thread
 
 from rlm_mcp.errors import StoreBusyError, StoreError
-from rlm_mcp.store.connection import connect, open_writer, transaction
-from rlm_mcp.store.failures import identity_of, require_room, require_same_file, translated
-from rlm_mcp.store.group_commit import GroupCommit, GroupedCall
-from rlm_mcp.store.write_queue import WriteTurns
+from rlm_mcp.store.connection import (
+    connect,
+    identity_of,
+    open_writer,
+    require_room,
+    require_same_file,
+    transaction,
+    translated,
+)
+from rlm_mcp.store.write_queue import GroupCommit, GroupedCall, WriteTurns
 
 T = TypeVar("T")
 

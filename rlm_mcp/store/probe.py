@@ -10,9 +10,9 @@ from typing import Literal
 
 import anyio
 
+from rlm_mcp.store.connection import translated
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.database import open_database
-from rlm_mcp.store.failures import translated
 from rlm_mcp.store.runs.runs import Runs
 
 SQLITE_VERSION = sqlite3.sqlite_version

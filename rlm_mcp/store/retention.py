@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from sqlite3 import Connection
 
+from rlm_mcp.store.connection import SPREAD
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.database import Database
-from rlm_mcp.store.failures import SPREAD
 from rlm_mcp.store.runs.rows import iso
 
 # A caller has at least this long to read an answer, whatever the limits.

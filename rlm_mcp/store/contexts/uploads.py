@@ -13,6 +13,7 @@ import anyio.from_thread
 import anyio.to_thread
 
 from rlm_mcp.errors import InvalidInputError, NotFoundError, NotTextError, StoreError
+from rlm_mcp.store.connection import SPREAD, TEXT_LEAVES_BYTES, require_room
 from rlm_mcp.store.contexts.chunking import CHUNK_BYTES, Cut, TextCutter, digest_of
 from rlm_mcp.store.contexts.records import OpenUpload, SealedContext
 from rlm_mcp.store.contexts.texts import (
@@ -27,7 +28,6 @@ from rlm_mcp.store.contexts.texts import (
     utc_now,
 )
 from rlm_mcp.store.database import Database, storable
-from rlm_mcp.store.failures import SPREAD, TEXT_LEAVES_BYTES, require_room
 
 # Pieces are collected up to this size before a worker thread cuts them.
 _GATHERED_PIECES = 20_000

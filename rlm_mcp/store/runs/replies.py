@@ -9,8 +9,8 @@ from contextlib import suppress
 from sqlite3 import Connection
 
 from rlm_mcp.errors import StoreError
+from rlm_mcp.store.connection import LOG_LEAVES_BYTES
 from rlm_mcp.store.database import Database, storable
-from rlm_mcp.store.failures import LOG_LEAVES_BYTES
 
 # The time of its last use is kept to the hour, so that a reply which is used often costs no writes.
 USE_PRECISION_SECONDS = 3600.0

@@ -10,9 +10,9 @@ from typing import get_args
 from rlm_mcp.cursors import encode_cursor
 from rlm_mcp.errors import InvalidInputError, NotFoundError
 from rlm_mcp.sandbox.types import Variable, VariableText
+from rlm_mcp.store.connection import LOG_LEAVES_BYTES
 from rlm_mcp.store.contexts.records import Page
 from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database, storable
-from rlm_mcp.store.failures import LOG_LEAVES_BYTES
 from rlm_mcp.store.paging import check_limit, check_offset, row_before
 from rlm_mcp.store.runs import rows
 from rlm_mcp.store.runs.leases import LEASE_SECONDS
