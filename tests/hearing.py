@@ -52,7 +52,7 @@ class Heard:
         self.told.clear()
 
     async def until_all(self, is_enough: Callable[[], bool]) -> None:
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while not is_enough():
                 await self._news.wait()
 

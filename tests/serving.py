@@ -51,6 +51,7 @@ class Served:
     model: ScriptedModel
     settings: Settings
     progress: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
+    _told: anyio.Event = field(default_factory=anyio.Event)
 
     async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
         """Call a tool that must work, and give its structured content."""
@@ -72,12 +73,19 @@ class Served:
         async def note(progress: float, total: float | None, message: str | None) -> None:
             del total
             self.progress.append((progress, message or ""))
+            self._told.set()
+            self._told = anyio.Event()
 
         return await self.client.call_tool(tool, arguments, progress_callback=note)
 
+    async def until_told(self, times: int) -> None:
+        """Wait until progress has been told this many times in all."""
+        while len(self.progress) < times:
+            await self._told.wait()
+
     async def ended(self, run_id: str) -> dict[str, Any]:
         """Wait until a run is no longer running."""
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while True:
                 run = await self.call("rlm_run_wait", run_id=run_id, wait_seconds=10)
                 if run["status"] != "running":

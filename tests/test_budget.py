@@ -110,7 +110,7 @@ async def test_a_call_waits_while_those_under_way_may_leave_too_little_for_it() 
             begun.remove(number)
             settle(a_reply(100, 50))
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
             for number in range(6):
                 group.start_soon(call, number)
@@ -141,7 +141,7 @@ async def test_calls_overshoot_by_one_at_most_and_none_is_refused_that_would_hav
         except BudgetExceededError:
             refused += 1
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
             for _ in range(50):
                 group.start_soon(call)

@@ -45,7 +45,7 @@ def calls_of(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 async def until_one_ended(served: Served, run_id: str) -> list[dict[str, Any]]:
     """Wait until the log says that a sub-call ended; give the events that do."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while True:
             if finished := details(await log_of(served, run_id), "sub_calls_finished"):
                 return finished

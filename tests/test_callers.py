@@ -221,7 +221,7 @@ async def test_who_knows_a_run_of_another_can_do_nothing_with_it(tmp_path: Path)
     async with two_callers(tmp_path, stuck) as (ann, bob, model):
         handle = (await add_text(ann, "her text")).handle or ""
         run_id = (await ann.runs.begin(Question("?", (handle,)))).run_id
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             await model.until(lambda: model.received == 1)
         attempts: list[Callable[[], Awaitable[object]]] = [
             lambda: bob.runs.cancel(run_id),

@@ -32,7 +32,7 @@ SOON = RetryPolicy(first_pause_seconds=0.001)
 
 @asynccontextmanager
 async def a_server(script: Script = "ok") -> AsyncGenerator[ScriptedModel]:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with open_scripted_model(script) as server:
             yield server
 

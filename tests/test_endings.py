@@ -100,7 +100,7 @@ async def ended(
     source = TextContext.of("The light is green.")
     policy = RetryPolicy(2, first_pause_seconds=0, total_seconds=5)
     settings = RLMConfig(**config)
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with (
             open_scripted_model(
                 by_model(root=root, sub=lambda _: Reply("green", usage=(7, 3)))

@@ -110,7 +110,7 @@ async def test_a_browser_is_opened_by_a_file_of_this_user_so_that_no_process_sho
     browser.chmod(0o700)
     async with asked(tmp_path) as (env, _), page_open(env | {"BROWSER": str(browser)}) as address:
         token = address.partition("token=")[2]
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while not seen.exists():  # noqa: ASYNC110  # another process writes it
                 await anyio.sleep(0.05)
         opened = anyio.Path(seen.read_text().strip().removeprefix("file://"))

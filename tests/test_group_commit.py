@@ -176,7 +176,7 @@ async def test_whoever_is_cancelled_no_write_is_lost_doubled_or_left_waiting(
             await anyio.lowlevel.checkpoint()
         scope.cancel()
 
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
             for number in range(WRITERS):
                 steps = chance.randrange(30) if chance.random() < 0.5 else None

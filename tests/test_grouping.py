@@ -39,7 +39,7 @@ class SlowCache:
 async def test_what_starts_together_is_one_group_and_what_comes_later_the_next() -> None:
     slow = SlowCache()
     cache = GroupedCache(slow)
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             for key in "abc":
                 tasks.start_soon(cache.put, key, key.upper())
@@ -73,7 +73,7 @@ async def test_nothing_returns_before_it_is_kept() -> None:
         assert slow.kept[key] == key
         done.append(key)
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             for key in "ab":
                 tasks.start_soon(put, key)
@@ -86,7 +86,7 @@ async def test_nothing_returns_before_it_is_kept() -> None:
 async def test_a_group_whose_doer_is_cancelled_is_done_by_another() -> None:
     slow = SlowCache()
     cache = GroupedCache(slow)
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as others:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(cache.put, "a", "A")
@@ -111,7 +111,7 @@ async def test_a_failure_is_told_to_each_of_its_group_and_to_no_other(error: Exc
             await cache.put(key, key)
         failed.append(key)
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             for key in "abc":
                 tasks.start_soon(put, key)

@@ -261,7 +261,7 @@ async def test_leases_are_renewed_while_much_is_put_in_order(
     run_id = await work(runs, ends=False)
     leases = RunLeases(database, owner="me", clock=clock)
     house = Busy(database, leases, Leases(database, owner="me", clock=clock), Keeping())
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
             group.start_soon(house.renew_leases)
             group.start_soon(house.run_forever)

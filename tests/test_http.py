@@ -349,7 +349,7 @@ async def test_runs_and_uploads_end_cleanly_when_the_server_stops(tmp_path: Path
             runs.append(await served.call("rlm_query", question="?", text="text"))
 
     async with anyio.create_task_group() as tasks:
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             async with open_site(tmp_path, turns(*stuck)) as site:
                 tasks.start_soon(upload, site)
                 tasks.start_soon(wait, site)

@@ -35,7 +35,7 @@ class Program:
 
     async def stop(self, with_signal: signal.Signals) -> int:
         self.process.send_signal(with_signal)
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             return await self.process.wait()
 
 
@@ -158,7 +158,7 @@ async def test_a_server_that_would_be_open_does_not_start(
     tmp_path: Path, arguments: list[str], variables: dict[str, str], told: str
 ) -> None:
     async with open_program(tmp_path, *arguments, **variables) as program:
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             code = await program.process.wait()
 
     said = "".join(program.said)

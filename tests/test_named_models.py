@@ -36,6 +36,7 @@ from rlm_mcp.errors import (
 from rlm_mcp.testing.scripted_model import open_scripted_model
 from rlm_mcp.testing.scripted_replies import Fault, by_model, rejected, rejected_parameter
 from tests.commands import environment, process
+from tests.waiting import until
 
 ONCE = RetryPolicy(attempts=1, brief_attempts=1)
 KEY = "sk-of-the-table-0123456789"
@@ -46,7 +47,7 @@ def table(**fields: Any) -> ModelTable:
 
 
 async def ask(models: Models, name: str, model: str | None = None) -> ChatReply:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         request = ChatRequest(({"role": "user", "content": "hi"},), max_tokens=9, model=model)
         return await models.model(name).complete(request)
 
@@ -154,7 +155,7 @@ def command_model(path: Path, **more: Any) -> CommandModel:
 
 
 async def run(model: CommandModel, *messages: Mapping[str, object]) -> ChatReply:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         turns = messages or ({"role": "user", "content": "hi"},)
         return await model.complete(ChatRequest(turns))
 
@@ -211,9 +212,7 @@ time.sleep(60)
     with pytest.raises(ModelConnectionError, match="gave no reply in 2 s"):
         await run(model)
     pid = int(child.read_text())
-    with anyio.fail_after(10):
-        while is_alive(pid):
-            await anyio.lowlevel.checkpoint()
+    await until(lambda: not is_alive(pid))
 
 
 def is_alive(pid: int) -> bool:

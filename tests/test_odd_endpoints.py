@@ -62,7 +62,7 @@ async def an_endpoint(
                     await read_request(stream)
                     await behave(stream)
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with (
             await anyio.create_tcp_listener(local_host=host) as listener,
             anyio.create_task_group() as tasks,
@@ -193,7 +193,7 @@ async def test_a_reply_without_end_is_cut_off(streams: bool) -> None:
 @pytest.mark.parametrize("streams", [False, True])
 async def test_a_web_page_is_told_as_one_and_asked_for_briefly(streams: bool) -> None:
     page = Fault(body="<html>Sign in</html>", headers={"content-type": "text/html; charset=utf-8"})
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with open_scripted_model(lambda _: page) as server:
             with pytest.raises(ModelReplyError, match="is a web page, not a model: '<html>Sign"):
                 await ask(a_provider(server.base_url), RetryPolicy(), streams=streams)
@@ -220,7 +220,7 @@ async def test_connections_that_are_closed_between_requests_cost_no_call(way: Wa
 @BOTH_WAYS
 @pytest.mark.parametrize("status", [b"302 Found", b"307 Temporary Redirect"])
 async def test_a_redirect_takes_the_key_to_no_other_host(status: bytes, way: Way) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with open_scripted_model("fine") as other:
             to = f"{other.base_url}/chat/completions"
             moved = whole(b"", b"location: " + to.encode(), status=status)
@@ -289,7 +289,7 @@ async def test_an_address_of_ipv6_will_do() -> None:
 async def test_proxies_are_those_of_the_environment(
     variables: dict[str, str], is_reached: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with open_scripted_model("by way of a proxy") as proxy:
             port = proxy.base_url.removesuffix("/v1").rpartition(":")[2]
             for name, value in variables.items():
@@ -310,6 +310,6 @@ async def test_a_proxy_that_cannot_be_used_is_named_without_its_password(
     proxy: str, error: type[Exception], part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", proxy)
-    with anyio.fail_after(20), pytest.raises(error, match=part) as caught:
+    with anyio.fail_after(60), pytest.raises(error, match=part) as caught:
         await ask(a_provider("http://nowhere.invalid/v1"), ONCE)
     assert "pass@" not in f"{caught.value} {caught.value.__cause__}"

@@ -101,7 +101,7 @@ async def a_bench(
         events.append(event)
         await anyio.lowlevel.checkpoint()
 
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with (
             open_scripted_model(by_model(root=root, sub=sub)) as server,
             open_endpoint(

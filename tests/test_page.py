@@ -41,7 +41,7 @@ async def finished(site: Site, question: str = "What is it?") -> str:
 async def events_of(site: Site, query: str, count: int) -> list[tuple[str, Any]]:
     """The first messages of the page's stream."""
     found: list[tuple[str, Any]] = []
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with site.open_http() as http, http.stream("GET", f"/events{query}") as answer:
             assert answer.headers["content-type"].startswith("text/event-stream")
             async for line in answer.aiter_lines():

@@ -205,7 +205,7 @@ async def asked(
     clock = clock or Clock()
     timing = Timing(clock.sleep, lambda: clock.now)
     messages = request.pop("messages", ({"role": "user", "content": "hello"},))
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with open_scripted_model(script) as server:
             provider = Provider(server.base_url + address, "k")
             async with open_endpoint(provider, timing=timing) as endpoint:
@@ -320,7 +320,7 @@ async def test_azure_gets_its_key_in_a_header_of_its_own(path: str, key: str, he
             heads.append(await stream.receive())
             await stream.send(b"HTTP/1.1 400 X\r\ncontent-length: 2\r\n\r\n{}")
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with (
             await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
             anyio.create_task_group() as tasks,

@@ -92,7 +92,7 @@ async def test_runs_beyond_the_limit_wait_in_line_say_their_place_and_can_be_can
         open_served(tmp_path, script) as other,
     ):
         first, second, third = [await ask(served, name) for name in ("one", "two", "three")]
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await served.model.until(lambda: served.model.in_flight == 1)
         waiting = await served.raw("rlm_run_wait", run_id=third, wait_seconds=0.5)
         elsewhere = await other.call("rlm_run_wait", run_id=third, wait_seconds=0)
@@ -142,7 +142,7 @@ async def test_cells_of_callers_have_places_beside_those_of_runs(tmp_path: Path)
     async with open_served(tmp_path, held, max_concurrent_runs=1) as served:
         handle = (await served.call("rlm_context_add", text="some text"))["handle"]
         run_id = await ask(served, "?")
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await served.model.until(lambda: served.model.in_flight == 1)
         outputs: list[str] = []
 
@@ -150,7 +150,7 @@ async def test_cells_of_callers_have_places_beside_those_of_runs(tmp_path: Path)
             done = await served.call("rlm_exec", code=code, contexts=[handle])
             outputs.append(done["output"])
 
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as group:
                 for number in range(3):
                     group.start_soon(execute, f"print({number})")

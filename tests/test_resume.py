@@ -238,7 +238,7 @@ async def test_a_run_that_failed_or_was_cancelled_goes_on(tmp_path: Path) -> Non
         is_down = False
         mended = await served.call("rlm_run_resume", run_id=failed["run_id"])
         slow = await asked(served, question="slow?", wait_seconds=0)
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             await served.model.until(lambda: served.model.in_flight == 1)
         cancelled = await served.call("rlm_run_cancel", run_id=slow["run_id"])
         gate.set()
@@ -288,16 +288,14 @@ async def test_a_run_that_was_taken_for_lost_while_it_worked_goes_on_once(
 
     async with open_served(tmp_path, answer) as served:
         run_id = (await served.call("rlm_query", question="?", text=TEXT, wait_seconds=0))["run_id"]
-        with anyio.fail_after(30):
-            while not served.model.requests:
-                await anyio.lowlevel.checkpoint()
+        with anyio.fail_after(60):
+            await served.model.until(lambda: bool(served.model.requests))
         async with open_database(database(served)) as elsewhere:
             owner = (await Runs(elsewhere, owner="other").get(run_id)).owner
             await RunLeases(elsewhere, owner="other").interrupt_owner(owner)
         await served.call("rlm_run_resume", run_id=run_id, wait_seconds=0)
-        with anyio.fail_after(30):
-            while len(served.model.requests) < 2:
-                await anyio.lowlevel.checkpoint()
+        with anyio.fail_after(60):
+            await served.model.until(lambda: len(served.model.requests) == 2)
         first.set()
         still = await served.call("rlm_run_wait", run_id=run_id, wait_seconds=0.5)
         second.set()
@@ -325,7 +323,7 @@ async def test_a_resumption_waits_for_a_cell_in_its_repl_as_long_as_its_caller_d
 
     async with open_served(tmp_path, answer) as served:
         run = await served.call("rlm_query", question="?", text=TEXT)
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as group:
                 code = {"code": "llm_query('wait')", "run_id": run["run_id"]}
                 group.start_soon(partial(served.call, "rlm_exec", **code))

@@ -145,7 +145,7 @@ odd, kept = Odd(), 7
 
 async def test_a_look_that_is_cancelled_costs_nothing() -> None:
     make = "import time\nclass Odd:\n  def __repr__(self): time.sleep(100)\nodd, kept = Odd(), 7"
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with opened() as repl:
             assert (await execute(repl, make)).error is None
             for _ in range(3):
@@ -164,7 +164,7 @@ class Odd:
 Odd.__module__ = "collections"
 odd, kept = [Odd()], 7
 """
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with opened() as repl:
             result = await execute(repl, hidden, seconds=0.5)
             assert not result.lost_variables
@@ -186,7 +186,7 @@ odd, kept = [Odd()], 7
     ],
 )  # fmt: skip
 async def test_an_error_that_misbehaves_is_told_in_bounds(code: str, said: str) -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with opened() as repl:
             assert (await execute(repl, "kept = 7")).error is None
             result = await execute(repl, code, seconds=2)

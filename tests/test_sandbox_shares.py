@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CallReply, CellResult, Repl, ReplCall, ReplOptions, Walls
 from rlm_mcp.sandbox.walls.limits import MAX_THREADS
 from tests.sandbox_battery import descendants
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the walls are Linux's")
 
@@ -58,12 +58,6 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def until(is_true: Callable[[], bool], seconds: float = 10) -> None:
-    with anyio.fail_after(seconds):
-        while not is_true():  # noqa: ASYNC110  # nothing tells of the end of another's children
-            await anyio.sleep(0.02)
-
-
 async def test_the_threads_of_each_repl_are_limited_by_themselves() -> None:
     async with ProcessSandbox() as sandbox:
         assert "thread limit" in (await sandbox.isolation()).layers
@@ -82,7 +76,7 @@ async def test_the_threads_of_each_repl_are_limited_by_themselves() -> None:
 )
 async def test_where_the_kernel_does_not_count_threads_the_host_does(walls: Walls) -> None:
     sandbox = ProcessSandbox(walls=walls, min_isolation="process")
-    with anyio.fail_after(40):
+    with anyio.fail_after(60):
         async with sandbox, sandbox.open_repl(TEXT, ReplOptions()) as repl:
             result = await execute(repl, THREADS + "stop.wait()")
             assert result.lost_variables
@@ -90,7 +84,7 @@ async def test_where_the_kernel_does_not_count_threads_the_host_does(walls: Wall
 
 
 async def test_a_paused_repl_uses_no_core_and_can_be_looked_at_and_used() -> None:
-    with anyio.fail_after(40):
+    with anyio.fail_after(60):
         async with ProcessSandbox() as sandbox, sandbox.open_repl(TEXT, ReplOptions()) as repl:
             assert isinstance(repl, ChildRepl)
             before = set(descendants())
@@ -117,7 +111,7 @@ async def test_a_stopped_process_is_noticed_and_replaced(kind: str) -> None:
                 with suppress(ProcessLookupError):  # the REPL has ended
                     os.kill(pid, signal.SIGSTOP)
             source = TEXT if kind == "holder" else other
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 async with sandbox.open_repl(source, ReplOptions()) as repl:
                     assert (await execute(repl, "print(len(context))")).output.strip().isdigit()
 
@@ -143,7 +137,7 @@ async def test_stopped_children_end_with_a_host_that_is_killed(kind: str) -> Non
     process = await anyio.open_process(command, stdout=subprocess.PIPE, stderr=None)
     try:
         assert process.stdout is not None
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             await process.stdout.receive()
         children = set(descendants(process.pid))
         assert children

@@ -155,7 +155,7 @@ async def test_code_that_runs_over_its_time_is_stopped(served: Served) -> None:
 
 async def test_a_caller_that_gives_up_leaves_a_run_that_has_ended(served: Served) -> None:
     handle = await handle_of(served)
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as caller:
             code = "while True: pass"
             caller.start_soon(partial(served.call, "rlm_exec", code=code, contexts=[handle]))
@@ -177,7 +177,7 @@ async def test_code_whose_run_cannot_be_recorded_says_so_and_holds_nothing(
     handle = await handle_of(served)
     other = await anyio.to_thread.run_sync(hold, served.settings.data_dir / DATABASE_NAME)
     try:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             error = await served.error("rlm_exec", code="1", contexts=[handle])
     finally:
         await anyio.to_thread.run_sync(other.close)
@@ -202,7 +202,7 @@ async def test_a_cell_that_is_cancelled_asks_no_model_any_more(tmp_path: Path) -
             code = "n = 1\nfor number in range(50): llm_query(f'part {number}')"
             done.append(await served.call("rlm_exec", code=code, contexts=[handle]))
 
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as group:
                 group.start_soon(execute)
                 await asked.wait()

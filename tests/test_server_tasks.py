@@ -117,10 +117,10 @@ async def test_a_cancelled_task_stops_its_calls_and_is_cancelled(tmp_path: Path)
     never = anyio.Event()
     async with open_tasking(tmp_path, lambda _: Reply("FINAL(x)", gate=never)) as served:
         created = await begin(served, question="?", text="text")
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await served.model.until(lambda: served.model.in_flight == 1)
         acknowledged = await ask(served, "tasks/cancel", taskId=created["taskId"])
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await served.model.until(lambda: served.model.in_flight == 0)
         ended = await settled(served, created["taskId"])
         repeated = await ask(served, "tasks/cancel", taskId=created["taskId"])

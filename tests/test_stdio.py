@@ -168,9 +168,9 @@ async def test_a_server_whose_host_goes_away_ends_and_leaves_its_run_interrupted
     async with open_scripted_model(lambda _: Reply("FINAL(x)", gate=never)) as model:
         async with open_process(tmp_path, model) as served:
             run = await served.call("rlm_query", question="?", text="text", wait_seconds=0)
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 await model.until(lambda: model.in_flight == 1)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await model.until(lambda: model.in_flight == 0)
         async with open_process(tmp_path, model) as after:
             read = await after.call("rlm_run_wait", run_id=run["run_id"], wait_seconds=0)

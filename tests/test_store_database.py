@@ -103,12 +103,12 @@ async def test_reads_go_on_while_a_write_is_under_way_and_see_nothing_of_it(path
     def write_and_wait(db: sqlite3.Connection) -> None:
         add_text(db)
         begun.set()
-        assert end.wait(5)
+        assert end.wait(60)
 
     async with open_database(path) as database, anyio.create_task_group() as group:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             group.start_soon(database.write, write_and_wait)
-            await anyio.to_thread.run_sync(begun.wait, 5)
+            await anyio.to_thread.run_sync(begun.wait, 60)
             assert await database.read(count_texts) == 0
             assert await database.scan(count_texts) == 0
             end.set()
@@ -119,12 +119,12 @@ async def test_writes_go_on_while_reads_are_under_way(path: Path) -> None:
 
     def read_and_wait(db: sqlite3.Connection) -> int:
         before = count_texts(db)
-        assert end.wait(5)
+        assert end.wait(60)
         assert count_texts(db) == before
         return before
 
     async with open_database(path) as database, anyio.create_task_group() as group:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             for _ in range(4):
                 group.start_soon(database.read, read_and_wait)
             for _ in range(10):
@@ -140,14 +140,14 @@ async def test_a_cancelled_write_that_has_begun_finishes_and_the_next_one_goes_o
 
     def write_and_wait(db: sqlite3.Connection) -> None:
         begun.set()
-        assert end.wait(5)
+        assert end.wait(60)
         add_text(db)
 
     async with open_database(path) as database:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as group:
                 group.start_soon(database.write, write_and_wait)
-                await anyio.to_thread.run_sync(begun.wait, 5)
+                await anyio.to_thread.run_sync(begun.wait, 60)
                 group.start_soon(database.write, add_text)
                 await anyio.wait_all_tasks_blocked()
                 group.cancel_scope.cancel()
@@ -165,13 +165,13 @@ async def test_a_task_cancelled_past_anyio_leaves_no_half_transaction(path: Path
     def write_and_wait(db: sqlite3.Connection) -> None:
         add_text(db)
         begun.set()
-        assert end.wait(5)
+        assert end.wait(60)
         add_text(db)
 
     async with open_database(path) as database:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             task = asyncio.ensure_future(database.write(write_and_wait))
-            await anyio.to_thread.run_sync(begun.wait, 5)
+            await anyio.to_thread.run_sync(begun.wait, 60)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -300,7 +300,7 @@ def hold(path: Path, statement: str) -> sqlite3.Connection:
 
 async def test_a_writer_that_stays_in_the_way_is_named_in_time(path: Path) -> None:
     async with open_database(path, busy_seconds=0.1) as database:
-        with closing(hold(path, "BEGIN IMMEDIATE")), anyio.fail_after(5):
+        with closing(hold(path, "BEGIN IMMEDIATE")), anyio.fail_after(60):
             with pytest.raises(StoreError, match="was busy") as caught:
                 await database.write(add_text)
             assert await database.read(count_texts) == 0
@@ -317,7 +317,7 @@ async def test_somebody_who_can_ask_again_is_told_soon_that_others_write(path: P
         assert end.wait(10)
 
     async with open_database(path) as database:
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             with (
                 closing(hold(path, "BEGIN IMMEDIATE")),
                 pytest.raises(StoreBusyError, match="was busy") as elsewhere,
@@ -325,7 +325,7 @@ async def test_somebody_who_can_ask_again_is_told_soon_that_others_write(path: P
                 await database.write(add_text, patience_seconds=0.1)
             async with anyio.create_task_group() as group:
                 group.start_soon(database.write, write_and_wait)
-                await anyio.to_thread.run_sync(begun.wait, 5)
+                await anyio.to_thread.run_sync(begun.wait, 60)
                 with pytest.raises(StoreBusyError, match="was busy"):
                     await database.write(add_text, patience_seconds=0.1)
                 end.set()
@@ -365,10 +365,10 @@ async def test_who_leaves_the_line_of_writes_holds_up_nobody(path: Path) -> None
         add_text(db)
 
     async with open_database(path) as database:
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as group:
                 group.start_soon(database.write, write_and_wait)
-                await anyio.to_thread.run_sync(begun.wait, 5)
+                await anyio.to_thread.run_sync(begun.wait, 60)
                 async with anyio.create_task_group() as leaving:
                     leaving.start_soon(database.write, add_text)
                     group.start_soon(database.write, add_text)
@@ -403,7 +403,7 @@ async def is_given_up(path: Path) -> None:
 async def test_an_empty_file_that_another_process_holds_is_given_up_in_time(
     path: Path, statement: str
 ) -> None:
-    with anyio.fail_after(5), closing(hold(path, statement)):
+    with anyio.fail_after(60), closing(hold(path, statement)):
         await is_given_up(path)
     async with open_database(path) as database:
         assert await database.read(count_texts) == 0
@@ -415,7 +415,7 @@ async def test_a_file_that_was_taken_out_of_wal_is_put_back_once_nobody_holds_it
     async with open_database(path) as database:
         await database.write(add_text)
     hold(path, "PRAGMA journal_mode=DELETE").close()
-    with anyio.fail_after(5), closing(hold(path, "BEGIN IMMEDIATE")):
+    with anyio.fail_after(60), closing(hold(path, "BEGIN IMMEDIATE")):
         await is_given_up(path)
     async with open_database(path) as database:
         mode = await database.read(lambda db: db.execute("PRAGMA journal_mode").fetchone())
@@ -425,7 +425,7 @@ async def test_a_file_that_was_taken_out_of_wal_is_put_back_once_nobody_holds_it
 
 async def test_a_writer_waits_for_another_process_to_finish(path: Path) -> None:
     async with open_database(path) as database:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as group:
                 with closing(hold(path, "BEGIN IMMEDIATE")):
                     group.start_soon(database.write, add_text)

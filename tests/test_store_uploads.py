@@ -332,7 +332,7 @@ async def test_two_open_databases_upload_to_one_file_at_once(path: Path) -> None
             await one.seal()
 
     async with open_database(path) as first, open_database(path) as second:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as group:
                 for index in range(4):
                     group.start_soon(upload, Contexts(first), f"first {index}")

@@ -101,7 +101,7 @@ async def ask(
         tracer=recorder,
     )
     source = TextContext.of("text")
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with sandbox.open_repl(source, repl_options(settings)) as repl:
             return await answer("What?", source, repl, engine)
 
@@ -178,6 +178,6 @@ async def test_the_provider_of_the_process_is_found_and_nothing_is_loaded_for_it
         "trace.set_tracer_provider(Provider())\n"
         "print(find_tracer())\n"
     )
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         done = await anyio.run_process([sys.executable, "-c", code])
     assert done.stdout.decode().splitlines() == ["None False", "None", "tracer of rlm_mcp"]

@@ -65,7 +65,7 @@ async def warm() -> AsyncGenerator[ProcessSandbox]:
 
 @asynccontextmanager
 async def a_server(root: Script, sub: Script = "heard") -> AsyncGenerator[ScriptedModel]:
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with open_scripted_model(by_model(root=root, sub=sub)) as server:
             yield server
 
@@ -391,7 +391,7 @@ async def test_calls_at_once_are_as_many_as_the_config_allows(
     model = CountingModel(asks, until=at_once)
     config = RLMConfig(max_concurrent_calls=at_once)
     wrapper = RLMWrapper(model, "root", "sub", config=config, sandbox=warm)
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         assert (await wrapper.agenerate("?", "text")).answer == "1"
     assert model.most == at_once
 

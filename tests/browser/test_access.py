@@ -101,6 +101,6 @@ async def test_keys_alone_lead_from_the_rail_to_the_reply_of_a_call(
 
 async def press_until(tab: Tab, key: str, selector: str) -> None:
     page = tab.page
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while not await page.locator(selector).count():
             await page.keyboard.press(key)
