@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
+from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -17,7 +18,7 @@ from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.models.tables import ModelTable
 from rlm_mcp.errors import ConfigurationError
 from rlm_mcp.sandbox.types import IsolationLevel, SandboxName
-from rlm_mcp.text import nearest
+from rlm_mcp.text import nearest, without_credentials
 
 PREFIX = "RLM_MCP_"
 # Names that other programs use for the same thing; ours win.
@@ -30,7 +31,7 @@ _NOT_FOR_COMMANDS = ("RLM_MCP_", "CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE
 _CALLER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # What may stand in an Authorization header as it is (RFC 6750, section 2.1).
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-_SAFE_URL = re.compile(r"https://.|http://(localhost|127\.0\.0\.1|\[::1\])[:/]")
+_SAFE_URL = re.compile(r"https://.|http://([^/?#]*@)?(localhost|127\.0\.0\.1|\[::1\])[:/]")
 
 
 class Settings(RLMConfig):
@@ -146,9 +147,13 @@ class Settings(RLMConfig):
 
     @field_validator("oauth_issuer", "oauth_resource", "oauth_jwks_url", mode="after")
     @classmethod
-    def _check_url(cls, value: str | None) -> str | None:
+    def _check_url(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value and not _SAFE_URL.match(value):
             raise ValueError("it begins with https://, or with http:// on this machine")
+        is_told = info.field_name != "oauth_jwks_url"
+        if value and is_told and urlsplit(value).username is not None:
+            # Clients are told of both; only where the keys are may need a password.
+            raise ValueError("it holds no name and no password")
         return value
 
     @field_validator("http_token", mode="after")
@@ -336,8 +341,13 @@ def _problem(problem: Mapping[str, Any]) -> str:
     name = f"{PREFIX}{place.upper()}"
     # What is no setting may be a misspelt secret, so its value is not shown either.
     is_open = place in Settings.model_fields and not _is_secret(place)
-    value = f"={problem['input']!r}" if is_open else ""
+    value = f"={_shown(problem['input'])!r}" if is_open else ""
     return f"{name}{value}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+
+
+def _shown(value: object) -> object:
+    """Return a value as it may be quoted: an address without its name and password."""
+    return without_credentials(value) if isinstance(value, str) and "@" in value else value
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

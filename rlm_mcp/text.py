@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+
+_AFTER_PATH = re.compile(r"[?#]")
+NAME_CHARS = 100  # of a name that model code made up, in a message
 
 
 def without_surrogates(text: str) -> str:
@@ -18,12 +22,35 @@ def preview(text: str, limit: int = 120) -> str:
     return line if len(line) <= limit else line[: max(0, limit - 1)] + "…"
 
 
+def without_credentials(address: str) -> str:
+    """Leave out of an address what may be secret: name, password, and all after the path."""
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        scheme, rest = "", address
+    shown = _AFTER_PATH.split(rest, maxsplit=1)[0]
+    if "@" in rest[len(shown) :]:  # a password that is not quoted may hold `?` or `#`
+        return f"{scheme}{separator}***"
+    return f"{scheme}{separator}{shown.rpartition('@')[2]}"
+
+
 def cut(text: str, limit: int) -> str:
     """Keep the start of a text that is longer than `limit`, and say how much is left out."""
     if len(text) <= limit:
         return text
     note = f"\n[{len(text) - limit + 60} more characters]"
     return text[: limit - 60] + note
+
+
+def names_in_line(names: Sequence[str], most: int = 30) -> str:
+    """List names that model code made up, for a message: in one line, each cut, not too many."""
+    shown = [preview(_printable(name), NAME_CHARS) for name in names[:most]]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(shown) + more
+
+
+def _printable(text: str) -> str:
+    text = text[: NAME_CHARS + 1]
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def nearest(name: str, known: Iterable[str], count: int = 1, cutoff: float = 0.6) -> list[str]:

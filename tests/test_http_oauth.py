@@ -32,12 +32,13 @@ async def open_key_server(*names: str) -> AsyncGenerator[str]:
     """Serve the public half of a key under each name; gives the URL."""
     public = json.loads(jwt.get_algorithm_by_name("RS256").to_jwk(KEY.public_key()))
     body = json.dumps({"keys": [{**public, "kid": name, "alg": "RS256"} for name in names]})
-    answer = f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n{body}"
+    rest = f"content-length: {len(body)}\r\nconnection: close\r\n\r\n{body}"
 
     async def serve(stream: SocketStream) -> None:
         async with stream:
-            await stream.receive()
-            await stream.send(answer.encode())
+            is_there = b"GET /keys " in await stream.receive()
+            status = "200 OK" if is_there else "404 Not Found"
+            await stream.send(f"HTTP/1.1 {status}\r\n{rest}".encode())
 
     async with (
         await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
@@ -122,3 +123,26 @@ async def test_an_authorization_server_that_is_half_named_is_refused_at_start(
     with pytest.raises(ConfigurationError, match="OAUTH_JWKS_URL"):
         async with open_site(tmp_path, turns("never"), oauth_issuer=ISSUER):
             pass
+
+
+async def test_keys_are_fetched_with_the_password_of_their_address_which_no_log_shows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    password = "pass-word-0123"
+    async with open_key_server("one") as url:
+        with_password = url.replace("http://", f"http://ann:{password}@")
+        for address in (with_password, with_password.replace("/keys", "/missing")):
+            given: dict[str, Any] = {
+                "oauth_issuer": ISSUER,
+                "oauth_resource": RESOURCE,
+                "oauth_jwks_url": address,
+            }
+            directory = tmp_path / address.rpartition("/")[2]
+            async with (
+                open_site(directory, turns("never"), **given) as site,
+                site.open_http(await token()) as client,
+            ):
+                answer = await client.get("/contexts/ctx_0000000000000000")
+            assert answer.status_code == (404 if address is with_password else 401)
+    assert "fetching the keys of http://127.0.0.1" in caplog.text
+    assert password not in caplog.text

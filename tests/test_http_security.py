@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -354,3 +354,29 @@ async def test_a_thousand_connections_at_once_leave_the_server_answering(site: S
                 added = await client.put("/contexts/a", content=b"some text")
     assert (alive.status_code, added.status_code) == (200, 201)
     assert len(await stored(site)) == 1
+
+
+@pytest.mark.parametrize("size", [400_000, 3_000_000])
+async def test_headers_that_are_too_large_are_named(site: Site, size: int) -> None:
+    request = f"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\nx: {'y' * size}\r\n\r\n"
+    answer = b""
+    async with await connect(site) as stream, anyio.create_task_group() as tasks:
+
+        async def send() -> None:
+            with suppress(anyio.BrokenResourceError):
+                await stream.send(request.encode())
+
+        tasks.start_soon(send)
+        answer = await rest_of(stream)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert b"larger than 64 KiB" in answer
+
+
+async def test_headers_of_many_small_lines_are_bounded_too(site: Site) -> None:
+    lines = "".join(f"x-{number}: y\r\n" for number in range(40_000))
+    answer = await exchanged(site, f"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n{lines}\r\n")
+    assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_what_is_no_request_is_refused_as_such(site: Site) -> None:
+    assert (await exchanged(site, "what is this\r\n\r\n")).startswith(b"HTTP/1.1 400 ")

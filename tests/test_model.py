@@ -687,8 +687,8 @@ async def test_lone_surrogates_are_replaced_before_they_are_sent() -> None:
     [
         (Provider(api_key="sk-…"), "Copy it again"),
         (Provider(api_key=f"{KEY}\n"), "Copy it again"),
-        (Provider("localhost:8000/v1", KEY), "'localhost:8000/v1' is no address"),
-        (Provider("http://host:port/v1", KEY), "cannot be used: Invalid URL: port"),
+        (Provider("localhost:8000/v1", KEY), "'localhost:8000/v1' is not a web address"),
+        (Provider("http://host:port/v1", KEY), "'http://host:port/v1' cannot be used"),
     ],
 )
 async def test_what_cannot_be_an_endpoint_is_refused_without_a_retry(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import ssl
+import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
 
 import anyio
+import httpx2
 import openai
 import pytest
 from anyio.abc import ByteStream, SocketAttribute
@@ -218,19 +221,85 @@ async def test_connections_that_are_closed_between_requests_cost_no_call(way: Wa
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("status", [b"302 Found", b"307 Temporary Redirect"])
-async def test_a_redirect_takes_the_key_to_no_other_host(status: bytes, way: Way) -> None:
+@pytest.mark.parametrize("status", [b"302 Found", b"307 Temporary Redirect", b"308 Moved"])
+async def test_a_redirect_takes_neither_prompt_nor_key_to_another_host(
+    status: bytes, way: Way
+) -> None:
     with anyio.fail_after(60):
         async with open_scripted_model("fine") as other:
-            to = f"{other.base_url}/chat/completions"
+            place = other.base_url.replace("http://", "http://ann:secret-word@")
+            to = f"{place}/chat/completions?key=secret-word"
             moved = whole(b"", b"location: " + to.encode(), status=status)
             async with an_endpoint(sends(moved)) as base_url:
-                if status.startswith(b"307"):
-                    assert (await ask(way(base_url), ONCE)).text == "fine"
-                else:  # a browser would ask for it without a body
-                    with pytest.raises(ModelError):
-                        await ask(way(base_url), ONCE)
-    assert [request.authorization for request in other.requests] in ([""], [])
+                with pytest.raises(ModelRequestError) as refused:
+                    await ask(way(base_url), ONCE)
+    assert f"{other.base_url}/chat/completions" in str(refused.value)
+    assert "secret-word" not in str(refused.value)
+    assert not other.requests
+
+
+@pytest.mark.parametrize("status", [b"301 Moved", b"307 Temporary Redirect"])
+async def test_a_redirect_on_the_same_host_is_followed_with_the_prompt(status: bytes) -> None:
+    async def behave(stream: ByteStream) -> None:
+        nonlocal answers
+        answers += 1
+        moved = whole(b"", b"location: /v2/chat/completions", status=status)
+        await stream.send(moved if answers == 1 else whole(FINE, JSON))
+
+    answers = 0
+    async with an_endpoint(behave) as base_url:
+        assert (await ask(a_provider(base_url), ONCE)).text == "fine"
+
+
+async def test_redirects_in_circles_end() -> None:
+    moved = whole(b"", b"location: /v1/chat/completions", status=b"307 Temporary Redirect")
+    async with an_endpoint(sends(moved, then_closes=False)) as base_url:
+        with pytest.raises(ModelRequestError, match="in circles"):
+            await ask(a_provider(base_url), ONCE)
+
+
+PASSWORD = "pass-word-0123"
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"http://ann:{PASSWORD}@127.0.0.1:1/v1",  # nobody listens
+        f"http://ann:{PASSWORD}@127.0.0.1:no-port/v1",
+        f"http://ann:{PASSWORD}@[::/v1",
+        f"http://ann:{PASSWORD}?x@127.0.0.1:1/v1",
+        f"http://ann:{PASSWORD}/x@127.0.0.1:1/v1",
+        f"ftp://ann:{PASSWORD}@127.0.0.1/v1",
+        f"ann:{PASSWORD}@127.0.0.1/v1",
+    ],
+)
+async def test_no_error_quotes_the_password_of_an_address(address: str, way: Way) -> None:
+    with anyio.fail_after(60):
+        try:
+            await ask(way(address), ONCE)
+        except (ConfigurationError, ModelError) as error:
+            told = "".join(traceback.format_exception(error))
+            assert PASSWORD not in told.replace(f"_ask(way({address!r}))", "")
+        except (ValueError, httpx2.InvalidURL):  # of the package itself, as the client was made
+            assert way is a_client
+
+
+async def test_name_and_password_of_an_address_are_sent_as_http_says() -> None:
+    async with open_scripted_model("fine") as model:
+        address = model.base_url.replace("http://", f"http://ann:{PASSWORD}%40@")
+        assert (await ask(Provider(address), ONCE)).text == "fine"
+    expected = base64.b64encode(f"ann:{PASSWORD}@".encode()).decode()
+    assert model.requests[0].authorization == f"Basic {expected}"
+
+
+async def test_an_endpoint_that_repeats_the_password_has_it_left_out() -> None:
+    body = f'{{"error": {{"message": "no {PASSWORD} here"}}}}'.encode()
+    async with an_endpoint(sends(whole(body, JSON, status=b"400 Bad Request"))) as base_url:
+        address = base_url.replace("http://", f"http://ann:{PASSWORD}@")
+        with pytest.raises(ModelRequestError) as refused:
+            await ask(Provider(address), ONCE)
+    assert "no *** here" in str(refused.value)
 
 
 async def test_a_redirect_that_loses_the_request_names_the_address_to_set() -> None:

@@ -9,7 +9,7 @@
 | mcp | `ServerSession._connection` with `state` and `exit_stack`, which live as long as it | `server/updates` |
 | mcp | `Server.create_initialization_options(notification_options, experimental_capabilities)` | `server/app` |
 | mcp | `MCPServer._lowlevel_server`, which takes handlers by method | `server/app` |
-| uvicorn | `H11Protocol`: `cycle.response_complete`, `loop`, `transport`, and methods of asyncio's protocol | `server/http/timeouts` |
+| uvicorn | `H11Protocol`: `cycle.response_complete`, `loop`, `transport`, `send_400_response` called while the error is handled, and methods of asyncio's protocol | `server/http/timeouts` |
 | uvicorn | `Server.capture_signals()` is a context manager around serving | `server/http/serving` |
 | openai | `create` is a plain function of a module of the package, unless somebody patched it | `engine/models/client_wire` |
 | openai | `post(path, cast_to=httpx2.Response, body=…)` gives the response as it came | `engine/models/client_wire` |
@@ -118,6 +118,8 @@ def test_a_connection_of_uvicorn_has_what_its_timers_look_at() -> None:
     assert "self.response_complete" in inspect.getsource(RequestResponseCycle.__init__)
     for method in ("connection_lost", "data_received", "pause_writing", "resume_writing"):
         assert callable(getattr(H11Protocol, method))
+    refused = inspect.getsource(H11Protocol.handle_events).partition("RemoteProtocolError")[2]
+    assert "self.send_400_response(" in refused.partition("return")[0]
 
 
 def test_uvicorn_captures_signals_in_a_context_manager() -> None:

@@ -269,7 +269,7 @@ PROVIDERS: dict[str, tuple[str, str]] = {
         "test_bytes_that_come_one_by_one_do_not_hold_a_call_for_ever",
     ),
     "a reply without end": ("odd_endpoints", "test_a_reply_without_end_is_cut_off"),
-    "a redirect": ("odd_endpoints", "test_a_redirect_takes_the_key_to_no_other_host"),
+    "a redirect": ("odd_endpoints", "test_a_redirect_takes_neither_prompt_nor_key_to_another_host"),
     "a certificate": (
         "odd_endpoints",
         "test_a_certificate_that_nobody_vouches_for_is_told_at_once",

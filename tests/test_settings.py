@@ -6,7 +6,7 @@ import pytest
 
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.errors import ConfigurationError
-from rlm_mcp.settings import load_settings, unknown_variables
+from rlm_mcp.settings import Settings, load_settings, unknown_variables
 
 
 def test_without_any_setting_every_field_has_its_default() -> None:
@@ -161,3 +161,36 @@ def test_a_token_that_cannot_tell_its_user_is_refused_and_not_shown(
         load_settings()
 
     assert "canary" not in str(raised.value)
+
+
+PASSWORD = "pass-word-0123"
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_no_setting_that_is_refused_is_quoted_with_a_password(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"RLM_MCP_{name.upper()}", f"ftp://ann:{PASSWORD}@host.example/x?y#z")
+    refused = ""
+    try:
+        load_settings()
+    except ConfigurationError as error:
+        refused = str(error)
+    assert PASSWORD not in refused
+    assert not refused or f"RLM_MCP_{name.upper()}" in refused
+
+
+@pytest.mark.parametrize("name", ["OAUTH_ISSUER", "OAUTH_RESOURCE"])
+def test_an_address_that_clients_are_told_holds_no_password(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"RLM_MCP_{name}", f"https://ann:{PASSWORD}@issuer.example")
+    with pytest.raises(ConfigurationError, match=r"holds no name and no password") as refused:
+        load_settings()
+    assert f"RLM_MCP_{name}='https://issuer.example'" in str(refused.value)
+
+
+def test_the_address_of_keys_may_have_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = f"http://ann:{PASSWORD}@127.0.0.1:9/keys"
+    monkeypatch.setenv("RLM_MCP_OAUTH_JWKS_URL", address)
+    assert load_settings().oauth_jwks_url == address

@@ -36,6 +36,7 @@ class Recorded(NonRecordingSpan):
         self.attributes: dict[str, Any] = dict(attributes)
         self.status = StatusCode.UNSET
         self.ended = False
+        self.texts: list[str] = []  # of exceptions and statuses
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         self.attributes |= attributes
@@ -54,13 +55,23 @@ class Recorder(trace.NoOpTracer):
 
     @contextmanager
     def start_as_current_span(  # pyright: ignore[reportIncompatibleMethodOverride]  # ours are keywords
-        self, name: str, *, kind: SpanKind, attributes: Mapping[str, Any]
+        self,
+        name: str,
+        *,
+        kind: SpanKind,
+        attributes: Mapping[str, Any],
+        record_exception: bool = True,
+        set_status_on_exception: bool = True,
     ) -> Generator[Recorded]:
         span = Recorded(name, kind, attributes)
         self.spans.append(span)
         token = context.attach(trace.set_span_in_context(span))
         try:
             yield span
+        except BaseException as error:
+            if record_exception or set_status_on_exception:
+                span.texts.append(str(error))
+            raise
         finally:
             context.detach(token)
             span.ended = True
@@ -155,9 +166,24 @@ async def test_what_failed_is_marked_with_its_type(sandbox: ProcessSandbox) -> N
     }
     assert failed == {
         "execute_tool repl": "ZeroDivisionError",
+        "chat big": "ModelConnectionError",
+        "rlm.iteration": "ModelConnectionError",
         "invoke_agent rlm": "ModelConnectionError",
     }
     assert all(span.ended for span in recorder.spans)
+
+
+async def test_spans_hold_no_text_of_errors_and_no_name_that_code_made_up(
+    sandbox: ProcessSandbox,
+) -> None:
+    recorder = Recorder()
+    secret = "SecretOfThePrompt"
+    code = f"class {secret}(Exception): pass\nraise {secret}('{secret}')"
+    await ask(sandbox, [f"```repl\n{code}\n```"], recorder, max_iterations=2)
+    types = {span.attributes.get("error.type") for span in recorder.spans}
+    assert types == {None, "_OTHER", "ModelConnectionError"}
+    assert [span.texts for span in recorder.spans if span.texts] == []
+    assert secret not in str([(span.path, span.attributes) for span in recorder.spans])
 
 
 async def test_without_a_tracer_a_run_is_the_same(sandbox: ProcessSandbox) -> None:

@@ -1,16 +1,19 @@
 """OpenTelemetry spans of a run: the run, its turns, its model calls, its cells.
 
 Names and attributes are those of the GenAI semantic conventions where they have some, with no text
-of prompts, code or replies. The package is never imported for it: where nobody did, nobody listens.
+of prompts, code, replies or errors. The package is never imported for it: where nobody did, nobody
+listens.
 """
 
 from __future__ import annotations
 
+import builtins
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rlm_mcp import errors
 from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
 from rlm_mcp.engine.types import RLMResponse
 from rlm_mcp.sandbox.types import CellResult
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 
 NAME = "rlm_mcp"
+_OF_CELLS = ("REPLDied",)  # what the host says of a cell that model code did not raise
 
 
 def find_tracer() -> Tracer | None:
@@ -53,7 +57,7 @@ class SpanNotes:
         """Note how a cell ended."""
         self._note({"rlm.cell.output_chars": result.output_chars})
         if result.error is not None:
-            self._fail(result.error.type)
+            self._fail(_known_type(result.error.type))
 
     def response(self, response: RLMResponse) -> None:
         """Note how a run ended, and its figures."""
@@ -70,6 +74,10 @@ class SpanNotes:
         if response.error is not None:
             self._fail(type(response.error).__name__)
 
+    def failure(self, error: BaseException) -> None:
+        """Note what a block raised, by its type: its text may quote a prompt or an endpoint."""
+        self._fail(_known_type(type(error).__name__))
+
     def _note(self, attributes: Mapping[str, Any]) -> None:
         if self._span is not None:
             self._span.set_attributes(attributes)
@@ -80,6 +88,12 @@ class SpanNotes:
 
             self._span.set_attribute("error.type", type_)
             self._span.set_status(StatusCode.ERROR)
+
+
+def _known_type(name: str) -> str:
+    """Return the name of an error's type, or the conventions' word for one that code made up."""
+    is_known = isinstance(getattr(builtins, name, None), type) or hasattr(errors, name)
+    return name if is_known or name in _OF_CELLS else "_OTHER"
 
 
 @contextmanager
@@ -135,5 +149,17 @@ def _span(
     from opentelemetry.trace import SpanKind  # noqa: PLC0415  # loaded, as there is a tracer
 
     kind = SpanKind.CLIENT if is_client else SpanKind.INTERNAL
-    with tracer.start_as_current_span(name, kind=kind, attributes=attributes) as span:
-        yield SpanNotes(span)
+    # The package itself would note the text of what is raised.
+    with tracer.start_as_current_span(
+        name,
+        kind=kind,
+        attributes=attributes,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as span:
+        notes = SpanNotes(span)
+        try:
+            yield notes
+        except BaseException as error:
+            notes.failure(error)
+            raise

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_mcp.engine.models.diagnosis import without_credentials
 from rlm_mcp.engine.models.named import Models
 from rlm_mcp.errors import ModelError
 from rlm_mcp.sandbox.types import Sandbox
@@ -14,6 +13,7 @@ from rlm_mcp.settings import Settings
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.database import Database
 from rlm_mcp.store.runs.runs import Runs
+from rlm_mcp.text import without_credentials
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,10 @@ _GOOGLE_HOST = "generativelanguage.googleapis.com"
 
 def base_of(address: str) -> str:
     """Return what endpoints are added to: the address without one, without a slash at its end."""
-    parts = urlsplit(address.strip())
+    try:
+        parts = urlsplit(address.strip())
+    except ValueError:  # no address; whoever sends to it says so
+        return address.strip()
     path = _ENDPOINTS.sub("", parts.path).rstrip("/")
     return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
 

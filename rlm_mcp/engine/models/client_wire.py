@@ -27,10 +27,11 @@ from rlm_mcp.engine.models.completions import (
     read_completion,
     read_decoded,
 )
-from rlm_mcp.engine.models.diagnosis import Faults
+from rlm_mcp.engine.models.diagnosis import Faults, passwords_in
 from rlm_mcp.engine.models.endpoint import optional_parts
 from rlm_mcp.engine.models.event_stream import EventStream
 from rlm_mcp.engine.models.http_provider import CHECK_SECONDS, refuse_unusable
+from rlm_mcp.engine.models.redirects import REDIRECTS, place_of
 from rlm_mcp.engine.models.refusals import Refused
 from rlm_mcp.engine.models.retry import AttemptFailedError, Diagnosis
 from rlm_mcp.errors import (
@@ -39,6 +40,7 @@ from rlm_mcp.errors import (
     ModelConnectionError,
     ModelReplyError,
 )
+from rlm_mcp.text import without_credentials
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -202,10 +204,17 @@ async def _ask(client: AsyncOpenAI, body: dict[str, Any], request: ChatRequest) 
     from openai import AsyncStream  # noqa: PLC0415  # likewise
 
     if request.on_delta is None:
-        response = await client.post(PATH, cast_to=httpx2.Response, body=body)
+        response = await client.post(
+            PATH, cast_to=httpx2.Response, body=body, options={"follow_redirects": False}
+        )
         return read_completion(response.content, request.chars)
     stream = await client.post(
-        PATH, cast_to=object, body=body, stream=True, stream_cls=AsyncStream[object]
+        PATH,
+        cast_to=object,
+        body=body,
+        options={"follow_redirects": False},
+        stream=True,
+        stream_cls=AsyncStream[object],
     )
     async with stream:
         reply = stream.response
@@ -227,10 +236,17 @@ def _ask_blocking(client: OpenAI, body: dict[str, Any], request: ChatRequest) ->
     from openai import Stream  # noqa: PLC0415  # likewise
 
     if request.on_delta is None:
-        response = client.post(PATH, cast_to=httpx2.Response, body=body)
+        response = client.post(
+            PATH, cast_to=httpx2.Response, body=body, options={"follow_redirects": False}
+        )
         return read_completion(response.content, request.chars)
     with client.post(
-        PATH, cast_to=object, body=body, stream=True, stream_cls=Stream[object]
+        PATH,
+        cast_to=object,
+        body=body,
+        options={"follow_redirects": False},
+        stream=True,
+        stream_cls=Stream[object],
     ) as stream:
         reply = stream.response
         if "json" in reply.headers.get("content-type", ""):
@@ -317,11 +333,15 @@ def _translated(client: OpenAI | AsyncOpenAI, body: Mapping[str, Any]) -> Genera
     of_packages = (openai.OpenAIError, httpx2.HTTPError)
     try:
         yield
-    except httpx2.InvalidURL as error:
-        raise ConfigurationError(f"The model client cannot be used: {error}") from error
+    except httpx2.InvalidURL:
+        shown = without_credentials(str(client.base_url))
+        raise ConfigurationError(
+            f"The model client cannot be used: {shown!r} is not a web address."
+        ) from None  # whose text quotes it
     except (*of_packages, TimeoutError, ModelReplyError, JSONDecodeError, UnicodeError) as error:
         # A key that is made on demand is known to the client once it was made.
-        faults = Faults(str(client.base_url), (client.api_key,))
+        base_url = str(client.base_url)
+        faults = Faults(base_url, (client.api_key, *passwords_in(base_url)))
         raise faults.failed(_meaning(faults, error, body), error) from None
 
 
@@ -333,6 +353,8 @@ def _meaning(faults: Faults, error: Exception, body: Mapping[str, Any]) -> Diagn
     if isinstance(error, openai.APIStatusError):
         reply = error.response
         headers = {name.lower(): value for name, value in reply.headers.items()}
+        if reply.status_code in REDIRECTS and (place := place_of(str(reply.url), headers)):
+            return faults.moved(place)
         told = error.body or reply.text
         return Refused(reply.status_code, told, headers, sent).diagnose()
     if isinstance(error, (openai.APITimeoutError, TimeoutError)):

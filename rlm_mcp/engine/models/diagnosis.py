@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
 
 from rlm_mcp.engine.models.retry import AttemptFailedError, Diagnosis
-from rlm_mcp.errors import ModelConnectionError, ModelReplyError
+from rlm_mcp.errors import ModelConnectionError, ModelReplyError, ModelRequestError
+from rlm_mcp.text import without_credentials
 
 QUOTED_CHARS = 500
 _FIX = "Set RLM_MCP_BASE_URL (or OPENAI_BASE_URL), and see that the server runs."
@@ -51,6 +54,16 @@ class Faults:
         error = ModelReplyError(f"From {self._at}: {_said(why)}")
         return Diagnosis(error, "briefly" if lasts else "yes")
 
+    def moved(self, to: str) -> Diagnosis:
+        """The endpoint redirects to a place where the prompt is not sent."""
+        place = without_credentials(to)
+        error = ModelRequestError(
+            f"The request was redirected to {place!r} and not sent there: {self._at} is another "
+            "host, or redirects in circles.",
+            fix=f"If {place!r} is the right one, set RLM_MCP_BASE_URL to it.",
+        )
+        return Diagnosis(error)
+
     def failed(self, diagnosis: Diagnosis, cause: BaseException | None) -> AttemptFailedError:
         """Make the error of one attempt, without any secret in it."""
         error = diagnosis.error
@@ -65,10 +78,18 @@ class Faults:
         return AttemptFailedError(diagnosis)
 
 
-def without_credentials(address: str) -> str:
-    """Leave out of an address what may be secret."""
-    scheme, separator, rest = address.rpartition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}"
+def passwords_in(address: str) -> tuple[str, ...]:
+    """Return what is secret of the name and password in an address, in each form it is sent in."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return ()
+    if parts.username is None:
+        return ()
+    name, password = parts.username, parts.password or ""
+    pair = f"{unquote(name)}:{unquote(password)}".encode()
+    secret = password or name  # a token may stand alone
+    return (secret, unquote(secret), base64.b64encode(pair).decode())
 
 
 def _said(why: BaseException) -> str:

@@ -8,8 +8,8 @@ Measured per call in one run: aiohttp 0.2 ms of CPU, httpx2 0.9 to 1.1, the `ope
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -26,10 +26,11 @@ from rlm_mcp.engine.models.completions import (
     read_completion,
     read_model_names,
 )
-from rlm_mcp.engine.models.diagnosis import Faults, without_credentials
+from rlm_mcp.engine.models.diagnosis import Faults, passwords_in
 from rlm_mcp.engine.models.endpoint import optional_parts
 from rlm_mcp.engine.models.event_stream import EventStream
 from rlm_mcp.engine.models.http_session import HttpOptions, HttpRoute, find_route, open_session
+from rlm_mcp.engine.models.redirects import MOST_REDIRECTS, REDIRECTS, is_same_host, place_of
 from rlm_mcp.engine.models.refusals import Refused
 from rlm_mcp.engine.models.retry import AttemptFailedError
 from rlm_mcp.errors import (
@@ -38,6 +39,7 @@ from rlm_mcp.errors import (
     ModelConnectionError,
     ModelReplyError,
 )
+from rlm_mcp.text import without_credentials
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
@@ -78,9 +80,20 @@ def refuse_unusable(base_url: str, api_key: str) -> None:
         )
     if not base_url.startswith(("http://", "https://")):
         raise ConfigurationError(
-            f"The base URL {without_credentials(base_url)!r} is no address.",
+            f"The base URL {without_credentials(base_url)!r} is not a web address.",
             fix="Set RLM_MCP_BASE_URL to one that begins with http:// or https://.",
         )
+    try:
+        _ = urlsplit(base_url).port
+    except ValueError:
+        raise _unusable(base_url) from None  # whose text quotes the address
+
+
+def _unusable(base_url: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The base URL {without_credentials(base_url)!r} cannot be used.",
+        fix="Check host and port; in a name and a password write / ? # @ as %2F %3F %23 %40.",
+    )
 
 
 class ProviderWire:
@@ -106,7 +119,11 @@ class ProviderWire:
         self._base = base_of(provider.base_url)
         self._is_base_known = False
         self._urls: dict[str, URL] = {}
-        secrets = (provider.api_key, *provider.headers.values())
+        secrets = (
+            provider.api_key,
+            *provider.headers.values(),
+            *passwords_in(provider.base_url),
+        )
         self._faults = Faults(provider.base_url, secrets)
         self._session: ClientSession | None = None
         self._lock = anyio.Lock()
@@ -146,11 +163,11 @@ class ProviderWire:
         session = self._session or await self._open()
         data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         url = self._urls.get(base) or self._urls.setdefault(
-            base, _url(join(base, "chat/completions"))
+            base, self._url(join(base, "chat/completions"))
         )
         with self._translated(body), anyio.fail_after(self._attempt_seconds):
-            async with session.post(url, data=data) as reply:
-                await self._refuse(reply, body)
+            async with self._requested(session, "POST", url, data) as reply:
+                await self._refuse(reply, body, asked=url)
                 if request.on_delta is None or _holds(reply, "json"):
                     return await self._read_whole(reply, request)
                 return await self._read_stream(reply, request)
@@ -160,8 +177,9 @@ class ProviderWire:
         session = self._session or await self._open()
         try:
             with self._translated({}), anyio.fail_after(CHECK_SECONDS):
-                async with session.get(_url(join(self._base, "models"))) as reply:
-                    await self._refuse(reply, {})
+                url = self._url(join(self._base, "models"))
+                async with self._requested(session, "GET", url) as reply:
+                    await self._refuse(reply, {}, asked=url)
                     return read_model_names(await _read_some(reply, MAX_LIST_BYTES))
         except AttemptFailedError as failure:
             # Not every server lists its models: an answer of another kind is one too.
@@ -169,6 +187,14 @@ class ProviderWire:
             if isinstance(error, (ModelConnectionError, ModelAuthenticationError)):
                 raise error from error.__cause__
         return []
+
+    def _url(self, address: str) -> URL:
+        import yarl  # noqa: PLC0415  # loaded by now
+
+        try:
+            return yarl.URL(address)
+        except ValueError:
+            raise _unusable(self._provider.base_url) from None  # whose text quotes the address
 
     async def close(self) -> None:
         """Close the connections."""
@@ -200,13 +226,33 @@ class ProviderWire:
             headers["Authorization"] = f"Bearer {key}"
         return {**headers, **self._provider.headers}
 
-    async def _refuse(self, reply: ClientResponse, body: Mapping[str, Any]) -> None:
+    @asynccontextmanager
+    async def _requested(
+        self, session: ClientSession, method: str, url: URL, data: bytes | None = None
+    ) -> AsyncGenerator[ClientResponse]:
+        """Send a request; where it is redirected on the same host, send it there as it is.
+
+        Raises:
+            AttemptFailedError: it is redirected to another host, which must not get the prompt.
+        """
+        for _ in range(MOST_REDIRECTS):
+            async with session.request(method, url, data=data, allow_redirects=False) as reply:
+                place = place_of(str(url), reply.headers) if reply.status in REDIRECTS else ""
+                if not place:
+                    yield reply
+                    return
+            if not is_same_host(str(url), place):
+                raise self._faults.failed(self._faults.moved(place), None)
+            url = self._url(place)
+        raise self._faults.failed(self._faults.moved(str(url)), None)
+
+    async def _refuse(self, reply: ClientResponse, body: Mapping[str, Any], *, asked: URL) -> None:
         if reply.status >= 400:
             text = (await _read_some(reply, MAX_ERROR_BYTES)).decode("utf-8", "replace")
             headers = {name.lower(): value for name, value in reply.headers.items()}
             refused = Refused(reply.status, as_json(text), headers, optional_parts(body))
             diagnosis = refused.diagnose()
-            if reply.history:  # a POST that was sent elsewhere may arrive as something else
+            if reply.url != asked:
                 diagnosis.error.fix = f"The request was redirected to {_place(reply)!r}: set that."
             raise self._faults.failed(diagnosis, None)
         if _holds(reply, "text/html"):
@@ -265,8 +311,8 @@ class ProviderWire:
         except ErrorInReplyError as error:
             refused = Refused(200, error.body, {}, optional_parts(body))
             raise faults.failed(refused.diagnose(), error) from None
-        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
-            raise ConfigurationError(f"The base URL cannot be used: {error}") from error
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
+            raise _unusable(self._provider.base_url) from None  # whose text quotes the address
         except aiohttp.ClientConnectorError as error:
             raise faults.failed(faults.gone(error, was_there=False), error) from None
         except (aiohttp.ClientResponseError, ModelReplyError, UnicodeError) as error:
@@ -274,15 +320,6 @@ class ProviderWire:
         except (aiohttp.ClientError, OSError) as error:
             was_idle = isinstance(error, aiohttp.ServerDisconnectedError)
             raise faults.failed(faults.gone(error, was_idle=was_idle), error) from None
-
-
-def _url(address: str) -> URL:
-    import yarl  # noqa: PLC0415  # loaded by now
-
-    try:
-        return yarl.URL(address)
-    except ValueError as error:
-        raise ConfigurationError(f"The base URL cannot be used: {error}.") from error
 
 
 async def _read_some(reply: ClientResponse, size: int) -> bytes:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from rlm_mcp.engine.models.diagnosis import without_credentials
 from rlm_mcp.errors import ConfigurationError
+from rlm_mcp.text import without_credentials
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession

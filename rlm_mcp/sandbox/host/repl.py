@@ -40,6 +40,7 @@ from rlm_mcp.sandbox.types import (
     VariableText,
 )
 from rlm_mcp.sandbox.wire import MAX_SLICE_CHARS, Frame, utf8
+from rlm_mcp.text import NAME_CHARS, names_in_line
 
 ANSWER_SECONDS = 10
 SETTLE_SECONDS = 5.0  # for a look that is still going on when the next cell comes
@@ -156,9 +157,9 @@ class ChildRepl:
         async with self._turn:
             frame = await self._look_awake("slice", "read", fields, utf8(name))
         if not frame.fields["found"]:
-            names = ", ".join(results.names(frame)[:30])
+            names = names_in_line(results.names(frame))
             raise NotFoundError(
-                f"no variable is named {name[:100]!r}.",
+                f"no variable is named {name[:NAME_CHARS]!r}.",
                 fix=f"Existing variables: {names}." if names else "No variables were assigned yet.",
             )
         return await results.variable_text(name, frame, start, limit)

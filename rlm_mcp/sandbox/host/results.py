@@ -19,6 +19,7 @@ from rlm_mcp.sandbox.types import (
     VariableText,
 )
 from rlm_mcp.sandbox.wire import MAX_ANSWER_CHARS, Frame
+from rlm_mcp.text import names_in_line
 
 QUICK_JSON_CHARS = 100_000  # parsed in a millisecond or two; longer JSON is parsed in a thread
 MAX_NAMES_SHOWN = 50
@@ -85,9 +86,8 @@ def lost_result(
         why = f"the process of the REPL ended: {why}"
     rest = "All variables are lost."
     if kept:
-        names = ", ".join(kept[:MAX_NAMES_SHOWN])
-        more = f" and {len(kept) - MAX_NAMES_SHOWN} more" if len(kept) > MAX_NAMES_SHOWN else ""
-        rest = f"Restored as before this cell: {names}{more}. Other variables are lost."
+        names = names_in_line(kept, MAX_NAMES_SHOWN)
+        rest = f"Restored as before this cell: {names}. Other variables are lost."
     message = f"{why}. A fresh REPL with the same context was started. {rest}"
     return CellResult(
         output="",

@@ -10,7 +10,9 @@ import httpx2
 import jwt
 from mcp.server.auth.provider import AccessToken, TokenVerifier
 
+from rlm_mcp.engine.models.diagnosis import passwords_in
 from rlm_mcp.server.http.auth import token_of
+from rlm_mcp.text import without_credentials
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "ES512", "EdDSA")
 MAX_SUBJECT_CHARS = 255
@@ -86,6 +88,10 @@ class OAuthBearers(TokenVerifier):
                 answer.raise_for_status()
             found = jwt.PyJWKSet.from_dict(answer.json())
         except (httpx2.HTTPError, ValueError, jwt.PyJWTError) as error:
-            log.warning("fetching the keys of %s failed: %s", self._issuer.jwks_url, error)
+            address = self._issuer.jwks_url
+            told = str(error)
+            for secret in passwords_in(address):
+                told = told.replace(secret, "***")
+            log.warning("fetching the keys of %s failed: %s", without_credentials(address), told)
         else:
             self._keys = {key.key_id: key for key in found.keys}

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import dataclass
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+_TOO_LARGE = 431
+_TOO_LARGE_TEXT = b"The headers of the request are larger than 64 KiB."
+_TOO_LARGE_ANSWER = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
+    b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(_TOO_LARGE_TEXT), _TOO_LARGE_TEXT)
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,7 @@ class _Connection(H11Protocol):
     patience = Patience()
     _headers_timer: asyncio.TimerHandle | None = None
     _reader_timer: asyncio.TimerHandle | None = None
+    _is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
@@ -58,6 +67,8 @@ class _Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in what came; until it makes up a request, the time goes on."""
+        if self._is_refused:  # the rest of it; see `send_400_response`
+            return
         super().data_received(data)
         self._watch_headers()
 
@@ -72,11 +83,29 @@ class _Connection(H11Protocol):
         super().resume_writing()
         self._reader_timer = _stopped(self._reader_timer)
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse a request that is none: with 431 where its headers are too large.
+
+        Many clients see no answer before they have sent all they have, and closing with unread data
+        would reset the connection and lose the answer; so what still comes is discarded for a
+        while.
+        """
+        error = sys.exception()
+        self._is_refused = True
+        if getattr(error, "error_status_hint", 400) != _TOO_LARGE:
+            super().send_400_response(msg)
+            return
+        self._headers_timer = _stopped(self._headers_timer)
+        self.transport.write(_TOO_LARGE_ANSWER)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(self.patience.rest, self.transport.close)
+
     def _watch_headers(self) -> None:
         has_request = self.cycle is not None and not self.cycle.response_complete  # pyright: ignore[reportUnnecessaryComparison]  # None at first
         if has_request:
             self._headers_timer = _stopped(self._headers_timer)
-        elif self._headers_timer is None:
+        elif self._headers_timer is None and not self._is_refused:
             self._headers_timer = self.loop.call_later(self.patience.headers, self.transport.close)
 
 

@@ -23,7 +23,7 @@ from rlm_mcp.service.runs.questions import RunDefaults
 from rlm_mcp.service.runs.queue import RunQueue
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.runs.records import NewEvent, NewRun, Outcome, SavedVariable
-from rlm_mcp.text import preview
+from rlm_mcp.text import names_in_line, preview
 from rlm_mcp.values import Usage
 
 MAX_CODE_CHARS = 100_000
@@ -131,7 +131,7 @@ class CellService:
         saved = await self._services.runs.saved_variables(task.run_id)
         one = await self._services.repls.open(task.source, task.handles, options, saved)
         note = "The run's REPL was gone; a fresh one was given the variables that were saved"
-        return one, f"{note}, but for {', '.join(one.lost[:20])}." if one.lost else f"{note}."
+        return one, f"{note}, but for {names_in_line(one.lost)}." if one.lost else f"{note}."
 
     async def _task(self, run_id: str, handles: Sequence[str]) -> Task:
         sub_model = self._defaults.sub_model or self._defaults.root_model or ""

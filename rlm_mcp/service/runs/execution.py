@@ -25,6 +25,7 @@ from rlm_mcp.service.runs.reply_cache import StoredReplies
 from rlm_mcp.service.runs.task import Task
 from rlm_mcp.store.runs.records import CANCELLED, NewEvent, Outcome, SavedVariable
 from rlm_mcp.store.runs.runs import Runs
+from rlm_mcp.text import names_in_line
 from rlm_mcp.values import Usage, error_fields, stored_error
 
 _FINISH_SECONDS = 10.0
@@ -248,7 +249,7 @@ class QuestionWork:
         if one.lost:
             line = f"Variables of {task.continues} that could not be restored: "
             try:
-                await self._emit(RLMEvent.of(RunWarning(), 0, line + ", ".join(one.lost[:20])))
+                await self._emit(RLMEvent.of(RunWarning(), 0, line + names_in_line(one.lost)))
             except BaseException:  # nobody else would close it
                 one.let_go.set()
                 raise

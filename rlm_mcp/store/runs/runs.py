@@ -32,6 +32,7 @@ from rlm_mcp.store.runs.variables import (
     read_variables,
     replace_variables,
 )
+from rlm_mcp.text import NAME_CHARS, names_in_line
 from rlm_mcp.values import RunStatus
 
 
@@ -301,8 +302,8 @@ class Runs:
             return found
         known = [one.name for one in list_variables(db, row)]
         raise NotFoundError(
-            f"The run {run_id!r} has no variable {name[:200]!r}.",
-            fix=f"It has {', '.join(known[:50])}." if known else "It has none.",
+            f"The run {run_id!r} has no variable {name[:NAME_CHARS]!r}.",
+            fix=f"It has {names_in_line(known)}." if known else "It has none.",
         )
 
     def _list(
