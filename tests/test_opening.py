@@ -10,9 +10,9 @@ import pytest
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.conversation.opening import Opening
+from rlm_mcp.engine.conversation.root_dialogue import Opening
 from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
-from rlm_mcp.engine.prompts.messages import ContextPreview, TurnInfo
+from rlm_mcp.engine.prompts.display import ContextPreview, TurnInfo
 from rlm_mcp.engine.prompts.variant import variant_of
 from rlm_mcp.engine.run_context import Engine
 from rlm_mcp.engine.types import RLMEvent

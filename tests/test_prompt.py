@@ -18,10 +18,8 @@ import pytest
 from rlm_mcp.engine.config import PromptVariantName, RLMConfig
 from rlm_mcp.engine.parsing.problems import ReplyProblem
 from rlm_mcp.engine.parsing.reply import Directive, parse_reply
-from rlm_mcp.engine.prompts.display import CONTEXT_RESTORED, show_cell
+from rlm_mcp.engine.prompts.display import CONTEXT_RESTORED, ContextPreview, TurnInfo, show_cell
 from rlm_mcp.engine.prompts.messages import (
-    ContextPreview,
-    TurnInfo,
     answer_from_output,
     confirm_final,
     doubt_empty,

@@ -12,7 +12,7 @@ from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.errors import SandboxBusyError
 from rlm_mcp.service import machine
-from rlm_mcp.service.runs.queue import RunQueue, Ticket
+from rlm_mcp.service.runs.live import RunQueue, Ticket
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
 from tests.serving import Served, cell, open_served, text_of, turns
 

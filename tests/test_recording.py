@@ -7,9 +7,8 @@ import json
 import pytest
 
 from rlm_mcp.engine.conversation.conversation import Conversation, change_between, changed
-from rlm_mcp.engine.conversation.restore import PendingTurn
 from rlm_mcp.engine.models.chat import ChatReply
-from rlm_mcp.engine.recording import RecordedCell, RecordedTurn, Recording
+from rlm_mcp.engine.recording import PendingTurn, RecordedCell, RecordedTurn, Recording
 from rlm_mcp.engine.subcalls.nested_runs import InnerParts
 from rlm_mcp.events import Change, FinalAnswer, LoopState
 from rlm_mcp.sandbox.types import CellResult

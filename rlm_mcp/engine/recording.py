@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -120,6 +120,41 @@ class Recording:
         if not self.turns or self.turns[-1].reply is None:
             return False
         return self.final is not None or self.ended_as in {"exhausted", "failed"}
+
+
+class PendingTurn:
+    """The incomplete turn that a recording ends in, played once; empty for a run that begins."""
+
+    def __init__(self, recording: Recording) -> None:
+        is_open = bool(recording.turns) and not recording.is_judged
+        self._turn = recording.turns[-1] if is_open else None
+        self._cells: deque[RecordedCell] = deque()
+        self.is_playing = False
+
+    @property
+    def is_mid_turn(self) -> bool:
+        """Whether a recorded reply is still to be acted on, in a turn that was not the last."""
+        turn = self._turn
+        return turn is not None and turn.reply is not None and not turn.is_last_word
+
+    @property
+    def is_last_word(self) -> bool:
+        """Whether the next turn was already asked for the best answer."""
+        return self._turn is not None and self._turn.is_last_word
+
+    def take_reply(self) -> ChatReply | None:
+        """Return the reply that the model gave already, if it did."""
+        turn, self._turn = self._turn, None
+        self.is_playing = turn is not None and turn.reply is not None
+        self._cells = deque(turn.cells if turn is not None and self.is_playing else ())
+        return turn.reply if turn is not None else None
+
+    def take_cell(self, code: str) -> RecordedCell | None:
+        """Return what a cell of that reply did, where it was run already."""
+        if not self._cells or self._cells[0].code != code:
+            self._cells.clear()
+            return None
+        return self._cells.popleft()
 
 
 def prompt_digest(messages: Iterable[Message]) -> str:

@@ -27,11 +27,9 @@ from rlm_mcp.service.machine import places
 from rlm_mcp.service.repls import Repls
 from rlm_mcp.service.runs.exec import CellService
 from rlm_mcp.service.runs.execution import RunServices
-from rlm_mcp.service.runs.live import LiveRuns
+from rlm_mcp.service.runs.live import LiveRuns, RunQueue
 from rlm_mcp.service.runs.other_servers import OtherServers
 from rlm_mcp.service.runs.questions import RunDefaults
-from rlm_mcp.service.runs.queue import RunQueue
-from rlm_mcp.service.runs.reply_cache import StoredReplies
 from rlm_mcp.service.runs.runs import RunService
 from rlm_mcp.service.runs.starting import Starter
 from rlm_mcp.service.status import Status, model_status, sandbox_status, store_status
@@ -41,7 +39,7 @@ from rlm_mcp.store.database import DATABASE_NAME, Database, open_database
 from rlm_mcp.store.retention import Keeping
 from rlm_mcp.store.runs.leases import Cancels, Leases, RunLeases
 from rlm_mcp.store.runs.owners import owner_id
-from rlm_mcp.store.runs.replies import Replies
+from rlm_mcp.store.runs.replies import Replies, StoredReplies
 from rlm_mcp.store.runs.runs import Runs
 
 _SHUTDOWN_SECONDS = 10.0

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field, replace
 
 from rlm_mcp.engine.conversation.conversation import Conversation, changed
 from rlm_mcp.engine.models.chat import ChatReply
 from rlm_mcp.engine.parsing.evidence import assigns_context
-from rlm_mcp.engine.recording import RecordedCell, RecordedTurn, Recording, prompt_digest
+from rlm_mcp.engine.recording import RecordedTurn, Recording, prompt_digest
 from rlm_mcp.engine.types import HistoryEntry
 from rlm_mcp.events import LoopState
 from rlm_mcp.sandbox.types import CellResult
@@ -129,38 +128,3 @@ def _state(last: RecordedTurn, recording: Recording) -> LoopState:
         return last.standing
     guess = recording.final.answer if recording.final else last.standing.guess
     return replace(last.standing, fruitless=0, repairs=0, is_urged=False, guess=guess)
-
-
-class PendingTurn:
-    """The incomplete turn that a recording ends in, played once; empty for a run that begins."""
-
-    def __init__(self, recording: Recording) -> None:
-        is_open = bool(recording.turns) and not recording.is_judged
-        self._turn = recording.turns[-1] if is_open else None
-        self._cells: deque[RecordedCell] = deque()
-        self.is_playing = False
-
-    @property
-    def is_mid_turn(self) -> bool:
-        """Whether a recorded reply is still to be acted on, in a turn that was not the last."""
-        turn = self._turn
-        return turn is not None and turn.reply is not None and not turn.is_last_word
-
-    @property
-    def is_last_word(self) -> bool:
-        """Whether the next turn was already asked for the best answer."""
-        return self._turn is not None and self._turn.is_last_word
-
-    def take_reply(self) -> ChatReply | None:
-        """Return the reply that the model gave already, if it did."""
-        turn, self._turn = self._turn, None
-        self.is_playing = turn is not None and turn.reply is not None
-        self._cells = deque(turn.cells if turn is not None and self.is_playing else ())
-        return turn.reply if turn is not None else None
-
-    def take_cell(self, code: str) -> RecordedCell | None:
-        """Return what a cell of that reply did, where it was run already."""
-        if not self._cells or self._cells[0].code != code:
-            self._cells.clear()
-            return None
-        return self._cells.popleft()

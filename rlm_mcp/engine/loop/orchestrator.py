@@ -36,7 +36,7 @@ async def answer(question: str, source: ContextSource, repl: Repl, engine: Engin
         engine: models, limits, and who is told of events.
     """
     log = RunLog(engine)
-    run = Run(question, source, repl, log, _calls(log))
+    run = Run(question, source, repl, log, partial(_calls, log))
     with run_span(engine.tracer, engine.depth) as span:
         response = await _respond(run, await _outcome(run))
         span.response(response)

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from rlm_mcp.engine.budget import SCARCE_SHARE, Scarce
 from rlm_mcp.engine.conversation.compaction import summarize
-from rlm_mcp.engine.conversation.opening import Opening
 from rlm_mcp.engine.conversation.restore import restore
-from rlm_mcp.engine.conversation.root_dialogue import Dialogue
+from rlm_mcp.engine.conversation.root_dialogue import Dialogue, Opening
 from rlm_mcp.engine.loop.replay import Calls
 from rlm_mcp.engine.loop.turn import Cells, Turn
 from rlm_mcp.engine.models.chat import ChatReply
 from rlm_mcp.engine.parsing.reply import CodeBlock, parse_reply
-from rlm_mcp.engine.prompts.messages import (
-    ContextPreview,
-    TurnInfo,
-    answer_from_output,
-    finish_soon,
-)
+from rlm_mcp.engine.prompts.display import ContextPreview, TurnInfo
+from rlm_mcp.engine.prompts.messages import answer_from_output, finish_soon
 from rlm_mcp.engine.prompts.variant import variant_of
 from rlm_mcp.engine.recording import prompt_digest
 from rlm_mcp.engine.run_context import RunLog
@@ -40,14 +35,19 @@ class Run:
     """
 
     def __init__(
-        self, question: str, source: ContextSource, repl: Repl, log: RunLog, calls: Calls
+        self,
+        question: str,
+        source: ContextSource,
+        repl: Repl,
+        log: RunLog,
+        make_calls: Callable[[], Calls],
     ) -> None:
         self.question = question
         self.log = log
         self.engine = log.engine
         self.prompts = variant_of(log.engine.config)
         self.state = LoopState()
-        self.cells = Cells(repl, calls, log, self.prompts)
+        self.cells = Cells(repl, make_calls, log, self.prompts)
         self.is_direct = False
         self._opening = Opening(question, source, log.engine, self.prompts)
         self._first_turn = self.next_turn()

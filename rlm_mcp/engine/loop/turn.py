@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import anyio
 
-from rlm_mcp.engine.conversation.restore import Memory, PendingTurn
+from rlm_mcp.engine.conversation.restore import Memory
 from rlm_mcp.engine.loop.replay import Calls, difference, replay
 from rlm_mcp.engine.parsing.evidence import assigns_context
 from rlm_mcp.engine.parsing.reply import CodeBlock, ParsedReply
 from rlm_mcp.engine.prompts.display import CONTEXT_RESTORED, show_cell
 from rlm_mcp.engine.prompts.variant import PromptVariant
-from rlm_mcp.engine.recording import Recording, cell_record
+from rlm_mcp.engine.recording import PendingTurn, Recording, cell_record
 from rlm_mcp.engine.run_context import RunLog
 from rlm_mcp.engine.telemetry import cell_span
 from rlm_mcp.errors import SandboxError
@@ -59,19 +60,26 @@ class Cells:
 
     Args:
         repl: stays open, for its opener to look into.
-        calls: answers the calls that code makes.
+        make_calls: makes what answers the calls of the code, once the first cell runs.
         log: is told what each cell did.
         prompts: says how output is shown.
         pending: cells that ran before this process resumed the run.
     """
 
-    def __init__(self, repl: Repl, calls: Calls, log: RunLog, prompts: PromptVariant) -> None:
+    def __init__(
+        self, repl: Repl, make_calls: Callable[[], Calls], log: RunLog, prompts: PromptVariant
+    ) -> None:
         self.repl = repl
-        self.calls = calls
+        self._make_calls = make_calls
         self.memory = Memory()
         self.pending = PendingTurn(log.engine.recording)
         self._log = log
         self._prompts = prompts
+
+    @cached_property
+    def calls(self) -> Calls:
+        """What answers the calls that code makes; a run that runs no code makes none."""
+        return self._make_calls()
 
     async def execute(self, parsed: ParsedReply) -> tuple[list[CellResult], list[str]]:
         """Run blocks in order, until one fails or gives the answer; returns how each is shown too.

@@ -1,8 +1,9 @@
-"""What is shown of a value that is too long to be shown whole. Pure."""
+"""What a root model is shown of a text, of a cell's output and of what is left. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 from rlm_mcp.sandbox.types import CellError, CellResult, ContextSource
@@ -19,6 +20,57 @@ _MAX_NAME_CHARS = 60
 _MEDIAN_SAMPLE = 10_000
 _MIN_TRACEBACK_CHARS = 400
 _FOLDED_FROM = 3
+
+
+@dataclass(frozen=True)
+class TurnInfo:
+    """What is left of the run before the turn that is asked for; None means no such limit.
+
+    Args:
+        iteration: the turn to be written, from 1.
+        max_iterations: turns in all.
+        sub_calls_left: sub-calls left in the whole tree of the run; None where there are none.
+        seconds_left: wall-clock seconds left.
+        usd_left: USD left.
+        tokens_left: tokens left, in and out.
+    """
+
+    iteration: int
+    max_iterations: int
+    sub_calls_left: int | None = None
+    seconds_left: float | None = None
+    usd_left: float | None = None
+    tokens_left: int | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no turn follows this one."""
+        return self.iteration >= self.max_iterations
+
+    def __str__(self) -> str:
+        """One line, as the model reads it."""
+        parts = [f"Turn {self.iteration} of {self.max_iterations}"]
+        if self.sub_calls_left is not None:
+            parts.append(f"{self.sub_calls_left} sub-calls left")
+        if self.seconds_left is not None:
+            parts.append(f"{max(0, round(self.seconds_left))} s left")
+        if self.usd_left is not None:
+            parts.append(f"${max(0.0, self.usd_left):.2f} left")
+        if self.tokens_left is not None:
+            parts.append(f"{self.tokens_left} tokens left")
+        return f"[{' · '.join(parts)}]"
+
+
+@dataclass(frozen=True)
+class ContextPreview:
+    """What the first message shows of a text besides its description.
+
+    `matches` is what `search(question)` printed. `whole` is the whole text with its description,
+    which then replaces the description.
+    """
+
+    matches: str = ""
+    whole: str = ""
 
 
 def describe_context(source: ContextSource, prefix_chars: int) -> str:

@@ -7,15 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.prompts.display import cut_middle
+from rlm_mcp.engine.prompts.display import ContextPreview, TurnInfo, cut_middle
 from rlm_mcp.engine.prompts.examples import WORKED_SESSIONS, WorkedSession
-from rlm_mcp.engine.prompts.messages import (
-    ContextPreview,
-    TurnInfo,
-    remind_of_output,
-    schema_instructions,
-    show_outputs,
-)
+from rlm_mcp.engine.prompts.messages import remind_of_output, schema_instructions, show_outputs
 from rlm_mcp.engine.prompts.nudges import WHAT_WAS_WRONG, NudgeReason
 from rlm_mcp.engine.prompts.system import small_system_prompt, system_prompt
 from rlm_mcp.events import Message

@@ -26,7 +26,7 @@ from rlm_mcp.service.contexts.requests import NewText, SearchQuery
 from rlm_mcp.service.contexts.search import FoundMatch, check_pattern, search
 from rlm_mcp.service.contexts.walking import Choice
 from rlm_mcp.service.repls import Repls
-from rlm_mcp.service.runs.queue import RunQueue
+from rlm_mcp.service.runs.live import RunQueue
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.contexts.records import (
     ContextRecord,

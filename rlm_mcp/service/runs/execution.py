@@ -4,29 +4,58 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import anyio
 
 from rlm_mcp.engine.budget import Budget
+from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.loop.orchestrator import answer
 from rlm_mcp.engine.models.named import Models
+from rlm_mcp.engine.recording import Recording
 from rlm_mcp.engine.run_context import Engine, repl_options
 from rlm_mcp.engine.types import EventSink, RLMEvent, RLMResponse
 from rlm_mcp.errors import RLMError, RunLostError, StoreError
 from rlm_mcp.events import RunFinished, RunWarning
-from rlm_mcp.sandbox.types import Sandbox
+from rlm_mcp.sandbox.types import ContextSource, Sandbox
 from rlm_mcp.service.repls import OpenRepl, Repls, last_variables
-from rlm_mcp.service.runs.live import LiveRun, LiveRuns
-from rlm_mcp.service.runs.queue import Ticket
-from rlm_mcp.service.runs.reply_cache import StoredReplies
-from rlm_mcp.service.runs.task import Task
+from rlm_mcp.service.runs.live import LiveRun, LiveRuns, Ticket
 from rlm_mcp.store.runs.records import CANCELLED, NewEvent, Outcome, SavedVariable
+from rlm_mcp.store.runs.replies import StoredReplies
 from rlm_mcp.store.runs.runs import Runs
 from rlm_mcp.text import names_in_line
 from rlm_mcp.values import Usage, error_fields, stored_error
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question that was checked, and all that its run needs to know.
+
+    `continues` is the run whose REPL it continues; `variables` are what was saved of that, for
+    when the REPL is gone. `recording` is what the log holds of a run that is resumed; its REPL was
+    opened for `seed_run`, where that is another.
+    """
+
+    run_id: str
+    question: str
+    config: RLMConfig
+    source: ContextSource
+    root_model: str
+    sub_model: str
+    answer_schema: Mapping[str, Any] | None = None
+    handles: Sequence[str] = ()
+    continues: str = ""
+    variables: Sequence[SavedVariable] = ()
+    recording: Recording = field(default_factory=Recording)
+    seed_run: str = ""
+
+    @property
+    def seed(self) -> int:
+        """What `random` starts from: the same whenever the run's cells are run."""
+        return int((self.seed_run or self.run_id)[4:12], 16)
+
 
 _FINISH_SECONDS = 10.0
 _RETRY_SECONDS = 5.0

@@ -1,17 +1,129 @@
-"""The runs that this process works on, and who waits for news of them."""
+"""The runs that this process works on: their turns to work, and who waits for news of them."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import chain, zip_longest
 from typing import Literal
 
 import anyio
 
+from rlm_mcp.errors import SandboxBusyError
 from rlm_mcp.sandbox.types import Repl
-from rlm_mcp.service.runs.queue import Ticket
 from rlm_mcp.store.runs.records import RunRecord
+
+
+class RunQueue:
+    """A number of places to work in; whoever finds none free waits in line.
+
+    Callers take turns, and each caller's own tickets keep their order: one that asks a hundred
+    questions does not shut out another that asks one. The last free place is kept for a caller who
+    has none; the machine's own caller, who has no name, is the only one, and may have all. Waiting
+    costs an event, no REPL and no thread.
+    """
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self._working: set[Ticket] = set()
+        # A caller whose turn it was goes to the back; one without waiting tickets is not in here.
+        self._lines: OrderedDict[str, deque[Ticket]] = OrderedDict()
+
+    def enter(self, caller: str = "") -> Ticket:
+        """Take a place or, if none is free, stand in line; `Ticket.leave` must follow."""
+        ticket = Ticket(self, caller)
+        if self._has_place_for(caller):
+            self._admit(ticket)
+        else:
+            ticket.has_waited = True
+            self._lines.setdefault(caller, deque()).append(ticket)
+        return ticket
+
+    def position(self, ticket: Ticket) -> int | None:
+        """Say as which one a ticket gets its place, counted from 1; None once it has it."""
+        waiting = enumerate(self._in_order(), start=1)
+        return next((place for place, one in waiting if one is ticket), None)
+
+    def leave(self, ticket: Ticket) -> None:
+        """Give back a place, or leave the line; leaving twice changes nothing."""
+        line = self._lines.get(ticket.caller, ())
+        if ticket in self._working:
+            self._working.remove(ticket)
+            self._admit_next()
+        elif isinstance(line, deque) and ticket in line:
+            line.remove(ticket)
+            if not line:
+                del self._lines[ticket.caller]
+
+    def _admit(self, ticket: Ticket) -> None:
+        self._working.add(ticket)
+        ticket.admitted.set()
+
+    def _admit_next(self) -> None:
+        caller = next(filter(self._has_place_for, self._lines), None)
+        if caller is None:
+            return
+        line = self._lines.pop(caller)
+        ticket = line.popleft()
+        if line:
+            self._lines[caller] = line
+        self._admit(ticket)
+
+    def _has_place_for(self, caller: str) -> bool:
+        free = self.places - len(self._working)
+        is_last_kept = bool(caller) and any(one.caller == caller for one in self._working)
+        return free > (1 if is_last_kept and self.places > 1 else 0)
+
+    @asynccontextmanager
+    async def place(self, caller: str, seconds: float, what: str) -> AsyncGenerator[Ticket]:
+        """Have a place while the block lasts.
+
+        Args:
+            caller: whose place it is.
+            seconds: how long to wait for it at most.
+            what: takes places here, in the plural, for the message.
+
+        Raises:
+            SandboxBusyError: none became free in time.
+        """
+        ticket = self.enter(caller)
+        try:
+            with anyio.move_on_after(seconds) as waiting:
+                await ticket.admitted.wait()
+            if waiting.cancelled_caught:
+                raise SandboxBusyError(
+                    f"{self.places} {what} may run at once, and no place became free for this one.",
+                    fix="Try again when one of them has ended.",
+                )
+            yield ticket
+        finally:
+            ticket.leave()
+
+    def _in_order(self) -> Iterator[Ticket]:
+        rounds = zip_longest(*self._lines.values())
+        return (ticket for ticket in chain.from_iterable(rounds) if ticket is not None)
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One place in a queue: `admitted` is set when it may be worked in."""
+
+    queue: RunQueue
+    caller: str
+    admitted: anyio.Event = field(default_factory=anyio.Event)
+    has_waited: bool = False
+
+    @property
+    def position(self) -> int | None:
+        """As which one it gets its place, counted from 1; None once it has it."""
+        return None if self.admitted.is_set() else self.queue.position(self)
+
+    def leave(self) -> None:
+        """Give the place back, or leave the line; leaving twice changes nothing."""
+        self.queue.leave(self)
+
 
 Stop = Literal["cancelled", "interrupted"]
 

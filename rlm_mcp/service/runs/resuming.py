@@ -13,9 +13,9 @@ from rlm_mcp.engine.recording import RecordedCell, Recording, read_recording
 from rlm_mcp.errors import InvalidInputError, NotFoundError
 from rlm_mcp.events import FORMAT_VERSION, RunFinished, RunStarted
 from rlm_mcp.sandbox.types import ContextSource, Sandbox
+from rlm_mcp.service.runs.execution import Task
 from rlm_mcp.service.runs.progress import more_room, used_of
 from rlm_mcp.service.runs.questions import with_budget
-from rlm_mcp.service.runs.task import Task
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.runs.records import Event, NewEvent, ResumedRun, RunRecord
 from rlm_mcp.store.runs.runs import Runs

@@ -18,12 +18,10 @@ from rlm_mcp.events import FORMAT_VERSION, RunStarted
 from rlm_mcp.sandbox.types import Isolation, Particular
 from rlm_mcp.service.contexts.contexts import ContextService
 from rlm_mcp.service.contexts.requests import NewText
-from rlm_mcp.service.runs.execution import Execution, QuestionWork, RunServices
-from rlm_mcp.service.runs.live import LiveRun
+from rlm_mcp.service.runs.execution import Execution, QuestionWork, RunServices, Task
+from rlm_mcp.service.runs.live import LiveRun, RunQueue, Ticket
 from rlm_mcp.service.runs.questions import Begun, Question, RunDefaults, check_question, run_config
-from rlm_mcp.service.runs.queue import RunQueue, Ticket
 from rlm_mcp.service.runs.resuming import Resumer, Resumption
-from rlm_mcp.service.runs.task import Task
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.runs.records import NewEvent, NewRun, RunRecord, SavedVariable
 
