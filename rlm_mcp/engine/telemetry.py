@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rlm_mcp import errors
-from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
-from rlm_mcp.engine.types import RLMResponse
-from rlm_mcp.sandbox.types import CellResult
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
+
+    from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
+    from rlm_mcp.engine.types import RLMResponse
+    from rlm_mcp.sandbox.types import CellResult
 
 
 NAME = "rlm_mcp"
