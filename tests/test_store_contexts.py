@@ -513,3 +513,35 @@ async def test_a_delete_that_is_cancelled_is_finished_by_a_sweep(
     assert await contexts.sweep() == 1
     assert set((await count_rows(database)).values()) == {0}
     assert await contexts.sweep() == 0
+
+
+async def test_a_place_in_a_converted_document_is_told_by_its_page(
+    contexts: Contexts, database: Database
+) -> None:
+    async with contexts.open_upload("report") as upload:
+        await upload.begin_document("plain.txt")
+        await upload.write(b"no pages here")
+        await upload.begin_document("report.pdf")
+        await upload.write(b"first page\nsecond page\n")
+        upload.mark_pages([(0, "page 1"), (11, "page 2")])
+        handle = (await upload.seal()).record.handle
+
+    labels = await contexts.pages_at(handle, [(0, 3), (1, 0), (1, 10), (1, 11), (1, 22)])
+    assert labels == [None, "page 1", "page 1", "page 2", "page 2"]
+    await contexts.delete(handle)
+    pages = await database.read(lambda db: db.execute("SELECT count(*) FROM pages").fetchone())
+    assert pages == (0,)
+
+
+async def test_the_pages_of_one_caller_are_none_of_another_who_holds_the_same_text(
+    database: Database,
+) -> None:
+    marked, plain = Contexts(database, caller="one"), Contexts(database, caller="two")
+    for contexts, pages in ((marked, [(0, "page 1")]), (plain, [])):
+        async with contexts.open_upload("same") as upload:
+            await upload.write(b"the same text")
+            upload.mark_pages(pages)
+            handle = (await upload.seal()).record.handle
+
+    assert await marked.pages_at(handle, [(0, 5)]) == ["page 1"]
+    assert await plain.pages_at(handle, [(0, 5)]) == [None]

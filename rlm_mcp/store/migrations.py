@@ -255,6 +255,24 @@ def m004_housekeeping(db: Database) -> None:
         db.conn.execute(statement)
 
 
+# A caller's own: that a text was a PDF for one caller tells another nothing.
+_PAGES = """
+    CREATE TABLE pages (
+        context INTEGER NOT NULL REFERENCES contexts(id) ON DELETE CASCADE,
+        document INTEGER NOT NULL,
+        start INTEGER NOT NULL,
+        label TEXT NOT NULL,
+        PRIMARY KEY (context, document, start)
+    ) WITHOUT ROWID
+    """
+
+
+@migrations()
+def m005_pages(db: Database) -> None:
+    """Let documents have pages."""
+    db.conn.execute(_PAGES)
+
+
 def bring_up_to_date(connection: Connection) -> None:
     """Apply the missing migrations, within the caller's transaction."""
     migrations.apply(_opened(connection))

@@ -10,6 +10,7 @@ STEPS = (
     "m002_contexts_by_caller",
     "m003_queue_and_cancels",
     "m004_housekeeping",
+    "m005_pages",
 )
 
 

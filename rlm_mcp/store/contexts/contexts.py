@@ -14,6 +14,7 @@ from rlm_mcp.errors import InvalidInputError, StoreError
 from rlm_mcp.store.contexts.chunking import TextCutter
 from rlm_mcp.store.contexts.forgetting import forget_ended, mark_runs, runs_over
 from rlm_mcp.store.contexts.reading import check_span, document_at, read_span
+from rlm_mcp.store.contexts.pages import pages_at
 from rlm_mcp.store.contexts.records import (
     ContextRecord,
     DocumentRecord,
@@ -161,6 +162,12 @@ class Contexts:
         return await self._database.read(
             lambda db: _passage(db, self._caller, handle, start, limit)
         )
+
+    async def pages_at(
+        self, handle: str, places: Sequence[tuple[int, int]]
+    ) -> Sequence[str | None]:
+        """Return the label of the page at each place; see `pages.pages_at`."""
+        return await self._database.read(lambda db: pages_at(db, self._caller, handle, places))
 
     async def starting_with(self, prefix: str, limit: int) -> Sequence[str]:
         """Return handles that start with `prefix`, newest first."""

@@ -15,6 +15,7 @@ import anyio.to_thread
 from rlm_mcp.errors import InvalidInputError, NotFoundError, NotTextError, StoreError
 from rlm_mcp.store.connection import SPREAD, TEXT_LEAVES_BYTES, require_room
 from rlm_mcp.store.contexts.chunking import CHUNK_BYTES, Cut, TextCutter, digest_of
+from rlm_mcp.store.contexts.pages import PageMark, store_pages
 from rlm_mcp.store.contexts.records import OpenUpload, SealedContext
 from rlm_mcp.store.contexts.texts import (
     Entered,
@@ -50,6 +51,8 @@ class Upload:
         self._pieces: list[bytes | str] = []
         self._gathered = 0
         self._is_broken = False
+        self._begun = 0
+        self._marks: list[PageMark] = []
         self.is_kept = False
 
     async def expect(self, size: int) -> None:
@@ -64,8 +67,17 @@ class Upload:
     async def begin_document(self, name: str) -> None:
         """Start a document; without this, text goes to one with the context's name."""
         self._pieces.append(name)
+        self._begun += 1
         if len(self._pieces) >= _GATHERED_PIECES:
             await self._drain()
+
+    def mark_pages(self, pages: Iterable[tuple[int, str]]) -> None:
+        """Say where pages of the current document begin: the character, and what it is called.
+
+        They are kept once the text is sealed, not over a pause.
+        """
+        document = max(0, self._begun - 1)
+        self._marks += (PageMark(document, start, label) for start, label in pages)
 
     async def write(self, data: bytes) -> None:
         """Add bytes to the document: UTF-8, split anywhere.
@@ -199,7 +211,11 @@ class Upload:
         self._forget(db)
         end, documents = self._cutter.end, self._cutter.documents
         counted = (sha256, end.byte, end.char, documents)
-        return enter_context(db, NewContext(self._caller, self._text_id, self.name, *counted))
+        new = NewContext(self._caller, self._text_id, self.name, *counted)
+        entered = enter_context(db, new)
+        if self._marks:
+            store_pages(db, self._caller, entered.record.handle, self._marks)
+        return entered
 
 
 def begin_upload(db: Connection, caller: str, name: str) -> dict[str, Any]:
