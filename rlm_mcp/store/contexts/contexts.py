@@ -13,8 +13,8 @@ from rlm_mcp.cursors import encode_cursor
 from rlm_mcp.errors import InvalidInputError, StoreError
 from rlm_mcp.store.contexts.chunking import TextCutter
 from rlm_mcp.store.contexts.forgetting import forget_ended, mark_runs, runs_over
-from rlm_mcp.store.contexts.reading import check_span, document_at, read_span
 from rlm_mcp.store.contexts.pages import pages_at
+from rlm_mcp.store.contexts.reading import check_span, document_at, read_span
 from rlm_mcp.store.contexts.records import (
     ContextRecord,
     DocumentRecord,
