@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,10 +12,10 @@ from rlm_mcp.cli.commands.options import Launch
 from rlm_mcp.cli.sources import add_source
 from rlm_mcp.cli.terminal import print_json, print_table
 from rlm_mcp.server import schemas
-from rlm_mcp.server.views import added_view, context_page
+from rlm_mcp.server.views import added_view, context_page, search_page
 from rlm_mcp.service.contexts.added import Added
 from rlm_mcp.service.contexts.charsets import UTF_8
-from rlm_mcp.service.contexts.requests import NewText
+from rlm_mcp.service.contexts.requests import NewText, SearchQuery
 from rlm_mcp.service.service import open_service
 
 _SHOWN_SKIPS = 5
@@ -93,6 +94,30 @@ async def show_text(launch: Launch, span: Mapping[str, Any], as_json: bool) -> N
     rest = "the end" if piece.next_start is None else f"more: --start {piece.next_start}"
     unit = "lines" if span["unit"] == "lines" else "characters"
     click.echo(f"[{unit} {piece.start:,} to {piece.end:,} of {piece.total:,}; {rest}]", err=True)
+
+
+async def search_texts(
+    launch: Launch, handles: Sequence[str], query: SearchQuery, cursor: str, as_json: bool
+) -> None:
+    """Print what was found, a line each: where it is, then the text.
+
+    Raises:
+        InvalidInputError: the pattern or the cursor cannot be used.
+        NotFoundError: there is no such text.
+    """
+    async with open_service(launch.settings) as service:
+        found = await service.contexts.search(tuple(handles), query, cursor, math.inf)
+    page = search_page(found)
+    if as_json:
+        print_json(page)
+        return
+    for match in page.matches:
+        place = f"{match.page}, line {match.line}" if match.page else f"{match.line}"
+        click.echo(f"{match.name or match.handle}:{place}: {match.text}")
+    if not page.matches:
+        click.echo("Nothing was found.", err=True)
+    elif page.next_cursor:
+        click.echo(f"More with: --cursor {page.next_cursor}", err=True)
 
 
 async def delete_texts(launch: Launch, handles: Sequence[str], as_json: bool) -> None:

@@ -18,7 +18,7 @@ from rlm_mcp.server.tool import (
     ToolSpec,
     service_of,
 )
-from rlm_mcp.server.views import added_view, context_page
+from rlm_mcp.server.views import added_view, context_page, search_page
 from rlm_mcp.service.contexts.charsets import UTF_8
 from rlm_mcp.service.contexts.requests import NewText, SearchQuery
 
@@ -39,10 +39,8 @@ async def rlm_context_add(  # noqa: PLR0913  # a tool's parameters are its argum
     name: Annotated[str, Field(description="A name for people.")] = "",
     upload_id: Annotated[str, Field(description="The upload that this part belongs to.")] = "",
     final: Annotated[bool, Field(description="false: more parts follow. Default true.")] = True,
-    include: Annotated[
-        Strings, Field(description="Patterns as in .gitignore: only these files of a directory.")
-    ] = (),
-    exclude: Annotated[Strings, Field(description="Patterns of files to leave out.")] = (),
+    include: Annotated[Strings, Field(description="Only these files; as in .gitignore.")] = (),
+    exclude: Annotated[Strings, Field(description="Files to leave out.")] = (),
 ) -> Annotated[CallToolResult, schemas.AddedContext]:
     """Store a long text and get its handle. Give one source: `path` (best for anything large; a
     directory or glob becomes one context, each text file a document), `text`, or `documents`.
@@ -110,7 +108,11 @@ async def rlm_context_search(  # noqa: PLR0913  # a tool's parameters are its ar
     ctx: ToolContext,
     *,
     handles: Annotated[Strings, Field(description="Handles (ctx_...).")],
-    pattern: Annotated[str, Field(description="Python regular expression.")],
+    pattern: Annotated[str, Field(description="Python regular expression, or words.")],
+    mode: Annotated[
+        Literal["pattern", "words"],
+        Field(description="words: ranked (BM25). Default pattern."),
+    ] = "pattern",
     literal: Annotated[bool, Field(description="Plain text. Default false.")] = False,
     ignore_case: Annotated[bool, Field(description="Default false.")] = False,
     context_lines: Annotated[
@@ -121,22 +123,22 @@ async def rlm_context_search(  # noqa: PLR0913  # a tool's parameters are its ar
     ] = 50,
     cursor: Cursor = "",
 ) -> Annotated[CallToolResult, schemas.SearchPage]:
-    """Find a pattern in stored texts; ^ and $ match at line ends. Calls no model. `start` and `end`
-    are characters of the document."""
-    query = SearchQuery(pattern, literal, ignore_case, context_lines, limit)
-    page = await (await service_of(ctx)).contexts.search(tuple(handles), query, cursor)
-    matches = [
-        schemas.SearchMatch.model_validate(match, from_attributes=True) for match in page.matches
-    ]
-    lines = [
-        f"{match.handle} document {match.document}, line {match.line}, characters {match.start} "
-        f"to {match.end}: {match.text}"
-        for match in matches
-    ]
-    found = schemas.SearchPage(
-        matches=matches, truncated=page.next_cursor is not None, next_cursor=page.next_cursor
+    """Find a pattern in stored texts (^ and $ match at line ends), or the lines that fit words best.
+    Calls no model. `start` and `end` are characters of the document."""
+    query = SearchQuery(pattern, literal, ignore_case, context_lines, limit, mode)
+    found = search_page(
+        await (await service_of(ctx)).contexts.search(tuple(handles), query, cursor)
     )
-    return result(found, ("\n".join(lines) or "No match.") + more(page.next_cursor))
+    lines = [
+        f"{match.handle} document {match.document}, {_page(match)}line {match.line}, characters "
+        f"{match.start} to {match.end}: {match.text}"
+        for match in found.matches
+    ]
+    return result(found, ("\n".join(lines) or "No match.") + more(found.next_cursor))
+
+
+def _page(match: schemas.SearchMatch) -> str:
+    return f"page {match.page}, " if match.page is not None else ""
 
 
 async def rlm_context_delete(

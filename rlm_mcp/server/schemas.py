@@ -113,14 +113,17 @@ class SearchMatch(BaseModel):
 
     handle: str
     document: int
+    name: str
     line: int
+    page: str | None = None
     start: int
     end: int
     text: str
+    score: float | None = None
 
 
 class SearchPage(BaseModel):
-    """A page of matches, in text order."""
+    """A page of matches: in text order, by words the best first."""
 
     matches: list[SearchMatch]
     truncated: bool

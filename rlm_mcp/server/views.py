@@ -14,6 +14,7 @@ from rlm_mcp.text import cut
 if TYPE_CHECKING:
     from rlm_mcp.sandbox.types import Variable, VariableText
     from rlm_mcp.service.contexts.added import Added
+    from rlm_mcp.service.contexts.contexts import FoundPage
     from rlm_mcp.store.contexts.records import ContextRecord, Page
     from rlm_mcp.store.runs.records import Event, RunRecord, RunSummary
 
@@ -112,6 +113,16 @@ def context_page(page: Page[ContextRecord]) -> schemas.ContextPage:
             for record in page.items
         ],
         next_cursor=page.next_cursor,
+    )
+
+
+def search_page(found: FoundPage) -> schemas.SearchPage:
+    """A page of matches."""
+    matches = [
+        schemas.SearchMatch.model_validate(match, from_attributes=True) for match in found.matches
+    ]
+    return schemas.SearchPage(
+        matches=matches, truncated=found.next_cursor is not None, next_cursor=found.next_cursor
     )
 
 

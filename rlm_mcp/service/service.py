@@ -17,9 +17,10 @@ from rlm_mcp.engine.models.named import open_models
 from rlm_mcp.sandbox.choice import OwnedSandbox, make_sandbox
 from rlm_mcp.sandbox.types import ReplOptions
 from rlm_mcp.service.catalogue import catalogue_of
-from rlm_mcp.service.contexts.contexts import ContextService
+from rlm_mcp.service.contexts.contexts import ContextService, Searches
 from rlm_mcp.service.contexts.files import fixed_part
 from rlm_mcp.service.contexts.paths import AllowedPaths
+from rlm_mcp.service.contexts.ranked_search import IndexBuilds
 from rlm_mcp.service.contexts.tickets import Ticket, Tickets
 from rlm_mcp.service.contexts.transfers import TransferService
 from rlm_mcp.service.housekeeping import Housekeeping
@@ -36,6 +37,7 @@ from rlm_mcp.service.status import Status, model_status, sandbox_status, store_s
 from rlm_mcp.settings import Settings
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.database import DATABASE_NAME, Database, open_database
+from rlm_mcp.store.index.indexes import TextIndexes
 from rlm_mcp.store.retention import Keeping
 from rlm_mcp.store.runs.leases import Cancels, Leases, RunLeases
 from rlm_mcp.store.runs.owners import owner_id
@@ -63,6 +65,7 @@ class _Parts:
     others: OtherServers
     allowed: AllowedPaths
     tasks: TaskGroup
+    builds: IndexBuilds
     tickets: Tickets = field(default_factory=Tickets)
     is_remote: bool = False
 
@@ -81,8 +84,12 @@ class Service:
         defaults = _defaults(parts.settings)
         self.contexts = ContextService(
             texts,
-            runs.sandbox,
-            parts.search_queue,
+            Searches(
+                parts.search_queue,
+                runs.sandbox,
+                TextIndexes(parts.database, caller),
+                parts.builds,
+            ),
             runs.repls,
             parts.allowed,
             max_file_bytes=parts.settings.max_file_bytes,
@@ -220,6 +227,7 @@ async def open_service(
             OtherServers(database, leases, Cancels(database, owner=owner), runs.live),
             await anyio.to_thread.run_sync(_allowed_paths, settings, named),
             tasks,
+            IndexBuilds(tasks),
             is_remote=is_remote,
         )
         _start_background(parts, leases, Leases(database, owner=owner))

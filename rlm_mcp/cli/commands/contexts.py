@@ -12,7 +12,7 @@ from rlm_mcp.cli.commands.options import Launch, complete_handles, json_option
 
 @click.group()
 def contexts() -> None:
-    """Store, list, read and delete texts."""
+    """Store, list, read, search and delete texts."""
 
 
 @contexts.command()
@@ -85,6 +85,38 @@ def show(launch: Launch, **given: Any) -> None:
     as_json = given.pop("as_json")
     given["unit"] = "lines" if given.pop("lines") else "chars"
     anyio.run(show_text, launch, given, as_json)
+
+
+@contexts.command()
+@click.argument("pattern")
+@click.argument(
+    "handles", nargs=-1, required=True, metavar="HANDLE...", shell_complete=complete_handles
+)
+@click.option("--words", is_flag=True, help="PATTERN is words: print the best lines first.")
+@click.option("--literal", is_flag=True, help="PATTERN is plain text.")
+@click.option("-i", "--ignore-case", is_flag=True, help="Take upper and lower case as the same.")
+@click.option(
+    "-C", "--context-lines", type=click.IntRange(0, 20), default=0, help="Lines around a match."
+)
+@click.option(
+    "--limit", type=click.IntRange(1, 500), default=50, show_default=True, help="How many to print."
+)
+@click.option("--cursor", default="", help="Continue the search that printed this cursor.")
+@json_option
+@click.pass_obj
+def search(
+    launch: Launch, handles: tuple[str, ...], cursor: str, as_json: bool, **given: Any
+) -> None:
+    """Find a pattern in stored texts.
+
+    PATTERN is a regular expression as in Python. With --words it is some words: an index is made
+    when a text is searched so for the first time.
+    """
+    from rlm_mcp.cli.stored_texts import search_texts
+    from rlm_mcp.service.contexts.requests import SearchQuery
+
+    mode = "words" if given.pop("words") else "pattern"
+    anyio.run(search_texts, launch, handles, SearchQuery(mode=mode, **given), cursor, as_json)
 
 
 @contexts.command()

@@ -22,6 +22,7 @@ from rlm_mcp.service.contexts.files import (
     total_bytes,
 )
 from rlm_mcp.service.contexts.paths import AllowedPaths, paths_starting_with
+from rlm_mcp.service.contexts.ranked_search import INDEX_SECONDS, IndexBuilds, ranked_search
 from rlm_mcp.service.contexts.requests import NewText, SearchQuery
 from rlm_mcp.service.contexts.search import FoundMatch, check_pattern, search
 from rlm_mcp.service.contexts.walking import Choice
@@ -37,6 +38,7 @@ from rlm_mcp.store.contexts.records import (
     Unit,
 )
 from rlm_mcp.store.contexts.uploads import Upload
+from rlm_mcp.store.index.indexes import RankedMatch, TextIndexes
 
 MAX_READ_CHARS = 50_000
 _REPORT_SECONDS = 0.5
@@ -50,22 +52,38 @@ ReportBytes = Callable[[int, int], Awaitable[None]]
 
 @dataclass(frozen=True)
 class LocatedMatch:
-    """A match with the handle of its context; `document` counts within that context."""
+    """A match with the handle of its context; `document` counts within that context.
+
+    `score` is for matches by words: the larger, the better.
+    """
 
     handle: str
     document: int
+    name: str
     line: int
     start: int
     end: int
     text: str
+    page: str | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)
 class FoundPage:
-    """Some matches, in text order."""
+    """Some matches: in text order, by words the best first."""
 
     matches: tuple[LocatedMatch, ...]
     next_cursor: str | None
+
+
+@dataclass(frozen=True)
+class Searches:
+    """What searches need: a place and a REPL for a pattern, the caller's indexes for words."""
+
+    queue: RunQueue
+    sandbox: Sandbox
+    indexes: TextIndexes
+    builds: IndexBuilds
 
 
 class ContextService:
@@ -74,8 +92,7 @@ class ContextService:
     def __init__(
         self,
         store: Contexts,
-        sandbox: Sandbox,
-        searches: RunQueue,
+        searches: Searches,
         repls: Repls,
         allowed: AllowedPaths,
         *,
@@ -83,7 +100,6 @@ class ContextService:
     ) -> None:
         self._max_file_bytes = max_file_bytes
         self._store = store
-        self._sandbox = sandbox
         self._searches = searches
         self._repls = repls
         self._allowed = allowed
@@ -182,22 +198,49 @@ class ContextService:
         """Return files and directories that may be added and whose path starts so, by name."""
         return await anyio.to_thread.run_sync(paths_starting_with, prefix, self._allowed, limit)
 
-    async def search(self, handles: tuple[str, ...], query: SearchQuery, cursor: str) -> FoundPage:
-        """Find a pattern; one that runs away is stopped by time.
+    async def search(
+        self,
+        handles: tuple[str, ...],
+        query: SearchQuery,
+        cursor: str,
+        index_seconds: float = INDEX_SECONDS,
+    ) -> FoundPage:
+        """Find a pattern, where one that runs away is stopped by time; or the best lines by words.
+
+        Args:
+            handles: the texts.
+            query: what to look for.
+            cursor: where an earlier page ended; empty for the first.
+            index_seconds: by words, how long to wait for the index of a text.
 
         Raises:
             InvalidInputError: the pattern or cursor cannot be used, or took too long.
             NotFoundError: there is no such context.
             SandboxBusyError: too many searches run, and none of them ends.
+            StoreBusyError: the index is not made yet.
         """
         check_pattern(query)
         handles = tuple(dict.fromkeys(handles))
+        if query.mode == "words":
+            return await self._search_words(handles, query, cursor, index_seconds)
         source = await self._store.source(handles)
         owners = [(handle, await self._store.get(handle)) for handle in handles]
-        place = self._searches.place(self._store.caller, PLACE_SECONDS, "searches")
-        async with place, self._sandbox.open_repl(source, _SEARCH_OPTIONS) as repl:
+        place = self._searches.queue.place(self._store.caller, PLACE_SECONDS, "searches")
+        async with place, self._searches.sandbox.open_repl(source, _SEARCH_OPTIONS) as repl:
             found, next_cursor = await search(repl, query, cursor)
-        return FoundPage(tuple(_located(match, owners) for match in found), next_cursor)
+        located = (_located(match, owners, source.names[match.document]) for match in found)
+        return FoundPage(tuple(located), next_cursor)
+
+    async def _search_words(
+        self, handles: tuple[str, ...], query: SearchQuery, cursor: str, index_seconds: float
+    ) -> FoundPage:
+        if not handles:
+            raise InvalidInputError("No context was given.", fix="Pass at least one handle.")
+        records = [await self._store.get(handle) for handle in handles]
+        for record in records:
+            await self._searches.builds.ready(self._searches.indexes, record, index_seconds)
+        found, next_cursor = await ranked_search(self._searches.indexes, records, query, cursor)
+        return FoundPage(tuple(_ranked(record, match) for record, match in found), next_cursor)
 
     async def delete(self, handle: str) -> int:
         """Delete a context; returns the bytes that are free then.
@@ -275,13 +318,20 @@ async def _batches(found: FoundFiles, allowed: AllowedPaths) -> AsyncIterator[li
         yield batch
 
 
-def _located(match: FoundMatch, owners: list[tuple[str, ContextRecord]]) -> LocatedMatch:
+def _located(match: FoundMatch, owners: list[tuple[str, ContextRecord]], name: str) -> LocatedMatch:
     document = match.document
     for handle, record in owners:
         if document < record.documents:
-            return LocatedMatch(handle, document, match.line, match.start, match.end, match.text)
+            if len(owners) > 1:
+                name = name.removeprefix(f"{record.name or handle}/")
+            place = (match.line, match.start, match.end)
+            return LocatedMatch(handle, document, name, *place, match.text)
         document -= record.documents
     raise AssertionError(match)  # the REPL held these documents and no others
+
+
+def _ranked(record: ContextRecord, match: RankedMatch) -> LocatedMatch:
+    return LocatedMatch(record.handle, **vars(match))
 
 
 def _first_words(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,14 @@ class NewText:
 
 @dataclass(frozen=True)
 class SearchQuery:
-    """What to look for; `limit` is in matches."""
+    """What to look for; `limit` is in matches.
+
+    By words, `literal` and `ignore_case` mean nothing.
+    """
 
     pattern: str
     literal: bool = False
     ignore_case: bool = False
     context_lines: int = 0
     limit: int = 50
+    mode: Literal["pattern", "words"] = "pattern"

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from sqlite3 import Connection
 
 import anyio
+import anyio.to_thread
 
 from rlm_mcp.cursors import encode_cursor
 from rlm_mcp.errors import InvalidInputError, StoreError
@@ -33,6 +34,7 @@ from rlm_mcp.store.contexts.source import (
 from rlm_mcp.store.contexts.texts import RECORD_COLUMNS, drop_text, find_context, sweep
 from rlm_mcp.store.contexts.uploads import Upload, begin_upload, claim_upload
 from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database, storable
+from rlm_mcp.store.index.files import drop_index, sweep_indexes
 from rlm_mcp.store.paging import (
     COMPARED,
     check_limit,
@@ -194,14 +196,15 @@ class Contexts:
         Raises:
             NotFoundError: there is no such context.
         """
-        text_id, freed, is_held = await self._database.write(
+        record, text_id, is_held = await self._database.write(
             lambda db: _forget_context(db, self._caller, handle),
             patience_seconds=CALLER_PATIENCE_SECONDS,
         )
         if not is_held:
+            await anyio.to_thread.run_sync(drop_index, self._database, record.sha256)
             await drop_text(self._database, text_id)
         await forget_ended(self._database)
-        return freed
+        return record.bytes
 
     async def runs_over(self, handle: str) -> Sequence[str]:
         """Return the ids of the caller's runs over a context."""
@@ -216,6 +219,7 @@ class Contexts:
         before = time.time() - idle_seconds
         sql = "DELETE FROM uploads WHERE touched_at < ?"
         await self._database.write(lambda db: db.execute(sql, [before]))
+        await anyio.to_thread.run_sync(sweep_indexes, self._database)
         return await sweep(self._database)
 
     async def source(self, handles: Sequence[str]) -> StoredSource:
@@ -302,9 +306,9 @@ def _read_bytes(db: Connection, caller: str, handle: str, start: int, limit: int
     return data[start - at : start - at + limit]
 
 
-def _forget_context(db: Connection, caller: str, handle: str) -> tuple[int, int, bool]:
+def _forget_context(db: Connection, caller: str, handle: str) -> tuple[ContextRecord, int, bool]:
     record, text_id = _get(db, caller, handle), text_of(db, caller, handle)
     db.execute("DELETE FROM contexts WHERE caller = ? AND handle = ?", [caller, handle])
     mark_runs(db, caller, handle)
     others = db.execute("SELECT 1 FROM contexts WHERE text_id = ? LIMIT 1", [text_id])
-    return text_id, record.bytes, others.fetchone() is not None
+    return record, text_id, others.fetchone() is not None
