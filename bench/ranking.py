@@ -28,6 +28,10 @@ ROUNDS = 5
 RANKS = (20, 100, 300, 1000, 3000, 20_000)
 
 
+def print_nothing(_done_bytes: int) -> None:
+    pass
+
+
 def vocabulary(dice: random.Random) -> list[str]:
     letters = "abcdefghijklmnopqrstuvwxyz"
     return ["".join(dice.choices(letters, k=dice.randint(2, 11))) for _ in range(WORDS)]
@@ -53,7 +57,7 @@ async def measure(directory: Path, size: int) -> None:
             record = (await upload.seal()).record
         indexes = TextIndexes(database, "")
         start, work = time.perf_counter(), time.process_time()
-        await anyio.to_thread.run_sync(indexes.build, record, lambda _: None)
+        await anyio.to_thread.run_sync(indexes.build, record, print_nothing)
         seconds, work = time.perf_counter() - start, time.process_time() - work
         path = index_path(database.path, record.sha256)
         print(

@@ -108,22 +108,22 @@ async def rlm_context_search(  # noqa: PLR0913  # a tool's parameters are its ar
     ctx: ToolContext,
     *,
     handles: Annotated[Strings, Field(description="Handles (ctx_...).")],
-    pattern: Annotated[str, Field(description="Python regular expression, or words.")],
+    pattern: Annotated[str, Field(description="Python regex, or words.")],
     mode: Annotated[
         Literal["pattern", "words"],
-        Field(description="words: ranked (BM25). Default pattern."),
+        Field(description="Default pattern; words ranks."),
     ] = "pattern",
     literal: Annotated[bool, Field(description="Plain text. Default false.")] = False,
     ignore_case: Annotated[bool, Field(description="Default false.")] = False,
     context_lines: Annotated[
-        int, Field(ge=0, le=20, description="Lines around a match, 0 to 20; default 0.")
+        int, Field(ge=0, le=20, description="Lines around it, 0 to 20; default 0.")
     ] = 0,
     limit: Annotated[
         int, Field(ge=1, le=500, description="Matches a page, 1 to 500; default 50.")
     ] = 50,
     cursor: Cursor = "",
 ) -> Annotated[CallToolResult, schemas.SearchPage]:
-    """Find a pattern in stored texts (^ and $ match at line ends), or the lines that fit words best.
+    """Find a pattern in stored texts (^ and $ match at line ends), or the lines that fit words.
     Calls no model. `start` and `end` are characters of the document."""
     query = SearchQuery(pattern, literal, ignore_case, context_lines, limit, mode)
     found = search_page(

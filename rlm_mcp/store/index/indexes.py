@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
 
-from rlm_mcp.store.connection import connect, transaction
+from rlm_mcp.store.connection import connect, transaction, translated
 from rlm_mcp.store.contexts.records import ContextRecord
 from rlm_mcp.store.contexts.source import text_of
 from rlm_mcp.store.contexts.texts import chunk_data, text_bytes
 from rlm_mcp.store.database import Database
-from rlm_mcp.store.failures import translated
 from rlm_mcp.store.index.building import FORMAT, Progress, build_index
 from rlm_mcp.store.index.files import drop_index, index_path, is_stored
 from rlm_mcp.store.index.locating import best_line
