@@ -187,10 +187,13 @@ def test_every_option_that_is_named_alone_is_one() -> None:
 @pytest.mark.parametrize(("name", "block"), blocks("json"))
 def test_a_json_block_is_json_that_starts_the_server(name: str, block: str) -> None:
     config = json.loads(block)
-    [server] = (config.get("mcpServers") or config["servers"]).values()
+    tables = ("mcpServers", "servers", "mcp", "context_servers")
+    [server] = next(config[table] for table in tables if table in config).values()
+    started = [server["command"], *server["args"]] if "args" in server else server["command"]
+    variables = server.get("env") or server["environment"]
 
-    assert (server["command"], server["args"]) == ("uvx", ["rlm-mcp"]), name
-    assert all(name.removeprefix(PREFIX).lower() in Settings.model_fields for name in server["env"])
+    assert started == ["uvx", "rlm-mcp"], name
+    assert all(name.removeprefix(PREFIX).lower() in Settings.model_fields for name in variables)
 
 
 @pytest.mark.parametrize(("name", "block"), blocks("toml"))

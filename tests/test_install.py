@@ -9,22 +9,23 @@ import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner, Result
+from ruamel.yaml import YAML
 
 from rlm_mcp.cli.commands.install import HOST_NAMES
 from rlm_mcp.cli.commands.main import main
-from rlm_mcp.cli.host_files import hide_secrets, with_server, without_server
-from rlm_mcp.cli.hosts import HOSTS, KEY, ServerCommand, own_command
-from rlm_mcp.cli.installer import plan, snippet, write
+from rlm_mcp.cli.hosts.files import hide_secrets, with_server, without_server
+from rlm_mcp.cli.hosts.host import KEY, ServerCommand, own_command
+from rlm_mcp.cli.hosts.installer import plan, snippet, write
+from rlm_mcp.cli.hosts.known import HOSTS
 from rlm_mcp.errors import InvalidInputError
 from tests.serving import KEY as CANARY
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "hosts.md").read_text()
 STARTED = ServerCommand("uvx", ("rlm-mcp",), {"RLM_MCP_ROOT_MODEL": "gpt-4.1"})
-JSON_HOSTS = [name for name, host in HOSTS.items() if host.language == "json"]
 FILES = {
     "claude-desktop": ".config/Claude/claude_desktop_config.json",
     "claude-code": ".claude.json",
@@ -32,17 +33,31 @@ FILES = {
     "vscode": ".config/Code/User/mcp.json",
     "codex": ".codex/config.toml",
     "gemini-cli": ".gemini/settings.json",
+    "opencode": ".config/opencode/opencode.json",
     "qwen-code": ".qwen/settings.json",
+    "goose": ".config/goose/config.yaml",
+    "zed": ".config/zed/settings.json",
     "windsurf": ".codeium/windsurf/mcp_config.json",
     "lm-studio": ".lmstudio/mcp.json",
-    "cline": ".config/Code/User/globalStorage/saoudrizwan.claude-dev/settings/"
-    "cline_mcp_settings.json",
+    "cline": ".cline/data/settings/cline_mcp_settings.json",
+    "continue": ".continue/config.yaml",
 }
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for variable in ("XDG_CONFIG_HOME", "CODEX_HOME", "CLAUDE_CONFIG_DIR"):
+    for variable in (
+        "XDG_CONFIG_HOME",
+        "CODEX_HOME",
+        "CLAUDE_CONFIG_DIR",
+        "CLINE_DIR",
+        "CLINE_DATA_DIR",
+        "CLINE_MCP_SETTINGS_PATH",
+        "CONTINUE_GLOBAL_DIR",
+        "FLATPAK_XDG_CONFIG_HOME",
+        "GEMINI_CLI_HOME",
+        "QWEN_HOME",
+    ):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RLM_MCP_API_KEY", CANARY)
@@ -56,11 +71,28 @@ def install(*arguments: str, given: str = "") -> Result:
 
 
 def parsed(host: str, text: str) -> dict[str, Any]:
-    return json.loads(text) if HOSTS[host].language == "json" else tomllib.loads(text)
+    language = HOSTS[host].language
+    if language == "yaml":
+        return cast("Any", YAML)(typ="safe", pure=True).load(text)
+    return json.loads(text) if language == "json" else tomllib.loads(text)
+
+
+def servers_in(host: str, text: str) -> dict[str, dict[str, Any]]:
+    """The servers in a host's file, each with the usual names of its fields."""
+    names = HOSTS[host].fields
+    servers: Any = parsed(host, text)[HOSTS[host].servers]
+    if isinstance(servers, list):
+        servers = {one["name"]: one for one in cast("list[dict[str, Any]]", servers)}
+    found: dict[str, dict[str, Any]] = {}
+    for name, entry in cast("dict[str, dict[str, Any]]", servers).items():
+        command = entry.get(names.command)
+        start = [command, *entry.get(names.arguments, [])] if names.arguments else command
+        found[name] = {**entry, "start": start, "env": entry.get(names.variables, {})}
+    return found
 
 
 def entry_in(host: str, text: str) -> dict[str, Any]:
-    return parsed(host, text)[HOSTS[host].servers]["rlm"]
+    return servers_in(host, text)["rlm"]
 
 
 def test_every_host_can_be_named() -> None:
@@ -78,7 +110,7 @@ def test_a_host_that_has_no_file_yet_gets_one_that_starts_this_program(
     assert done.exit_code == 0, done.output
     assert str(file) in done.stdout
     command, arguments = own_command()
-    assert (entry["command"], entry["args"]) == (command, list(arguments))
+    assert entry["start"] == [command, *arguments]
     assert entry["env"] == {KEY: HOSTS[host].key, "RLM_MCP_ROOT_MODEL": "gpt-4.1"}
     assert CANARY not in done.output + file.read_text()
     assert list(file.parent.glob("*.bak")) == []
@@ -90,7 +122,9 @@ def test_installing_again_changes_nothing_and_removing_leaves_what_was_there(
 ) -> None:
     file = home / FILES[host]
     file.parent.mkdir(parents=True, exist_ok=True)
-    before = OTHERS[HOSTS[host].language].replace("SERVERS", HOSTS[host].servers)
+    before = EXISTING.get(host) or OTHERS[HOSTS[host].language].replace(
+        "SERVERS", HOSTS[host].servers
+    )
     file.write_text(before)
     first = install(host, "--yes")
     installed = file.read_text()
@@ -102,7 +136,7 @@ def test_installing_again_changes_nothing_and_removing_leaves_what_was_there(
     assert "Nothing to change" in again.stdout
     assert "Nothing to change" in absent.stdout
     assert installed != before
-    assert parsed(host, installed)[HOSTS[host].servers]["other"] == {"command": "x", "args": ["é"]}
+    assert servers_in(host, installed)["other"]["start"] == ["x", "é"]
     assert [copy.read_text() for copy in sorted(file.parent.glob("*.bak"))] == [before, installed]
     left = file.read_text()
     assert left == (before if host != "vscode" else with_empty_inputs(before))
@@ -110,9 +144,16 @@ def test_installing_again_changes_nothing_and_removing_leaves_what_was_there(
 
 OTHERS = {
     "json": '{\n\t"first": 1.50,\n\t"SERVERS": {\n\t\t"other": {\n\t\t\t"command": "x",\n'
-    '\t\t\t"args": [\n\t\t\t\t"é"\n\t\t\t]\n\t\t}\n\t},\n\t"last": {}\n}'.replace("1.50", "1.5"),
+    '\t\t\t"args": ["é"]\n\t\t}\n\t},\n\t"last": {}\n}',
     "toml": '# mine\nmodel = "m"  # best\n\n[SERVERS.other]\ncommand = "x"\nargs = ["é"]\n\n'
     "[tui]\nx = 1 # one\n",
+}
+EXISTING = {
+    "opencode": '{\n  "mcp": {\n    "other": { "type": "local", "command": ["x", "é"] }\n  }\n}\n',
+    "goose": "# mine\nGOOSE_MODEL: 'm'   # best\nextensions:\n    other:  # old\n        cmd: x\n"
+    "        args: [é]\n        enabled: no\n\n# the end\nGOOSE_MODE: auto\n",
+    "continue": "name: Mine # yes\nmodels: []\nmcpServers:\n- name: other\n  command: x\n  args:\n"
+    "  - é  # one\n\nrules:\n  - short\n",
 }
 
 
@@ -122,12 +163,11 @@ def with_empty_inputs(text: str) -> str:
 
 def test_an_entry_that_is_there_keeps_its_key_and_what_else_was_set_in_it() -> None:
     for name, host in HOSTS.items():
-        edited = with_server(snippet(host, STARTED), host, {
-            "command": "old", "args": [], "env": {KEY: "sk-mine", "MINE": "1"}, "disabled": True,
-        })  # fmt: skip
+        theirs = ServerCommand("old", (), {"MINE": "1"}, key="sk-mine").entry(host)
+        edited = with_server(snippet(host, STARTED), host, {**theirs, "disabled": True})
         entry = entry_in(name, with_server(edited, host, STARTED.entry(host)))
 
-        assert (entry["command"], entry["disabled"]) == ("uvx", True)
+        assert (entry["start"], entry["disabled"]) == (["uvx", "rlm-mcp"], True)
         assert entry["env"] == {KEY: "sk-mine", "RLM_MCP_ROOT_MODEL": "gpt-4.1", "MINE": "1"}
 
 
@@ -182,10 +222,23 @@ def test_nothing_is_written_on_a_dry_run_or_when_the_answer_is_no(home: Path) ->
 @pytest.mark.parametrize(
     ("host", "text", "why"),
     [
-        ("vscode", '{\n  // mine\n  "servers": {}\n}', "line 2"),
+        ("vscode", '{\n  // mine\n  "servers": {]\n}', "line 3"),
         ("cursor", "[]", "not a JSON object"),
         ("cursor", '{"mcpServers": []}', "'mcpServers' is not a table"),
         ("cursor", '{"a": 1, "a": 2}', "twice"),
+        ("cursor", '{"a": 1 "b": 2}', "a comma"),
+        ("cursor", '{"a": 1}, {}', "nothing more"),
+        ("cursor", '{"mcpServers": {"rlm": nul}}', "a value"),
+        ("cursor", "{a: 1}", "a value"),
+        ("zed", '{"context_servers": {}', "line 1"),
+        ("goose", "a: [", "not YAML"),
+        ("goose", "- a", "not a YAML mapping"),
+        ("goose", "extensions: 1", "'extensions' is not a table"),
+        ("goose", "extensions: {a: {cmd: x}}", "stands on one line"),
+        ("goose", "extensions:\n  a: 1", "not a table of tables"),
+        ("goose", "extensions:\n  rlm: {cmd: x}", "stands on one line"),
+        ("goose", "a: &x\n  b: {}\nextensions: *x", "layout"),
+        ("continue", "mcpServers:\n  - command: x", "tables with names"),
         ("claude-code", "\xff", "can't decode"),
         ("codex", "a = ", "not TOML"),
         ("codex", "mcp_servers = 1", "'mcp_servers' is not a table"),
@@ -223,15 +276,16 @@ def test_links_line_ends_and_marks_stay_and_a_change_by_somebody_else_is_not_los
     assert not plan(link, HOSTS["cursor"], STARTED).is_needed
 
 
-def test_settings_of_a_file_stay_in_it(home: Path) -> None:
+@pytest.mark.parametrize("host", HOST_NAMES)
+def test_settings_of_a_file_stay_in_it(host: str, home: Path) -> None:
     (home / "rlm.toml").write_text("root_model = 'm'\nmax_iterations = 9\n")
     runner = CliRunner(env={"RLM_MCP_ROOT_MODEL": "", "RLM_MCP_MAX_SECONDS": "60"})
-    done = runner.invoke(main, ["--config", "rlm.toml", "install", "codex", "--yes"])
-    entry = entry_in("codex", (home / FILES["codex"]).read_text())
+    done = runner.invoke(main, ["--config", "rlm.toml", "install", host, "--yes"])
+    entry = entry_in(host, (home / FILES[host]).read_text())
 
     assert done.exit_code == 0
-    assert entry["args"][-2:] == ["--config", str(home / "rlm.toml")]
-    assert entry["env"] == {KEY: "sk-...", "RLM_MCP_MAX_SECONDS": "60.0"}
+    assert entry["start"][-2:] == ["--config", str(home / "rlm.toml")]
+    assert entry["env"] == {KEY: HOSTS[host].key, "RLM_MCP_MAX_SECONDS": "60.0"}
 
 
 def test_a_server_of_ones_own_needs_no_key(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,9 +304,11 @@ def test_secrets_in_a_shown_line_are_stars() -> None:
     )
 
 
-@pytest.mark.parametrize("host", JSON_HOSTS)
+@pytest.mark.parametrize("host", HOST_NAMES)
 def test_removing_from_a_file_without_the_server_changes_nothing(host: str) -> None:
-    assert without_server('{"a":   1}', HOSTS[host]) == '{"a":   1}'
+    text = {"json": '{"a":   1}', "toml": "a =   1", "yaml": "a:   1"}[HOSTS[host].language]
+
+    assert without_server(text, HOSTS[host]) == text
 
 
 def shown_in_documents() -> Mapping[str, str]:

@@ -14,9 +14,10 @@ from rich.table import Table
 
 from rlm_mcp import __version__
 from rlm_mcp.cli.commands.options import Launch
-from rlm_mcp.cli.host_files import hide_secrets
-from rlm_mcp.cli.hosts import HOSTS, ServerCommand
-from rlm_mcp.cli.installer import server_command, snippet
+from rlm_mcp.cli.hosts.files import hide_secrets
+from rlm_mcp.cli.hosts.host import ServerCommand
+from rlm_mcp.cli.hosts.installer import server_command, snippet
+from rlm_mcp.cli.hosts.known import HOSTS
 from rlm_mcp.cli.terminal import messages
 from rlm_mcp.errors import ConfigurationError
 from rlm_mcp.service.doctor import Check, check_all

@@ -13,10 +13,14 @@ HOST_NAMES = (
     "vscode",
     "codex",
     "gemini-cli",
+    "opencode",
     "qwen-code",
+    "goose",
+    "zed",
     "windsurf",
     "lm-studio",
     "cline",
+    "continue",
 )
 
 
@@ -35,13 +39,13 @@ HOST_NAMES = (
 def install(launch: Launch, host: str, **given: bool) -> None:
     """Connect an assistant to this server, with the current settings.
 
-    HOST is claude-desktop, claude-code, cursor, vscode, codex, gemini-cli, qwen-code, windsurf,
-    lm-studio or cline.
+    HOST is claude-desktop, claude-code, cursor, vscode, codex, gemini-cli, opencode, qwen-code,
+    goose, zed, windsurf, lm-studio, cline or continue.
 
     Shows the change of the host's file, asks, keeps a copy of the file beside it, and leaves
     everything else in it as it is.
     """
-    from rlm_mcp.cli.installer import InstallRequest, install_server
+    from rlm_mcp.cli.hosts.installer import InstallRequest, install_server
 
     request = InstallRequest(host, given["project"], given["with_key"], given["remove"])
     install_server(launch, request, ask=not given["yes"], is_dry_run=given["dry_run"])

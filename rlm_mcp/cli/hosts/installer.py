@@ -14,8 +14,9 @@ import click
 
 from rlm_mcp.cli.commands.options import Launch
 from rlm_mcp.cli.failures import REFUSED
-from rlm_mcp.cli.host_files import hide_secrets, holds_key, with_server, without_server
-from rlm_mcp.cli.hosts import HOSTS, Host, ServerCommand, own_command
+from rlm_mcp.cli.hosts.files import hide_secrets, holds_key, with_server, without_server
+from rlm_mcp.cli.hosts.host import Host, ServerCommand, own_command
+from rlm_mcp.cli.hosts.known import HOSTS
 from rlm_mcp.engine.models.http_provider import OPENAI_BASE_URL
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.settings import Settings, as_variables, variables_in_force

@@ -1,0 +1,1 @@
+"""Assistants: where each keeps its MCP servers, and how one is written into such a file."""
