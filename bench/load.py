@@ -3,6 +3,7 @@
 1. 200 runs of five turns asked for at once, with replies after 50 ms, each of which is waited for.
 2. 40 runs at once of nine turns with one sub-call each, at zero latency.
 3. 20 runs of five turns, one after another, at zero latency.
+4. 20 runs at once with 100 sub-calls each, which take a second.
 
 The servers are real ones over stdio, and the CPU is that of their own process: not of their REPLs,
 of the client or of the model. With `--beside`, a server of that checkout takes turns with one of
@@ -17,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,30 +55,35 @@ class Load:
     runs: int
     turns: int
     at_once: int
-    has_sub_calls: bool = False
+    sub_calls: int = 0
     places: int | None = None
     latency_seconds: float = LATENCY_SECONDS
+    sub_latency_seconds: float = 0.0
 
     @property
     def name(self) -> str:
         """What it is, in words."""
-        calls = ", one sub-call each" if self.has_sub_calls else ""
+        calls = f", {self.sub_calls} sub-calls in each cell" if self.sub_calls else ""
         return f"{self.runs} runs of {self.turns} turns{calls}, {self.at_once} at once"
 
     def answer(self, request: ChatRequestView) -> Answer:
         """Reply as the root or the sub model."""
         if request.model == "sub":
-            return "a short reply"
+            return Reply("a short reply", latency_seconds=self.sub_latency_seconds)
         turn = sum(message["role"] == "assistant" for message in request.messages)
-        code = f"n = llm_query('number {turn}')" if self.has_sub_calls else f"n = {turn}"
+        code = f"n = {turn}"
+        if self.sub_calls:  # no two prompts are equal: the store would answer the second
+            asked = f"f'number {{i}} of {request.number}' for i in range({self.sub_calls})"
+            code = f"n = llm_query_batch([{asked}])"
         text = cell(code) if turn < self.turns - 1 else "FINAL(done)"
         return Reply(text, latency_seconds=self.latency_seconds)
 
 
 LOADS = (
     Load(200, 5, at_once=200),
-    Load(40, 9, at_once=40, has_sub_calls=True, places=40, latency_seconds=0.0),
+    Load(40, 9, at_once=40, sub_calls=1, places=40, latency_seconds=0.0),
     Load(20, 5, at_once=1, latency_seconds=0.0),
+    Load(20, 2, at_once=20, sub_calls=100, places=20, sub_latency_seconds=1.0),
 )
 
 
@@ -176,11 +182,13 @@ async def compare(load: Load, checkouts: dict[str, Path], rounds: int) -> list[s
     return rows
 
 
-async def print_table(checkouts: dict[str, Path], rounds: int) -> None:
-    """Measure every load, and print a row for each checkout."""
+async def print_table(
+    checkouts: dict[str, Path], rounds: int, loads: Sequence[Load] = LOADS
+) -> None:
+    """Measure loads, and print a row for each checkout."""
     print("| load | s | CPU s | least CPU s | CPU ms a turn | to the first |")
     print("|---|---|---|---|---|---|")
-    for load in LOADS:
+    for load in loads:
         print("\n".join(await compare(load, checkouts, rounds)), flush=True)
 
 
@@ -191,10 +199,14 @@ async def main() -> None:
     )
     parser.add_argument("--beside", type=Path, help="another checkout to compare with")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--only", type=int, nargs="*", default=(1, 2, 3, 4), help="numbers of loads, as above"
+    )
     options = parser.parse_args()
     checkouts = {"before": options.beside.resolve()} if options.beside else {}
     checkouts["now"] = HERE
-    await print_table(checkouts, options.rounds)
+    loads = [LOADS[number - 1] for number in options.only]
+    await print_table(checkouts, options.rounds, loads)
 
 
 if __name__ == "__main__":

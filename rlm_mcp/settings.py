@@ -114,6 +114,11 @@ class Settings(RLMConfig):
         description="Hours for which a text sent in parts waits for its next part.",
     )
 
+    ui: bool = Field(
+        default=False,
+        description="A server over stdio also serves the page, on this machine alone.",
+    )
+
     log_format: Literal["text", "json"] = Field(
         default="text", description="Form of the log on stderr: `text`, or `json` for JSON lines."
     )

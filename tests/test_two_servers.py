@@ -14,7 +14,7 @@ import anyio.to_thread
 from rlm_mcp.store.database import DATABASE_NAME, open_database
 from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
-from tests.serving import Served, cell, open_served
+from tests.serving import Served, cell, open_served, text_of
 from tests.test_stdio import open_process
 from tests.test_store_owners import running_child
 
@@ -71,6 +71,9 @@ async def test_twenty_runs_on_each_of_two_servers_all_end_right_waited_for_and_c
         if other is not asker:
             refused = await other.error("rlm_run_variables", run_id=run["run_id"], name="x")
             assert "Another server works on it" in refused["text"]
+            listed = await other.raw("rlm_run_variables", run_id=run["run_id"])
+            assert "Another server works on this run" in text_of(listed)
+            assert dict(listed.structured_content or {})["note"] in text_of(listed)
         state = await other.call("rlm_run_cancel", run_id=run["run_id"])
         again = await asker.call("rlm_run_wait", run_id=run["run_id"], wait_seconds=0)
         assert (again["status"], again["last_event"]) == (state["status"], state["last_event"])

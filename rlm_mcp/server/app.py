@@ -45,7 +45,7 @@ from rlm_mcp.server.app_view import RUN_VIEW, VIEW_TOOLS, read_run_view
 from rlm_mcp.server.arguments import ArgumentRules
 from rlm_mcp.server.completions import complete
 from rlm_mcp.server.context_tools import CONTEXT_TOOLS
-from rlm_mcp.server.pending import OpenService, PendingService
+from rlm_mcp.server.pending import OpenPage, OpenService, PendingService
 from rlm_mcp.server.prompts import PROMPTS
 from rlm_mcp.server.resources import KINDS, list_resources, read_resource
 from rlm_mcp.server.results import error_result, invalid_arguments, protocol_error, with_notes
@@ -94,11 +94,15 @@ To look something up, use rlm_context_search or rlm_context_read: they call no m
 
 
 def build_server(
-    open_service: OpenService, more_tools: Sequence[ToolSpec] = (), more_instructions: str = ""
+    open_service: OpenService,
+    more_tools: Sequence[ToolSpec] = (),
+    more_instructions: str = "",
+    open_page: OpenPage | None = None,
 ) -> MCPServer[PendingService]:
     """Build the server; `open_service` is entered once, in the background, when it serves.
 
     Args:
+        open_page: what serves the page beside it, where its own transport does not.
         more_tools: tools that only some transports have.
         more_instructions: what the instructions say about them.
     """
@@ -107,7 +111,7 @@ def build_server(
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[PendingService]) -> AsyncGenerator[PendingService]:
-        pending = PendingService(open_service)
+        pending = PendingService(open_service, open_page)
         async with anyio.create_task_group() as holding:
             holding.start_soon(pending.hold)
             async with anyio.create_task_group() as tasks:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import anyio
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rlm_mcp.service.service import Service
 
 OpenService = Callable[[], "AbstractAsyncContextManager[Service]"]
+# Serves the page of a service; gives its root URL, which is empty where it cannot be served.
+OpenPage = Callable[["Service"], "AbstractAsyncContextManager[str]"]
 # Hosts list the tools within milliseconds of their greeting, and call one seconds later.
 _QUIET_SECONDS = 1.0
 
@@ -32,10 +34,13 @@ class PendingService:
 
     Args:
         open_service: called in a worker thread, so it may import what it needs.
+        open_page: what serves the page beside it, if anything does.
     """
 
-    def __init__(self, open_service: OpenService) -> None:
+    def __init__(self, open_service: OpenService, open_page: OpenPage | None = None) -> None:
+        self.page_url = ""
         self._open = open_service
+        self._open_page: OpenPage = open_page or _no_page
         self._wanted = anyio.Event()
         self._settled = anyio.Event()
         self._closing = anyio.Event()
@@ -79,7 +84,7 @@ class PendingService:
 
     async def _keep_open(self) -> None:
         opening = await anyio.to_thread.run_sync(self._open)
-        async with opening as service:
+        async with opening as service, self._open_page(service) as self.page_url:
             self._service = service
             self._settled.set()
             await self._closing.wait()
@@ -88,6 +93,11 @@ class PendingService:
         """Let `hold` end."""
         self._closing.set()
         self._wanted.set()
+
+
+def _no_page(service: Service) -> AbstractAsyncContextManager[str]:
+    del service
+    return nullcontext("")
 
 
 def _first_of(group: BaseExceptionGroup[RLMError]) -> RLMError:

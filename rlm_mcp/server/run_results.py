@@ -24,11 +24,17 @@ _SHOWN_CALL_CHARS = 300
 _MIN_SHOWN_CHARS = 400
 
 
-def run_result(state: RunRecord, note: str = "") -> CallToolResult:
-    """The result of the tools that start and end runs."""
+def run_result(state: RunRecord, note: str = "", page_url: str = "") -> CallToolResult:
+    """The result of the tools that start and end runs.
+
+    Args:
+        page_url: where the page shows the run, if one is served.
+    """
     run = run_view(state)
     if note:
         run.note = note
+    if page_url:
+        run.page_url = page_url
     return result(run, _run_text(run, state), run_link(state.run_id, state.question))
 
 
@@ -56,6 +62,8 @@ def _run_text(run: schemas.Run, state: RunRecord, events: Sequence[EventLine] = 
         lines.append(f"Next: {run.next}")
     if run.note:
         lines.append(run.note)
+    if run.page_url:
+        lines.append(f"Page: {run.page_url}")
     lines.extend(_event_line(event) for event in events)
     return "\n".join(lines)
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from rlm_mcp.server import schemas
 from rlm_mcp.server.arguments import usual_wait
-from rlm_mcp.server.results import beside, more, result
+from rlm_mcp.server.results import beside, beside_all, more, result
 from rlm_mcp.server.run_results import run_result, trace_text, waited_result
 from rlm_mcp.server.tool import (
     MAX_RESULT_CHARS,
@@ -19,6 +19,7 @@ from rlm_mcp.server.tool import (
     Strings,
     ToolContext,
     ToolSpec,
+    page_of,
     service_of,
 )
 from rlm_mcp.server.views import run_page, trace_view, variable_view, variables_view
@@ -38,6 +39,9 @@ _PROGRESS_SECONDS = 0.2
 ATTACHED = (
     "This question was asked before, so no second run was started. To start one, give a new "
     "idempotency_key."
+)
+ELSEWHERE = (
+    "Another server works on this run. What its REPL holds can be read here once the run has ended."
 )
 WaitSeconds = Annotated[
     float | None, Field(ge=0, le=3600, description="0 to 3600; 0 returns at once.")
@@ -93,7 +97,8 @@ async def rlm_query(  # noqa: PLR0913  # a tool's parameters are its arguments
     begun = await service.runs.begin(asked)
     seconds = _wait_of(ctx, service, wait_seconds)
     state = await service.runs.wait(begun.run_id, seconds, _Progress(ctx).report)
-    return run_result(state, ATTACHED if begun.is_attached else "")
+    page_url = page_of(ctx.request_context, state.run_id)
+    return run_result(state, ATTACHED if begun.is_attached else "", page_url)
 
 
 async def rlm_run_wait(
@@ -150,7 +155,8 @@ async def rlm_run_resume(
     service = await service_of(ctx)
     await service.runs.resume(run_id, budget.model_dump(exclude_none=True) if budget else {})
     seconds = _wait_of(ctx, service, wait_seconds)
-    return run_result(await service.runs.wait(run_id, seconds, _Progress(ctx).report))
+    state = await service.runs.wait(run_id, seconds, _Progress(ctx).report)
+    return run_result(state, page_url=page_of(ctx.request_context, run_id))
 
 
 async def rlm_run_trace(
@@ -186,13 +192,16 @@ async def rlm_run_variables(
         return result(variable_view(name, piece), beside(piece.text, place))
     found = await runs.variables(run_id)
     listed = variables_view(found, start)
+    if await runs.is_elsewhere(run_id):
+        listed.note = ELSEWHERE
     lines = [
         f"{item.name}: {item.type} ({item.size})  {item.preview}" for item in listed.variables or ()
     ]
     note = (
         f"[more: start={listed.next_start}]" if listed.next_start else f"[{len(found)} variables]"
     )
-    return result(listed, beside("\n".join(lines), note))
+    text = beside("\n".join(lines), note)
+    return result(listed, beside_all(text, listed.note or ""))
 
 
 async def rlm_exec(
@@ -223,14 +232,15 @@ async def rlm_status(ctx: ToolContext) -> Annotated[CallToolResult, schemas.Stat
     return result(status, status.model_dump_json(indent=1))
 
 
+QUERY_TOOL = ToolSpec(
+    rlm_query,
+    "Ask a question over long texts",
+    loads_always=True,
+    has_view=True,
+    max_result_chars=MAX_RESULT_CHARS,
+)
 RUN_TOOLS = (
-    ToolSpec(
-        rlm_query,
-        "Ask a question over long texts",
-        loads_always=True,
-        has_view=True,
-        max_result_chars=MAX_RESULT_CHARS,
-    ),
+    QUERY_TOOL,
     ToolSpec(rlm_run_wait, "Wait for a run", reads_only=True, repeats=True),
     ToolSpec(rlm_run_list, "List runs", reads_only=True, repeats=True),
     ToolSpec(rlm_run_cancel, "Cancel a run", destroys=True, repeats=True),

@@ -181,6 +181,7 @@ class Run(RunOutcome):
     answer_chars: int
     queue_position: int | None = None
     note: str | None = None
+    page_url: str | None = None
 
 
 class WaitedOutcome(RunOutcome):
@@ -219,8 +220,12 @@ class RunTrace(BaseModel):
 
 
 class RunLines(BaseModel):
-    """Events as the view of a run draws them; `ended` says that no more will come."""
+    """Events as the view of a run draws them; `ended` says that no more will come.
 
+    `run_id` is null where the run that was looked for has not begun.
+    """
+
+    run_id: str | None
     lines: list[dict[str, Any]]
     ended: bool
 
@@ -245,6 +250,7 @@ class RunVariables(BaseModel):
     start: int | None = None
     end: int | None = None
     next_start: int | None
+    note: str | None = None
 
 
 class CellDone(BaseModel):

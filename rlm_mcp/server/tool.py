@@ -95,6 +95,17 @@ def make_tool(spec: ToolSpec) -> Tool:
     return tool
 
 
+def page_of(request: ServerRequestContext[PendingService, Any], run_id: str) -> str:
+    """The address of a run on the page, where one is served; it never holds a token.
+
+    Over HTTP it is that of the server by the name under which its caller reached it.
+    """
+    http = request.request
+    own = request.lifespan_context.page_url
+    root = own if http is None else f"{http.url.scheme}://{http.url.netloc}"
+    return f"{root}/#/run/{run_id}" if root else ""
+
+
 async def service_of(ctx: ToolContext) -> Service:
     """The service as the caller of a tool sees it.
 

@@ -7,8 +7,8 @@ import { RunView } from "./run_view.jsx";
 import { overHost } from "./sources.js";
 
 const RUN_ID = /run_[0-9a-f]{32}/;
-const LOOK_MILLISECONDS = 700;
-const MOST_QUESTION_CHARS = 400; // the list of runs cuts questions at 500
+const SHORTEST_PAUSE = 500;
+const LONGEST_PAUSE = 15_000;
 
 export function showApp(root) {
   const host = new Host();
@@ -30,7 +30,7 @@ function dress(context) {
 }
 
 function useHost(host) {
-  const [call, set] = useState({ runId: null, question: "", problem: "" });
+  const [call, set] = useState({ runId: null, asked: null, problem: "" });
   const [mode, setMode] = useState("inline");
   useEffect(() => {
     const change = (fields) => set((had) => ({ ...had, ...fields }));
@@ -40,7 +40,7 @@ function useHost(host) {
     };
     host.on("ui/notifications/tool-input", (params) => {
       const runId = runIdIn(params);
-      change({ question: params.arguments?.question ?? "", ...(runId && { runId }) });
+      change({ asked: params.arguments, ...(runId && { runId }) });
     });
     host.on("ui/notifications/tool-result", (params) => {
       const runId = runIdIn(params);
@@ -57,29 +57,39 @@ function useHost(host) {
   return { ...call, mode, setMode, found: (runId) => set((had) => ({ ...had, runId })) };
 }
 
-// A query that waits gives its result at its end: meanwhile its run is found by its question.
-function useSearch(source, { runId, question, found }) {
+// A query that waits gives its result at its end. Meanwhile the server says which run it began: of
+// two calls with equal arguments, the second one attaches to the run of the first.
+function useSearch(source, { runId, asked, problem, found }) {
+  const isSought = !runId && !problem && Boolean(asked?.question);
   useEffect(() => {
-    if (runId || !question) return;
-    const timer = setInterval(async () => {
-      try {
-        const { runs } = await source.call("rlm_run_list", { limit: 5, status: "running" });
-        const asked = question.slice(0, MOST_QUESTION_CHARS);
-        const mine = runs.find((run) => run.question.startsWith(asked));
-        if (mine) found(mine.run_id);
-      } catch {
-        // The host may refuse calls of apps; the result names the run at the end.
+    if (!isSought) return;
+    let isOver = false;
+    const search = async () => {
+      for (let pause = SHORTEST_PAUSE; !isOver; ) {
+        try {
+          const page = await source.call("rlm_run_lines", { question_of: asked });
+          if (page.run_id && !isOver) found(page.run_id);
+          if (page.run_id) return;
+        } catch {
+          // The host may refuse calls of apps; the result names the run at the end.
+          await new Promise((resolve) => setTimeout(resolve, pause));
+          pause = Math.min(pause * 2, LONGEST_PAUSE);
+        }
       }
-    }, LOOK_MILLISECONDS);
-    return () => clearInterval(timer);
-  }, [runId, question]);
+    };
+    search();
+    return () => {
+      isOver = true;
+    };
+  }, [isSought, asked]);
 }
 
 function App({ host, source }) {
   const call = useHost(host);
   useSearch(source, call);
   const [outcome, setOutcome] = useState(null);
-  const { runId, question, problem, mode, setMode } = call;
+  const { runId, asked, problem, mode, setMode } = call;
+  const question = asked?.question ?? "";
   if (!runId) {
     return (
       <main>

@@ -11,12 +11,14 @@ export function Variables({ source, runId, isLive, cells }) {
   const { answer, error } = useAnswer(ask, [source, runId, isLive ? cells : -1]);
   if (error) return <Notice error={error} />;
   if (!answer) return <p class="quiet">Loading…</p>;
+  if (answer.note && !answer.variables.length) return <p class="notice">{answer.note}</p>;
   if (!answer.variables.length) {
     return <p class="quiet">{isLive ? "No variables yet." : "No variables were kept."}</p>;
   }
   const toggle = (name) => setOpened(opened === name ? "" : name);
   return (
     <section class="variables" aria-label="Variables">
+      {answer.note && <p class="notice">{answer.note}</p>}
       <table>
         <thead>
           <tr>

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from functools import partial
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.to_thread
 import click
 
 from rlm_mcp.cli.commands.options import Launch
@@ -65,7 +70,9 @@ def serve(
 
         if sys.stdin.isatty():
             click.echo(_AT_A_TERMINAL, err=True)
-        anyio.run(build_server(partial(_open_service, settings)).run_stdio_async)
+        open_page = partial(_open_page, settings) if settings.ui else None
+        server = build_server(partial(_open_service, settings), open_page=open_page)
+        anyio.run(server.run_stdio_async)
         return
     from rlm_mcp.server.http.serving import Place, serve_http
 
@@ -77,6 +84,19 @@ def _open_service(settings: Settings) -> AbstractAsyncContextManager[Service]:
     from rlm_mcp.service.service import open_service
 
     return open_service(settings)
+
+
+@asynccontextmanager
+async def _open_page(settings: Settings, service: Service) -> AsyncGenerator[str]:
+    """Serve the page of a server over stdio; what that takes is loaded in a thread."""
+    beside = await anyio.to_thread.run_sync(import_module, "rlm_mcp.server.http.page_beside")
+    async with beside.open_page_beside(settings, service, _announce_page) as url:
+        yield url
+
+
+def _announce_page(url: str, file: Path) -> None:
+    """Say where the page is; hosts keep what a server says, so the token is in the file alone."""
+    click.echo(f"rlm-mcp: the page is at {url}/; a browser enters it by {file.as_uri()}", err=True)
 
 
 def _announce(settings: Settings, url: str) -> None:

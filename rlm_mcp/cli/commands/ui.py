@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     from rlm_mcp.settings import Settings
 
 _KEPT_SECONDS = 10.0
-_TOKEN_BYTES = 32
 
 
 @click.command()
@@ -47,19 +44,15 @@ async def _serve_page(settings: Settings, run_id: str, port: int, opens: bool) -
         ConfigurationError: the server cannot listen there.
         StoreError: the database cannot be opened.
     """
-    import secrets
-
+    from rlm_mcp.server.http.own_page import address_with, guarded, new_token
     from rlm_mcp.server.http.serving import Place, open_http_server, until_stopped
 
-    # Other users of this machine reach a loopback port too.
-    token = secrets.token_urlsafe(_TOKEN_BYTES)
+    token = new_token()
     async with (
-        open_http_server(_guarded(settings, token), Place(port=port)) as url,
+        open_http_server(guarded(settings, token), Place(port=port)) as url,
         anyio.create_task_group() as tasks,
     ):
-        # A fragment is sent to no server, and logged nowhere.
-        place = f"/run/{run_id}&" if run_id else ""
-        address = f"{url}/#{place}token={token}"
+        address = address_with(url, token, run_id)
         click.echo(f"rlm-mcp: the page is at {address}", err=True)
         click.echo("rlm-mcp: Ctrl-C ends it; runs started there can then be resumed", err=True)
         if opens:
@@ -68,42 +61,12 @@ async def _serve_page(settings: Settings, run_id: str, port: int, opens: bool) -
         tasks.cancel_scope.cancel()
 
 
-def _guarded(settings: Settings, token: str) -> Settings:
-    """The same settings with one token alone, whose user is the owner of this machine."""
-    from pydantic import SecretStr
-
-    oauth = dict.fromkeys(("oauth_issuer", "oauth_resource", "oauth_jwks_url"))
-    changes = {"http_token": SecretStr(token), "http_tokens": dict[str, SecretStr](), **oauth}
-    return settings.model_copy(update=changes)
-
-
 async def _open_browser(address: str, directory: Path) -> None:
     import webbrowser
 
-    with _redirect_file(address, directory) as path:
+    from rlm_mcp.server.http.own_page import redirect_file
+
+    with redirect_file(address, directory) as path:
         if not await anyio.to_thread.run_sync(webbrowser.open, path.as_uri()):
             click.echo("rlm-mcp: no browser could be opened; open the address yourself", err=True)
         await anyio.sleep(_KEPT_SECONDS)
-
-
-@contextmanager
-def _redirect_file(address: str, directory: Path) -> Generator[Path]:
-    """A page that only this user can read and that leads to an address; gone with the block.
-
-    A browser is started with its path, so that no list of processes shows the address's token. On
-    Windows, where files have no mode, the directory's access list keeps others out.
-    """
-    import html
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="page-", dir=directory) as private:
-        path = Path(private) / "open.html"
-        target = html.escape(address, quote=True)
-        path.touch(mode=0o600, exist_ok=False)
-        path.write_text(
-            '<!doctype html><meta charset="utf-8"><title>rlm-mcp</title>'
-            f'<meta http-equiv="refresh" content="0; url={target}">'
-            f'<a href="{target}">Open the page</a>',
-            encoding="utf-8",
-        )
-        yield path

@@ -118,8 +118,30 @@ async def open_http_server(
             app = Exchanges(_build_app(mcp, service, place, settings), patience)
             config = await anyio.to_thread.run_sync(_configured, app, patience)
             async with mcp.session_manager.run(), _running(config, app, service, sock):
-                host = f"[{place.host}]" if ":" in place.host else place.host
-                yield f"http://{host}:{sock.getsockname()[1]}"
+                yield _root_url(place, sock)
+
+
+@asynccontextmanager
+async def open_http_service(
+    service: Service, settings: Settings, place: Place
+) -> AsyncGenerator[str]:
+    """Serve a service over HTTP that somebody else opened; gives the server's root URL.
+
+    Raises:
+        ConfigurationError: anybody could call it, or it cannot listen there.
+    """
+    _check_exposure(place, is_open=not _verifiers(settings))
+    with _listening(place) as sock:
+        mcp = await anyio.to_thread.run_sync(build_http_mcp, lambda: nullcontext(service))
+        app = Exchanges(_build_app(mcp, service, place, settings), Patience())
+        config = await anyio.to_thread.run_sync(_configured, app, Patience())
+        async with mcp.session_manager.run(), _running(config, app, service, sock):
+            yield _root_url(place, sock)
+
+
+def _root_url(place: Place, sock: socket.socket) -> str:
+    host = f"[{place.host}]" if ":" in place.host else place.host
+    return f"http://{host}:{sock.getsockname()[1]}"
 
 
 def build_http_mcp(open_service: OpenService) -> MCPServer[PendingService]:

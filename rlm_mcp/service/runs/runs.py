@@ -38,6 +38,10 @@ class RunStarter(Protocol):
         """Begin a run, or find it at work."""
         ...
 
+    async def find(self, question: Question) -> str | None:
+        """Find the run at work that answers a question."""
+        ...
+
     async def resume(self, run_id: str, limits: Mapping[str, Any]) -> None:
         """Resume a run that has ended."""
         ...
@@ -62,6 +66,7 @@ class RunService:
         self._others = others
         self._wait_seconds = wait_seconds
         self.begin = starter.begin
+        self.find = starter.find
         self.resume = starter.resume
 
     async def wait(self, run_id: str, seconds: float | None, report: Report) -> RunState:
@@ -214,12 +219,21 @@ class RunService:
         try:
             return await self._runs.variable(run_id, name, start=start, limit=limit)
         except NotFoundError as error:
-            if state.status != "running" or self._live.get(run_id) is not None:
+            if not await self.is_elsewhere(run_id):
                 raise
             raise NotFoundError(
                 f"{error.message} Another server works on it.",
                 fix="Its variables can be read here once it has ended: rlm_run_wait.",
             ) from error
+
+    async def is_elsewhere(self, run_id: str) -> bool:
+        """Whether another process works on a run, so that its REPL cannot be reached from here.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
+        is_at_work = (await self._runs.get(run_id)).status == "running"
+        return is_at_work and self._live.get(run_id) is None and self._repl(run_id) is None
 
     def _repl(self, run_id: str) -> Repl | None:
         """The REPL of a run at work, or the one that is kept of it."""

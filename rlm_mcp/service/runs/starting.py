@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -12,10 +13,12 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from rlm_mcp.engine.budget import Budget
+from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.parsing.typed_answer import check_schema
 from rlm_mcp.errors import ConfigurationError, InvalidInputError, SandboxBusyError, StoreError
 from rlm_mcp.events import FORMAT_VERSION, RunStarted
 from rlm_mcp.sandbox.types import Isolation, Particular
+from rlm_mcp.sandbox.wire import utf8
 from rlm_mcp.service.contexts.contexts import ContextService
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.runs.execution import Execution, QuestionWork, RunServices, Task
@@ -23,6 +26,7 @@ from rlm_mcp.service.runs.live import LiveRun, RunQueue, Ticket
 from rlm_mcp.service.runs.questions import Begun, Question, RunDefaults, check_question, run_config
 from rlm_mcp.service.runs.resuming import Resumer, Resumption
 from rlm_mcp.store.contexts.contexts import Contexts
+from rlm_mcp.store.contexts.texts import handle_of
 from rlm_mcp.store.runs.records import NewEvent, NewRun, RunRecord, SavedVariable
 
 # How long somebody who resumes a run waits for what is still done in its REPL.
@@ -109,16 +113,10 @@ class Starter:
         self, task: Task, question: Question, isolation: Isolation, *, is_queued: bool
     ) -> Begun:
         """Write that a run begins, or find the one that stands for it."""
-        options = _stored_options(task)
-        new = NewRun(
-            task.run_id,
-            task.question,
-            contexts=task.handles,
-            config=options,
-            idempotency_key=question.idempotency_key or None,
-            continues=question.continue_run or None,
-            is_queued=is_queued,
-            is_shared=True,
+        models = task.root_model, task.sub_model
+        options = _stored_options(task.config, models, task.answer_schema)
+        new = replace(
+            _new_run(question, task.handles, options), run_id=task.run_id, is_queued=is_queued
         )
         started = RunStarted(
             version=FORMAT_VERSION,
@@ -131,6 +129,24 @@ class Starter:
         if record.run_id != task.run_id:
             return Begun(_same_run(record, new), is_attached=True)
         return Begun(task.run_id)
+
+    async def find(self, question: Question) -> str | None:
+        """Return the run that `begin` would find for a question; begins and stores nothing.
+
+        Raises:
+            InvalidInputError, NotFoundError, ConfigurationError: as for `begin`.
+        """
+        check_question(question)
+        config = run_config(self._defaults.config, question)
+        handles: list[str] = []
+        if question.continue_run:
+            handles += (await self._services.runs.get(question.continue_run)).contexts
+        handles += question.contexts
+        if question.inline_text:
+            handles.append(await anyio.to_thread.run_sync(_handle_of_text, question.inline_text))
+        options = _stored_options(config, self._models(question), question.answer_schema)
+        handles = list(dict.fromkeys(handles))
+        return await self._services.runs.find_same(_new_run(question, handles, options))
 
     async def resume(self, run_id: str, limits: Mapping[str, Any]) -> None:
         """Resume a run that ended without completing, as the same run, where it stopped.
@@ -264,10 +280,30 @@ def _refuse_limits(record: RunRecord, limits: Mapping[str, Any]) -> None:
         )
 
 
-def _stored_options(task: Task) -> Mapping[str, Any]:
+def _new_run(question: Question, handles: Sequence[str], options: Mapping[str, Any]) -> NewRun:
+    """Make what a question's run is stored as, and found by while it works."""
+    return NewRun(
+        "",
+        question.text,
+        contexts=handles,
+        config=options,
+        idempotency_key=question.idempotency_key or None,
+        continues=question.continue_run or None,
+        is_shared=True,
+    )
+
+
+def _stored_options(
+    config: RLMConfig, models: tuple[str, str], answer_schema: Mapping[str, Any] | None
+) -> Mapping[str, Any]:
+    root_model, sub_model = models
     return {
-        **task.config.model_dump(),
-        "root_model": task.root_model,
-        "sub_model": task.sub_model,
-        "answer_schema": task.answer_schema,
+        **config.model_dump(),
+        "root_model": root_model,
+        "sub_model": sub_model,
+        "answer_schema": answer_schema,
     }
+
+
+def _handle_of_text(text: str) -> str:
+    return handle_of(hashlib.sha256(utf8(text)).hexdigest())

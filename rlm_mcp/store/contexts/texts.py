@@ -139,7 +139,12 @@ class NewContext:
     @property
     def handle(self) -> str:
         """The handle of every text with this content."""
-        return f"ctx_{self.sha256[:16]}"
+        return handle_of(self.sha256)
+
+
+def handle_of(sha256: str) -> str:
+    """Return the handle of the text with this digest."""
+    return f"ctx_{sha256[:16]}"
 
 
 class Entered(NamedTuple):

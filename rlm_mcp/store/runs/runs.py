@@ -93,6 +93,12 @@ class Runs:
             leave_bytes=LOG_LEAVES_BYTES,
         )
 
+    async def find_same(self, run: NewRun) -> str | None:
+        """Return the id of the run that `create` would return in place of a new one, if any."""
+        return await self._database.read(
+            lambda db: rows.same_run(db, self._caller, run, self._clock())
+        )
+
     async def begin_work(self, run_id: str) -> None:
         """Start counting the time of a queued run of this process.
 
