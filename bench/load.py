@@ -205,7 +205,7 @@ async def main() -> None:
     options = parser.parse_args()
     checkouts = {"before": options.beside.resolve()} if options.beside else {}
     checkouts["now"] = HERE
-    loads = [LOADS[number - 1] for number in options.only]
+    loads: list[Load] = [LOADS[int(number) - 1] for number in options.only]
     await print_table(checkouts, options.rounds, loads)
 
 
