@@ -23,6 +23,7 @@ from rlm_mcp.store.runs.owners import owner_id
 from rlm_mcp.store.runs.records import NewEvent, NewRun, Outcome, SavedVariable
 from rlm_mcp.store.runs.replies import Replies
 from rlm_mcp.store.runs.runs import Runs
+from rlm_mcp.store.runs.work_clock import WorkClock
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
 from tests.serving import cell, open_served
 from tests.test_store_runs import Clock
@@ -45,7 +46,7 @@ async def database(tmp_path: Path) -> AsyncGenerator[Database]:
 
 @pytest.fixture
 async def runs(database: Database, clock: Clock) -> Runs:
-    return Runs(database, owner="me", clock=clock)
+    return Runs(database, owner="me", clock=WorkClock(clock, clock))
 
 
 async def work(runs: Runs, *, chars: int = 10, ends: bool = True) -> str:

@@ -21,6 +21,7 @@ from rlm_mcp.testing.scripted_model import open_scripted_model
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, unauthorized
 from tests.http_serving import ANN, BOB, Site
 from tests.serving import KEY, cell, settings_in
+from tests.waiting import until
 
 SECRETS = (KEY, ANN, BOB)
 
@@ -165,4 +166,25 @@ async def test_a_server_that_would_be_open_does_not_start(
     assert code == 2
     assert told in said
     assert not [token for token in ("short-one", ANN) if token in said]
+    assert "Traceback" not in said
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_request_is_one_line_of_the_log(
+    tmp_path: Path,
+) -> None:
+    left = "the client left before it had sent all"
+    async with open_program(tmp_path, RLM_MCP_HTTP_TOKENS=f"ann={ANN}") as program:
+        host, _, port = program.url.removeprefix("http://").partition(":")
+        asked = [("POST", "/mcp"), ("PUT", "/contexts/name")]
+        for count, (method, path) in enumerate(asked, start=1):
+            head = f"{method} {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {ANN}\r\n"
+            head += "content-type: application/json\r\naccept: application/json, text/event-stream"
+            async with await anyio.connect_tcp(host, int(port)) as stream:
+                await stream.send(f"{head}\r\ncontent-length: 100\r\n\r\n{{".encode())
+            await until(lambda count=count: "".join(program.said).count(left) == count)
+        await program.stop(signal.SIGTERM)
+    said = "".join(program.said)
+    assert [line for line in said.splitlines() if left in line] == [
+        f"rlm-mcp: {method}: {left}" for method, _ in asked
+    ]
     assert "Traceback" not in said

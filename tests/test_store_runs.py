@@ -20,12 +20,14 @@ from rlm_mcp.store.runs.records import (
     NewEvent,
     NewRun,
     Outcome,
+    ResumedRun,
     RunRecord,
     RunSummary,
     SavedVariable,
 )
 from rlm_mcp.store.runs.replies import Replies
 from rlm_mcp.store.runs.runs import Runs
+from rlm_mcp.store.runs.work_clock import WorkClock
 from rlm_mcp.values import Usage
 
 START = 1_700_000_000.0
@@ -56,12 +58,12 @@ async def database(tmp_path: Path) -> AsyncGenerator[Database]:
 
 @pytest.fixture
 async def runs(database: Database, clock: Clock) -> Runs:
-    return Runs(database, owner="me", clock=clock)
+    return Runs(database, owner="me", clock=WorkClock(clock, clock))
 
 
 @pytest.fixture
 async def others(database: Database, clock: Clock) -> Runs:
-    return Runs(database, owner="another", clock=clock)
+    return Runs(database, owner="another", clock=WorkClock(clock, clock))
 
 
 @pytest.fixture
@@ -427,3 +429,33 @@ async def test_costs_are_kept_exactly_and_may_be_unknown(runs: Runs) -> None:
     assert (await runs.get(run_id)).figures.cost_usd == cost
     await runs.append_event(run_id, NewEvent("warning", figures=Usage()))
     assert (await runs.get(run_id)).figures.cost_usd is None
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+async def test_a_clock_that_is_set_changes_no_working_time(
+    database: Database, clock: Clock, jump: float
+) -> None:
+    steady = Clock()
+    runs = Runs(database, owner="me", clock=WorkClock(clock, steady))
+    elsewhere = Runs(database, owner="another", clock=WorkClock(clock, steady))
+    await runs.create(NewRun("run_1", "?"))
+    clock.now += 2
+    steady.now += 2
+    clock.now += jump
+    assert (await runs.get("run_1")).elapsed_seconds == 2
+    assert [run.elapsed_seconds for run in (await runs.list()).items] == [2]
+    clock.now += 3
+    steady.now += 3
+    await runs.append_event("run_1", NewEvent("iteration_start", "turn 1"))
+    assert (await elsewhere.get("run_1")).elapsed_seconds == 5
+
+    ended = await runs.finish("run_1", Outcome("exhausted"), NO_MORE)
+    assert ended.elapsed_seconds == 5
+
+    again = ResumedRun({}, NewEvent("run_started", "again"), ended.last_event)
+    assert await runs.resume("run_1", again)
+    clock.now += 7200  # the machine slept
+    steady.now += 1
+    assert (await runs.get("run_1")).elapsed_seconds == 6
+    record = await runs.finish("run_1", Outcome("completed"), NO_MORE)
+    assert record.elapsed_seconds == (await elsewhere.get("run_1")).elapsed_seconds == 6

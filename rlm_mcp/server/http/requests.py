@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import anyio
 import anyio.lowlevel
 from starlette.datastructures import Headers
@@ -11,6 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rlm_mcp.server.http.answers import refusal
 from rlm_mcp.server.http.timeouts import Patience
+
+log = logging.getLogger(__name__)
 
 
 class Exchanges:
@@ -71,6 +75,7 @@ class _Exchange:
         self._received = 0
         self._is_body_due = "transfer-encoding" in headers or _length(headers) != 0
         self._is_too_slow = False
+        self._is_gone = False
         self._is_started = False
         # Two ways to say where a body ends: whoever passes requests on may have taken the other.
         self._is_ambiguous = "transfer-encoding" in headers and "content-length" in headers
@@ -85,7 +90,7 @@ class _Exchange:
                 await app(self._request, self.receive, self.send)
         except ClientDisconnect:
             return
-        if self.scope.cancelled_caught and not self._is_started:
+        if self.scope.cancelled_caught and not (self._is_started or self._is_gone):
             await self.answer(_too_slow() if self._is_too_slow else _stopping())
 
     async def answer(self, response: Response) -> None:
@@ -100,14 +105,23 @@ class _Exchange:
         due = self._patience.body + self._received / self._patience.body_bytes
         with anyio.move_on_after(due - self._waited):
             message = await self._receive()
+            if message["type"] == "http.disconnect":
+                # Ended here: the application would take it for a defect of its own.
+                log.warning("%s: the client left before it had sent all", self._request["method"])
+                self._is_gone = True
+                await self._end()
             self._waited += anyio.current_time() - started
             self._received += len(message.get("body", b""))
             self._is_body_due = message["type"] == "http.request" and message["more_body"]
             return message
         self._is_too_slow = True
+        await self._end()
+        raise ClientDisconnect  # not reached
+
+    async def _end(self) -> None:
+        """End the request, wherever the application is; does not return."""
         self.scope.cancel()
         await anyio.lowlevel.checkpoint()
-        raise ClientDisconnect  # not reached: the checkpoint is cancelled
 
     async def send(self, message: Message) -> None:
         """Send on; when an answer comes before the whole body did, nothing may follow it."""

@@ -24,6 +24,7 @@ from rlm_mcp.store.runs.records import (
     RunRecord,
     RunSummary,
 )
+from rlm_mcp.store.runs.work_clock import WorkClock
 from rlm_mcp.values import Usage
 
 _FIGURES = (
@@ -67,7 +68,7 @@ def iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
-def find_run(db: Connection, caller: str, run_id: str, now: float) -> RunRecord:
+def find_run(db: Connection, caller: str, run_id: str, clock: WorkClock) -> RunRecord:
     """Return the record of a caller's run.
 
     Raises:
@@ -78,7 +79,7 @@ def find_run(db: Connection, caller: str, run_id: str, now: float) -> RunRecord:
     if row is None:
         raise missing_run(db, caller, run_id)
     *columns, position = row
-    return _record(dict(zip(_COLUMNS, columns, strict=True)), position, now)
+    return _record(dict(zip(_COLUMNS, columns, strict=True)), position, clock)
 
 
 def missing_run(db: Connection, caller: str, run_id: str) -> NotFoundError:
@@ -175,7 +176,7 @@ def insert_run(db: Connection, caller: str, run: NewRun, mine: Claim) -> int:
 
 
 def summaries(
-    db: Connection, caller: str, status: str | None, before: int, limit: int, now: float
+    db: Connection, caller: str, status: str | None, before: int, limit: int, clock: WorkClock
 ) -> list[tuple[int, RunSummary]]:
     """Return a caller's runs older than a row, newest first, each with its row number."""
     rows = db.execute(
@@ -185,8 +186,8 @@ def summaries(
         [caller, before, status, status, limit],
     )
     return [
-        (row, RunSummary(run_id, state, question, at, elapsed(state, past, start, now), cost))
-        for row, run_id, state, question, at, past, start, cost in rows
+        (row, RunSummary(run_id, state, question, at, elapsed(run_id, state, work, clock), cost))
+        for row, run_id, state, question, at, *work, cost in rows
     ]
 
 
@@ -220,8 +221,19 @@ def interrupt_run(db: Connection, row: int, outcome: Outcome, now: float) -> str
     return run_id
 
 
-def append_rows(db: Connection, row: int, events: Sequence[NewEvent], now: float) -> list[Event]:
-    """Append to a run's log, and set the run's figures to those of the last event."""
+def append_rows(
+    db: Connection,
+    row: int,
+    events: Sequence[NewEvent],
+    now: float,
+    *,
+    started: float | None = None,
+) -> list[Event]:
+    """Append to a run's log, and set the run's figures to those of the last event.
+
+    Args:
+        started: when the run began, by the clock as it is now; None leaves what is stored.
+    """
     seq: int = db.execute("SELECT last_event FROM runs WHERE id = ?", [row]).fetchone()[0]
     at = iso(now)
     stored = [_event(seq + index, at, event) for index, event in enumerate(events, start=1)]
@@ -234,8 +246,9 @@ def append_rows(db: Connection, row: int, events: Sequence[NewEvent], now: float
     )
     db.execute(
         "UPDATE runs SET last_event = ?, iterations = ?, sub_calls = ?, cached_sub_calls = ?, "
-        "input_tokens = ?, output_tokens = ?, cost_usd = ? WHERE id = ?",
-        [stored[-1].seq, *_figures(stored[-1].figures), row],
+        "input_tokens = ?, output_tokens = ?, cost_usd = ?, started = coalesce(?, started) "
+        "WHERE id = ?",
+        [stored[-1].seq, *_figures(stored[-1].figures), started, row],
     )
     return stored
 
@@ -298,12 +311,21 @@ def _figures(used: Usage) -> tuple[float | None, ...]:
     return astuple(replace(used, by_model=()))[:-1]
 
 
-def elapsed(status: str, past: float, started: float, now: float) -> float:
-    """Return how long a run has worked; a running run counts until now."""
-    return past + (max(0.0, now - started) if status == "running" else 0.0)
+def elapsed(run_id: str, status: str, work: Sequence[float], clock: WorkClock) -> float:
+    """Return how long a run has worked; a running run counts until now.
+
+    Args:
+        work: the seconds of its earlier stretches, and when it began this one.
+    """
+    past, started = work
+    if status != "running":
+        return past
+    own = clock.started(run_id)
+    return past + max(0.0, clock.now() - (started if own is None else own))
 
 
-def _record(row: dict[str, Any], position: int | None, now: float) -> RunRecord:
+def _record(row: dict[str, Any], position: int | None, clock: WorkClock) -> RunRecord:
+    work = (row["elapsed_seconds"], row["started"])
     return RunRecord(
         **{name: row[name] for name in _PLAIN},
         contexts=tuple(json.loads(row["contexts"])),
@@ -311,7 +333,7 @@ def _record(row: dict[str, Any], position: int | None, now: float) -> RunRecord:
         data=None if row["data"] is None else json.loads(row["data"]),
         error=None if row["error"] is None else json.loads(row["error"]),
         figures=Usage(*(row[name] for name in _FIGURES)),
-        elapsed_seconds=elapsed(row["status"], row["elapsed_seconds"], row["started"], now),
+        elapsed_seconds=elapsed(row["run_id"], row["status"], work, clock),
         queue_position=position,
     )
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from sqlite3 import Connection
 from typing import get_args
 
 from rlm_mcp.cursors import encode_cursor
-from rlm_mcp.errors import InvalidInputError, NotFoundError
+from rlm_mcp.errors import InvalidInputError, NotFoundError, RunLostError
 from rlm_mcp.sandbox.types import Variable, VariableText
 from rlm_mcp.store.connection import LOG_LEAVES_BYTES
 from rlm_mcp.store.contexts.records import Page
@@ -32,6 +31,7 @@ from rlm_mcp.store.runs.variables import (
     read_variables,
     replace_variables,
 )
+from rlm_mcp.store.runs.work_clock import WorkClock
 from rlm_mcp.text import NAME_CHARS, names_in_line
 from rlm_mcp.values import RunStatus
 
@@ -41,7 +41,7 @@ class Runs:
 
     Args:
         owner: this process, from `owner_id()`; only it writes to the runs it makes.
-        clock: seconds since the epoch.
+        clock: what the time is, and how long runs have worked.
         caller: the owner of these runs; empty for everyone who shares the machine.
     """
 
@@ -50,12 +50,12 @@ class Runs:
         database: Database,
         *,
         owner: str,
-        clock: Callable[[], float] = time.time,
+        clock: WorkClock | None = None,
         caller: str = "",
     ) -> None:
         self._database = database
         self._owner = owner
-        self._clock = clock
+        self._clock = clock or WorkClock()
         self._caller = caller
 
     @property
@@ -87,11 +87,14 @@ class Runs:
             StoreError: the database could not store it.
         """
         events = [] if started is None else [started]
-        return await self._database.write(
+        record = await self._database.write(
             lambda db: self._create(db, run, events, lease_seconds),
             patience_seconds=CALLER_PATIENCE_SECONDS,
             leave_bytes=LOG_LEAVES_BYTES,
         )
+        if record.run_id == run.run_id and not run.is_queued:
+            self._clock.begin(run.run_id)
+        return record
 
     async def find_same(self, run: NewRun) -> str | None:
         """Return the id of the run that `create` would return in place of a new one, if any."""
@@ -108,10 +111,11 @@ class Runs:
         """
 
         def begin(db: Connection) -> None:
-            row = rows.owned_row(db, self._caller, run_id, self._owner)
-            rows.begin_work(db, row, self._clock())
+            row = self._own_row(db, run_id)
+            rows.begin_work(db, row, self._clock.now())
 
         await self._database.write_grouped(begin)
+        self._clock.begin(run_id)
 
     async def append_event(self, run_id: str, event: NewEvent) -> Event:
         """Append one event; see `append_events`."""
@@ -126,8 +130,9 @@ class Runs:
         """
 
         def append(db: Connection) -> list[Event]:
-            row = rows.owned_row(db, self._caller, run_id, self._owner)
-            return rows.append_rows(db, row, events, self._clock())
+            row = self._own_row(db, run_id)
+            now, started = self._clock.now(), self._clock.started(run_id)
+            return rows.append_rows(db, row, events, now, started=started)
 
         return await self._database.write_grouped(append, leave_bytes=LOG_LEAVES_BYTES)
 
@@ -141,7 +146,7 @@ class Runs:
 
         def append(db: Connection) -> list[Event]:
             row = rows.ended_row(db, self._caller, run_id)
-            return rows.append_rows(db, row, [event], self._clock())
+            return rows.append_rows(db, row, [event], self._clock.now())
 
         return (await self._database.write(append))[0]
 
@@ -163,15 +168,17 @@ class Runs:
         """
 
         def end(db: Connection) -> RunRecord:
-            row = rows.owned_row(db, self._caller, run_id, self._owner)
-            now = self._clock()
-            rows.append_rows(db, row, [event], now)
+            row = self._own_row(db, run_id)
+            now, started = self._clock.now(), self._clock.started(run_id)
+            rows.append_rows(db, row, [event], now, started=started)
             rows.end_run(db, row, outcome, now)
             if variables is not None:
                 replace_variables(db, row, variables)
-            return rows.find_run(db, self._caller, run_id, now)
+            return rows.find_run(db, self._caller, run_id, self._clock)
 
-        return await self._database.write_grouped(end)
+        record = await self._database.write_grouped(end)
+        self._clock.end(run_id)
+        return record
 
     async def resume(
         self,
@@ -191,11 +198,14 @@ class Runs:
         """
 
         def take(db: Connection) -> bool:
-            now = self._clock()
+            now = self._clock.now()
             mine = rows.Claim(self._owner, now, now + lease_seconds)
             return rows.resume_run(db, self._row(db, run_id), change, mine)
 
-        return await self._database.write(take, patience_seconds=CALLER_PATIENCE_SECONDS)
+        is_ours = await self._database.write(take, patience_seconds=CALLER_PATIENCE_SECONDS)
+        if is_ours and not change.is_queued:
+            self._clock.begin(run_id)
+        return is_ours
 
     async def get(self, run_id: str) -> RunRecord:
         """Return a run's record.
@@ -204,7 +214,7 @@ class Runs:
             NotFoundError: there is none; the error names similar ids and how to list them.
         """
         return await self._database.read_grouped(
-            lambda db: rows.find_run(db, self._caller, run_id, self._clock())
+            lambda db: rows.find_run(db, self._caller, run_id, self._clock)
         )
 
     async def list(
@@ -288,13 +298,20 @@ class Runs:
     def _create(
         self, db: Connection, run: NewRun, events: Sequence[NewEvent], lease_seconds: float
     ) -> RunRecord:
-        now = self._clock()
+        now = self._clock.now()
         same = rows.same_run(db, self._caller, run, now)
         if same is None:
             mine = rows.Claim(self._owner, now, now + lease_seconds)
             row = rows.insert_run(db, self._caller, run, mine)
             rows.append_rows(db, row, events, now)
-        return rows.find_run(db, self._caller, same or run.run_id, now)
+        return rows.find_run(db, self._caller, same or run.run_id, self._clock)
+
+    def _own_row(self, db: Connection, run_id: str) -> int:
+        try:
+            return rows.owned_row(db, self._caller, run_id, self._owner)
+        except RunLostError:
+            self._clock.end(run_id)
+            raise
 
     def _row(self, db: Connection, run_id: str) -> int:
         return rows.row_of(db, self._caller, run_id)
@@ -315,8 +332,7 @@ class Runs:
     def _list(
         self, db: Connection, status: RunStatus | None, before: int, limit: int
     ) -> Page[RunSummary]:
-        now = self._clock()
-        found = rows.summaries(db, self._caller, status, before, limit + 1, now)
+        found = rows.summaries(db, self._caller, status, before, limit + 1, self._clock)
         cursor = encode_cursor("runs", found[limit - 1][0]) if len(found) > limit else None
         return Page([summary for _, summary in found[:limit]], cursor)
 
