@@ -20,10 +20,9 @@ from rlm_mcp.store.database import DATABASE_NAME, Database, open_database
 from rlm_mcp.store.retention import GRACE_SECONDS, Keeping, Retention, log_bytes, shrink
 from rlm_mcp.store.runs.leases import Leases, RunLeases
 from rlm_mcp.store.runs.owners import owner_id
-from rlm_mcp.store.runs.records import NewEvent, NewRun, Outcome, SavedVariable
+from rlm_mcp.store.runs.records import NewEvent, NewRun, Outcome, SavedVariable, WorkClock
 from rlm_mcp.store.runs.replies import Replies
 from rlm_mcp.store.runs.runs import Runs
-from rlm_mcp.store.runs.work_clock import WorkClock
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
 from tests.serving import cell, open_served
 from tests.test_store_runs import Clock

@@ -24,10 +24,10 @@ from rlm_mcp.store.runs.records import (
     RunRecord,
     RunSummary,
     SavedVariable,
+    WorkClock,
 )
 from rlm_mcp.store.runs.replies import Replies
 from rlm_mcp.store.runs.runs import Runs
-from rlm_mcp.store.runs.work_clock import WorkClock
 from rlm_mcp.values import Usage
 
 START = 1_700_000_000.0

@@ -1,9 +1,10 @@
-"""Base addresses in every shape that people paste."""
+"""Base addresses in every shape that people paste, and where redirects from them may lead."""
 
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit, urlunsplit
+from collections.abc import Mapping
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 _ENDPOINTS = re.compile(
     r"/(chat/completions|completions|responses|messages|models|embeddings|api/(chat|generate))/*$"
@@ -11,6 +12,9 @@ _ENDPOINTS = re.compile(
 _VERSION = re.compile(r"/v\d+[a-z0-9]*(/|$)")
 _AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 _GOOGLE_HOST = "generativelanguage.googleapis.com"
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+MOST_REDIRECTS = 5
+_PORTS = {"http": 80, "https": 443}
 
 
 def base_of(address: str) -> str:
@@ -50,3 +54,23 @@ def join(base: str, path: str) -> str:
     """Add an endpoint to a base address; a query stays at its end."""
     before, question, query = base.partition("?")
     return f"{before}/{path}{question}{query}"
+
+
+def place_of(address: str, headers: Mapping[str, str]) -> str:
+    """Return the address that a redirect from `address` names; empty if it names none."""
+    location = headers.get("location", "")
+    return urljoin(address, location) if location else ""
+
+
+def is_same_host(before: str, after: str) -> bool:
+    """Whether a redirect stays on its host: at its port, or from HTTP to HTTPS at their own."""
+    try:
+        old, new = urlsplit(before), urlsplit(after)
+        ports = (old.port or _PORTS.get(old.scheme), new.port or _PORTS.get(new.scheme))
+    except ValueError:  # a port that is none
+        return False
+    if old.hostname != new.hostname or new.username or new.password:
+        return False
+    if old.scheme == new.scheme:
+        return ports[0] == ports[1]
+    return (old.scheme, new.scheme, *ports) == ("http", "https", 80, 443)

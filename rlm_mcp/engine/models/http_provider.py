@@ -17,7 +17,16 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.to_thread
 
-from rlm_mcp.engine.models.addresses import base_of, is_azure, join, other_bases
+from rlm_mcp.engine.models.addresses import (
+    MOST_REDIRECTS,
+    REDIRECTS,
+    base_of,
+    is_azure,
+    is_same_host,
+    join,
+    other_bases,
+    place_of,
+)
 from rlm_mcp.engine.models.chat import ChatReply, ChatRequest, OnDelta
 from rlm_mcp.engine.models.completions import (
     ErrorInReplyError,
@@ -30,7 +39,6 @@ from rlm_mcp.engine.models.diagnosis import Faults, passwords_in
 from rlm_mcp.engine.models.endpoint import optional_parts
 from rlm_mcp.engine.models.event_stream import EventStream
 from rlm_mcp.engine.models.http_session import HttpOptions, HttpRoute, find_route, open_session
-from rlm_mcp.engine.models.redirects import MOST_REDIRECTS, REDIRECTS, is_same_host, place_of
 from rlm_mcp.engine.models.refusals import Refused
 from rlm_mcp.engine.models.retry import AttemptFailedError
 from rlm_mcp.errors import (

@@ -23,8 +23,8 @@ from rlm_mcp.store.runs.records import (
     ResumedRun,
     RunRecord,
     RunSummary,
+    WorkClock,
 )
-from rlm_mcp.store.runs.work_clock import WorkClock
 from rlm_mcp.values import Usage
 
 _FIGURES = (

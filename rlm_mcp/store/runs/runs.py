@@ -24,6 +24,7 @@ from rlm_mcp.store.runs.records import (
     RunRecord,
     RunSummary,
     SavedVariable,
+    WorkClock,
 )
 from rlm_mcp.store.runs.variables import (
     find_variable,
@@ -31,7 +32,6 @@ from rlm_mcp.store.runs.variables import (
     read_variables,
     replace_variables,
 )
-from rlm_mcp.store.runs.work_clock import WorkClock
 from rlm_mcp.text import NAME_CHARS, names_in_line
 from rlm_mcp.values import RunStatus
 
