@@ -45,8 +45,7 @@ class Settings(RLMConfig):
         description="Root of an OpenAI-compatible API, such as http://127.0.0.1:11434/v1.",
     )
     api_key: SecretStr | None = Field(
-        default=None,
-        description="Key of that API; local servers need none.",
+        default=None, description="Key of that API; local servers need none."
     )
     root_model: str | None = Field(default=None, description="Model that writes the code.")
     sub_model: str | None = Field(
@@ -71,10 +70,14 @@ class Settings(RLMConfig):
         "working directory and the home directory without hidden entries.",
     )
     wait_seconds: float = Field(
-        default=45,
+        default=45, ge=0, le=3600, description="Seconds that a call waits for its run at most."
+    )
+    cancel_grace_seconds: float = Field(
+        default=60,
         ge=0,
-        le=3600,
-        description="Seconds that a call waits for its run before it returns.",
+        le=86_400,
+        description="Seconds after which a run is cancelled whose request the client cancelled, "
+        "unless somebody asks for the run; 0: never.",
     )
     sandbox: SandboxName = Field(
         default="auto",

@@ -7,6 +7,7 @@
 | CPython | a reference count of 2**29 is an ordinary number, and goes up and down | `child/mapped_str` |
 | zoneinfo | `zoneinfo._common.load_tzdata(key)` returns an open binary file | `child/preload` |
 | mcp | `ServerSession._connection` with `state` and `exit_stack`, which live as long as it | `server/updates` |
+| mcp | `ServerSession._request_outbound.cancel_requested`, set by `notifications/cancelled` | `server/tool` |
 | mcp | `Server.create_initialization_options(notification_options, experimental_capabilities)` | `server/app` |
 | mcp | `MCPServer._lowlevel_server`, which takes handlers by method | `server/app` |
 | uvicorn | `H11Protocol`: `cycle.response_complete`, `loop`, `transport`, `send_400_response` called while the error is handled, and methods of asyncio's protocol | `server/http/timeouts` |
@@ -98,6 +99,14 @@ def test_a_session_knows_the_connection_that_it_belongs_to() -> None:
     made = inspect.getsource(connection.__init__)
     assert "self.state" in made
     assert "self.exit_stack" in made
+
+
+def test_a_session_knows_whether_the_client_cancelled_its_request() -> None:
+    assert "self._request_outbound = " in inspect.getsource(ServerSession.__init__)
+    channel = importlib.import_module("mcp.shared.dispatcher").DispatchContext
+    assert isinstance(channel.cancel_requested, property)
+    dispatcher = importlib.import_module("mcp.shared.jsonrpc_dispatcher")
+    assert "cancel_requested.set()" in inspect.getsource(dispatcher)
 
 
 def test_a_server_makes_its_greeting_by_a_method_that_can_be_replaced() -> None:

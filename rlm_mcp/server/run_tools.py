@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
@@ -19,6 +21,7 @@ from rlm_mcp.server.tool import (
     Strings,
     ToolContext,
     ToolSpec,
+    is_cancelled_by_client,
     page_of,
     service_of,
 )
@@ -96,7 +99,8 @@ async def rlm_query(  # noqa: PLR0913  # a tool's parameters are its arguments
     service = await service_of(ctx)
     begun = await service.runs.begin(asked)
     seconds = _wait_of(ctx, service, wait_seconds)
-    state = await service.runs.wait(begun.run_id, seconds, _Progress(ctx).report)
+    with _abandoning(ctx, service, begun.run_id):
+        state = await service.runs.wait(begun.run_id, seconds, _Progress(ctx).report)
     page_url = page_of(ctx.request_context, state.run_id)
     return run_result(state, ATTACHED if begun.is_attached else "", page_url)
 
@@ -155,7 +159,8 @@ async def rlm_run_resume(
     service = await service_of(ctx)
     await service.runs.resume(run_id, budget.model_dump(exclude_none=True) if budget else {})
     seconds = _wait_of(ctx, service, wait_seconds)
-    state = await service.runs.wait(run_id, seconds, _Progress(ctx).report)
+    with _abandoning(ctx, service, run_id):
+        state = await service.runs.wait(run_id, seconds, _Progress(ctx).report)
     return run_result(state, page_url=page_of(ctx.request_context, run_id))
 
 
@@ -263,6 +268,20 @@ RUN_TOOLS = (
     ToolSpec(rlm_exec, "Run Python over long texts", max_result_chars=MAX_RESULT_CHARS),
     ToolSpec(rlm_status, "Check the server", reads_only=True, repeats=True, open_world=True),
 )
+
+
+@contextmanager
+def _abandoning(ctx: ToolContext, service: Service, run_id: str) -> Generator[None]:
+    """Abandon the run that a request began, if the client cancels the request meanwhile.
+
+    A closed stream or a lost connection ends only the waiting: nobody decided that.
+    """
+    try:
+        yield
+    except anyio.get_cancelled_exc_class():
+        if is_cancelled_by_client(ctx.request_context):
+            service.runs.abandon(run_id)
+        raise
 
 
 def _wait_of(ctx: ToolContext, service: Service, given: float | None) -> float:

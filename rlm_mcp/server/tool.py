@@ -125,3 +125,10 @@ async def service_in(request: ServerRequestContext[PendingService, Any]) -> Serv
     """
     http = request.request
     return await request.lifespan_context.get("" if http is None else http.state.caller)
+
+
+def is_cancelled_by_client(request: ServerRequestContext[PendingService, Any]) -> bool:
+    """Return whether the client sent `notifications/cancelled` for a request at work."""
+    # The SDK shows handlers the cancellation alone, which a lost connection causes as well.
+    channel = request.session._request_outbound  # pyright: ignore[reportPrivateUsage]
+    return channel.cancel_requested.is_set()

@@ -26,6 +26,7 @@ from rlm_mcp.service.contexts.transfers import TransferService
 from rlm_mcp.service.housekeeping import Housekeeping
 from rlm_mcp.service.machine import places
 from rlm_mcp.service.repls import Repls
+from rlm_mcp.service.runs.abandoned import AbandonedRuns
 from rlm_mcp.service.runs.exec import CellService
 from rlm_mcp.service.runs.execution import RunServices
 from rlm_mcp.service.runs.live import LiveRuns, RunQueue
@@ -39,6 +40,7 @@ from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.database import DATABASE_NAME, Database, open_database
 from rlm_mcp.store.index.indexes import TextIndexes
 from rlm_mcp.store.retention import Keeping
+from rlm_mcp.store.runs.abandoned import AbandonedMarks
 from rlm_mcp.store.runs.leases import Cancels, Leases, RunLeases
 from rlm_mcp.store.runs.owners import owner_id
 from rlm_mcp.store.runs.replies import Replies, StoredReplies
@@ -63,6 +65,7 @@ class _Parts:
     cell_queue: RunQueue
     search_queue: RunQueue
     others: OtherServers
+    abandoned: AbandonedRuns
     allowed: AllowedPaths
     tasks: TaskGroup
     builds: IndexBuilds
@@ -101,7 +104,7 @@ class Service:
             runs.repls,
             parts.others,
             starter,
-            wait_seconds=defaults.wait_seconds,
+            parts.abandoned,
         )
         self.cells = CellService(runs, parts.cell_queue, texts, defaults)
         limit = parts.settings.max_upload_bytes
@@ -225,6 +228,9 @@ async def open_service(
             RunQueue(most),
             RunQueue(most),
             OtherServers(database, leases, Cancels(database, owner=owner), runs.live),
+            AbandonedRuns(
+                AbandonedMarks(database), runs.live, tasks, settings.cancel_grace_seconds
+            ),
             await anyio.to_thread.run_sync(_allowed_paths, settings, named),
             tasks,
             IndexBuilds(tasks),
@@ -265,9 +271,7 @@ async def _log_missing_isolation(sandbox: OwnedSandbox) -> None:
 
 
 def _defaults(settings: Settings) -> RunDefaults:
-    return RunDefaults(
-        settings.config(), settings.wait_seconds, settings.root_model, settings.sub_model
-    )
+    return RunDefaults(settings.config(), settings.root_model, settings.sub_model)
 
 
 def _keeping(settings: Settings) -> Keeping:

@@ -273,6 +273,13 @@ def m005_pages(db: Database) -> None:
     db.conn.execute(_PAGES)
 
 
+@migrations()
+def m006_abandoned_runs(db: Database) -> None:
+    """Let a run be marked whose request was cancelled, until somebody asks for it again."""
+    # In seconds since the epoch; cleared by whoever looks at the run.
+    db.conn.execute("ALTER TABLE runs ADD COLUMN abandoned_at REAL")
+
+
 def bring_up_to_date(connection: Connection) -> None:
     """Apply the missing migrations, within the caller's transaction."""
     migrations.apply(_opened(connection))

@@ -11,6 +11,7 @@ STEPS = (
     "m003_queue_and_cancels",
     "m004_housekeeping",
     "m005_pages",
+    "m006_abandoned_runs",
 )
 
 

@@ -313,4 +313,5 @@ def _plain(data: Any) -> Any:
 
 def _stopped(run: LiveRun) -> Outcome:
     """How a run ends that was stopped."""
-    return CANCELLED if run.stop == "cancelled" else _INTERRUPTED
+    usual = CANCELLED if run.stop == "cancelled" else _INTERRUPTED
+    return replace(usual, error=run.stop_error) if run.stop_error else usual

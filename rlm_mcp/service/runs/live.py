@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
-from typing import Literal
+from typing import Any, Literal
 
 import anyio
 
@@ -132,7 +132,8 @@ Stop = Literal["cancelled", "interrupted"]
 class LiveRun:
     """One run at work, or in line for it with its `ticket`.
 
-    `stop` says why it is stopped; `repl` is set while it is open.
+    `stop` says how it ends when it is stopped, and `stop_error` why, where that is not the usual
+    reason; `repl` is set while it is open.
     """
 
     run_id: str
@@ -141,6 +142,7 @@ class LiveRun:
     ended: anyio.Event = field(default_factory=anyio.Event)
     repl: Repl | None = None
     stop: Stop = "interrupted"
+    stop_error: Mapping[str, Any] | None = None
     changes: int = 0
     _seen: tuple[int, RunRecord] | None = None
     _reading: anyio.Lock = field(default_factory=anyio.Lock)
@@ -153,9 +155,13 @@ class LiveRun:
                 self._seen = changes, await read()
             return self._seen[1]
 
-    def end(self, stop: Stop) -> None:
-        """Tell the run to stop working and spending now."""
-        self.stop = stop
+    def end(self, stop: Stop, error: Mapping[str, Any] | None = None) -> None:
+        """Tell the run to stop working and spending now.
+
+        Args:
+            error: why, where that is not the usual reason: `{code, message, retryable, fix}`.
+        """
+        self.stop, self.stop_error = stop, error
         self.scope.cancel()
 
 

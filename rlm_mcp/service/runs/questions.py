@@ -55,7 +55,6 @@ class RunDefaults:
     """What a question that does not say otherwise is answered with."""
 
     config: RLMConfig
-    wait_seconds: float
     root_model: str | None
     sub_model: str | None
 

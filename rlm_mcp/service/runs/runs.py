@@ -13,7 +13,8 @@ import anyio
 from rlm_mcp.errors import NotFoundError, SandboxBusyError
 from rlm_mcp.sandbox.types import Repl, Variable, VariableText
 from rlm_mcp.service.repls import Repls
-from rlm_mcp.service.runs.live import LiveRuns
+from rlm_mcp.service.runs.abandoned import AbandonedRuns
+from rlm_mcp.service.runs.live import LiveRun, LiveRuns
 from rlm_mcp.service.runs.other_servers import OtherServers
 from rlm_mcp.service.runs.progress import ANSWER_NAME
 from rlm_mcp.service.runs.questions import Begun, Question
@@ -57,28 +58,27 @@ class RunService:
         repls: Repls,
         others: OtherServers,
         starter: RunStarter,
-        *,
-        wait_seconds: float,
+        abandoned: AbandonedRuns,
     ) -> None:
         self._runs = runs
         self._live = live
         self._repls = repls
         self._others = others
-        self._wait_seconds = wait_seconds
+        self._abandoned = abandoned
+        self.abandon = abandoned.add
         self.begin = starter.begin
         self.find = starter.find
         self.resume = starter.resume
 
-    async def wait(self, run_id: str, seconds: float | None, report: Report) -> RunState:
+    async def wait(self, run_id: str, seconds: float, report: Report) -> RunState:
         """Wait for a run to end, reporting at once, at every change and every ten seconds.
 
         Args:
-            seconds: how long at most; None: the server's default.
+            seconds: how long at most.
 
         Raises:
             NotFoundError: there is no such run.
         """
-        seconds = self._wait_seconds if seconds is None else seconds
         with anyio.move_on_after(seconds):
             await self._follow(run_id, report)
         return await self.state(run_id)
@@ -89,8 +89,12 @@ class RunService:
         Raises:
             NotFoundError: there is no such run.
         """
-        state = await self._runs.get(run_id)
-        run = self._live.get(run_id)
+        return await self._seen(await self._runs.get(run_id), self._live.get(run_id))
+
+    async def _seen(self, state: RunState, run: LiveRun | None) -> RunState:
+        """Return a state that somebody looks at, with what only this process knows of it."""
+        if state.abandoned_at is not None:
+            await self._abandoned.seen(state.run_id)
         # Only the process that a run waits in knows whose turn comes before.
         return replace(state, queue_position=run.ticket.position) if run else state
 
@@ -118,8 +122,7 @@ class RunService:
         run = self._live.get(run_id)
         if run is None:
             return await self.state(run_id)
-        state = await run.read_shared(partial(self._runs.get, run_id))
-        return replace(state, queue_position=run.ticket.position)
+        return await self._seen(await run.read_shared(partial(self._runs.get, run_id)), run)
 
     async def _next_change(self, run_id: str) -> Callable[[], Awaitable[None]]:
         """Return a function that waits until the run changes, whoever works on it."""
@@ -137,11 +140,11 @@ class RunService:
         """
         async with aclosing(self._changes(run_id)) as changes:
             async for _ in changes:
-                events = await self.events(run_id, after, FOLLOWED_EVENTS)
+                events = await self._runs.events(run_id, after=after, limit=FOLLOWED_EVENTS)
                 while events:
                     yield events
                     after = events[-1].seq
-                    events = await self.events(run_id, after, FOLLOWED_EVENTS)
+                    events = await self._runs.events(run_id, after=after, limit=FOLLOWED_EVENTS)
                 yield events
 
     async def events(self, run_id: str, after: int, limit: int) -> Sequence[Event]:
@@ -150,6 +153,7 @@ class RunService:
         Raises:
             NotFoundError: there is no such run.
         """
+        await self.state(run_id)
         return await self._runs.events(run_id, after=after, limit=limit)
 
     async def list(self, status: RunStatus | None, limit: int, cursor: str) -> Page[RunSummary]:
@@ -190,7 +194,7 @@ class RunService:
             NotFoundError: there is no such run.
             SandboxBusyError: a cell of it runs.
         """
-        state = await self._runs.get(run_id)
+        state = await self.state(run_id)
         repl = self._repl(run_id)
         if repl is None:
             found = list(await self._runs.variables(run_id))
@@ -209,7 +213,7 @@ class RunService:
             NotFoundError: there is no such run or variable.
             SandboxBusyError: a cell of the run is running.
         """
-        state = await self._runs.get(run_id)
+        state = await self.state(run_id)
         if name == ANSWER_NAME:
             return _answer_slice(state, start, limit)
         repl = self._repl(run_id)

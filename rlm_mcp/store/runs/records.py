@@ -137,7 +137,8 @@ class RunRecord:
 
     `last_event` is the number of the last event, 0 before the first. `lease_until` is in seconds
     since the epoch: a run that is `running` past it has lost its owner. `queue_position` is set
-    while a run waits for a free place: 1 is the next of its owner.
+    while a run waits for a free place: 1 is the next of its owner. `abandoned_at` is set once the
+    request that began it was cancelled, until somebody looks at it.
     """
 
     run_id: str
@@ -159,6 +160,7 @@ class RunRecord:
     idempotency_key: str | None
     continues: str | None
     queue_position: int | None = None
+    abandoned_at: float | None = None
 
 
 class WorkClock:

@@ -33,12 +33,12 @@ _FIGURES = (
 _COLUMNS = (
     *("run_id", "status", "question", "contexts", "config", "created_at", "finished_at"),
     *("answer", "data", "error", "last_event", "elapsed_seconds", "started"),
-    *("owner", "lease_until", "caller", "idempotency_key", "continues"),
+    *("owner", "lease_until", "caller", "idempotency_key", "continues", "abandoned_at"),
     *_FIGURES,
 )
 _PLAIN = (
     *("run_id", "status", "question", "created_at", "finished_at", "answer", "last_event"),
-    *("owner", "lease_until", "caller", "idempotency_key", "continues"),
+    *("owner", "lease_until", "caller", "idempotency_key", "continues", "abandoned_at"),
 )
 # While a run waits for a free place it has not started: `started` is infinite.
 _NOT_YET = math.inf
@@ -274,7 +274,7 @@ def end_run(
     db.execute(
         "UPDATE runs SET status = ?, answer = ?, data = ?, error = ?, finished_at = ?, "
         "elapsed_seconds = elapsed_seconds + max(0, ? - started), "
-        "started = min(started, ?), cancel_requested = 0 WHERE id = ?",
+        "started = min(started, ?), cancel_requested = 0, abandoned_at = NULL WHERE id = ?",
         [
             outcome.status,
             None if outcome.answer is None else storable(outcome.answer),
