@@ -109,7 +109,8 @@ class Settings(RLMConfig):
     keep_runs_mb: int = Field(
         default=4000,
         ge=0,
-        description="Megabytes that runs and replies may take; the oldest go first; 0: no limit.",
+        description="Megabytes that runs and replies may take; the oldest of the user who has most "
+        "go first; 0: no limit.",
     )
     keep_uploads_hours: float = Field(
         default=24,

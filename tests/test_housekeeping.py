@@ -125,6 +125,31 @@ async def test_beyond_their_room_the_oldest_go_but_none_in_its_first_hour(
     assert await left(runs) == ids[2:]
 
 
+async def test_beyond_their_room_the_oldest_of_the_user_who_has_most_go(
+    database: Database, runs: Runs, clock: Clock
+) -> None:
+    ann, bob = runs.as_caller("ann"), runs.as_caller("bob")
+    replies = Replies(database, clock=clock)
+    hers = [await work(ann, chars=200_000)]  # the oldest of all
+    await replies.put_many({"hers": "x" * 100_000}, run_id=hers[0])
+    his: list[str] = []
+    for number in range(5):
+        clock.now += 60
+        his.append(await work(bob, chars=1_000_000))
+        await replies.put_many({f"his {number}": "x" * 1_000_000}, run_id=his[-1])
+    clock.now += 2 * GRACE_SECONDS
+
+    await Retention(database, Keeping(run_bytes=5_000_000), clock=clock).drop_old()
+    assert await left(ann) == hers
+    assert list(await replies.get_many(["hers", "his 0"])) == ["hers"]
+    some = await left(bob)
+    assert some == his[-len(some) :]
+    assert 0 < len(some) <= 5
+
+    await Retention(database, Keeping(run_bytes=0), clock=clock).drop_old()
+    assert (await left(ann), await left(bob)) == ([], [])
+
+
 async def test_a_context_whose_own_time_is_over_goes_and_the_others_stay(
     database: Database, clock: Clock
 ) -> None:

@@ -110,6 +110,8 @@ async def test_a_question_goes_on_in_the_repl_of_an_earlier_one(tmp_path: Path) 
         second = await served.call("rlm_query", question="more?", continue_run=first["run_id"])
 
     assert second["answer"] == "object"
+    assert "note" not in first
+    assert second["note"].startswith(f"It went on in the process of {first['run_id']}, with all")
 
 
 async def test_when_the_repl_is_gone_saved_variables_serve_and_it_is_said(

@@ -512,10 +512,16 @@ async def test_what_code_makes_of_its_names_costs_no_answer(tmp_path: Path) -> N
         run = await served.call("rlm_query", question="?", text="text")
     async with open_served(tmp_path, turns(cell("FINAL(kept)"))) as restarted:
         more = await restarted.call("rlm_query", question="more?", continue_run=run["run_id"])
+        text = (
+            await restarted.client.call_tool("rlm_run_wait", {"run_id": more["run_id"]})
+        ).content
         trace = await restarted.call("rlm_run_trace", run_id=more["run_id"], limit=50)
 
     assert (run["status"], run["answer"]) == ("completed", "the answer")
     assert more["answer"] == "1"
+    origin = f"It went on in a new process, with the saved variables of {run['run_id']}, but for "
+    assert more["note"].startswith(f"{origin}class")
+    assert origin in str(text)
     assert any("class" in e["preview"] for e in trace["events"] if e["type"] == "warning")
 
 

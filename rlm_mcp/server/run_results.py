@@ -39,7 +39,7 @@ def run_result(state: RunRecord, note: str = "", page_url: str = "") -> CallTool
 
 
 def waited_result(
-    state: RunRecord, events: Sequence[StoredEvent], after_event: int
+    state: RunRecord, events: Sequence[StoredEvent], after_event: int, note: str = ""
 ) -> CallToolResult:
     """The result of waiting for a run: the run, and its events after `after_event`."""
     run = schemas.WaitedRun(
@@ -48,6 +48,8 @@ def waited_result(
         ),
         events=[EventLine.model_validate(event, from_attributes=True) for event in events],
     )
+    if note:
+        run.note = note
     return result(run, _run_text(run, state, run.events), run_link(state.run_id, state.question))
 
 

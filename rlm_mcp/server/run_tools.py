@@ -102,7 +102,9 @@ async def rlm_query(  # noqa: PLR0913  # a tool's parameters are its arguments
     with _abandoning(ctx, service, begun.run_id):
         state = await service.runs.wait(begun.run_id, seconds, _Progress(ctx).report)
     page_url = page_of(ctx.request_context, state.run_id)
-    return run_result(state, ATTACHED if begun.is_attached else "", page_url)
+    attached = ATTACHED if begun.is_attached else ""
+    note = f"{attached} {service.runs.origin(begun.run_id)}".strip()
+    return run_result(state, note, page_url)
 
 
 async def rlm_run_wait(
@@ -119,7 +121,7 @@ async def rlm_run_wait(
     seconds = _wait_of(ctx, service, wait_seconds)
     state = await runs.wait(run_id, seconds, _Progress(ctx).report)
     events = await runs.events(run_id, after_event, MAX_WAITED_EVENTS)
-    return waited_result(state, events, after_event)
+    return waited_result(state, events, after_event, runs.origin(run_id))
 
 
 async def rlm_run_list(

@@ -33,6 +33,7 @@ KEPT_REPLS = 8
 IDLE_SECONDS = 600.0
 SPARE_BYTES = 2 << 30
 _EVICTION_SECONDS = 30.0
+_REMEMBERED_ORIGINS = 1000
 
 
 @dataclass(eq=False)
@@ -63,6 +64,7 @@ class Repls:
         self._sandbox = sandbox
         self._tasks = tasks
         self._kept: OrderedDict[str, OpenRepl] = OrderedDict()
+        self._origins: OrderedDict[str, str] = OrderedDict()
         # An entry lasts as long as somebody has or wants the turn.
         self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
 
@@ -168,6 +170,16 @@ class Repls:
         """Remove and return a run's kept REPL, if it fits."""
         one = self._kept.get(run_id)
         return self._kept.pop(run_id) if one and one.fits(handles, options) else None
+
+    def remember_origin(self, run_id: str, origin: str) -> None:
+        """Remember in which process a run goes on that continues another, for its results."""
+        self._origins[run_id] = origin
+        while len(self._origins) > _REMEMBERED_ORIGINS:
+            self._origins.popitem(last=False)
+
+    def origin(self, run_id: str) -> str:
+        """Say in which process a run went on; empty if it continued none, or long ago."""
+        return self._origins.get(run_id, "")
 
     async def evict(self) -> None:
         """Let go those that were idle for long, and all of them while memory is short."""

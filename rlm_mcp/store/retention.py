@@ -17,6 +17,8 @@ from rlm_mcp.store.runs.rows import iso
 GRACE_SECONDS = 3600.0
 _EVENTS_A_STEP = 100
 _REPLIES_A_STEP = 200
+# In place of a caller's name, and none that a caller can have.
+_ANYONE, _NOBODY = "\0anyone", "\0nobody"
 # Bytes that each document takes in the file besides its text.
 _DOCUMENT_BYTES = 100
 
@@ -86,21 +88,37 @@ class Retention:
         return dropped
 
     async def _drop_beyond(self, most_bytes: int) -> int:
+        """Drop the oldest of the caller who has most, again and again."""
         dropped = 0
+        sizes: dict[str, int] | None = None
         while await self._database.read(log_bytes) > most_bytes:
-            run = await self._oldest_run(self._clock() - GRACE_SECONDS)
-            reply_at = await self._database.read(_oldest_reply)
-            if reply_at is not None and (run is None or reply_at <= run.ended_at):
-                await self._database.write(lambda db: _drop_replies(db, None))
-            elif run is not None:
-                await self._drop_run(run.row)
-                dropped += 1
-            else:
+            if sizes is None:
+                sizes = await self._database.scan(bytes_by_caller)
+            if not sizes:
                 break  # the rest is running, or new
+            caller = max(sizes, key=lambda name: sizes[name])
+            step = await self._drop_oldest(caller)
+            if step is None:
+                del sizes[caller]
+            else:
+                dropped += step.runs
+                sizes[caller] -= step.bytes
         return dropped
 
-    async def _oldest_run(self, before: float) -> _EndedRun | None:
-        return await self._database.read(lambda db: _oldest_run(db, before))
+    async def _drop_oldest(self, caller: str) -> _Dropped | None:
+        """Drop a caller's oldest run or some of the oldest replies; None if there is none."""
+        run = await self._oldest_run(self._clock() - GRACE_SECONDS, caller)
+        reply_at = await self._database.read(lambda db: _oldest_reply(db, caller))
+        if reply_at is not None and (run is None or reply_at <= run.ended_at):
+            return await self._database.write(lambda db: _drop_oldest_replies(db, caller))
+        if run is None:
+            return None
+        size = await self._database.read(lambda db: _run_bytes(db, run.row))
+        await self._drop_run(run.row)
+        return _Dropped(1, size)
+
+    async def _oldest_run(self, before: float, caller: str = _ANYONE) -> _EndedRun | None:
+        return await self._database.read(lambda db: _oldest_run(db, before, caller))
 
     async def _drop_run(self, row: int) -> None:
         while not await self._database.write(lambda db: _drop_some(db, row)):
@@ -113,6 +131,52 @@ class _EndedRun:
 
     row: int
     ended_at: float
+
+
+@dataclass(frozen=True)
+class _Dropped:
+    """What one step dropped."""
+
+    runs: int
+    bytes: int
+
+
+def bytes_by_caller(db: Connection) -> dict[str, int]:
+    """Return what the runs and replies of each caller take; of one caller alone it is not counted.
+
+    Replies whose run is gone belong to nobody.
+    """
+    callers = [row[0] for row in db.execute("SELECT DISTINCT caller FROM runs")]
+    if len(callers) < 2:
+        return {_ANYONE: 0}
+    rows = db.execute(
+        "SELECT caller, sum(bytes) FROM (SELECT runs.caller AS caller, "
+        "sum(length(CAST(detail AS BLOB)) + length(CAST(events.preview AS BLOB))) AS bytes "
+        "FROM runs JOIN events ON events.run = runs.id GROUP BY runs.caller "
+        "UNION ALL SELECT runs.caller, sum(length(CAST(coalesce(value, '') AS BLOB))) "
+        "FROM runs JOIN variables ON variables.run = runs.id GROUP BY runs.caller "
+        "UNION ALL SELECT coalesce(runs.caller, ?), sum(length(CAST(reply AS BLOB))) "
+        "FROM replies LEFT JOIN runs ON runs.run_id = replies.run GROUP BY 1) GROUP BY caller",
+        [_NOBODY],
+    )
+    return {**dict.fromkeys(callers, 0), **dict(rows.fetchall())}
+
+
+def _run_bytes(db: Connection, row: int) -> int:
+    return db.execute(
+        "SELECT (SELECT coalesce(sum(length(CAST(detail AS BLOB))), 0) FROM events WHERE run = ?) "
+        "+ (SELECT coalesce(sum(length(CAST(value AS BLOB))), 0) FROM variables WHERE run = ?)",
+        [row, row],
+    ).fetchone()[0]
+
+
+def _replies_of(caller: str) -> tuple[str, list[str]]:
+    """Return a condition for the replies that a caller's runs paid for, and its values."""
+    if caller == _ANYONE:
+        return "1", []
+    if caller == _NOBODY:
+        return "run NOT IN (SELECT run_id FROM runs)", []
+    return "run IN (SELECT run_id FROM runs WHERE caller = ?)", [caller]
 
 
 def log_bytes(db: Connection) -> int:
@@ -133,17 +197,29 @@ def log_bytes(db: Connection) -> int:
     return max(0, int((pages - free) * page_bytes - texts))
 
 
-def _oldest_run(db: Connection, before: float) -> _EndedRun | None:
+def _oldest_run(db: Connection, before: float, caller: str) -> _EndedRun | None:
     row = db.execute(
         "SELECT id, finished_at FROM runs WHERE finished_at < ? "
-        "AND status != 'running' ORDER BY finished_at LIMIT 1",
-        [iso(before)],
+        "AND status != 'running' AND ? IN (caller, ?) ORDER BY finished_at LIMIT 1",
+        [iso(before), caller, _ANYONE],
     ).fetchone()
     return _EndedRun(row[0], datetime.fromisoformat(row[1]).timestamp()) if row else None
 
 
-def _oldest_reply(db: Connection) -> float | None:
-    return db.execute("SELECT min(used_at) FROM replies").fetchone()[0]
+def _oldest_reply(db: Connection, caller: str) -> float | None:
+    of_caller, values = _replies_of(caller)
+    sql = f"SELECT min(used_at) FROM replies WHERE {of_caller}"  # noqa: S608  # our own words
+    return db.execute(sql, values).fetchone()[0]
+
+
+def _drop_oldest_replies(db: Connection, caller: str) -> _Dropped:
+    of_caller, values = _replies_of(caller)
+    rows = db.execute(
+        f"DELETE FROM replies WHERE id IN (SELECT id FROM replies WHERE {of_caller} "  # noqa: S608  # our own words
+        "ORDER BY used_at LIMIT ?) RETURNING length(CAST(reply AS BLOB))",
+        [*values, _REPLIES_A_STEP],
+    )
+    return _Dropped(0, sum(row[0] for row in rows))
 
 
 def _drop_some(db: Connection, row: int) -> bool:
@@ -161,12 +237,12 @@ def _drop_some(db: Connection, row: int) -> bool:
     return True
 
 
-def _drop_replies(db: Connection, before: float | None) -> bool:
+def _drop_replies(db: Connection, before: float) -> bool:
     """Delete some of the oldest replies; return whether the step was full."""
     dropped = db.execute(
         "DELETE FROM replies WHERE id IN (SELECT id FROM replies "
-        "WHERE ? IS NULL OR used_at < ? ORDER BY used_at LIMIT ?)",
-        [before, before, _REPLIES_A_STEP],
+        "WHERE used_at < ? ORDER BY used_at LIMIT ?)",
+        [before, _REPLIES_A_STEP],
     )
     return dropped.rowcount == _REPLIES_A_STEP
 

@@ -272,9 +272,11 @@ class QuestionWork:
         own = repls.claim(task.run_id, task.handles, options)
         if own is not None:
             return own, replace(engine, recording=replace(task.recording, is_repl_live=True))
-        one = repls.claim(task.continues, task.handles, options)
-        if one is None:
-            one = await repls.open(task.source, task.handles, options, task.variables)
+        kept = repls.claim(task.continues, task.handles, options)
+        one = kept or await repls.open(task.source, task.handles, options, task.variables)
+        if task.continues:
+            origin = _origin(task.continues, one.lost, is_kept=kept is not None)
+            repls.remember_origin(task.run_id, origin)
         if one.lost:
             line = f"Variables of {task.continues} that could not be restored: "
             try:
@@ -288,6 +290,14 @@ class QuestionWork:
         """Make an event durable, then notify whoever waits."""
         await self._services.runs.append_event(self._task.run_id, new_event(event))
         self._services.live.notify(self._task.run_id)
+
+
+def _origin(run_id: str, lost: Sequence[str], *, is_kept: bool) -> str:
+    """Say in which process a question goes on: in a kept one, changes by code live on."""
+    if is_kept:
+        return f"It went on in the process of {run_id}, with all that code had changed there."
+    but = f", but for {names_in_line(lost)}" if lost else ""
+    return f"It went on in a new process, with the saved variables of {run_id}{but}."
 
 
 def new_event(event: RLMEvent) -> NewEvent:

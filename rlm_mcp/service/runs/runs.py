@@ -98,6 +98,10 @@ class RunService:
         # Only the process that a run waits in knows whose turn comes before.
         return replace(state, queue_position=run.ticket.position) if run else state
 
+    def origin(self, run_id: str) -> str:
+        """Say in which process a run went on that continues another one; empty for others."""
+        return self._repls.origin(run_id)
+
     async def _follow(self, run_id: str, report: Report) -> None:
         async with aclosing(self._changes(run_id)) as changes:
             async for state in changes:
