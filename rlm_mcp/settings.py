@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
+from rlm_mcp.bearer_tokens import refuse_bad_tokens, refuse_weak, tokens_by_name
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.models.tables import ModelTable
 from rlm_mcp.errors import ConfigurationError
@@ -23,14 +24,10 @@ from rlm_mcp.text import nearest, without_credentials
 PREFIX = "RLM_MCP_"
 # Names that other programs use for the same thing; ours win.
 ALSO = {"base_url": "OPENAI_BASE_URL", "api_key": "OPENAI_API_KEY"}
-MIN_TOKEN_CHARS = 16
 _MODEL_NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 # What a command that answers as a model does not get: our own settings, and the marks of a host
 # that runs this server, which would take the command for one started inside of itself.
 _NOT_FOR_COMMANDS = ("RLM_MCP_", "CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SSE_PORT")
-_CALLER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-# What may stand in an Authorization header as it is (RFC 6750, section 2.1).
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _SAFE_URL = re.compile(r"https://.|http://([^/?#]*@)?(localhost|127\.0\.0\.1|\[::1\])[:/]")
 
 
@@ -169,19 +166,13 @@ class Settings(RLMConfig):
     @classmethod
     def _check_token(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            _refuse_weak(value)
+            refuse_weak(value)
         return value
 
     @field_validator("http_tokens", mode="before")
     @classmethod
     def _split_tokens(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
-        names = [name.strip() for name, _, _ in pairs]
-        if len(set(names)) < len(names):
-            raise ValueError("a name is there twice")
-        return {name: token.strip() for name, (_, _, token) in zip(names, pairs, strict=True)}
+        return tokens_by_name(value) if isinstance(value, str) else value
 
     @field_validator("http_tokens", mode="after")
     @classmethod
@@ -189,14 +180,7 @@ class Settings(RLMConfig):
         cls, value: dict[str, SecretStr], info: ValidationInfo
     ) -> dict[str, SecretStr]:
         single: SecretStr | None = info.data.get("http_token")
-        tokens = [*value.values(), *([single] if single else [])]
-        for name in value:
-            if not _CALLER_NAME.fullmatch(name):
-                raise ValueError("a name has 1 to 64 letters, digits, '-', '_' or '.'")
-        for token in tokens:
-            _refuse_weak(token)
-        if len({token.get_secret_value() for token in tokens}) < len(tokens):
-            raise ValueError("two names have the same token")
+        refuse_bad_tokens(value, [single] if single else [])
         return value
 
     @field_validator("models", mode="before")
@@ -329,15 +313,6 @@ def _as_text(value: object) -> str:
     if isinstance(value, list):
         return os.pathsep.join(map(str, cast("list[object]", value)))
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _refuse_weak(token: SecretStr) -> None:
-    """Refuse a token that can be guessed or not be sent; never quotes it."""
-    text = token.get_secret_value()
-    if len(text) < MIN_TOKEN_CHARS:
-        raise ValueError(f"a token has at least {MIN_TOKEN_CHARS} characters")
-    if not _TOKEN.fullmatch(text):
-        raise ValueError("a token has letters, digits and -._~+/ alone, with = at the end")
 
 
 def _nearest(name: str, known: list[str]) -> str:

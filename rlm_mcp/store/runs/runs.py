@@ -99,7 +99,7 @@ class Runs:
     async def find_same(self, run: NewRun) -> str | None:
         """Return the id of the run that `create` would return in place of a new one, if any."""
         return await self._database.read(
-            lambda db: rows.same_run(db, self._caller, run, self._clock())
+            lambda db: rows.same_run(db, self._caller, run, self._clock.now())
         )
 
     async def begin_work(self, run_id: str) -> None:
