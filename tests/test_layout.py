@@ -26,7 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine", "store"),
     ("sandbox",),
     ("events",),
-    ("values", "text", "cursors"),
+    ("values", "text", "cursors", "bearer_tokens"),
     ("errors", "__init__"),
 )
 HOMES: dict[str, str | tuple[str, ...]] = {
