@@ -52,6 +52,11 @@ async def add(contexts: Contexts, text: str, name: str = "") -> SealedContext:
         return await upload.seal()
 
 
+async def writes(database: Database) -> int:
+    """Return how many rows were inserted, changed or deleted so far."""
+    return await database.write(lambda db: db.total_changes)
+
+
 async def count(database: Database, table: str) -> int:
     sql = f"SELECT count(*) FROM {table}"
     return await database.read(lambda db: db.execute(sql).fetchone()[0])
@@ -66,6 +71,8 @@ async def test_equal_content_is_stored_once_and_each_caller_has_an_entry_of_its_
     assert hers.record.handle == his.record.handle
     assert (await ann.get(hers.record.handle)).name == "her name"
     assert (await bob.get(hers.record.handle)).name == "his name"
+    # How long adding takes must not tell one that another has it: copies go a little later.
+    assert await bob.drop_unused() == 1
     assert [await count(database, table) for table in ("texts", "chunks")] == [1, 1]
     assert (await add(bob, "same")).deduplicated
     assert [(await one.count(), await one.total_bytes()) for one in (ann, bob)] == [(1, 4)] * 2
@@ -81,9 +88,26 @@ async def test_a_text_lasts_until_its_last_holder_lets_go(
     assert (await bob.read(handle)).text == "same"
     with pytest.raises(NotFoundError):
         await ann.read(handle)
-    assert await bob.sweep() == 0
+    assert await bob.drop_unused() == 1  # the copy that he sent
+    assert await bob.drop_unused() == 0
+    assert (await bob.read(handle)).text == "same"
     assert await bob.delete(handle) == 4
+    assert await bob.drop_unused() == 1
     assert [await count(database, table) for table in ("texts", "chunks", "documents")] == [0] * 3
+
+
+async def test_adding_and_deleting_write_as_much_whether_or_not_another_holds_the_text(
+    database: Database, ann: Contexts, bob: Contexts
+) -> None:
+    counts: list[tuple[int, int]] = []
+    await add(ann, "her text" * 500_000)
+    for text in ("her text", "his text"):
+        before = await writes(database)
+        handle = (await add(bob, text * 500_000)).record.handle
+        added = await writes(database)
+        await bob.delete(handle)
+        counts.append((added - before, await writes(database) - added))
+    assert counts[0] == counts[1]
 
 
 async def test_the_names_of_others_are_not_seen_in_documents_sources_or_hints(

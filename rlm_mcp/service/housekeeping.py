@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import anyio
 
+from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.contexts.forgetting import forget_ended
 from rlm_mcp.store.database import Database
 from rlm_mcp.store.retention import Keeping, Retention, shrink
@@ -70,6 +71,7 @@ class Housekeeping:
         async with self.leases.holding("housekeeping", _LEASE_SECONDS) as is_ours:
             if is_ours:
                 forgotten = await forget_ended(self.database)
+                forgotten += await Contexts(self.database).drop_unused()
                 if is_due:
                     await Retention(self.database, self.keeping).drop_old()
                 if await shrink(self.database) or forgotten or is_due:

@@ -90,15 +90,13 @@ class Retention:
     async def _drop_beyond(self, most_bytes: int) -> int:
         """Drop the oldest of the caller who has most, again and again."""
         dropped = 0
-        sizes: dict[str, int] | None = None
-        while await self._database.read(log_bytes) > most_bytes:
-            if sizes is None:
-                sizes = await self._database.scan(bytes_by_caller)
-            if not sizes:
-                break  # the rest is running, or new
+        if await self._database.read(log_bytes) <= most_bytes:
+            return 0
+        sizes = await self._database.scan(bytes_by_caller)
+        while sizes and await self._database.read(log_bytes) > most_bytes:
             caller = max(sizes, key=lambda name: sizes[name])
             step = await self._drop_oldest(caller)
-            if step is None:
+            if step is None:  # the rest of that caller's is running, or new
                 del sizes[caller]
             else:
                 dropped += step.runs

@@ -189,7 +189,8 @@ class Contexts:
         """Remove a context; return how many bytes of text it had.
 
         The context disappears at once. Its text is deleted in steps, between which other writes
-        take place, unless another caller holds the same text, which is not revealed. Everything
+        take place, unless another caller holds the same text. How long this call takes must not
+        reveal that: the text of one of several callers is left to the next sweep. Everything
         that the caller's runs derived from it is deleted too, except their answers; for a running
         run that happens when it ends.
 
@@ -200,7 +201,7 @@ class Contexts:
             lambda db: _forget_context(db, self._caller, handle),
             patience_seconds=CALLER_PATIENCE_SECONDS,
         )
-        if not is_held:
+        if not (is_held or self._caller):
             await anyio.to_thread.run_sync(drop_index, self._database, record.sha256)
             await drop_text(self._database, text_id)
         await forget_ended(self._database)
@@ -211,16 +212,24 @@ class Contexts:
         return await self._database.read(lambda db: runs_over(db, self._caller, handle))
 
     async def sweep(self, *, idle_seconds: float = 86_400) -> int:
-        """Delete texts that a crash or a cancelled delete left behind; return how many.
+        """Delete uploads that were not written to for so long, and unused texts of any caller.
 
-        Args:
-            idle_seconds: uploads that were not written to for so long are deleted.
+        Returns:
+            How many texts.
         """
         before = time.time() - idle_seconds
         sql = "DELETE FROM uploads WHERE touched_at < ?"
         await self._database.write(lambda db: db.execute(sql, [before]))
+        dropped = await sweep(self._database)
         await anyio.to_thread.run_sync(sweep_indexes, self._database)
-        return await sweep(self._database)
+        return dropped
+
+    async def drop_unused(self) -> int:
+        """Delete texts that nobody holds any more, and their indexes; return how many texts."""
+        dropped = await sweep(self._database)
+        if dropped:
+            await anyio.to_thread.run_sync(sweep_indexes, self._database)
+        return dropped
 
     async def source(self, handles: Sequence[str]) -> StoredSource:
         """Return one context or several as the text of a REPL.

@@ -80,7 +80,7 @@ async def drop_text(database: Database, text_id: int) -> None:
 
 
 async def sweep(database: Database) -> int:
-    """Delete every unused text that a crash or a cancel left behind; return how many."""
+    """Delete every text that nobody holds; return how many."""
     waste = await database.read(_waste)
     for text_id in waste:
         await drop_text(database, text_id)
