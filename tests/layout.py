@@ -19,6 +19,7 @@ import anyio
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "rlm_mcp"
+COUNTED_CALLS = 3
 # Tasks of the server run these now and then, whatever is called.
 BACKGROUND = ("rlm_mcp/service/runs/other_servers.py", "rlm_mcp/store/runs/leases.py")
 
@@ -81,15 +82,18 @@ def longest_chain() -> list[str]:
 
 
 async def files_of_a_call() -> list[str]:
-    """The files of the package that run from a call of `rlm_query` to the first model request."""
+    """The files of the package that run from a call of `rlm_query` to the first model request.
+
+    Those of each of several calls: what runs beside one by chance is none of them.
+    """
     from tests.serving import open_served  # noqa: PLC0415  # it imports the whole package
 
-    seen: set[str] = set()
+    calls: list[set[str]] = []
     is_counting = False
 
     def note(frame: FrameType, event: str, _argument: object) -> None:
         if is_counting and event == "call":
-            seen.add(frame.f_code.co_filename)
+            calls[-1].add(frame.f_code.co_filename)
 
     def answer(_request: object) -> str:
         nonlocal is_counting
@@ -103,10 +107,13 @@ async def files_of_a_call() -> list[str]:
             added = await served.call("rlm_context_add", text="one two three " * 20_000)
             asked = {"contexts": [added["handle"]], "wait_seconds": 20}
             await served.call("rlm_query", question="Is the text loaded?", **asked)
-            is_counting = True
-            await served.call("rlm_query", question="Which files run now?", **asked)
+            for number in range(COUNTED_CALLS):
+                calls.append(set())
+                is_counting = True
+                await served.call("rlm_query", question=f"Which files run? {number}", **asked)
     sys.setprofile(None)
     threading.setprofile(None)
+    seen = calls[0].intersection(*calls[1:])
     ours = {Path(name) for name in seen if Path(name).is_relative_to(PACKAGE)}
     names = (str(path.relative_to(ROOT)) for path in ours)
     return sorted(name for name in names if "scripted" not in name and name not in BACKGROUND)

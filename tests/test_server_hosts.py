@@ -13,7 +13,7 @@ import anyio
 import pytest
 from mcp_types import Implementation, ResourceLink, Tool
 
-from rlm_mcp.server.arguments import CALLER_SECONDS, SILENT_SECONDS, USUAL_SECONDS, usual_wait
+from rlm_mcp.server.tool import CALLER_SECONDS, SILENT_SECONDS, USUAL_SECONDS, usual_wait
 from tests.serving import cell, open_served, text_of, turns
 from tests.surface import SNAPSHOT
 
@@ -223,7 +223,7 @@ async def test_waits_fit_their_callers() -> None:
 async def test_a_caller_that_asks_for_no_progress_gets_its_run_id_before_its_time_is_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    monkeypatch.setattr("rlm_mcp.server.arguments.SILENT_SECONDS", 0.2)
+    monkeypatch.setattr("rlm_mcp.server.tool.SILENT_SECONDS", 0.2)
     stuck = cell("import time\ntime.sleep(600)")
     info = Implementation(name="a framework", version="1")
     async with open_served(

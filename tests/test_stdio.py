@@ -305,7 +305,7 @@ async def test_the_tools_are_listed_before_store_engine_and_sandbox_are_loaded()
     loaded = set(done.stdout.decode().split())
 
     early = ("engine.config", "service.contexts.requests", "service.runs.questions")
-    early += ("service.contexts.charsets", "service.runs.progress")
+    early += ("service.contexts.charsets", "service.runs.questions")
     early += ("engine.models", "engine.models.tables", "sandbox", "sandbox.types")
     rooms = ("engine", "engine.config", "service", "service.contexts", "service.runs")
     heavy = ("rlm_mcp.store", "rlm_mcp.sandbox", "rlm_mcp.engine", "rlm_mcp.service")

@@ -21,7 +21,7 @@ from rlm_mcp.events import (
     SubCallsStarted,
     read_detail,
 )
-from rlm_mcp.service.runs.progress import progress_line
+from rlm_mcp.service.runs.questions import progress_line
 from rlm_mcp.service.runs.runs import Report, RunService, RunState
 from rlm_mcp.store.runs.records import Event
 

@@ -13,8 +13,8 @@ from typing import Any
 import anyio
 
 from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.models.chat import ChatReply, estimate_tokens
-from rlm_mcp.engine.models.prices import Ledger, Price
+from rlm_mcp.engine.models.chat import ChatReply
+from rlm_mcp.engine.models.metering import Ledger, Price, estimate_tokens
 from rlm_mcp.errors import BudgetExceededError, ConfigurationError
 from rlm_mcp.values import Usage
 

@@ -42,7 +42,6 @@ from pydantic import AnyUrl, ValidationError
 from rlm_mcp import __version__
 from rlm_mcp.errors import NotFoundError, RLMError
 from rlm_mcp.server.app_view import RUN_VIEW, VIEW_TOOLS, read_run_view
-from rlm_mcp.server.arguments import ArgumentRules
 from rlm_mcp.server.completions import complete
 from rlm_mcp.server.context_tools import CONTEXT_TOOLS
 from rlm_mcp.server.pending import OpenPage, OpenService, PendingService
@@ -52,7 +51,7 @@ from rlm_mcp.server.results import error_result, invalid_arguments, protocol_err
 from rlm_mcp.server.run_tools import RUN_TOOLS
 from rlm_mcp.server.stdio import serve_stdio
 from rlm_mcp.server.tasks import Tasks
-from rlm_mcp.server.tool import ToolSpec, make_tool, service_of
+from rlm_mcp.server.tool import ArgumentRules, ToolSpec, make_tool, service_of
 from rlm_mcp.server.updates import Updates
 
 log = logging.getLogger(__name__)

@@ -15,10 +15,17 @@ from mcp_types import CallToolResult
 from pydantic import Field, ValidationError
 
 from rlm_mcp.server import schemas
-from rlm_mcp.server.arguments import ArgumentRules
 from rlm_mcp.server.results import invalid_arguments, result
 from rlm_mcp.server.run_tools import QUERY_TOOL
-from rlm_mcp.server.tool import RUN_VIEW, RunId, ToolContext, ToolSpec, make_tool, service_of
+from rlm_mcp.server.tool import (
+    RUN_VIEW,
+    ArgumentRules,
+    RunId,
+    ToolContext,
+    ToolSpec,
+    make_tool,
+    service_of,
+)
 from rlm_mcp.server.view.bundle import inline_page, open_bundle
 from rlm_mcp.server.view.lines import line_view
 from rlm_mcp.service.runs.questions import Question

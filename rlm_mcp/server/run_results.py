@@ -11,7 +11,7 @@ from rlm_mcp.server import schemas
 from rlm_mcp.server.results import MAX_TEXT_CHARS, beside, result, run_link
 from rlm_mcp.server.schemas import Event, EventLine
 from rlm_mcp.server.views import run_view
-from rlm_mcp.service.runs.progress import progress_line
+from rlm_mcp.service.runs.questions import progress_line
 from rlm_mcp.text import cut
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from rlm_mcp.server import schemas
-from rlm_mcp.server.arguments import usual_wait
 from rlm_mcp.server.results import beside, beside_all, more, result
 from rlm_mcp.server.run_results import run_result, trace_text, waited_result
 from rlm_mcp.server.tool import (
@@ -24,10 +23,10 @@ from rlm_mcp.server.tool import (
     is_cancelled_by_client,
     page_of,
     service_of,
+    usual_wait,
 )
 from rlm_mcp.server.views import run_page, trace_view, variable_view, variables_view
-from rlm_mcp.service.runs.progress import progress_line
-from rlm_mcp.service.runs.questions import Question
+from rlm_mcp.service.runs.questions import Question, progress_line
 from rlm_mcp.text import cut
 
 if TYPE_CHECKING:

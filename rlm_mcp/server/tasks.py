@@ -23,7 +23,7 @@ from rlm_mcp.errors import RLMError
 from rlm_mcp.server.results import protocol_errors
 from rlm_mcp.server.run_results import run_result
 from rlm_mcp.server.tool import page_of, service_in
-from rlm_mcp.service.runs.progress import progress_line
+from rlm_mcp.service.runs.questions import progress_line
 
 if TYPE_CHECKING:
     from rlm_mcp.service.service import Service

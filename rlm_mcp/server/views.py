@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 from rlm_mcp.server import schemas
-from rlm_mcp.service.runs.progress import ANSWER_NAME, more_room
+from rlm_mcp.service.runs.questions import ANSWER_NAME, more_room
 from rlm_mcp.text import cut
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.models.chat import CHARS_PER_TOKEN, ChatReply
+from rlm_mcp.engine.models.chat import ChatReply
+from rlm_mcp.engine.models.metering import CHARS_PER_TOKEN
 from rlm_mcp.events import Change, Message, Splice
 
 LATEST_TURNS_KEPT = 2

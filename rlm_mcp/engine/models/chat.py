@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-CHARS_PER_TOKEN = 4
-
 WHOLE = frozenset(
     [
         "stop",
@@ -28,11 +26,6 @@ WHOLE = frozenset(
 """Finish reasons of replies that their models ended; any other reply may lack something."""
 
 OnDelta = Callable[[str], Awaitable[None]]
-
-
-def estimate_tokens(chars: int) -> int:
-    """Guess tokens from characters, four to one."""
-    return -(-chars // CHARS_PER_TOKEN)
 
 
 @dataclass(frozen=True)

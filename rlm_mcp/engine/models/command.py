@@ -24,7 +24,8 @@ import anyio
 import anyio.to_thread
 from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 
-from rlm_mcp.engine.models.chat import ChatReply, ChatRequest, estimate_tokens
+from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
+from rlm_mcp.engine.models.metering import estimate_tokens
 from rlm_mcp.errors import ConfigurationError, ModelConnectionError, ModelReplyError
 
 COMMAND_SECONDS = 600.0

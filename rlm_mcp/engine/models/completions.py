@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
-from rlm_mcp.engine.models.chat import CHARS_PER_TOKEN, ChatReply, estimate_tokens
+from rlm_mcp.engine.models.chat import ChatReply
 from rlm_mcp.engine.models.event_stream import EventStream
+from rlm_mcp.engine.models.metering import CHARS_PER_TOKEN, estimate_tokens
 from rlm_mcp.engine.models.problems import shortened
 from rlm_mcp.errors import ModelReplyError
 

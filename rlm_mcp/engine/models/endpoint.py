@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import anyio
 
 from rlm_mcp.engine.models.chat import ChatModel, ChatReply, ChatRequest
+from rlm_mcp.engine.models.metering import Stopwatch
 from rlm_mcp.engine.models.refusals import SYSTEM_ROLE
 from rlm_mcp.engine.models.retry import (
     AttemptFailedError,
@@ -19,7 +20,6 @@ from rlm_mcp.engine.models.retry import (
     Timing,
     borrowed,
 )
-from rlm_mcp.engine.models.stopwatch import Stopwatch
 from rlm_mcp.text import without_surrogates
 
 EMPTY_REPLIES_ALLOWED = 1

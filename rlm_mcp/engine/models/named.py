@@ -12,8 +12,8 @@ from rlm_mcp.engine.models.chat import ChatModel, ChatReply, ChatRequest
 from rlm_mcp.engine.models.command import CALLS_AT_ONCE, Command, CommandModel, preset_command
 from rlm_mcp.engine.models.endpoint import Endpoint
 from rlm_mcp.engine.models.http_provider import Provider
+from rlm_mcp.engine.models.metering import Price
 from rlm_mcp.engine.models.openai_client import open_endpoint
-from rlm_mcp.engine.models.prices import Price
 from rlm_mcp.engine.models.retry import RetryPolicy, borrowed
 from rlm_mcp.engine.models.tables import ModelTable
 from rlm_mcp.errors import ConfigurationError, ContextLengthError, InvalidInputError, ModelError

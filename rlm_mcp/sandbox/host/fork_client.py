@@ -16,8 +16,8 @@ import anyio
 from anyio import to_thread
 
 from rlm_mcp.errors import SandboxError
+from rlm_mcp.sandbox.host.channel import Control, control_pair
 from rlm_mcp.sandbox.host.context_file import write_text
-from rlm_mcp.sandbox.host.control import Control, control_pair
 from rlm_mcp.sandbox.host.process import END_SECONDS, how_it_ended, spawn, watch_threads
 from rlm_mcp.sandbox.types import THREAD_LIMIT, ContextSource, ReplOptions, Walls
 

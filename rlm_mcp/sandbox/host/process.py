@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -211,11 +210,3 @@ def _start_and_stay(
     if sys.platform == "linux":
         with contextlib.suppress(ChildProcessError):  # it was reaped already
             os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
-
-
-def socket_pair() -> tuple[socket.socket, socket.socket]:
-    """Return a connected pair: the host's end, the child's end."""
-    ours, theirs = socket.socketpair()
-    for end in (ours, theirs):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-    return ours, theirs

@@ -17,10 +17,10 @@ from anyio import to_thread
 
 from rlm_mcp.errors import SandboxError
 from rlm_mcp.sandbox.boot import BOOT
-from rlm_mcp.sandbox.host.channel import Channel
-from rlm_mcp.sandbox.host.launchers import ready
-from rlm_mcp.sandbox.host.process import END_SECONDS, PACKAGE_ROOT, how_it_ended, socket_pair
+from rlm_mcp.sandbox.host.channel import Channel, socket_pair
+from rlm_mcp.sandbox.host.process import END_SECONDS, PACKAGE_ROOT, how_it_ended
 from rlm_mcp.sandbox.host.repl_process import ReplProcess
+from rlm_mcp.sandbox.host.sandbox import ready
 from rlm_mcp.sandbox.portable.boot import Boot
 from rlm_mcp.sandbox.portable.module import PythonModule
 from rlm_mcp.sandbox.portable.text import TextLayout, send_text

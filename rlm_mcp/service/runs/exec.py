@@ -158,7 +158,8 @@ class CellService:
             options=options,
             isolation=asdict(await self._services.sandbox.isolation()),
         )
-        await self._services.runs.create(new, NewEvent.of(started, "code of the caller"))
+        event = new_event(RLMEvent.of(started, 0, "code of the caller"))
+        await self._services.runs.create(new, event)
 
     def _emitting(self, append: Callable[[str, NewEvent], Awaitable[object]], run_id: str) -> Emit:
         async def emit(event: RLMEvent) -> None:

@@ -202,7 +202,7 @@ class Execution:
         by_model = tuple(map(asdict, self._work.usage.by_model)) or None
         finished = RunFinished(outcome.status, outcome.error, usage_by_model=by_model)
         line = f"{outcome.status}{reason}"
-        event = NewEvent.of(finished, line, usage.iterations, usage)
+        event = new_event(RLMEvent.of(finished, usage.iterations, line, usage=usage))
         try:
             await self._runs.finish(self._run.run_id, outcome, event, self._work.variables)
         except RunLostError as error:

@@ -8,16 +8,16 @@ from typing import Any, cast
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.models.prices import Price
+from rlm_mcp.engine.models.metering import Price
 from rlm_mcp.engine.recording import RecordedCell, Recording, read_recording
+from rlm_mcp.engine.types import RLMEvent
 from rlm_mcp.errors import InvalidInputError, NotFoundError
 from rlm_mcp.events import FORMAT_VERSION, RunFinished, RunStarted
 from rlm_mcp.sandbox.types import ContextSource, Sandbox
-from rlm_mcp.service.runs.execution import Task
-from rlm_mcp.service.runs.progress import more_room, used_of
-from rlm_mcp.service.runs.questions import with_budget
+from rlm_mcp.service.runs.execution import Task, new_event
+from rlm_mcp.service.runs.questions import more_room, used_of, with_budget
 from rlm_mcp.store.contexts.contexts import Contexts
-from rlm_mcp.store.runs.records import Event, NewEvent, ResumedRun, RunRecord
+from rlm_mcp.store.runs.records import Event, ResumedRun, RunRecord
 from rlm_mcp.store.runs.runs import Runs
 from rlm_mcp.values import RunStatus, Usage
 
@@ -85,7 +85,7 @@ class Resumer:
             isolation=asdict(await self._sandbox.isolation()),
             resumed=record.status,
         )
-        event = NewEvent.of(started, f"resumed after it was {record.status}")
+        event = new_event(RLMEvent.of(started, 0, f"resumed after it was {record.status}"))
         return Resumption(task, budget, ResumedRun(options, event, rebuilt.last_event))
 
     def _task(

@@ -16,8 +16,7 @@ from rlm_mcp.service.repls import Repls
 from rlm_mcp.service.runs.abandoned import AbandonedRuns
 from rlm_mcp.service.runs.live import LiveRun, LiveRuns
 from rlm_mcp.service.runs.other_servers import OtherServers
-from rlm_mcp.service.runs.progress import ANSWER_NAME
-from rlm_mcp.service.runs.questions import Begun, Question
+from rlm_mcp.service.runs.questions import ANSWER_NAME, Begun, Question
 from rlm_mcp.store.contexts.records import Page
 from rlm_mcp.store.runs.records import Event, RunRecord, RunSummary
 from rlm_mcp.store.runs.runs import Runs

@@ -15,19 +15,20 @@ from anyio.abc import TaskGroup
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.parsing.typed_answer import check_schema
+from rlm_mcp.engine.types import RLMEvent
 from rlm_mcp.errors import ConfigurationError, InvalidInputError, SandboxBusyError, StoreError
 from rlm_mcp.events import FORMAT_VERSION, RunStarted
 from rlm_mcp.sandbox.types import Isolation, Particular
 from rlm_mcp.sandbox.wire import utf8
 from rlm_mcp.service.contexts.contexts import ContextService
 from rlm_mcp.service.contexts.requests import NewText
-from rlm_mcp.service.runs.execution import Execution, QuestionWork, RunServices, Task
+from rlm_mcp.service.runs.execution import Execution, QuestionWork, RunServices, Task, new_event
 from rlm_mcp.service.runs.live import LiveRun, RunQueue, Ticket
 from rlm_mcp.service.runs.questions import Begun, Question, RunDefaults, check_question, run_config
 from rlm_mcp.service.runs.resuming import Resumer, Resumption
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.contexts.texts import handle_of
-from rlm_mcp.store.runs.records import NewEvent, NewRun, RunRecord, SavedVariable
+from rlm_mcp.store.runs.records import NewRun, RunRecord, SavedVariable
 
 # How long somebody who resumes a run waits for what is still done in its REPL.
 TURN_SECONDS = 5.0
@@ -125,7 +126,8 @@ class Starter:
             options=options,
             isolation=asdict(isolation),
         )
-        record = await self._services.runs.create(new, NewEvent.of(started, task.question[:200]))
+        event = new_event(RLMEvent.of(started, 0, task.question[:200]))
+        record = await self._services.runs.create(new, event)
         if record.run_id != task.run_id:
             return Begun(_same_run(record, new), is_attached=True)
         return Begun(task.run_id)

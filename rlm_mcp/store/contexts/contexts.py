@@ -15,7 +15,18 @@ from rlm_mcp.errors import InvalidInputError, StoreError
 from rlm_mcp.store.contexts.chunking import TextCutter
 from rlm_mcp.store.contexts.forgetting import forget_ended, mark_runs, runs_over
 from rlm_mcp.store.contexts.pages import pages_at
-from rlm_mcp.store.contexts.reading import check_span, document_at, read_span
+from rlm_mcp.store.contexts.reading import (
+    RECORD_COLUMNS,
+    StoredSource,
+    check_span,
+    document_at,
+    document_rows,
+    find_context,
+    load_documents,
+    read_span,
+    source_key,
+    text_of,
+)
 from rlm_mcp.store.contexts.records import (
     ContextRecord,
     DocumentRecord,
@@ -24,14 +35,7 @@ from rlm_mcp.store.contexts.records import (
     Span,
     TextSlice,
 )
-from rlm_mcp.store.contexts.source import (
-    StoredSource,
-    document_rows,
-    load_documents,
-    source_key,
-    text_of,
-)
-from rlm_mcp.store.contexts.texts import RECORD_COLUMNS, drop_text, find_context, sweep
+from rlm_mcp.store.contexts.texts import drop_text, sweep
 from rlm_mcp.store.contexts.uploads import Upload, begin_upload, claim_upload
 from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database, storable
 from rlm_mcp.store.index.files import drop_index, sweep_indexes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from sqlite3 import Connection
@@ -10,8 +9,9 @@ from typing import NamedTuple
 
 from rlm_mcp.errors import StoreError
 from rlm_mcp.store.contexts.chunking import Chunk, Cut, Place
+from rlm_mcp.store.contexts.reading import chunk_data, find_context
 from rlm_mcp.store.contexts.records import ContextRecord
-from rlm_mcp.store.database import Database, storable
+from rlm_mcp.store.database import Database
 
 # A step of a delete must be short, since other writers wait for it.
 _CHUNKS_A_STEP = 16
@@ -53,24 +53,6 @@ def cut_back(db: Connection, text_id: int, end_byte: int, documents: int) -> Chu
     if row is None:
         return None
     return Chunk(Place(*row[:3]), row[3][: end_byte - row[0]])
-
-
-def chunk_data(
-    db: Connection, text_id: int, start: int = 0, end: int = 1 << 62
-) -> Iterator[tuple[int, bytes]]:
-    """Yield those of a text's chunks that begin in a range of bytes: where, and their UTF-8."""
-    return db.execute(
-        "SELECT start_byte, data FROM chunks WHERE text_id = ? AND start_byte >= ? "
-        "AND start_byte < ? ORDER BY start_byte",
-        [text_id, start, end],
-    )
-
-
-def text_bytes(db: Connection, text_id: int) -> int:
-    """Return how many bytes of UTF-8 a text has."""
-    sql = "SELECT start_byte + length(data) FROM chunks WHERE text_id = ? ORDER BY start_byte DESC"
-    row = db.execute(f"{sql} LIMIT 1", [text_id]).fetchone()
-    return row[0] if row else 0
 
 
 async def drop_text(database: Database, text_id: int) -> None:
@@ -121,7 +103,6 @@ def _inserted(row: int | None) -> int:
 
 
 PREVIEW_CHARS = 200
-RECORD_COLUMNS = "handle, name, sha256, bytes, chars, lines, documents, created_at, preview"
 
 
 @dataclass(frozen=True)
@@ -184,13 +165,6 @@ def enter_context(db: Connection, new: NewContext) -> Entered:
         db.execute(sql, [new.name, new.caller, new.handle])
         found = replace(found, name=new.name)
     return Entered(found, is_new=False, is_text_used=False)
-
-
-def find_context(db: Connection, caller: str, handle: str) -> ContextRecord | None:
-    """Return the record of a caller's context, or None."""
-    sql = f"SELECT {RECORD_COLUMNS} FROM contexts WHERE caller = ? AND handle = ?"  # noqa: S608  # our constant
-    row = db.execute(sql, [caller, storable(handle)]).fetchone()
-    return ContextRecord(*row) if row else None
 
 
 def _held_by_anyone(db: Connection, new: NewContext) -> int | None:

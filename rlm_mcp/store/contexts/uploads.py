@@ -16,11 +16,11 @@ from rlm_mcp.errors import InvalidInputError, NotFoundError, NotTextError, Store
 from rlm_mcp.store.connection import SPREAD, TEXT_LEAVES_BYTES, require_room
 from rlm_mcp.store.contexts.chunking import CHUNK_BYTES, Cut, TextCutter, digest_of
 from rlm_mcp.store.contexts.pages import PageMark, store_pages
+from rlm_mcp.store.contexts.reading import chunk_data
 from rlm_mcp.store.contexts.records import OpenUpload, SealedContext
 from rlm_mcp.store.contexts.texts import (
     Entered,
     NewContext,
-    chunk_data,
     cut_back,
     drop_text,
     enter_context,

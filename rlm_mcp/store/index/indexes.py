@@ -10,9 +10,8 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from rlm_mcp.store.connection import connect, transaction, translated
+from rlm_mcp.store.contexts.reading import chunk_data, text_bytes, text_of
 from rlm_mcp.store.contexts.records import ContextRecord
-from rlm_mcp.store.contexts.source import text_of
-from rlm_mcp.store.contexts.texts import chunk_data, text_bytes
 from rlm_mcp.store.database import Database
 from rlm_mcp.store.index.building import FORMAT, Progress, build_index
 from rlm_mcp.store.index.files import drop_index, index_path, is_stored

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlm_mcp.events import EventDetail
 from rlm_mcp.values import NO_USAGE, EndStatus, RunStatus, Usage, stored_error
 
 
@@ -46,17 +45,6 @@ class NewEvent:
     depth: int = 0
     detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
     figures: Usage = NO_USAGE
-
-    @classmethod
-    def of(
-        cls,
-        detail: EventDetail,
-        preview: str = "",
-        iteration: int = 0,
-        figures: Usage = NO_USAGE,
-    ) -> NewEvent:
-        """Return the event with this detail, of the run itself."""
-        return cls(detail.type, preview, iteration, 0, detail.to_detail(), figures)
 
 
 @dataclass(frozen=True)

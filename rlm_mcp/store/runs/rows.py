@@ -215,7 +215,13 @@ def interrupt_run(db: Connection, row: int, outcome: Outcome, now: float) -> str
     outcome = CANCELLED if is_cancelled else outcome
     used = Usage(*figures)
     finished = RunFinished(outcome.status, outcome.error)
-    event = NewEvent.of(finished, outcome.status, used.iterations, used)
+    event = NewEvent(
+        finished.type,
+        outcome.status,
+        used.iterations,
+        detail=finished.to_detail(),
+        figures=used,
+    )
     append_rows(db, row, [event], now)
     end_run(db, row, outcome, now, worked_until=worked_until)
     return run_id
