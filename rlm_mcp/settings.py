@@ -18,7 +18,7 @@ from rlm_mcp.bearer_tokens import refuse_bad_tokens, refuse_weak, tokens_by_name
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.models.tables import ModelTable
 from rlm_mcp.errors import ConfigurationError
-from rlm_mcp.sandbox.types import IsolationLevel, SandboxName
+from rlm_mcp.sandbox.types import DOCKER_IMAGE, IsolationLevel, SandboxName
 from rlm_mcp.text import nearest, without_credentials
 
 PREFIX = "RLM_MCP_"
@@ -79,7 +79,15 @@ class Settings(RLMConfig):
     sandbox: SandboxName = Field(
         default="auto",
         description="Where model-written code runs: `native` behind the kernel's walls, `portable` "
-        "in WebAssembly; `auto` takes the native walls where they hold, else the portable one.",
+        "in WebAssembly, `docker` in containers; `auto` takes the native walls where they hold, "
+        "else the portable one.",
+    )
+    docker_image: str = Field(
+        default=DOCKER_IMAGE,
+        min_length=1,
+        pattern=r"^[^-\s]\S*$",  # it stands on a command line, after options
+        description="Image of the `docker` sandbox, with Python 3.11 or later; it must have been "
+        "fetched.",
     )
     min_isolation: IsolationLevel = Field(
         default="partial", description="Weakest isolation in which model-written code may run."

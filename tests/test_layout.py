@@ -45,7 +45,11 @@ HOMES: dict[str, str | tuple[str, ...]] = {
     "platformdirs": ("settings.py", "sandbox/portable/module.py"),  # the latter keeps a cache
 }
 # What stands beside model code, or around it, may use these of ours and the standard library.
-PORTABLE = ("rlm_mcp.sandbox.portable.process", "rlm_mcp.sandbox.portable.guest")
+PORTABLE = (
+    "rlm_mcp.sandbox.portable.process",
+    "rlm_mcp.sandbox.portable.guest",
+    "rlm_mcp.sandbox.docker.inside",
+)
 BESIDE_MODEL_CODE = ("sandbox.child", "sandbox.walls")
 SHARED_WITH_THE_CHILD = (
     "rlm_mcp.errors",
@@ -103,11 +107,7 @@ def test_what_runs_beside_model_code_imports_the_standard_library_and_little_of_
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name
-        for name in modules()
-        if not is_below(name, ("rlm_mcp.sandbox.child", "rlm_mcp.sandbox.portable.guest"))
-    ],
+    [name for name in modules() if not is_below(name, ("rlm_mcp.sandbox.child", *PORTABLE[1:]))],
 )
 def test_nothing_of_the_host_imports_the_child(name: str) -> None:
     children = [

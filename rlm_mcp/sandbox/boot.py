@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rlm_mcp.sandbox.layout import Layout
@@ -39,3 +41,19 @@ class Start:
         values: dict[str, Any] = json.loads(text)
         layout, options = Layout(**values["layout"]), ReplOptions(**values["options"])
         return cls(values["socket"], values["text"], layout, options)
+
+
+def module_sources(package_root: Path, names: Iterable[str]) -> dict[str, str | None]:
+    """Read modules of this package by name, and name the packages above them. Blocking.
+
+    A package has no source.
+    """
+    sources: dict[str, str | None] = {}
+    for name in names:
+        path = package_root / Path(*name.split(".")).with_suffix(".py")
+        full = f"rlm_mcp.{name}"
+        sources[full] = path.read_text("utf-8")
+        while "." in full:
+            full = full.rpartition(".")[0]
+            sources[full] = None
+    return sources

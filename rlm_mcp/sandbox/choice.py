@@ -12,6 +12,7 @@ import anyio
 from rlm_mcp.errors import SandboxError
 from rlm_mcp.sandbox.host.sandbox import RANKS, ProcessSandbox
 from rlm_mcp.sandbox.types import (
+    DOCKER_IMAGE,
     ContextSource,
     Isolation,
     IsolationLevel,
@@ -55,12 +56,25 @@ def make_sandbox(
     name: SandboxName = "auto",
     min_isolation: IsolationLevel = "partial",
     isolation: Isolation | None = None,
+    *,
+    docker_image: str = DOCKER_IMAGE,
 ) -> OwnedSandbox:
-    """Make the sandbox of a name; `isolation` is what another of the same name found here."""
+    """Make the sandbox of a name.
+
+    Args:
+        name: which one.
+        min_isolation: no REPL opens below this level.
+        isolation: what another of the same name found here.
+        docker_image: what containers are made of, where the name is `docker`.
+    """
     if name == "native":
         return ProcessSandbox(min_isolation=min_isolation, isolation=isolation)
     if name == "portable":
         return _portable(min_isolation, isolation)
+    if name == "docker":
+        from rlm_mcp.sandbox.docker.sandbox import DockerSandbox  # noqa: PLC0415  # likewise
+
+        return DockerSandbox(docker_image, min_isolation=min_isolation, isolation=isolation)
     return BestSandbox(min_isolation, isolation)
 
 

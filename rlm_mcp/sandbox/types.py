@@ -74,7 +74,8 @@ RESERVED_NAMES = frozenset(
 )
 
 IsolationLevel = Literal["full", "partial", "process"]
-SandboxName = Literal["auto", "native", "portable"]
+SandboxName = Literal["auto", "native", "portable", "docker"]
+DOCKER_IMAGE = "python:3.13-slim"  # of the `docker` sandbox, where no other is named
 CallName = Literal["llm_query", "rlm_query", "budget"]
 
 

@@ -142,7 +142,9 @@ def _check_paths(paths: Sequence[Path] | None) -> Check:
 
 async def _check_isolation(settings: Settings) -> Check:
     name = "isolation"
-    sandbox = make_sandbox(settings.sandbox, settings.min_isolation)
+    sandbox = make_sandbox(
+        settings.sandbox, settings.min_isolation, docker_image=settings.docker_image
+    )
     try:
         isolation = await sandbox.require_isolation()
     except RLMError as error:

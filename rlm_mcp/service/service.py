@@ -204,7 +204,10 @@ async def open_service(
     async with (
         open_database(settings.data_dir / DATABASE_NAME) as database,
         open_models(catalogue_of(settings), limiter=limiter) as models,
-        shared or make_sandbox(settings.sandbox, settings.min_isolation) as sandbox,
+        shared
+        or make_sandbox(
+            settings.sandbox, settings.min_isolation, docker_image=settings.docker_image
+        ) as sandbox,
         anyio.create_task_group() as tasks,
     ):
         owner = await anyio.to_thread.run_sync(owner_id)

@@ -14,9 +14,9 @@ import pytest
 
 from rlm_mcp.errors import SandboxError, TooLargeError
 from rlm_mcp.sandbox.choice import make_sandbox
+from rlm_mcp.sandbox.host.room import Room
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.portable import module as modules
-from rlm_mcp.sandbox.portable.room import Room
 from rlm_mcp.sandbox.portable.sandbox import PortableSandbox
 from rlm_mcp.sandbox.types import CallReply, CellResult, Repl, ReplCall, ReplOptions
 from rlm_mcp.sandbox.walls import seccomp

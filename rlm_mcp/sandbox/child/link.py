@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from queue import SimpleQueue
 from time import perf_counter
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from rlm_mcp.sandbox import wire
 from rlm_mcp.sandbox.wire import Frame
@@ -29,6 +28,22 @@ LOOK_MILLISECONDS = 100
 SOON_SECONDS = 0.0001
 NOT_SOON_TIMES = 32
 _LEAD = object()  # put into an inbox to tell its reader that it leads now
+
+
+class Stream(Protocol):
+    """What leads to the host: a socket, or something that reads and writes like one."""
+
+    def sendall(self, data: bytes, /) -> None:
+        """Write all of it."""
+        ...
+
+    def recv_into(self, buffer: memoryview, /) -> int:
+        """Read what there is into a buffer; 0 when the other side is closed."""
+        ...
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for."""
+        ...
 
 
 class Interrupts:
@@ -92,7 +107,7 @@ class Link:
     """Frames over the socket; `dispatch` puts each received frame into an inbox."""
 
     def __init__(
-        self, sock: socket.socket, interrupts: Interrupts, dispatch: Callable[[Frame], None]
+        self, sock: Stream, interrupts: Interrupts, dispatch: Callable[[Frame], None]
     ) -> None:
         self._sock = sock
         self._interrupts = interrupts
@@ -217,7 +232,7 @@ def _taken(inbox: SimpleQueue[Any]) -> Any:
     return _LEAD
 
 
-def end_with_host(sock: socket.socket) -> NoReturn:
+def end_with_host(sock: Stream) -> NoReturn:
     """End this process when the host's end of the socket closes, whatever the cell does."""
     poll = select.poll()
     poll.register(sock, getattr(select, "POLLRDHUP", 0))  # POLLHUP is always reported

@@ -9,7 +9,6 @@ from __future__ import annotations
 import _thread
 import io
 import signal
-import socket
 import sys
 from collections.abc import Callable, Mapping
 from itertools import islice
@@ -20,7 +19,7 @@ from rlm_mcp.sandbox import wire
 from rlm_mcp.sandbox.child import execute
 from rlm_mcp.sandbox.child.calls import CallDesk, Wait, take_reply
 from rlm_mcp.sandbox.child.documents import Documents
-from rlm_mcp.sandbox.child.link import Interrupts, Link, end_with_host
+from rlm_mcp.sandbox.child.link import Interrupts, Link, Stream, end_with_host
 from rlm_mcp.sandbox.child.namespace import Namespace
 from rlm_mcp.sandbox.child.output import Output
 from rlm_mcp.sandbox.child.saved_variables import pack, unpack
@@ -213,7 +212,7 @@ def _answer(final: tuple[str, str, bool] | None) -> tuple[bytes, ...]:
 
 
 def serve(
-    sock: socket.socket,
+    sock: Stream,
     content: tuple[str | Documents, Documents],
     options: ReplOptions,
     put_up_walls: Callable[[], None],

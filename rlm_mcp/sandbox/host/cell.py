@@ -11,11 +11,10 @@ import anyio
 
 from rlm_mcp.errors import WireError
 from rlm_mcp.sandbox.host.calls import Calls, Clock, Core
+from rlm_mcp.sandbox.host.process import GRACE_SECONDS
 from rlm_mcp.sandbox.host.repl_process import ReplProcess
 from rlm_mcp.sandbox.types import CallHandler
 from rlm_mcp.sandbox.wire import NUMBER_BITS, Frame, utf8
-
-GRACE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class RunningCell:
             timed_out = True
             for interrupt in (self._interrupt, self._process.interrupt):
                 interrupt()
-                with anyio.move_on_after(GRACE_SECONDS / 2):
+                with anyio.move_on_after(self._process.grace_seconds / 2):
                     return Outcome(await self._serve(calls), timed_out=True)
             self._process.kill()
         except EOFError:
@@ -162,7 +161,8 @@ class RunningCell:
         # The second is for a cell that had not begun when the first came, or that caught it.
         for interrupt in (self._interrupt, self._process.interrupt):
             interrupt()
-            with anyio.move_on_after(GRACE_SECONDS / 2, shield=True), suppress(EOFError, WireError):
+            grace = anyio.move_on_after(self._process.grace_seconds / 2, shield=True)
+            with grace, suppress(EOFError, WireError):
                 while (await self._next()).kind != "done":
                     pass
                 return

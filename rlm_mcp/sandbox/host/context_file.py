@@ -48,12 +48,17 @@ async def write_text(source: ContextSource) -> tuple[int, Layout]:
 
 def _begin(source: ContextSource) -> tuple[int, Layout, bytes]:
     """Create the file; return its descriptor, its layout, and the part after the text."""
+    return _anonymous_file(), *measured(source)
+
+
+def measured(source: ContextSource) -> tuple[Layout, bytes]:
+    """Return the layout of the file, and the part after the text. Blocking."""
     lengths = source.byte_lengths
     names = [utf8(name) for name in source.names]
     names += [b""] * (len(lengths) - len(names))
     layout = Layout(sum(lengths), sum(map(len, names)), len(lengths), source.is_list)
     tail = (b"\0", *names, table(lengths), table(map(len, names)), bytes(8))
-    return _anonymous_file(), layout, b"".join(tail)
+    return layout, b"".join(tail)
 
 
 async def _write_parts(descriptor: int, source: ContextSource, expected: int) -> bool:

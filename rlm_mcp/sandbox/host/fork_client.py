@@ -18,7 +18,13 @@ from anyio import to_thread
 from rlm_mcp.errors import SandboxError
 from rlm_mcp.sandbox.host.channel import Control, control_pair
 from rlm_mcp.sandbox.host.context_file import write_text
-from rlm_mcp.sandbox.host.process import END_SECONDS, how_it_ended, spawn, watch_threads
+from rlm_mcp.sandbox.host.process import (
+    END_SECONDS,
+    GRACE_SECONDS,
+    how_it_ended,
+    spawn,
+    watch_threads,
+)
 from rlm_mcp.sandbox.types import THREAD_LIMIT, ContextSource, ReplOptions, Walls
 
 START_SECONDS = 60
@@ -78,6 +84,7 @@ class ForkedProcess:
     pid: int
     handle: int
     is_watched: bool = False  # whether the kernel does not limit its threads
+    grace_seconds: float = GRACE_SECONDS
 
     async def watch(self) -> None:
         """Kill it when it has too many threads."""

@@ -23,6 +23,7 @@ from rlm_mcp.sandbox.walls.limits import CPU_SECONDS, MAX_THREADS
 
 PACKAGE_ROOT = str(Path(__file__).resolve().parent.parent.parent)
 END_SECONDS = 5
+GRACE_SECONDS = 1.0  # between the first interrupt of a cell and the end of its process
 # Large pages for decoded texts: a fork copies 500 times fewer page table entries.
 ENVIRONMENT = {"LANG": "C.UTF-8", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 WATCH_SECONDS = 1
@@ -34,6 +35,11 @@ _OUT_OF_CPU = int(getattr(signal, "SIGXCPU", 24))
 
 class Process(Protocol):
     """A process of one REPL."""
+
+    @property
+    def grace_seconds(self) -> float:
+        """How long a cell may take to end once it was interrupted."""
+        ...
 
     def interrupt(self) -> None:
         """Send SIGINT."""
@@ -70,6 +76,8 @@ class PlainProcess:
 
     `most_bytes` is the memory it may use where the kernel does not limit it, else None.
     """
+
+    grace_seconds = GRACE_SECONDS
 
     def __init__(self, popen: subprocess.Popen[bytes], most_bytes: int | None = None) -> None:
         self._popen = popen

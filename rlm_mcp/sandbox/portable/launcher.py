@@ -18,7 +18,12 @@ from anyio import to_thread
 from rlm_mcp.errors import SandboxError
 from rlm_mcp.sandbox.boot import BOOT
 from rlm_mcp.sandbox.host.channel import Channel, socket_pair
-from rlm_mcp.sandbox.host.process import END_SECONDS, PACKAGE_ROOT, how_it_ended
+from rlm_mcp.sandbox.host.process import (
+    END_SECONDS,
+    GRACE_SECONDS,
+    PACKAGE_ROOT,
+    how_it_ended,
+)
 from rlm_mcp.sandbox.host.repl_process import ReplProcess
 from rlm_mcp.sandbox.host.sandbox import ready
 from rlm_mcp.sandbox.portable.boot import Boot
@@ -35,6 +40,7 @@ ENDED = {
 class PortableProcess:
     """A process around an instance. It is interrupted over its standard input."""
 
+    grace_seconds = GRACE_SECONDS
     is_watched = False  # the instance's memory is limited by wasmtime itself
 
     def __init__(self, popen: subprocess.Popen[bytes]) -> None:

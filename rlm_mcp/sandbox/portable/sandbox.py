@@ -15,6 +15,7 @@ from anyio import to_thread
 from rlm_mcp.errors import SandboxError
 from rlm_mcp.sandbox.host import selftest
 from rlm_mcp.sandbox.host.repl import ChildRepl, ReplProcess
+from rlm_mcp.sandbox.host.room import Room
 from rlm_mcp.sandbox.host.sandbox import RANKS, as_missing, too_little
 from rlm_mcp.sandbox.portable.launcher import (
     PortableLauncher,
@@ -23,7 +24,6 @@ from rlm_mcp.sandbox.portable.launcher import (
     start_process,
 )
 from rlm_mcp.sandbox.portable.module import PythonModule, compile_once, find_module
-from rlm_mcp.sandbox.portable.room import Room
 from rlm_mcp.sandbox.portable.text import check_size, lay_out
 from rlm_mcp.sandbox.types import ContextSource, Isolation, IsolationLevel, ReplOptions
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
 from dataclasses import asdict, dataclass
-from functools import partial
 
 from anyio import from_thread, to_thread
 
-from rlm_mcp.errors import SandboxError, TooLargeError
+from rlm_mcp.errors import TooLargeError
 from rlm_mcp.sandbox.host.channel import Channel
+from rlm_mcp.sandbox.host.streaming import close_chunks, send_context
 from rlm_mcp.sandbox.layout import table
 from rlm_mcp.sandbox.types import ContextSource, ReplOptions
 from rlm_mcp.sandbox.wire import HEADER, utf8
 
 MOST_TEXT_BYTES = (1 << 31) - 64  # a `str` of 32-bit Python holds less than 2 GiB
-SEND_BYTES = 1 << 20
 # In UTF-8: what begins a character beyond Latin-1, and one beyond the first 65,536.
 _BELOW_WIDE, _BELOW_WIDEST = bytes(range(0xC4)), bytes(range(0xF0))
 
@@ -86,7 +84,7 @@ def _widest(source: ContextSource) -> int:
                 return 4
             width = 2 if wide else width
     finally:
-        _close(chunks)
+        close_chunks(chunks)
     return width
 
 
@@ -102,27 +100,4 @@ async def send_text(
     layout, beside = laid
     head = json.dumps({"layout": asdict(layout), "options": asdict(options)}).encode()
     await channel.send_frames(HEADER.pack(len(head), len(beside)) + head + beside)
-    sent = await to_thread.run_sync(_send_chunks, channel, source)
-    if sent != layout.text_bytes:
-        raise SandboxError(f"context {source.key!r} gave {sent:,} bytes of {layout.text_bytes:,}")
-
-
-def _send_chunks(channel: Channel, source: ContextSource) -> int:
-    """Read chunks in this thread, as the store wants it, and send them on the event loop."""
-    sent = 0
-    chunks = source.chunks()
-    try:
-        for chunk in chunks:
-            from_thread.check_cancelled()
-            for start in range(0, len(chunk), SEND_BYTES):
-                from_thread.run(partial(channel.send_frames, chunk[start : start + SEND_BYTES]))
-            sent += len(chunk)
-    finally:
-        _close(chunks)
-    return sent
-
-
-def _close(chunks: object) -> None:
-    """End a source that was not read to its end, here: left alone, it would end on the loop."""
-    if isinstance(chunks, Generator):
-        chunks.close()
+    await send_context(channel, source, layout.text_bytes)

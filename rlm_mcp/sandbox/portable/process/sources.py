@@ -9,7 +9,8 @@ import hashlib
 import json
 from pathlib import Path
 
-PACKAGE = "rlm_mcp"
+from rlm_mcp.sandbox.boot import module_sources
+
 MODULES = (
     "errors",
     "sandbox.child.calls",
@@ -79,14 +80,7 @@ STUBS = %r
 
 def guest_sources(package_root: Path) -> bytes:
     """Read the modules, as JSON of names and sources; a package has no source. Blocks."""
-    sources: dict[str, str | None] = dict(STUBS)
-    for name in MODULES:
-        path = package_root / Path(*name.split(".")).with_suffix(".py")
-        full = f"{PACKAGE}.{name}"
-        sources[full] = path.read_text("utf-8")
-        while "." in full:
-            full = full.rpartition(".")[0]
-            sources[full] = None
+    sources = {**STUBS, **module_sources(package_root, MODULES)}
     return json.dumps(sources).encode()
 
 
