@@ -24,6 +24,7 @@ DONE: dict[str, Any] = {
     "json": False,
     "known": False,
     "restored": False,
+    "cited": [],
 }
 FOUND = {"found": True, "json": False}
 

@@ -109,6 +109,7 @@ def test_a_cell_is_answered_with_what_came_of_it() -> None:
         "json": True,
         "known": False,
         "restored": False,
+        "cited": [],
     }
     assert [done.text(at) for at in (0, 2, 3)] == ["", '{"a": 1}', "dict"]
     assert unpack(done.blobs[1]) == {"x": {"a": 1}}

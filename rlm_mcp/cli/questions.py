@@ -17,6 +17,7 @@ from rlm_mcp.cli.failures import NO_ANSWER, error_line, print_error
 from rlm_mcp.cli.sources import add_source
 from rlm_mcp.cli.terminal import messages, print_json
 from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.server.run_results import citation_lines
 from rlm_mcp.server.views import run_view
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.runs.questions import Question
@@ -38,6 +39,9 @@ class RunDisplay:
             print_json(run_view(state))
         elif state.answer is not None:
             click.echo(state.answer)
+            if self.verbosity != "nothing":
+                for line in citation_lines(run_view(state)):
+                    click.echo(line, err=True)
         elif state.status == "running":
             click.echo(state.run_id)
         if state.error and not self.as_json:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 from rlm_mcp.engine.models.chat import ChatReply
 from rlm_mcp.events import (
     Change,
+    Cited,
     CodeExecuted,
     CodeGenerated,
     EventDetail,
@@ -27,7 +28,7 @@ from rlm_mcp.events import (
     inner_path,
     read_detail,
 )
-from rlm_mcp.sandbox.types import CellError, CellResult, Final
+from rlm_mcp.sandbox.types import CellError, CellResult, Citation, Final
 
 MAX_PRINTED_CHARS = 200  # more is known as it was shown
 
@@ -178,6 +179,7 @@ def cell_record(result: CellResult, shown: str) -> CodeExecuted:
         elapsed_seconds=round(result.elapsed_seconds, 3),
         timed_out=result.timed_out,
         lost_variables=result.lost_variables,
+        cited=tuple(Cited(*astuple(one)) for one in result.citations) or None,
     )
 
 
@@ -300,4 +302,5 @@ def _result(detail: CodeExecuted) -> CellResult:
         final=Final(final.text, final.type, final.json) if final else None,
         timed_out=detail.timed_out,
         lost_variables=detail.lost_variables,
+        citations=tuple(Citation(*astuple(one)) for one in detail.cited or ()),
     )

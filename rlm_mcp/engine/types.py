@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rlm_mcp.errors import RLMError
-from rlm_mcp.events import EventDetail, EventType
+from rlm_mcp.events import CheckedCitation, EventDetail, EventType, Support
 from rlm_mcp.values import NO_USAGE, Usage
 
 RunStatus = Literal["completed", "exhausted", "failed", "cancelled"]
@@ -73,6 +73,8 @@ class RLMResponse:
     `answer` is None when there is none. `error` says why a run that is not `completed` ended.
     `data` is the answer as JSON when a schema was asked for or the value was JSON-like. `direct`
     says that the first message held the whole text, so that the answer may come from reading it.
+    `citations` are the passages that the run cited or its answer quotes, each looked up in the
+    text; `support` says how the answer came about.
     """
 
     answer: str | None
@@ -87,5 +89,7 @@ class RLMResponse:
     error: RLMError | None = None
     data: Any = None
     direct: bool = False
+    citations: tuple[CheckedCitation, ...] = ()
+    support: Support | None = None
     history: tuple[HistoryEntry, ...] = ()
     repl_variables: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -33,9 +33,18 @@ from rlm_mcp.events.event import (
     inner_path,
     within_inner_run,
 )
-from rlm_mcp.events.runs import FORMAT_VERSION, FinalAnswer, RunFinished, RunStarted, RunWarning
+from rlm_mcp.events.runs import (
+    FORMAT_VERSION,
+    CheckedCitation,
+    FinalAnswer,
+    RunFinished,
+    RunStarted,
+    RunWarning,
+    Support,
+)
 from rlm_mcp.events.sub_calls import SubCall, SubCallsFinished, SubCallsStarted
 from rlm_mcp.events.turns import (
+    Cited,
     CodeExecuted,
     CodeGenerated,
     FinalValue,
@@ -48,6 +57,8 @@ __all__ = [
     "DETAILS",
     "FORMAT_VERSION",
     "Change",
+    "CheckedCitation",
+    "Cited",
     "CodeExecuted",
     "CodeGenerated",
     "EventDetail",
@@ -66,6 +77,7 @@ __all__ = [
     "SubCall",
     "SubCallsFinished",
     "SubCallsStarted",
+    "Support",
     "inner_path",
     "read_detail",
     "within_inner_run",

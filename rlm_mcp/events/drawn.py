@@ -36,7 +36,7 @@ DRAWN: Mapping[str, frozenset[str]] = {
 DRAWN_OF_CALL = frozenset(
     {"n", "slot", "began", "queued", "ended", "input_tokens", "output_tokens", "cached"}
 )
-TEXTS = frozenset({"prompt", "reply", "output", "error"})
+TEXTS = frozenset({"prompt", "reply", "output", "error", "quote"})
 """The keys of drawn texts that may hold a part of what the run read."""
 
 _OPTIONS = (
@@ -65,6 +65,9 @@ def drawn_detail(event: LoggedEvent) -> dict[str, Any]:
 def without_texts(detail: Mapping[str, Any], mark: str) -> dict[str, Any]:
     """Return a detail with `mark` for each text of the run; what failed still shows that."""
     blank = _blanked(detail, mark)
+    for key in ("citations", "cited"):
+        if blank.get(key):
+            blank[key] = [_blanked(item, mark) for item in blank[key]]
     if "items" in blank:
         blank["items"] = [_blanked(item, mark) for item in blank["items"]]
     return blank

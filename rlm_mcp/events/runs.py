@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from rlm_mcp.events.event import Change, EventDetail, EventType, LeftOut
+from rlm_mcp.events.event import Change, EventDetail, EventType, LeftOut, Record
 
 FORMAT_VERSION = 1
 
@@ -72,8 +72,60 @@ class RunWarning(EventDetail):
 
 
 @dataclass(frozen=True)
+class CheckedCitation(Record):
+    """A passage that supports the answer, and whether it stands in the text.
+
+    Args:
+        quote: its words, as they were cited.
+        verified: whether the text holds them.
+        how: "exact", "normalised" (white space and quotation marks differ), "not found", or
+            "not looked for" where the time was up.
+        cited: whether the run cited it; otherwise it is a quotation in the answer.
+        handle: of the text; this and the following say where it stands, and are null elsewhere.
+        document: its number within that text.
+        name: of the document.
+        start: its first character in the document.
+        end: the character after it.
+        page: the label of the page, sheet or slide.
+    """
+
+    quote: str = ""
+    verified: bool = False
+    how: str = ""
+    cited: bool = True
+    handle: str | None = None
+    document: int | None = None
+    name: str | None = None
+    start: int | None = None
+    end: int | None = None
+    page: str | None = None
+
+
+@dataclass(frozen=True)
+class Support(Record):
+    """How the answer came about.
+
+    Args:
+        origin: "output": code gave it, or it was given after output was seen; "guess": before;
+            "direct": read from a text that was shown whole; "best_effort": asked for at the end
+            of a budget.
+        citations: how many passages were cited or quoted.
+        verified: how many of them stand in the text.
+        agreement: how many of several attempts agree, as in "2 of 3".
+    """
+
+    origin: str = ""
+    citations: int = 0
+    verified: int = 0
+    agreement: str | None = None
+
+
+@dataclass(frozen=True)
 class FinalAnswer(EventDetail):
-    """The run has an answer. `data` is it as JSON, `origin` says where it was taken from."""
+    """The run has an answer. `data` is it as JSON, `origin` says where it was taken from.
+
+    `citations` are the passages behind it, `support` says how it came about.
+    """
 
     type: ClassVar[EventType] = "final_answer"
 
@@ -82,6 +134,8 @@ class FinalAnswer(EventDetail):
     origin: str | None = None
     status: str = ""
     direct: bool = False
+    citations: LeftOut[tuple[CheckedCitation, ...]] = None
+    support: LeftOut[Support] = None
 
 
 @dataclass(frozen=True)

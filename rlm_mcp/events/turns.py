@@ -97,6 +97,16 @@ class FinalValue(Record):
 
 
 @dataclass(frozen=True)
+class Cited(Record):
+    """A passage that a cell cited, and where the REPL found it; `document` is null where not."""
+
+    quote: str = ""
+    document: int | None = None
+    start: int = 0
+    end: int = 0
+
+
+@dataclass(frozen=True)
 class CodeExecuted(EventDetail):
     """A cell ran.
 
@@ -114,6 +124,7 @@ class CodeExecuted(EventDetail):
         balances: what `budget()` returned to it, in order.
         by: "caller" for a cell of rlm_exec.
         wall_seconds: with the time that it waited for sub-calls.
+        cited: the passages that it cited, as the REPL says; not checked yet.
     """
 
     type: ClassVar[EventType] = "code_executed"
@@ -131,3 +142,4 @@ class CodeExecuted(EventDetail):
     balances: tuple[str, ...] = ()
     by: LeftOut[Literal["caller"]] = None
     wall_seconds: LeftOut[float] = None
+    cited: LeftOut[tuple[Cited, ...]] = None

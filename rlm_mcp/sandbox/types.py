@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 
 class ContextSource(Protocol):
@@ -55,6 +55,32 @@ class Divisible(Protocol):
         ...
 
 
+class SourcePlace(NamedTuple):
+    """Where a passage stands, as its reader knows it.
+
+    `document` counts within the text that `handle` names; the library has no handles. `page` is
+    the label of a page, sheet or slide, for documents that have some.
+    """
+
+    handle: str
+    document: int
+    name: str
+    page: str | None = None
+
+
+@runtime_checkable
+class Citable(Protocol):
+    """A `ContextSource` of which single passages can be read. Blocking: call in a thread."""
+
+    def text_at(self, document: int, start: int, end: int) -> str:
+        """Return some characters of a document; fewer where it ends before."""
+        ...
+
+    def place_of(self, document: int, start: int) -> SourcePlace:
+        """Return where a character of a document stands."""
+        ...
+
+
 # The names that a REPL gives to model code; a test compares them with the child's.
 RESERVED_NAMES = frozenset(
     {
@@ -66,6 +92,7 @@ RESERVED_NAMES = frozenset(
         "lines",
         "budget",
         "SHOW_VARS",
+        "cite",
         "llm_query",
         "llm_query_batch",
         "llm_query_batched",
@@ -131,6 +158,20 @@ class Final:
 
 
 @dataclass(frozen=True)
+class Citation:
+    """A passage that model code named as support of its answer, by `cite` or with `FINAL`.
+
+    `document`, `start` and `end` say where the REPL found it; `document` is None where it did not.
+    The host checks it against the text before anyone relies on it.
+    """
+
+    quote: str
+    document: int | None = None
+    start: int = 0
+    end: int = 0
+
+
+@dataclass(frozen=True)
 class CellResult:
     """The result of one executed cell.
 
@@ -146,6 +187,7 @@ class CellResult:
     final: Final | None = None
     timed_out: bool = False
     lost_variables: bool = False
+    citations: tuple[Citation, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,10 @@ MAX_OUTPUT_BYTES = 8 << 20
 MAX_ANSWER_CHARS = 8_000_000
 MAX_ANSWER_BYTES = 4 * MAX_ANSWER_CHARS
 MAX_PREVIEW_BYTES = 1_000
+MAX_QUOTE_CHARS = 2_000
+MAX_QUOTE_BYTES = 4 * MAX_QUOTE_CHARS
+MAX_CITATIONS = 200  # of one cell
+CITED_NUMBERS = 3  # of each: document, start and end; end is 0 where it was not found
 MAX_SLICE_CHARS = 4_000_000
 MAX_SLICE_BYTES = 4 * MAX_SLICE_CHARS
 MAX_KEPT_BYTES = 1 << 20  # variables that outlive a killed REPL
@@ -74,7 +78,18 @@ class Shape:
 def _bytes_of_done(fields: Mapping[str, Any]) -> Sequence[int]:
     error = (MAX_NAME_BYTES, MAX_MESSAGE_BYTES, MAX_TRACEBACK_BYTES) if fields["error"] else ()
     final = (MAX_ANSWER_BYTES, MAX_NAME_BYTES) if fields["final"] else ()
-    return (MAX_OUTPUT_BYTES, MAX_KEPT_BYTES, *error, *final)
+    quotes = (MAX_QUOTE_BYTES,) * _quotes_of(fields)
+    return (MAX_OUTPUT_BYTES, MAX_KEPT_BYTES, *error, *final, *quotes)
+
+
+def _quotes_of(fields: Mapping[str, Any]) -> int:
+    return len(fields["cited"]) // CITED_NUMBERS
+
+
+def _is_cited(value: object) -> bool:
+    if not is_numbers(value):
+        return False
+    return len(value) % CITED_NUMBERS == 0 and len(value) <= CITED_NUMBERS * MAX_CITATIONS
 
 
 def _bytes_of_slice(fields: Mapping[str, Any]) -> Sequence[int]:
@@ -136,8 +151,9 @@ TO_HOST: Mapping[str, Shape] = {
         MAX_BLOBS,
     ),
     # output, what a successor may open unless the host has it already (`known`);
-    # error's type, message, traceback; final's text and type; `restored` says that the cell was
-    # ended and everything is as it was before it
+    # error's type, message, traceback; final's text and type; the passages that it cited, with
+    # their places in `cited`; `restored` says that the cell was ended and everything is as it was
+    # before it
     "done": Shape(
         {
             "cell": is_number,
@@ -148,10 +164,11 @@ TO_HOST: Mapping[str, Shape] = {
             "json": is_flag,
             "known": is_flag,
             "restored": is_flag,
+            "cited": _is_cited,
         },
         2,
-        7,
-        lambda fields: 2 + 3 * fields["error"] + 2 * fields["final"],
+        7 + MAX_CITATIONS,
+        lambda fields: 2 + 3 * fields["error"] + 2 * fields["final"] + _quotes_of(fields),
         _bytes_of_done,
     ),
     "variables": Shape(  # name, type and preview of each

@@ -138,7 +138,7 @@ async def rlm_context_search(  # noqa: PLR0913  # a tool's parameters are its ar
 
 
 def _page(match: schemas.SearchMatch) -> str:
-    return f"page {match.page}, " if match.page is not None else ""
+    return f"{match.page}, " if match.page is not None else ""
 
 
 async def rlm_context_delete(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _SHOWN_CALLS = 5
 _SHOWN_CALL_CHARS = 300
 _MIN_SHOWN_CHARS = 400
+_SHOWN_CITATIONS = 20
+_SHOWN_QUOTE_CHARS = 200
 
 
 def run_result(state: RunRecord, note: str = "", page_url: str = "") -> CallToolResult:
@@ -59,7 +61,7 @@ def _run_text(run: schemas.Run, state: RunRecord, events: Sequence[EventLine] = 
     if run.error:
         lines.append(f"{run.error.code}: {run.error.message} {run.error.fix}".rstrip())
     if run.answer is not None:
-        lines.insert(0, run.answer + "\n")
+        lines[:0] = [run.answer + "\n", *citation_lines(run)]
     if run.next:
         lines.append(f"Next: {run.next}")
     if run.note:
@@ -68,6 +70,26 @@ def _run_text(run: schemas.Run, state: RunRecord, events: Sequence[EventLine] = 
         lines.append(f"Page: {run.page_url}")
     lines.extend(_event_line(event) for event in events)
     return "\n".join(lines)
+
+
+def citation_lines(run: schemas.Run) -> list[str]:
+    """What an answer cites, a line each, and which of it the text does not hold."""
+    if not run.citations or run.support is None:
+        return []
+    shown = [_cited_line(number, one) for number, one in enumerate(run.citations, 1)]
+    left = len(shown) - _SHOWN_CITATIONS
+    more = [f"… {left} more"] if left > 0 else []
+    head = f"{run.support.verified} of {run.support.citations} citations stand in the text:"
+    return [head, *shown[:_SHOWN_CITATIONS], *more, ""]
+
+
+def _cited_line(number: int, one: schemas.CitedPassage) -> str:
+    quote = cut(" ".join(one.quote.split()), _SHOWN_QUOTE_CHARS)
+    if not one.verified:
+        return f"[{number}] {one.how.upper()}: {quote!r}"
+    page = f", {one.page}" if one.page is not None else ""
+    name = one.name or f"document {one.document}"
+    return f"[{number}] {name}{page}, characters {one.start} to {one.end}: {quote!r}"
 
 
 def trace_text(events: Sequence[Event], next_event: int | None) -> str:

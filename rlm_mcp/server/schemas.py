@@ -166,6 +166,33 @@ class RunOutcome(BaseModel):
     next: str | None
 
 
+class CitedPassage(BaseModel):
+    """A passage that an answer cites or quotes, looked up in the text.
+
+    What was not found has no place. `cited` is false for a quotation that the answer merely holds.
+    """
+
+    handle: str | None
+    document: int | None
+    name: str | None
+    start: int | None
+    end: int | None
+    page: str | None
+    quote: str
+    verified: bool
+    how: str
+    cited: bool
+
+
+class AnswerSupport(BaseModel):
+    """How an answer came about, and how many of its citations stand in the text."""
+
+    origin: str
+    citations: int
+    verified: int
+    agreement: str | None
+
+
 class Run(RunOutcome):
     """One execution of a question."""
 
@@ -180,6 +207,8 @@ class Run(RunOutcome):
     last_event: int
     answer_chars: int
     queue_position: int | None = None
+    citations: list[CitedPassage] = []
+    support: AnswerSupport | None = None
     note: str | None = None
     page_url: str | None = None
 

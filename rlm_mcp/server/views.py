@@ -40,6 +40,7 @@ def run_view(state: RunRecord, seen: int | None = None) -> schemas.Run:
         status=state.status,
         answer=None if answer is None else cut(answer, MAX_ANSWER_CHARS),
         answer_chars=len(answer or ""),
+        **_supported(state),
         **given,
         **figures,
         elapsed_seconds=round(state.elapsed_seconds, 3),
@@ -47,6 +48,17 @@ def run_view(state: RunRecord, seen: int | None = None) -> schemas.Run:
         last_event=state.last_event,
         next=_next_call(state, state.last_event if seen is None else seen),
     )
+
+
+def _supported(state: RunRecord) -> dict[str, Any]:
+    """What supports the answer, as far as the log says."""
+    final = state.final
+    if final is None or final.support is None:
+        return {}
+    return {
+        "citations": [asdict(one) for one in final.citations or ()],
+        "support": asdict(final.support),
+    }
 
 
 def run_page(page: Page[RunSummary]) -> schemas.RunPage:

@@ -49,13 +49,14 @@ Origin = Literal["code", "variable", "text", "prose", "guess"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ends. `origin` says where the answer came from."""
+    """How a run ends. `origin` says where the answer came from, `citations` came beside it."""
 
     status: RunStatus
     answer: str | None = None
     data: Any = None
     origin: Origin | None = None
     error: RLMError | None = None
+    citations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,13 @@ async def judge(run: Run, turn: Turn) -> Verdict:
     Code comes first: its own final counts, then a `FINAL_VAR`, whose value the code made. A `FINAL`
     text beside code was written before the output was seen.
     """
+    verdict, final = await _judge(run, turn), turn.parsed.final
+    if verdict.outcome is None or final is None:
+        return verdict
+    return replace(verdict, outcome=replace(verdict.outcome, citations=final.citations))
+
+
+async def _judge(run: Run, turn: Turn) -> Verdict:
     parsed = turn.parsed
     if turn.final is not None:
         return await _decide(run, turn.final, "code", is_computed=is_computed(turn.code))

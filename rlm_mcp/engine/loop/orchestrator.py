@@ -7,6 +7,7 @@ from functools import partial
 
 import anyio
 
+from rlm_mcp.engine.citations.checking import check_citations
 from rlm_mcp.engine.loop.judge import Outcome, judge, judge_last
 from rlm_mcp.engine.loop.run import Run
 from rlm_mcp.engine.run_context import Engine, RunLog, repl_options
@@ -15,8 +16,8 @@ from rlm_mcp.engine.subcalls.sub_caller import SubCaller
 from rlm_mcp.engine.telemetry import run_span, turn_span
 from rlm_mcp.engine.types import RLMEvent, RLMResponse
 from rlm_mcp.errors import BudgetExceededError, RLMError
-from rlm_mcp.events import FORMAT_VERSION, FinalAnswer, RunStarted
-from rlm_mcp.sandbox.types import ContextSource, Repl
+from rlm_mcp.events import FORMAT_VERSION, CheckedCitation, FinalAnswer, RunStarted, Support
+from rlm_mcp.sandbox.types import Citation, ContextSource, Repl
 from rlm_mcp.text import preview
 
 __all__ = ["Engine", "answer", "calls_of", "repl_options"]
@@ -107,6 +108,7 @@ async def _out_of_time(run: Run) -> Outcome:
 
 
 async def _respond(run: Run, outcome: Outcome) -> RLMResponse:
+    citations, support = await _supported(run, outcome)
     if outcome.answer is not None:
         final = FinalAnswer(
             answer=outcome.answer,
@@ -114,6 +116,8 @@ async def _respond(run: Run, outcome: Outcome) -> RLMResponse:
             origin=outcome.origin or "",
             status=outcome.status,
             direct=run.is_direct,
+            citations=citations or None,
+            support=support,
         )
         await run.log.emit(final, preview(outcome.answer))
     usage = run.engine.budget.snapshot()
@@ -130,9 +134,34 @@ async def _respond(run: Run, outcome: Outcome) -> RLMResponse:
         error=outcome.error,
         data=outcome.data,
         direct=run.is_direct,
+        citations=citations,
+        support=support,
         history=run.history,
         repl_variables=await run.cells.variables(),
     )
+
+
+async def _supported(
+    run: Run, outcome: Outcome
+) -> tuple[tuple[CheckedCitation, ...], Support | None]:
+    """Check what the answer cites, and say how it came about; that of an inner run is not kept."""
+    if outcome.answer is None or run.engine.depth > 0:
+        return (), None
+    given = [*run.cells.citations, *map(Citation, outcome.citations)]
+    words = outcome.answer if outcome.data is None else ""
+    citations = await check_citations(run.source, given, words)
+    verified = sum(one.verified for one in citations)
+    return citations, Support(_origin(run, outcome), len(citations), verified)
+
+
+def _origin(run: Run, outcome: Outcome) -> str:
+    if outcome.status != "completed":
+        return "best_effort"
+    if outcome.origin in ("code", "variable"):
+        return "output"
+    if run.cells.memory.has_run_code:
+        return "output"
+    return "direct" if run.is_direct else "guess"
 
 
 def calls_of(engine: Engine) -> SubCaller:

@@ -43,6 +43,7 @@ class Run:
         make_calls: Callable[[], Calls],
     ) -> None:
         self.question = question
+        self.source = source
         self.log = log
         self.engine = log.engine
         self.prompts = variant_of(log.engine.config)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 
 import anyio
 
@@ -73,6 +74,8 @@ class Cells:
         self._make_calls = make_calls
         self.memory = Memory()
         self.pending = PendingTurn(log.engine.recording)
+        recorded = (cell.result.citations for cell in log.engine.recording.cells)
+        self.citations = list(chain.from_iterable(recorded))
         self._log = log
         self._prompts = prompts
 
@@ -121,6 +124,7 @@ class Cells:
             span.cell(result)
         shown = self._show(code, result)
         self.memory.add_cell(code, result, shown, self._log.turn)
+        self.citations += result.citations
         await self._report(code, result, shown, wall_seconds)
         return result, shown
 

@@ -6,9 +6,10 @@ import ast
 import builtins
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from rlm_mcp.engine.parsing.cited_finals import split_citations
 from rlm_mcp.engine.parsing.python_source import parse_arguments
 
 _OPENING = re.compile(
@@ -71,6 +72,7 @@ class FoundFinal:
         closed: whether its parenthesis was closed.
         is_name: whether a text is one bare word that could name a variable.
         is_certain: whether the line holds no other parenthesis that may be the end.
+        citations: quotes that were given with it.
     """
 
     kind: FinalKind
@@ -79,6 +81,7 @@ class FoundFinal:
     closed: bool = True
     is_name: bool = False
     is_certain: bool = True
+    citations: tuple[str, ...] = ()
 
 
 def is_placeholder(answer: str) -> bool:
@@ -109,13 +112,13 @@ def read_final(text: str) -> FoundFinal | None:
     if is_placeholder(argument):
         return None
     end = len(text) if length is None else min(len(text), opening.end() + length + 1)
+    argument, citations = split_citations(argument)
     is_variable, argument = _unwrapped(bool(opening["var"]), argument.strip())
     kind, value = _read_variable(argument) if is_variable else _read_text(argument)
     is_name = kind == "text" and value == argument and value.isidentifier()
     is_certain = length is None or not _has_another_end(body, length)
-    return FoundFinal(
-        kind, value, end, closed=length is not None, is_name=is_name, is_certain=is_certain
-    )
+    found = FoundFinal(kind, value, end, closed=length is not None, citations=citations)
+    return replace(found, is_name=is_name, is_certain=is_certain)
 
 
 def _read_colon(text: str) -> FoundFinal | None:

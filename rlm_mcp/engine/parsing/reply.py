@@ -53,12 +53,14 @@ class Directive:
     `text`: `value` is the answer. `variable`: `value` is a name or an expression for the REPL.
     `is_name`: a text that is one bare word; where a variable has that name, its value is meant.
     `is_certain`: False where the end of the text is not clear, so that the model is to be asked.
+    `citations`: quotes that were given with it.
     """
 
     kind: Literal["text", "variable"]
     value: str
     is_name: bool = field(default=False, compare=False)
     is_certain: bool = field(default=True, compare=False)
+    citations: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -258,12 +260,15 @@ def _record(found: FoundFinal, draft: _Draft) -> None:
     if draft.final is not None:
         return
     if found.kind == "code":
-        draft.blocks.append(CodeBlock(f"FINAL({found.value})"))
+        cited = f", citations={list(found.citations)!r}" if found.citations else ""
+        draft.blocks.append(CodeBlock(f"FINAL({found.value}{cited})"))
     elif found.kind == "text" and _PLAN.match(found.value):
         draft.prose.append(found.value)
         draft.problem = "promise"
     elif found.kind in ("text", "variable"):
-        draft.final = Directive(found.kind, found.value, found.is_name, found.is_certain)
+        draft.final = Directive(
+            found.kind, found.value, found.is_name, found.is_certain, found.citations
+        )
         draft.problem = None if found.closed else "unclosed_final"
     else:
         draft.problem = "empty_final" if found.kind == "empty" else "bad_variable"

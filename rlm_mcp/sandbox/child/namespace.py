@@ -15,6 +15,7 @@ from typing import Any, NoReturn, cast
 
 from rlm_mcp.sandbox.child import calls, search
 from rlm_mcp.sandbox.child.calls import CallDesk
+from rlm_mcp.sandbox.child.citing import cite
 from rlm_mcp.sandbox.child.documents import Documents
 from rlm_mcp.sandbox.child.execute import CellEnd
 from rlm_mcp.sandbox.child.values import (
@@ -27,7 +28,7 @@ from rlm_mcp.sandbox.child.values import (
     size_of,
     type_name,
 )
-from rlm_mcp.sandbox.types import ReplOptions
+from rlm_mcp.sandbox.types import Citation, ReplOptions
 from rlm_mcp.sandbox.wire import MAX_ANSWER_CHARS
 
 MAX_NAME_CHARS = 200
@@ -63,6 +64,7 @@ class Namespace:
         self._context = context
         self._desk = desk
         self.final: tuple[str, str, bool] | None = None
+        self.citations: list[Citation] = []
         self._given = {"context": context, "context_names": names, **self._helpers(options)}
         # Names that models trained with other engines expect; what a cell assigns to them stays.
         self._expected: dict[str, Any] = {
@@ -146,6 +148,7 @@ class Namespace:
             "lines": self._lines,
             "budget": lambda: calls.budget(self._desk),
             "SHOW_VARS": self._show_vars,
+            "cite": self._cite,
         }
         if options.sub_calls:
             helpers["llm_query"] = self._llm_query
@@ -178,11 +181,18 @@ class Namespace:
         given = self._context if contexts is None else contexts
         return calls.rlm_query_batch(self._desk, questions, given)
 
-    def _final(self, *values: object, **named: object) -> NoReturn:
+    def _cite(self, *quotes: object) -> list[str]:
+        return cite(self._context, quotes, self.citations)
+
+    def _final(self, *values: object, citations: object = None, **named: object) -> NoReturn:
+        if citations:
+            self._cite(citations)
         self.record(_only_value("FINAL", values, named))
         raise CellEnd
 
-    def _final_var(self, *values: object, **named: object) -> NoReturn:
+    def _final_var(self, *values: object, citations: object = None, **named: object) -> NoReturn:
+        if citations:
+            self._cite(citations)
         self.record(self._named(_only_value("FINAL_VAR", values, named)))
         raise CellEnd
 

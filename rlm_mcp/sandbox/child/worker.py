@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from rlm_mcp.sandbox import wire
 from rlm_mcp.sandbox.child import execute
 from rlm_mcp.sandbox.child.calls import CallDesk, Wait, take_reply
+from rlm_mcp.sandbox.child.citing import packed_citations
 from rlm_mcp.sandbox.child.documents import Documents
 from rlm_mcp.sandbox.child.link import Interrupts, Link, Stream, end_with_host
 from rlm_mcp.sandbox.child.namespace import Namespace
@@ -81,12 +82,14 @@ class Worker:
         self._output.clear()
         self.namespace.restore()
         self.namespace.final = None
+        self.namespace.citations.clear()
         sys.stdout = sys.stderr = self._output
         sys.stdin = io.StringIO()
         self.desk.open(order["cell"])
         failed = self._run(order["number"], code)
         self.desk.close()
         final = self.namespace.final
+        cited = packed_citations(self.namespace.citations)
         before, self._kept = self._kept, self._pack()
         is_known = order["holds"] and before == self._kept
         fields = {
@@ -98,10 +101,12 @@ class Worker:
             "json": final is not None and final[2],
             "known": is_known,
             "restored": False,
+            "cited": cited.numbers,
         }
         kept = b"" if is_known else self._kept
         output = wire.clip(self._output.text(), wire.MAX_OUTPUT_BYTES)
-        self._send(wire.encode("done", fields, output, kept, *_error(failed), *_answer(final)))
+        texts = (*_error(failed), *_answer(final), *cited.quotes)
+        self._send(wire.encode("done", fields, output, kept, *texts))
 
     def _pack(self) -> bytes:
         """Pickle small variables; an interrupt ends it early, and what it has by then is kept."""

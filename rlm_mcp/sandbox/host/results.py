@@ -14,11 +14,12 @@ from rlm_mcp.sandbox.types import (
     RESERVED_NAMES,
     CellError,
     CellResult,
+    Citation,
     Final,
     Variable,
     VariableText,
 )
-from rlm_mcp.sandbox.wire import MAX_ANSWER_CHARS, Frame
+from rlm_mcp.sandbox.wire import CITED_NUMBERS, MAX_ANSWER_CHARS, MAX_QUOTE_CHARS, Frame
 from rlm_mcp.text import names_in_line
 
 QUICK_JSON_CHARS = 100_000  # parsed in a millisecond or two; longer JSON is parsed in a thread
@@ -29,7 +30,8 @@ async def cell_result(
     done: Frame, *, timeout_seconds: float, used_seconds: float, late: bool
 ) -> CellResult:
     """Read a `done` frame; `late`: the cell had to be interrupted."""
-    fields, count = done.fields, len(done.blobs)
+    fields, quotes = done.fields, len(done.fields["cited"]) // CITED_NUMBERS
+    count = len(done.blobs) - quotes
     error = final = None
     if fields["error"]:
         error = CellError(done.text(2), done.text(3), done.text(4), fields["line"])
@@ -46,7 +48,15 @@ async def cell_result(
         error=error,
         final=final,
         timed_out=late,
+        citations=tuple(_citation(done, count, number) for number in range(quotes)),
     )
+
+
+def _citation(done: Frame, first: int, number: int) -> Citation:
+    quote = done.text(first + number)[:MAX_QUOTE_CHARS]
+    at = CITED_NUMBERS * number
+    document, start, end = done.fields["cited"][at : at + CITED_NUMBERS]
+    return Citation(quote, document, start, end) if start < end else Citation(quote)
 
 
 async def _is_json(text: str) -> bool:

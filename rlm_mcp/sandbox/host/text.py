@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from rlm_mcp.sandbox.types import SourcePlace
+
 PREFIX_CHARS = 4000
 # Encoded in pieces, so that there is never a second copy of all of it.
 CHUNK_CHARS = 1 << 20
@@ -78,6 +80,16 @@ class TextContext:
     def prefix(self) -> str:
         """The start of the first document."""
         return self.documents[0][:PREFIX_CHARS] if self.documents else ""
+
+    def text_at(self, document: int, start: int, end: int) -> str:
+        """Return some characters of a document."""
+        return self.documents[document][start:end]
+
+    def place_of(self, document: int, start: int) -> SourcePlace:
+        """Return the name of a document; there are no handles and no pages."""
+        del start
+        name = self.names[document] if document < len(self.names) else ""
+        return SourcePlace("", document, name)
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the UTF-8 of all documents in pieces of a few megabytes at most."""

@@ -228,8 +228,8 @@ class ContextService:
         place = self._searches.queue.place(self._store.caller, PLACE_SECONDS, "searches")
         async with place, self._searches.sandbox.open_repl(source, _SEARCH_OPTIONS) as repl:
             found, next_cursor = await search(repl, query, cursor)
-        located = (_located(match, owners, source.names[match.document]) for match in found)
-        return FoundPage(tuple(located), next_cursor)
+        located = [_located(match, owners, source.names[match.document]) for match in found]
+        return FoundPage(await self._with_pages(located), next_cursor)
 
     async def _search_words(
         self, handles: tuple[str, ...], query: SearchQuery, cursor: str, index_seconds: float
@@ -240,7 +240,19 @@ class ContextService:
         for record in records:
             await self._searches.builds.ready(self._searches.indexes, record, index_seconds)
         found, next_cursor = await ranked_search(self._searches.indexes, records, query, cursor)
-        return FoundPage(tuple(_ranked(record, match) for record, match in found), next_cursor)
+        located = [_ranked(record, match) for record, match in found]
+        return FoundPage(await self._with_pages(located), next_cursor)
+
+    async def _with_pages(self, found: Sequence[LocatedMatch]) -> tuple[LocatedMatch, ...]:
+        """Add the labels of pages, where documents have some."""
+        pages: dict[tuple[str, int, int], str | None] = {}
+        for handle in {match.handle for match in found}:
+            places = [(one.document, one.start) for one in found if one.handle == handle]
+            labels = await self._store.pages_at(handle, places)
+            pages |= {(handle, *place): label for place, label in zip(places, labels, strict=True)}
+        return tuple(
+            replace(match, page=pages[match.handle, match.document, match.start]) for match in found
+        )
 
     async def delete(self, handle: str) -> int:
         """Delete a context; returns the bytes that are free then.

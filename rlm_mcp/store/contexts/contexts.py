@@ -252,7 +252,10 @@ class Contexts:
         names, sizes, chars = load_documents(db, caller, records)
         key = source_key(caller, records, names)
         prefix = _read(db, caller, handles[0], Span(limit=PREFIX_CHARS)).text
-        return StoredSource(self._database, caller, handles, key, names, sizes, chars, prefix)
+        counts = tuple(record.documents for record in records)
+        return StoredSource(
+            self._database, caller, handles, key, names, sizes, chars, prefix, counts
+        )
 
 
 def _get(db: Connection, caller: str, handle: str) -> ContextRecord:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import io
 from array import array
+from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import accumulate
 from sqlite3 import Connection
 from typing import NamedTuple, overload
 
 from rlm_mcp.errors import InvalidInputError, NotFoundError, StoreError
+from rlm_mcp.sandbox.types import SourcePlace
 from rlm_mcp.store.contexts.chunking import Place
+from rlm_mcp.store.contexts.pages import pages_at
 from rlm_mcp.store.contexts.records import ContextRecord, Span, TextSlice
 from rlm_mcp.store.database import Database, storable
 from rlm_mcp.store.paging import LARGEST, check_offset
@@ -189,7 +193,7 @@ class StoredSource:
     """A `ContextSource` over a caller's contexts: their documents in order, as one flat list.
 
     `key` identifies the texts and the names under which this caller sees them, so a fork server
-    kept under it serves no other caller.
+    kept under it serves no other caller. `counts` has the number of documents of each handle.
     """
 
     database: Database
@@ -200,11 +204,41 @@ class StoredSource:
     byte_lengths: Sequence[int]
     char_lengths: Sequence[int]
     prefix: str
+    counts: Sequence[int]
 
     @property
     def is_list(self) -> bool:
         """Whether there is more than one document."""
         return len(self.byte_lengths) > 1
+
+    def text_at(self, document: int, start: int, end: int) -> str:
+        """Return some characters of a document; blocks, on a connection of its own.
+
+        Raises:
+            StoreError: its context was deleted.
+        """
+        handle, position = self._owner(document)
+        with self.database.open_reader() as db:
+            span = Span(position, start, end - start)
+            return read_span(db, handle, text_of(db, self.caller, handle), span).text
+
+    def place_of(self, document: int, start: int) -> SourcePlace:
+        """Return handle, number, name and page of a character; blocks likewise.
+
+        Raises:
+            StoreError: its context was deleted.
+        """
+        handle, position = self._owner(document)
+        with self.database.open_reader() as db:
+            _, name, *_ = next(document_rows(db, self.caller, handle, position, 1))
+            [page] = pages_at(db, self.caller, handle, [(position, start)])
+        return SourcePlace(handle, position, name, page)
+
+    def _owner(self, document: int) -> tuple[str, int]:
+        """Return the handle that a document belongs to, and its number there."""
+        ends = list(accumulate(self.counts))
+        index = bisect_right(ends, document)
+        return self.handles[index], document - (ends[index - 1] if index else 0)
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the UTF-8 of all documents in order; blocks, on a connection of its own.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlm_mcp.events import FinalAnswer
 from rlm_mcp.values import NO_USAGE, EndStatus, RunStatus, Usage, stored_error
 
 
@@ -126,7 +127,8 @@ class RunRecord:
     `last_event` is the number of the last event, 0 before the first. `lease_until` is in seconds
     since the epoch: a run that is `running` past it has lost its owner. `queue_position` is set
     while a run waits for a free place: 1 is the next of its owner. `abandoned_at` is set once the
-    request that began it was cancelled, until somebody looks at it.
+    request that began it was cancelled, until somebody looks at it. `final` is the last answer in
+    the log, with its citations.
     """
 
     run_id: str
@@ -149,6 +151,7 @@ class RunRecord:
     continues: str | None
     queue_position: int | None = None
     abandoned_at: float | None = None
+    final: FinalAnswer | None = None
 
 
 class WorkClock:

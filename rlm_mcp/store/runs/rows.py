@@ -11,7 +11,7 @@ from sqlite3 import Connection
 from typing import Any, cast
 
 from rlm_mcp.errors import NotFoundError, RunLostError, StoreError
-from rlm_mcp.events import RunFinished
+from rlm_mcp.events import FinalAnswer, RunFinished
 from rlm_mcp.store.database import storable
 from rlm_mcp.store.paging import COMPARED, not_found
 from rlm_mcp.store.runs.records import (
@@ -79,7 +79,18 @@ def find_run(db: Connection, caller: str, run_id: str, clock: WorkClock) -> RunR
     if row is None:
         raise missing_run(db, caller, run_id)
     *columns, position = row
-    return _record(dict(zip(_COLUMNS, columns, strict=True)), position, clock)
+    record = _record(dict(zip(_COLUMNS, columns, strict=True)), position, clock)
+    return record if record.answer is None else replace(record, final=_last_final(db, run_id))
+
+
+def _last_final(db: Connection, run_id: str) -> FinalAnswer | None:
+    """Return the last answer of a run itself; None where its log was deleted with its text."""
+    row = db.execute(
+        "SELECT detail FROM events WHERE run = (SELECT id FROM runs WHERE run_id = ?) "
+        "AND type = ? AND depth = 0 ORDER BY seq DESC LIMIT 1",
+        [storable(run_id), FinalAnswer.type],
+    ).fetchone()
+    return FinalAnswer.from_detail(json.loads(row[0])) if row else None
 
 
 def missing_run(db: Connection, caller: str, run_id: str) -> NotFoundError:

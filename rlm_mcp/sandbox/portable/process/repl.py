@@ -131,7 +131,7 @@ class GuestRepl:
             f"{reason}. All variables are as they were before this cell; what it assigned and"
             " printed is lost"
         )
-        fields = {
+        fields: dict[str, Any] = {
             "cell": cell["cell"],
             "chars": 0,
             "error": True,
@@ -140,6 +140,7 @@ class GuestRepl:
             "json": False,
             "known": cell["holds"],
             "restored": True,
+            "cited": [],
         }
         known = b"" if cell["holds"] else self._instance.enter("kept", b"")
         texts = (kind, message, f"{kind}: {message}")

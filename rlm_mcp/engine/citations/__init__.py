@@ -1,0 +1,1 @@
+"""Citations: what an answer cites or quotes, checked against the text."""

@@ -1,0 +1,98 @@
+"""Checks what an answer cites against the text, and says how the answer came about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from anyio import to_thread
+
+from rlm_mcp.engine.citations.finding import Found, find_passages
+from rlm_mcp.engine.citations.quotations import normalised, quotations
+from rlm_mcp.events import CheckedCitation
+from rlm_mcp.sandbox.types import Citable, Citation, ContextSource
+
+MAX_CITATIONS = 200
+# What the run cited is looked for longer than what its answer merely quotes.
+CITED_SECONDS = 5.0
+QUOTED_SECONDS = 1.0
+
+
+async def check_citations(
+    source: ContextSource, cited: Sequence[Citation], answer: str
+) -> tuple[CheckedCitation, ...]:
+    """Check what was cited, and the quotations in the answer that were not; none is dropped.
+
+    Args:
+        source: the text.
+        cited: passages, with the places that the REPL named.
+        answer: its quotations are looked for; empty where it holds no words of its own.
+    """
+    unique = list({normalised(one.quote): one for one in cited}.values())[:MAX_CITATIONS]
+    known = [normalised(one.quote) for one in unique]
+    quoted = [
+        quote for quote in quotations(answer) if not any(normalised(quote) in one for one in known)
+    ]
+    if not unique and not quoted:
+        return ()
+    return await to_thread.run_sync(_check, source, unique, quoted, abandon_on_cancel=True)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """Where a passage stands, if it does; `is_whole`: the whole text was looked at."""
+
+    found: Found | None
+    is_whole: bool = True
+
+
+def _check(
+    source: ContextSource, cited: Sequence[Citation], quoted: Sequence[str]
+) -> tuple[CheckedCitation, ...]:
+    outcomes = {
+        one.quote: _Outcome(found) for one in cited if (found := _at_its_place(source, one))
+    }
+    missing = [one.quote for one in cited if one.quote not in outcomes]
+    for quotes, seconds in ((missing, CITED_SECONDS), (quoted, QUOTED_SECONDS)):
+        if quotes:
+            found, is_whole = find_passages(source, quotes, seconds)
+            outcomes |= {quote: _Outcome(found.get(quote), is_whole) for quote in quotes}
+    marked = [(one.quote, True) for one in cited] + [(quote, False) for quote in quoted]
+    return tuple(
+        _checked(source, quote, outcomes[quote], is_cited=is_cited) for quote, is_cited in marked
+    )
+
+
+def _at_its_place(source: ContextSource, cited: Citation) -> Found | None:
+    """Look where the REPL says that a passage stands, which is a claim."""
+    number = cited.document
+    if number is None or number >= len(source.char_lengths) or not isinstance(source, Citable):
+        return None
+    text = source.text_at(number, cited.start, cited.end)
+    if normalised(text) != normalised(cited.quote) or not text:
+        return None
+    return Found(number, cited.start, cited.start + len(text), text == cited.quote)
+
+
+def _checked(
+    source: ContextSource, quote: str, outcome: _Outcome, *, is_cited: bool
+) -> CheckedCitation:
+    found = outcome.found
+    if found is None:
+        how = "not found" if outcome.is_whole else "not looked for"
+        return CheckedCitation(quote, verified=False, how=how, cited=is_cited)
+    handle, document, name, page = (None, found.document, None, None)
+    if isinstance(source, Citable):
+        handle, document, name, page = source.place_of(found.document, found.start)
+    return CheckedCitation(
+        quote,
+        verified=True,
+        how="exact" if found.is_exact else "normalised",
+        cited=is_cited,
+        handle=handle or None,
+        document=document,
+        name=name,
+        start=found.start,
+        end=found.end,
+        page=page,
+    )
