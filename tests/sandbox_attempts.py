@@ -365,11 +365,11 @@ _KINDS = {
     "restored": "",
     "variables": "ticket=1, sizes=[7]",
     "slice": "ticket=1, found=True, json=True, size=1, start=0, total=1",
-    "done": "cell=own(), chars=1, error=False, line=None, final=True, json=True, known=False, restored=False",
+    "done": "cell=own(), chars=1, error=False, line=None, final=True, json=True, known=False, restored=False, cited=[]",
     "call": "cell=own(), call=3, name='llm_query', batch=1, size=1, has_model=True, is_list=False",
 }
 _COUNTS = {"ready": 1, "failed": 1, "restored": 3, "variables": 3, "slice": 2, "done": 4, "call": 2}
-_DONE = "cell=own(), chars=0, error={}, line={}, final={}, json={}, known=False, restored=False"
+_DONE = "cell=own(), chars=0, error={}, line={}, final={}, json={}, known=False, restored=False, cited=[]"
 FORGED = [
     Attempt(
         "forged frames",
