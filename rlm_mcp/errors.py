@@ -14,6 +14,7 @@ RLMError
 │   ├── ModelRequestError         the request was rejected for good
 │   │   └── ContextLengthError    the prompt does not fit the model's window
 │   └── ModelReplyError           an answer that is not a chat completion
+├── TooManyFilesError         no more files and sockets may be open
 ├── BudgetExceededError       a budget of the run is used up
 ├── SandboxError              the REPL's machinery, never the code in it
 │   ├── SandboxDiedError          the process that held the REPL is gone
@@ -28,6 +29,7 @@ RLMError
 
 from __future__ import annotations
 
+import errno
 from typing import Any, ClassVar
 
 
@@ -140,6 +142,34 @@ class ModelReplyError(ModelError):
 
     code = "model_reply"
     retryable = True
+
+
+class TooManyFilesError(RLMError):
+    """No more files and sockets may be open; nothing was changed."""
+
+    code = "too_many_open_files"
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The server has as many files and sockets open as it may.",
+            fix="Try again in a moment; its operator can raise the limit (`ulimit -n`).",
+        )
+
+
+def lacks_descriptors(error: BaseException | None) -> bool:
+    """Whether an error comes from the limit of open files, in whatever it was wrapped."""
+    pending, seen = [error], set[int]()
+    while pending:
+        one = pending.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, OSError) and one.errno in (errno.EMFILE, errno.ENFILE):
+            return True
+        inner: tuple[BaseException, ...] = getattr(one, "exceptions", ())
+        pending += [one.__cause__, one.__context__, getattr(one, "os_error", None), *inner]
+    return False
 
 
 class BudgetExceededError(RLMError):

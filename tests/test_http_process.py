@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from anyio.streams.text import TextReceiveStream
 from rlm_mcp.testing.scripted_model import open_scripted_model
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, unauthorized
 from tests.http_serving import ANN, BOB, Site
-from tests.serving import KEY, cell, settings_in
+from tests.serving import KEY, cell, settings_in, text_of, turns
 from tests.waiting import until
 
 SECRETS = (KEY, ANN, BOB)
@@ -42,11 +43,17 @@ class Program:
 
 @asynccontextmanager
 async def open_program(
-    directory: Path, *arguments: str, **environment: str
+    directory: Path,
+    *arguments: str,
+    open_files: int = 0,
+    environment: Mapping[str, str] | None = None,
+    **more: str,
 ) -> AsyncGenerator[Program]:
     command = [sys.executable, "-m", "rlm_mcp", "serve", "--http", "--port", "0", *arguments]
+    if open_files:
+        command = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *command]
     known = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    variables = {"RLM_MCP_DATA_DIR": str(directory / "data"), **environment}
+    variables = {"RLM_MCP_DATA_DIR": str(directory / "data"), **(environment or {}), **more}
     said: list[str] = []
     async with await anyio.open_process(command, stdin=None, env=known | variables) as process:
         assert process.stderr is not None
@@ -99,7 +106,7 @@ async def test_no_secret_is_in_what_the_server_writes_and_it_stops_in_good_order
             "RLM_MCP_MIN_ISOLATION": "process",
             "RLM_MCP_HTTP_TOKENS": f"ann={ANN},bob={BOB}",
         }
-        async with open_program(tmp_path, **variables) as program:
+        async with open_program(tmp_path, environment=variables) as program:
             site = Site(program.url, model, settings)
             secrets = await use(site)
             code = await program.stop(signal.SIGTERM)
@@ -158,7 +165,7 @@ async def test_a_server_with_no_token_says_so_and_ends_at_ctrl_c(
 async def test_a_server_that_would_be_open_does_not_start(
     tmp_path: Path, arguments: list[str], variables: dict[str, str], told: str
 ) -> None:
-    async with open_program(tmp_path, *arguments, **variables) as program:
+    async with open_program(tmp_path, *arguments, environment=variables) as program:
         with anyio.fail_after(60):
             code = await program.process.wait()
 
@@ -188,3 +195,69 @@ async def test_a_client_that_leaves_in_the_middle_of_a_request_is_one_line_of_th
         f"rlm-mcp: {method}: {left}" for method, _ in asked
     ]
     assert "Traceback" not in said
+
+
+FEW = {"RLM_MCP_ROOT_MODEL": "root", "RLM_MCP_SUB_MODEL": "sub", "RLM_MCP_MIN_ISOLATION": "process"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such limit")
+async def test_a_server_with_few_descriptors_says_so_and_plans_with_them(tmp_path: Path) -> None:
+    code = "FINAL(len(llm_query_batch(['x'] * 20)))"
+    limits: dict[str, int] = {}
+    ends: list[str | None] = []
+    async with open_scripted_model(turns(cell(code))) as model:
+        variables = FEW | {"RLM_MCP_BASE_URL": model.base_url, "RLM_MCP_HTTP_TOKENS": f"ann={ANN}"}
+        async with open_program(tmp_path, open_files=128, environment=variables) as program:
+            site = Site(program.url, model, settings_in(tmp_path))
+            async with site.open_client() as served, anyio.create_task_group() as tasks:
+                limits = (await served.call("rlm_status"))["limits"]
+                handle = (await served.call("rlm_context_add", text="some text"))["handle"]
+
+                async def ask(number: int) -> None:
+                    asked = {"question": f"{number}?", "text": f"text {number}"}
+                    ends.append(
+                        (await served.call("rlm_query", wait_seconds=60, **asked))["status"]
+                    )
+                    done = await served.call("rlm_exec", code="1", contexts=[handle])
+                    ends.append(done["error"])
+
+                for number in range(5):
+                    tasks.start_soon(ask, number)
+            await program.stop(signal.SIGTERM)
+    said = "".join(program.said)
+    assert "only 128 files may be open at once" in said
+    assert "Traceback" not in said
+    assert limits["max_concurrent_runs"] == 2
+    assert sorted(map(str, ends)) == ["None"] * 5 + ["completed"] * 5
+
+
+def last_descriptor(pid: int) -> int:
+    return max(int(one.name) for one in Path(f"/proc/{pid}/fd").iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit of another process is set")
+async def test_a_server_that_runs_out_of_descriptors_says_that_and_goes_on(tmp_path: Path) -> None:
+    import resource  # noqa: PLC0415  # not everywhere
+
+    done: dict[str, str | None] = {}
+    refused: list[str] = []
+    async with open_scripted_model(turns(cell("FINAL(1)"))) as model:
+        variables = FEW | {"RLM_MCP_BASE_URL": model.base_url, "RLM_MCP_HTTP_TOKENS": f"ann={ANN}"}
+        async with open_program(tmp_path, environment=variables) as program:
+            site = Site(program.url, model, settings_in(tmp_path))
+            async with site.open_client() as served:
+                handle = (await served.call("rlm_context_add", text="some text"))["handle"]
+                pid = program.process.pid
+                before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+                used = await anyio.to_thread.run_sync(last_descriptor, pid)
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 1, before[1]))
+                refused = [
+                    text_of(await served.raw("rlm_exec", code="1", contexts=[handle])),
+                    text_of(await served.raw("rlm_query", question="?", contexts=[handle])),
+                ]
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+                done = await served.call("rlm_exec", code="1", contexts=[handle])
+    named = re.compile("too many (open )?files|as many files and sockets open", re.IGNORECASE)
+    assert [told for told in refused if not named.search(told)] == []
+    assert "internal_error" not in str(refused)
+    assert (done["output"], done["error"]) == ("1\n", None)

@@ -40,7 +40,7 @@ from mcp_types import (
 from pydantic import AnyUrl, ValidationError
 
 from rlm_mcp import __version__
-from rlm_mcp.errors import NotFoundError, RLMError
+from rlm_mcp.errors import NotFoundError, RLMError, TooManyFilesError, lacks_descriptors
 from rlm_mcp.server.app_view import RUN_VIEW, VIEW_TOOLS, read_run_view
 from rlm_mcp.server.completions import complete
 from rlm_mcp.server.context_tools import CONTEXT_TOOLS
@@ -245,6 +245,9 @@ def _translated(name: str, error: ToolError) -> CallToolResult | None:
 
 
 def _crashed(name: str, error: UnexpectedToolError) -> CallToolResult:
+    if lacks_descriptors(error):
+        log.warning("%s failed: too many open files", name)
+        return error_result(TooManyFilesError())
     log.error("%s failed", name, exc_info=error.__cause__)
     return error_result(
         RLMError(f"{name} failed: a fault in the server.", fix="Its log on stderr has the details.")

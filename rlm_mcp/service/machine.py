@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 MIN_PLACES = 4
 # Runs wait for models most of the time, so that a core serves many.
 PLACES_A_CORE = 16
+WANTED_DESCRIPTORS = 65_536
+FEW_DESCRIPTORS = 256  # what a server for one person needs
+MAX_CONNECTIONS = 8192
+_OWN_DESCRIPTORS = 64  # of the database, the log, the warm process
+_ROOMY = 512  # where there are more than this, the rest is for connections
+_DESCRIPTORS_A_REPL = 4  # its socket and its process, and those of the holder of its text
 _MEMINFO = Path("/proc/meminfo")
 # A container's memory limit, with cgroups of version 2 and 1.
 _LIMITS = (
@@ -26,11 +33,55 @@ def places(repl_bytes: int) -> int:
     Args:
         repl_bytes: the memory allowance of one REPL, its text not counted.
     """
-    usable = PLACES_A_CORE * cores()
+    usable = min(PLACES_A_CORE * cores(), share_descriptors().places)
     memory = total_bytes()
     if memory is not None:
-        usable = min(usable, memory // repl_bytes)
-    return max(MIN_PLACES, usable)
+        usable = min(usable, max(MIN_PLACES, memory // repl_bytes))
+    return usable
+
+
+@dataclass(frozen=True)
+class Descriptors:
+    """How the files and sockets that this process may have open are shared out.
+
+    Args:
+        limit: of all of them.
+        connections: of clients over HTTP.
+        calls: to models at once.
+        places: runs at work at once, and as many cells of callers beside them.
+        kept: REPLs that wait for a further question.
+    """
+
+    limit: int
+    connections: int
+    calls: int
+    places: int
+    kept: int
+
+    @classmethod
+    def of(cls, limit: int) -> Descriptors:
+        """Share out so many."""
+        rest = max(0, limit - _OWN_DESCRIPTORS)
+        return cls(
+            limit,
+            connections=max(8, rest // 3, min(MAX_CONNECTIONS, limit - _ROOMY)),
+            calls=max(2, rest // 6),
+            places=max(2, rest // (6 * _DESCRIPTORS_A_REPL)),
+            kept=max(1, rest // (6 * _DESCRIPTORS_A_REPL)),
+        )
+
+
+def share_descriptors() -> Descriptors:
+    """Ask for as many descriptors as there may be, and share them out."""
+    if sys.platform == "win32":  # it has no such limit
+        return Descriptors.of(WANTED_DESCRIPTORS)
+    import resource  # noqa: PLC0415  # not everywhere
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = WANTED_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, WANTED_DESCRIPTORS)
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return Descriptors.of(max(soft, most))
 
 
 def cores() -> int:

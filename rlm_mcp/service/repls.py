@@ -60,7 +60,8 @@ class OpenRepl:
 class Repls:
     """Opens REPLs, and keeps those of finished runs while there is room."""
 
-    def __init__(self, sandbox: Sandbox, tasks: TaskGroup) -> None:
+    def __init__(self, sandbox: Sandbox, tasks: TaskGroup, most_kept: int = KEPT_REPLS) -> None:
+        self._most_kept = most_kept
         self._sandbox = sandbox
         self._tasks = tasks
         self._kept: OrderedDict[str, OpenRepl] = OrderedDict()
@@ -145,7 +146,7 @@ class Repls:
         self._kept[run_id] = one
         if isinstance(one.repl, Pausable):  # threads that its code left burn no core
             one.repl.pause()
-        while len(self._kept) > KEPT_REPLS:
+        while len(self._kept) > min(self._most_kept, KEPT_REPLS):
             counts = Counter(kept.caller for kept in self._kept.values())
             most = max(counts.values())
             oldest = next(each for each, kept in self._kept.items() if counts[kept.caller] == most)

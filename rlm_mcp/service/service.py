@@ -24,7 +24,13 @@ from rlm_mcp.service.contexts.ranked_search import IndexBuilds
 from rlm_mcp.service.contexts.tickets import Ticket, Tickets
 from rlm_mcp.service.contexts.transfers import TransferService
 from rlm_mcp.service.housekeeping import Housekeeping
-from rlm_mcp.service.machine import places
+from rlm_mcp.service.machine import (
+    FEW_DESCRIPTORS,
+    WANTED_DESCRIPTORS,
+    Descriptors,
+    places,
+    share_descriptors,
+)
 from rlm_mcp.service.repls import Repls
 from rlm_mcp.service.runs.abandoned import AbandonedRuns
 from rlm_mcp.service.runs.exec import CellService
@@ -200,7 +206,9 @@ async def open_service(
     Raises:
         StoreError: the database cannot be opened.
     """
-    limiter = anyio.CapacityLimiter(settings.max_concurrent_calls)
+    descriptors = await anyio.to_thread.run_sync(share_descriptors)
+    _warn_of_few(descriptors)
+    limiter = anyio.CapacityLimiter(min(settings.max_concurrent_calls, descriptors.calls))
     async with (
         open_database(settings.data_dir / DATABASE_NAME) as database,
         open_models(catalogue_of(settings), limiter=limiter) as models,
@@ -216,7 +224,7 @@ async def open_service(
         runs = RunServices(
             Runs(database, owner=owner),
             sandbox,
-            Repls(sandbox, tasks),
+            Repls(sandbox, tasks, descriptors.kept),
             models,
             LiveRuns(),
             StoredReplies(Replies(database)),
@@ -254,6 +262,16 @@ def _start_background(parts: _Parts, run_leases: RunLeases, leases: Leases) -> N
     for task in (house.renew_leases, house.run_forever, parts.runs.repls.evict):
         parts.tasks.start_soon(task)
     parts.tasks.start_soon(parts.others.watch_cancels)
+
+
+def _warn_of_few(descriptors: Descriptors) -> None:
+    if descriptors.limit < FEW_DESCRIPTORS:
+        log.warning(
+            "only %d files may be open at once: fewer runs, calls and connections take place at a "
+            "time; raise the limit with `ulimit -n %d`",
+            descriptors.limit,
+            WANTED_DESCRIPTORS,
+        )
 
 
 async def _end_runs(live: LiveRuns) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import sqlite3
 import time
@@ -85,9 +86,23 @@ def _from_sqlite(error: sqlite3.Error, path: Path) -> StoreError:
         return busy(path)
     if code == sqlite3.SQLITE_FULL:
         return disk_full(path)
+    if code == sqlite3.SQLITE_CANTOPEN and not _has_descriptors():
+        return StoreError(
+            "The database cannot be read: the server has too many files open.",
+            fix="Try again in a moment; the operator can raise the limit (`ulimit -n`).",
+        )
     unknown = ("The database {path!r} failed: {error}.", "")
     message, fix = _BY_CODE.get(code, unknown)
     return StoreError(message.format(path=str(path), error=error), fix=fix)
+
+
+def _has_descriptors() -> bool:
+    """Whether another file may be opened; SQLite does not say why it could not open one."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno not in (errno.EMFILE, errno.ENFILE)
+    return True
 
 
 def _from_system(error: OSError, path: Path) -> StoreError:

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from rlm_mcp.engine.models.retry import AttemptFailedError, Diagnosis
-from rlm_mcp.errors import ModelConnectionError, ModelReplyError, ModelRequestError
+from rlm_mcp.errors import (
+    ModelConnectionError,
+    ModelReplyError,
+    ModelRequestError,
+    TooManyFilesError,
+    lacks_descriptors,
+)
 from rlm_mcp.text import without_credentials
 
 QUOTED_CHARS = 500
@@ -46,7 +52,8 @@ class Faults:
         if problem := _find_distrust(why):
             said = f"The certificate of {self._at} is not trusted: {problem}."
             return Diagnosis(ModelConnectionError(said, fix=_TRUST))
-        error = ModelConnectionError(f"No connection to {self._at}: {_said(why)}.", fix=_FIX)
+        fix = TooManyFilesError().fix if lacks_descriptors(why) else _FIX
+        error = ModelConnectionError(f"No connection to {self._at}: {_said(why)}.", fix=fix)
         return Diagnosis(error, "yes" if was_there else "briefly", was_idle=was_idle)
 
     def odd(self, why: Exception, *, lasts: bool = False) -> Diagnosis:

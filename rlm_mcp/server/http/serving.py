@@ -36,16 +36,13 @@ from rlm_mcp.server.http.routes import make_routes
 from rlm_mcp.server.http.timeouts import Patience, patient
 from rlm_mcp.server.http.upload_tool import UPLOAD_TOOL
 from rlm_mcp.server.pending import OpenService, PendingService
+from rlm_mcp.service.machine import share_descriptors
 from rlm_mcp.service.service import Service, open_service
 from rlm_mcp.settings import Settings
 
 MCP_PATH = "/mcp"
 _CLOSE_SECONDS = 3
 _KEEP_ALIVE_SECONDS = 60
-_WANTED_DESCRIPTORS = 65_536
-# Left for the database, the REPLs and calls to models.
-_OTHER_DESCRIPTORS = 512
-_MAX_CONNECTIONS = 8192
 _INSTRUCTIONS = """
 The server may be on another machine, where the user's files are not: send a file with \
 rlm_context_upload_url and one PUT.
@@ -269,20 +266,7 @@ def _configured(app: ASGIApp, patience: Patience) -> uvicorn.Config:
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_CLOSE_SECONDS,
-        limit_concurrency=_room_for_connections(),
+        limit_concurrency=share_descriptors().connections,
     )
     config.load()
     return config
-
-
-def _room_for_connections() -> int:
-    """Ask for more descriptors, if there may be more, and return how many are for connections."""
-    if sys.platform == "win32":  # it has no such limit
-        return _MAX_CONNECTIONS
-    import resource  # noqa: PLC0415  # not everywhere
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _WANTED_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _WANTED_DESCRIPTORS)
-    if soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    return max(64, min(_MAX_CONNECTIONS, max(soft, most) - _OTHER_DESCRIPTORS))

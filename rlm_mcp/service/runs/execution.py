@@ -17,7 +17,13 @@ from rlm_mcp.engine.models.named import Models
 from rlm_mcp.engine.recording import Recording
 from rlm_mcp.engine.run_context import Engine, repl_options
 from rlm_mcp.engine.types import EventSink, RLMEvent, RLMResponse
-from rlm_mcp.errors import RLMError, RunLostError, StoreError
+from rlm_mcp.errors import (
+    RLMError,
+    RunLostError,
+    StoreError,
+    TooManyFilesError,
+    lacks_descriptors,
+)
 from rlm_mcp.events import RunFinished, RunWarning
 from rlm_mcp.sandbox.types import ContextSource, Sandbox
 from rlm_mcp.service.repls import OpenRepl, Repls, last_variables
@@ -180,7 +186,9 @@ class Execution:
             return await self._work.perform(self._run)
         except RLMError as error:
             return Outcome("failed", error=error_fields(error))
-        except Exception:  # a defect of ours must end this run alone, not the server
+        except Exception as error:  # a defect of ours must end this run alone, not the server
+            if lacks_descriptors(error):
+                return Outcome("failed", error=error_fields(TooManyFilesError()))
             log.exception("run %s failed", self._run.run_id)
             message = "The server failed; its log says where."
             return Outcome("failed", error=stored_error("internal_error", message))
