@@ -29,7 +29,7 @@ DRAWN: Mapping[str, frozenset[str]] = {
     "sub_calls_finished": frozenset({"finished", "of", "seconds", "batch"}),
     "warning": frozenset({"limit"}),
     "final_answer": frozenset({"answer", "data", "origin", "status"}),
-    "run_finished": frozenset({"status", "error"}),
+    "run_finished": frozenset({"status", "error", "usage_by_model"}),
 }
 """By type of event, the keys that are drawn; of `items` and `inner` see below."""
 

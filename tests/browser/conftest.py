@@ -30,15 +30,16 @@ async def chromium() -> AsyncGenerator[Browser]:
 
 @pytest.fixture
 async def open_tab(chromium: Browser) -> AsyncGenerator[OpenTab]:
-    """Opens tabs, each as another user's; nothing may go wrong in any of them."""
+    """Opens tabs, each as another user's; nothing may go wrong in any of them that is ours."""
     tabs: list[Tab] = []
 
     @asynccontextmanager
-    async def opened(**options: Any) -> AsyncGenerator[Tab]:
+    async def opened(*, is_ours: bool = True, **options: Any) -> AsyncGenerator[Tab]:
         size = {"viewport": {"width": 1360, "height": 900}}
         context = await chromium.new_context(**(size | options))
         tab = Tab(await context.new_page())
-        tabs.append(tab)
+        if is_ours:
+            tabs.append(tab)
         try:
             yield tab
         finally:

@@ -30,7 +30,7 @@ function dress(context) {
 }
 
 function useHost(host) {
-  const [call, set] = useState({ runId: null, asked: null, problem: "" });
+  const [call, set] = useState({ runId: null, asked: null, told: {}, problem: "" });
   const [mode, setMode] = useState("inline");
   useEffect(() => {
     const change = (fields) => set((had) => ({ ...had, ...fields }));
@@ -44,7 +44,7 @@ function useHost(host) {
     });
     host.on("ui/notifications/tool-result", (params) => {
       const runId = runIdIn(params);
-      if (runId) change({ runId });
+      if (runId) change({ runId, told: params.structuredContent ?? {} });
       else change({ problem: params.content?.[0]?.text ?? "The result names no run." });
     });
     host.on("ui/notifications/tool-cancelled", ({ reason = "" }) =>
@@ -88,7 +88,7 @@ function App({ host, source }) {
   const call = useHost(host);
   useSearch(source, call);
   const [outcome, setOutcome] = useState(null);
-  const { runId, asked, problem, mode, setMode } = call;
+  const { runId, asked, told, problem, mode, setMode } = call;
   const question = asked?.question ?? "";
   if (!runId) {
     return (
@@ -113,7 +113,7 @@ function App({ host, source }) {
       <RunView
         source={source}
         runId={runId}
-        run={{ question }}
+        run={{ question, status: told.status, answer: told.answer }}
         isCompact={!isWide}
         onEnd={onEnd}
         extra={

@@ -188,6 +188,7 @@ const HANDLERS = {
     log.ended = {
       status: detail.status ?? null,
       error: detail.error ?? null,
+      models: detail.usage_by_model ?? null,
       t: log.now,
     };
   },

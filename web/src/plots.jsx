@@ -4,6 +4,7 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { dollars, number, seconds } from "./format.js";
 import { concurrency } from "./log.js";
+import { Usage } from "./usage.jsx";
 
 const HEIGHT = 110;
 
@@ -20,11 +21,14 @@ export function Plots({ log, version }) {
     charts.push({ title: "Cost", data: column(4), format: dollars, colour: "--accent" });
   }
   return (
-    <section class="plots" aria-label="Figures over time">
-      {charts.map((chart) => (
-        <Plot key={chart.title} {...chart} version={version} />
-      ))}
-    </section>
+    <>
+      <section class="plots" aria-label="Figures over time">
+        {charts.map((chart) => (
+          <Plot key={chart.title} {...chart} version={version} />
+        ))}
+      </section>
+      <Usage models={log.ended?.models} />
+    </>
   );
 }
 

@@ -70,7 +70,7 @@ export function RunView({ source, runId, run = null, isCompact = false, canAct =
       setRefusal(problem);
     }
   };
-  if (error && !log.last) return <Notice error={error} />;
+  if (error && !log.last) return <Unseen {...{ error, run }} />;
   return (
     <article class={isCompact ? "run compact" : "run"} aria-busy={isLive}>
       <header>
@@ -106,6 +106,21 @@ export function RunView({ source, runId, run = null, isCompact = false, canAct =
     </article>
   );
 }
+
+// A run whose log cannot be read: a host may refuse the calls of its apps. What the result of the
+// tool held is shown all the same.
+const Unseen = ({ error, run }) => (
+  <article class="run">
+    {run?.answer != null && (
+      <>
+        <h1>{visible(run.question)}</h1>
+        <Status status={run.status} />
+        <Answer source={null} runId="" log={{ final: run }} />
+      </>
+    )}
+    <Notice error={error} />
+  </article>
+);
 
 // Tells once that a run ended which was seen at work.
 function useEnd(runId, log, isLive, onEnd) {

@@ -148,3 +148,15 @@ test("of a hundred thousand calls a few thousand moments are kept, with their pe
   assert.ok(times.length < 4100);
   assert.equal(Math.max(...counts), 64);
 });
+
+test("the end says what each model was used for, where the log has it", () => {
+  const models = [{ model: "root", calls: 2, input_tokens: 7, output_tokens: 3 }];
+  const told = logOf(...begun, [
+    4,
+    "run_finished",
+    { status: "completed", usage_by_model: models },
+  ]);
+  const old = logOf(...begun, [4, "run_finished", { status: "completed" }]);
+  assert.deepEqual(told.ended.models, models);
+  assert.equal(old.ended.models, null);
+});
