@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 CACHE = Path.home() / ".cache" / "rlm-mcp-interop"
@@ -17,6 +18,15 @@ NODE_PACKAGES = {
     "@modelcontextprotocol/conformance": "0.2.0-alpha.12",
     "@modelcontextprotocol/inspector": "2.12.0",
     "@modelcontextprotocol/sdk": "1.32.2",
+}
+
+HOST_PACKAGES = {
+    "@anthropic-ai/claude-code": "2.1.332",
+    "@google/gemini-cli": "0.61.0",
+    "@openai/codex": "0.171.0",
+    "@qwen-code/qwen-code": "0.24.4",
+    "cline": "3.0.65",
+    "opencode-ai": "1.18.33",
 }
 
 
@@ -38,13 +48,13 @@ def node() -> Path:
     return found
 
 
-def node_modules() -> Path:
-    """Give a directory whose `node_modules` hold the packages from npm."""
-    at = _place(json.dumps(NODE_PACKAGES))
+def node_modules(packages: Mapping[str, str] = NODE_PACKAGES) -> Path:
+    """Give a directory whose `node_modules` hold packages from npm."""
+    at = _place(json.dumps(packages))
     if not _is_ready(at):
         shutil.rmtree(at, ignore_errors=True)
         at.mkdir(parents=True)
-        package = {"name": "interop", "private": True, "dependencies": NODE_PACKAGES}
+        package = {"name": "interop", "private": True, "dependencies": packages}
         (at / "package.json").write_text(json.dumps(package))
         quiet = ("--silent", "--no-audit", "--no-fund", "--no-package-lock", "--prefer-offline")
         _run("npm", "install", *quiet, cwd=at)

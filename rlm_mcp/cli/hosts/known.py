@@ -70,10 +70,9 @@ def _opencode_file() -> Path:
 def _zed_file() -> Path:
     if os.name == "nt":
         return application_directory("Zed") / "settings.json"
-    directory = directory_named_by("FLATPAK_XDG_CONFIG_HOME", _dot_config())
-    return (
-        directory if sys.platform != "darwin" else Path.home() / ".config"
-    ) / "zed/settings.json"
+    home = Path.home() / ".config"
+    directory = home if sys.platform == "darwin" else _dot_config()
+    return directory_named_by("FLATPAK_XDG_CONFIG_HOME", directory) / "zed" / "settings.json"
 
 
 def _dot_config() -> Path:
