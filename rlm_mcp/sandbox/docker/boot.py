@@ -44,6 +44,7 @@ inside.main(read, read_sized())
 MODULES = (
     "errors",
     "sandbox.child.calls",
+    "sandbox.child.citing",
     "sandbox.child.documents",
     "sandbox.child.execute",
     "sandbox.child.link",

@@ -14,6 +14,7 @@ from rlm_mcp.sandbox.boot import module_sources
 MODULES = (
     "errors",
     "sandbox.child.calls",
+    "sandbox.child.citing",
     "sandbox.child.documents",
     "sandbox.child.execute",
     "sandbox.child.link",
