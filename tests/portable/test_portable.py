@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from rlm_mcp.errors import SandboxError, TooLargeError
+from rlm_mcp.errors import SandboxBusyError, SandboxError, TooLargeError
 from rlm_mcp.sandbox.choice import make_sandbox
 from rlm_mcp.sandbox.host.room import Room
 from rlm_mcp.sandbox.host.text import TextContext
@@ -98,6 +98,49 @@ async def test_memory_that_grew_in_a_cell_that_is_ended_is_given_back(repl: Repl
         ended = await run(repl, f"big = bytearray(300_000_000)\n{DEAF}", seconds=0.5)
         assert ended.timed_out
     assert (await run(repl, "len(bytearray(600_000_000)), x")).output == "(600000000, 1)\n"
+
+
+async def test_a_look_that_is_given_up_takes_nothing_and_interrupts_no_later_cell(
+    repl: Repl,
+) -> None:
+    slow = (
+        "import time\n"
+        "class Slow:\n"
+        "    def __repr__(self):\n"
+        "        until = time.monotonic() + 6\n"
+        "        while time.monotonic() < until:\n"
+        "            try:\n"
+        "                while time.monotonic() < until: pass\n"
+        "            except KeyboardInterrupt:\n"
+        "                pass\n"
+        "        return 'slow'\n"
+        "kept, slow = [1], Slow()"
+    )
+    assert (await run(repl, slow)).error is None
+    with pytest.raises(SandboxBusyError):
+        await repl.read_variable("slow")
+    busy = "until = time.monotonic() + 3\nwhile time.monotonic() < until: pass\nkept, type(slow)"
+    done = await run(repl, busy)
+    assert (done.error, done.lost_variables) == (None, False)
+    assert done.output.startswith("([1], <class")
+
+
+async def test_a_look_that_ends_the_interpreter_leaves_everything_as_it_was(repl: Repl) -> None:
+    deep = (
+        "class Deep:\n"
+        "    def __repr__(self):\n"
+        "        import re\n"
+        "        value = []\n"
+        "        for _ in range(10**6): value = [value]\n"
+        "        import sys; sys.setrecursionlimit(10**9)\n"
+        "        return repr(value)\n"
+        "kept, deep = [1], Deep()"
+    )
+    assert (await run(repl, deep)).error is None
+    shown = await repl.read_variable("deep")
+    assert "ended the interpreter" in shown.text
+    done = await run(repl, "kept, type(deep)")
+    assert (done.error, done.lost_variables) == (None, False)
 
 
 async def test_small_variables_survive_a_killed_process(repl: Repl) -> None:

@@ -35,6 +35,7 @@ class Channel:
         self._sending = anyio.Lock(fast_acquire=True)
         self._broken = False
         self._unwaited = 0
+        self.orders = 0  # sent so far: all frames but replies to calls
 
     async def send(
         self, kind: str, fields: Mapping[str, Any], *blobs: bytes, patience_seconds: float = 30
@@ -45,6 +46,7 @@ class Channel:
             EOFError: the other side is gone, or does not read.
             ValueError: the frame is too large.
         """
+        self.orders += 1
         await self.send_frames(wire.encode(kind, fields, *blobs), patience_seconds=patience_seconds)
 
     async def send_frames(self, frames: bytes, *, patience_seconds: float = 30) -> None:

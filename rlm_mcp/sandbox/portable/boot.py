@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+ORDER_BYTES = 4  # of the number of an order, where it is interrupted
+
 
 @dataclass(frozen=True)
 class Boot:

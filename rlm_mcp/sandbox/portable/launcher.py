@@ -26,7 +26,7 @@ from rlm_mcp.sandbox.host.process import (
 )
 from rlm_mcp.sandbox.host.repl_process import ReplProcess
 from rlm_mcp.sandbox.host.sandbox import ready
-from rlm_mcp.sandbox.portable.boot import Boot
+from rlm_mcp.sandbox.portable.boot import ORDER_BYTES, Boot
 from rlm_mcp.sandbox.portable.module import PythonModule
 from rlm_mcp.sandbox.portable.text import TextLayout, send_text
 from rlm_mcp.sandbox.types import ContextSource, ReplOptions
@@ -38,13 +38,18 @@ ENDED = {
 
 
 class PortableProcess:
-    """A process around an instance. It is interrupted over its standard input."""
+    """A process around an instance. It is interrupted over its standard input.
+
+    What is said there may arrive later than what is sent over the socket, so that an interrupt
+    names the order that it is for.
+    """
 
     grace_seconds = GRACE_SECONDS
     is_watched = False  # the instance's memory is limited by wasmtime itself
 
-    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], channel: Channel) -> None:
         self._popen = popen
+        self._channel = channel
         assert popen.stdin is not None  # noqa: S101  # for the type checker: it is a pipe
         self._orders = popen.stdin
 
@@ -58,9 +63,9 @@ class PortableProcess:
         return self._popen.stdout.readline() if self._popen.stdout is not None else b""
 
     def interrupt(self) -> None:
-        """Interrupt the cell; the second time, end it."""
+        """Interrupt what was ordered last; a cell is ended the second time."""
         with contextlib.suppress(OSError, ValueError):  # gone, or closed
-            self._orders.write(b"i")
+            self._orders.write(b"i" + self._channel.orders.to_bytes(ORDER_BYTES, "big"))
 
     def kill(self) -> None:
         """End the process now."""
@@ -112,7 +117,7 @@ async def start_process(module: PythonModule, stdout: int = subprocess.DEVNULL) 
         raise
     finally:
         theirs.close()
-    return ReplProcess(channel, PortableProcess(popen))
+    return ReplProcess(channel, PortableProcess(popen, channel))
 
 
 def _spawn(module: PythonModule, theirs: socket.socket, stdout: int) -> subprocess.Popen[bytes]:

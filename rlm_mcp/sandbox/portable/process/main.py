@@ -2,8 +2,8 @@
 
 Started as `python -I -S -B -c BOOT PACKAGE_ROOT JSON`, with nothing but a socket and its standard
 input. Frames travel over the socket, as they do with the native wall. The input says what must get
-in at any time: `i` interrupts the cell, or ends it where it was interrupted already; the end of the
-input ends the process.
+in at any time: `i` and the number of an order interrupt that order, and end a cell that was
+interrupted already; the end of the input ends the process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, NoReturn
 
-from rlm_mcp.sandbox.portable.boot import Boot
+from rlm_mcp.sandbox.portable.boot import ORDER_BYTES, Boot
 from rlm_mcp.sandbox.portable.process.link import HostLink
 
 if TYPE_CHECKING:
@@ -64,5 +64,5 @@ def _obey(served: GuestRepl) -> NoReturn:
     with contextlib.suppress(OSError):
         while order := os.read(0, 1):
             if order == b"i":
-                served.stop()
+                served.stop(int.from_bytes(_read(ORDER_BYTES), "big"))
     os._exit(0)

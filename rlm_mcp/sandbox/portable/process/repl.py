@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ MAX_MEMORY_BYTES = 1 << 32
 OWN_BYTES = 64 << 20  # what the interpreter and its library take, with room to spare
 TEXT = "_rlm_text"  # the name that the guest looks for in `builtins`
 ENDED = 70  # the status of a process whose instance cannot go on
+LOOKS = ("list", "read")
 REASONS = {  # what a trap says, and what a reader of it needs to know
     "interrupt": ("TimeoutError", "it ignored the interrupt and was stopped"),
     "call stack exhausted": ("RecursionError", "its calls went too deep"),
@@ -46,16 +48,21 @@ class GuestRepl:
     def __init__(self, instance: Instance, link: HostLink, guest: bytes) -> None:
         self._instance, self._link, self._guest = instance, link, guest
         self._kept: Checkpoint | None = None
-        self._cell_runs = False
+        self._turn = threading.Lock()  # of `stop`, and of what it looks at
+        self._number = 0
+        self._runs = self._cell_runs = False
         self._was_interrupted = False
 
-    def stop(self) -> None:
-        """Interrupt the cell that runs; end it where that was done before."""
-        if self._cell_runs and self._was_interrupted:
-            self._instance.trap()
-        self._was_interrupted = True
-        self._instance.interrupt()
-        self._link.wake()
+    def stop(self, number: int) -> None:
+        """Interrupt an order, if it is the one that is carried out; end a cell the second time."""
+        with self._turn:
+            if number != self._number or not self._runs:
+                return
+            if self._cell_runs and self._was_interrupted:
+                self._instance.trap()
+            self._was_interrupted = True
+            self._instance.interrupt()
+            self._link.wake()
 
     def serve(self) -> None:
         """Set the REPL up, and answer frames for good."""
@@ -105,17 +112,28 @@ class GuestRepl:
         head_bytes, _ = wire.sizes(frame)
         head = json.loads(frame[wire.HEADER.size : wire.HEADER.size + head_bytes])
         self._link.forget_wake()
-        self._was_interrupted = False
-        self._cell_runs = head["kind"] == "exec"
+        is_cell = head["kind"] == "exec"
+        with self._turn:
+            self._number += 1
+            self._was_interrupted = False
+            self._runs, self._cell_runs = True, is_cell
         try:
             self._instance.enter("frame", frame)
         except GuestError as error:
-            if not self._cell_runs or self._kept is None:
+            self._end_order()
+            if self._kept is None or not (is_cell or head["kind"] in LOOKS):
                 raise
-            self._cell_runs = False
-            self._put_back(head, self._kept, str(error))
-        self._cell_runs = False
+            if is_cell:
+                self._put_back(head, self._kept, str(error))
+            else:  # by the `repr` of a value
+                self._instance.restore(self._kept)
+                self._link.send(_nothing_seen(head))
+        self._end_order()
         self._keep()
+
+    def _end_order(self) -> None:
+        with self._turn:
+            self._runs = self._cell_runs = False
 
     def _keep(self) -> None:
         """Copy the memory while the model thinks."""
@@ -145,3 +163,14 @@ class GuestRepl:
         known = b"" if cell["holds"] else self._instance.enter("kept", b"")
         texts = (kind, message, f"{kind}: {message}")
         self._link.send(wire.encode("done", fields, b"", known, *map(wire.utf8, texts)))
+
+
+def _nothing_seen(look: dict[str, Any]) -> bytes:
+    """Answer a look that ended the interpreter."""
+    ticket = look["ticket"]
+    if look["kind"] == "list":
+        return wire.encode("variables", {"ticket": ticket, "sizes": []})
+    fields = {"ticket": ticket, "found": True, "json": False, "size": 0, "start": 0}
+    fields["total"] = look["limit"] + 1  # so that it does not pass for the whole text
+    text = "" if look["whole"] else "<its repr ended the interpreter>"[: look["limit"]]
+    return wire.encode("slice", fields, b"", wire.utf8(text))
