@@ -14,7 +14,7 @@ import pytest
 from mcp_types import Implementation, ResourceLink, Tool
 
 from rlm_mcp.server.tool import CALLER_SECONDS, SILENT_SECONDS, USUAL_SECONDS, usual_wait
-from tests.serving import cell, open_served, text_of, turns
+from tests.serving import Served, cell, open_served, text_of, turns
 from tests.surface import SNAPSHOT
 
 pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")
@@ -199,16 +199,38 @@ async def test_that_a_question_was_asked_before_stands_in_text_and_structure(
     assert {"status", "answer", "error", "next"} <= structure.keys()
 
 
-async def test_results_link_to_the_text_and_the_run(tmp_path: Path) -> None:
-    async with open_served(tmp_path, turns(cell("FINAL(1)"))) as served:
-        added = await served.client.call_tool("rlm_context_add", {"text": "abc", "name": "letters"})
-        handle = cast("dict[str, Any]", added.structured_content)["handle"]
-        ran = await served.client.call_tool("rlm_query", {"question": "?", "contexts": [handle]})
-        links = [part for part in (*added.content, *ran.content) if isinstance(part, ResourceLink)]
+async def linked(served: Served) -> list[ResourceLink]:
+    """The links in the results of storing a text and asking about it, with progress."""
+    added = await served.raw("rlm_context_add", text="abc", name="letters")
+    handle = cast("dict[str, Any]", added.structured_content)["handle"]
+    ran = await served.raw("rlm_query", question="?", contexts=[handle])
+    return [part for part in (*added.content, *ran.content) if isinstance(part, ResourceLink)]
+
+
+HOST = {"client_info": Implementation(name="a host", version="1")}
+
+
+async def test_results_link_to_the_text_and_the_run_for_a_host(tmp_path: Path) -> None:
+    async with open_served(tmp_path, turns(cell("FINAL(1)")), mode="legacy", client=HOST) as served:
+        links = await linked(served)
         read = [await served.client.read_resource(link.uri) for link in links]
 
     assert [link.title for link in links] == ["letters", "?"]
     assert len(read) == 2
+
+
+async def test_a_framework_gets_no_links_which_the_api_of_its_model_would_refuse(
+    tmp_path: Path,
+) -> None:
+    async with open_served(tmp_path, turns(cell("FINAL(1)")), mode="legacy") as served:
+        links = await linked(served)  # its SDK says "mcp"
+        silent = await served.client.call_tool("rlm_context_add", {"text": "abc"})
+    async with open_served(tmp_path, turns("never"), mode="legacy", client=HOST) as served:
+        nameless = await served.client.call_tool("rlm_context_add", {"text": "abc"})
+
+    assert links == []
+    for result in (silent, nameless):
+        assert [part.type for part in result.content] == ["text"]
 
 
 async def test_waits_fit_their_callers() -> None:

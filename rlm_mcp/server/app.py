@@ -47,11 +47,24 @@ from rlm_mcp.server.context_tools import CONTEXT_TOOLS
 from rlm_mcp.server.pending import OpenPage, OpenService, PendingService
 from rlm_mcp.server.prompts import PROMPTS
 from rlm_mcp.server.resources import KINDS, list_resources, read_resource
-from rlm_mcp.server.results import error_result, invalid_arguments, protocol_error, with_notes
+from rlm_mcp.server.results import (
+    error_result,
+    invalid_arguments,
+    protocol_error,
+    with_notes,
+    without_links,
+)
 from rlm_mcp.server.run_tools import RUN_TOOLS
 from rlm_mcp.server.stdio import serve_stdio
 from rlm_mcp.server.tasks import Tasks
-from rlm_mcp.server.tool import ArgumentRules, ToolSpec, make_tool, service_of
+from rlm_mcp.server.tool import (
+    ArgumentRules,
+    ToolSpec,
+    caller_of,
+    make_tool,
+    service_of,
+    takes_links,
+)
 from rlm_mcp.server.updates import Updates
 
 log = logging.getLogger(__name__)
@@ -191,7 +204,8 @@ class RLMServer(MCPServer[PendingService]):
             notes: list[str] = []
             if name in self._rules:
                 arguments, notes = self._rules[name].usable(arguments)
-            return with_notes(await super().call_tool(name, arguments, context), notes)
+            result = with_notes(await super().call_tool(name, arguments, context), notes)
+            return result if context is None else _fit_for(context, result)
         except RLMError as error:
             return error_result(error)
         except UnexpectedToolError as error:
@@ -233,6 +247,12 @@ class RLMServer(MCPServer[PendingService]):
         except ValueError as error:
             known = ", ".join(prompt.name for prompt in PROMPTS)
             raise MCPError(INVALID_PARAMS, f"{error}. The prompts are {known}.") from error
+
+
+def _fit_for(context: Context[PendingService, Any], result: Any) -> Any:
+    client, has_progress = caller_of(context.request_context)
+    is_whole = takes_links(client, has_progress=has_progress)
+    return result if is_whole else without_links(result)
 
 
 def _translated(name: str, error: ToolError) -> CallToolResult | None:

@@ -20,6 +20,7 @@ from rlm_mcp.server.tool import (
     Strings,
     ToolContext,
     ToolSpec,
+    caller_of,
     is_cancelled_by_client,
     page_of,
     service_of,
@@ -291,10 +292,8 @@ def _wait_of(ctx: ToolContext, service: Service, given: float | None) -> float:
         return given
     if service.wait_seconds is not None:
         return service.wait_seconds
-    request = ctx.request_context
-    client = request.session.client_params
-    has_progress = bool(request.meta and request.meta.get("progress_token"))
-    return usual_wait(client.client_info.name if client else "", has_progress=has_progress)
+    client, has_progress = caller_of(ctx.request_context)
+    return usual_wait(client, has_progress=has_progress)
 
 
 class _Progress:

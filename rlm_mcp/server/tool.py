@@ -163,6 +163,8 @@ USUAL_SECONDS = 45.0
 # Agent frameworks end a call after 5 to 10 s, and none that asks for no progress waits longer. The
 # run's id must reach the model before that.
 SILENT_SECONDS = 4.0
+# What the SDKs call clients that do not say who they are.
+_UNNAMED = ("", "mcp")
 
 
 class ArgumentRules:
@@ -233,6 +235,22 @@ def usual_wait(client: str, *, has_progress: bool) -> float:
     """
     default = USUAL_SECONDS if has_progress else SILENT_SECONDS
     return CALLER_SECONDS.get(client, default)
+
+
+def takes_links(client: str, *, has_progress: bool) -> bool:
+    """Return whether links in results do a caller good.
+
+    Hosts say who they are and ask for progress. Frameworks pass each block of a result on to the
+    API of a model, and chat completions refuse a link, which ends the agent.
+    """
+    return has_progress and client not in _UNNAMED
+
+
+def caller_of(request: ServerRequestContext[PendingService, Any]) -> tuple[str, bool]:
+    """Return the name that a caller gives itself, and whether it asks for progress."""
+    client = request.session.client_params
+    has_progress = bool(request.meta and request.meta.get("progress_token"))
+    return client.client_info.name if client else "", has_progress
 
 
 def _group_given(group: str, value: Any, notes: list[str]) -> Any:
