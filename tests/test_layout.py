@@ -35,11 +35,17 @@ HOMES: dict[str, str | tuple[str, ...]] = {
     "openai": ("engine/models", "engine/wrapper.py", "engine/backends.py"),  # these name its types
     "aiohttp": "engine/models",
     "jwt": "server",
-    "sqlite3": "store",
+    "sqlite3": ("store", "service/documents/archives.py"),  # an SQLite file that somebody sends
+    "kreuzberg": "service/documents/reading.py",
     "sqlite_utils": "store",
     "wasmtime": "sandbox/portable/process",
     # A command that is a model; and this program, started anew.
-    "subprocess": ("sandbox", "engine/models/command.py", "cli/detaching.py"),
+    "subprocess": (
+        "sandbox",
+        "service/documents/converter.py",
+        "engine/models/command.py",
+        "cli/detaching.py",
+    ),
     "click": "cli",
     "rich": "cli",
     "platformdirs": ("settings.py", "sandbox/portable/module.py"),  # the latter keeps a cache

@@ -9,7 +9,8 @@ import pytest
 
 from rlm_mcp.errors import InvalidInputError, NotTextError, PathNotAllowedError
 from rlm_mcp.service.contexts import walking
-from rlm_mcp.service.contexts.files import FoundFiles, find_files, read_batches, require_text
+from rlm_mcp.service.contexts.file_text import read_batches
+from rlm_mcp.service.contexts.files import FoundFiles, find_files, require_text
 from rlm_mcp.service.contexts.paths import AllowedPaths
 from rlm_mcp.service.contexts.walking import LINKED
 

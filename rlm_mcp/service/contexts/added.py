@@ -50,6 +50,10 @@ class Decoded:
         charsets = tuple(dict.fromkeys((*self.charsets, charset)))
         return Decoded(charsets, self.replaced + replaced, holes)
 
+    def leaving_out(self, left_out: tuple[tuple[str, str], ...]) -> Decoded:
+        """Add what was not converted: names and reasons."""
+        return replace(self, holes=(*self.holes, *left_out)) if left_out else self
+
 
 def sealed_view(
     sealed: SealedContext,

@@ -13,14 +13,8 @@ from rlm_mcp.errors import InvalidInputError, NotTextError
 from rlm_mcp.sandbox.types import ReplOptions, Sandbox
 from rlm_mcp.sandbox.wire import utf8
 from rlm_mcp.service.contexts.added import Added, Decoded, check_name, open_view, sealed_view
-from rlm_mcp.service.contexts.files import (
-    FoundFiles,
-    Piece,
-    find_files,
-    read_batches,
-    require_text,
-    total_bytes,
-)
+from rlm_mcp.service.contexts.file_text import Piece, read_batches, total_bytes
+from rlm_mcp.service.contexts.files import FoundFiles, find_files, require_text
 from rlm_mcp.service.contexts.paths import AllowedPaths, paths_starting_with
 from rlm_mcp.service.contexts.ranked_search import INDEX_SECONDS, IndexBuilds, ranked_search
 from rlm_mcp.service.contexts.requests import NewText, SearchQuery
@@ -159,6 +153,8 @@ class ContextService:
             )
         async with self._store.open_upload(new.name or found.name) as upload:
             decoded = await _write_files(upload, found, self._allowed, report)
+            if not upload.has_documents:
+                raise _nothing_converted(new.path, decoded)
             added = sealed_view(await upload.seal(), found.skipped, decoded)
             return replace(added, skipped_reasons=found.skipped_total)
 
@@ -312,9 +308,11 @@ async def _write_files(
             if piece.name is not None:
                 await upload.begin_document(piece.name)
             await upload.write(piece.data)
+            upload.mark_pages(piece.pages)
             done += len(piece.data)
             name = piece.name or name
             decoded = decoded.plus(name, piece.charset, piece.replaced, piece.hole_bytes)
+            decoded = decoded.leaving_out(piece.left_out)
         if anyio.current_time() - reported > _REPORT_SECONDS:
             reported = anyio.current_time()
             await report(min(done, total), total)
@@ -322,9 +320,18 @@ async def _write_files(
     return decoded
 
 
+def _nothing_converted(path: str, decoded: Decoded) -> NotTextError:
+    name, reason = decoded.holes[0]
+    others = f", and {len(decoded.holes) - 1:,} more were left out" * (len(decoded.holes) > 1)
+    return NotTextError(
+        f"The path {path!r} holds no text that can be stored: {name!r}: {reason}{others}.",
+        fix="Give a document that holds text, or convert it to text first.",
+    )
+
+
 async def _batches(found: FoundFiles, allowed: AllowedPaths) -> AsyncIterator[list[Piece]]:
     """Read files in worker threads."""
-    batches = read_batches(found, allowed)
+    batches = read_batches(found, allowed, anyio.from_thread.check_cancelled)
     end: list[Piece] = []
     while batch := await anyio.to_thread.run_sync(next, batches, end):
         yield batch

@@ -1,9 +1,8 @@
-"""Finding the text files that a path stands for, and reading them. All of it blocks."""
+"""Finding the files that a path stands for. All of it blocks."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import FileIO
@@ -17,14 +16,14 @@ from rlm_mcp.service.contexts.paths import (
     is_match,
     meant_path,
 )
-from rlm_mcp.service.contexts.text_reader import MIN_HOLE_BYTES, TextReader, peek
+from rlm_mcp.service.contexts.text_reader import MIN_HOLE_BYTES, SNIFFED_BYTES, peek, why_no_text
 from rlm_mcp.service.contexts.walking import EVERYTHING, Check, Choice, Omissions, walk
+from rlm_mcp.service.documents.kinds import EXTRA, is_installed, kind_of, why_not_converted
 from rlm_mcp.store.database import storable
 
-BATCH_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 20
 MAX_PATH_CHARS = 4096
 MAX_DOUBLE_STARS = 3
-SNIFFED_BYTES = 8192
 MAX_HOLE_BYTES = 64 << 20
 
 
@@ -42,21 +41,6 @@ class FoundFiles:
     skipped_total: Mapping[str, int] = field(default_factory=dict[str, int])
     is_single: bool = False
     name: str = ""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Part of a document, in UTF-8; `name` is there on its first part alone.
-
-    Its last part holds the charset that the file was in, how many characters that lacks, and how
-    many NUL bytes at the start were left out.
-    """
-
-    data: bytes
-    name: str | None = None
-    charset: str = ""
-    replaced: int = 0
-    hole_bytes: int = 0
 
 
 def find_files(
@@ -215,13 +199,19 @@ def why_not_text(path: Path, allowed: AllowedPaths, max_bytes: int | None = None
             size = os.fstat(file.fileno()).st_size
             if max_bytes is not None and size > max_bytes:
                 return f"larger than RLM_MCP_MAX_FILE_BYTES ({max_bytes:,})"
-            head = _first_bytes(file)
+            return _why_not_taken(path.name, _first_bytes(file))
     except PathNotAllowedError:
         return "outside the allowed paths"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+
+
+def _why_not_taken(name: str, head: bytes) -> str:
+    kind = kind_of(name, head)
+    if kind and is_installed():
+        return ""
     try:
-        return why_no_text(peek(head, SNIFFED_BYTES))
+        return why_not_converted(kind) or why_no_text(peek(head, SNIFFED_BYTES))
     except RLMError as error:
         return f"not text: {error.message}"
 
@@ -230,27 +220,11 @@ def _first_bytes(file: FileIO) -> bytes:
     """Read the first bytes, with those behind a hole of NULs."""
     head = file.read(SNIFFED_BYTES)
     while len(head) >= MIN_HOLE_BYTES and not head.strip(b"\0") and len(head) < MAX_HOLE_BYTES:
-        more = file.read(BATCH_BYTES)
+        more = file.read(_PIECE_BYTES)
         if not more:
             break
         head += more
     return head
-
-
-def why_no_text(head: bytes) -> str:
-    """Say why bytes that begin so cannot be stored as text; empty if they can."""
-    if not head:
-        return "empty"
-    if b"\0" in head:
-        return "binary"
-    if _undecodable_share(head) > 0.1:
-        return "text in no known charset"
-    return ""
-
-
-def _undecodable_share(head: bytes) -> float:
-    text = head.decode("utf-8", "replace")
-    return (text.count("\ufffd") - head.count(b"\xef\xbf\xbd")) / max(1, len(text))
 
 
 def require_text(path: Path, allowed: AllowedPaths) -> None:
@@ -263,63 +237,6 @@ def require_text(path: Path, allowed: AllowedPaths) -> None:
     if reason:
         raise NotTextError(
             f"The file {str(path)!r} holds no text that can be stored: {reason}.",
-            fix="Convert it to UTF-8 text first (for example with pdftotext or iconv).",
+            fix="Convert it to UTF-8 text first (for example with iconv), or install the extra "
+            f"`documents` for PDF, office files, mail and archives: {EXTRA}.",
         )
-
-
-def total_bytes(found: FoundFiles) -> int:
-    """Add up the sizes of files; one that is gone by now counts nothing."""
-    total = 0
-    for _, path in found.files:
-        try:
-            total += path.stat().st_size
-        except OSError:
-            continue  # reading it reports the error
-    return total
-
-
-def read_batches(found: FoundFiles, allowed: AllowedPaths) -> Iterator[list[Piece]]:
-    """Yield the files' text in order, about 1 MiB at a time, however many files that are.
-
-    Raises:
-        InvalidInputError: a file cannot be read.
-        PathNotAllowedError: it is not where it was when it was found.
-    """
-    batch: list[Piece] = []
-    size = 0
-    for name, path in found.files:
-        for piece in _pieces(name, path, allowed):
-            batch.append(piece)
-            size += len(piece.data)
-            if size >= BATCH_BYTES or len(batch) >= 10_000:
-                yield batch
-                batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _pieces(name: str, path: Path, allowed: AllowedPaths) -> Iterator[Piece]:
-    reader, first, text = TextReader(), name, b""
-    try:
-        with allowed.open(path) as file:
-            for data in _as_it_was(file):
-                for more in reader.feed(data):
-                    if text:
-                        yield Piece(text, first)
-                        first = None
-                    text = more
-    except OSError as error:
-        raise InvalidInputError(
-            f"The file {str(path)!r} cannot be read: {error.strerror}.",
-            fix="Check that it is still there and that the server's user may read it.",
-        ) from error
-    text += b"".join(reader.end())
-    yield Piece(text, first, reader.charset, reader.replaced, reader.hole_bytes)
-
-
-def _as_it_was(file: FileIO) -> Iterator[bytes]:
-    """Yield a file's bytes up to the size that it has now: a log may grow for ever."""
-    left = os.fstat(file.fileno()).st_size or sys.maxsize  # files of /proc have no size
-    while left and (data := file.read(min(BATCH_BYTES, left))):
-        yield data
-        left -= len(data)

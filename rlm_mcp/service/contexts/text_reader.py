@@ -10,6 +10,7 @@ from rlm_mcp.service.contexts.decompression import Unpacker
 
 # Fewer NUL bytes at the start may be the first characters of UTF-16 or UTF-32.
 MIN_HOLE_BYTES = 512
+SNIFFED_BYTES = 8192
 _SIGNS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _SIGN_BYTES = 4
 
@@ -138,3 +139,19 @@ def peek(head: bytes, limit: int) -> bytes:
             return bytes(found[:limit])
     found += b"".join(reader.end(is_whole=False))
     return bytes(found[:limit])
+
+
+def why_no_text(head: bytes) -> str:
+    """Say why bytes that begin so cannot be stored as text; empty if they can."""
+    if not head:
+        return "empty"
+    if b"\0" in head:
+        return "binary"
+    if _undecodable_share(head) > 0.1:
+        return "text in no known charset"
+    return ""
+
+
+def _undecodable_share(head: bytes) -> float:
+    text = head.decode("utf-8", "replace")
+    return (text.count("\ufffd") - head.count(b"\xef\xbf\xbd")) / max(1, len(text))

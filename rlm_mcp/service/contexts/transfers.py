@@ -11,8 +11,7 @@ import anyio.to_thread
 
 from rlm_mcp.errors import InvalidInputError, NotTextError, TooLargeError
 from rlm_mcp.service.contexts.added import Added, Decoded, check_name, sealed_view
-from rlm_mcp.service.contexts.files import SNIFFED_BYTES, why_no_text
-from rlm_mcp.service.contexts.text_reader import TextReader
+from rlm_mcp.service.contexts.text_reader import SNIFFED_BYTES, TextReader, why_no_text
 from rlm_mcp.service.contexts.tickets import Ticket, Tickets
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.contexts.records import ContextRecord

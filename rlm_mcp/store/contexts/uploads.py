@@ -55,6 +55,11 @@ class Upload:
         self._marks: list[PageMark] = []
         self.is_kept = False
 
+    @property
+    def has_documents(self) -> bool:
+        """Whether a document was begun since this upload was opened."""
+        return self._begun > 0
+
     async def expect(self, size: int) -> None:
         """Reject a text of so many bytes before any of it is written, if there is no room.
 

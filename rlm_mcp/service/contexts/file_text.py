@@ -1,0 +1,163 @@
+"""Reads files that were found, as pieces of text; documents go through the converter. Blocking."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.service.contexts.files import FoundFiles
+from rlm_mcp.service.contexts.paths import AllowedPaths
+from rlm_mcp.service.contexts.text_reader import SNIFFED_BYTES, TextReader, peek, why_no_text
+from rlm_mcp.service.contexts.walking import Check
+from rlm_mcp.service.documents.converter import Begun, Converter, Ended, Failed
+from rlm_mcp.service.documents.kinds import is_installed, kind_of
+
+BATCH_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of a document, in UTF-8; `name` is there on its first part alone.
+
+    Its last part holds the charset that the file was in, how many characters that lacks, how many
+    NUL bytes at the start were left out, and where its pages begin. `left_out` names documents, or
+    parts of this one, that were not converted, with the reason; such a piece may hold nothing else.
+    """
+
+    data: bytes
+    name: str | None = None
+    charset: str = ""
+    replaced: int = 0
+    hole_bytes: int = 0
+    pages: tuple[tuple[int, str], ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
+
+
+def total_bytes(found: FoundFiles) -> int:
+    """Add up the sizes of files; one that is gone by now counts nothing."""
+    total = 0
+    for _, path in found.files:
+        try:
+            total += path.stat().st_size
+        except OSError:
+            continue  # reading it reports the error
+    return total
+
+
+def read_batches(
+    found: FoundFiles, allowed: AllowedPaths, check: Check = lambda: None
+) -> Iterator[list[Piece]]:
+    """Yield the files' text in order, about 1 MiB at a time, however many files that are.
+
+    `check` is called while a document is converted, and may raise to stop.
+
+    Raises:
+        InvalidInputError: a file cannot be read.
+        PathNotAllowedError: it is not where it was when it was found.
+    """
+    batch: list[Piece] = []
+    size = 0
+    with closing(Converter(check)) as converter:
+        for name, path in found.files:
+            for piece in _pieces(name, path, allowed, converter):
+                batch.append(piece)
+                size += len(piece.data)
+                if size >= BATCH_BYTES or len(batch) >= 10_000:
+                    yield batch
+                    batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _pieces(name: str, path: Path, allowed: AllowedPaths, converter: Converter) -> Iterator[Piece]:
+    try:
+        with allowed.open(path) as file:
+            kind = kind_of(path.name, file.read(SNIFFED_BYTES)) if is_installed() else ""
+            file.seek(0)
+            if kind:
+                yield from _converted(name, kind, file, converter)
+            else:
+                yield from _text(name, file)
+    except OSError as error:
+        raise InvalidInputError(
+            f"The file {str(path)!r} cannot be read: {error.strerror}.",
+            fix="Check that it is still there and that the server's user may read it.",
+        ) from error
+
+
+def _text(name: str, file: FileIO) -> Iterator[Piece]:
+    reader, text = TextReader(), b""
+    first: str | None = name
+    for data in _as_it_was(file):
+        for more in reader.feed(data):
+            if text:
+                yield Piece(text, first)
+                first = None
+            text = more
+    text += b"".join(reader.end())
+    yield Piece(text, first, reader.charset, reader.replaced, reader.hole_bytes)
+
+
+def _converted(name: str, kind: str, file: FileIO, converter: Converter) -> Iterator[Piece]:
+    """Yield the documents that a document holds: itself, or the files of an archive."""
+    document = _Incoming(name, is_raw=False)
+    size = os.fstat(file.fileno()).st_size
+    for said in converter.convert(name, kind, size, _as_it_was(file)):
+        match said:
+            case Begun():
+                document = _Incoming(_inner(name, said.name), is_raw=said.is_raw)
+            case Ended():
+                yield document.end(said)
+            case Failed():
+                yield Piece(b"", left_out=((_inner(name, said.name), said.reason),))
+            case data:
+                yield from document.feed(data)
+
+
+def _inner(name: str, member: str) -> str:
+    return f"{name}/{member}" if member else name
+
+
+class _Incoming:
+    """A document that comes from the converter: text, or a text file's bytes from an archive."""
+
+    def __init__(self, name: str, *, is_raw: bool) -> None:
+        self._name = name
+        self._first: str | None = name
+        self._reader = TextReader() if is_raw else None
+        self._reason = "empty" if is_raw else ""
+        self._is_begun = False
+
+    def feed(self, data: bytes) -> Iterator[Piece]:
+        if self._reader is not None and not self._is_begun:
+            self._reason = why_no_text(peek(data[:SNIFFED_BYTES], SNIFFED_BYTES))
+        self._is_begun = True
+        if self._reason:
+            return
+        for text in (data,) if self._reader is None else self._reader.feed(data):
+            yield Piece(text, self._first)
+            self._first = None
+
+    def end(self, ended: Ended) -> Piece:
+        if self._reason:
+            return Piece(b"", left_out=((self._name, self._reason),))
+        left_out = tuple((self._name, note) for note in ended.notes)
+        if self._reader is None:
+            return Piece(b"", self._first, pages=ended.pages, left_out=left_out)
+        rest, reader = b"".join(self._reader.end()), self._reader
+        found = (reader.charset, reader.replaced, reader.hole_bytes)
+        return Piece(rest, self._first, *found, left_out=left_out)
+
+
+def _as_it_was(file: FileIO) -> Iterator[bytes]:
+    """Yield a file's bytes up to the size that it has now: a log may grow for ever."""
+    left = os.fstat(file.fileno()).st_size or sys.maxsize  # files of /proc have no size
+    while left and (data := file.read(min(BATCH_BYTES, left))):
+        yield data
+        left -= len(data)

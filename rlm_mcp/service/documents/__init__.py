@@ -1,0 +1,1 @@
+"""Documents that are no text: PDF, office files, mail, books, archives, SQLite files."""

@@ -1,0 +1,228 @@
+"""Takes archives, mailboxes and SQLite files apart. Runs in the converter's process."""
+
+from __future__ import annotations
+
+import io
+import sqlite3
+import stat
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rlm_mcp.errors import RLMError
+from rlm_mcp.service.contexts.decompression import Unpacker
+
+MAX_MEMBERS = 100_000
+MAX_MEMBER_BYTES = 256 << 20
+MAX_GROWTH = 250  # how many times its own size an archive may have when unpacked; as for gzip
+MIN_ROOM_BYTES = 64 << 20
+MAX_CELL_CHARS = 10_000
+# The member that tells what a zip archive is; a file `mimetype` says it by itself.
+_OFFICE = {"word/document.xml": "docx", "xl/workbook.xml": "xlsx", "ppt/presentation.xml": "pptx"}
+_MIME_TYPES = {
+    "application/epub+zip": "epub",
+    "application/vnd.oasis.opendocument.text": "odt",
+    "application/vnd.oasis.opendocument.spreadsheet": "ods",
+    "application/vnd.oasis.opendocument.presentation": "odp",
+}
+
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".emf", ".wmf")
+
+
+class UnreadableError(Exception):
+    """A document cannot be read; its message says why, in a few words."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of an archive; a reason instead of data if it is left out."""
+
+    name: str
+    data: bytes = b""
+    reason: str = ""
+
+
+@dataclass
+class _Room:
+    """How much may still be unpacked of one archive."""
+
+    left: int = 0
+    members: int = 0
+
+    @classmethod
+    def of(cls, data: bytes) -> _Room:
+        return cls(max(MIN_ROOM_BYTES, MAX_GROWTH * len(data)))
+
+    def why_not(self, size: int) -> str:
+        self.members += 1
+        if self.members > MAX_MEMBERS:
+            raise UnreadableError(f"it holds more than {MAX_MEMBERS:,} files")
+        if size > MAX_MEMBER_BYTES:
+            return f"larger than {MAX_MEMBER_BYTES:,} bytes"
+        if size > self.left:
+            raise UnreadableError(f"it grows to more than {MAX_GROWTH} times its size")
+        return ""
+
+    def take(self, size: int) -> None:
+        self.left -= size
+
+
+def zip_kind(data: bytes) -> str:
+    """Tell which office file or book a zip archive is; `archive` if it is none.
+
+    Raises:
+        UnreadableError: it is no zip archive.
+    """
+    with _opened_zip(data) as archive:
+        names = set(archive.namelist())
+        for name, kind in _OFFICE.items():
+            if name in names:
+                return kind
+        if "mimetype" in names and archive.getinfo("mimetype").file_size < 200:
+            said = archive.read("mimetype").decode("ascii", "replace").strip()
+            return _MIME_TYPES.get(said, "archive")
+    return "archive"
+
+
+def count_images(data: bytes) -> int:
+    """Count the pictures inside an office file or book."""
+    with _opened_zip(data) as archive:
+        names = [name.lower() for name in archive.namelist() if not name.startswith("docProps/")]
+    return sum(name.endswith(_PICTURES) for name in names)
+
+
+def zip_members(data: bytes) -> Iterator[Member]:
+    """Yield the files of a zip archive.
+
+    Raises:
+        UnreadableError: it is no zip archive, or too much comes out of it.
+    """
+    room = _Room.of(data)
+    with _opened_zip(data) as archive:
+        for info in archive.infolist():
+            if info.is_dir():
+                continue
+            if info.flag_bits & 1:
+                yield Member(info.filename, reason="encrypted")
+                continue
+            if stat.S_ISLNK(info.external_attr >> 16):
+                yield Member(info.filename, reason="a link, not followed")
+                continue
+            reason = room.why_not(info.file_size)
+            if reason:
+                yield Member(info.filename, reason=reason)
+                continue
+            try:
+                with archive.open(info) as file:
+                    content = file.read(info.file_size + 1)
+            except (
+                OSError,
+                ValueError,
+                NotImplementedError,
+                zipfile.BadZipFile,
+                EOFError,
+            ) as error:
+                yield Member(info.filename, reason=f"cannot be unpacked: {error}")
+                continue
+            room.take(len(content))
+            yield Member(info.filename, content)
+
+
+def tar_members(data: bytes) -> Iterator[Member]:
+    """Yield the files of a tar archive, compressed or not.
+
+    Raises:
+        UnreadableError: it is none, it is damaged, or too much comes out of it.
+    """
+    room = _Room.of(data)
+    try:
+        with tarfile.open(fileobj=io.BytesIO(_unzstd(data)), mode="r:*") as archive:
+            for info in archive:
+                if info.isdir():
+                    continue
+                file = archive.extractfile(info) if info.isreg() else None
+                reason = "not a regular file" if file is None else room.why_not(info.size)
+                if file is None or reason:
+                    yield Member(info.name, reason=reason)
+                    continue
+                content = file.read(info.size)
+                room.take(len(content))
+                yield Member(info.name, content)
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        raise UnreadableError(f"damaged: {error}") from error
+
+
+def _unzstd(data: bytes) -> bytes:
+    if not data.startswith(b"\x28\xb5\x2f\xfd"):
+        return data
+    try:
+        unpacker = Unpacker("zstd")
+        unpacked = b"".join(unpacker.unpack(data))
+        unpacker.end()
+    except RLMError as error:
+        raise UnreadableError(error.message) from error
+    return unpacked
+
+
+def mails_of(data: bytes) -> Iterator[bytes]:
+    """Yield the messages of a mailbox (mbox), each without its separator line."""
+    start = 0
+    while start < len(data):
+        begin = data.find(b"\n", start) + 1
+        if not begin:
+            return
+        end = data.find(b"\n\nFrom ", begin - 1)
+        stop = len(data) if end < 0 else end + 1
+        yield data[begin:stop].replace(b"\n>From ", b"\nFrom ")
+        start = len(data) if end < 0 else end + 2
+
+
+def tables_of(data: bytes) -> Iterator[tuple[str, list[list[str]]]]:
+    """Yield the tables of an SQLite file as rows of text: first the column names.
+
+    A value of bytes is told by its size, NULL is empty, and a long text is cut.
+
+    Raises:
+        UnreadableError: it is no SQLite file, or a damaged one.
+    """
+    connection = sqlite3.connect(":memory:")
+    try:
+        connection.deserialize(data)
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA query_only = ON")
+        schema = connection.execute(
+            "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type, name"
+        ).fetchall()
+        yield "schema", [[f"{sql};"] for _, sql in schema]
+        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        for (name,) in names:
+            if not name.startswith("sqlite_"):
+                quoted = '"' + name.replace('"', '""') + '"'
+                rows = connection.execute(f"SELECT * FROM {quoted}")  # noqa: S608  # quoted above
+                columns = [column[0] for column in rows.description]
+                yield f"table {name}", [columns, *([_cell(value) for value in row] for row in rows)]
+    except sqlite3.Error as error:
+        raise UnreadableError(f"damaged: {error}") from error
+    finally:
+        connection.close()
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case bytes():
+            return f"<{len(value):,} bytes>"
+        case str() if len(value) > MAX_CELL_CHARS:
+            return value[:MAX_CELL_CHARS] + "..."
+        case _:
+            return str(value)
+
+
+def _opened_zip(data: bytes) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(io.BytesIO(data))
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise UnreadableError(f"damaged: {error}") from error

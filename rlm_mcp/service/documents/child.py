@@ -1,0 +1,136 @@
+"""The converter's process: reads documents from a pipe and writes their text to another.
+
+Parsers read what strangers wrote. So this process gets the bytes and opens no file, has no
+environment, limits of memory and of the processor's time, and where Linux has them the walls that
+hold model code. It ends with a document that kills its parser; the server starts another.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import io
+import json
+import lzma
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from rlm_mcp.service.documents.frames import (
+    BEGUN,
+    DATA,
+    DONE,
+    ENDED,
+    LEFT_OUT,
+    PIECE_BYTES,
+    FrameError,
+    read_exactly,
+    read_frame,
+    write_frame,
+    write_json,
+)
+from rlm_mcp.service.documents.reading import Converted, LeftOut, convert
+
+MEMORY_BYTES = 2 << 30
+PROCESSOR_SECONDS = 3600  # of its whole life; the server limits each document by the clock
+_PDF = (
+    b"%PDF-1.1\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
+    b"2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n"
+    b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]>>endobj\ntrailer<</Root 1 0 R>>\n"
+)
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    warm_up()
+    confine()
+    with contextlib.suppress(FrameError):
+        while True:
+            _, header = read_frame(requests)
+            wanted = json.loads(header)
+            data = read_exactly(requests, wanted["size"])
+            for answer in convert(wanted["name"], wanted["kind"], data):
+                tell(answers, answer)
+            write_frame(answers, DONE, b"")
+            answers.flush()
+
+
+def tell(answers: BinaryIO, answer: Converted | LeftOut) -> None:
+    """Write one document, or that it was left out."""
+    if isinstance(answer, LeftOut):
+        write_json(answers, LEFT_OUT, {"name": answer.name, "reason": answer.reason})
+        return
+    write_json(answers, BEGUN, {"name": answer.name, "is_raw": answer.is_raw})
+    for start in range(0, len(answer.data), PIECE_BYTES):
+        write_frame(answers, DATA, answer.data[start : start + PIECE_BYTES])
+    pages = [list(page) for page in answer.pages]
+    for start in range(0, len(pages), 10_000):
+        more = {"pages": pages[start : start + 10_000]}
+        write_json(answers, ENDED, more | {"notes": [], "is_last": False})
+    write_json(answers, ENDED, {"pages": [], "notes": answer.notes, "is_last": True})
+
+
+def warm_up() -> None:
+    """Load what the parsers load at first use, while files may still be opened.
+
+    PDF's library is unpacked to the directory for temporary files and loaded from there. So that is
+    one of our own, which is gone before the first document comes.
+    """
+    own = tempfile.mkdtemp(prefix="rlm-mcp-")
+    os.environ["TMPDIR"] = os.environ["TMP"] = own
+    try:
+        for kind, data in _samples():
+            for _ in convert("", kind, data):
+                pass
+    finally:
+        shutil.rmtree(own, ignore_errors=True)  # Windows removes no library that is loaded
+
+
+def _samples() -> Iterator[tuple[str, bytes]]:
+    yield "pdf", _PDF
+    yield "html", b"<p>words</p>"
+    yield "rtf", b"{\\rtf1 words}"
+    yield "eml", b"Subject: words\n\nwords"
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("words.txt", "words")
+    yield "zip", packed.getvalue().replace(b"words.txt", b"words.\xe9xt")  # a name in no UTF-8
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w"):
+        pass
+    for compress in (bytes, gzip.compress, bz2.compress, lzma.compress):
+        yield "tar", compress(packed.getvalue())
+
+
+def confine() -> None:
+    """Put up the limits, and the walls that hold on this machine."""
+    if sys.platform == "win32":
+        return
+    import resource  # noqa: PLC0415  # Windows has none
+
+    resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR_SECONDS, PROCESSOR_SECONDS))
+    from rlm_mcp.sandbox.walls.limits import limit, mapped_bytes  # noqa: PLC0415
+
+    if sys.platform == "linux":
+        from rlm_mcp.sandbox.types import Walls  # noqa: PLC0415
+        from rlm_mcp.sandbox.walls.confine import (  # noqa: PLC0415
+            WallReport,
+            confine_repl,
+            try_walls,
+        )
+
+        wanted = Walls(namespaces=False, thread_limit=False)
+        confine_repl(try_walls(wanted, WallReport()), MEMORY_BYTES, mapped_bytes())
+    else:
+        limit(MEMORY_BYTES, mapped_bytes())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""Has documents converted in a process of its own, which is limited, watched and replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from queue import Empty, Full, Queue
+from threading import Event, Thread
+from typing import Any, BinaryIO
+
+from rlm_mcp.errors import StoreError
+from rlm_mcp.service.documents.frames import (
+    BEGUN,
+    DATA,
+    DONE,
+    ENDED,
+    LEFT_OUT,
+    PIECE_BYTES,
+    REQUEST,
+    FrameError,
+    read_frame,
+    write_json,
+)
+
+DOCUMENT_SECONDS = 120.0
+_POLL_SECONDS = 0.2
+_FRAMES_AHEAD = 4  # of a megabyte at most: what the server holds of a document that is converted
+MAX_DOCUMENT_BYTES = 512 << 20
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A document begins; `is_raw` says that its bytes are a text file's, in any charset."""
+
+    name: str
+    is_raw: bool
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The document is whole. `pages` tells where each begins, `notes` what was left out of it."""
+
+    pages: tuple[tuple[int, str], ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A document was not converted, and why. `name` is empty for the file itself."""
+
+    name: str
+    reason: str
+
+
+class Converter:
+    """Converts documents one after another. Blocking; for one thread at a time.
+
+    The process starts with the first document, and again after one that killed it.
+
+    Args:
+        check: is called while a parser works, and may raise to stop it.
+        seconds: how long one file may take.
+    """
+
+    def __init__(self, check: Callable[[], None], seconds: float = DOCUMENT_SECONDS) -> None:
+        self._check = check
+        self._seconds = seconds
+        self._process: _Process | None = None
+
+    def convert(
+        self, name: str, kind: str, size: int, pieces: Iterator[bytes]
+    ) -> Iterator[Begun | bytes | Ended | Failed]:
+        """Yield the documents that a file holds.
+
+        Args:
+            name: the file's name.
+            kind: as `kinds.kind_of` tells it.
+            size: how many bytes `pieces` are together.
+            pieces: the file's bytes.
+        """
+        if size > MAX_DOCUMENT_BYTES:
+            yield Failed("", f"larger than {MAX_DOCUMENT_BYTES:,} bytes")
+            return
+        process = self._process = self._process or _Process()
+        until = time.monotonic() + self._seconds
+        try:
+            process.send({"name": name, "kind": kind, "size": size}, pieces)
+            yield from self._answers(process, until)
+        except (FrameError, BrokenPipeError) as error:
+            self.close()
+            yield Failed("", f"its parser ended ({process.how_it_ended()}): {error}")
+        except TimeoutError:
+            self.close()
+            yield Failed("", f"not converted within {self._seconds:g} s")
+        except BaseException:  # such as a cancel: what the process still says is of no use
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+
+    def _answers(self, process: _Process, until: float) -> Iterator[Begun | bytes | Ended | Failed]:
+        pages: list[tuple[int, str]] = []
+        while True:
+            kind, body = self._next(process, until)
+            if kind == DATA:
+                yield body
+                continue
+            said: dict[str, Any] = json.loads(body) if body else {}
+            if kind == DONE:
+                return
+            if kind == BEGUN:
+                yield Begun(said["name"], said["is_raw"])
+            elif kind == LEFT_OUT:
+                yield Failed(said["name"], said["reason"])
+            elif kind == ENDED:
+                pages += [(start, label) for start, label in said["pages"]]
+                if said["is_last"]:
+                    yield Ended(tuple(pages), tuple(said["notes"]))
+                    pages = []
+
+    def _next(self, process: _Process, until: float) -> tuple[bytes, bytes]:
+        while True:
+            self._check()
+            if time.monotonic() > until:
+                raise TimeoutError
+            with contextlib.suppress(Empty):
+                return process.next_frame(_POLL_SECONDS)
+
+
+class _Process:
+    """The child, and a thread that reads what it says."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-I", "-B", "-m", "rlm_mcp.service.documents.child"]
+        try:
+            self._popen = subprocess.Popen(  # noqa: S603  # our own interpreter and our own code
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise StoreError(
+                f"No process to convert documents can be started: {error.strerror}.",
+                fix="End other programs, then try again.",
+            ) from error
+        self._frames: Queue[tuple[bytes, bytes] | FrameError] = Queue(_FRAMES_AHEAD)
+        self._is_over = Event()
+        Thread(target=self._read, args=(self._stream(self._popen.stdout),), daemon=True).start()
+
+    def send(self, header: dict[str, Any], pieces: Iterator[bytes]) -> None:
+        """Send a document: exactly as many bytes as the header says.
+
+        Raises:
+            BrokenPipeError: the process has ended.
+        """
+        stream, left = self._stream(self._popen.stdin), header["size"]
+        write_json(stream, REQUEST, header)
+        for piece in pieces:
+            stream.write(piece[:left])
+            left -= len(piece[:left])
+        while left:  # the file has shrunk meanwhile
+            stream.write(bytes(min(left, PIECE_BYTES)))
+            left -= min(left, PIECE_BYTES)
+        stream.flush()
+
+    def next_frame(self, seconds: float) -> tuple[bytes, bytes]:
+        """Wait for the next frame.
+
+        Raises:
+            Empty: none came in this time.
+            FrameError: the process has ended.
+        """
+        frame = self._frames.get(timeout=seconds)
+        if isinstance(frame, FrameError):
+            raise frame
+        return frame
+
+    def how_it_ended(self) -> str:
+        """Say how the process ended, in a few words."""
+        code = self._popen.wait()
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+    def kill(self) -> None:
+        """End the process."""
+        self._is_over.set()
+        self._popen.kill()
+        self._popen.wait()
+        with contextlib.suppress(OSError):
+            self._stream(self._popen.stdin).close()
+
+    def _read(self, stream: BinaryIO) -> None:
+        frame: tuple[bytes, bytes] | FrameError
+        while not self._is_over.is_set():
+            try:
+                frame = read_frame(stream)
+            except (FrameError, OSError, ValueError) as error:
+                frame = FrameError(str(error))
+            self._put(frame)
+            if isinstance(frame, FrameError):
+                break
+        stream.close()
+
+    def _put(self, frame: tuple[bytes, bytes] | FrameError) -> None:
+        while not self._is_over.is_set():
+            with contextlib.suppress(Full):
+                self._frames.put(frame, timeout=_POLL_SECONDS)
+                return
+
+    @staticmethod
+    def _stream(stream: Any) -> BinaryIO:
+        return stream

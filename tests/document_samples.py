@@ -1,0 +1,176 @@
+"""Documents of every kind that can be converted, made by the libraries that write them."""
+
+from __future__ import annotations
+
+import email.message
+import io
+import json
+import mailbox
+import sqlite3
+import tarfile
+import zipfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+import docx
+import openpyxl
+from ebooklib import epub  # pyright: ignore[reportMissingTypeStubs]
+from odf.opendocument import OpenDocumentText  # pyright: ignore[reportMissingTypeStubs]
+from odf.text import (  # pyright: ignore[reportMissingTypeStubs]
+    P,  # pyright: ignore[reportUnknownVariableType]
+)
+from pptx import Presentation
+from reportlab.pdfgen.canvas import Canvas  # pyright: ignore[reportMissingTypeStubs]
+
+PAGES = 12
+
+
+def write_pdf(path: Path, pages: int = PAGES) -> None:
+    """A report whose page 7 says what page 7 says."""
+    canvas: Any = Canvas(str(path))
+    for number in range(1, pages + 1):
+        canvas.drawString(72, 700, f"The revenue of region {number} was {number * 1000} euros.")
+        canvas.showPage()
+    canvas.save()
+
+
+def write_scanned_pdf(path: Path) -> None:
+    """Two pages that hold drawings and no text."""
+    canvas: Any = Canvas(str(path))
+    for _ in range(2):
+        canvas.rect(100, 100, 200, 200, fill=1)
+        canvas.showPage()
+    canvas.save()
+
+
+def write_docx(path: Path) -> None:
+    document: Any = docx.Document()
+    document.add_heading("Minutes", 1)
+    document.add_paragraph("The board met in a café.")
+    table = document.add_table(2, 2)
+    for row, cells in enumerate((("name", "age"), ("Ann", "41"))):
+        for column, text in enumerate(cells):
+            table.cell(row, column).text = text
+    document.add_page_break()
+    document.add_paragraph("The second page says goodbye.")
+    document.save(path)
+
+
+def write_xlsx(path: Path) -> None:
+    book: Any = openpyxl.Workbook()
+    book.active.title = "Sales"
+    for row in (["region", "amount"], ["North, upper", 1200], ["South", 3.5]):
+        book.active.append(row)
+    costs = book.create_sheet("Costs")
+    for row in (["item", "cost"], ["rent", 77]):
+        costs.append(row)
+    book.save(path)
+
+
+def write_pptx(path: Path) -> None:
+    talk: Any = Presentation()
+    for number in (1, 2, 3):
+        slide = talk.slides.add_slide(talk.slide_layouts[1])
+        slide.shapes.title.text = f"Slide {number}"
+        slide.placeholders[1].text = f"The point of slide {number}"
+    talk.save(path)
+
+
+def write_odt(path: Path) -> None:
+    document: Any = OpenDocumentText()
+    document.text.addElement(cast("Any", P)(text="A paragraph of OpenDocument."))
+    document.save(str(path))
+
+
+def write_epub(path: Path) -> None:
+    book: Any = epub.EpubBook()
+    book.set_identifier("a-book")
+    book.set_title("A book")
+    chapter: Any = epub.EpubHtml(title="One", file_name="one.xhtml")
+    chapter.content = "<h1>Chapter one</h1><p>It was a dark night.</p>"
+    book.add_item(chapter)
+    book.spine = [chapter]
+    book.add_item(epub.EpubNcx())
+    epub.write_epub(str(path), book)  # pyright: ignore[reportUnknownMemberType]
+
+
+def mail(number: int) -> email.message.EmailMessage:
+    message = email.message.EmailMessage()
+    message["From"] = "ann@example.org"
+    message["Subject"] = f"Mail {number} from the café"
+    message.set_content(f"The body of mail {number}.\n")
+    message.add_attachment("attached", filename="notes.txt")
+    return message
+
+
+def write_mbox(path: Path) -> None:
+    with closing(mailbox.mbox(path)) as box:
+        for number in (1, 2, 3):
+            box.add(mail(number))
+
+
+def write_notebook(path: Path) -> None:
+    cells: list[dict[str, Any]] = [
+        {"cell_type": "markdown", "metadata": {}, "source": ["# A title\n", "Some words."]},
+        {
+            "cell_type": "code",
+            "metadata": {},
+            "execution_count": 1,
+            "source": ["print(6 * 7)"],
+            "outputs": [{"output_type": "stream", "name": "stdout", "text": ["42\n"]}],
+        },
+    ]
+    whole: dict[str, Any] = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    path.write_text(json.dumps(whole))
+
+
+def write_zip(path: Path) -> None:
+    inner = io.BytesIO()
+    write_docx(cast("Path", inner))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("notes/one.txt", "Grüße aus Köln".encode("latin-1") * 20)
+        archive.writestr("minutes.docx", inner.getvalue())
+        archive.writestr("logo.bin", bytes(range(256)))
+
+
+def write_tar(path: Path) -> None:
+    with tarfile.open(path, "w:gz") as archive:
+        data = b"a line of a log\n"
+        info = tarfile.TarInfo("logs/today.log")
+        info.size = len(data)
+        archive.addfile(info, io.BytesIO(data))
+
+
+def write_sqlite(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE people (name TEXT, age INTEGER)")
+        connection.executemany("INSERT INTO people VALUES (?, ?)", [("Ann", 41), ("Bob", None)])
+
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "archive.zip": write_zip,
+    "book.epub": write_epub,
+    "book.xlsx": write_xlsx,
+    "box.mbox": write_mbox,
+    "logs.tar.gz": write_tar,
+    "mail.eml": lambda path: path.write_bytes(bytes(mail(1))),
+    "minutes.docx": write_docx,
+    "notebook.ipynb": write_notebook,
+    "page.html": lambda path: path.write_text("<h1>A page</h1><p>With <b>words</b>.</p>"),
+    "people.db": write_sqlite,
+    "report.pdf": write_pdf,
+    "rich.rtf": lambda path: path.write_text(r"{\rtf1\ansi Rich \b text\b0 .\par}"),
+    "scan.pdf": write_scanned_pdf,
+    "talk.pptx": write_pptx,
+    "text.odt": write_odt,
+}
+
+
+def write_all(directory: Path) -> Path:
+    """Write one document of each kind into a new directory."""
+    directory.mkdir()
+    for name, write in WRITERS.items():
+        write(directory / name)
+    return directory

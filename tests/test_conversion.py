@@ -1,0 +1,255 @@
+"""Documents that are no text, by path through the server: converted in a process of their own."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sqlite3
+import zipfile
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlm_mcp.service.documents import kinds
+from rlm_mcp.service.documents.converter import Begun, Converter, Ended, Failed
+from rlm_mcp.service.documents.kinds import kind_of
+from tests.document_samples import PAGES, WRITERS, write_all, write_pdf
+from tests.serving import Served, open_served
+
+pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")
+
+Said = Begun | bytes | Ended | Failed
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncGenerator[Served]:
+    async with open_served(tmp_path, lambda _: "FINAL(done)") as served:
+        yield served
+
+
+@pytest.fixture
+def converter() -> Iterator[Converter]:
+    with closing(Converter(lambda: None)) as converter:
+        yield converter
+
+
+def said_of(converter: Converter, name: str, data: bytes) -> list[Said]:
+    kind = kind_of(name, data[:8192])
+    return list(converter.convert(name, kind, len(data), iter([data])))
+
+
+async def text_of_document(served: Served, handle: str, document: int) -> str:
+    read = await served.call("rlm_context_read", handle=handle, document=document, limit=50_000)
+    return read["text"]
+
+
+async def texts_of(served: Served, handle: str, documents: int) -> list[str]:
+    return [await text_of_document(served, handle, index) for index in range(documents)]
+
+
+async def test_a_directory_with_one_document_of_each_kind_goes_in(
+    served: Served, tmp_path: Path
+) -> None:
+    added = await served.call("rlm_context_add", path=str(write_all(tmp_path / "all")))
+
+    # The scan is left out, and the archive of three files holds two texts.
+    assert added["documents"] == len(WRITERS)
+    reasons = {one["path"]: one["reason"] for one in added["skipped"]}
+    assert "scanned" in reasons["scan.pdf"]
+    assert reasons["archive.zip/logo.bin"] == "binary"
+    assert reasons["mail.eml"] == "attachments were left out: notes.txt"
+    texts = "\0".join(await texts_of(served, added["handle"], added["documents"]))
+    for words in (
+        "Grüße aus Köln",
+        "It was a dark night.",
+        "a line of a log",
+        "The body of mail 3.",
+        "The board met in a café.",
+        "print(6 * 7)",
+        "With **words**.",
+        "Ann,41",
+        "region 7 was 7000 euros",
+        "Rich **text**.",
+        "The point of slide 2",
+        "A paragraph of OpenDocument.",
+    ):
+        assert words in texts
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "page"),
+    [
+        ("report.pdf", "region 7 was", "page 7"),
+        ("book.xlsx", "rent", "sheet Costs"),
+        ("talk.pptx", "point of slide 3", "slide 3"),
+        ("box.mbox", "body of mail 2", "mail 2"),
+        ("minutes.docx", "says goodbye", "page 2"),
+        ("people.db", "Ann", "table people"),
+    ],
+)
+async def test_what_is_found_is_told_with_its_page(
+    served: Served, tmp_path: Path, name: str, pattern: str, page: str
+) -> None:
+    WRITERS[name](tmp_path / name)
+    added = await served.call("rlm_context_add", path=str(tmp_path / name))
+    found = await served.call(
+        "rlm_context_search", handles=[added["handle"]], pattern=pattern, literal=True
+    )
+    assert [match["page"] for match in found["matches"]] == [page]
+
+
+async def test_sheets_and_tables_are_rows_that_a_program_reads(
+    served: Served, tmp_path: Path
+) -> None:
+    WRITERS["book.xlsx"](tmp_path / "book.xlsx")
+    added = await served.call("rlm_context_add", path=str(tmp_path / "book.xlsx"))
+    text = await text_of_document(served, added["handle"], 0)
+    rows = list(csv.reader(io.StringIO(text.partition("\n\n")[0])))
+    assert rows == [["region", "amount"], ["North, upper", "1200"], ["South", "3.5"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("scan.pdf", "scanned document, which needs OCR"), ("broken.pdf", "damaged")],
+)
+async def test_a_document_without_text_is_refused_by_name_and_reason(
+    served: Served, tmp_path: Path, name: str, reason: str
+) -> None:
+    WRITERS.get(name, lambda path: path.write_bytes(b"%PDF-1.7\n garbage"))(tmp_path / name)
+    error = await served.error("rlm_context_add", path=str(tmp_path / name))
+    assert error["code"] == "not_text"
+    assert name in error["message"]
+    assert reason in error["message"]
+    assert (await served.call("rlm_context_list"))["contexts"] == []
+
+
+async def test_without_the_extra_a_document_says_what_to_install(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_spec(name: str) -> None:
+        del name
+
+    monkeypatch.setattr(kinds, "find_spec", no_spec)  # as on a base installation
+    kinds.is_installed.cache_clear()
+    try:
+        write_pdf(tmp_path / "report.pdf")
+        error = await served.error("rlm_context_add", path=str(tmp_path / "report.pdf"))
+    finally:
+        monkeypatch.undo()
+        kinds.is_installed.cache_clear()
+    assert "a PDF file" in error["message"]
+    assert "pip install 'rlm-mcp[documents]'" in error["message"]
+
+
+def test_a_document_that_kills_its_parser_costs_none_of_the_others(
+    tmp_path: Path, converter: Converter
+) -> None:
+    # Each value is 900 MB, which are computed when they are read: more than the process may have.
+    columns = ", ".join(f"b{number} AS (zeroblob(900000000 + a))" for number in range(4))
+    with closing(sqlite3.connect(tmp_path / "trap.db")) as connection, connection:
+        connection.execute(f"CREATE TABLE trap (a, {columns})")
+        connection.execute("INSERT INTO trap VALUES (1)")
+    [failed] = said_of(converter, "trap.db", (tmp_path / "trap.db").read_bytes())
+    assert isinstance(failed, Failed)
+    assert "its parser ended" in failed.reason
+
+    write_pdf(tmp_path / "next.pdf")
+    *_, ended = said_of(converter, "next.pdf", (tmp_path / "next.pdf").read_bytes())
+    assert isinstance(ended, Ended)
+    assert len(ended.pages) == PAGES
+
+
+@pytest.fixture(scope="module")
+def slow_database() -> bytes:
+    """An SQLite file that takes minutes to read, since a column is computed for each row."""
+    rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 300000)"
+    slow = "length(replace(hex(zeroblob(100000 + a % 2)), '00', '1'))"
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE TABLE trap (a)")
+        connection.execute(f"{rows} INSERT INTO trap SELECT i FROM n")
+        connection.execute(f"ALTER TABLE trap ADD COLUMN b AS ({slow})")
+        connection.commit()
+        return connection.serialize()
+
+
+def test_a_document_that_takes_too_long_is_given_up(slow_database: bytes) -> None:
+    with closing(Converter(lambda: None, seconds=2)) as converter:
+        said = said_of(converter, "slow.db", slow_database)
+    assert said == [Failed("", "not converted within 2 s")]
+
+
+def test_a_cancel_ends_a_conversion_and_its_process(slow_database: bytes) -> None:
+    class CancelledError(Exception):
+        pass
+
+    class Check:
+        calls = 0
+
+        def __call__(self) -> None:
+            self.calls += 1
+            if self.calls == 4:
+                raise CancelledError
+
+    with closing(Converter(Check())) as converter:
+        answers = converter.convert("slow.db", "sqlite", len(slow_database), iter([slow_database]))
+        with pytest.raises(CancelledError):
+            list(answers)
+        assert converter._process is None  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.parametrize("layers", [3, 4])
+def test_archives_within_archives_are_opened_to_a_depth(converter: Converter, layers: int) -> None:
+    data = b"words"
+    name = "words.txt"
+    for layer in range(layers):
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr(name, data)
+        data, name = packed.getvalue(), f"{layer}.zip"
+    said = said_of(converter, name, data)
+    assert [type(one) for one in said] == [Failed]
+    assert "an archive within archives" in str(said)
+
+
+def test_a_zip_bomb_is_left_out_and_the_server_holds_little_of_it(converter: Converter) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("good.txt", "words")
+        for number in range(20):
+            archive.writestr(f"{number}.txt", bytes(20_000_000))
+    said = said_of(converter, "bomb.zip", packed.getvalue())
+    assert Begun("good.txt", is_raw=True) in said
+    assert said[-1] == Failed("", "it grows to more than 250 times its size")
+
+
+def test_an_encrypted_member_is_left_out_by_name(converter: Converter) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("secret.txt", "words")
+    data = bytearray(packed.getvalue())
+    for sign, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(sign) + offset] |= 1
+    assert said_of(converter, "a.zip", bytes(data)) == [Failed("secret.txt", "encrypted")]
+
+
+def test_the_process_that_converts_opens_no_file_and_knows_no_environment(
+    converter: Converter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RLM_MCP_API_KEY", "canary-4711")
+    write_pdf(tmp_path / "a.pdf")
+    said_of(converter, "a.pdf", (tmp_path / "a.pdf").read_bytes())
+    pid = process_of(converter)
+    environment = Path(f"/proc/{pid}/environ").read_bytes()
+    status = Path(f"/proc/{pid}/status").read_text()
+    assert b"canary-4711" not in environment
+    assert "Seccomp:\t2" in status
+    opened = [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
+    assert [path for path in opened if path.startswith("/") and path != "/dev/null"] == []
+
+
+def process_of(converter: Converter) -> int:
+    process: Any = converter._process  # pyright: ignore[reportPrivateUsage]
+    return process._popen.pid
