@@ -50,7 +50,8 @@ class Settings(RLMConfig):
     )
     models: dict[str, ModelTable] = Field(
         default_factory=dict[str, ModelTable],
-        description="Further models by name: `[models.NAME]` tables of the file.",
+        description="Further models by name: `[models.NAME]` tables of the file; as a variable, "
+        "the same as JSON, for hosts that have only the environment.",
     )
     allowed_models: tuple[str, ...] | None = Field(
         default=None,

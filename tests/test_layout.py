@@ -34,6 +34,7 @@ HOMES: dict[str, str | tuple[str, ...]] = {
     "mcp_types": "server",
     "openai": ("engine/models", "engine/wrapper.py", "engine/backends.py"),  # these name its types
     "aiohttp": "engine/models",
+    "genai_prices": "engine/models/kept_prices.py",
     "jwt": "server",
     "sqlite3": ("store", "service/documents/archives.py"),  # an SQLite file that somebody sends
     "kreuzberg": "service/documents/reading.py",
@@ -43,7 +44,7 @@ HOMES: dict[str, str | tuple[str, ...]] = {
     "subprocess": (
         "sandbox",
         "service/documents/converter.py",
-        "engine/models/command.py",
+        "engine/models/commands",
         "cli/detaching.py",
     ),
     "click": "cli",

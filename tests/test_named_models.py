@@ -14,14 +14,10 @@ import anyio
 import pytest
 
 from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
-from rlm_mcp.engine.models.command import (
-    PRESETS,
-    Command,
-    CommandModel,
-    find_commands,
-    preset_command,
-    read_output,
-)
+from rlm_mcp.engine.models.commands.command import CommandModel
+from rlm_mcp.engine.models.commands.output import read_output
+from rlm_mcp.engine.models.commands.presets import PRESETS, Command, preset_command
+from rlm_mcp.engine.models.commands.search import find_commands
 from rlm_mcp.engine.models.http_provider import Provider
 from rlm_mcp.engine.models.named import Catalogue, Models, open_models
 from rlm_mcp.engine.models.retry import RetryPolicy
@@ -197,6 +193,74 @@ async def test_a_command_that_fails_says_why_without_a_secret(tmp_path: Path) ->
 def test_output_that_is_no_reply_is_an_error(printed: str, part: str) -> None:
     with pytest.raises(ModelReplyError, match=part):
         read_output(printed, 0)
+
+
+CODEX = """{"type": "thread.started", "thread_id": "t"}
+not JSON
+{"type": "item.completed", "item": {"type": "reasoning", "text": "hm"}}
+{"type": "item.completed", "item": {"type": "agent_message", "text": "{\\"result\\": 1}"}}
+{"type": "turn.completed",
+"""
+CODEX_END = (
+    '{"type": "turn.completed", "usage": '
+    '{"input_tokens": 100, "cached_input_tokens": 60, "output_tokens": 7}}'
+)
+GEMINI = {
+    "response": "[1]",
+    "stats": {
+        "models": {
+            "pro": {"tokens": {"prompt": 90, "candidates": 5, "thoughts": 2, "cached": 60}},
+            "flash": {"tokens": {"prompt": 10, "candidates": 0}},
+        }
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("form", "printed", "complaints", "text", "figures"),
+    [
+        ("codex", CODEX + CODEX_END, "", '{"result": 1}', (100, 7, 60, None)),
+        ("gemini", json.dumps(GEMINI), "", "[1]", (100, 7, 60, None)),
+        ("llm", '{"result": "x", "usage": {}}', "Token usage: 1,100 input, 7 output",
+         '{"result": "x", "usage": {}}', (1100, 7, 0, None)),
+        ("any", '{"result": "x"}', "", '{"result": "x"}', None),
+        ("any", '{"response": "x", "usage": {}}', "", '{"response": "x", "usage": {}}', None),
+        ("any", '{"result": "x", "total_cost_usd": 0.5}', "", "x", (10, 1, 0, 0.5)),
+        ("claude", '{"result": "x", "usage": {"input_tokens": 3, "output_tokens": 2, '
+         '"cache_creation_input_tokens": 5}}', "", "x", (8, 2, 0, None)),
+    ],
+)  # fmt: skip
+def test_each_command_is_read_in_its_own_form(
+    form: Any, printed: str, complaints: str, text: str, figures: tuple[Any, ...] | None
+) -> None:
+    reply = read_output(printed, 40, form, complaints)
+    assert reply.text == text
+    if figures is None:
+        assert reply.usage_estimated
+        return
+    found = (reply.input_tokens, reply.output_tokens, reply.cached_input_tokens, reply.told_usd)
+    assert found == figures
+
+
+@pytest.mark.parametrize("cost", ["NaN", "Infinity", "-Infinity", "-0.5", "true", '"0.5"', "null"])
+def test_a_cost_that_is_no_amount_of_money_is_not_told(cost: str) -> None:
+    reply = read_output(f'{{"result": "x", "usage": {{}}, "total_cost_usd": {cost}}}', 40)
+    assert (reply.text, reply.told_usd) == ("x", None)
+
+
+@pytest.mark.parametrize(
+    ("form", "printed", "part"),
+    [
+        ("codex", '{"type": "turn.failed", "error": {"message": "no credit"}}', "no credit"),
+        ("codex", '{"type": "error", "message": "not logged in"}', "not logged in"),
+        ("codex", '{"type": "turn.completed", "usage": {}}', "printed nothing"),
+        ("gemini", '{"error": {"type": "x", "message": "quota"}}', "quota"),
+        ("claude", '{"is_error": true, "result": "no credit"}', "no credit"),
+    ],
+)
+def test_a_failure_is_read_in_each_commands_own_form(form: Any, printed: str, part: str) -> None:
+    with pytest.raises(ModelReplyError, match=part):
+        read_output(printed, 0, form)
 
 
 async def test_a_command_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from functools import reduce
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.models.chat import ChatReply
-from rlm_mcp.engine.models.metering import Ledger, Price, estimate_tokens
+from rlm_mcp.engine.models.metering import (
+    Amount,
+    Ledger,
+    Price,
+    PriceList,
+    dearest,
+    estimate_tokens,
+)
+from rlm_mcp.engine.spending import Scarce, exceeded
 from rlm_mcp.errors import BudgetExceededError, ConfigurationError
 from rlm_mcp.values import Usage
 
@@ -24,20 +31,25 @@ FIRST_GUESS_OUTPUT_TOKENS = 256
 LAST_TURN_TIME_SHARE = 0.15
 LAST_TURN_SECONDS = 30.0
 LAST_TURN_SPENDING_SHARE = 0.25
+Settle = Callable[[ChatReply], "float | None"]  # returns the cost of the reply, where it is known
 SCARCE_SHARE = 0.8  # of a limit; beyond it the model is told to finish
 
 
 @dataclass(frozen=True)
-class Scarce:
-    """A limit of which little is left."""
+class Pricing:
+    """What the models of a run cost.
 
-    limit: str
-    used: float
-    of: float
+    Args:
+        prices: by name.
+        root: name of the model that writes the code.
+        sub: name of the model that is asked where none is named.
+        others: names of further models that may be asked.
+    """
 
-    def __str__(self) -> str:
-        used = f"{self.used:.4f}" if self.limit == "usd" else f"{self.used:.0f}"
-        return f"{used} of {self.of:g} {self.limit.replace('_', '-')}"
+    prices: PriceList = field(default_factory=PriceList)
+    root: str = ""
+    sub: str = ""
+    others: Sequence[str] = ()
 
 
 class Budget:
@@ -53,8 +65,7 @@ class Budget:
         clock: seconds, only ever forward.
         spent: what an earlier part of the same run has used up.
         spent_seconds: how long that part has worked.
-        prices: of models that have their own, by name.
-        models: names of the models that may be asked.
+        pricing: what the models cost.
 
     Raises:
         ConfigurationError: a limit in USD without a price per token.
@@ -67,8 +78,7 @@ class Budget:
         clock: Callable[[], float] = time.monotonic,
         spent: Usage | None = None,
         spent_seconds: float = 0.0,
-        prices: Mapping[str, Price] | None = None,
-        models: Sequence[str] = (),
+        pricing: Pricing | None = None,
     ) -> None:
         spent = spent or Usage()
         self._config = config
@@ -80,32 +90,34 @@ class Budget:
         self._cached = spent.cached_sub_calls
         self._input_tokens = spent.input_tokens
         self._output_tokens = spent.output_tokens
-        self._reserved = _Tokens()
-        self._reserved_most = _Tokens()
+        self._reserved = Amount()
+        self._reserved_most = Amount()
         self._under_way = 0
         self._settled = anyio.Event()
         self._free_slots: list[int] = []
         self._slots = 0
-        self._answered = _Tokens()  # sub-calls alone, for what the next one may give
+        self._answered = 0  # tokens of sub-calls' replies, for what the next one may give
         self._answers = 0
-        self._root_turn = _Tokens()
+        self._root_turn = Amount()
+        self._pricing = pricing or Pricing()
         usual = Price(config.cost_per_input_token, config.cost_per_output_token)
         otherwise = usual if usual.input or usual.output else None
-        self._ledger = Ledger(prices or {}, otherwise)
-        known = [self._ledger.price_of(name) for name in models] or [otherwise]
-        # A call may go to any of the models, so that plans use the highest price.
-        self._price = reduce(Price.or_more, filter(None, known), Price())
-        self._has_prices = None not in known
+        self._ledger = Ledger(self._pricing.prices, otherwise, spent.by_model)
+        models = dict.fromkeys((self._pricing.root, self._pricing.sub))
+        self._has_prices = all(map(self._ledger.is_cost_known, models))
         is_unknown = spent.cost_usd is None and bool(spent.input_tokens or spent.output_tokens)
         self._is_cost_known = self._has_prices or not is_unknown
         self._was_cost_known = spent.cost_usd is not None
-        planned = self.cost(spent.input_tokens, spent.output_tokens)
+        planned = self._planned(None, spent.input_tokens, spent.output_tokens).usd
         self._usd = planned if spent.cost_usd is None else spent.cost_usd
-        if config.max_usd is not None and not self._has_prices:
+        unknown = [name for name in models if not self._ledger.is_cost_known(name)]
+        if config.max_usd is not None and unknown:
             raise ConfigurationError(
-                f"max_usd={config.max_usd!r} cannot be kept: the price of the model is not known.",
+                f"max_usd={config.max_usd!r} cannot be kept: the price of {_quoted(unknown)} is "
+                "not known.",
                 fix="Leave max_usd out, or set max_tokens instead. The operator can set "
-                "cost_per_input_token and cost_per_output_token.",
+                "cost_per_input_token and cost_per_output_token, or the prices of the model's "
+                "table.",
             )
 
     def start_clock(self) -> None:
@@ -158,9 +170,15 @@ class Budget:
             left["seconds"] = round(self.seconds_left, 1)
         return left
 
-    def cost(self, input_tokens: int, output_tokens: int) -> float:
-        """Price tokens that are planned, in USD."""
-        return self._price.cost(input_tokens, output_tokens)
+    def _planned(self, model: str | None, given: int, made: int) -> Amount:
+        """Price tokens of a call to come, by the most that the asked model may cost."""
+        names = self._pricing
+        asked = model or names.sub
+        price = self._ledger.planned(asked)
+        if price is None and not self._ledger.is_cost_known(asked):
+            # A model without a price counts by the dearest that has one, so that the limit holds.
+            price = dearest(map(self._ledger.planned, (names.root, names.sub, *names.others)))
+        return Amount.of(price, given, made)
 
     @property
     def scarce(self) -> Scarce | None:
@@ -181,7 +199,7 @@ class Budget:
 
     def learn_root_turn(self, reply: ChatReply) -> None:
         """Note how many tokens a turn of the root takes."""
-        self._root_turn = _Tokens(reply.input_tokens, reply.output_tokens)
+        self._root_turn = self._of_root(reply.input_tokens, reply.output_tokens)
 
     def count_iteration(self) -> None:
         """Count one turn of the root."""
@@ -203,52 +221,58 @@ class Budget:
         self._cached += 1
 
     @asynccontextmanager
-    async def root_turn(self, prompt_chars: int) -> AsyncGenerator[Callable[[ChatReply], None]]:
+    async def root_turn(self, prompt_chars: int) -> AsyncGenerator[Settle]:
         """Reserve a turn of the root; call the yielded function with the reply.
 
         Raises:
             BudgetExceededError: the budget has no room for it.
         """
-        expected = _Tokens(estimate_tokens(prompt_chars), self._root_turn.made or 1)
+        expected = self._of_root(estimate_tokens(prompt_chars), self._root_turn.made or 1)
         self._check(expected)
         with self._reserving(expected, expected) as spend:
 
-            def settle(reply: ChatReply) -> None:
-                spend(reply)
+            def settle(reply: ChatReply) -> float | None:
                 self.learn_root_turn(reply)
+                return spend(reply)
 
             yield settle
 
     @asynccontextmanager
     async def sub_call(
-        self, prompt_chars: int, max_output_tokens: int
-    ) -> AsyncGenerator[Callable[[ChatReply], None]]:
+        self, prompt_chars: int, max_output_tokens: int, model: str | None = None
+    ) -> AsyncGenerator[Settle]:
         """Reserve a sub-call, which counts as made; call the yielded function with the reply.
 
         Waits while calls under way may leave too little for it.
+
+        Args:
+            prompt_chars: of all messages.
+            max_output_tokens: longest reply.
+            model: name of the model that is asked; None is the run's own.
 
         Raises:
             BudgetExceededError: the budget has no room for it.
         """
         given = estimate_tokens(prompt_chars)
-        most = _Tokens(given, max_output_tokens)
-        while not self._admits(given, most):
+        while not self._admits(model, given, max_output_tokens):
             await self._settled.wait()
         self._sub_calls += 1
-        with self._reserving(self._expected(given, most), most) as spend:
+        most = self._planned(model, given, max_output_tokens)
+        with self._reserving(self._expected(model, given, max_output_tokens), most) as spend:
 
-            def settle(reply: ChatReply) -> None:
-                spend(reply)
+            def settle(reply: ChatReply) -> float | None:
                 self._answers += 1
-                self._answered = self._answered.plus(_Tokens(0, reply.output_tokens))
+                self._answered += reply.output_tokens
+                return spend(reply)
 
             yield settle
 
-    def _expected(self, given: int, most: _Tokens) -> _Tokens:
-        average = self._answered.made // self._answers if self._answers else None
-        return _Tokens(given, min(most.made, average or FIRST_GUESS_OUTPUT_TOKENS))
+    def _expected(self, model: str | None, given: int, most_made: int) -> Amount:
+        average = self._answered // self._answers if self._answers else None
+        made = min(most_made, average or FIRST_GUESS_OUTPUT_TOKENS)
+        return self._planned(model, given, made)
 
-    def _admits(self, given: int, most: _Tokens) -> bool:
+    def _admits(self, model: str | None, given: int, most_made: int) -> bool:
         """Whether a sub-call may begin now; if not, it may once one under way has ended.
 
         Raises:
@@ -256,24 +280,25 @@ class Budget:
         """
         limit = self._config.max_sub_calls
         if self._sub_calls >= limit:
-            raise _exceeded("sub_calls", f"{self._sub_calls} of {limit} sub-calls are made")
+            raise exceeded("sub_calls", f"{self._sub_calls} of {limit} sub-calls are made")
         try:
-            self._check(self._expected(given, most), keep_back=self._last_turn())
+            expected = self._expected(model, given, most_made)
+            self._check(expected, keep_back=self._last_turn())
         except BudgetExceededError as error:
             if not self._under_way or error.limit == "seconds":
                 raise
             return False
-        return not self._under_way or self._fits_at_most(most)
+        return not self._under_way or self._fits_at_most(self._planned(model, given, most_made))
 
-    def _fits_at_most(self, most: _Tokens) -> bool:
+    def _fits_at_most(self, most: Amount) -> bool:
         config = self._config
-        used = _Tokens(self._input_tokens, self._output_tokens)
+        used = Amount(self._input_tokens, self._output_tokens)
         planned = used.plus(self._reserved_most).plus(most)
         if config.max_tokens is not None and planned.total > config.max_tokens:
             return False
         more = self._reserved_most.plus(most)
-        cost = self._usd + self.cost(more.given, more.made)
-        return config.max_usd is None or cost <= config.max_usd
+        is_bounded = not more.unpriced and self._usd + more.usd <= (config.max_usd or 0.0)
+        return config.max_usd is None or is_bounded
 
     @property
     def last_turn_limit(self) -> str | None:
@@ -285,21 +310,19 @@ class Budget:
         return None
 
     @contextmanager
-    def _reserving(
-        self, expected: _Tokens, most: _Tokens
-    ) -> Generator[Callable[[ChatReply], None]]:
+    def _reserving(self, expected: Amount, most: Amount) -> Generator[Settle]:
         self._reserved = self._reserved.plus(expected)
         self._reserved_most = self._reserved_most.plus(most)
         self._under_way += 1
 
-        def spend(reply: ChatReply) -> None:
+        def spend(reply: ChatReply) -> float | None:
             self._input_tokens += reply.input_tokens
             self._output_tokens += reply.output_tokens
             usd = self._ledger.add(reply)
             self._is_cost_known = self._is_cost_known and usd is not None
-            # A model without a price counts by those that have one, so that the limit holds.
-            planned = self.cost(reply.input_tokens, reply.output_tokens)
-            self._usd += planned if usd is None else usd
+            planned = self._planned(reply.model, reply.input_tokens, reply.output_tokens)
+            self._usd += planned.usd if usd is None else usd
+            return usd
 
         try:
             yield spend
@@ -310,55 +333,33 @@ class Budget:
             settled, self._settled = self._settled, anyio.Event()
             settled.set()
 
-    def _last_turn(self) -> _Tokens:
+    def _last_turn(self) -> Amount:
         """Tokens of one more turn of the root, which is a little longer than the last one."""
         turn = self._root_turn
-        return _Tokens(turn.given * 5 // 4, turn.made)
+        return self._of_root(turn.given * 5 // 4, turn.made)
 
-    def _check(self, expected: _Tokens, keep_back: _Tokens | None = None) -> None:
+    def _of_root(self, given: int, made: int) -> Amount:
+        return self._planned(self._pricing.root, given, made)
+
+    def _check(self, expected: Amount, keep_back: Amount | None = None) -> None:
         config = self._config
         if self.seconds_left == 0.0:
-            raise _exceeded("seconds", f"{config.max_seconds} seconds are over")
-        kept = keep_back or _Tokens()
-        planned = self._reserved.plus(_Tokens(self._input_tokens, self._output_tokens))
+            raise exceeded("seconds", f"{config.max_seconds} seconds are over")
+        kept = keep_back or Amount()
+        planned = self._reserved.plus(Amount(self._input_tokens, self._output_tokens))
         planned = planned.plus(expected)
         if config.max_tokens is not None:
             most_kept = int(config.max_tokens * LAST_TURN_SPENDING_SHARE)
             room = config.max_tokens - min(kept.total, most_kept)
             if planned.total > room:
-                raise _exceeded("tokens", f"{planned.total} of {config.max_tokens} would be used")
+                raise exceeded("tokens", f"{planned.total} of {config.max_tokens} would be used")
         if config.max_usd is not None:
             most_kept_usd = config.max_usd * LAST_TURN_SPENDING_SHARE
-            kept_usd = min(self.cost(kept.given, kept.made), most_kept_usd)
-            more = self._reserved.plus(expected)
-            cost = self._usd + self.cost(more.given, more.made)
+            kept_usd = min(kept.usd, most_kept_usd)
+            cost = self._usd + self._reserved.usd + expected.usd
             if cost > config.max_usd - kept_usd:
-                raise _exceeded("usd", f"{cost:.4f} of {config.max_usd} USD would be used")
+                raise exceeded("usd", f"{cost:.4f} of {config.max_usd} USD would be used")
 
 
-class _Tokens:
-    """Tokens in and out."""
-
-    __slots__ = ("given", "made")
-
-    def __init__(self, given: int = 0, made: int = 0) -> None:
-        self.given = given
-        self.made = made
-
-    @property
-    def total(self) -> int:
-        return self.given + self.made
-
-    def plus(self, other: _Tokens) -> _Tokens:
-        return _Tokens(self.given + other.given, self.made + other.made)
-
-    def minus(self, other: _Tokens) -> _Tokens:
-        return _Tokens(self.given - other.given, self.made - other.made)
-
-
-def _exceeded(limit: str, why: str) -> BudgetExceededError:
-    return BudgetExceededError(
-        f"The budget of {limit} is used up: {why}.",
-        limit=limit,
-        fix="Answer from what is known, or give the run a larger budget.",
-    )
+def _quoted(names: Sequence[str]) -> str:
+    return " and ".join(repr(name) for name in names if name) or "the model"

@@ -145,7 +145,7 @@ class RunFinished(EventDetail):
     Version 0.1.0 wrote no status at the end of rlm_exec's runs, which had completed. `answer` is
     written by the library; a stored run has its answer in its row. `usage_by_model` has
     `{model, calls, input_tokens, cached_input_tokens, output_tokens, cost_usd, cost_is}` for each
-    model that answered since the run was begun or taken up.
+    model that answered, earlier stretches of the run included.
     """
 
     type: ClassVar[EventType] = "run_finished"

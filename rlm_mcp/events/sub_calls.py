@@ -47,6 +47,8 @@ class SubCall(Record):
         queued: seconds of it before it was sent to the model.
         ended: in seconds since the batch began.
         cut_off: it was cancelled, and is asked again when the run is resumed.
+        model: that answered, where it is not the run's sub-model.
+        cost_usd: what it cost, where that is known.
     """
 
     prompt: str = ""
@@ -64,6 +66,8 @@ class SubCall(Record):
     queued: LeftOut[float] = None
     ended: LeftOut[float] = None
     cut_off: LeftOut[bool] = None
+    model: LeftOut[str] = None
+    cost_usd: LeftOut[float] = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class SubCallsFinished(EventDetail):
         cached: how many of `items`.
         input_tokens: of `items` together.
         output_tokens: of `items` together.
-        cost_usd: of `items` together; None where no price is known.
+        cost_usd: of those `items` whose cost is known; None where none is.
         seconds: since the batch began.
         items: one for each call.
         batch: the number of the batch.

@@ -61,7 +61,8 @@ class CodeGenerated(EventDetail):
     """The root model replied. Code of a caller's own, by rlm_exec, is `code` alone.
 
     `seconds` is how long the model was waited for, `first_token_seconds` how long for the first
-    piece of a streamed reply; `retries` counts the requests that failed before.
+    piece of a streamed reply; `retries` counts the requests that failed before. `model` is the name
+    of the model that answered, `cost_usd` what the reply cost where that is known.
     """
 
     type: ClassVar[EventType] = "code_generated"
@@ -76,6 +77,9 @@ class CodeGenerated(EventDetail):
     seconds: LeftOut[float] = None
     first_token_seconds: LeftOut[float] = None
     retries: LeftOut[int] = None
+    model: LeftOut[str] = None
+    cached_input_tokens: LeftOut[int] = None
+    cost_usd: LeftOut[float] = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 
 from rlm_mcp.engine.models.chat import ChatRequest
-from rlm_mcp.engine.models.command import FoundCommand, find_commands
+from rlm_mcp.engine.models.commands.search import FoundCommand, find_commands
 from rlm_mcp.engine.models.named import Models, open_models
 from rlm_mcp.engine.models.retry import RetryPolicy
 from rlm_mcp.errors import (
@@ -203,14 +203,14 @@ def _how_to_name(local: LocalModel | None, commands: Sequence[FoundCommand]) -> 
 
 
 async def _check_model(part: str, name: str, models: Models) -> Check:
-    if models.is_command(name):
+    if models.catalogue.is_command(name):
         return await _check_command(part, name, models)
     request = ChatRequest([{"role": "user", "content": "Say OK."}], max_tokens=1)
     began = anyio.current_time()
     try:
         await models.model(name).complete(request)
     except ModelConnectionError as error:
-        hint = _is_it_running(models.base_url(name))
+        hint = _is_it_running(models.catalogue.base_url(name))
         return Check(part, "failed", error.message, f"{error.fix}{hint}")
     except ModelRequestError as error:
         return Check(part, "failed", error.message, await _other_names(name, models) or error.fix)

@@ -280,6 +280,12 @@ def m006_abandoned_runs(db: Database) -> None:
     db.conn.execute("ALTER TABLE runs ADD COLUMN abandoned_at REAL")
 
 
+@migrations()
+def m007_usage_by_model(db: Database) -> None:
+    """Let a run's figures be told by model, as a JSON list of rows."""
+    db.conn.execute("ALTER TABLE runs ADD COLUMN usage_by_model TEXT")
+
+
 def bring_up_to_date(connection: Connection) -> None:
     """Apply the missing migrations, within the caller's transaction."""
     migrations.apply(_opened(connection))

@@ -12,6 +12,7 @@ STEPS = (
     "m004_housekeeping",
     "m005_pages",
     "m006_abandoned_runs",
+    "m007_usage_by_model",
 )
 
 

@@ -212,7 +212,7 @@ class Dialogue:
             try:
                 async with self._turn_budget() as settle:
                     reply = await self._ask_model(temperature)
-                    settle(reply)
+                    reply = replace(reply, cost_usd=settle(reply))
             except ModelRequestError as error:
                 is_guess = not isinstance(error, ContextLengthError)
                 if is_guess and not (is_guess_left and self._may_be_too_long(error)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from rlm_mcp.engine.budget import SCARCE_SHARE, Scarce
+from rlm_mcp.engine.budget import SCARCE_SHARE
 from rlm_mcp.engine.conversation.compaction import summarize
 from rlm_mcp.engine.conversation.restore import restore
 from rlm_mcp.engine.conversation.root_dialogue import Dialogue, Opening
@@ -18,6 +18,7 @@ from rlm_mcp.engine.prompts.messages import answer_from_output, finish_soon
 from rlm_mcp.engine.prompts.variant import variant_of
 from rlm_mcp.engine.recording import prompt_digest
 from rlm_mcp.engine.run_context import RunLog
+from rlm_mcp.engine.spending import Scarce
 from rlm_mcp.engine.types import HistoryEntry
 from rlm_mcp.events import CodeGenerated, IterationStart, LoopState, RunWarning
 from rlm_mcp.sandbox.types import ContextSource, Repl
@@ -277,5 +278,8 @@ class Run:
             seconds=round(timing.seconds, 3),
             first_token_seconds=None if first is None else round(first, 3),
             retries=timing.retries,
+            model=reply.model or None,
+            cached_input_tokens=reply.cached_input_tokens or None,
+            cost_usd=reply.cost_usd,
         )
         await self.log.emit(generated, one_line(code or reply.text))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 _ENDPOINTS = re.compile(
@@ -11,6 +13,7 @@ _ENDPOINTS = re.compile(
 )
 _VERSION = re.compile(r"/v\d+[a-z0-9]*(/|$)")
 _AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
+_LOCAL_ENDINGS = (".local", ".internal", ".localhost", ".lan")
 _GOOGLE_HOST = "generativelanguage.googleapis.com"
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MOST_REDIRECTS = 5
@@ -74,3 +77,12 @@ def is_same_host(before: str, after: str) -> bool:
     if old.scheme == new.scheme:
         return ports[0] == ports[1]
     return (old.scheme, new.scheme, *ports) == ("http", "https", 80, 443)
+
+
+def is_local(address: str) -> bool:
+    """Whether an address is one of this machine or its network, as far as its name tells."""
+    host = urlsplit(address).hostname or ""
+    with suppress(ValueError):
+        ipaddress.ip_address(host)
+        return True
+    return "." not in host or host.endswith(_LOCAL_ENDINGS)

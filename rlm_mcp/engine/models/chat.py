@@ -54,9 +54,11 @@ class ChatReply:
         usage_estimated: whether the tokens were counted by length, since the provider did not.
         reasoning: the model's thinking, where it came apart from the text.
         cached_input_tokens: of the prompt, what came out of the provider's cache.
+        cache_written_tokens: of the prompt, what the provider put into its cache.
         told_usd: what the call cost, where the provider says so.
         is_prompt_cut: whether the provider read only a part of the prompt, as its count tells.
-        model: name of the model that answered, where another than the one asked did.
+        model: name of the model that answered; empty where models have no names.
+        cost_usd: what the run's budget was charged, where that is known.
     """
 
     text: str
@@ -66,9 +68,11 @@ class ChatReply:
     usage_estimated: bool = False
     reasoning: str = ""
     cached_input_tokens: int = 0
+    cache_written_tokens: int = 0
     told_usd: float | None = None
     is_prompt_cut: bool = False
     model: str = ""
+    cost_usd: float | None = None
     timing: CallTiming = field(default=CallTiming(), compare=False)
 
     @property

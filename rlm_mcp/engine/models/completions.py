@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
@@ -288,4 +289,6 @@ def _cached(usage: Mapping[str, Any]) -> int:
 def _told_usd(usage: Mapping[str, Any]) -> float | None:
     """Read what the call cost in USD, where the provider says so (OpenRouter's `usage.cost`)."""
     cost = usage.get("cost")
-    return float(cost) if isinstance(cost, (int, float)) and cost > 0 else None
+    if isinstance(cost, bool) or not isinstance(cost, (int, float)):
+        return None
+    return float(cost) if math.isfinite(cost) and cost > 0 else None

@@ -5,8 +5,9 @@ The cost is what the provider says, else it is computed from prices and counted 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
 
 from rlm_mcp.engine.models.chat import CallTiming, ChatReply, ChatRequest
 from rlm_mcp.values import CostIs, ModelUsage
@@ -65,34 +66,126 @@ _LEAST_CERTAIN: Sequence[CostIs] = ("told", "computed", "estimated")
 
 @dataclass(frozen=True)
 class Price:
-    """USD per token; `cached_input` is that of tokens out of the provider's cache."""
+    """USD per token.
+
+    Args:
+        input: of the prompt.
+        output: of the reply.
+        cached_input: of prompt tokens out of the provider's cache; None: as `input`.
+        cache_write: of prompt tokens that the provider puts into its cache; None: as `input`.
+        above: other prices for prompts of more tokens than so many, the longest last.
+    """
 
     input: float = 0.0
     output: float = 0.0
     cached_input: float | None = None
+    cache_write: float | None = None
+    above: tuple[tuple[int, Price], ...] = ()
 
-    def cost(self, given: int, made: int, cached: int = 0) -> float:
-        """Price tokens, in USD; `cached` are among those `given`."""
+    def cost(self, given: int, made: int, cached: int = 0, written: int = 0) -> float:
+        """Price tokens, in USD; those `cached` and `written` to a cache are among those `given`."""
+        for start, price in reversed(self.above):
+            if given > start:
+                return price.cost(given, made, cached, written)
         of_cached = self.input if self.cached_input is None else self.cached_input
-        return (given - cached) * self.input + cached * of_cached + made * self.output
+        of_written = self.input if self.cache_write is None else self.cache_write
+        fresh = given - cached - written
+        return fresh * self.input + cached * of_cached + written * of_written + made * self.output
 
     def or_more(self, other: Price) -> Price:
         """Return the higher of two prices, for what may be asked of either."""
-        return Price(max(self.input, other.input), max(self.output, other.output))
+        return Price(
+            max(self.input, self.cache_write or 0.0, other.input, other.cache_write or 0.0),
+            max(self.output, other.output),
+        )
+
+
+@dataclass(frozen=True)
+class PriceList:
+    """Prices of models by name.
+
+    Args:
+        own: those that the operator set.
+        known: those of a kept table, for models that have no other.
+        fallbacks: by name, the model that answers where one fails.
+        telling: models whose provider says what each call cost.
+    """
+
+    own: Mapping[str, Price] = field(default_factory=dict[str, Price])
+    known: Mapping[str, Price] = field(default_factory=dict[str, Price])
+    fallbacks: Mapping[str, str] = field(default_factory=dict[str, str])
+    telling: frozenset[str] = frozenset()
+
+    def may_answer(self, name: str) -> tuple[str, ...]:
+        """Name the models that may answer where one is asked: itself, and its fallbacks."""
+        names = [name]
+        while (other := self.fallbacks.get(names[-1])) and other not in names:
+            names.append(other)
+        return tuple(names)
+
+
+def dearest(prices: Iterable[Price | None]) -> Price | None:
+    """Return the highest of the prices that are known, if any is."""
+    known = [price for price in prices if price is not None]
+    return reduce(Price.or_more, known) if known else None
+
+
+class Amount:
+    """Tokens in and out, what they cost, and how many calls of unknown cost are among them."""
+
+    __slots__ = ("given", "made", "unpriced", "usd")
+
+    def __init__(
+        self, given: int = 0, made: int = 0, usd: float = 0.0, *, unpriced: int = 0
+    ) -> None:
+        self.given = given
+        self.made = made
+        self.usd = usd
+        self.unpriced = unpriced
+
+    @classmethod
+    def of(cls, price: Price | None, given: int, made: int) -> Amount:
+        """Price tokens of one call."""
+        if price is None:
+            return cls(given, made, unpriced=1)
+        return cls(given, made, price.cost(given, made))
+
+    @property
+    def total(self) -> int:
+        """Tokens in and out."""
+        return self.given + self.made
+
+    def plus(self, other: Amount) -> Amount:
+        """Add another amount."""
+        return Amount(
+            self.given + other.given,
+            self.made + other.made,
+            self.usd + other.usd,
+            unpriced=self.unpriced + other.unpriced,
+        )
+
+    def minus(self, other: Amount) -> Amount:
+        """Take another amount away."""
+        return Amount(
+            self.given - other.given,
+            self.made - other.made,
+            self.usd - other.usd,
+            unpriced=self.unpriced - other.unpriced,
+        )
 
 
 class Ledger:
     """Adds up what calls used and cost, by model.
 
     Args:
-        prices: by model.
-        otherwise: price of the others, where there is one.
+        prices: of models that have their own.
+        otherwise: price of models that the operator gave none, where there is one.
         spent: what an earlier part of the run has used.
     """
 
     def __init__(
         self,
-        prices: Mapping[str, Price],
+        prices: PriceList,
         otherwise: Price | None,
         spent: Sequence[ModelUsage] = (),
     ) -> None:
@@ -107,7 +200,26 @@ class Ledger:
 
     def price_of(self, model: str) -> Price | None:
         """Return the price of a model, if it is known."""
-        return self._prices.get(model, self._otherwise)
+        return self._prices.own.get(model) or self._otherwise or self._prices.known.get(model)
+
+    def is_cost_known(self, model: str) -> bool:
+        """Whether each call of a model has a cost, whichever model answers in its place."""
+        names = self._prices.may_answer(model)
+        return all(self.price_of(one) or one in self._prices.telling for one in names)
+
+    def planned(self, model: str) -> Price | None:
+        """Return the highest price that a call of a model may have; None where none is known.
+
+        A model whose provider alone knows its price is planned with what its calls have cost.
+        """
+        return dearest(map(self._expected, self._prices.may_answer(model)))
+
+    def _expected(self, model: str) -> Price | None:
+        price, row = self.price_of(model), self._rows.get(model)
+        if price is not None or row is None or not row.cost_usd:
+            return price
+        each = row.cost_usd / max(1, row.input_tokens + row.output_tokens)
+        return Price(each, each)
 
     def add(self, reply: ChatReply) -> float | None:
         """Add a reply; returns its cost in USD, None where it is not known."""
@@ -132,5 +244,10 @@ class Ledger:
         price = self.price_of(reply.model)
         if price is None:
             return None, None
-        usd = price.cost(reply.input_tokens, reply.output_tokens, reply.cached_input_tokens)
+        usd = price.cost(
+            reply.input_tokens,
+            reply.output_tokens,
+            reply.cached_input_tokens,
+            reply.cache_written_tokens,
+        )
         return usd, "estimated" if reply.usage_estimated else "computed"

@@ -7,12 +7,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import anyio
+import anyio.to_thread
 
+from rlm_mcp.engine.models.addresses import is_local
 from rlm_mcp.engine.models.chat import ChatModel, ChatReply, ChatRequest
-from rlm_mcp.engine.models.command import CALLS_AT_ONCE, Command, CommandModel, preset_command
+from rlm_mcp.engine.models.commands.command import CALLS_AT_ONCE, CommandModel
+from rlm_mcp.engine.models.commands.presets import PRESETS, Command, preset_command
 from rlm_mcp.engine.models.endpoint import Endpoint
 from rlm_mcp.engine.models.http_provider import Provider
-from rlm_mcp.engine.models.metering import Price
+from rlm_mcp.engine.models.kept_prices import KnownModel, look_up
+from rlm_mcp.engine.models.metering import Price, PriceList
 from rlm_mcp.engine.models.openai_client import open_endpoint
 from rlm_mcp.engine.models.retry import RetryPolicy, borrowed
 from rlm_mcp.engine.models.tables import ModelTable
@@ -20,6 +24,10 @@ from rlm_mcp.errors import ConfigurationError, ContextLengthError, InvalidInputE
 
 MILLION = 1_000_000
 COMMAND_PREFIX = "command:"
+_TELLING_COMMANDS = frozenset(
+    f"{COMMAND_PREFIX}{name}" for name, preset in PRESETS.items() if preset.tells_cost
+)
+_TELLING_HOSTS = ("openrouter.ai",)
 
 
 @dataclass(frozen=True)
@@ -50,17 +58,38 @@ class Catalogue:
         return tuple(dict.fromkeys((*self.configured, *chosen)))
 
     @property
-    def prices(self) -> Mapping[str, Price]:
-        """Prices of the tables that have some, by name."""
-        return {
-            name: Price(
-                (table.input_price or 0.0) / MILLION,
-                (table.output_price or 0.0) / MILLION,
-                None if table.cached_input_price is None else table.cached_input_price / MILLION,
-            )
-            for name, table in self.tables.items()
-            if table.input_price is not None or table.output_price is not None
-        }
+    def prices(self) -> PriceList:
+        """Prices that the operator set, and what else is known of costs without asking."""
+        tables = self.tables.items()
+        return PriceList(
+            {name: price for name, table in tables if (price := _price_of(table)) is not None},
+            fallbacks={name: table.fallback for name, table in tables if table.fallback},
+            telling=frozenset(filter(self._tells_cost, (*self.tables, *_TELLING_COMMANDS))),
+        )
+
+    def base_url(self, name: str) -> str:
+        """Where a model is, unless it is a command."""
+        table = self.tables.get(name)
+        return (table.base_url if table else None) or self.default.base_url
+
+    def is_command(self, name: str) -> bool:
+        """Whether a command answers as this model."""
+        table = self.tables.get(name)
+        return table.provider == "command" if table else name.startswith(COMMAND_PREFIX)
+
+    def provider_name(self, name: str) -> str:
+        """The name by which the provider knows a model."""
+        table = self.tables.get(name)
+        return (table.model if table else "") or name
+
+    def _tells_cost(self, name: str) -> bool:
+        table = self.tables.get(name)
+        if table is None:
+            return name in _TELLING_COMMANDS
+        preset = PRESETS.get(table.command) if isinstance(table.command, str) else None
+        if table.provider == "command":
+            return preset is not None and preset.tells_cost
+        return self.base_url(name).partition("://")[2].startswith(_TELLING_HOSTS)
 
     def refuse_not_allowed(self, name: str) -> None:
         """Refuse a name that the operator does not allow.
@@ -91,6 +120,7 @@ class Models:
         self._default = default
         self._named = dict(named)
         self._endpoints = endpoints
+        self._known: dict[str, KnownModel | None] = {}
 
     def model(self, name: str) -> ChatModel:
         """One model by name: of a table, a command, or of the default endpoint."""
@@ -108,14 +138,31 @@ class Models:
             return []
         return await self._endpoints.get(name, self._default).check()
 
-    def is_command(self, name: str) -> bool:
-        """Whether a command answers as this model."""
-        return isinstance(self._target(name), CommandModel)
+    async def prices(self, *names: str) -> PriceList:
+        """Return prices of these models and of those of tables.
 
-    def base_url(self, name: str) -> str:
-        """Where a model that is no command is."""
-        table = self.catalogue.tables.get(name)
-        return (table.base_url if table else None) or self.catalogue.default.base_url
+        Those that the operator set win; the rest are looked up once, by address and name.
+        """
+        prices = self.catalogue.prices
+        asked = dict.fromkeys((*names, *self.catalogue.tables))
+        missing = [name for name in asked if name and name not in prices.own]
+        await self.find_known(missing)
+        known = {name: one.price for name in missing if (one := self._known.get(name))}
+        return replace(prices, known=known)
+
+    async def find_known(self, names: Sequence[str]) -> Mapping[str, KnownModel]:
+        """Look models up in the kept table of prices; those that are not in it are left out."""
+        catalogue = self.catalogue
+        new = [name for name in names if name not in self._known]
+        asked = {
+            name: (catalogue.provider_name(name), catalogue.base_url(name))
+            for name in new
+            if not catalogue.is_command(name)
+        }
+        self._known.update(dict.fromkeys(new))
+        if not all(is_local(address) for _, address in asked.values()):
+            self._known.update(await anyio.to_thread.run_sync(_look_up_all, asked))
+        return {name: one for name in names if (one := self._known.get(name))}
 
     async def complete(self, name: str, request: ChatRequest) -> ChatReply:
         """Ask a model, and the one named as its fallback where it fails.
@@ -177,6 +224,21 @@ async def open_models(
             model = endpoint.model(table.model or name)
             named[name] = _Bounded(model, bounds) if table.max_concurrent_calls else model
         yield Models(catalogue, default, named, endpoints)
+
+
+def _look_up_all(asked: Mapping[str, tuple[str, str]]) -> Mapping[str, KnownModel | None]:
+    return {name: look_up(model, address) for name, (model, address) in asked.items()}
+
+
+def _price_of(table: ModelTable) -> Price | None:
+    if table.input_price is None and table.output_price is None:
+        return None
+    cached = table.cached_input_price
+    return Price(
+        (table.input_price or 0.0) / MILLION,
+        (table.output_price or 0.0) / MILLION,
+        None if cached is None else cached / MILLION,
+    )
 
 
 def _refuse_unknown_fallback(name: str, table: ModelTable, catalogue: Catalogue) -> None:

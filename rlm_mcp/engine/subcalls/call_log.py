@@ -149,7 +149,7 @@ class CallLog:
             return
         given = sum(call.input_tokens for call in calls)
         made = sum(call.output_tokens for call in calls)
-        budget = self._engine.budget
+        costs = [call.cost_usd for call in calls if call.cost_usd is not None]
         failed = sum(call.error is not None for call in calls)
         finished = SubCallsFinished(
             calls=len(calls),
@@ -159,7 +159,7 @@ class CallLog:
             cached=sum(call.cached for call in calls),
             input_tokens=given,
             output_tokens=made,
-            cost_usd=budget.cost(given, made) if budget.snapshot().cost_usd is not None else None,
+            cost_usd=sum(costs) if costs else None,
             seconds=round(time.monotonic() - batch.started, 3),
             items=tuple(calls),
             batch=batch.number,

@@ -44,8 +44,10 @@ class _Outcome:
     reply: CallReply
     input_tokens: int = 0
     output_tokens: int = 0
+    cost_usd: float | None = None
     queued_seconds: float = 0.0
     is_cached: bool = False
+    model: str | None = None
 
 
 class SubCaller:
@@ -142,25 +144,41 @@ class SubCaller:
 
     async def _ask(self, request: ChatRequest, key: str) -> _Outcome:
         engine = self._engine
-        async with engine.budget.sub_call(request.chars, engine.config.sub_max_tokens) as settle:
+        most = engine.config.sub_max_tokens
+        async with engine.budget.sub_call(request.chars, most, request.model) as settle:
             with chat_span(engine.tracer, engine.sub_name, request) as span:
                 reply = await engine.sub.complete(request)
                 span.reply(reply)
-            settle(reply)
+            cost = settle(reply)
         await self._log.warn_of_cut_prompt(reply, request.chars)
-        used = (reply.input_tokens, reply.output_tokens, reply.timing.queued_seconds)
+        used = _Outcome(
+            CallReply(),
+            reply.input_tokens,
+            reply.output_tokens,
+            cost,
+            reply.timing.queued_seconds,
+            model=None if reply.model in {"", engine.sub_name} else reply.model,
+        )
         text = without_reasoning(reply.text)
         # Some servers leave the answer itself in the reasoning.
         is_apart = not text.strip() and reply.finish_reason != "length"
         said = text if text.strip() else reply.reasoning * is_apart
         if not said.strip():
-            return _Outcome(CallReply(error=_why_empty(reply)), *used)
-        # What is not whole is not for other runs, but this one has paid for it.
-        # Nor is what another model answered, under the name of this one.
-        is_own = reply.model in {"", request.model or self._engine.sub_name}
-        is_whole = is_own and reply.is_whole and not reply.is_prompt_cut and not is_apart
-        await self._keep(key if is_whole else key + OWN, said)
-        return _Outcome(CallReply(said), *used)
+            return replace(used, reply=CallReply(error=_why_empty(reply)))
+        if reply.is_whole and not reply.is_prompt_cut and not is_apart:
+            await self._keep_whole(request, reply.model, key, said)
+        else:  # it is not for other runs, but this one has paid for it
+            await self._keep(key + OWN, said)
+        return replace(used, reply=CallReply(said))
+
+    async def _keep_whole(self, request: ChatRequest, model: str, key: str, text: str) -> None:
+        """Keep a reply for all runs, under the name of the model that gave it."""
+        if model in {"", request.model or self._engine.sub_name}:
+            await self._keep(key, text)
+            return
+        prompt = str(request.messages[0]["content"])
+        await self._keep(self._key_of(model, prompt), text)
+        await self._keep(key + OWN, text)  # when resumed, this run gets what it got before
 
     async def kept(self, key: str) -> str | None:
         """Give the reply that is kept under a key, also where it is this run's alone."""
@@ -225,12 +243,16 @@ class SubCaller:
 
     def key(self, call: ReplCall) -> str:
         """Digest what is asked, of which model and how."""
-        config, asked = self._engine.config, call.model or self._engine.sub_name
+        asked = call.model or self._engine.sub_name
         if self._is_inner(call):
             inner = ("rlm_query", asked, self._engine.depth, call.prompt, *call.documents)
             return _digest(inner)[:16]
         prompt = "\n\n".join((call.prompt, *call.documents))
-        return _digest((asked, config.sub_temperature, config.sub_max_tokens, prompt))
+        return self._key_of(asked, prompt)
+
+    def _key_of(self, model: str, prompt: str) -> str:
+        config = self._engine.config
+        return _digest((model, config.sub_temperature, config.sub_max_tokens, prompt))
 
     def _remember(self, outcome: _Outcome) -> None:
         if outcome.reply.error is None and len(self.history) < SUB_CALLS_IN_HISTORY:
@@ -280,5 +302,7 @@ def _ended(call: ReplCall, outcome: _Outcome, key: str) -> SubCall:
         output_tokens=outcome.output_tokens,
         cached=outcome.is_cached,
         key=key,
+        model=outcome.model,
+        cost_usd=outcome.cost_usd,
         queued=round(outcome.queued_seconds, 4) or None,
     )

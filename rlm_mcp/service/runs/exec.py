@@ -91,7 +91,7 @@ class CellService:
         """Open a REPL and record the run that it is for."""
         task = await self._task(f"run_{secrets.token_hex(16)}", handles)
         emit = self._emitting(self._services.runs.append_event, task.run_id)
-        cell = _Cell(self._services, task, self._budget(task), emit)
+        cell = _Cell(self._services, task, await self._budget(task), emit)
         one = await self._services.repls.open(task.source, handles, repl_options(task.config))
         try:
             await self._record(task)
@@ -110,7 +110,7 @@ class CellService:
         task = await self._task(run_id, record.contexts)
         one, note = await self._repl_of(task)
         try:
-            budget = self._budget(task, record.figures)
+            budget = await self._budget(task, record.figures)
             emit = self._emitting(self._services.runs.append_afterwards, run_id)
             cell = _Cell(self._services, task, budget, emit)
             result = await cell.run(one, code, timeout_seconds)
@@ -144,10 +144,9 @@ class CellService:
             handles=tuple(handles),
         )
 
-    def _budget(self, task: Task, spent: Usage | None = None) -> Budget:
-        prices = self._services.models.catalogue.prices
-        models = (task.sub_model,) if task.sub_model else ()
-        return Budget(task.config, spent=spent, prices=prices, models=models)
+    async def _budget(self, task: Task, spent: Usage | None = None) -> Budget:
+        pricing = await self._services.pricing(task.sub_model, task.sub_model)
+        return Budget(task.config, spent=spent, pricing=pricing)
 
     async def _record(self, task: Task) -> None:
         options = task.config.model_dump()

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import anyio
 
-from rlm_mcp.engine.budget import Budget
+from rlm_mcp.engine.budget import Budget, Pricing
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.loop.orchestrator import answer
 from rlm_mcp.engine.models.named import Models
@@ -93,6 +93,11 @@ class RunServices:
         """Return the same services over the records of another caller."""
         runs, cache = self.runs.as_caller(caller), self.cache.as_caller(caller)
         return replace(self, runs=runs, cache=cache)
+
+    async def pricing(self, root_model: str, sub_model: str) -> Pricing:
+        """Find out what the models of a run cost."""
+        prices = await self.models.prices(root_model, sub_model)
+        return Pricing(prices, root_model, sub_model, self.models.catalogue.names)
 
     def engine(self, task: Task, budget: Budget, emit: EventSink) -> Engine:
         """Assemble what a task's code and model calls go through."""

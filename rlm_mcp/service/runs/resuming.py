@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
-from rlm_mcp.engine.budget import Budget
+from rlm_mcp.engine.budget import Budget, Pricing
 from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.models.metering import Price
 from rlm_mcp.engine.recording import RecordedCell, Recording, read_recording
 from rlm_mcp.engine.types import RLMEvent
 from rlm_mcp.errors import InvalidInputError, NotFoundError
@@ -23,6 +22,8 @@ from rlm_mcp.values import RunStatus, Usage
 
 _EVENTS_AT_ONCE = 500
 
+FindPricing = Callable[[str, str], Awaitable[Pricing]]
+
 
 @dataclass(frozen=True)
 class Resumption:
@@ -34,15 +35,15 @@ class Resumption:
 
 
 class Resumer:
-    """Prepares runs that have ended to be resumed; `prices` are those of models, by name."""
+    """Prepares runs that have ended to be resumed; `find_pricing` says what two models cost."""
 
     def __init__(
-        self, runs: Runs, texts: Contexts, sandbox: Sandbox, prices: Mapping[str, Price]
+        self, runs: Runs, texts: Contexts, sandbox: Sandbox, find_pricing: FindPricing
     ) -> None:
         self._runs = runs
         self._texts = texts
         self._sandbox = sandbox
-        self._prices = prices
+        self._find_pricing = find_pricing
 
     async def prepare(self, record: RunRecord, limits: Mapping[str, Any]) -> Resumption:
         """Read a run's log and check that it can be resumed.
@@ -63,12 +64,12 @@ class Resumer:
         rebuilt = rebuild(events)
         config = with_budget(_config_of(rebuilt), limits)
         _check_limits(rebuilt, config, limits, record.elapsed_seconds)
+        models = (rebuilt.config["root_model"], rebuilt.config["sub_model"])
         budget = Budget(
             config,
-            spent=rebuilt.figures,
+            spent=replace(rebuilt.figures, by_model=record.figures.by_model),
             spent_seconds=record.elapsed_seconds,
-            prices=self._prices,
-            models=(rebuilt.config["root_model"], rebuilt.config["sub_model"]),
+            pricing=await self._find_pricing(*models),
         )
         _check_room(record, rebuilt, budget, config)
         before, first = await self._before(record)

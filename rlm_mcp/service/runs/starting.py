@@ -52,8 +52,7 @@ class Starter:
         self._texts = texts
         self._tasks = tasks
         self._defaults = defaults
-        prices = services.models.catalogue.prices
-        self._resumer = Resumer(services.runs, texts, services.sandbox, prices)
+        self._resumer = Resumer(services.runs, texts, services.sandbox, services.pricing)
 
     async def begin(self, question: Question) -> Begun:
         """Begin a run that outlives its caller, or find it at work.
@@ -70,8 +69,8 @@ class Starter:
         check_question(question)
         config = run_config(self._defaults.config, question)
         root_model, sub_model = self._models(question)
-        prices = self._services.models.catalogue.prices
-        budget = Budget(config, prices=prices, models=(root_model, sub_model))
+        pricing = await self._services.pricing(root_model, sub_model)
+        budget = Budget(config, pricing=pricing)
         if question.answer_schema is not None:
             await anyio.to_thread.run_sync(check_schema, question.answer_schema)
         handles, variables = await self._material(question)

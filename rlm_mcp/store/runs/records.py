@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rlm_mcp.events import FinalAnswer
-from rlm_mcp.values import NO_USAGE, EndStatus, RunStatus, Usage, stored_error
+from rlm_mcp.values import NO_USAGE, EndStatus, ModelUsage, RunStatus, Usage, stored_error
 
 
 @dataclass(frozen=True)
@@ -186,3 +187,31 @@ class WorkClock:
         """Return when a run of this process began, by the wall's clock as it is now."""
         began = self._began.get(run_id)
         return None if began is None else self.now() - (self._steady() - began)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Who works on a run from `now` on; times are in seconds since the epoch."""
+
+    owner: str
+    now: float
+    lease_until: float
+
+
+def models_to_json(used: Usage) -> str | None:
+    """Write figures by model as they are kept; None where nothing is known of them."""
+    return json.dumps(list(map(asdict, used.by_model))) if used.by_model else None
+
+
+def models_of_json(kept: str | None) -> tuple[ModelUsage, ...]:
+    """Read figures by model that were kept."""
+    return tuple(ModelUsage(**one) for one in json.loads(kept or "[]"))
+
+
+def to_json(value: object) -> str:
+    """Write JSON; a value that is not JSON-like becomes its `repr` rather than lose an event."""
+    return json.dumps(value, default=_plain, separators=(",", ":"))
+
+
+def _plain(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else repr(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # any mapping will do

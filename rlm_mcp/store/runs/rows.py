@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from datetime import UTC, datetime
 from sqlite3 import Connection
 from typing import Any, cast
@@ -16,6 +16,7 @@ from rlm_mcp.store.database import storable
 from rlm_mcp.store.paging import COMPARED, not_found
 from rlm_mcp.store.runs.records import (
     CANCELLED,
+    Claim,
     Event,
     NewEvent,
     NewRun,
@@ -24,6 +25,9 @@ from rlm_mcp.store.runs.records import (
     RunRecord,
     RunSummary,
     WorkClock,
+    models_of_json,
+    models_to_json,
+    to_json,
 )
 from rlm_mcp.values import Usage
 
@@ -34,6 +38,7 @@ _COLUMNS = (
     *("run_id", "status", "question", "contexts", "config", "created_at", "finished_at"),
     *("answer", "data", "error", "last_event", "elapsed_seconds", "started"),
     *("owner", "lease_until", "caller", "idempotency_key", "continues", "abandoned_at"),
+    "usage_by_model",
     *_FIGURES,
 )
 _PLAIN = (
@@ -47,20 +52,6 @@ _POSITION = (
     "WHERE earlier.owner = runs.owner AND earlier.started = 9e999 AND earlier.id <= runs.id) END"
 )
 _SELECT = f"SELECT {', '.join(_COLUMNS)}, {_POSITION} FROM runs"  # noqa: S608  # our own constants
-
-
-@dataclass(frozen=True)
-class Claim:
-    """Who works on a run from `now` on; times are in seconds since the epoch."""
-
-    owner: str
-    now: float
-    lease_until: float
-
-
-def to_json(value: object) -> str:
-    """Write JSON; a value that is not JSON-like becomes its `repr` rather than lose an event."""
-    return json.dumps(value, default=_plain, separators=(",", ":"))
 
 
 def iso(seconds: float) -> str:
@@ -261,11 +252,12 @@ def append_rows(
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (_event_row(row, event) for event in stored),
     )
+    used = stored[-1].figures
     db.execute(
         "UPDATE runs SET last_event = ?, iterations = ?, sub_calls = ?, cached_sub_calls = ?, "
-        "input_tokens = ?, output_tokens = ?, cost_usd = ?, started = coalesce(?, started) "
-        "WHERE id = ?",
-        [stored[-1].seq, *_figures(stored[-1].figures), started, row],
+        "input_tokens = ?, output_tokens = ?, cost_usd = ?, started = coalesce(?, started), "
+        "usage_by_model = coalesce(?, usage_by_model) WHERE id = ?",
+        [stored[-1].seq, *_figures(used), started, models_to_json(used), row],
     )
     return stored
 
@@ -349,10 +341,15 @@ def _record(row: dict[str, Any], position: int | None, clock: WorkClock) -> RunR
         config=json.loads(row["config"]),
         data=None if row["data"] is None else json.loads(row["data"]),
         error=None if row["error"] is None else json.loads(row["error"]),
-        figures=Usage(*(row[name] for name in _FIGURES)),
+        figures=_usage(row),
         elapsed_seconds=elapsed(row["run_id"], row["status"], work, clock),
         queue_position=position,
     )
+
+
+def _usage(row: Mapping[str, Any]) -> Usage:
+    by_model = models_of_json(row["usage_by_model"])
+    return Usage(*(row[name] for name in _FIGURES), by_model=by_model)
 
 
 def _event(seq: int, at: str, new: NewEvent) -> Event:
@@ -369,7 +366,3 @@ def _event_row(row: int, event: Event) -> tuple[Any, ...]:
         *(row, event.seq, event.at, event.type, event.iteration, event.depth, event.preview),
         *(to_json(_figures(event.figures)), to_json(event.detail)),
     )
-
-
-def _plain(value: object) -> object:
-    return dict(value) if isinstance(value, Mapping) else repr(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # any mapping will do

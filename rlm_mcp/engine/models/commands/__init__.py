@@ -1,0 +1,1 @@
+"""Models that are commands: how known programs are called, and what they print."""
