@@ -14,6 +14,8 @@ import anyio
 from playwright.async_api import Browser, Page, async_playwright, expect
 
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
+from tests.browser.tabs import Tab
+from tests.browser.test_app import open_host
 from tests.http_serving import ANN, Site, open_site
 from tests.serving import cell
 
@@ -69,19 +71,53 @@ async def opened(browser: Browser, url: str, **options: object) -> Page:
     return page
 
 
+async def shown(page: Page) -> None:
+    """Wait until a run is there whole: its output is read when its turn comes into sight."""
+    await expect(page.locator(".answer")).to_be_visible()
+    await expect(page.locator(".output").first).to_contain_text("the harb")
+
+
+async def take_app(site: Site, browser: Browser, run_id: str, out: Path) -> None:
+    """Take the app as a host shows it, beside what an assistant says."""
+    async with site.open_client() as client:
+        for scheme, name in (("light", "app.png"), ("dark", "app-dark.png")):
+            tab = Tab(await browser.new_page(viewport={"width": 760, "height": 900}))
+            page = await open_host(tab, client, scheme)
+            given = {"structuredContent": {"run_id": run_id}, "content": []}
+            await page.evaluate("(p) => notify('ui/notifications/tool-result', p)", given)
+            frame = page.frame_locator("#f")
+            await expect(frame.locator(".answer")).to_be_visible()
+            await page.locator("#f").screenshot(path=out / name)
+
+
+async def take_file(site: Site, browser: Browser, run_id: str, out: Path) -> None:
+    """Take a saved run, opened from the disk."""
+    with tempfile.TemporaryDirectory() as directory:
+        saved = anyio.Path(directory) / "run.html"
+        async with site.open_http() as http:
+            await saved.write_text((await http.get(f"/runs/{run_id}/export")).text)
+        page = await browser.new_page(viewport={"width": 1100, "height": 860})
+        await page.goto(Path(saved).as_uri())
+        await shown(page)
+        await page.screenshot(path=out / "file.png")
+
+
 async def take(site: Site, browser: Browser, out: Path) -> None:
     """Take all pictures."""
     handle, run_id = await asked(site)
     run = f"{site.url}/#/run/{run_id}"
     page = await opened(browser, run)
-    await expect(page.locator(".answer")).to_be_visible()
+    await shown(page)
     await page.screenshot(path=out / "page.png")
+    await page.get_by_role("tab", name="Figures").click()
+    await expect(page.locator(".usage")).to_be_visible()
+    await page.locator("#tab-panel").screenshot(path=out / "page-figures.png")
     dark = await opened(browser, run, color_scheme="dark")
-    await expect(dark.locator(".answer")).to_be_visible()
+    await shown(dark)
     await dark.screenshot(path=out / "page-dark.png")
     phone = {"width": 390, "height": 844}
     small = await opened(browser, run, viewport=phone, is_mobile=True, has_touch=True)
-    await expect(small.locator(".answer")).to_be_visible()
+    await shown(small)
     await small.screenshot(path=out / "page-phone.png")
     text = await opened(browser, f"{site.url}/#/text/{handle}")
     await text.get_by_role("searchbox").fill("kestrel")
@@ -89,6 +125,8 @@ async def take(site: Site, browser: Browser, out: Path) -> None:
     await text.locator(".matches a").click()
     await expect(text.locator("mark")).to_be_in_viewport()
     await text.screenshot(path=out / "page-text.png")
+    await take_app(site, browser, run_id, out)
+    await take_file(site, browser, run_id, out)
 
 
 async def main(out: Path) -> None:

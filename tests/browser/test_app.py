@@ -35,6 +35,7 @@ SCRIPT = turns(cell("notes = llm_query('what is here?')\nprint(notes)"), "FINAL_
 HOST = """<!doctype html><iframe id=f sandbox=allow-scripts src=http://app.test/app.html
   style="width:700px;height:600px"></iframe><script>
 window.got = [];
+window.theme = "SCHEME";
 window.modes = ["inline", "fullscreen"];
 const post = (message) => f.contentWindow.postMessage({ jsonrpc: "2.0", ...message }, "*");
 window.notify = (method, params) => post({ method, params });
@@ -43,7 +44,7 @@ addEventListener("message", async ({ data }) => {
   got.push(data.method ?? `reply ${data.id}`);
   const reply = (result) => post({ id: data.id, result });
   if (data.method === "ui/initialize") {
-    const hostContext = { theme: "dark", displayMode: "inline", availableDisplayModes: modes };
+    const hostContext = { theme, displayMode: "inline", availableDisplayModes: modes };
     const hostCapabilities = { serverTools: {}, updateModelContext: {}, message: {} };
     reply({ protocolVersion: "2026-01-26", hostInfo: {}, hostCapabilities, hostContext });
   } else if (data.method === "tools/call" && window.refuses) {
@@ -51,12 +52,15 @@ addEventListener("message", async ({ data }) => {
   } else if (data.method === "tools/call") {
     reply(JSON.parse(await callTool(data.params.name, JSON.stringify(data.params.arguments))));
   } else if (data.method === "ui/request-display-mode") reply({ mode: data.params.mode });
+  else if (data.method === "ui/notifications/size-changed") {
+    f.style.height = `${data.params.height}px`;
+  }
   else if (data.id !== undefined && data.method) reply({});
 });
 </script>"""
 
 
-async def open_host(tab: Tab, client: Served) -> Page:
+async def open_host(tab: Tab, client: Served, scheme: str = "dark") -> Page:
     """Open the host, whose tools are called by a real client."""
     view = str((await read_run_view()).content)
     page = tab.page
@@ -72,7 +76,8 @@ async def open_host(tab: Tab, client: Served) -> Page:
     await page.expose_function("callTool", call_tool)
     await page.route("http://app.test/*", give)
     await page.route(
-        "http://host.test/", lambda route: route.fulfill(body=HOST, content_type="text/html")
+        "http://host.test/",
+        lambda route: route.fulfill(body=HOST.replace("SCHEME", scheme), content_type="text/html"),
     )
     await page.goto("http://host.test/")
     await page.wait_for_function("got.includes('ui/notifications/initialized')")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 CACHE = Path.home() / ".cache" / "rlm-mcp-interop"
@@ -34,11 +36,12 @@ def python_with(*requirements: str) -> Path:
     """Give the Python of an environment that holds these and what they need."""
     at = _place(*requirements)
     python = at / "bin" / "python"
-    if not _is_ready(at):
-        uv = os.environ.get("UV") or "uv"
-        _run(uv, "venv", "--quiet", "--clear", str(at))
-        _run(uv, "pip", "install", "--quiet", "--python", str(python), *requirements)
-        _mark_ready(at)
+    with _alone(at):
+        if not _is_ready(at):
+            uv = os.environ.get("UV") or "uv"
+            _run(uv, "venv", "--quiet", "--clear", str(at))
+            _run(uv, "pip", "install", "--quiet", "--python", str(python), *requirements)
+            _mark_ready(at)
     return python
 
 
@@ -51,19 +54,29 @@ def node() -> Path:
 def node_modules(packages: Mapping[str, str] = NODE_PACKAGES) -> Path:
     """Give a directory whose `node_modules` hold packages from npm."""
     at = _place(json.dumps(packages))
-    if not _is_ready(at):
-        shutil.rmtree(at, ignore_errors=True)
-        at.mkdir(parents=True)
-        package = {"name": "interop", "private": True, "dependencies": packages}
-        (at / "package.json").write_text(json.dumps(package))
-        quiet = ("--silent", "--no-audit", "--no-fund", "--no-package-lock", "--prefer-offline")
-        _run("npm", "install", *quiet, cwd=at)
-        _mark_ready(at)
+    with _alone(at):
+        if not _is_ready(at):
+            shutil.rmtree(at, ignore_errors=True)
+            at.mkdir(parents=True)
+            package = {"name": "interop", "private": True, "dependencies": packages}
+            (at / "package.json").write_text(json.dumps(package))
+            quiet = ("--silent", "--no-audit", "--no-fund", "--no-package-lock", "--prefer-offline")
+            _run("npm", "install", *quiet, cwd=at)
+            _mark_ready(at)
     return at
 
 
 def _place(*what: str) -> Path:
     return CACHE / hashlib.sha256("\n".join(what).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _alone(at: Path) -> Generator[None]:
+    """Keep other test runs out: those of the browser use the same environments."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{at.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _is_ready(at: Path) -> bool:

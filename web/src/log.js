@@ -13,6 +13,8 @@ export class RunLog {
     this.rows = 0;
     this.hasRows = true; // the log says in which row each call is
     this.callSeconds = 0;
+    this.cachedCalls = 0;
+    this.failures = 0; // of calls and of cells
     this.cells = 0;
     this.open = new Set(); // batches under way
     this.spans = []; // {kind: "model" | "code", from, until or null, turn, lane}
@@ -125,6 +127,7 @@ const HANDLERS = {
     const span = level.cell ?? log.begin("code", level, turn);
     if (began != null) span.from = Math.max(0, Math.min(span.from, began));
     span.failed = Boolean(detail.error);
+    if (span.failed) log.failures++;
     log.end(span);
     level.cell = null;
     log.cells++;
@@ -254,8 +257,14 @@ function addCall(log, call, { batch, seq, index, seconds }) {
   call.row = call.slot ?? 0;
   if (call.slot === undefined) log.hasRows = false;
   else log.rows = Math.max(log.rows, call.row + 1);
-  if (call.error) batch.failed++;
-  if (call.cached) batch.cached++;
+  if (call.error) {
+    batch.failed++;
+    log.failures++;
+  }
+  if (call.cached) {
+    batch.cached++;
+    log.cachedCalls++;
+  }
   log.callSeconds += call.ended - call.began;
   batch.calls.push(call);
   log.calls.push(call);

@@ -192,7 +192,8 @@ function Tabs(props) {
   useEffect(() => {
     if (picked?.call) setTab("turns");
   }, [picked]);
-  const names = { turns: isCompact ? "Now" : "Turns", variables: "Variables", figures: "Figures" };
+  const turns = isCompact ? (isLive ? "Now" : "Last turn") : "Turns";
+  const names = { turns, variables: "Variables", figures: "Figures" };
   return (
     <>
       <div class="tabs" role="tablist" aria-label="Parts of the run">

@@ -83,13 +83,22 @@ const Matches = ({ matches, handle, document, from }) => (
   </ol>
 );
 
+// Scrolls the text, and the page around it no more than the text needs.
+function showMark(mark) {
+  if (!mark) return;
+  const box = mark.closest("pre");
+  box.scrollIntoView({ block: "nearest" });
+  const below = mark.getBoundingClientRect().top - box.getBoundingClientRect().top;
+  box.scrollTop += below - box.clientHeight / 2;
+}
+
 function Reader({ source, handle, document, from, until, documents }) {
   const [start, setStart] = useState(Math.max(0, from - BEFORE_SPAN_CHARS));
   const ask = () =>
     source.call("rlm_context_read", { handle, document, start, limit: PIECE_CHARS });
   const { answer: piece, error } = useAnswer(ask, [handle, document, start]);
   const mark = useRef(null);
-  useEffect(() => mark.current?.scrollIntoView({ block: "center" }), [piece]);
+  useEffect(() => showMark(mark.current), [piece]);
   if (error) return <Notice error={error} />;
   if (!piece) return <p class="quiet">Loading…</p>;
   return (

@@ -156,12 +156,13 @@ function colours(element) {
   };
 }
 
-const KINDS = [
-  ["model", "model"],
-  ["cell", "code"],
-  ["sub", "sub-call"],
-  ["cached", "cached"],
-  ["bad", "failed"],
+// What each colour is, and whether it is in the picture.
+const kindsIn = (log) => [
+  ["model", "model", true],
+  ["cell", "code", true],
+  ["sub", "sub-call", log.calls.length > 0 || log.inFlight > 0],
+  ["cached", "cached", log.cachedCalls > 0],
+  ["bad", "failed", log.failures > 0],
 ];
 
 function Legend({ log, rows, end, view }) {
@@ -171,12 +172,15 @@ function Legend({ log, rows, end, view }) {
   );
   return (
     <footer>
-      {KINDS.map(([key, label]) => (
-        <span key={key}>
-          <i class={`key ${key}`} />
-          {label}
-        </span>
-      ))}
+      {kindsIn(log).map(
+        ([key, label, isThere]) =>
+          isThere && (
+            <span key={String(key)}>
+              <i class={`key ${key}`} />
+              {label}
+            </span>
+          ),
+      )}
       {rows > 0 && (
         <span class="end">
           {exact(rows)} at once · {seconds(log.callSeconds)} of calls in {seconds(inCode)} of code

@@ -123,9 +123,9 @@ class _Counts:
         """One sentence for a reader; None where everything is there."""
         parts = [
             (self.has_no_texts, "prompts, replies, outputs and values, as was asked"),
-            (self.short_events, f"the long texts of {self.short_events:,} events"),
-            (self.cut_values, f"the ends of {self.cut_values:,} variables"),
-            (self.other_values, f"the values of {self.other_values:,} variables"),
+            (self.short_events, f"the long texts of {_count(self.short_events, 'event')}"),
+            (self.cut_values, f"the ends of {_count(self.cut_values, 'variable')}"),
+            (self.other_values, f"the values of {_count(self.other_values, 'variable')}"),
         ]
         left_out = [text for is_so, text in parts if is_so]
         return f"Left out of this file: {'; '.join(left_out)}." if left_out else None
@@ -160,6 +160,10 @@ async def _variables(service: Service, run_id: str, counts: _Counts, *, has_text
         comma = ","
     counts.other_values += max(0, len(found) - MAX_VALUES)
     yield "}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _json(value: Any) -> str:
