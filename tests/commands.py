@@ -40,6 +40,11 @@ def started(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "rlm_mcp", *arguments]
 
 
+def measured() -> dict[str, str]:
+    """Return the variables by which coverage measures a process that is given no others of ours."""
+    return {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+
+
 async def process(
     environment: Mapping[str, str], *arguments: str, given: bytes = b""
 ) -> tuple[int, str, str]:

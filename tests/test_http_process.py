@@ -20,6 +20,7 @@ from anyio.streams.text import TextReceiveStream
 
 from rlm_mcp.testing.scripted_model import open_scripted_model
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, unauthorized
+from tests.commands import measured
 from tests.http_serving import ANN, BOB, Site
 from tests.serving import KEY, cell, settings_in, text_of, turns
 from tests.waiting import until
@@ -55,7 +56,9 @@ async def open_program(
     known = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     variables = {"RLM_MCP_DATA_DIR": str(directory / "data"), **(environment or {}), **more}
     said: list[str] = []
-    async with await anyio.open_process(command, stdin=None, env=known | variables) as process:
+    async with await anyio.open_process(
+        command, stdin=None, env=measured() | known | variables
+    ) as process:
         assert process.stderr is not None
         assert process.stdout is not None
         announced = anyio.Event()

@@ -22,6 +22,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
 from rlm_mcp.testing.scripted_replies import Reply
 from tests import walls
+from tests.commands import measured
 from tests.serving import KEY, Served, cell, settings_in, turns
 
 MEGABYTES = 100
@@ -54,7 +55,7 @@ async def open_process(
         **walls.environment(),
     }
     process = StdioServerParameters(
-        command=sys.executable, args=["-m", "rlm_mcp"], env=env | environment
+        command=sys.executable, args=["-m", "rlm_mcp"], env=measured() | env | environment
     )
     with anyio.fail_after(120):
         transport = stdio_client(process, errlog=errlog)
@@ -235,7 +236,8 @@ async def answers_to(directory: Path, *parts: bytes, **environment: str) -> tupl
     answers: dict[Any, Any] = {}
     asked: set[Any] = set()
     with anyio.fail_after(60):
-        async with await anyio.open_process([sys.executable, "-m", "rlm_mcp"], env=env) as server:
+        command = [sys.executable, "-m", "rlm_mcp"]
+        async with await anyio.open_process(command, env=measured() | env) as server:
             assert server.stdin
             assert server.stdout
             lines = anyio.streams.buffered.BufferedByteReceiveStream(server.stdout)

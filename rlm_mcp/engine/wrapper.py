@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 from anyio import to_thread
 from anyio.from_thread import start_blocking_portal
+from anyio.streams.memory import MemoryObjectSendStream
 
 from rlm_mcp.engine.backends import BackendOpener, Backends
 from rlm_mcp.engine.budget import Budget
@@ -157,19 +158,7 @@ class RLMWrapper:
         """
         asked = _asked(query, context, answer_schema)
         send, receive = anyio.create_memory_object_stream[RLMEvent](EVENTS_AHEAD)
-        turn = 0
-
-        async def send_event(event: RLMEvent) -> None:
-            nonlocal turn
-            turn = event.iteration if event.depth == 0 else turn
-            await send.send(event)
-
-        async def send_delta(text: str) -> None:
-            await send.send(RLMEvent("root_delta", turn, text))
-
-        listeners = Listeners(
-            send_event, send_delta if deltas else None, is_verbose=self._config.verbose
-        )
+        listeners = _sending(send, deltas=deltas, is_verbose=self._config.verbose)
 
         async def work() -> None:
             async with send:
@@ -252,3 +241,20 @@ async def _run(query: str, source: TextContext, engine: Engine) -> RLMResponse:
     event = RLMEvent.of(finished, response.iterations, line, usage=engine.budget.snapshot())
     await engine.emit(replace(event, response=response))
     return response
+
+
+def _sending(
+    send: MemoryObjectSendStream[RLMEvent], *, deltas: bool, is_verbose: bool
+) -> Listeners:
+    """Make listeners that send each event, and each piece of a reply as an event of its turn."""
+    turn = 0
+
+    async def send_event(event: RLMEvent) -> None:
+        nonlocal turn
+        turn = event.iteration if event.depth == 0 else turn
+        await send.send(event)
+
+    async def send_delta(text: str) -> None:
+        await send.send(RLMEvent("root_delta", turn, text))
+
+    return Listeners(send_event, send_delta if deltas else None, is_verbose=is_verbose)

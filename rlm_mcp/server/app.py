@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -118,21 +118,10 @@ def build_server(
         more_tools: tools that only some transports have.
         more_instructions: what the instructions say about them.
     """
-
     updates = Updates()
 
-    @asynccontextmanager
-    async def lifespan(_: MCPServer[PendingService]) -> AsyncGenerator[PendingService]:
-        pending = PendingService(open_service, open_page)
-        async with anyio.create_task_group() as holding:
-            holding.start_soon(pending.hold)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(updates.watch, pending)
-                try:
-                    yield pending
-                finally:
-                    tasks.cancel_scope.cancel()
-                    pending.close()
+    def lifespan(_: MCPServer[PendingService]) -> AbstractAsyncContextManager[PendingService]:
+        return _while_serving(PendingService(open_service, open_page), updates)
 
     return RLMServer(
         [make_tool(spec) for spec in (*CONTEXT_TOOLS, *more_tools, *RUN_TOOLS, *VIEW_TOOLS)],
@@ -148,6 +137,22 @@ def build_server(
         extensions=[Tasks(), Apps()],
         log_level="WARNING",
     )
+
+
+@asynccontextmanager
+async def _while_serving(
+    pending: PendingService, updates: Updates
+) -> AsyncGenerator[PendingService]:
+    """Hold the service and watch for updates while the server serves."""
+    async with anyio.create_task_group() as holding:
+        holding.start_soon(pending.hold)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(updates.watch, pending)
+            try:
+                yield pending
+            finally:
+                tasks.cancel_scope.cancel()
+                pending.close()
 
 
 class RLMServer(MCPServer[PendingService]):

@@ -52,6 +52,17 @@ WaitSeconds = Annotated[
 Budget = Annotated[
     schemas.BudgetArguments | None, Field(description="Limits of the whole run; default: none set.")
 ]
+Options = Annotated[
+    dict[str, Any] | None,
+    Field(description="temperature, sandbox_timeout, max_output_chars and others."),
+]
+AnswerSchema = Annotated[
+    dict[str, Any] | None, Field(description="JSON Schema that the answer must fit.")
+]
+ContinueRun = Annotated[
+    str, Field(description="Run (run_...) whose texts and variables to continue with.")
+]
+IdempotencyKey = Annotated[str, Field(description="A new one asks an equal question anew.")]
 AfterEvent = Annotated[int, Field(ge=0, description="Last event seen; default 0.")]
 
 
@@ -65,19 +76,10 @@ async def rlm_query(  # noqa: PLR0913  # a tool's parameters are its arguments
     root_model: Annotated[str, Field(description="Model that writes the code.")] = "",
     sub_model: Annotated[str, Field(description="Model for the pieces.")] = "",
     budget: Budget = None,
-    options: Annotated[
-        dict[str, Any] | None,
-        Field(description="temperature, sandbox_timeout, max_output_chars and others."),
-    ] = None,
-    answer_schema: Annotated[
-        dict[str, Any] | None, Field(description="JSON Schema that the answer must fit.")
-    ] = None,
-    continue_run: Annotated[
-        str, Field(description="Run (run_...) whose texts and variables to continue with.")
-    ] = "",
-    idempotency_key: Annotated[
-        str, Field(description="A new one asks an equal question anew.")
-    ] = "",
+    options: Options = None,
+    answer_schema: AnswerSchema = None,
+    continue_run: ContinueRun = "",
+    idempotency_key: IdempotencyKey = "",
 ) -> Annotated[CallToolResult, schemas.Run]:
     """Ask a question over stored texts of any length: a model writes Python that searches them and
     calls models on the pieces. It sees nothing of your conversation: say all that matters in the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
@@ -229,24 +229,10 @@ async def open_service(
             LiveRuns(),
             StoredReplies(Replies(database)),
         )
-        most = await _most_at_once(settings)
-        parts = _Parts(
-            settings,
-            database,
-            Contexts(database),
-            runs,
-            RunQueue(most),
-            RunQueue(most),
-            RunQueue(most),
-            OtherServers(database, leases, Cancels(database, owner=owner), runs.live),
-            AbandonedRuns(
-                AbandonedMarks(database), runs.live, tasks, settings.cancel_grace_seconds
-            ),
-            await anyio.to_thread.run_sync(_allowed_paths, settings, named),
-            tasks,
-            IndexBuilds(tasks),
-            is_remote=is_remote,
-        )
+        others = OtherServers(database, leases, Cancels(database, owner=owner), runs.live)
+        allowed = await anyio.to_thread.run_sync(_allowed_paths, settings, named)
+        parts = await _parts(settings, database, runs, others, allowed, tasks)
+        parts = replace(parts, is_remote=is_remote)
         _start_background(parts, leases, Leases(database, owner=owner))
         tasks.start_soon(_log_missing_isolation, sandbox)
         try:
@@ -254,6 +240,33 @@ async def open_service(
         finally:
             await _end_runs(runs.live)
             tasks.cancel_scope.cancel()
+
+
+async def _parts(
+    settings: Settings,
+    database: Database,
+    runs: RunServices,
+    others: OtherServers,
+    allowed: AllowedPaths,
+    tasks: TaskGroup,
+) -> _Parts:
+    """Put together what the services of all callers share."""
+    most = await _most_at_once(settings)
+    marks, grace_seconds = AbandonedMarks(database), settings.cancel_grace_seconds
+    return _Parts(
+        settings,
+        database,
+        Contexts(database),
+        runs,
+        RunQueue(most),
+        RunQueue(most),
+        RunQueue(most),
+        others,
+        AbandonedRuns(marks, runs.live, tasks, grace_seconds),
+        allowed,
+        tasks,
+        IndexBuilds(tasks),
+    )
 
 
 def _start_background(parts: _Parts, run_leases: RunLeases, leases: Leases) -> None:

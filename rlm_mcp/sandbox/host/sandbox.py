@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -28,7 +29,26 @@ RANKS: dict[IsolationLevel, int] = {"process": 0, "partial": 1, "full": 2}
 _FULL_LAYERS = frozenset({"seccomp", "landlock", "namespaces"})
 
 
-class ProcessSandbox:
+class Held(ABC):
+    """Something that is kept ready while anybody is in its `async with` block."""
+
+    _holders = 0
+
+    async def __aenter__(self) -> Self:
+        self._holders += 1
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._holders -= 1
+        if not self._holders:
+            await self.aclose()
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """End what is kept ready; it may be used again."""
+
+
+class ProcessSandbox(Held):
     """A `Sandbox` whose REPLs are processes behind walls. It belongs to one event loop.
 
     Args:
@@ -55,23 +75,10 @@ class ProcessSandbox:
         self._walls = walls or Walls()
         self._keep = keep or Keep()
         self._cores = anyio.Semaphore(cores or os.cpu_count() or 1, fast_acquire=True)
-        self._users = 0
         self._starting = anyio.Lock()
         self._testing = anyio.Lock()
         self._warm: Warm | None = None
         self._isolation = isolation
-
-    async def __aenter__(self) -> Self:
-        self._users += 1
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._leave()
-
-    async def _leave(self) -> None:
-        self._users -= 1
-        if not self._users:
-            await self.aclose()
 
     async def aclose(self) -> None:
         """End all processes; later use starts new ones."""

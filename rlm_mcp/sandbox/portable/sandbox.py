@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Self
 
 import anyio
 from anyio import to_thread
@@ -16,7 +15,7 @@ from rlm_mcp.errors import SandboxError
 from rlm_mcp.sandbox.host import selftest
 from rlm_mcp.sandbox.host.repl import ChildRepl, ReplProcess
 from rlm_mcp.sandbox.host.room import Room
-from rlm_mcp.sandbox.host.sandbox import RANKS, as_missing, too_little
+from rlm_mcp.sandbox.host.sandbox import RANKS, Held, as_missing, too_little
 from rlm_mcp.sandbox.portable.launcher import (
     PortableLauncher,
     PortableProcess,
@@ -38,7 +37,7 @@ lzma, ssl or ctypes.
 """
 
 
-class PortableSandbox:
+class PortableSandbox(Held):
     """A `Sandbox` whose REPLs are WebAssembly instances, each in a process of its own.
 
     Args:
@@ -64,7 +63,6 @@ class PortableSandbox:
         self._cores = anyio.Semaphore(cores or os.cpu_count() or 1, fast_acquire=True)
         self._room = room or Room()
         self._keep_ready = keep_ready
-        self._holders = 0
         self._preparing, self._testing, self._taking = anyio.Lock(), anyio.Lock(), anyio.Lock()
         self._module: PythonModule | None = None
         self._isolation = isolation
@@ -82,15 +80,6 @@ class PortableSandbox:
             TooLargeError: it is too large.
         """
         check_size(sum(source.byte_lengths))
-
-    async def __aenter__(self) -> Self:
-        self._holders += 1
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._holders -= 1
-        if not self._holders:
-            await self.aclose()
 
     async def aclose(self) -> None:
         """End the process that was kept ready; the sandbox may be used again."""

@@ -144,10 +144,8 @@ def walk(
             reason = _reason(path, choice, ignored)
             if not reason and wanted is not None and not wanted.match_file(place):
                 reason = "not included"
-            if not reason and unwanted is not None and unwanted.match_file(place):
-                reason = "excluded"
-            if reason:
-                left_out.note(place, reason)
+            if reason or (unwanted is not None and unwanted.match_file(place)):
+                left_out.note(place, reason or "excluded")
             else:
                 yield path
 

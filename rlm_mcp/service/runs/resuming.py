@@ -77,6 +77,9 @@ class Resumer:
         task = replace(
             task, recording=replace(task.recording, before=before), seed_run=first.run_id
         )
+        return Resumption(task, budget, await self._resumed(record, rebuilt, config))
+
+    async def _resumed(self, record: RunRecord, rebuilt: Rebuilt, config: RLMConfig) -> ResumedRun:
         options = {**rebuilt.config, **config.model_dump()}
         started = RunStarted(
             version=FORMAT_VERSION,
@@ -87,7 +90,7 @@ class Resumer:
             resumed=record.status,
         )
         event = new_event(RLMEvent.of(started, 0, f"resumed after it was {record.status}"))
-        return Resumption(task, budget, ResumedRun(options, event, rebuilt.last_event))
+        return ResumedRun(options, event, rebuilt.last_event)
 
     def _task(
         self, record: RunRecord, rebuilt: Rebuilt, config: RLMConfig, source: ContextSource

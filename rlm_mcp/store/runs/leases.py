@@ -31,8 +31,8 @@ _LOST = Outcome(
 )
 
 
-class RunLeases:
-    """The leases of runs in a database, as one server process sees them.
+class _AsProcess:
+    """What a database holds, as one server process sees it.
 
     Args:
         owner: this process, from `owner_id()`.
@@ -45,6 +45,10 @@ class RunLeases:
         self._database = database
         self._owner = owner
         self._clock = clock
+
+
+class RunLeases(_AsProcess):
+    """The leases of runs in a database."""
 
     async def renew(self, seconds: float = LEASE_SECONDS) -> int:
         """Renew the leases of this process's running runs; return how many there are."""
@@ -98,20 +102,8 @@ class RunLeases:
 _RELEASE_SECONDS = 5.0
 
 
-class Leases:
-    """The named leases in a database, as one process takes them.
-
-    Args:
-        owner: this process, from `owner_id()`.
-        clock: seconds since the epoch.
-    """
-
-    def __init__(
-        self, database: Database, *, owner: str, clock: Callable[[], float] = time.time
-    ) -> None:
-        self._database = database
-        self._owner = owner
-        self._clock = clock
+class Leases(_AsProcess):
+    """The named leases in a database."""
 
     @asynccontextmanager
     async def holding(self, name: str, seconds: float) -> AsyncGenerator[bool]:
@@ -152,16 +144,8 @@ def _holder(db: Connection, name: str) -> str | None:
     return row[0] if row else None
 
 
-class Cancels:
-    """The requests in a database, as one server process sees them.
-
-    Args:
-        owner: this process, from `owner_id()`.
-    """
-
-    def __init__(self, database: Database, *, owner: str) -> None:
-        self._database = database
-        self._owner = owner
+class Cancels(_AsProcess):
+    """The requests in a database to cancel runs."""
 
     async def request(self, run_id: str) -> None:
         """Ask the owner of a run to cancel it, whichever process that is; one that has ended stays.
