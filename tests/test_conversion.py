@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import sqlite3
 import zipfile
@@ -17,6 +18,7 @@ from rlm_mcp.service.documents import kinds
 from rlm_mcp.service.documents.converter import Begun, Converter, Ended, Failed
 from rlm_mcp.service.documents.kinds import kind_of
 from tests.document_samples import PAGES, WRITERS, write_all, write_pdf
+from tests.http_serving import open_site
 from tests.serving import Served, open_served
 
 pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")
@@ -253,3 +255,28 @@ def test_the_process_that_converts_opens_no_file_and_knows_no_environment(
 def process_of(converter: Converter) -> int:
     process: Any = converter._process  # pyright: ignore[reportPrivateUsage]
     return process._popen.pid
+
+
+async def test_a_document_that_is_sent_becomes_the_text_that_its_path_gives(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "report.pdf"
+    write_pdf(path)
+    data = path.read_bytes()
+    async with (
+        open_site(tmp_path, lambda _: "FINAL(done)") as site,
+        site.open_http() as ann,
+        site.open_client() as client,
+    ):
+        sent = await ann.put(
+            "/contexts/report.pdf",
+            content=data,
+            headers={"X-Content-SHA256": hashlib.sha256(data).hexdigest()},
+        )
+        refused = await ann.put("/contexts/broken", content=b"%PDF-1.7\n garbage")
+        found = await client.call(
+            "rlm_context_search", handles=[sent.json()["handle"]], pattern="region 9 was"
+        )
+    assert [match["page"] for match in found["matches"]] == ["page 9"]
+    assert refused.json()["error"]["code"] == "not_text", refused.text
+    assert "damaged" in refused.text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import anyio
@@ -12,14 +12,15 @@ import anyio.to_thread
 from rlm_mcp.errors import InvalidInputError, NotTextError
 from rlm_mcp.sandbox.types import ReplOptions, Sandbox
 from rlm_mcp.sandbox.wire import utf8
-from rlm_mcp.service.contexts.added import Added, Decoded, check_name, open_view, sealed_view
-from rlm_mcp.service.contexts.file_text import Piece, read_batches, total_bytes
-from rlm_mcp.service.contexts.files import FoundFiles, find_files, require_text
+from rlm_mcp.service.contexts.added import Added, check_name, open_view, sealed_view
+from rlm_mcp.service.contexts.file_text import read_batches, total_bytes
+from rlm_mcp.service.contexts.files import find_files, require_text
 from rlm_mcp.service.contexts.paths import AllowedPaths, paths_starting_with
 from rlm_mcp.service.contexts.ranked_search import INDEX_SECONDS, IndexBuilds, ranked_search
 from rlm_mcp.service.contexts.requests import NewText, SearchQuery
 from rlm_mcp.service.contexts.search import FoundMatch, check_pattern, search
 from rlm_mcp.service.contexts.walking import Choice
+from rlm_mcp.service.contexts.writing import ReportBytes, write_batches
 from rlm_mcp.service.repls import Repls
 from rlm_mcp.service.runs.live import RunQueue
 from rlm_mcp.store.contexts.contexts import Contexts
@@ -31,17 +32,13 @@ from rlm_mcp.store.contexts.records import (
     TextSlice,
     Unit,
 )
-from rlm_mcp.store.contexts.uploads import Upload
 from rlm_mcp.store.index.indexes import RankedMatch, TextIndexes
 
 MAX_READ_CHARS = 50_000
-_REPORT_SECONDS = 0.5
 _ENCODED_AT_ONCE = 1000
 # Searching runs none of the caller's code but a regular expression, over text that it only reads.
 PLACE_SECONDS = 30.0
 _SEARCH_OPTIONS = ReplOptions(sub_calls=False)
-
-ReportBytes = Callable[[int, int], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -152,9 +149,11 @@ class ContextService:
                 fix="Give a directory or glob with text files in it.",
             )
         async with self._store.open_upload(new.name or found.name) as upload:
-            decoded = await _write_files(upload, found, self._allowed, report)
-            if not upload.has_documents:
-                raise _nothing_converted(new.path, decoded)
+            total = await anyio.to_thread.run_sync(total_bytes, found)
+            await upload.expect(total)
+            batches = read_batches(found, self._allowed, check)
+            shown = f"path {new.path!r}"
+            decoded = await write_batches(upload, batches, total, report, shown)
             added = sealed_view(await upload.seal(), found.skipped, decoded)
             return replace(added, skipped_reasons=found.skipped_total)
 
@@ -294,47 +293,6 @@ def _check(new: NewText) -> None:
             fix="Give the name with the first part.",
         )
     check_name(new.name)
-
-
-async def _write_files(
-    upload: Upload, found: FoundFiles, allowed: AllowedPaths, report: ReportBytes
-) -> Decoded:
-    done, total = 0, await anyio.to_thread.run_sync(total_bytes, found)
-    reported, decoded, name = 0.0, Decoded(), ""
-    await upload.expect(total)
-    await report(0, total)
-    async for batch in _batches(found, allowed):
-        for piece in batch:
-            if piece.name is not None:
-                await upload.begin_document(piece.name)
-            await upload.write(piece.data)
-            upload.mark_pages(piece.pages)
-            done += len(piece.data)
-            name = piece.name or name
-            decoded = decoded.plus(name, piece.charset, piece.replaced, piece.hole_bytes)
-            decoded = decoded.leaving_out(piece.left_out)
-        if anyio.current_time() - reported > _REPORT_SECONDS:
-            reported = anyio.current_time()
-            await report(min(done, total), total)
-    await report(total, total)
-    return decoded
-
-
-def _nothing_converted(path: str, decoded: Decoded) -> NotTextError:
-    name, reason = decoded.holes[0]
-    others = f", and {len(decoded.holes) - 1:,} more were left out" * (len(decoded.holes) > 1)
-    return NotTextError(
-        f"The path {path!r} holds no text that can be stored: {name!r}: {reason}{others}.",
-        fix="Give a document that holds text, or convert it to text first.",
-    )
-
-
-async def _batches(found: FoundFiles, allowed: AllowedPaths) -> AsyncIterator[list[Piece]]:
-    """Read files in worker threads."""
-    batches = read_batches(found, allowed, anyio.from_thread.check_cancelled)
-    end: list[Piece] = []
-    while batch := await anyio.to_thread.run_sync(next, batches, end):
-        yield batch
 
 
 def _located(match: FoundMatch, owners: list[tuple[str, ContextRecord]], name: str) -> LocatedMatch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from io import FileIO
@@ -52,7 +52,7 @@ def total_bytes(found: FoundFiles) -> int:
 
 def read_batches(
     found: FoundFiles, allowed: AllowedPaths, check: Check = lambda: None
-) -> Iterator[list[Piece]]:
+) -> Generator[list[Piece]]:
     """Yield the files' text in order, about 1 MiB at a time, however many files that are.
 
     `check` is called while a document is converted, and may raise to stop.
@@ -61,16 +61,33 @@ def read_batches(
         InvalidInputError: a file cannot be read.
         PathNotAllowedError: it is not where it was when it was found.
     """
-    batch: list[Piece] = []
-    size = 0
+    return batched(_pieces_of(found, allowed, check))
+
+
+def _pieces_of(found: FoundFiles, allowed: AllowedPaths, check: Check) -> Iterator[Piece]:
     with closing(Converter(check)) as converter:
         for name, path in found.files:
-            for piece in _pieces(name, path, allowed, converter):
-                batch.append(piece)
-                size += len(piece.data)
-                if size >= BATCH_BYTES or len(batch) >= 10_000:
-                    yield batch
-                    batch, size = [], 0
+            yield from _pieces(name, path, allowed, converter)
+
+
+def document_pieces(
+    name: str, kind: str, file: FileIO, check: Check = lambda: None
+) -> Iterator[Piece]:
+    """Yield the text of one document that is in a file, of a kind that can be converted."""
+    with closing(Converter(check)) as converter:
+        yield from _converted(name, kind, file, converter)
+
+
+def batched(pieces: Iterable[Piece]) -> Generator[list[Piece]]:
+    """Yield pieces in batches of about 1 MiB, however many that are."""
+    batch: list[Piece] = []
+    size = 0
+    for piece in pieces:
+        batch.append(piece)
+        size += len(piece.data)
+        if size >= BATCH_BYTES or len(batch) >= 10_000:
+            yield batch
+            batch, size = [], 0
     if batch:
         yield batch
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterable, Iterator
-from dataclasses import dataclass
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
+from dataclasses import dataclass, replace
 
+import anyio.from_thread
 import anyio.to_thread
 
 from rlm_mcp.errors import InvalidInputError, NotTextError, TooLargeError
 from rlm_mcp.service.contexts.added import Added, Decoded, check_name, sealed_view
-from rlm_mcp.service.contexts.text_reader import SNIFFED_BYTES, TextReader, why_no_text
+from rlm_mcp.service.contexts.file_text import batched, document_pieces
+from rlm_mcp.service.contexts.text_reader import SNIFFED_BYTES, Digest, TextReader, why_no_text
 from rlm_mcp.service.contexts.tickets import Ticket, Tickets
+from rlm_mcp.service.contexts.writing import no_report, write_batches
+from rlm_mcp.service.documents.kinds import is_installed, kind_of
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.contexts.records import ContextRecord
 from rlm_mcp.store.contexts.uploads import Upload
@@ -72,18 +77,42 @@ class TransferService:
         expected = check_sha256(sha256)
         # A digest costs as much as writing, so it is computed only where one was given.
         digest = hashlib.sha256() if expected else None
-        reader = TextReader(body.charset, body.coding, digest)
+        start, pieces = await _peeked(body)
+        kind = kind_of(name, start) if is_installed() and not body.coding else ""
         async with self._store.open_upload(name) as upload:
             await upload.expect(body.size)
-            await self._write(upload, body, reader)
+            if kind:
+                decoded = await self._convert(upload, kind, replace(body, pieces=pieces), digest)
+            else:
+                reader = TextReader(body.charset, body.coding, digest)
+                await self._write(upload, replace(body, pieces=pieces), reader)
+                found = (reader.charset, reader.replaced, reader.hole_bytes)
+                decoded = Decoded().plus(name, *found)
             if digest and digest.hexdigest() != expected:
                 raise InvalidInputError(
                     f"The text has the SHA-256 {digest.hexdigest()!r}, not {expected!r}.",
                     fix="Send it again; nothing was stored.",
                 )
-            found = (reader.charset, reader.replaced, reader.hole_bytes)
-            decoded = Decoded().plus(name, *found)
             return sealed_view(await upload.seal(), decoded=decoded)
+
+    async def _convert(
+        self, upload: Upload, kind: str, body: Body, digest: Digest | None
+    ) -> Decoded:
+        """Write the text of a document, which is kept in a temporary file until it is converted."""
+        with tempfile.TemporaryFile(buffering=0) as file:
+            count = 0
+            async for data in body.pieces:
+                count += len(data)
+                if body.is_bounded:
+                    self.check_size(count)
+                if digest is not None:
+                    digest.update(data)
+                await anyio.to_thread.run_sync(file.write, data)
+            file.seek(0)
+            check = anyio.from_thread.check_cancelled
+            pieces = document_pieces(upload.name, kind, file, check)
+            shown = f"document {upload.name!r}"
+            return await write_batches(upload, batched(pieces), count, no_report, shown)
 
     async def _write(self, upload: Upload, body: Body, reader: TextReader) -> None:
         """Write and count what comes in, and look at its beginning."""
@@ -155,6 +184,24 @@ def check_sha256(text: str) -> str:
             f"The SHA-256 {text[:100]!r} is not 64 hex digits.", fix="Leave it out, or correct it."
         )
     return digest
+
+
+async def _peeked(body: Body) -> tuple[bytes, AsyncIterator[bytes]]:
+    """Return the first bytes, and all pieces."""
+    pieces, first = aiter(body.pieces), list[bytes]()
+    while sum(map(len, first)) < SNIFFED_BYTES:
+        try:
+            first.append(await anext(pieces))
+        except StopAsyncIteration:
+            break
+
+    async def whole() -> AsyncIterator[bytes]:
+        for piece in first:
+            yield piece
+        async for piece in pieces:
+            yield piece
+
+    return b"".join(first)[:SNIFFED_BYTES], whole()
 
 
 async def _in_a_thread(texts: Iterator[bytes]) -> list[bytes]:
