@@ -6,10 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from rlm_mcp.sandbox.host.process import thread_count
@@ -147,3 +148,17 @@ async def test_stopped_children_end_with_a_host_that_is_killed(kind: str) -> Non
         process.kill()
         await process.wait()
     await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
+
+
+async def test_all_repls_together_count_as_one_beside_the_server() -> None:
+    """Linux shares the processor among sessions before it looks at priorities."""
+    async with ProcessSandbox(min_isolation="process") as sandbox, AsyncExitStack() as stack:
+        for number in range(3):
+            source = TextContext.of(f"text {number}")
+            repl = await stack.enter_async_context(sandbox.open_repl(source, ReplOptions()))
+            await execute(repl, "1")
+        pids = await anyio.to_thread.run_sync(descendants, os.getpid())
+        sessions = {os.getsid(pid) for pid in pids}
+    assert len(pids) >= 4
+    assert len(sessions) == 1
+    assert os.getsid(0) not in sessions

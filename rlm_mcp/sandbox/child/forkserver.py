@@ -123,7 +123,9 @@ class ForkServer:
 
     def _become_repl(self, options: ReplOptions, sock: int) -> NoReturn:
         try:
-            os.setsid()
+            # No session of its own: Linux shares the processor among sessions first
+            # (`sched_autogroup_enabled`), so that twenty REPLs would count as twenty servers.
+            os.setpgid(0, 0)
             os.dup2(sock, REPL_SOCKET)
             os.closerange(REPL_SOCKET + 1, MAX_ORDER_BYTES)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -149,7 +149,9 @@ def _platform_options(theirs: socket.socket) -> dict[str, Any]:
             "env": {"SYSTEMROOT": _windows_folder()},  # without it there are no sockets
             "creationflags": subprocess.CREATE_NO_WINDOW,
         }
-    return {"env": {}, "pass_fds": (theirs.fileno(),), "start_new_session": True}
+    # No session of its own: Linux shares the processor among sessions before it looks at
+    # priorities, and that of an instance is low.
+    return {"env": {}, "pass_fds": (theirs.fileno(),), "process_group": 0}
 
 
 def _windows_folder() -> str:
