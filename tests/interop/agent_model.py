@@ -1,4 +1,4 @@
-"""A model for agents: scripted, over HTTP on loopback, in the formats of three providers.
+"""A model for agents: scripted, over HTTP on loopback, in the formats of two providers.
 
 It asks for one tool call after another: store a file, ask about it, follow the run, read a text
 that does not exist. What the tools gave it is what a model gets from a host or framework.
@@ -20,7 +20,7 @@ QUESTION = "What is hidden?"
 UNKNOWN = "ctx_0"
 END = "That is all."
 _NEXT = re.compile(r'(rlm_run_wait)\(run_id=\\*"(run_\w+)\\*", after_event=(\d+)\)')
-Format = Literal["openai", "anthropic", "gemini"]
+Format = Literal["openai", "gemini"]
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,16 @@ class Turn:
 
 @dataclass
 class AgentModel:
-    """The running endpoint, and the results of tools that it was given, in order."""
+    """What is asked for, and the results of tools that the model was given, in order.
 
-    base_url: str
+    Args:
+        path: the file to store.
+        on_running: called once a tool says that the run is at work.
+    """
+
     path: str
     on_running: Callable[[], object]
+    base_url: str = ""
     results: list[str] = field(default_factory=list[str])
 
     def turn(self, results: Sequence[str]) -> Turn:
@@ -64,11 +69,11 @@ def open_agent_model(path: str, on_running: Callable[[], object]) -> Generator[A
 
     Args:
         path: the file to store.
-        on_running: called from another thread once a tool says that the run is at work.
+        on_running: called from another thread.
     """
     server = _Server(("127.0.0.1", 0), _Handler)
     url = f"http://127.0.0.1:{server.server_port}"
-    server.model = model = AgentModel(url, path, on_running)
+    server.model = model = AgentModel(path, on_running, url)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -85,13 +90,11 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: _Server
+    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]  # no other makes it
 
     def do_POST(self) -> None:
         """Answer one request of an agent."""
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        if "count_tokens" in self.path:
-            return self._send(json.dumps({"input_tokens": 10}))
         provider = _format_of(self.path)
         names = _TOOL_NAMES[provider](body)
         # Hosts ask for titles and the like as well, without tools.
@@ -123,36 +126,30 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _format_of(path: str) -> Format:
-    if "/messages" in path:
-        return "anthropic"
     return "gemini" if "enerateContent" in path else "openai"
 
 
-def _text(content: Any) -> str:
+def texts_of(content: Any) -> str:
     """All texts in a piece of a request, whatever its form."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
-        return "\n".join(map(_text, content))  # pyright: ignore[reportUnknownArgumentType]  # JSON
+        return "\n".join(map(texts_of, content))  # pyright: ignore[reportUnknownArgumentType]  # JSON
     if isinstance(content, dict) and "text" in content:
-        return _text(content["text"])
+        return texts_of(content["text"])
     return json.dumps(content)
 
 
 def _openai_results(body: Any) -> list[str]:
-    return [_text(one["content"]) for one in body["messages"] if one["role"] == "tool"]
-
-
-def _anthropic_results(body: Any) -> list[str]:
-    said = [one["content"] for one in body["messages"]]
-    blocks = [block for blocks in said if isinstance(blocks, list) for block in _each(blocks)]
-    return [_text(block["content"]) for block in blocks if block["type"] == "tool_result"]
+    return [texts_of(one["content"]) for one in body["messages"] if one["role"] == "tool"]
 
 
 def _gemini_results(body: Any) -> list[str]:
     parts = [part for one in body["contents"] for part in _each(one["parts"])]
     return [
-        _text(part["functionResponse"]["response"]) for part in parts if "functionResponse" in part
+        texts_of(part["functionResponse"]["response"])
+        for part in parts
+        if "functionResponse" in part
     ]
 
 
@@ -164,10 +161,6 @@ def _openai_names(body: Any) -> list[str]:
     return [tool["function"]["name"] for tool in _each(body.get("tools"))]
 
 
-def _anthropic_names(body: Any) -> list[str]:
-    return [tool["name"] for tool in _each(body.get("tools"))]
-
-
 def _gemini_names(body: Any) -> list[str]:
     groups = _each(body.get("tools"))
     return [one["name"] for group in groups for one in _each(group.get("functionDeclarations"))]
@@ -175,12 +168,10 @@ def _gemini_names(body: Any) -> list[str]:
 
 _RESULTS: Mapping[Format, Callable[[Any], list[str]]] = {
     "openai": _openai_results,
-    "anthropic": _anthropic_results,
     "gemini": _gemini_results,
 }
 _TOOL_NAMES: Mapping[Format, Callable[[Any], list[str]]] = {
     "openai": _openai_names,
-    "anthropic": _anthropic_names,
     "gemini": _gemini_names,
 }
 
@@ -203,35 +194,6 @@ def _openai_answer(name: str, arguments: Any, is_streamed: bool) -> Iterable[str
     yield f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n"
 
 
-def _anthropic_answer(name: str, arguments: Any, is_streamed: bool) -> Iterable[str]:
-    block: dict[str, Any] = {"type": "text", "text": END}
-    if name:
-        block = {"type": "tool_use", "id": f"toolu_{uuid4().hex}", "name": name, "input": arguments}
-    stop = "tool_use" if name else "end_turn"
-    usage = {"input_tokens": 1, "output_tokens": 1}
-    message: dict[str, Any] = {"id": "msg_1", "type": "message", "role": "assistant"}
-    message |= {"model": "agent", "content": [block], "usage": usage, "stop_reason": stop}
-    message["stop_sequence"] = None
-    if not is_streamed:
-        yield json.dumps(message)
-        return
-    begun: dict[str, Any] = message | {"content": [], "stop_reason": None}
-    empty: dict[str, Any] = block | ({"input": {}} if name else {"text": ""})
-    delta: dict[str, Any] = {"type": "text_delta", "text": END}
-    if name:
-        delta = {"type": "input_json_delta", "partial_json": json.dumps(arguments)}
-    events: list[tuple[str, dict[str, Any]]] = [
-        ("message_start", {"message": begun}),
-        ("content_block_start", {"index": 0, "content_block": empty}),
-        ("content_block_delta", {"index": 0, "delta": delta}),
-        ("content_block_stop", {"index": 0}),
-        ("message_delta", {"delta": {"stop_reason": stop, "stop_sequence": None}, "usage": usage}),
-        ("message_stop", {}),
-    ]
-    for kind, more in events:
-        yield f"event: {kind}\ndata: {json.dumps({'type': kind, **more})}\n\n"
-
-
 def _gemini_answer(name: str, arguments: Any, is_streamed: bool) -> Iterable[str]:
     part = {"functionCall": {"name": name, "args": arguments}} if name else {"text": END}
     content = {"role": "model", "parts": [part]}
@@ -243,6 +205,5 @@ def _gemini_answer(name: str, arguments: Any, is_streamed: bool) -> Iterable[str
 
 _ANSWERS: Mapping[Format, Callable[[str, Any, bool], Iterable[str]]] = {
     "openai": _openai_answer,
-    "anthropic": _anthropic_answer,
     "gemini": _gemini_answer,
 }
