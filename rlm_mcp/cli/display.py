@@ -111,7 +111,7 @@ class EventPrinter:
             case SubCallsStarted() | SubCallsFinished() | RunWarning():
                 self._console.print(f"[dim]{escape(event.preview)}[/dim]")
             case _:
-                pass  # the question is on the screen, and the answer follows
+                pass  # the question is on the screen already, and the answer is printed later
 
     def _show_code(self, code: str) -> None:
         if self._console.is_terminal:

@@ -45,7 +45,7 @@ _PROBE = "server/discover"
 async def serve_stdio(server: Server[Any]) -> None:
     """Serve over stdin and stdout until the host closes them."""
     lines = await anyio.to_thread.run_sync(_take_stdin)
-    # The SDK takes stdout: what others print must not come between the messages.
+    # The SDK owns stdout: what others print must not get between the messages.
     async with stdio_server(stdin=anyio.wrap_file(io.StringIO())) as (nothing, outgoing):
         await nothing.aclose()
         async with server.lifespan(server) as state, anyio.create_task_group() as reading:
@@ -77,7 +77,7 @@ def parse_message(line: str) -> JSONRPCMessage:
 
 
 def refusal(line: str) -> JSONRPCError:
-    """Make the answer to a line that is not a message, with its id if it has one."""
+    """Return the answer to a line that is not a message, with its id if it has one."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -113,7 +113,7 @@ async def _read(
 
 async def _lines(file: TextIO) -> AsyncGenerator[str]:
     # A thread that reads cannot be cancelled: at a terminal, Ctrl-C would wait for the next line.
-    # A terminal gives one line at a time, so that none stays in the buffer unread.
+    # A terminal returns one line at a time, so none stays unread in the buffer.
     is_awaited = os.name == "posix" and file.isatty()
     while True:
         if is_awaited:
@@ -131,6 +131,6 @@ def _take_stdin() -> TextIO:
         os.dup2(nothing, sys.stdin.fileno())
         os.close(nothing)
     except (OSError, ValueError, io.UnsupportedOperation):
-        return sys.stdin  # it cannot be taken: read it as it is
+        return sys.stdin  # it cannot be replaced, so it is read directly
     # A worker thread may still wait for this descriptor at the end, so it is never closed.
     return io.TextIOWrapper(os.fdopen(own, "rb", closefd=False), encoding="utf-8", errors="replace")

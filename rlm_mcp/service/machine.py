@@ -1,4 +1,8 @@
-"""What the machine, or the container that we run in, has to give. All of it blocks."""
+"""What the machine, or the container that we run in, has to give. All of it blocks.
+
+Read by hand, not with psutil: that does not know a container's limits, and would be one more
+compiled dependency for a few lines of /proc/meminfo.
+"""
 
 from __future__ import annotations
 

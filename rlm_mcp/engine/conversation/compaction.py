@@ -1,9 +1,9 @@
-"""What is said of turns that no longer fit into the root's window.
+"""Summarizes turns that no longer fit into the root's window.
 
-The summary is made without a model call, from what is on record: what each turn did, what came of
-it, and which variables hold the results. So it costs nothing, cannot fail or invent, and a run that
-is replayed gets the same one. What a turn found out is in its output or in a variable; both are
-named here, and the variables can be printed again.
+The summary is made without a model call, from the record: what each turn did, its result, and which
+variables hold it. So it costs nothing, cannot fail or invent anything, and a replayed run gets the
+same one. What a turn found out is in its output or in a variable; the summary names both, and
+variables can be printed again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_TURNS = 40
 def summarize(
     history: Sequence[HistoryEntry], last: int, variables: Mapping[str, str], limit: int
 ) -> str:
-    """Sum up the turns from the first to `last`.
+    """Summarize the turns from the first to `last`.
 
     Args:
         history: the trace; sub-calls in it are left out.

@@ -1,4 +1,4 @@
-"""Whether an answer stands on something that was printed, or on nothing. Pure.
+"""Whether an answer is supported by what was printed. Pure.
 
 Weak models hand over made-up values: `FINAL("42")` right after an error, or before a look at the
 text. A value that the code computed needs no evidence; one that the model wrote itself has to be
@@ -29,7 +29,7 @@ def is_empty_output(output: str) -> bool:
 
 
 def is_computed(code: str) -> bool:
-    """Whether what this code hands over comes from the text or from earlier variables.
+    """Whether the answer that this code gives comes from the text or from earlier variables.
 
     False if `FINAL` is given a literal, or if the code reads no name that was there before. A name
     in `FINAL_VAR` counts as one that is read.
@@ -48,7 +48,7 @@ def is_computed(code: str) -> bool:
 
 
 def is_shown(answer: str, shown: str, question: str) -> bool:
-    """Whether what was shown holds the answer: each of its numbers and words.
+    """Whether what was shown contains the answer: each of its numbers and words.
 
     Args:
         answer: as it was given; long ones and judgements such as `yes` need not be shown.
@@ -66,7 +66,7 @@ def is_shown(answer: str, shown: str, question: str) -> bool:
 
 
 def number_tested_as_text(code: str) -> str:
-    """Give a literal with a number that this code looks for as text, as in `"500 ms" in line`."""
+    """Return a literal with a number that this code searches for as text: `"500 ms" in line`."""
     tree = read_python(code).tree
     for node in ast.walk(tree) if tree else ():
         if not (isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In)):
@@ -78,7 +78,7 @@ def number_tested_as_text(code: str) -> str:
 
 
 def assigns_context(code: str) -> bool:
-    """Whether this code gives the name `context` to something else, outside of a function."""
+    """Whether this code assigns `context` outside of a function."""
     tree = read_python(code).tree
     return tree is not None and any(map(_stores_context, tree.body))
 

@@ -33,7 +33,7 @@ _LOOKS_LIKE_PYTHON = re.compile(
 )
 # Languages that may hold fenced blocks of their own.
 _HOLDS_FENCES = frozenset({"markdown", "md", "text", "txt", "plaintext"})
-# So many candidate ends are tried before the first one is taken.
+# How many candidate ends are tried before the first one is taken.
 _MAX_ENDS = 20
 
 
@@ -74,7 +74,7 @@ class Block:
 class _End:
     line: int  # the line that ends the block
     last: str = ""  # code on that line, before its fence
-    after: str = ""  # prose behind the fence
+    after: str = ""  # prose after the fence
     opens: bool = False  # the line opens the next block, so this one was never closed
 
 
@@ -93,7 +93,7 @@ def opening_fence(line: str) -> Fence | None:
         is_python = bool(_PYTHON.match(language))
         return Fence(mark, language, indent, one_line=body if is_python else whole)
     if mark[0] == "`" and "`" in info:
-        return None  # inline code, says CommonMark
+        return None  # CommonMark: this is inline code
     language, rest = _split_info(info)
     return Fence(mark, language, indent, first="" if _ATTRIBUTE.match(rest) else rest)
 
@@ -114,7 +114,7 @@ def read_block(lines: Sequence[str], start: int, fence: Fence) -> Block:
 
 
 def python_spans(lines: Sequence[str]) -> list[tuple[int, int]]:
-    """Give the first and the last line, exclusive, of each block that parses as Python."""
+    """Return the first and the last line, exclusive, of each block that parses as Python."""
     spans: list[tuple[int, int]] = []
     index = 0
     while index < len(lines):
@@ -168,7 +168,7 @@ def _python_block(lines: Sequence[str], start: int, fence: Fence) -> Block:
 def _block_to(
     lines: Sequence[str], start: int, fence: Fence, end: _End | None
 ) -> tuple[Block, bool]:
-    """Make the block up to `end`; says too whether it ends within a string."""
+    """Make the block up to `end`; returns also whether it ends within a string."""
     stop = end.line if end else len(lines)
     code, reading = _laid_out(_body(lines, start, stop, fence, end), fence)
     after = stop if end is None or end.opens else stop + 1
@@ -199,7 +199,7 @@ def _end_at(line: str, index: int, fence: Fence) -> _End | None:
 
 
 def _names_language(info: str) -> bool:
-    """Tell the language of an opening fence from a sentence behind a closing one."""
+    """Whether this is the language of an opening fence, not a sentence after a closing one."""
     if not info or _PYTHON.match(info.split(maxsplit=1)[0]):
         return bool(info)
     return " " not in info and (info[0].isalnum() or info[0] == "{")

@@ -39,7 +39,7 @@ _ONLY_MARKS = re.compile(r"^[\s*_`~.]*$")
 _LIST_MARK = re.compile(r"(?:^|[\s:;,.])(\d{1,2}|[a-zA-Z])$")
 _FACE = re.compile(r"[:;=]['\-]?$")
 _LITERAL_START = re.compile(r"\s*(?:\w+\s*=\s*)?[rRfFbBuU]{0,2}[\"']")
-# What a template holds where an answer should be.
+# Placeholders that templates have where the answer should be.
 _PLACEHOLDER = re.compile(
     r"\.\.\.|…|[<\[{(]?(?:(?:insert|put|write) )?(?:the |your )?(?:final |your )?_?answer"
     r"(?: here| goes here)?[>\]})]|(?:insert |put )?your[ _](?:final[ _])?answer(?: here)?",
@@ -85,7 +85,7 @@ class FoundFinal:
 
 
 def is_placeholder(answer: str) -> bool:
-    """Whether an answer is what a template has in its place."""
+    """Whether an answer is a placeholder, such as a template has."""
     return _PLACEHOLDER.fullmatch(answer.strip()) is not None
 
 
@@ -95,9 +95,9 @@ def opens_final(line: str) -> bool:
 
 
 def read_final(text: str) -> FoundFinal | None:
-    """Read the final that `text` begins with, which may go on over many lines.
+    """Read the final that `text` begins with, which may span many lines.
 
-    None when the words only speak of one.
+    None when the words only mention one.
     """
     opening = _OPENING.match(text)
     if opening is None:
@@ -129,7 +129,7 @@ def _read_colon(text: str) -> FoundFinal | None:
     body = opening["body"].strip().strip("`").strip()
     body = re.sub(r"^[*_]+[ \t]*|[ \t]*[*_]+$", "", body)
     end = line.end()
-    if not body:  # the answer stands below
+    if not body:  # the answer is on the lines below
         rest = text[end:].strip("\n")
         if not rest.strip() or rest.lstrip().startswith(("```", "~~~")):
             return None
@@ -142,7 +142,7 @@ def _read_colon(text: str) -> FoundFinal | None:
 
 
 def _has_another_end(body: str, length: int) -> bool:
-    """Whether the line goes on with a parenthesis that closes nothing: that may be the end."""
+    """Whether the rest of the line has an unmatched `)`, which may be the end instead."""
     if _LITERAL_START.match(body):
         return False
     rest = _LINE_REST.match(body.translate(_WIDE), length + 1)
@@ -155,7 +155,7 @@ def _has_another_end(body: str, length: int) -> bool:
 
 
 def _unwrapped(is_variable: bool, argument: str) -> tuple[bool, str]:
-    """Take a final out of a final, as in `FINAL(FINAL_VAR(x))`."""
+    """Return the inner of two nested finals, as in `FINAL(FINAL_VAR(x))`."""
     inner = _OPENING.match(argument)
     body = argument[inner.end() :] if inner else ""
     if inner is None or _argument_length(body.translate(_WIDE)) != len(body) - 1:
@@ -258,7 +258,7 @@ def _parentheses(body: str, *, quotes: bool) -> Iterator[tuple[int, str]]:
 
 
 def _goes_on(body: str, index: int) -> bool:
-    """Whether the line goes on behind the parenthesis."""
+    """Whether more text follows the parenthesis on its line."""
     return _GOES_ON.match(body, index + 1) is not None
 
 
@@ -307,7 +307,7 @@ def _only_argument(text: str) -> ast.expr | None:
 
 
 def _is_computed(node: ast.expr) -> bool:
-    """Whether the text is plainly a computation, whose value is meant and not its wording."""
+    """Whether the text is clearly an expression whose value is the answer."""
     if isinstance(node, ast.JoinedStr):
         return True
     if not isinstance(node, ast.Call | ast.BinOp | ast.Subscript | ast.IfExp | ast.ListComp):
@@ -324,7 +324,7 @@ def _calls_python(node: ast.AST) -> bool:
 
 
 def _unquoted(text: str) -> str:
-    """Take quotation marks off that enclose the whole text, Python literal or not."""
+    """Remove quotation marks around the whole text, whether or not it is a Python literal."""
     for first, last in _QUOTES:
         inner = text[len(first) : -len(last)]
         if inner and len(text) > 2 * len(first) and text.startswith(first) and text.endswith(last):

@@ -1,4 +1,4 @@
-"""What keeps a reply of the root model from being acted on."""
+"""Reasons why a reply of the root model cannot be acted on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a piece of text is Python, told by parsing it; nothing is ever run here."""
+"""Parses text to see whether it is Python; runs nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-# Far above what a model writes in one turn; parsing more would only cost time.
+# Far more than a model writes in one turn; parsing more would only take time.
 _MAX_CODE_CHARS = 400_000
 
 _PROMPT = re.compile(r"^(?:>>>|\.\.\.)(?: |$)")
@@ -29,9 +29,9 @@ _CODE_EXPRESSIONS = (
 
 @dataclass(frozen=True)
 class Reading:
-    """What came of parsing: a tree, or the reason why there is none.
+    """The result of parsing: a tree, or the reason why there is none.
 
-    `in_string` says that the text ends inside a triple-quoted string, so that more may mend it.
+    `in_string` says that the text ends inside a triple-quoted string, so more text may complete it.
     """
 
     tree: ast.Module | None = None
@@ -40,11 +40,11 @@ class Reading:
 
 
 def read_python(code: str) -> Reading:
-    """Parse `code`; never raises, whatever it holds."""
+    """Parse `code`; never raises."""
     if len(code) > _MAX_CODE_CHARS:
         return Reading(problem=f"SyntaxError: {len(code)} characters are too many for one cell")
     try:
-        # An unknown escape in a model's string is a warning, and none of the host's business.
+        # An unknown escape in a model's string is a warning that the host need not see.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return Reading(tree=ast.parse(code))
@@ -56,7 +56,7 @@ def read_python(code: str) -> Reading:
 
 
 def parse_arguments(text: str) -> ast.Call | None:
-    """Parse `text` as the arguments of a call; None when it is no such thing."""
+    """Parse `text` as the arguments of a call; None when it is not."""
     tree = read_python(f"_({text}\n)").tree
     if tree is None or len(tree.body) != 1 or not isinstance(tree.body[0], ast.Expr):
         return None
@@ -66,7 +66,7 @@ def parse_arguments(text: str) -> ast.Call | None:
 
 
 def is_code(tree: ast.Module, *, besides: frozenset[str] = frozenset()) -> bool:
-    """Whether some statement does something when it is run.
+    """Whether running the code would do anything.
 
     Words, numbers, JSON and `Label: word` parse as Python too. Calls of the functions in `besides`
     (upper-case names, compared without regard to case) do not count.
@@ -94,7 +94,7 @@ def layouts(lines: list[str], width: int) -> Iterator[str]:
 
 
 def without_prompts(code: str) -> str:
-    """Take the prompts and the printed lines out of a pasted interpreter session."""
+    """Remove prompts and printed lines from a pasted interpreter session."""
     lines = code.split("\n")
     if not next((line for line in lines if line.strip()), "").startswith(">>>"):
         return code
@@ -102,7 +102,7 @@ def without_prompts(code: str) -> str:
 
 
 def without_invisible(code: str) -> str:
-    """Replace characters that nobody sees and Python refuses: odd spaces, marks of no width."""
+    """Replace invisible characters that Python refuses: unusual spaces, zero-width marks."""
     return _INVISIBLE.sub("", _ODD_SPACES.sub(" ", code))
 
 

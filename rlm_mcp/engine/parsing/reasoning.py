@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 _NAMES = r"(?:think|thinking|reasoning|thought|thoughts|reflection|scratchpad)"
 _UNQUOTED = r"(?![\"']|`(?!``))"
-# A tag beside a quotation mark is a string in code or a word spoken of, and no tag.
+# A tag beside a quotation mark is a string in code or a word that is mentioned, not a tag.
 _OPEN = re.compile(rf"(?<![\"'`])<(?P<name>{_NAMES})(?: [^<>\n]*)?>{_UNQUOTED}", re.IGNORECASE)
 _CLOSE = re.compile(rf"(?<![\"'`])</{_NAMES}>{_UNQUOTED}", re.IGNORECASE)
 _TAG = re.compile(rf"<(?P<slash>/?)(?P<name>{_NAMES})(?: [^<>\n]*)?>", re.IGNORECASE)
@@ -27,7 +27,7 @@ _OTHER_CHANNEL = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>\w+<\|messag
 
 
 def without_tokens(reply: str) -> str:
-    """Take off end tokens that a server let through, and the channels of the harmony format."""
+    """Remove end tokens that a server let through, and the channels of the harmony format."""
     text = reply.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     header = _HEADER.match(text)
     text = _NEXT_MESSAGE.sub("", text[header.end() :] if header else text)
@@ -41,7 +41,7 @@ def without_tokens(reply: str) -> str:
 def after_orphan_close(
     text: str, find_blocks: Callable[[Sequence[str]], Sequence[tuple[int, int]]]
 ) -> str:
-    """Drop what stands before a closing tag whose opening tag was part of the prompt.
+    """Drop the text before a closing tag whose opening tag was part of the prompt.
 
     Args:
         text: the reply.
@@ -87,7 +87,7 @@ def find_reasoning(line: str) -> re.Match[str] | None:
 
 
 def reasoning_end(text: str, start: int) -> int | None:
-    """Find where the thinking that opens at `start` ends; None when it never does."""
+    """Find where the thinking that begins at `start` ends; None when it does not."""
     opening = _TAG.match(text, start)
     name = opening["name"].lower() if opening else ""
     depth = 0
@@ -97,6 +97,6 @@ def reasoning_end(text: str, start: int) -> int | None:
         depth += -1 if tag["slash"] else 1
         if depth == 0:
             return tag.end()
-    # Thinking that talks of its own tag never balances; the last closing tag is its end.
+    # Thinking that mentions its own tag is never balanced; the last closing tag ends it.
     closes = [tag.end() for tag in _CLOSE.finditer(text, start)]
     return closes[-1] if closes else None

@@ -21,7 +21,7 @@ from rlm_mcp.engine.parsing.tool_calls import read_tool_calls
 from rlm_mcp.engine.parsing.wrapped_finals import read_wrapped_final
 
 _FINALS = frozenset({"FINAL", "FINAL_VAR", "FINALVAR", "FINAL_ANSWER", "FINALANSWER"})
-# Limits for replies that repeat themselves without end.
+# Limits for replies that repeat themselves endlessly.
 _MAX_FINALS = 10
 _MAX_CUTS = 40
 _PROMISE = re.compile(
@@ -29,7 +29,7 @@ _PROMISE = re.compile(
     r"|I (?:need|want|plan) to|we (?:need to|will|should))\b",
     re.IGNORECASE,
 )
-# A plan handed in as the answer.
+# A plan that is given as the answer.
 _PLAN = re.compile(
     r"(?:I(?:'|’| wi)ll|I am going to|I need to|let me|let's|(?:first|next),? I(?:'ll| will)?) "
     r"(?:\w+ ){0,2}?(?:look|search|read|examine|check|count|find|start|analy[sz]e|print|use|write"
@@ -84,7 +84,7 @@ class ParsedReply:
 
 @dataclass
 class _Draft:
-    """What was read so far, while the lines are walked."""
+    """What has been read so far."""
 
     was_cut: bool
     blocks: list[CodeBlock] = field(default_factory=list[CodeBlock])
@@ -121,7 +121,7 @@ def parse_reply(reply: str, *, was_cut: bool = False) -> ParsedReply:
 
 
 def _unfenced_code(text: str) -> str | None:
-    """Take a whole reply as code where it parses, does something and is not a final alone."""
+    """Read a whole reply as code if it parses, does something and is more than a final."""
     lines = text.strip("\n").rstrip().split("\n")
     if lines[0].strip().lower() in {"python", "repl", "py"}:
         del lines[0]
@@ -153,7 +153,7 @@ def _is_fenced_line(line: str) -> bool:
 
 
 def _skip_reasoning(lines: list[str], index: int, draft: _Draft) -> int:
-    """Leave out one stretch of thinking; what follows it on its line is walked again."""
+    """Skip one stretch of thinking; the rest of its line is read again."""
     text = "\n".join(lines[index:])
     opening = find_reasoning(lines[index])
     start = opening.start() if opening else 0

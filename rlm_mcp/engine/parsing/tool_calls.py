@@ -27,7 +27,7 @@ _MAX_OBJECTS = 20
 
 @dataclass(frozen=True)
 class FoundCalls:
-    """Code taken out of tool calls, in order; none when what was called is not the REPL."""
+    """Code found in tool calls, in order; empty when they do not call the REPL."""
 
     codes: tuple[str, ...] = ()
     answer: str | None = None
@@ -47,7 +47,7 @@ def read_tool_calls(text: str) -> FoundCalls | None:
     if len(calls) == 1 and _name_of(calls[0]).upper() in {"FINAL", "FINAL_ANSWER"}:
         return FoundCalls(answer=_only_text(_arguments_of(calls[0])))
     found = [_code_of(call) for call in calls]
-    # Running some of the calls and leaving out others would not be what was asked for.
+    # Running only some of the calls would not be what the model asked for.
     return FoundCalls(tuple(code for code in found if code) if all(found) else ())
 
 

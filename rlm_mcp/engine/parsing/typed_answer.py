@@ -26,7 +26,7 @@ def check_schema(schema: Mapping[str, Any]) -> None:
     Raises:
         InvalidInputError: it is not one; the message is the validator's.
     """
-    # Loaded where schemas are in use: most runs have none, and it slows every start.
+    # Loaded at first use: most runs have no schema, and loading it slows every start.
     from jsonschema import Draft202012Validator  # noqa: PLC0415
     from jsonschema.exceptions import SchemaError  # noqa: PLC0415
 

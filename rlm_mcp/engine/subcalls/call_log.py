@@ -1,4 +1,4 @@
-"""What the log says of sub-calls: their batches, and when each call began and ended."""
+"""Logs sub-calls: their batches, and when each call began and ended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rlm_mcp.text import preview
 
 CALLS_PER_EVENT = 32
 REPORT_SECONDS = 0.5
-# An event costs a write, and a message to whoever waits: a long batch is told of less often.
+# An event costs a write, and a message to whoever waits: a long batch is reported less often.
 REPORT_SHARE = 1 / 15
 LONGEST_REPORT_SECONDS = 4.0
 LAST_REPORT_SECONDS = 1.0
@@ -106,11 +106,11 @@ class CallLog:
                 tasks.start_soon(self._keep_reporting)
                 try:
                     yield
-                except RLMError as error:  # goes on as itself, not in a group
+                except RLMError as error:  # raised again below, not in a group
                     failure = error
                 tasks.cancel_scope.cancel()
         except anyio.get_cancelled_exc_class():
-            # What was under way is paid for, and belongs into the log.
+            # Calls under way are paid for, so they belong in the log.
             with anyio.move_on_after(LAST_REPORT_SECONDS, shield=True), suppress(RLMError):
                 await self._report_all()
             raise
@@ -126,7 +126,7 @@ class CallLog:
             # The end of the cell must not cut off an event, which might then be stored twice.
             with anyio.move_on_after(LAST_REPORT_SECONDS, shield=True):
                 for batch in list(self._batches.values()):
-                    with suppress(RLMError):  # whoever reports next meets it too
+                    with suppress(RLMError):  # the next report fails with it too
                         await self._report(batch)
 
     def _pause(self) -> float:
@@ -144,7 +144,7 @@ class CallLog:
         batch = self._batches.get(call.batch_id) if call.batch_size > 1 else None
         if batch is not None:
             return batch
-        # Calls of their own may share an id, so each gets one that no batch has.
+        # Single calls may share an id, so each gets one that no batch has.
         self._number += 1
         id_ = call.batch_id if call.batch_size > 1 else -self._number
         batch = Batch(id_, self._number, call.batch_size, time.monotonic())

@@ -1,4 +1,4 @@
-"""Runs inside a run: how their events are told apart, and where one that broke off goes on."""
+"""Runs inside a run: names that keep their events apart, and how an interrupted one resumes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlm_mcp.events import within_inner_run
 
 @dataclass(frozen=True)
 class InnerPart:
-    """One inner run: its name among the events, what is on record of it, and its call's place."""
+    """One inner run: its name in the log, its recording, and the place of its call."""
 
     name: str
     recording: Recording
@@ -22,11 +22,11 @@ class InnerPart:
 
     @property
     def seed(self) -> int:
-        """The same for the same question over the same text."""
+        """A seed that is equal for the same question over the same text."""
         return int(self.name[:8], 16)
 
     def within(self, emit: EventSink) -> EventSink:
-        """Tell events of this run as a part of the one around it."""
+        """Return a sink that emits this run's events as those of an inner run."""
 
         async def tell(event: RLMEvent) -> None:
             await emit(replace(event, detail=within_inner_run(self.name, event.detail)))
@@ -35,7 +35,7 @@ class InnerPart:
 
 
 class InnerParts:
-    """Gives each inner run its part; one that broke off goes on, others begin.
+    """Gives each inner run its part: one that was interrupted resumes, others begin.
 
     Args:
         recorded: inner runs by name.
@@ -55,7 +55,7 @@ class InnerParts:
                 self._broken.setdefault(key, []).append(InnerPart(name, recording))
 
     def take(self, key: str) -> InnerPart:
-        """Give the part of the next run with this key."""
+        """Return the part of the next run with this key."""
         broken = self._broken.get(key)
         if broken:
             return broken.pop(0)

@@ -32,7 +32,7 @@ SUB_CALLS_IN_HISTORY = 256
 
 BALANCES_PER_CELL = 100
 MODEL_NAME_CHARS = 100
-OWN = ":own"  # behind the key of a reply that other runs are not given
+OWN = ":own"  # added to the key of a reply that is kept for this run alone
 
 Recurse = Callable[[str, ContextSource, InnerPart], Awaitable[RLMResponse]]
 
@@ -70,7 +70,7 @@ class SubCaller:
         self._balances: list[str] = []
         recording = engine.recording
         self._is_taken_up = bool(recording.turns)
-        # What ended in a cell that did not, and is not to be asked again when it runs anew.
+        # Replies in a cell that did not end; they are not asked for again when it runs again.
         self._loose = {call.key: call.text for call in recording.loose if call.error is None}
 
     @cached_property
@@ -79,7 +79,7 @@ class SubCaller:
         return InnerParts(recording.inner, list(recording.ended_calls))
 
     async def handle(self, call: ReplCall) -> CallReply:
-        """Answer one call; what fails it is told to the code that made it."""
+        """Answer one call; an error is returned to the code that made it."""
         if call.name == "budget":
             balance = json.dumps(self._remaining())
             if len(self._balances) < BALANCES_PER_CELL:
@@ -101,7 +101,7 @@ class SubCaller:
         return self._calls.reporting()
 
     def take_balances(self) -> tuple[str, ...]:
-        """Hand over what the cell was told of its budget, so that it can be told so again."""
+        """Return and forget what `budget()` returned in this cell, for a replay to return again."""
         balances, self._balances = self._balances, []
         return tuple(balances)
 
@@ -119,7 +119,7 @@ class SubCaller:
             await self._warn_once(error)
             return _Outcome(CallReply(error=str(error)))
         except RLMError as error:
-            # Without `fix`: it speaks to whoever runs the server, not to the model.
+            # Without `fix`, which is meant for the operator, not for the model.
             return _Outcome(CallReply(error=error.message))
 
     def _is_inner(self, call: ReplCall) -> bool:
@@ -160,7 +160,7 @@ class SubCaller:
             model=None if reply.model in {"", engine.sub_name} else reply.model,
         )
         text = without_reasoning(reply.text)
-        # Some servers leave the answer itself in the reasoning.
+        # Some servers return the answer itself as reasoning.
         is_apart = not text.strip() and reply.finish_reason != "length"
         said = text if text.strip() else reply.reasoning * is_apart
         if not said.strip():
@@ -181,7 +181,7 @@ class SubCaller:
         await self._keep(key + OWN, text)  # when resumed, this run gets what it got before
 
     async def kept(self, key: str) -> str | None:
-        """Give the reply that is kept under a key, also where it is this run's alone."""
+        """Return the reply that is kept under a key, including those kept for this run alone."""
         return await self._cached(key) or await self._cached(key + OWN)
 
     async def _known(self, key: str) -> str | None:
@@ -220,7 +220,7 @@ class SubCaller:
             return _Outcome(CallReply(part.recording.final.answer))
         part = replace(part, batch=place.batch.number, n=place.n)
         response = await self._recurse(call.prompt, source, part)
-        # Its tokens are told by its own events, so none are counted here.
+        # Its own events report its tokens, so none are counted here.
         if response.answer is None:
             why = f"The inner run ended as {response.status} without an answer: {response.error}"
             return _Outcome(CallReply(error=why))
@@ -275,7 +275,7 @@ def _why_empty(reply: ChatReply) -> str:
 
 
 def _with_text_in_prompt(call: ReplCall) -> ReplCall:
-    """Read `llm_query(question, chunk)`: a second text is none that names a model.
+    """Read `llm_query(question, chunk)`: a second argument too long for a model's name is text.
 
     The longer text comes first: a weak model judges better when the question is last.
     """

@@ -12,7 +12,7 @@ from rlm_mcp.errors import InvalidInputError, NotFoundError, RLMError, StoreErro
 from rlm_mcp.server.results import error_info
 from rlm_mcp.server.schemas import ErrorInfo
 
-# The first that fits counts.
+# The first that matches is used.
 _STATUS = (
     (TooLargeError, 413),
     (InvalidInputError, 400),
@@ -36,20 +36,20 @@ class _ErrorBody(BaseModel):
 def json_answer(
     value: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Give a model as JSON."""
+    """Answer with a model as JSON."""
     return Response(value.model_dump_json(), status, headers, media_type="application/json")
 
 
 def refusal(
     status: int, message: str, *, fix: str = "", headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Refuse a request for what HTTP itself has a status for."""
+    """Answer with one of HTTP's own errors."""
     info = ErrorInfo(code=_CODES[status], message=message, retryable=status == 503, fix=fix)
     return json_answer(_ErrorBody(error=info), status, headers)
 
 
 async def error_answer(request: Request, error: Exception) -> Response:
-    """Give an error of this package; the handler of them all."""
+    """Answer with an error of this package."""
     del request
     if not isinstance(error, RLMError):
         raise error

@@ -20,7 +20,7 @@ from rlm_mcp.server.http.answers import refusal
 
 
 def token_of(caller: str) -> AccessToken:
-    """The verified token of a caller, without its text: nothing behind the check needs that."""
+    """The verified token of a caller, without its text, which nothing needs after the check."""
     return AccessToken(token="", client_id=caller, scopes=[])
 
 
@@ -59,7 +59,7 @@ class FirstVerifier(TokenVerifier):
 
 
 class BearerCheck:
-    """Admits requests that carry a valid token.
+    """Lets requests with a valid token pass.
 
     `request.state.caller` is the holder's name; the SDK binds its sessions to `scope["user"]`.
 

@@ -1,4 +1,4 @@
-"""Under which names the server is addressed, and from which pages a browser may call it.
+"""Checks by which name a request addresses the server, and from which page it comes.
 
 A page of another site can make a browser call this server: under the server's own name, which an
 `Origin` header tells, or under a name of the site's that it points at this machine once the page
@@ -25,7 +25,7 @@ _WEB = ("http://", "https://")
 
 @dataclass(frozen=True)
 class KnownHosts:
-    """The names under which the server may be addressed, and the origins that may call it.
+    """The host names that requests may use, and the origins that may call.
 
     Args:
         names: in lower case; one with a port stands for that port, one without for every port.
@@ -40,7 +40,7 @@ class KnownHosts:
 
     @classmethod
     def of(cls, bound: str, names: Sequence[str] = (), origins: Sequence[str] = ()) -> KnownHosts:
-        """Those of a server that listens on the address or name `bound`."""
+        """Return those of a server that listens on the address or name `bound`."""
         known = [*LOOPBACK_NAMES, *names, f"[{bound}]" if ":" in bound else bound]
         return cls(
             frozenset(name.lower() for name in known),
@@ -49,7 +49,7 @@ class KnownHosts:
         )
 
     def allows_host(self, host: str) -> bool:
-        """Whether a request may have this `Host`."""
+        """Whether this `Host` is allowed."""
         host = host.lower()
         found = _HOST.fullmatch(host)
         if found is None:
@@ -58,14 +58,14 @@ class KnownHosts:
         return bool({host, name} & self.names) or (self.any_address and _is_address(name))
 
     def allows_origin(self, origin: str, host: str) -> bool:
-        """Whether a page of this `Origin` may call: the server's own, or one that was named."""
+        """Whether this `Origin` is allowed: the server's own, or one that the operator named."""
         origin = origin.lower()
         is_own = origin.startswith(_WEB) and origin.partition("://")[2] == host.lower()
         return is_own or origin in self.origins
 
 
 class HostCheck:
-    """Refuses what is addressed to another name, or comes from a page of another site."""
+    """Refuses requests with another `Host`, or from pages of other sites."""
 
     def __init__(self, app: ASGIApp, known: KnownHosts) -> None:
         self._app = app
@@ -80,13 +80,13 @@ class HostCheck:
         if not self._known.allows_host(host):
             return refusal(
                 421,
-                f"The server is not known as {host[:200]!r}.",
+                f"Host {host[:200]!r} is not allowed.",
                 fix="Use the address it was started with, or start it with --allowed-host.",
             )
         if origin is not None and not self._known.allows_origin(origin, host):
             return refusal(
                 403,
-                f"Pages of {origin[:200]!r} may not call this server.",
+                f"Origin {origin[:200]!r} is not allowed.",
                 fix="Start it with --allowed-origin to let them.",
             )
         return None

@@ -17,7 +17,7 @@ from rlm_mcp.text import without_credentials
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "ES512", "EdDSA")
 MAX_SUBJECT_CHARS = 255
 KEY_SECONDS = 600.0
-# An unknown key may be a new one or an invented one: keys are not fetched more often than this.
+# An unknown key may be new or invented, so keys are not fetched more often than this.
 COOLDOWN_SECONDS = 30.0
 _FETCH_SECONDS = 10.0
 _LEEWAY_SECONDS = 30.0
@@ -69,7 +69,7 @@ class OAuthBearers(TokenVerifier):
         subject: str = claims["sub"]
         if not 0 < len(subject) <= MAX_SUBJECT_CHARS or not subject.isprintable():
             return None
-        # No name that an operator gives has a colon, so the two never meet.
+        # Names that operators give have no colon, so the two kinds cannot collide.
         return token_of(f"oauth:{subject}")
 
     async def _key(self, key_id: str | None) -> jwt.PyJWK | None:
@@ -81,7 +81,7 @@ class OAuthBearers(TokenVerifier):
         return self._keys.get(key_id)
 
     async def _fetch(self) -> None:
-        """Fetch the keys; where that fails, the known ones stay."""
+        """Fetch the keys; if that fails, keep the known ones."""
         try:
             async with httpx2.AsyncClient(timeout=_FETCH_SECONDS) as client:
                 answer = await client.get(self._issuer.jwks_url)

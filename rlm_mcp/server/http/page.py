@@ -53,7 +53,7 @@ def page_routes() -> list[Route]:
 
 
 async def show_page(request: Request) -> Response:
-    """Give a file of the page."""
+    """Answer with a file of the page."""
     name = request.path_params.get("name", INDEX)
     bundle = await open_bundle()
     if name not in bundle:
@@ -66,7 +66,7 @@ async def show_page(request: Request) -> Response:
 
 
 async def export_run(request: Request) -> Response:
-    """Give a run as one file."""
+    """Answer with a run as one file."""
     service = request.app.state.service.as_caller(request.state.caller)
     run_id, wanted = request.path_params["run_id"], request.query_params.get("format", "html")
     if wanted not in FORMATS:
@@ -117,7 +117,7 @@ def _asked_place(request: Request) -> _Place:
 async def _news(
     service: Service, place: _Place, stopping: anyio.Event
 ) -> AsyncGenerator[ServerSentEvent]:
-    """Yield what the page is told, for as long as it listens and the server serves."""
+    """Yield events for the page, as long as it listens and the server serves."""
     after, told_version, told_at = place.after, -1, -CHANGED_SECONDS
     while True:
         version = await service.version()
@@ -130,7 +130,7 @@ async def _news(
         if version != told_version and now - told_at >= CHANGED_SECONDS:
             told_version, told_at = version, now
             yield ServerSentEvent(str(version), event="changed")
-        # A change that was not told yet is told as soon as it may be.
+        # A change that was held back is sent as soon as it may be.
         with anyio.move_on_after(PING_SECONDS if version == told_version else CHANGED_SECONDS):
             await _first_of(partial(service.changed, version), stopping.wait)
 

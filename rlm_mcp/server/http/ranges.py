@@ -20,12 +20,12 @@ class Part:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is all there is."""
+        """Whether the range is the whole text."""
         return self.end - self.start == self.total
 
     @property
     def is_outside(self) -> bool:
-        """Whether nothing of what was asked for is there."""
+        """Whether the range lies outside the text."""
         return self.start >= self.end
 
     @property
@@ -37,7 +37,7 @@ class Part:
 
 
 def asked_part(headers: Headers, total: int, etag: str) -> Part:
-    """Return the part that is asked for: one range, else the whole.
+    """Return the requested part: one range, else the whole.
 
     Several ranges, units other than bytes, and a range of what has changed since mean the whole.
     """
@@ -56,6 +56,6 @@ def asked_part(headers: Headers, total: int, etag: str) -> Part:
 
 
 def is_known(headers: Headers, etag: str) -> bool:
-    """Whether who asks has it already."""
+    """Whether the caller has this version already."""
     known = [tag.strip().removeprefix("W/") for tag in headers.get("if-none-match", "").split(",")]
     return etag in known or "*" in known

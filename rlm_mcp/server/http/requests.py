@@ -1,4 +1,4 @@
-"""Requests at work: none reads for ever, and all of them end when the server stops."""
+"""Requests in progress: each must send its body in time, and all end when the server stops."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Exchanges:
-    """Passes requests on, and keeps hold of them until they are answered."""
+    """Passes requests on, and tracks them until they are answered."""
 
     def __init__(self, app: ASGIApp, patience: Patience) -> None:
         self._app = app
@@ -30,7 +30,7 @@ class Exchanges:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        # For answers that have no end of their own.
+        # For answers that would never end by themselves.
         scope.setdefault("state", {})["stopping"] = self._stopping
         exchange = _Exchange(scope, receive, send, self._patience)
         if self._is_closed:
@@ -77,11 +77,11 @@ class _Exchange:
         self._is_too_slow = False
         self._is_gone = False
         self._is_started = False
-        # Two ways to say where a body ends: whoever passes requests on may have taken the other.
+        # Two statements of where the body ends: a proxy may have used the other one.
         self._is_ambiguous = "transfer-encoding" in headers and "content-length" in headers
 
     async def run(self, app: ASGIApp) -> None:
-        """Have a request answered."""
+        """Let the application answer the request."""
         if self._is_ambiguous:
             await self.answer(Response("Content-Length and Transfer-Encoding", 400))
             return
@@ -98,7 +98,7 @@ class _Exchange:
         await response(self._request, self._receive, self.send)
 
     async def receive(self) -> Message:
-        """Give more of the body, if it comes fast enough."""
+        """Return more of the body, if it arrives fast enough."""
         if not self._is_body_due:
             return await self._receive()
         started = anyio.current_time()
@@ -106,7 +106,7 @@ class _Exchange:
         with anyio.move_on_after(due - self._waited):
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                # Ended here: the application would take it for a defect of its own.
+                # Ended here, because the application would report it as a defect of its own.
                 log.warning("%s: the client left before it had sent all", self._request["method"])
                 self._is_gone = True
                 await self._end()
@@ -119,7 +119,7 @@ class _Exchange:
         raise ClientDisconnect  # not reached
 
     async def _end(self) -> None:
-        """End the request, wherever the application is; does not return."""
+        """End the request at once, whatever the application is doing; does not return."""
         self.scope.cancel()
         await anyio.lowlevel.checkpoint()
 

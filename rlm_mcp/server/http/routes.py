@@ -1,4 +1,4 @@
-"""What is served beside MCP: texts in and out, the events of a run, and a sign of life."""
+"""Routes beside MCP: texts in and out, the events of a run, and a health check."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def put_context(request: Request) -> Response:
 
 
 async def put_upload(request: Request) -> Response:
-    """Store the body as whoever made this URL."""
+    """Store the body for the caller who made this URL."""
     service, ticket = request.app.state.service.redeem(request.path_params["secret"])
     sha256 = check_sha256(request.headers.get("x-content-sha256", ""))
     if sha256 and ticket.sha256 and sha256 != ticket.sha256:
@@ -68,7 +68,7 @@ async def _store(request: Request, service: Service, name: str, sha256: str) -> 
     coding = "" if coding == "identity" else coding.removeprefix("x-")
     if coding and coding not in CODINGS:
         headers = {"accept-encoding": ", ".join(CODINGS)}
-        refused = f"The Content-Encoding {coding[:100]!r} is not understood."
+        refused = f"The Content-Encoding {coding[:100]!r} is not supported."
         fix = f"Use {' or '.join(CODINGS)}, or send the text as it is."
         return refusal(415, refused, fix=fix, headers=headers)
     size = int(request.headers.get("content-length", 0))
@@ -84,7 +84,7 @@ def _charset(request: Request) -> str:
 
 
 async def get_context(request: Request) -> Response:
-    """Give a text's UTF-8, whole or a range of it."""
+    """Answer with a text's UTF-8, whole or a range of it."""
     transfers, handle = _service(request).transfers, request.path_params["handle"]
     record = await transfers.record(handle)
     etag = f'"{record.sha256}"'
@@ -136,12 +136,12 @@ def _last_event(request: Request) -> int:
     if text.isascii() and text.isdigit() and len(text) < 20:
         return min(int(text), _LARGEST_EVENT)
     raise InvalidInputError(
-        f"Last-Event-ID {text[:40]!r} is no number of an event.", fix="Leave it out for all."
+        f"Last-Event-ID {text[:40]!r} is not the number of an event.", fix="Leave it out for all."
     )
 
 
 def _name(request: Request) -> str:
-    """Read the name from the path as it was sent, where nothing was replaced yet."""
+    """Read the name from the raw path, before invalid bytes are replaced."""
     raw: bytes = request.scope["raw_path"]
     try:
         name = unquote_to_bytes(raw.removeprefix(CONTEXTS.encode())).decode()

@@ -215,7 +215,7 @@ def _check_exposure(place: Place, *, is_open: bool) -> None:
 
 @contextmanager
 def _listening(place: Place) -> Generator[socket.socket]:
-    """Listen; the names that may stand for an address are few, so looking one up is quick."""
+    """Listen; only few names may be used as an address, so looking one up is quick."""
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
     try:
         sock = socket.create_server((place.host, place.port), family=family, backlog=1024)
@@ -255,7 +255,7 @@ class _Server(uvicorn.Server):
 
 
 def _configured(app: ASGIApp, patience: Patience) -> uvicorn.Config:
-    """Set up uvicorn, which reads files as it does; its access log would tell upload URLs."""
+    """Configure uvicorn, which reads files; its access log, off here, would show upload URLs."""
     config = uvicorn.Config(
         app,
         http=patient(patience),

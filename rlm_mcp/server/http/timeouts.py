@@ -1,4 +1,4 @@
-"""Connections that do not wait for ever: for the headers of a request, or for a reader."""
+"""Connections with time limits for the headers of a request, and for a client that reads slowly."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Patience:
 
 
 def patient(patience: Patience) -> type[H11Protocol]:
-    """Return the class of connections that wait so long."""
+    """Return the class of connections with these limits."""
     return type("Connection", (_Connection,), {"patience": patience})
 
 
@@ -60,31 +60,31 @@ class _Connection(H11Protocol):
         self._watch_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing more."""
+        """Stop both timers."""
         super().connection_lost(exc)
         self._headers_timer = _stopped(self._headers_timer)
         self._reader_timer = _stopped(self._reader_timer)
 
     def data_received(self, data: bytes) -> None:
-        """Take in what came; until it makes up a request, the time goes on."""
+        """Take in what arrived; the timer runs until a request is complete."""
         if self._is_refused:  # the rest of it; see `send_400_response`
             return
         super().data_received(data)
         self._watch_headers()
 
     def pause_writing(self) -> None:
-        """Begin to wait for the reader."""
+        """Start the timer for the client that does not read."""
         super().pause_writing()
         if self._reader_timer is None:
             self._reader_timer = self.loop.call_later(self.patience.reader, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Go on: the reader reads."""
+        """Stop the timer: the client reads again."""
         super().resume_writing()
         self._reader_timer = _stopped(self._reader_timer)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse a request that is none: with 431 where its headers are too large.
+        """Refuse an invalid request: with 431 if its headers are too large.
 
         Many clients see no answer before they have sent all they have, and closing with unread data
         would reset the connection and lose the answer; so what still comes is discarded for a
