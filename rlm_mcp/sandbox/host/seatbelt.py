@@ -17,13 +17,17 @@ SYSTEM_FOLDERS = ("/usr/lib", "/System/Library", "/System/Volumes/Preboot/Crypte
 PS_SECONDS = 5
 
 
-def profile(readable: Sequence[str], program: str) -> str:
-    """Return a profile that allows only to run `program` and to read the folders `readable`."""
+def profile(readable: Sequence[str], program: str, *, compiles: bool = False) -> str:
+    """Return a profile that allows only to run `program` and to read the folders `readable`.
+
+    `compiles`: it may also run code that it loads into memory, as WebAssembly's is.
+    """
     folders = "\n".join(f"  (subpath {_quoted(folder)})" for folder in readable)
+    dynamic = "\n(allow dynamic-code-generation)" if compiles else ""
     return f"""(version 1)
 (deny default)
 (allow process-exec (literal {_quoted(program)}))
-(allow sysctl-read)
+(allow sysctl-read){dynamic}
 (allow signal (target self))
 (allow file-read-metadata)
 (allow file-read*
@@ -34,11 +38,23 @@ def profile(readable: Sequence[str], program: str) -> str:
 """
 
 
-def behind_seatbelt(command: Sequence[str], package_root: str) -> list[str]:
-    """Wrap a command of this interpreter in the profile."""
+def behind_seatbelt(
+    command: Sequence[str],
+    package_root: str,
+    folders: Sequence[str] = (),
+    *,
+    compiles: bool = False,
+) -> list[str]:
+    """Wrap a command of this interpreter in the profile; `folders` are further ones to read."""
     program = str(Path(command[0]).resolve())
-    prefixes = dict.fromkeys((sys.prefix, sys.base_prefix, package_root, *SYSTEM_FOLDERS))
-    return [SANDBOX_EXEC, "-p", profile(tuple(prefixes), program), program, *command[1:]]
+    prefixes = dict.fromkeys((sys.prefix, sys.base_prefix, package_root, *folders, *SYSTEM_FOLDERS))
+    return [
+        SANDBOX_EXEC,
+        "-p",
+        profile(tuple(prefixes), program, compiles=compiles),
+        program,
+        *command[1:],
+    ]
 
 
 def resident_bytes(pid: int) -> int:

@@ -26,7 +26,9 @@ from rlm_mcp.sandbox.host.process import (
 )
 from rlm_mcp.sandbox.host.repl_process import ReplProcess
 from rlm_mcp.sandbox.host.sandbox import ready
+from rlm_mcp.sandbox.host.seatbelt import behind_seatbelt
 from rlm_mcp.sandbox.portable.boot import ORDER_BYTES, Boot
+from rlm_mcp.sandbox.portable.job import Job, put_into_job, windows_library
 from rlm_mcp.sandbox.portable.module import PythonModule
 from rlm_mcp.sandbox.portable.text import TextLayout, send_text
 from rlm_mcp.sandbox.types import ContextSource, ReplOptions
@@ -47,8 +49,11 @@ class PortableProcess:
     grace_seconds = GRACE_SECONDS
     is_watched = False  # the instance's memory is limited by wasmtime itself
 
-    def __init__(self, popen: subprocess.Popen[bytes], channel: Channel) -> None:
+    def __init__(
+        self, popen: subprocess.Popen[bytes], channel: Channel, job: Job | None = None
+    ) -> None:
         self._popen = popen
+        self._job = job
         self._channel = channel
         assert popen.stdin is not None  # noqa: S101  # for the type checker: it is a pipe
         self._orders = popen.stdin
@@ -96,11 +101,18 @@ class PortableProcess:
         except subprocess.TimeoutExpired:
             self._popen.kill()
             status = self._popen.wait(END_SECONDS)
+        if self._job is not None:
+            self._job.close()
+            self._job = None
         return ENDED.get(status, how_it_ended(status))
 
 
-async def start_process(module: PythonModule, stdout: int = subprocess.DEVNULL) -> ReplProcess:
+async def start_process(
+    module: PythonModule, layer: str = "", stdout: int = subprocess.DEVNULL
+) -> ReplProcess:
     """Start a process that makes an instance and waits for its text.
+
+    `layer` is what is put round it here: `seatbelt` or `job`, or nothing.
 
     Raises:
         SandboxError: it cannot be started.
@@ -108,19 +120,21 @@ async def start_process(module: PythonModule, stdout: int = subprocess.DEVNULL) 
     ours, theirs = socket_pair()
     channel = Channel(ours)
     try:
-        popen = await to_thread.run_sync(partial(_spawn, module, theirs, stdout))
+        popen, job = await to_thread.run_sync(partial(_spawn, module, theirs, layer, stdout))
     except OSError as error:
         channel.close()
-        raise SandboxError(f"cannot start {sys.executable!r}: {error.strerror!r}") from error
+        raise SandboxError(f"cannot start {sys.executable!r}: {error!s}") from error
     except BaseException:
         channel.close()
         raise
     finally:
         theirs.close()
-    return ReplProcess(channel, PortableProcess(popen, channel))
+    return ReplProcess(channel, PortableProcess(popen, channel, job))
 
 
-def _spawn(module: PythonModule, theirs: socket.socket, stdout: int) -> subprocess.Popen[bytes]:
+def _spawn(
+    module: PythonModule, theirs: socket.socket, layer: str, stdout: int
+) -> tuple[subprocess.Popen[bytes], Job | None]:
     """Start an interpreter that has nothing but its socket and two pipes."""
     is_windows = sys.platform == "win32"
     shared = None if is_windows else theirs.fileno()
@@ -128,7 +142,10 @@ def _spawn(module: PythonModule, theirs: socket.socket, stdout: int) -> subproce
         shared, str(module.library), str(module.compiled), str(module.guest), dict(module.facts)
     )
     code = BOOT.format(module="portable.process.main")
-    command = [sys.executable, "-I", "-S", "-B", "-c", code, PACKAGE_ROOT, boot.to_json()]
+    command = [interpreter(), "-I", "-S", "-B", "-c", code, PACKAGE_ROOT, boot.to_json()]
+    if layer == "seatbelt":
+        folders = (str(module.library), str(module.compiled.parent))
+        command = behind_seatbelt(command, PACKAGE_ROOT, folders, compiles=True)
     popen = subprocess.Popen[bytes](  # our own interpreter and our own code
         command,
         stdin=subprocess.PIPE,
@@ -138,9 +155,28 @@ def _spawn(module: PythonModule, theirs: socket.socket, stdout: int) -> subproce
         bufsize=0,
         **_platform_options(theirs),
     )
+    try:
+        # It runs our own code alone until it is told what to load.
+        job = put_into_job(popen.pid, windows_library()) if layer == "job" else None
+    except OSError:
+        _end_at_once(popen)
+        raise
     if is_windows:
         _share(theirs, popen)
-    return popen
+    return popen, job
+
+
+def _end_at_once(popen: subprocess.Popen[bytes]) -> None:
+    popen.kill()
+    for stream in (popen.stdin, popen.stdout):
+        if stream is not None:
+            stream.close()
+    popen.wait()
+
+
+def interpreter(platform: str = sys.platform) -> str:
+    """Return the program to run: on Windows that of a virtual environment starts another one."""
+    return str(getattr(sys, "_base_executable", "")) if platform == "win32" else sys.executable
 
 
 def _platform_options(theirs: socket.socket) -> dict[str, Any]:

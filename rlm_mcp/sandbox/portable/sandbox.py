@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import anyio
 from anyio import to_thread
@@ -26,6 +27,8 @@ from rlm_mcp.sandbox.portable.module import PythonModule, compile_once, find_mod
 from rlm_mcp.sandbox.portable.text import check_size, lay_out
 from rlm_mcp.sandbox.types import ContextSource, Isolation, IsolationLevel, ReplOptions
 
+# What is put round the process from outside; on Linux it does all by itself.
+HOST_LAYERS = {"darwin": "seatbelt", "win32": "job"}
 REPL_BYTES = 100 << 20  # what a REPL takes beside its text, its checkpoint included
 
 
@@ -46,6 +49,8 @@ class PortableSandbox(Held):
         isolation: what another sandbox of this process found; None tries it.
         room: what all REPLs together may take of memory; None for most of the machine's.
         keep_ready: whether a process is started beforehand for the next REPL.
+        layer: what is put round each process, `seatbelt` or `job`, or nothing; None for what this
+            platform has.
 
     Within `async with` such a process stands ready. It belongs to one event loop.
     """
@@ -58,6 +63,7 @@ class PortableSandbox(Held):
         isolation: Isolation | None = None,
         room: Room | None = None,
         keep_ready: bool = True,
+        layer: str | None = None,
     ) -> None:
         self._min_isolation: IsolationLevel = min_isolation
         self._cores = anyio.Semaphore(cores or os.cpu_count() or 1, fast_acquire=True)
@@ -66,6 +72,9 @@ class PortableSandbox(Held):
         self._preparing, self._testing, self._taking = anyio.Lock(), anyio.Lock(), anyio.Lock()
         self._module: PythonModule | None = None
         self._isolation = isolation
+        self._layer = HOST_LAYERS.get(sys.platform, "") if layer is None else layer
+        if isolation is not None and self._layer not in isolation.layers:
+            self._layer = ""  # it was found not to work
         self._spare: ReplProcess | None = None
 
     @property
@@ -157,26 +166,35 @@ class PortableSandbox(Held):
                 await spare.end()
                 spare = None
             module = await self.prepare()
-            taken = spare or await start_process(module)
+            taken = spare or await start_process(module, self._layer)
             if self._holders and self._keep_ready:
-                self._spare = await start_process(module)
+                self._spare = await start_process(module, self._layer)
             return taken
 
     async def _find_isolation(self) -> Isolation:
         try:
             module = await self.prepare()
-            return await _tried(module)
+            try:
+                return await _tried(module, self._layer)
+            except SandboxError as error:
+                if not self._layer:
+                    raise
+                missing = f"{self._layer}: {error.message}"
+            # The wall stands without its second layer, whose absence is told.
+            self._layer = ""
+            found = await _tried(module, "")
+            return replace(found, missing=(*found.missing, missing))
         except SandboxError as error:
             return Isolation("process", (), (f"wasm: {error.message}",))
 
 
-async def _tried(module: PythonModule) -> Isolation:
+async def _tried(module: PythonModule, layer: str) -> Isolation:
     """Open a REPL as any other, let it climb the wall, and ask its process what else stands."""
     started: list[ReplProcess] = []
     laid = await lay_out(selftest.TEXT)
 
     async def start() -> ReplProcess:
-        started.append(await start_process(module, subprocess.PIPE))
+        started.append(await start_process(module, layer, subprocess.PIPE))
         return started[-1]
 
     launcher = PortableLauncher(start, selftest.TEXT, selftest.OPTIONS, laid)
@@ -190,7 +208,8 @@ async def _tried(module: PythonModule) -> Isolation:
             await repl.close()
     if breaches:
         return Isolation("process", (), (*missing, *as_missing(breaches)))
-    return Isolation("partial", ("wasm", *layers, "limits"), missing)
+    around = (layer,) if layer else ()
+    return Isolation("partial", ("wasm", *around, *layers, "limits"), missing)
 
 
 def _is_alive(repl_process: ReplProcess) -> bool:

@@ -1,22 +1,27 @@
 """The second layer: what is put round the process whose instance is the wall.
 
 On Linux the list of system calls and Landlock of the native wall, when the module is loaded; on
-macOS a Seatbelt profile, on Windows a job, which the host puts round it (neither was run there).
+macOS a Seatbelt profile, on Windows a job, both of which the host puts round it, and a policy that
+the process sets itself (neither was run there).
 Each is depth: where one is missing the wall still stands, and its absence is told.
 """
 
 from __future__ import annotations
 
 import codecs
+import ctypes
 import json
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 if sys.platform == "linux":
     from rlm_mcp.sandbox.walls import landlock, limits, namespaces, seccomp
 
 NICENESS = 5
+NO_CHILDREN = "no child processes"
+CHILD_POLICY = 13  # PROCESS_MITIGATION_POLICY.ProcessChildProcessPolicy
 
 
 def confine() -> None:
@@ -31,6 +36,12 @@ def confine() -> None:
                 missing.append(f"{layer}: {why}")
             else:
                 layers.append(layer)
+    elif sys.platform == "win32":
+        why = _error_of(_no_child_processes)
+        if why:
+            missing.append(f"{NO_CHILDREN}: {why}")
+        else:
+            layers.append(NO_CHILDREN)
     os.write(1, json.dumps({"layers": layers, "missing": missing}).encode() + b"\n")
 
 
@@ -48,6 +59,15 @@ def _seccomp() -> None:
     if architecture is None:
         raise OSError(0, "no list of system calls for this architecture")
     seccomp.install(seccomp.program(architecture), architecture)
+
+
+def _no_child_processes(kernel32: Any = None) -> None:
+    """Ask Windows to refuse further processes; has not been run there."""
+    loader: Any = getattr(ctypes, "WinDLL", None)
+    library = kernel32 or loader("kernel32")
+    flag = ctypes.c_uint32(1)
+    if not library.SetProcessMitigationPolicy(CHILD_POLICY, ctypes.byref(flag), 4):
+        raise OSError(0, "Windows refuses the policy")
 
 
 def _error_of(step: Callable[[], None]) -> str:
