@@ -43,6 +43,7 @@ REPL_NAMES = frozenset({"llm_query", "llm_query_batch", "rlm_query", "FINAL", "F
     "lines",
     "budget",
     "SHOW_VARS",
+    "cite",
 }
 SUB_CALLS = re.compile(r"llm_query|rlm_query|sub-call|language model|weaker model", re.IGNORECASE)
 QUESTION = "Which of the whales is white?"

@@ -83,7 +83,7 @@ LONG = (
 )
 KINDS: dict[str, tuple[tuple[str, ...], dict[str, Any], dict[str, Any], str]] = {
     "plain": (PLAIN, {}, {"max_depth": 2}, r"red 4 0\.\d+ 40"),
-    "summed up": (LONG, {"root_context_tokens": 2600, "root_max_tokens": 500}, {}, "10"),
+    "summed up": (LONG, {"root_context_tokens": 2650, "root_max_tokens": 500}, {}, "10"),
     "small": (LONG, {"prompt_variant": "small_context"}, {}, "10"),
 }
 

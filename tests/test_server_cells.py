@@ -123,7 +123,7 @@ async def test_when_the_repl_is_gone_saved_variables_serve_and_it_is_said(
             "rlm_exec", code="print(mine, 'found' in dir())", run_id=run["run_id"]
         )
 
-    assert done["output"] == "[1, 2] False\n"
+    assert done["output"] == "[1, 2] True\n"
     assert "REPL was gone" in done["note"]
 
 

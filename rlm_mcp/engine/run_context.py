@@ -41,6 +41,7 @@ class Engine:
         on_root_delta: awaited with pieces of the root's replies as they arrive.
         depth: 0 for the run itself, more for runs inside it.
         recording: the run as far as its log goes, where it is resumed.
+        before: what the first message says of earlier questions over the same REPL.
         tracer: takes spans; by default the one that the process was set up with, if any.
     """
 
@@ -56,6 +57,7 @@ class Engine:
     on_root_delta: OnDelta | None = None
     depth: int = 0
     recording: Recording = field(default_factory=Recording)
+    before: str = ""
     tracer: Tracer | None = field(default_factory=find_tracer)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 
 class ContextSource(Protocol):
@@ -52,32 +52,6 @@ class Divisible(Protocol):
 
     def chunks_between(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
         """Yield `(offset, chunk)` for each chunk that begins in a range of bytes. Blocking."""
-        ...
-
-
-class SourcePlace(NamedTuple):
-    """Where a passage stands, as its reader knows it.
-
-    `document` counts within the text that `handle` names; the library has no handles. `page` is
-    the label of a page, sheet or slide, for documents that have some.
-    """
-
-    handle: str
-    document: int
-    name: str
-    page: str | None = None
-
-
-@runtime_checkable
-class Citable(Protocol):
-    """A `ContextSource` of which single passages can be read. Blocking: call in a thread."""
-
-    def text_at(self, document: int, start: int, end: int) -> str:
-        """Return some characters of a document; fewer where it ends before."""
-        ...
-
-    def place_of(self, document: int, start: int) -> SourcePlace:
-        """Return where a character of a document stands."""
         ...
 
 
@@ -271,6 +245,35 @@ class Repl(Protocol):
             NotFoundError: no such variable; the error lists the existing ones.
             SandboxBusyError: its `repr` does not end.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class LastingVariable:
+    """A variable as it is kept for a later question; nobody but a REPL opens the `payload`.
+
+    `reason` says why there is none. A name may be that of a module, function or class.
+    """
+
+    name: str
+    payload: bytes = b""
+    reason: str = ""
+
+
+@runtime_checkable
+class Lasting(Protocol):
+    """A `Repl` whose variables can be kept, and put back in another one."""
+
+    async def keep(self, most_bytes: int, room_bytes: int) -> list[LastingVariable]:
+        """Return what variables are kept as: up to so many bytes each, and in all.
+
+        Raises:
+            SandboxBusyError: a value does not let itself be kept in time.
+        """
+        ...
+
+    async def reopen(self, variables: Sequence[LastingVariable]) -> list[str]:
+        """Put variables back, in order; return the names of those that could be opened."""
         ...
 
 

@@ -39,6 +39,7 @@ MAX_SLICE_CHARS = 4_000_000
 MAX_SLICE_BYTES = 4 * MAX_SLICE_CHARS
 MAX_KEPT_BYTES = 1 << 20  # variables that outlive a killed REPL
 MAX_VARIABLES = 1_000
+MAX_LASTING_BYTES = 32 << 20  # one variable as it is kept for a later question
 _to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _from_json = json.JSONDecoder().raw_decode
 
@@ -131,6 +132,9 @@ TO_CHILD: Mapping[str, Shape] = {
         {"ticket": is_number, "start": is_number, "limit": is_number, "whole": is_flag}, 1, 1
     ),
     "restore": Shape({}, 1, 1),  # what an earlier REPL handed over
+    # how much of each variable is kept for a later question, and of all
+    "keep": Shape({"ticket": is_number, "most": is_number, "room": is_number}),
+    "reopen": Shape({"ticket": is_number}, 0, 2 * MAX_VARIABLES),  # name and payload of each
 }
 
 TO_HOST: Mapping[str, Shape] = {
@@ -177,6 +181,15 @@ TO_HOST: Mapping[str, Shape] = {
         3 * MAX_VARIABLES,
         lambda fields: 3 * len(fields["sizes"]),
         lambda _fields: (MAX_NAME_BYTES, MAX_NAME_BYTES, MAX_PREVIEW_BYTES),
+    ),
+    "kept": Shape(  # name, payload and reason of each; one of the last two is empty
+        {"ticket": is_number},
+        0,
+        3 * MAX_VARIABLES,
+        most_bytes=lambda _fields: (MAX_NAME_BYTES, MAX_LASTING_BYTES, MAX_NAME_BYTES),
+    ),
+    "reopened": Shape(  # names
+        {"ticket": is_number}, 0, MAX_VARIABLES, most_bytes=lambda _fields: (MAX_NAME_BYTES,)
     ),
     "slice": Shape(  # type, text; or, when not found, the names there are
         {

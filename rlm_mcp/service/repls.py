@@ -18,6 +18,8 @@ from rlm_mcp.errors import NotFoundError, RLMError, SandboxBusyError
 from rlm_mcp.sandbox.types import (
     CallReply,
     ContextSource,
+    Lasting,
+    LastingVariable,
     Pausable,
     Repl,
     ReplCall,
@@ -202,8 +204,12 @@ def _is_memory_short() -> bool:
 MAX_SAVED_VARIABLES = 500
 MAX_SAVED_CHARS = 200_000
 MAX_SAVED_CHARS_IN_ALL = 5_000_000
+# What is kept of variables for a later question, as they are.
+MAX_LASTING_BYTES = 16 << 20
+MAX_LASTING_BYTES_IN_ALL = 32 << 20
 SAVE_SECONDS = 3.0
 _RESTORE_SECONDS = 30.0
+_NO_TIME = "there was no time to keep it"
 
 
 async def save_variables(repl: Repl, kept: list[SavedVariable]) -> None:
@@ -219,6 +225,23 @@ async def save_variables(repl: Repl, kept: list[SavedVariable]) -> None:
         listed = (await repl.variables())[:MAX_SAVED_VARIABLES]
         kept[:] = [SavedVariable(**asdict(variable), value=None, json=False) for variable in listed]
         await _read_values(repl, kept)
+    if isinstance(repl, Lasting):
+        with anyio.move_on_after(SAVE_SECONDS), suppress(SandboxBusyError):
+            _add_lasting(kept, await repl.keep(MAX_LASTING_BYTES, MAX_LASTING_BYTES_IN_ALL))
+
+
+def _add_lasting(kept: list[SavedVariable], lasting: Sequence[LastingVariable]) -> None:
+    """Add what variables are kept as to those listed; code, which is not listed, comes first."""
+    by_name = {one.name: one for one in lasting}
+    for place, variable in enumerate(kept):
+        one = by_name.pop(variable.name, LastingVariable(variable.name, reason=_NO_TIME))
+        kept[place] = replace(variable, payload=one.payload or None, reason=one.reason)
+    kept[:0] = [
+        SavedVariable(
+            *(name, "code", 0, ""), payload=one.payload or None, reason=one.reason, is_code=True
+        )
+        for name, one in by_name.items()
+    ]
 
 
 async def _read_values(repl: Repl, kept: list[SavedVariable]) -> None:
@@ -246,10 +269,22 @@ async def last_variables(repl: Repl) -> list[SavedVariable]:
 
 
 async def restore(repl: Repl, variables: Sequence[SavedVariable]) -> list[str]:
-    """Assign saved values anew; return the names of those that could not be restored.
+    """Put saved variables back; return the names of those that are lost, each with the reason."""
+    if not any(one.payload or one.reason for one in variables):
+        return await _assign(repl, variables)
+    if not isinstance(repl, Lasting):
+        return await _assign(repl, [one for one in variables if not one.is_code])
+    kept = [LastingVariable(one.name, one.payload) for one in variables if one.payload]
+    opened = set(await repl.reopen(kept))
+    return [
+        f"{one.name} ({one.reason or 'it could not be opened'})"
+        for one in variables
+        if one.name not in opened
+    ]
 
-    JSON-like values and strings can, if they were short enough to be kept whole.
-    """
+
+async def _assign(repl: Repl, variables: Sequence[SavedVariable]) -> list[str]:
+    """Assign the values that earlier versions saved: JSON and strings."""
     lost: list[str] = []
     for variable in variables:
         code = _assignment(variable)

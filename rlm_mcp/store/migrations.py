@@ -286,6 +286,21 @@ def m007_usage_by_model(db: Database) -> None:
     db.conn.execute("ALTER TABLE runs ADD COLUMN usage_by_model TEXT")
 
 
+_LASTING_VARIABLES = (
+    # What a REPL makes the variable of again, or why there is none; a module, function or class.
+    "ALTER TABLE variables ADD COLUMN payload BLOB",
+    "ALTER TABLE variables ADD COLUMN reason TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE variables ADD COLUMN is_code INTEGER NOT NULL DEFAULT 0",
+)
+
+
+@migrations()
+def m008_lasting_variables(db: Database) -> None:
+    """Let variables be kept as they are."""
+    for statement in _LASTING_VARIABLES:
+        db.conn.execute(statement)
+
+
 def bring_up_to_date(connection: Connection) -> None:
     """Apply the missing migrations, within the caller's transaction."""
     migrations.apply(_opened(connection))

@@ -13,6 +13,7 @@ STEPS = (
     "m005_pages",
     "m006_abandoned_runs",
     "m007_usage_by_model",
+    "m008_lasting_variables",
 )
 
 

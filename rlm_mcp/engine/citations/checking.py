@@ -10,7 +10,8 @@ from anyio import to_thread
 from rlm_mcp.engine.citations.finding import Found, find_passages
 from rlm_mcp.engine.citations.quotations import normalised, quotations
 from rlm_mcp.events import CheckedCitation
-from rlm_mcp.sandbox.types import Citable, Citation, ContextSource
+from rlm_mcp.sandbox.citable import Citable
+from rlm_mcp.sandbox.types import Citation, ContextSource
 
 MAX_CITATIONS = 200
 # What the run cited is looked for longer than what its answer merely quotes.

@@ -78,6 +78,7 @@ class Opening:
         )
         if isinstance(engine.sandbox, Particular):
             system += engine.sandbox.note
+        preview = replace(preview or ContextPreview(), before=engine.before)
         first = prompts.first_message(
             self.question,
             self.description,

@@ -181,6 +181,7 @@ async def _recurse(
         engine,
         root=engine.sub,
         answer_schema=None,
+        before="",
         on_root_delta=None,
         depth=engine.depth + 1,
         recording=part.recording,

@@ -66,11 +66,12 @@ class ContextPreview:
     """What the first message shows of a text besides its description.
 
     `matches` is what `search(question)` printed. `whole` is the whole text with its description,
-    which then replaces the description.
+    which then replaces the description. `before` says what was asked earlier in the same REPL.
     """
 
     matches: str = ""
     whole: str = ""
+    before: str = ""
 
 
 def describe_context(source: ContextSource, prefix_chars: int) -> str:

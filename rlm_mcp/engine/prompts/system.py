@@ -39,9 +39,8 @@ that you cut out. Expensive: only for a part that needs many steps.
 """
 
 _COMMON_NAMES = """\
-- `FINAL(value)` and `FINAL_VAR(name)`: give the answer. `cite(quote, ...)` notes passages of the \
-text, word for word or as `(start, end)`, that support it; so does `FINAL(value, \
-citations=[quote, ...])`. Cite when the question is about facts in the text.
+- `FINAL(value)` and `FINAL_VAR(name)`: give the answer. `cite(quote, ...)` or `FINAL(value, \
+citations=[...])` names passages, word for word, that support it: cite for facts from the text.
 - `SHOW_VARS()` lists your variables, \
 `budget()` returns what is left.
 

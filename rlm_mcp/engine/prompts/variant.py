@@ -69,7 +69,8 @@ class PromptVariant(ABC):
         left = f"{turn} " if turn else ""
         asked = self._ask_after_reading() if seen.whole else self._ask_for_code()
         parts = (
-            *(self._heading(), f"Question: {question}", seen.whole or description, matches),
+            *(self._heading(), seen.before, f"Question: {question}"),
+            *(seen.whole or description, matches),
             schema_instructions(schema) if schema is not None else "",
             left + asked,
         )

@@ -99,6 +99,22 @@ class Namespace:
             if not is_own and not is_machinery(self.variables.get(name)):
                 yield name
 
+    def code(self) -> Iterator[str]:
+        """Yield the names of modules, functions and classes that cells imported or defined."""
+        for name in self.names():
+            is_own = name in self._given or name.startswith("_")
+            value = self.variables.get(name)
+            is_given = is_own or any(
+                value is module and name == module.__name__ for module in MODULES
+            )
+            if not is_given and is_machinery(value):
+                yield name
+
+    @property
+    def context(self) -> str | Documents:
+        """The text."""
+        return self._context
+
     def _is_untouched(self, name: str) -> bool:
         expected: Any = self._expected.get(name)
         if name not in self._expected or self.variables.get(name) is not expected:

@@ -24,26 +24,33 @@ PLAIN_BYTES = 100  # at most, of the pickle of a name and a value, without their
 CHAR_BYTES = 4
 
 
-class _Full(Exception):  # noqa: N818  # not an error: the value is not kept
-    pass
+class FullError(Exception):
+    """There is no room for a value, which is not kept."""
 
 
-class _Bounded(io.RawIOBase):
+class Bounded(io.RawIOBase):
     """Receives what pickle writes and stops it at a limit, so that it walks no huge value."""
 
     def __init__(self, limit: int) -> None:
+        super().__init__()
         self._left = limit
         self.written = 0
         self.parts: list[bytes] = []
 
     def writable(self) -> bool:
+        """Take what is written."""
         return True
 
     def write(self, data: Any, /) -> int:  # any buffer
+        """Keep a part.
+
+        Raises:
+            FullError: it is too much.
+        """
         part = bytes(data)
         self.written += len(part)
         if self.written > self._left:
-            raise _Full
+            raise FullError
         self.parts.append(part)
         return len(part)
 
@@ -55,7 +62,7 @@ class _Pickler(pickle.Pickler):
         """Leave the others to pickle; called before any `__reduce__`."""
         kind: type[Any] = type(obj)  # pyright: ignore[reportUnknownVariableType]  # of any object
         if is_foreign(kind) or (issubclass(kind, type) and is_foreign(obj)):
-            raise _Full
+            raise FullError
         return NotImplemented
 
 
@@ -128,7 +135,7 @@ def _packed(value: object, room: _Room) -> bytes | None:
     most = min(room.left_bytes, room.left_work, MAX_VALUE_BYTES)
     if is_foreign(type(value)) or size_of(value) > most:  # an item takes a byte at least
         return None
-    target = _Bounded(most)
+    target = Bounded(most)
     try:
         _Pickler(target, protocol=5).dump(value)
     except KeyboardInterrupt:

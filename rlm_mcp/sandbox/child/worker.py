@@ -10,7 +10,7 @@ import _thread
 import io
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from queue import SimpleQueue
 from typing import Any, NoReturn
@@ -20,6 +20,7 @@ from rlm_mcp.sandbox.child import execute
 from rlm_mcp.sandbox.child.calls import CallDesk, Wait, take_reply
 from rlm_mcp.sandbox.child.citing import packed_citations
 from rlm_mcp.sandbox.child.documents import Documents
+from rlm_mcp.sandbox.child.lasting import keep, open_kept
 from rlm_mcp.sandbox.child.link import Interrupts, Link, Stream, end_with_host
 from rlm_mcp.sandbox.child.namespace import Namespace
 from rlm_mcp.sandbox.child.output import Output
@@ -72,6 +73,10 @@ class Worker:
             self._list(fields["ticket"])
         elif frame.kind == "read":
             self._read(fields, frame.text(0))
+        elif frame.kind == "keep":
+            self._keep(fields)
+        elif frame.kind == "reopen":
+            self._reopen(fields["ticket"], frame.blobs)
         elif frame.kind == "restore":
             restored = unpack(frame.blobs[0])
             self.namespace.variables.update(restored)
@@ -166,6 +171,33 @@ class Worker:
         except BaseException:  # noqa: BLE001  # interrupted: what was listed by then is the answer
             del texts[3 * len(sizes) :]
         self._send(wire.encode("variables", {"ticket": ticket, "sizes": sizes}, *texts))
+
+    def _keep(self, order: Mapping[str, Any]) -> None:
+        """Hand over what variables are kept as; after an interrupt, what there is by then."""
+        bounds = min(order["most"], wire.MAX_LASTING_BYTES), order["room"]
+        texts: list[bytes] = []
+        space = self.namespace
+        try:
+            with self._interrupts.allowed():
+                names = list(islice((*space.code(), *space.assigned()), wire.MAX_VARIABLES))
+                for name, payload, reason in keep(space.variables, names, space.context, bounds):
+                    texts += [wire.clip(name, wire.MAX_NAME_BYTES), payload]
+                    texts += [wire.clip(reason, wire.MAX_NAME_BYTES)]
+        except BaseException:  # noqa: BLE001  # interrupted, or a dict that changes
+            del texts[len(texts) - len(texts) % 3 :]
+        self._send(wire.encode("kept", {"ticket": order["ticket"]}, *texts))
+
+    def _reopen(self, ticket: int, blobs: Sequence[bytes]) -> None:
+        opened: list[str] = []
+        names = (blob.decode("utf-8", "replace") for blob in blobs[::2])
+        pairs = zip(names, blobs[1::2], strict=False)
+        try:
+            with self._interrupts.allowed():
+                opened = open_kept(pairs, self.namespace.variables)
+        except BaseException:  # noqa: BLE001  # interrupted: nothing is said to be there
+            opened = []
+        texts = [wire.clip(name, wire.MAX_NAME_BYTES) for name in opened]
+        self._send(wire.encode("reopened", {"ticket": ticket}, *texts))
 
     def _read(self, order: Mapping[str, Any], name: str) -> None:
         fields: dict[str, Any] = dict.fromkeys(("size", "start", "total"), 0)

@@ -47,6 +47,7 @@ MODULES = (
     "sandbox.child.citing",
     "sandbox.child.documents",
     "sandbox.child.execute",
+    "sandbox.child.lasting",
     "sandbox.child.link",
     "sandbox.child.mapped_str",
     "sandbox.child.namespace",

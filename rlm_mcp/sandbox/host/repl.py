@@ -6,7 +6,7 @@ when it comes, is recognised by its number and dropped.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -34,6 +34,7 @@ from rlm_mcp.sandbox.types import (
     CallName,
     CallReply,
     CellResult,
+    LastingVariable,
     ReplCall,
     ReplOptions,
     Variable,
@@ -45,6 +46,7 @@ from rlm_mcp.text import NAME_CHARS, names_in_line
 ANSWER_SECONDS = 10
 SETTLE_SECONDS = 5.0  # for a look that is still going on when the next cell comes
 MAX_CODE_CHARS = 10_000_000
+MAX_LASTING_IN_ALL_BYTES = 48 << 20  # what one frame can hold beside the names
 
 
 Launch = Callable[[], Awaitable[ReplProcess]]
@@ -163,6 +165,18 @@ class ChildRepl:
                 fix=f"Existing variables: {names}." if names else "No variables were assigned yet.",
             )
         return await results.variable_text(name, frame, start, limit)
+
+    async def keep(self, most_bytes: int, room_bytes: int) -> list[LastingVariable]:
+        """Return what variables are kept as; see `types.Lasting`."""
+        fields = {"most": most_bytes, "room": min(room_bytes, MAX_LASTING_IN_ALL_BYTES)}
+        async with self._turn:
+            return results.lasting(await self._look_awake("kept", "keep", fields))
+
+    async def reopen(self, variables: Sequence[LastingVariable]) -> list[str]:
+        """Put variables back; see `types.Lasting`."""
+        blobs = [part for one in variables for part in (utf8(one.name), one.payload)]
+        async with self._turn:
+            return results.names(await self._look_awake("reopened", "reopen", {}, *blobs))
 
     def _resume(self) -> None:
         if self._is_paused and self._process is not None:

@@ -16,6 +16,7 @@ from rlm_mcp.sandbox.types import (
     CellResult,
     Citation,
     Final,
+    LastingVariable,
     Variable,
     VariableText,
 )
@@ -123,6 +124,13 @@ def variables(frame: Frame) -> list[Variable]:
         for at, size in enumerate(sizes)
     }
     return [Variable(name, *row) for name, row in rows.items() if is_variable(name)]
+
+
+def lasting(frame: Frame) -> list[LastingVariable]:
+    """Read a `kept` frame; names that cannot be of variables are left out."""
+    rows = range(0, len(frame.blobs) - 2, 3)
+    read = [LastingVariable(frame.text(at), frame.blobs[at + 1], frame.text(at + 2)) for at in rows]
+    return [one for one in {one.name: one for one in read}.values() if is_variable(one.name)]
 
 
 def names(frame: Frame) -> list[str]:

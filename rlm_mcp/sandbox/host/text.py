@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from rlm_mcp.sandbox.types import SourcePlace
+from rlm_mcp.sandbox.citable import SourcePlace
 
 PREFIX_CHARS = 4000
 # Encoded in pieces, so that there is never a second copy of all of it.

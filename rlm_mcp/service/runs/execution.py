@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -14,18 +15,21 @@ from rlm_mcp.engine.budget import Budget, Pricing
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.loop.orchestrator import answer
 from rlm_mcp.engine.models.named import Models
+from rlm_mcp.engine.prompts.earlier import Earlier, describe_earlier
 from rlm_mcp.engine.recording import Recording
 from rlm_mcp.engine.run_context import Engine, repl_options
 from rlm_mcp.engine.types import EventSink, RLMEvent, RLMResponse
 from rlm_mcp.errors import (
+    NotFoundError,
     RLMError,
     RunLostError,
+    SandboxError,
     StoreError,
     TooManyFilesError,
     lacks_descriptors,
 )
 from rlm_mcp.events import RunFinished, RunWarning
-from rlm_mcp.sandbox.types import ContextSource, Sandbox
+from rlm_mcp.sandbox.types import ContextSource, Sandbox, Variable
 from rlm_mcp.service.repls import OpenRepl, Repls, last_variables
 from rlm_mcp.service.runs.live import LiveRun, LiveRuns, Ticket
 from rlm_mcp.store.runs.records import CANCELLED, NewEvent, Outcome, SavedVariable
@@ -65,6 +69,9 @@ class Task:
 
 _FINISH_SECONDS = 10.0
 _RETRY_SECONDS = 5.0
+# How many of the questions before a continued one are told to the model.
+_EARLIER_QUESTIONS = 5
+_LOOK_SECONDS = 10.0
 _INTERRUPTED = Outcome(
     "interrupted",
     error=stored_error(
@@ -266,6 +273,7 @@ class QuestionWork:
         run.repl = one.repl
         response = None
         try:
+            engine = replace(engine, before=await self._before(one))
             response = await answer(task.question, task.source, one.repl, engine)
             return response
         finally:
@@ -277,6 +285,25 @@ class QuestionWork:
                 one.let_go.set()
             else:
                 self._services.repls.keep(task.run_id, one, caller=self._services.runs.caller)
+
+    async def _before(self, one: OpenRepl) -> str:
+        """Say what was asked before in this REPL, and which variables that left."""
+        earlier: list[Earlier] = []
+        run_id = self._task.continues
+        while run_id and len(earlier) < _EARLIER_QUESTIONS:
+            try:
+                record = await self._services.runs.get(run_id)
+            except NotFoundError:  # too old to be kept
+                break
+            if record.question:
+                earlier.insert(0, Earlier(record.question, record.answer))
+            run_id = record.continues or ""
+        if not self._task.continues:
+            return ""
+        variables: Sequence[Variable] = ()
+        with anyio.move_on_after(_LOOK_SECONDS), suppress(SandboxError):
+            variables = await one.repl.variables()
+        return describe_earlier(earlier, variables, one.lost)
 
     async def _open_repl(self) -> tuple[OpenRepl, Engine]:
         task, repls = self._task, self._services.repls

@@ -14,7 +14,7 @@ from sqlite3 import Connection
 from typing import NamedTuple, overload
 
 from rlm_mcp.errors import InvalidInputError, NotFoundError, StoreError
-from rlm_mcp.sandbox.types import SourcePlace
+from rlm_mcp.sandbox.citable import SourcePlace
 from rlm_mcp.store.contexts.chunking import Place
 from rlm_mcp.store.contexts.pages import pages_at
 from rlm_mcp.store.contexts.records import ContextRecord, Span, TextSlice

@@ -14,13 +14,14 @@ def replace_variables(db: Connection, row: int, variables: Iterable[SavedVariabl
     """Save these variables of a run, replacing earlier ones."""
     db.execute("DELETE FROM variables WHERE run = ?", [row])
     db.executemany(
-        "INSERT INTO variables(run, position, name, type, size, preview, json, value) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO variables(run, position, name, type, size, preview, json, value, payload, "
+        "reason, is_code) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             (
                 *(row, position, storable(one.name), storable(one.type), one.size),
                 *(storable(one.preview), one.json),
                 None if one.value is None else storable(one.value),
+                *(one.payload, storable(one.reason), one.is_code),
             )
             for position, one in enumerate(variables)
         ),
@@ -30,16 +31,22 @@ def replace_variables(db: Connection, row: int, variables: Iterable[SavedVariabl
 def read_variables(db: Connection, row: int) -> list[SavedVariable]:
     """Return a run's saved variables, values included, in order."""
     rows = db.execute(
-        "SELECT name, type, size, preview, value, json FROM variables "
+        "SELECT name, type, size, preview, value, json, payload, reason, is_code FROM variables "
         "WHERE run = ? ORDER BY position",
         [row],
     )
-    return [SavedVariable(*plain, json=bool(is_json)) for *plain, is_json in rows]
+    return [
+        SavedVariable(
+            *plain, json=bool(is_json), payload=payload, reason=reason, is_code=bool(is_code)
+        )
+        for *plain, is_json, payload, reason, is_code in rows
+    ]
 
 
 def list_variables(db: Connection, row: int) -> list[Variable]:
     """Return a run's variables without their values, in order."""
-    sql = "SELECT name, type, size, preview FROM variables WHERE run = ? ORDER BY position"
+    sql = "SELECT name, type, size, preview FROM variables "
+    sql += "WHERE run = ? AND is_code = 0 ORDER BY position"
     return [Variable(*found) for found in db.execute(sql, [row])]
 
 
@@ -49,7 +56,7 @@ def find_variable(
     """Return a slice of a variable, by first character and length; None if there is none."""
     found = db.execute(
         "SELECT type, size, coalesce(value, preview), json FROM variables "
-        "WHERE run = ? AND name = ?",
+        "WHERE run = ? AND name = ? AND is_code = 0",
         [row, storable(name)],
     ).fetchone()
     if found is None:

@@ -17,6 +17,7 @@ MODULES = (
     "sandbox.child.citing",
     "sandbox.child.documents",
     "sandbox.child.execute",
+    "sandbox.child.lasting",
     "sandbox.child.link",
     "sandbox.child.namespace",
     "sandbox.child.output",

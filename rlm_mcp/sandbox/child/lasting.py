@@ -1,0 +1,158 @@
+"""Variables as they are kept for a later question. Runs in the REPL's process.
+
+A value is pickled; a function or class of a cell is kept as its source, a module as its import.
+The host keeps what comes out and never opens it: only a confined REPL does.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import linecache
+import pickle
+import re
+import textwrap
+import types
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from rlm_mcp.sandbox.child.saved_variables import Bounded, FullError
+from rlm_mcp.sandbox.child.values import is_foreign, type_name
+
+# No pickle begins so.
+SOURCE = b"source\0"
+_OPENED = "<cell {number}>"
+_CELL = re.compile(r"<cell \d+>")
+_FIRST_OPENED = 1_000_000_000  # numbers of cells that no run reaches
+
+
+class Lasting(NamedTuple):
+    """A name with what it is kept as; without that, the reason why it is lost."""
+
+    name: str
+    payload: bytes = b""
+    reason: str = ""
+
+
+def keep(
+    variables: dict[str, Any], names: Iterable[str], context: object, bounds: tuple[int, int]
+) -> Iterator[Lasting]:
+    """Yield what names are kept as: modules first, then code, then values.
+
+    Args:
+        variables: of the REPL.
+        names: which of them.
+        context: the text; a further name of it is kept as that.
+        bounds: bytes of each value, and of all.
+    """
+    most, room = bounds
+    ordered = sorted(names, key=lambda name: _order(variables[name]))
+    for name in ordered:
+        one = _kept(name, variables[name], context, min(most, room), most)
+        room -= len(one.payload)
+        yield one
+
+
+def open_kept(payloads: Iterable[tuple[str, bytes]], variables: dict[str, Any]) -> list[str]:
+    """Put back what was kept, in order; return the names that could be opened."""
+    opened: list[str] = []
+    for number, (name, payload) in enumerate(payloads, _FIRST_OPENED):
+        try:
+            if payload.startswith(SOURCE):
+                _run(payload[len(SOURCE) :].decode(), number, variables)
+            else:
+                variables[name] = pickle.loads(payload)  # noqa: S301  # only in a confined child
+        except Exception:  # noqa: BLE001, S112  # what it needs may not exist here
+            continue
+        opened.append(name)
+    return opened
+
+
+def _order(value: object) -> int:
+    kind = type(value)
+    if issubclass(kind, types.ModuleType):
+        return 0
+    return 1 if issubclass(kind, type | types.FunctionType) else 2
+
+
+def _kept(name: str, value: Any, context: object, most: int, limit: int) -> Lasting:
+    try:
+        source = f"{name} = context" if value is context else _source(name, value)
+        if source is not None:
+            return Lasting(name, SOURCE + source.encode())
+        target = Bounded(most)
+        pickle.Pickler(target, protocol=5).dump(value)
+        return Lasting(name, b"".join(target.parts))
+    except FullError:
+        what = "it is" if most == limit else "all variables together are"
+        return Lasting(name, reason=f"{what} larger than is kept")
+    except _NoSourceError as error:
+        return Lasting(name, reason=str(error))
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001  # values of model code raise what they like
+        return Lasting(name, reason=f"a value of type {type_name(value)} cannot be kept")
+
+
+class _NoSourceError(Exception):
+    """Why code has no source that makes it again."""
+
+
+def _source(name: str, value: Any) -> str | None:
+    """Return code that makes a module, or a function or class of a cell, again; None for others."""
+    if isinstance(value, types.ModuleType):
+        return f"import {value.__name__} as {name}"
+    if isinstance(value, types.FunctionType) and value.__module__ == "__main__":
+        if value.__closure__:
+            raise _NoSourceError("a function that uses variables of another function")
+        return _definition(name, value)
+    if isinstance(value, type) and is_foreign(value):
+        return _definition(name, value)
+    return None
+
+
+def _definition(name: str, value: Any) -> str:
+    try:
+        source = _class_source(value) if isinstance(value, type) else inspect.getsource(value)
+        source = textwrap.dedent(source)
+        statements = ast.parse(source).body
+    except (OSError, TypeError, SyntaxError, ValueError, RecursionError):
+        raise _NoSourceError("code whose source is not known") from None
+    match statements:
+        case [ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef() as one]:
+            return source if one.name == name else f"{source}\n{name} = {one.name}"
+        case [ast.Assign(targets=[ast.Name(id=target)], value=ast.Lambda())] if target == name:
+            return source
+        case _:
+            raise _NoSourceError("code whose source is not known")
+
+
+def _class_source(value: type) -> str:
+    """Return the source of a class from the latest cell that defines it at its top level.
+
+    `inspect` looks for a class in a file of its module, and a REPL has none.
+    """
+    cells = [name for name in list(linecache.cache) if _CELL.fullmatch(name)]
+    for cell in sorted(cells, key=lambda name: int(name[6:-1]), reverse=True):
+        source = "".join(linecache.getlines(cell))
+        for node in _statements(source):
+            if isinstance(node, ast.ClassDef) and node.name == value.__name__:
+                first = min((one.lineno for one in node.decorator_list), default=node.lineno)
+                lines = source.splitlines(keepends=True)[first - 1 : node.end_lineno]
+                return "".join(lines)
+    raise OSError(value.__name__)
+
+
+def _statements(source: str) -> list[ast.stmt]:
+    """Return the statements of a cell; none where it does not parse."""
+    try:
+        return ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+
+
+def _run(source: str, number: int, variables: dict[str, Any]) -> None:
+    # Under the name of a cell, so that its source is known the next time too.
+    name = _OPENED.format(number=number)
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    exec(compile(source, name, "exec"), variables)  # noqa: S102  # likewise

@@ -1,0 +1,197 @@
+"""A further question over an earlier run: what it knows, and what its variables are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlm_mcp.engine.prompts.earlier import Earlier, describe_earlier
+from rlm_mcp.sandbox.types import Variable
+from rlm_mcp.service import repls
+from rlm_mcp.testing.scripted_replies import Script
+from tests.serving import cell, open_served, turns
+
+pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")
+
+TEXT = "hello world " * 5000
+
+
+async def first_run(directory: Path, code: str) -> str:
+    """A run that assigned something, and whose server has ended."""
+    script = turns(cell(f"{code}\nprint('set')"), "FINAL(done)")
+    async with open_served(directory, script) as served:
+        run = await served.call("rlm_query", question="Set it.", text=TEXT, wait_seconds=60)
+        assert run["status"] == "completed"
+        return run["run_id"]
+
+
+async def continued(directory: Path, run_id: str, script: Script) -> dict[str, Any]:
+    """Go on with a run in a server of its own; `opening` is what its root model read first."""
+    async with open_served(directory, script) as served:
+        run = await served.call(
+            "rlm_query", question="And now?", continue_run=run_id, wait_seconds=60
+        )
+        opening = served.model.requests[0].messages[1]["content"]
+        trace = await served.call("rlm_run_trace", run_id=run["run_id"], limit=50)
+        return {**run, "opening": opening, "events": trace["events"]}
+
+
+async def kept(directory: Path, assign: str, check: str) -> str:
+    """What an expression gives after a restart."""
+    run_id = await first_run(directory, assign)
+    run = await continued(directory, run_id, turns(cell(f"FINAL(repr(({check})))")))
+    return run["answer"]
+
+
+@pytest.mark.parametrize(
+    ("assign", "check", "expected"),
+    [
+        (
+            "pages = {1: 'a', (2, 3): 'b'}",
+            "pages",
+            "{1: 'a', (2, 3): 'b'}",
+        ),
+        (
+            "seen = frozenset({'a'}), {1, 2}",
+            "seen",
+            "(frozenset({'a'}), {1, 2})",
+        ),
+        (
+            "import datetime\nday = datetime.date(2026, 1, 2)",
+            "day.year, datetime.MINYEAR",
+            "(2026, 1)",
+        ),
+        (
+            "raw = bytes([0, 255]), bytearray(b'x'), 1 + 2j",
+            "raw",
+            "(b'\\x00\\xff', bytearray(b'x'), (1+2j))",
+        ),
+        (
+            "from collections import Counter\nc = Counter('aab')",
+            "c, Counter('b')",
+            "(Counter({'a': 2, 'b': 1}), Counter({'b': 1}))",
+        ),
+        (
+            "rows = [f'row {i}' for i in range(200_000)]",
+            "len(rows), rows[-1]",
+            "(200000, 'row 199999')",
+        ),
+        (
+            "nan = float('nan'), float('inf'), -0.0",
+            "nan",
+            "(nan, inf, -0.0)",
+        ),
+        (
+            "def double(x, by=2):\n    return x * by",
+            "double(4)",
+            "8",
+        ),
+        (
+            "triple = lambda x: 3 * x",
+            "triple(2)",
+            "6",
+        ),
+        (
+            "import re as r\ndef find(s):\n    return r.findall('a', s)",
+            "find('banana')",
+            "['a', 'a', 'a']",
+        ),
+        (
+            "class P:\n    def __init__(self, x):\n        self.x = x\np = P(1)",
+            "p.x, type(p) is P",
+            "(1, True)",
+        ),
+        (
+            "from dataclasses import dataclass\n@dataclass\nclass D:\n    x: int\nd = {'k': D(5)}",
+            "d",
+            "{'k': D(x=5)}",
+        ),
+        (
+            "text = context",
+            "text is context, len(text)",
+            "(True, 60000)",
+        ),
+        (
+            "words = 'surrogate \\ud800'",
+            "words",
+            "'surrogate \\ud800'",
+        ),
+    ],
+)
+async def test_a_value_is_what_it_was_in_a_new_process(
+    tmp_path: Path, assign: str, check: str, expected: str
+) -> None:
+    assert await kept(tmp_path, assign, check) == expected
+
+
+async def test_what_is_lost_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repls, "MAX_LASTING_BYTES", 100_000)
+    code = (
+        "n = 1\ngen = (i for i in range(3))\nbig = 'x' * 200_000\n"
+        "def make():\n    y = 2\n    return lambda: y\nclosure = make()"
+    )
+    run_id = await first_run(tmp_path, code)
+
+    run = await continued(tmp_path, run_id, turns(cell("FINAL(n)")))
+
+    [line] = [one["preview"] for one in run["events"] if one["type"] == "warning"]
+    assert "gen (a value of type generator cannot be kept)" in line
+    assert "big (it is larger than is kept)" in line
+    assert "closure (a function that uses variables of another function)" in line
+    assert "Lost variables: " in run["opening"]
+    assert "gen (a value of type generator cannot be kept)" in run["opening"]
+
+
+async def test_what_was_restored_is_kept_for_the_question_after_it(tmp_path: Path) -> None:
+    run_id = await first_run(tmp_path, "def double(x):\n    return 2 * x\nseen = {1, 2}")
+    second = await continued(tmp_path, run_id, turns(cell("FINAL('on')")))
+    code = "FINAL(repr((double(21), seen)))"
+
+    third = await continued(tmp_path, second["run_id"], turns(cell(code)))
+
+    assert third["answer"] == "(42, {1, 2})"
+    opening = third["opening"]
+    assert opening.index("Asked: Set it.") < opening.index("Asked: And now?")
+    assert "Answered: done" in opening
+
+
+async def test_the_root_is_told_what_is_there_in_the_same_process_too(tmp_path: Path) -> None:
+    script = turns(cell("zebra_port = 9090"), "FINAL(the port is 9090)")
+    async with open_served(tmp_path, script) as served:
+        first = await served.call("rlm_query", question="Which port?", text=TEXT, wait_seconds=60)
+        seen = len(served.model.requests)
+        await served.call(
+            "rlm_query", question="Above 9000?", continue_run=first["run_id"], wait_seconds=60
+        )
+        opening = served.model.requests[seen].messages[1]["content"]
+
+    assert "Asked: Which port?\nAnswered: the port is 9090" in opening
+    assert "- `zebra_port` (int, 1): 9090" in opening
+
+
+async def test_variables_that_an_earlier_version_saved_are_assigned_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repls, "Lasting", type("Nothing", (), {}))
+    run_id = await first_run(tmp_path, "n = [1, 2]\nseen = {1}")
+    monkeypatch.undo()
+
+    run = await continued(tmp_path, run_id, turns(cell("FINAL(repr(n))")))
+
+    assert run["answer"] == "[1, 2]"
+    [line] = [one["preview"] for one in run["events"] if one["type"] == "warning"]
+    assert line.endswith("could not be restored: seen")
+
+
+def test_long_questions_answers_and_values_are_cut() -> None:
+    variables = [Variable(f"v{number}", "str", 9, "x" * 500) for number in range(99)]
+
+    told = describe_earlier([Earlier("q" * 9000, "a" * 90_000)], variables, ["lost (why)"])
+
+    assert len(told) < 8_000
+    assert "and 59 more" in told
+    assert told.endswith("Lost variables: lost (why).")
