@@ -13,6 +13,7 @@ from playwright.async_api import Browser, async_playwright
 from tests.browser.tabs import OpenTab, Tab
 
 CHROMIUM = shutil.which("chromium")
+REBOUND = "rebound.test"  # a name that somebody else lets stand for this machine
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,12 @@ async def chromium() -> AsyncGenerator[Browser]:
     async with async_playwright() as playwright:
         # As root it has no sandbox of its own.
         browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--js-flags=--expose-gc"]
+            executable_path=CHROMIUM,
+            args=[
+                "--no-sandbox",
+                "--js-flags=--expose-gc",
+                f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1",
+            ],
         )
         yield browser
         await browser.close()

@@ -1,4 +1,4 @@
-"""Hostile text, in every place where one can stand, does nothing: in the page and in a file."""
+"""Hostile text, in every place where one can stand, does nothing: in page, file and app."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from pathlib import Path
 
 import anyio
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import FrameLocator, Page, expect
 
-from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView
-from tests.browser.tabs import OpenTab
-from tests.http_serving import ANN, open_site
+from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, rejected
+from tests.browser.tabs import OpenTab, Tab
+from tests.browser.test_app import open_host, show
+from tests.http_serving import ANN, Site, open_site
 from tests.serving import cell
 
 pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")
@@ -50,47 +51,119 @@ STRINGS = (
 ALL = "\n".join(STRINGS)
 
 
+FIRST = cell(f"evil = {ALL!r}\nprint(evil)\nreply = llm_query(evil)\nraised = dict(x=evil)")
+SECOND = cell(
+    "inner = rlm_query(evil, evil)\ntry:\n    llm_query('fail ' + evil)\nfinally:\n    1 / 0"
+)
+THIRD = cell("raise ValueError(evil)")
+SLOW = 60_000  # milliseconds
+
+
 def answer(request: ChatRequestView) -> Answer:
+    """Hostile thoughts, code, replies and errors; one inner run; one failed sub-call."""
+    turn = sum(message["role"] == "assistant" for message in request.messages)
     if request.model == "sub":
-        return ALL
-    if any(message["role"] == "assistant" for message in request.messages):
-        return "FINAL_VAR(evil)"
-    code = f"evil = {ALL!r}\nprint(evil)\nreply = llm_query(evil)\nraised = dict(x=evil)"
-    return f"{ALL}\n\n{cell(code)}"
+        if request.text.startswith("fail "):
+            return rejected(400, ALL)
+        return (
+            f"{ALL}\n\n{cell('FINAL(context)')}"
+            if turn == 0 and "REPL" in _system(request)
+            else ALL
+        )
+    return [f"{ALL}\n\n{FIRST}", f"{ALL}\n\n{SECOND}", f"{ALL}\n\n{THIRD}", "FINAL_VAR(evil)"][
+        min(turn, 3)
+    ]
 
 
-async def test_hostile_text_runs_nowhere_and_calls_nobody(
+def _system(request: ChatRequestView) -> str:
+    return str(request.messages[0]["content"])
+
+
+async def asked(site: Site) -> tuple[str, str]:
+    """Store a hostile text under a hostile name, and ask; gives its handle and the run."""
+    async with site.open_client() as client:
+        handle = (await client.call("rlm_context_add", text=ALL, name=STRINGS[0]))["handle"]
+        given = {"question": ALL, "contexts": [handle], "wait_seconds": 60}
+        run = await client.call("rlm_query", **given, budget={"max_depth": 2})
+        assert run["status"] == "completed", run
+        return handle, run["run_id"]
+
+
+async def look_everywhere(view: Page | FrameLocator) -> None:
+    """Open all that a run has: each place must show the text, and do nothing else."""
+    await expect(view.locator(".answer .text")).to_contain_text(STRINGS[0], timeout=SLOW)
+    assert "␛202etxt.exe" in await view.locator(".answer .text").inner_text()
+    assert STRINGS[1] in await view.locator("h1").inner_text()
+    await expect(view.locator(".turn .prose").first).to_contain_text(STRINGS[2])
+    await expect(view.locator(".turn .code").first).to_contain_text("evil = ")
+    await expect(view.locator(".output.error").last).to_contain_text(STRINGS[0])
+    await view.locator(".batches .summary").first.click()
+    await view.locator(".call").first.click()
+    await expect(view.locator(".detail .plain").nth(1)).to_contain_text(STRINGS[1])
+    await view.locator(".inner summary").first.click()
+    await expect(view.locator(".inner .turn").first).to_contain_text(STRINGS[0])
+    await view.locator(".timeline canvas").hover(position={"x": 200, "y": 90})
+    await view.get_by_role("tab", name="Variables").click()
+    await view.get_by_role("button", name="evil").click()
+    await expect(view.locator(".value .plain")).to_contain_text(STRINGS[2])
+    await view.get_by_role("tab", name="Figures").click()
+    await expect(view.locator(".plots figure").first).to_be_visible()
+
+
+def foreign(tab: Tab, *own: str) -> set[str]:
+    """The requests that went elsewhere."""
+    return {url for url in tab.requests if not url.startswith((*own, "data:"))}
+
+
+async def test_hostile_text_runs_nowhere_and_calls_nobody_in_the_page(
+    tmp_path: Path, open_tab: OpenTab
+) -> None:
+    async with open_site(tmp_path, answer) as site, open_tab() as tab:
+        handle, run_id = await asked(site)
+        page = tab.page
+        await tab.open(f"{site.url}/#/run/{run_id}", ANN)
+        await look_everywhere(page)
+        await page.goto(f"{site.url}/#/text/{handle}")
+        await expect(page.locator(".reading")).to_contain_text(STRINGS[3])
+        await expect(page.locator(".rail")).to_contain_text(STRINGS[0])
+        await page.goto(f"{site.url}/#/ask/{run_id}")
+        await expect(page.get_by_label("Question")).to_be_visible()
+        await page.goto(f"{site.url}/#/run/{STRINGS[0]}/{STRINGS[1]}")
+        await expect(page.get_by_role("alert")).to_be_visible()
+        assert await page.evaluate("window.owned") is None
+        assert foreign(tab, site.url) == set()
+
+
+async def test_hostile_text_runs_nowhere_and_calls_nobody_in_a_file(
     tmp_path: Path, open_tab: OpenTab
 ) -> None:
     saved = anyio.Path(tmp_path / "saved.html")
-    async with open_site(tmp_path, answer) as site:
-        async with site.open_client() as client, site.open_http() as http:
-            name = STRINGS[0]
-            handle = (await client.call("rlm_context_add", text=ALL, name=name))["handle"]
-            asked = {"question": ALL, "contexts": [handle], "wait_seconds": 30}
-            run_id = (await client.call("rlm_query", **asked))["run_id"]
-            await saved.write_text((await http.get(f"/runs/{run_id}/export")).text)
-        async with open_tab() as tab:
-            page = tab.page
-            await tab.open(f"{site.url}/#/run/{run_id}", ANN)
-            await expect(page.locator(".answer .text")).to_contain_text(STRINGS[0])
-            assert "␛202etxt.exe" in await page.inner_text(".answer .text")
-            await page.locator(".batches .summary").click()
-            await page.locator(".call").click()
-            await expect(page.locator(".detail .plain").nth(1)).to_contain_text(STRINGS[1])
-            await page.locator(".timeline canvas").hover(position={"x": 200, "y": 90})
-            await page.get_by_role("tab", name="Variables").click()
-            await page.get_by_role("button", name="evil").click()
-            await expect(page.locator(".value .plain")).to_contain_text(STRINGS[2])
-            await page.goto(f"{site.url}/#/text/{handle}")
-            await expect(page.locator(".reading")).to_contain_text(STRINGS[3])
-            assert await page.evaluate("window.owned") is None
-            assert {url for url in tab.requests if not url.startswith((site.url, "data:"))} == set()
-    async with open_tab() as file:
-        await file.page.goto(Path(saved).as_uri())
-        await expect(file.page.locator(".answer .text")).to_contain_text(STRINGS[0])
-        await file.page.locator(".batches .summary").click()
-        await file.page.locator(".call").click()
-        await expect(file.page.locator(".detail .plain").nth(1)).to_contain_text(STRINGS[1])
-        assert await file.page.evaluate("window.owned") is None
-        assert {url for url in file.requests if not url.startswith(("file:", "data:"))} == set()
+    async with open_site(tmp_path, answer) as site, site.open_http() as http:
+        _, run_id = await asked(site)
+        await saved.write_text((await http.get(f"/runs/{run_id}/export")).text)
+    async with open_tab() as tab:
+        await tab.page.goto(Path(saved).as_uri())
+        await look_everywhere(tab.page)
+        assert await tab.page.evaluate("window.owned") is None
+        assert foreign(tab, "file:") == set()
+
+
+async def test_hostile_text_runs_nowhere_and_calls_nobody_in_the_app(
+    tmp_path: Path, open_tab: OpenTab
+) -> None:
+    async with open_site(tmp_path, answer) as site, site.open_client() as client, open_tab() as tab:
+        _, run_id = await asked(site)
+        page = await open_host(tab, client)
+        refused = {"isError": True, "content": [{"type": "text", "text": ALL}]}
+        await show(page, "tool-input", {"arguments": {"text": ALL}})
+        await show(page, "tool-cancelled", {"reason": ALL})
+        await show(page, "tool-result", refused)
+        app = page.frame_locator("#f")
+        await expect(app.locator(".notice")).to_contain_text(STRINGS[0])
+        told = {"content": [], "structuredContent": {"run_id": run_id}}
+        await show(page, "tool-result", told)
+        await app.get_by_role("button", name="Larger").click()
+        await look_everywhere(app)
+        frames = [await frame.evaluate("window.owned") for frame in page.frames]
+        assert frames == [None, None]
+        assert foreign(tab, "http://host.test/", "http://app.test/") == set()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
+from tests.browser.conftest import REBOUND
 from tests.browser.tabs import OpenTab
 from tests.http_serving import ANN, open_site
 from tests.serving import turns
@@ -80,3 +81,21 @@ async def test_a_page_of_another_port_reads_nothing_and_may_not_frame_the_page(
         assert framed
         inside = [frame for frame in evil.frames if frame is not evil.main_frame]
         assert not any([await frame.locator("#root").count() for frame in inside])
+
+
+async def test_a_name_that_was_turned_to_this_machine_gets_neither_page_nor_calls(
+    tmp_path: Path, open_tab: OpenTab
+) -> None:
+    async with open_site(tmp_path, turns("never")) as site, open_tab() as tab:
+        port = site.url.rpartition(":")[2]
+        answer = await tab.page.goto(f"http://{REBOUND}:{port}/")
+        assert answer is not None
+        called = await tab.page.evaluate(
+            """async () => {
+                const answer = await fetch("/mcp", { method: "POST", body: "{}" });
+                return answer.status;
+            }"""
+        )
+
+        assert (answer.status, called) == (421, 421)
+        assert await tab.page.locator("#root").count() == 0

@@ -1,4 +1,4 @@
-"""`rlm-mcp ui` as a process, entered as a browser enters it; servers that die, or work beside it."""
+"""`rlm-mcp ui` as a process, entered as a browser enters it; servers that die or work beside."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ async def test_a_run_of_another_process_is_live_and_its_variables_are_said_to_be
 
         await expect(tab.page.locator(".run .status")).to_have_text("completed", timeout=SLOW)
         await expect(tab.page.get_by_role("button", name="mark")).to_be_visible(timeout=SLOW)
-        await expect(notice).to_have_count(0)
+        await expect(tab.page.locator(".notice")).to_have_count(0)
 
 
 def page_environment(directory: Path, model: ScriptedModel) -> dict[str, str]:
