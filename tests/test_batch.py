@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import AsyncMock
 
 import anyio
 import anyio.to_thread
@@ -17,6 +16,9 @@ from rlm_mcp.service.batch.batch import Batch, BatchOptions
 from rlm_mcp.service.batch.lines import BatchLine, read_lines
 from rlm_mcp.service.batch.report import report, wilson_interval
 from rlm_mcp.service.batch.scores import SCORES
+from rlm_mcp.service.contexts.requests import NewText
+from rlm_mcp.service.contexts.writing import no_report
+from rlm_mcp.service.service import open_service
 from rlm_mcp.testing.scripted_model import (
     Answer,
     ChatRequestView,
@@ -24,9 +26,8 @@ from rlm_mcp.testing.scripted_model import (
     ScriptedModel,
     open_scripted_model,
 )
-from rlm_mcp.values import Usage
 from tests.commands import command, environment, started
-from tests.serving import cell
+from tests.serving import SHARED_SANDBOX, cell, settings_in
 
 COUNT = 24
 
@@ -165,26 +166,65 @@ def test_a_report_of_nothing_is_whole() -> None:
     assert wilson_interval(1.0, 10)[0] == pytest.approx(0.7225, abs=1e-4)
 
 
-async def test_a_run_of_a_batch_that_is_cancelled_at_work_is_not_resumed() -> None:
-    def run(status: str) -> Any:
-        return SimpleNamespace(
-            run_id="run_1",
-            status=status,
-            answer=None,
-            data=None,
-            error=None,
-            figures=Usage(),
-            elapsed_seconds=1.0,
-        )
+async def test_a_run_of_a_batch_that_is_cancelled_at_work_is_resumed_by_the_next_one_alone(
+    tmp_path: Path,
+) -> None:
+    gate = anyio.Event()
+    lines = [BatchLine("a", "Which?")]
+    async with (
+        open_scripted_model(lambda _: Reply("FINAL(done)", gate=gate)) as model,
+        open_service(
+            settings_in(tmp_path, base_url=model.base_url), shared=SHARED_SANDBOX.get()
+        ) as service,
+    ):
+        handle = (await service.contexts.add(NewText(text="a text"), no_report)).handle
 
-    for before, resumed in (("running", 0), ("cancelled", 1)):
-        runs = SimpleNamespace(
-            begin=AsyncMock(return_value=SimpleNamespace(run_id="run_1")),
-            state=AsyncMock(return_value=run(before)),
-            wait=AsyncMock(return_value=run("cancelled")),
-            resume=AsyncMock(),
-        )
-        work = Batch(runs, AsyncMock(return_value=("ctx_1",)), BatchOptions("b"))  # pyright: ignore[reportArgumentType]
-        results = [one async for one in work.run([BatchLine("a", "Which?")])]
-        assert results[0]["status"] == "cancelled"
-        assert runs.resume.await_count == resumed
+        async def find(names: Sequence[str]) -> tuple[str, ...]:
+            del names
+            return (str(handle),)
+
+        async def results() -> list[dict[str, Any]]:
+            return [one async for one in Batch(service.runs, find, BatchOptions("b")).run(lines)]
+
+        first: list[dict[str, Any]] = []
+
+        async def ask() -> None:
+            first.extend(await results())
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                group.start_soon(ask)
+                await model.until(lambda: model.in_flight == 1)
+                [run] = (await service.runs.list(None, 10, "")).items
+                await service.runs.cancel(run.run_id)
+            gate.set()
+            second = await results()
+
+    assert [one["status"] for one in first] == ["cancelled"]
+    assert [(one["status"], one["answer"]) for one in second] == [("completed", "done")]
+    assert first[0]["run_id"] == second[0]["run_id"]
+
+
+async def test_a_limit_in_usd_without_prices_is_refused_before_anything_is_asked(
+    tmp_path: Path,
+) -> None:
+    await anyio.to_thread.run_sync(write_batch, tmp_path, 2)
+    async with open_scripted_model(answer) as model:
+        env = environment(tmp_path, model.base_url)
+        done = await command(env, *arguments(tmp_path, "--max-usd", "1"))
+        received = model.received
+    assert (done.exit_code, received) == (2, 0)
+    assert "max_usd=1.0 cannot be kept" in done.stderr
+
+
+async def test_a_batch_whose_results_cannot_be_written_ends(tmp_path: Path) -> None:
+    await anyio.to_thread.run_sync(write_batch, tmp_path, 12)
+    full = Path("/dev/full")
+    (tmp_path / "results.jsonl").symlink_to(full)
+    async with open_scripted_model(answer) as model:
+        env = environment(tmp_path, model.base_url)
+        done = await command(env, *arguments(tmp_path, "--at-once", "1"))
+        received = model.received
+    assert done.exit_code != 0
+    assert received < 12 * 2
+    assert "Traceback" not in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,11 @@ async def _write(work: Batch, lines: Sequence[BatchLine], out: Path) -> list[dic
     """Write each result as it comes, and show how many there are."""
     results: list[dict[str, Any]] = []
     with messages().status(f"0 of {len(lines)}") as shown:
-        async with await anyio.open_file(out, "w", encoding="utf-8") as file:
-            async for result in work.run(lines):
+        async with (
+            await anyio.open_file(out, "w", encoding="utf-8") as file,
+            aclosing(work.run(lines)) as answered,
+        ):
+            async for result in answered:
                 results.append(result)
                 await file.write(json.dumps(result, ensure_ascii=False) + "\n")
                 await file.flush()

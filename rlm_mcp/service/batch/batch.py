@@ -24,6 +24,7 @@ from rlm_mcp.values import error_fields
 
 # A run ends by its own budget; a wait is begun again until then.
 _WAIT_SECONDS = 3600.0
+_MAX_FAILED_WAITS = 10
 
 FindHandles = Callable[[Sequence[str]], Awaitable[tuple[str, ...]]]
 
@@ -65,7 +66,14 @@ class Batch:
         self.unasked = 0
 
     async def run(self, lines: Sequence[BatchLine]) -> AsyncGenerator[dict[str, Any]]:
-        """Yield a result for each question, in order of their end."""
+        """Yield a result for each question, in order of their end. Close it when you stop early.
+
+        Raises:
+            ConfigurationError: there is a limit in USD and no price, so that it would never end.
+        """
+        if self._options.max_usd:
+            limit = {"max_usd": self._options.max_usd}
+            await self._runs.check_limits(Question("?", budget=limit))
         send, receive = anyio.create_memory_object_stream[dict[str, Any]](0)
         waiting = iter(lines)
         async with anyio.create_task_group() as group:
@@ -91,6 +99,7 @@ class Batch:
         return limit is not None and self._spent_usd >= limit
 
     async def _answer(self, line: BatchLine) -> dict[str, Any]:
+        run_id: str | None = None
         try:
             handles = await self._find_handles(line.contexts)
             question = Question(
@@ -103,7 +112,7 @@ class Batch:
             run_id = (await self._runs.begin(question)).run_id
             return self._result(line, await self._ended(run_id))
         except RLMError as error:
-            return self._refused(line, error)
+            return self._refused(line, error) | {"run_id": run_id}
 
     async def _ended(self, run_id: str) -> RunRecord:
         before = await self._runs.state(run_id)
@@ -117,8 +126,17 @@ class Batch:
         return state
 
     async def _wait(self, run_id: str) -> RunRecord:
+        failures = 0
         while True:
-            state = await self._runs.wait(run_id, _WAIT_SECONDS, _no_report)
+            try:
+                state = await self._runs.wait(run_id, _WAIT_SECONDS, _no_report)
+            except RLMError as error:
+                # The run goes on and is paid for: what passes by must not lose its result.
+                failures += 1
+                if not error.retryable or failures == _MAX_FAILED_WAITS:
+                    raise
+                await anyio.sleep(failures)
+                continue
             if state.status != "running":
                 return state
 

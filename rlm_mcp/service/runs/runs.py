@@ -38,6 +38,10 @@ class RunStarter(Protocol):
         """Begin a run, or find it at work."""
         ...
 
+    async def check_limits(self, question: Question) -> None:
+        """Refuse a question whose limits cannot be kept."""
+        ...
+
     async def find(self, question: Question) -> str | None:
         """Find the run at work that answers a question."""
         ...
@@ -66,6 +70,7 @@ class RunService:
         self._abandoned = abandoned
         self.abandon = abandoned.add
         self.begin = starter.begin
+        self.check_limits = starter.check_limits
         self.find = starter.find
         self.resume = starter.resume
 

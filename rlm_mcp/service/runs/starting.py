@@ -67,10 +67,8 @@ class Starter:
             ConfigurationError: no model is configured, or a limit in USD has no prices.
         """
         check_question(question)
-        config = run_config(self._defaults.config, question)
         root_model, sub_model = self._models(question)
-        pricing = await self._services.pricing(root_model, sub_model)
-        budget = Budget(config, pricing=pricing)
+        config, budget = await self._limits(question)
         if question.answer_schema is not None:
             await anyio.to_thread.run_sync(check_schema, question.answer_schema)
         handles, variables = await self._material(question)
@@ -94,6 +92,20 @@ class Starter:
         with anyio.CancelScope(shield=True):
             begun = await self._begin(task, question, budget, isolation)
         return begun  # noqa: RET504  # a scope may swallow what is raised in it, as types go
+
+    async def check_limits(self, question: Question) -> None:
+        """Refuse a question whose limits cannot be kept, and begin nothing.
+
+        Raises:
+            InvalidInputError: a limit or option cannot be used.
+            ConfigurationError: no model is configured, or a limit in USD has no prices.
+        """
+        await self._limits(question)
+
+    async def _limits(self, question: Question) -> tuple[RLMConfig, Budget]:
+        config = run_config(self._defaults.config, question)
+        pricing = await self._services.pricing(*self._models(question))
+        return config, Budget(config, pricing=pricing)
 
     async def _begin(
         self, task: Task, question: Question, budget: Budget, isolation: Isolation
