@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from rlm_mcp.testing.scripted_model import open_scripted_model
-from tests.commands import command, environment, started
+from tests.commands import command, environment, measured, started
 from tests.serving import cell, turns
 
 SCRIPT = turns(cell("print(context)\nnotes = llm_query('say ' + context)"), "FINAL(done)")
@@ -70,7 +70,7 @@ async def test_what_cannot_be_saved_is_said_in_a_line(tmp_path: Path) -> None:
 @asynccontextmanager
 async def page_open(env: dict[str, str], *options: str) -> AsyncGenerator[str]:
     """`rlm-mcp ui` at work; gives the address that it prints."""
-    async with await anyio.open_process(started("ui", *options), env=env) as process:
+    async with await anyio.open_process(started("ui", *options), env=measured() | env) as process:
         try:
             assert process.stderr is not None
             said = ""
