@@ -11,9 +11,7 @@ import pytest
 from rlm_mcp.sandbox.choice import OwnedSandbox
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CallReply, CellResult, Repl, ReplCall, ReplOptions
-from tests.walls import a_sandbox, native_alone
-
-pytestmark = native_alone("no threads, and no event loop")
+from tests.walls import a_sandbox
 
 
 @pytest.fixture(scope="module")

@@ -209,6 +209,14 @@ async def test_a_text_over_two_gibibytes_is_refused_unread(sandbox: PortableSand
         "with ThreadPoolExecutor(9) as pool:\n"
         "  fs = {pool.submit(llm_query, p): p for p in prompts}\n"
         "  got = sorted(f.result() for f in as_completed(fs))",
+        "with ThreadPoolExecutor(9) as pool:\n"
+        "  fs = [pool.submit(llm_query, p, 'x' * 2000) for p in prompts]\n"
+        "got = [f.result()[-1] for f in fs]",
+        "with ThreadPoolExecutor(9) as pool:\n"
+        "  fs = [pool.submit(llm_query, p, model='sub') for p in prompts]\n"
+        "got = [f.result() for f in fs]",
+        "from multiprocessing.pool import ThreadPool\n"
+        "with ThreadPool(9) as pool: got = pool.map(llm_query, prompts)",
         "async def ask():\n  jobs = [asyncio.to_thread(llm_query, p) for p in prompts]\n"
         "  return await asyncio.gather(*jobs)\ngot = asyncio.run(ask())",
     ],

@@ -183,7 +183,7 @@ def llm_query(desk: CallDesk, prompt: object, model: str | None = None) -> str:
     Raises:
         SubCallError: the call failed.
     """
-    (text,), model = _with_long_text([_as_prompt(prompt)], model)
+    (text,), model = with_long_text([as_prompt(prompt)], model)
     return desk.ask(Request("llm_query", model), text)
 
 
@@ -193,7 +193,7 @@ def llm_query_batch(
     """Ask a model many times at once; a failed call gives a false value that says why."""
     if prompts is None or isinstance(prompts, (str, bytes)):
         raise TypeError(f"llm_query_batch takes a list of prompts, not {type(prompts).__name__}")
-    texts, model = _with_long_text([_as_prompt(prompt) for prompt in prompts], model)
+    texts, model = with_long_text([as_prompt(prompt) for prompt in prompts], model)
     return desk.ask_all([Request("llm_query", model)] * len(texts), texts)
 
 
@@ -203,7 +203,7 @@ def rlm_query(desk: CallDesk, question: object, context: Any) -> str:  # from mo
     Raises:
         SubCallError: the call failed.
     """
-    return desk.ask(_inner_request(context), _as_prompt(question))
+    return desk.ask(_inner_request(context), as_prompt(question))
 
 
 def rlm_query_batch(desk: CallDesk, questions: Any, contexts: Any) -> list[str]:
@@ -222,7 +222,7 @@ def rlm_query_batch(desk: CallDesk, questions: Any, contexts: Any) -> list[str]:
             f"rlm_query_batch got {len(asked)} questions and {len(texts)} contexts; give as many "
             "of one as of the other, or one question"
         )
-    return desk.ask_all(list(map(_inner_request, texts)), list(map(_as_prompt, asked)))
+    return desk.ask_all(list(map(_inner_request, texts)), list(map(as_prompt, asked)))
 
 
 def _inner_request(context: Any) -> Request:
@@ -241,7 +241,7 @@ def budget(desk: CallDesk) -> dict[str, Any]:
     return json.loads(desk.ask(Request("budget"), "") or "{}")
 
 
-def _with_long_text(prompts: list[str], model: str | None) -> tuple[list[str], str | None]:
+def with_long_text(prompts: list[str], model: str | None) -> tuple[list[str], str | None]:
     """Read `llm_query(question, chunk)` where the second text is longer than any name.
 
     The host reads shorter ones likewise, and puts the longer text first too.
@@ -252,5 +252,6 @@ def _with_long_text(prompts: list[str], model: str | None) -> tuple[list[str], s
     return [f"{first}\n\n{last}" for first, last in pairs], None
 
 
-def _as_prompt(prompt: object) -> str:
+def as_prompt(prompt: object) -> str:
+    """Return what model code gave as a prompt as text."""
     return prompt if isinstance(prompt, str) else str(prompt)

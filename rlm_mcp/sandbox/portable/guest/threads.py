@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rlm_mcp.sandbox.child import calls
+
 if TYPE_CHECKING:
     from rlm_mcp.sandbox.child.namespace import Namespace
 
@@ -41,22 +43,41 @@ def run_calls_together(namespace: Namespace) -> None:
     _Calls.many = namespace.variables.get("llm_query_batch")
 
 
-def _ask(prompts: list[Any]) -> list[Any]:
+def _gathered(fn: Any, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[str, Any] | None:
+    """Return prompt and model of a call of `llm_query` that can wait for others, else None."""
+    if fn != _Calls.one or not 1 <= len(args) <= 2 or named.keys() - {"model"}:
+        return None
+    model = args[1] if len(args) == 2 else named.get("model")
+    if model is not None and not isinstance(model, str):  # an error of its own
+        return None
+    (prompt,), model = calls.with_long_text([calls.as_prompt(args[0])], model)
+    return prompt, model
+
+
+def _ask(asked: list[tuple[str, Any]]) -> list[Any]:
+    """Make calls, those of one model as one batch; return the replies in order."""
     assert _Calls.many is not None  # noqa: S101  # only calls of `llm_query` are gathered
-    return _Calls.many(prompts)
+    replies: list[Any] = [None] * len(asked)
+    for model in dict.fromkeys(model for _, model in asked):
+        places = [place for place, (_, other) in enumerate(asked) if other == model]
+        found = _Calls.many([asked[place][0] for place in places], model)
+        for place, reply in zip(places, found, strict=True):
+            replies[place] = reply
+    return replies
 
 
 class GatheringExecutor(concurrent.futures.Executor):
     """Runs what is submitted at once; calls of `llm_query` itself go out together."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        self._waiting: list[tuple[Future[Any], Any]] = []
+        self._waiting: list[tuple[Future[Any], tuple[str, Any]]] = []
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a call now, or put it with those that go out together."""
-        if fn == _Calls.one and len(args) == 1 and not kwargs:
+        call = _gathered(fn, args, kwargs)
+        if call is not None:
             gathered = _GatheredFuture(self)
-            self._waiting.append((gathered, args[0]))
+            self._waiting.append((gathered, call))
             return gathered
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
@@ -171,7 +192,9 @@ class _Selector:
     """Waits for time, and sends the calls that were gathered when nothing else is left to do."""
 
     def __init__(self) -> None:
-        self.gathered: list[tuple[Any, Any]] = []  # futures of the loop, and their prompts
+        self.gathered: list[
+            tuple[Any, tuple[str, Any]]
+        ] = []  # futures of the loop, and their calls
 
     def select(self, timeout: float | None = None) -> list[Any]:
         if self.gathered and timeout != 0:
@@ -214,9 +237,10 @@ class TimerLoop(base_events.BaseEventLoop):
         """Run a function now, or gather a call of `llm_query`; `to_thread` comes here."""
         del executor
         future = self.create_future()
-        called, given = _unwrapped(func, args)
-        if called == _Calls.one and len(given) == 1:
-            self._selector.gathered.append((future, given[0]))
+        called, given, named = _unwrapped(func, args)
+        call = _gathered(called, given, named)
+        if call is not None:
+            self._selector.gathered.append((future, call))
             return future
         try:
             future.set_result(func(*args))
@@ -225,13 +249,13 @@ class TimerLoop(base_events.BaseEventLoop):
         return future
 
 
-def _unwrapped(function: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+def _unwrapped(function: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """Look into the `partial(context.run, function, ...)` that `to_thread` makes."""
     is_partial = isinstance(function, functools.partial)
     made: Any = function
-    if is_partial and made.args and not made.keywords and made.func.__name__ == "run":
-        return made.args[0], (*made.args[1:], *args)
-    return made, args
+    if is_partial and made.args and made.func.__name__ == "run":
+        return made.args[0], (*made.args[1:], *args), dict(made.keywords)
+    return made, args, {}
 
 
 def replace_threads() -> None:
