@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
-from rlm_mcp.service.doctor import Check, LocalModel, check_all
+from rlm_mcp.sandbox.types import Isolation
+from rlm_mcp.service.doctor import Check, LocalModel, check_all, isolation_check
 from rlm_mcp.testing.scripted_model import open_scripted_model
 from rlm_mcp.testing.scripted_replies import Fault, unauthorized
 from tests.commands import command, environment
@@ -117,6 +119,21 @@ async def test_isolation_is_judged_by_what_the_settings_ask_for(tmp_path: Path) 
 
     assert found["isolation"].state == ("ok" if isolation.level == "full" else "failed")
     assert isolation.level in found["isolation"].found
+
+
+def test_walls_that_a_container_lacks_are_told_with_the_options_that_give_them() -> None:
+    less = Isolation("partial", ("landlock", "seccomp"), ("namespaces: Operation not permitted",))
+    within = isolation_check(less, in_container=True)
+    outside = isolation_check(less, in_container=False)
+    full = isolation_check(Isolation("full", ("namespaces",), ()), in_container=True)
+
+    assert (within.state, within.found) == ("warning", "partial: landlock, seccomp")
+    assert "namespaces: Operation not permitted" in within.fix
+    for file in re.findall(r"seccomp=(\S+)", within.fix):
+        assert (Path(__file__).parent.parent / file).is_file()
+    assert "apparmor=unconfined" in within.fix
+    assert "container" not in outside.fix
+    assert (full.state, full.fix) == ("ok", "")
 
 
 async def test_settings_that_cannot_be_read_are_a_finding_too(tmp_path: Path) -> None:

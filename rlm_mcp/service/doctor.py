@@ -28,7 +28,9 @@ from rlm_mcp.errors import (
     RLMError,
 )
 from rlm_mcp.sandbox.choice import make_sandbox
+from rlm_mcp.sandbox.types import Isolation
 from rlm_mcp.service.catalogue import catalogue_of
+from rlm_mcp.service.machine import is_container
 from rlm_mcp.settings import Settings, environment_of_commands
 from rlm_mcp.store.connection import free_bytes
 from rlm_mcp.store.database import DATABASE_NAME
@@ -70,6 +72,12 @@ def find_local_model(servers: Sequence[tuple[str, int]] = LOCAL_SERVERS) -> Loca
 State = Literal["ok", "warning", "failed"]
 FindLocalModel = Callable[[], LocalModel | None]
 
+# What a container lacks is nearly always forbidden by the engine's profiles, not by the kernel.
+IN_A_CONTAINER = (
+    "This is a container, whose engine forbids some walls: start it with"
+    " --security-opt seccomp=packaging/container/seccomp.json and, where the system has AppArmor,"
+    " --security-opt apparmor=unconfined."
+)
 _LITTLE_ROOM_BYTES = 1_000_000_000
 _SHOWN_MODELS = 5
 # A local server may have to load the model first.
@@ -145,14 +153,24 @@ async def _check_isolation(settings: Settings) -> Check:
     sandbox = make_sandbox(
         settings.sandbox, settings.min_isolation, docker_image=settings.docker_image
     )
+    in_container = await anyio.to_thread.run_sync(is_container)
     try:
         isolation = await sandbox.require_isolation()
     except RLMError as error:
-        return Check(name, "failed", error.message, error.fix)
+        fix = f"{IN_A_CONTAINER} {error.fix}" if in_container else error.fix
+        return Check(name, "failed", error.message, fix)
+    return isolation_check(isolation, in_container=in_container)
+
+
+def isolation_check(isolation: Isolation, *, in_container: bool) -> Check:
+    """Say which walls stand and, in a container, what gives the others."""
     found = f"{isolation.level}: {', '.join(isolation.layers)}"
-    if isolation.missing:
-        return Check(name, "warning", found, f"Missing: {'; '.join(isolation.missing)}.")
-    return Check(name, "ok", found)
+    if not isolation.missing:
+        return Check("isolation", "ok", found)
+    fix = f"Missing: {'; '.join(isolation.missing)}."
+    if in_container:
+        fix = f"{fix} {IN_A_CONTAINER}"
+    return Check("isolation", "warning", found, fix)
 
 
 async def _check_models(settings: Settings, find_local: FindLocalModel) -> AsyncIterator[Check]:

@@ -27,6 +27,9 @@ _LIMITS = (
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
 
+# What Docker and Podman lay into each container.
+_CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
+
 
 def places(repl_bytes: int) -> int:
     """Say how many runs may work at once.
@@ -93,6 +96,11 @@ def cores() -> int:
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def is_container() -> bool:
+    """Whether this process is in a container of Docker, Podman or Buildah."""
+    return any(mark.exists() for mark in _CONTAINER_MARKS)
 
 
 def total_bytes() -> int | None:
