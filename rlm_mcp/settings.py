@@ -16,7 +16,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 
 from rlm_mcp.bearer_tokens import refuse_bad_tokens, refuse_weak, tokens_by_name
 from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.models.tables import ModelTable
+from rlm_mcp.engine.models.tables import ANTHROPIC_KEY, ModelTable
 from rlm_mcp.errors import ConfigurationError
 from rlm_mcp.sandbox.types import DOCKER_IMAGE, IsolationLevel, SandboxName
 from rlm_mcp.text import nearest, without_credentials
@@ -263,13 +263,14 @@ def keys_of_models(settings: Settings) -> dict[str, str]:
     """
     named = {table.api_key_env: name for name, table in settings.models.items()}
     keys = {variable: os.environ.get(variable, "") for variable in named if variable}
+    usual = {ANTHROPIC_KEY: os.environ.get(ANTHROPIC_KEY, "")}  # for tables that name no variable
     for variable, key in keys.items():
         if not key:
             raise ConfigurationError(
                 f"The variable {variable!r} is not set; [models.{named[variable]}] names it.",
                 fix="Set it in the environment to the key, or take api_key_env out.",
             )
-    return keys
+    return {**usual, **keys}
 
 
 def environment_of_commands() -> dict[str, str]:

@@ -34,6 +34,7 @@ HOMES: dict[str, str | tuple[str, ...]] = {
     "mcp_types": "server",
     "openai": ("engine/models", "engine/wrapper.py", "engine/backends.py"),  # these name its types
     "aiohttp": "engine/models",
+    "anthropic": "engine/models/native/messages_api.py",
     "genai_prices": "engine/models/kept_prices.py",
     "jwt": "server",
     "sqlite3": ("store", "service/documents/archives.py"),  # an SQLite file that somebody sends

@@ -18,6 +18,12 @@ from typing import Any
 import anyio
 from anyio.abc import SocketAttribute, SocketStream
 
+from rlm_mcp.testing.scripted_native import (
+    messages_body,
+    messages_events,
+    responses_body,
+    responses_events,
+)
 from rlm_mcp.testing.scripted_replies import (
     Answer,
     ChatRequestView,
@@ -62,6 +68,12 @@ __all__ = [
 ]
 
 MAX_HEAD_BYTES = 64 * 1024
+# By the end of a path, how a reply is written there: whole, and as events.
+_WORDS = {
+    "/chat/completions": (completion, stream_events),
+    "/v1/messages": (messages_body, messages_events),
+    "/responses": (responses_body, responses_events),
+}
 
 
 @asynccontextmanager
@@ -138,7 +150,7 @@ class ScriptedModel:
             listed = [{"id": name, "object": "model"} for name in self.model_names]
             await connection.send(_whole(200, {"object": "list", "data": listed}))
             return True
-        if not request.path.endswith("/chat/completions"):
+        if not request.path.endswith(tuple(_WORDS)):
             await connection.send(_whole(404, {"error": {"message": f"No {request.path!r} here."}}))
             return True
         try:
@@ -151,12 +163,13 @@ class ScriptedModel:
     def _record(self, request: _HttpRequest, body: dict[str, Any]) -> ChatRequestView:
         self.received += 1
         view = ChatRequestView(
-            messages=tuple(body.pop("messages", ())),
+            messages=tuple(body.pop("messages", None) or body.pop("input", ())),
             model=str(body.pop("model", "")),
             params=body,
             at=anyio.current_time(),
             headers=request.headers,
             number=self.received,
+            path=request.path,
         )
         self.requests.append(view)
         return view
@@ -245,11 +258,12 @@ async def _send_answer(connection: _Connection, request: ChatRequestView, answer
         return await _send_fault(connection, request, answer)
     if answer.latency_seconds:
         await anyio.sleep(answer.latency_seconds)
+    whole, events = next(made for end, made in _WORDS.items() if request.path.endswith(end))
     if not request.streamed:
-        await connection.send(_whole(200, completion(request, answer)))
+        await connection.send(_whole(200, whole(request, answer)))
         return True
     await connection.send(_head(200, {"content-type": "text/event-stream", "connection": "close"}))
-    for event in stream_events(request, answer):
+    for event in events(request, answer):
         await connection.send(event)
     return False  # without a length, the end of the body is the end of the connection
 

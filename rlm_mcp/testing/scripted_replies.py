@@ -17,7 +17,7 @@ class ChatRequestView:
     """One request as it arrived.
 
     `params` is the body without `messages` and `model`; `headers` have lower-case names; `at` is
-    in seconds of `anyio`'s clock; `number` counts requests from 1.
+    in seconds of `anyio`'s clock; `number` counts requests from 1; `path` is where it was sent.
     """
 
     messages: tuple[Mapping[str, Any], ...]
@@ -26,6 +26,7 @@ class ChatRequestView:
     at: float
     headers: Mapping[str, str]
     number: int
+    path: str = "/chat/completions"
 
     @property
     def authorization(self) -> str:
@@ -35,7 +36,11 @@ class ChatRequestView:
     @property
     def text(self) -> str:
         """The last message's content."""
-        return str(self.messages[-1].get("content", "")) if self.messages else ""
+        content: Any = self.messages[-1].get("content", "") if self.messages else ""
+        if isinstance(content, list):  # blocks, as some providers have them
+            blocks = cast("list[Mapping[str, Any]]", content)
+            return "".join(str(block.get("text", "")) for block in blocks)
+        return str(content)
 
     @property
     def streamed(self) -> bool:
@@ -200,13 +205,16 @@ def _envelope(request: ChatRequestView, kind: str) -> dict[str, Any]:
     return {"id": number, "object": kind, "created": 1, "model": request.model}
 
 
+def tokens_of(request: ChatRequestView, reply: Reply) -> tuple[int, int]:
+    """Return the tokens in and out that a reply tells."""
+    if isinstance(reply.usage, tuple):
+        return reply.usage
+    asked = sum(len(str(message.get("content", ""))) for message in request.messages)
+    return asked // 4, len(reply.text or "") // 4
+
+
 def _usage(request: ChatRequestView, reply: Reply) -> dict[str, int] | None:
     if reply.usage is None:
         return None
-    if reply.usage == "by_length":
-        asked = sum(len(str(message.get("content", ""))) for message in request.messages)
-        tokens = (asked // 4, len(reply.text or "") // 4)
-    else:
-        tokens = reply.usage
-    given, made = tokens
+    given, made = tokens_of(request, reply)
     return {"prompt_tokens": given, "completion_tokens": made, "total_tokens": given + made}

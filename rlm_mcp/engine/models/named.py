@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import anyio
@@ -13,17 +13,18 @@ from rlm_mcp.engine.models.addresses import is_local
 from rlm_mcp.engine.models.chat import ChatModel, ChatReply, ChatRequest
 from rlm_mcp.engine.models.commands.command import CALLS_AT_ONCE, CommandModel
 from rlm_mcp.engine.models.commands.presets import PRESETS, Command, preset_command
-from rlm_mcp.engine.models.endpoint import Endpoint
+from rlm_mcp.engine.models.endpoint import Endpoint, Limits
 from rlm_mcp.engine.models.http_provider import Provider
 from rlm_mcp.engine.models.kept_prices import KnownModel, look_up
 from rlm_mcp.engine.models.metering import Price, PriceList
-from rlm_mcp.engine.models.openai_client import open_endpoint
-from rlm_mcp.engine.models.retry import RetryPolicy, borrowed
-from rlm_mcp.engine.models.tables import ModelTable
+from rlm_mcp.engine.models.openai_client import open_endpoint, open_wire
+from rlm_mcp.engine.models.retry import Pace, RetryPolicy, Timing, borrowed
+from rlm_mcp.engine.models.tables import ANTHROPIC_BASE_URL, ANTHROPIC_KEY, NATIVE, ModelTable
 from rlm_mcp.errors import ConfigurationError, ContextLengthError, InvalidInputError, ModelError
 
 MILLION = 1_000_000
 COMMAND_PREFIX = "command:"
+ANTHROPIC_CACHE_WRITE = 1.25  # of the input price, for entries that live five minutes
 _TELLING_COMMANDS = frozenset(
     f"{COMMAND_PREFIX}{name}" for name, preset in PRESETS.items() if preset.tells_cost
 )
@@ -70,7 +71,10 @@ class Catalogue:
     def base_url(self, name: str) -> str:
         """Where a model is, unless it is a command."""
         table = self.tables.get(name)
-        return (table.base_url if table else None) or self.default.base_url
+        usual = self.default.base_url
+        if table is not None and table.provider == "anthropic":
+            usual = ANTHROPIC_BASE_URL
+        return (table.base_url if table else None) or usual
 
     def is_command(self, name: str) -> bool:
         """Whether a command answers as this model."""
@@ -217,13 +221,28 @@ async def open_models(
             if table.provider == "command":
                 named[name] = CommandModel(name, _command(name, table, catalogue), bounds)
                 continue
-            source = _provider(table, catalogue)
-            endpoint = await enter(open_endpoint(source, limiter=limiter, policy=policy))
+            endpoint = await enter(_open(_provider(table, catalogue), table, limiter, policy))
             endpoint.extras = _extras(table)
             endpoints[name] = endpoint
             model = endpoint.model(table.model or name)
             named[name] = _Bounded(model, bounds) if table.max_concurrent_calls else model
         yield Models(catalogue, default, named, endpoints)
+
+
+def _open(
+    source: Provider,
+    table: ModelTable,
+    limiter: anyio.CapacityLimiter,
+    policy: RetryPolicy | None,
+) -> AbstractAsyncContextManager[Endpoint]:
+    """Open the endpoint of a table, in its provider's own words."""
+    if table.provider not in NATIVE:
+        return open_endpoint(source, limiter=limiter, policy=policy)
+    from rlm_mcp.engine.models.native.providers import make_wire  # noqa: PLC0415  # for few
+
+    policy, timing = policy or RetryPolicy(), Timing()
+    wire = make_wire(table.provider, source, policy.attempt_seconds)
+    return open_wire(wire, Limits(limiter, policy, Pace(timing), timing))
 
 
 def _look_up_all(asked: Mapping[str, tuple[str, str]]) -> Mapping[str, KnownModel | None]:
@@ -233,11 +252,12 @@ def _look_up_all(asked: Mapping[str, tuple[str, str]]) -> Mapping[str, KnownMode
 def _price_of(table: ModelTable) -> Price | None:
     if table.input_price is None and table.output_price is None:
         return None
-    cached = table.cached_input_price
+    given, cached = (table.input_price or 0.0) / MILLION, table.cached_input_price
     return Price(
-        (table.input_price or 0.0) / MILLION,
+        given,
         (table.output_price or 0.0) / MILLION,
         None if cached is None else cached / MILLION,
+        given * ANTHROPIC_CACHE_WRITE if table.provider == "anthropic" else None,
     )
 
 
@@ -257,6 +277,9 @@ def _extras(table: ModelTable) -> Mapping[str, object]:
 def _provider(table: ModelTable, catalogue: Catalogue) -> Provider:
     headers = {name: value.get_secret_value() for name, value in table.headers.items()}
     key = catalogue.keys.get(table.api_key_env or "", "")
+    if table.provider == "anthropic":
+        key = key if table.api_key_env else catalogue.keys.get(ANTHROPIC_KEY, "")
+        return Provider(table.base_url or ANTHROPIC_BASE_URL, key, headers)
     if table.base_url is None:
         default = catalogue.default
         return Provider(default.base_url, key or default.api_key, headers)

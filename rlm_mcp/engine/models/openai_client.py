@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
 from rlm_mcp.engine.models.client_wire import ClientWire, ThreadedClientWire, creates_by_itself
-from rlm_mcp.engine.models.endpoint import Endpoint, Limits
+from rlm_mcp.engine.models.endpoint import Endpoint, Limits, Wire
 from rlm_mcp.engine.models.http_provider import Provider, ProviderWire
 from rlm_mcp.engine.models.http_session import HttpOptions
 from rlm_mcp.engine.models.retry import Pace, RetryPolicy, Timing
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 
 CALLS_AT_ONCE = 32
+
+
+class ClosableWire(Wire, Protocol):
+    """A wire with connections of its own."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+        ...
 
 
 @asynccontextmanager
@@ -59,8 +67,15 @@ async def open_endpoint(
         wire = _direct_wire(source, seconds)
     else:
         wire = _client_wire(source, seconds, own_pool=own_pool)
+    async with open_wire(wire, Limits(limiter, policy, Pace(timing), timing)) as endpoint:
+        yield endpoint
+
+
+@asynccontextmanager
+async def open_wire(wire: ClosableWire, limits: Limits) -> AsyncGenerator[Endpoint]:
+    """Open the endpoint that a wire reaches; the wire is closed at the end."""
     try:
-        yield Endpoint(wire, Limits(limiter, policy, Pace(timing), timing))
+        yield Endpoint(wire, limits)
     finally:
         with anyio.CancelScope(shield=True):  # closing sockets takes no round trip
             await wire.close()

@@ -6,14 +6,21 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+ANTHROPIC_BASE_URL = "https://api.anthropic.com"
+ANTHROPIC_KEY = "ANTHROPIC_API_KEY"
+NATIVE = frozenset({"anthropic", "responses"})
+"""Providers that are asked through their own packages."""
+
 
 class ModelTable(BaseModel):
     """One `[models.NAME]` table of the settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    provider: Literal["openai", "command"] = Field(
-        default="openai", description="Who speaks: an OpenAI-compatible API, or a command."
+    provider: Literal["openai", "responses", "anthropic", "command"] = Field(
+        default="openai",
+        description="Who speaks: an OpenAI-compatible API, OpenAI's Responses API, Anthropic's "
+        "Messages API, or a command.",
     )
     model: str = Field(default="", description="The provider's name of it; NAME if not set.")
     base_url: str | None = Field(

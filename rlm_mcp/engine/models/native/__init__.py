@@ -1,0 +1,1 @@
+"""Providers that are asked in their own words, through their own packages."""
