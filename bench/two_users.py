@@ -187,7 +187,7 @@ class Ann:
             made = await self._served.raw(
                 "rlm_exec", code=code, contexts=[self._handle], timeout_seconds=10
             )
-            run_id = (made.structured_content or {}).get("run_id", "run_0")
+            run_id = made.structured_content["run_id"] if made.structured_content else "run_0"
             for name in ("", "slow", "index", "lines"):
                 await self._served.raw("rlm_run_variables", run_id=run_id, name=name)
             await self._served.raw("rlm_exec", code="1", run_id=run_id)

@@ -5,6 +5,7 @@
 | CPython | layout of `PyASCIIObject`: references, type, length, hash, state, then the characters | `child/mapped_str` |
 | CPython | a hash that was not computed yet is -1 | `child/mapped_str` |
 | CPython | a reference count of 2**29 is an ordinary number, and goes up and down | `child/mapped_str` |
+| json | `json.encoder.c_make_encoder`, with nine arguments, writes what `JSONEncoder.encode` does | `sandbox/wire` |
 | zoneinfo | `zoneinfo._common.load_tzdata(key)` returns an open binary file | `child/preload` |
 | mcp | `ServerSession._connection` with `state` and `exit_stack`, which live as long as it | `server/updates` |
 | mcp | `ServerSession._request_outbound.cancel_requested`, set by `notifications/cancelled` | `server/tool` |
@@ -24,6 +25,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import inspect
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -41,6 +43,7 @@ from openai.resources.chat.completions import AsyncCompletions, Completions
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 import rlm_mcp
+from rlm_mcp.sandbox import wire
 from rlm_mcp.sandbox.child.mapped_str import _TESTED  # pyright: ignore[reportPrivateUsage]
 from rlm_mcp.testing.scripted_model import open_scripted_model
 
@@ -118,6 +121,19 @@ def test_a_server_has_a_lower_one_that_takes_handlers_by_method() -> None:
     lower = vars(MCPServer("name"))["_lowlevel_server"]
     for method in ("add_request_handler", "add_notification_handler"):
         assert callable(getattr(lower, method))
+
+
+def test_the_json_of_frames_is_that_of_the_package() -> None:
+    values: list[object] = [
+        {},
+        {"a": [1, -2, 1 << 53, True, False, None, 1.5]},
+        {'é😀\ud800\n"': {"b": [(), {}]}},
+    ]
+    write = wire._to_json  # pyright: ignore[reportPrivateUsage]  # what is tried here
+    assert [write(value) for value in values] == [
+        json.dumps(value, separators=(",", ":")) for value in values
+    ]
+    assert hasattr(json.encoder, "c_make_encoder")
 
 
 def test_a_connection_of_uvicorn_has_what_its_timers_look_at() -> None:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import select
 import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from queue import SimpleQueue
 from time import perf_counter
 from types import FrameType
@@ -67,16 +66,14 @@ class Interrupts:
         self._pending = False
         self.running = True
 
-    @contextmanager
-    def allowed(self) -> Generator[None]:
+    def allowed(self) -> _Allowed:
         """Deliver interrupts within the block; also one that came since `begin`."""
-        self.running = True
-        try:
-            if self._pending and not self._held:
-                self._let_through()
-            yield
-        finally:
-            self.running = False
+        return _Allowed(self)
+
+    def let_pending_in(self) -> None:
+        """Deliver an interrupt that came since `begin`."""
+        if self._pending and not self._held:
+            self._let_through()
 
     def hold(self) -> None:
         """Postpone interrupts while the main thread handles a frame."""
@@ -101,6 +98,24 @@ class Interrupts:
         if self._pending and self.running:
             self._pending = False
             raise KeyboardInterrupt
+
+
+class _Allowed:
+    """The block of `Interrupts.allowed`; a class, since each cell enters it."""
+
+    def __init__(self, interrupts: Interrupts) -> None:
+        self._interrupts = interrupts
+
+    def __enter__(self) -> None:
+        self._interrupts.running = True
+        try:
+            self._interrupts.let_pending_in()
+        except BaseException:
+            self._interrupts.running = False
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._interrupts.running = False
 
 
 class Link:

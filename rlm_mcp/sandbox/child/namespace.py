@@ -94,10 +94,7 @@ class Namespace:
 
     def assigned(self) -> Iterator[str]:
         """Yield the names of variables in the order of assignment."""
-        for name in self.names():
-            is_own = name in self._given or name.startswith("_") or self._is_untouched(name)
-            if not is_own and not is_machinery(self.variables.get(name)):
-                yield name
+        return (name for name, _ in self.assigned_items())
 
     def code(self) -> Iterator[str]:
         """Yield the names of modules, functions and classes that cells imported or defined."""
@@ -115,12 +112,27 @@ class Namespace:
         """The text."""
         return self._context
 
-    def _is_untouched(self, name: str) -> bool:
-        expected: Any = self._expected.get(name)
-        if name not in self._expected or self.variables.get(name) is not expected:
-            return False
+    def assigned_items(self) -> Iterator[tuple[str, Any]]:
+        """Yield variables with their values in the order of assignment.
+
+        Each cell walks all names, most of which are ours; so that is asked first.
+        """
+        given, expected = self._given, self._expected
+        for name, value in list(self.variables.items()):
+            if type(name) is not str or name in given or name.startswith("_"):
+                continue
+            if name in expected and self._is_untouched(name, value):
+                continue
+            if not is_machinery(value) and _is_shown(name):
+                yield name, value
+
+    def _is_untouched(self, name: str, value: object) -> bool:
+        expected: Any = self._expected[name]
         # By identity: what model code put there may compare in ways of its own.
-        return name != "answer" or all(expected.get(key) is _NO_ANSWER[key] for key in _NO_ANSWER)
+        if name != "answer" or value is not expected:
+            return value is expected
+        is_empty = expected.get("content") is _NO_ANSWER["content"]
+        return is_empty and expected.get("ready") is _NO_ANSWER["ready"]
 
     def record_answer(self) -> None:
         """Set the final answer from a dict named `answer`, where it says that it is ready.

@@ -79,7 +79,8 @@ def is_foreign(kind: type) -> bool:
 
 def is_machinery(value: object) -> bool:
     """Return whether a value is code or a module rather than data."""
-    return issubclass(type(value), _MACHINERY)
+    kind = type(value)
+    return kind is types.ModuleType or issubclass(kind, _MACHINERY)  # most are modules
 
 
 def size_of(value: object) -> int:

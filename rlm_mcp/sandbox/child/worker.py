@@ -115,10 +115,9 @@ class Worker:
 
     def _pack(self) -> bytes:
         """Pickle small variables; an interrupt ends it early, and what it has by then is kept."""
-        variables = self.namespace.variables
         try:
             with self._interrupts.allowed():
-                return pack((name, variables[name]) for name in self.namespace.assigned())
+                return pack(self.namespace.assigned_items())
         except BaseException:  # noqa: BLE001  # an interrupt at the edge, memory, a dict that changes
             return b""
 
