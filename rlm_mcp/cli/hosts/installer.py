@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import os
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+import anyio
 import click
 
 from rlm_mcp.cli.commands.options import Launch
@@ -18,7 +20,8 @@ from rlm_mcp.cli.hosts.files import hide_secrets, holds_key, with_server, withou
 from rlm_mcp.cli.hosts.host import Host, ServerCommand, own_command
 from rlm_mcp.cli.hosts.known import HOSTS
 from rlm_mcp.engine.models.http_provider import OPENAI_BASE_URL
-from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.errors import InvalidInputError, SandboxError
+from rlm_mcp.sandbox.choice import make_sandbox
 from rlm_mcp.settings import Settings, as_variables, variables_in_force
 
 _PRIVATE = 0o600
@@ -210,6 +213,19 @@ def install_server(launch: Launch, request: InstallRequest, *, ask: bool, is_dry
     click.echo(f"Written: {change.path}{kept}")
     if not request.is_removal:
         _advise(launch, host, change, request)
+        prepare_sandbox(launch.settings)
+
+
+def prepare_sandbox(settings: Settings, platform: str = sys.platform) -> None:
+    """Do now what the first question would wait for where the portable sandbox is used."""
+    is_portable = settings.sandbox == "portable"
+    if not is_portable and (settings.sandbox != "auto" or platform == "linux"):
+        return
+    click.echo("Compiling the sandbox's Python for this machine, once.", err=True)
+    try:
+        anyio.run(make_sandbox("portable").prepare)
+    except SandboxError as error:
+        click.echo(f"{error} Then run `rlm-mcp doctor`.", err=True)
 
 
 def _show(change: Change) -> None:
