@@ -66,6 +66,17 @@ def fullest_folder() -> tuple[int, str]:
     return max((count, folder) for folder, count in counts.items())
 
 
+def long_functions(most: int) -> list[str]:
+    """Functions of more lines than that, docstrings among them."""
+    return [
+        f"{name}.{node.name}: {lines}"
+        for name, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if (lines := (node.end_lineno or 0) - node.lineno + 1) > most
+    ]
+
+
 def longest_chain() -> list[str]:
     """The longest chain of modules in which each loads the next, at once or at first use."""
     known = modules()

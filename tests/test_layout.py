@@ -12,6 +12,7 @@ from tests.layout import (
     files_of_a_call,
     fullest_folder,
     imports,
+    long_functions,
     longest_chain,
     modules,
 )
@@ -147,6 +148,10 @@ def test_no_folder_and_no_module_is_too_full() -> None:
     }
     assert long == {}
     assert fullest_folder()[0] <= 20
+
+
+def test_no_function_is_long() -> None:
+    assert long_functions(most=40) == []
 
 
 def test_no_chain_of_imports_is_long() -> None:

@@ -21,8 +21,8 @@ from rlm_mcp.engine.models.metering import (
     dearest,
     estimate_tokens,
 )
-from rlm_mcp.engine.spending import Scarce, exceeded
-from rlm_mcp.errors import BudgetExceededError, ConfigurationError
+from rlm_mcp.engine.spending import Scarce, exceeded, no_price
+from rlm_mcp.errors import BudgetExceededError
 from rlm_mcp.values import Usage
 
 FIRST_GUESS_OUTPUT_TOKENS = 256
@@ -100,9 +100,7 @@ class Budget:
         self._answers = 0
         self._root_turn = Amount()
         self._pricing = pricing or Pricing()
-        usual = Price(config.cost_per_input_token, config.cost_per_output_token)
-        otherwise = usual if usual.input or usual.output else None
-        self._ledger = Ledger(self._pricing.prices, otherwise, spent.by_model)
+        self._ledger = Ledger(self._pricing.prices, _usual_price(config), spent.by_model)
         models = dict.fromkeys((self._pricing.root, self._pricing.sub))
         self._has_prices = all(map(self._ledger.is_cost_known, models))
         is_unknown = spent.cost_usd is None and bool(spent.input_tokens or spent.output_tokens)
@@ -112,13 +110,7 @@ class Budget:
         self._usd = planned if spent.cost_usd is None else spent.cost_usd
         unknown = [name for name in models if not self._ledger.is_cost_known(name)]
         if config.max_usd is not None and unknown:
-            raise ConfigurationError(
-                f"max_usd={config.max_usd!r} cannot be kept: the price of {_quoted(unknown)} is "
-                "not known.",
-                fix="Leave max_usd out, or set max_tokens instead. The operator can set "
-                "cost_per_input_token and cost_per_output_token, or the prices of the model's "
-                "table.",
-            )
+            raise no_price(config.max_usd, unknown)
 
     def start_clock(self) -> None:
         """Count the seconds from now: until here the run waited for its turn."""
@@ -361,5 +353,6 @@ class Budget:
                 raise exceeded("usd", f"{cost:.4f} of {config.max_usd} USD would be used")
 
 
-def _quoted(names: Sequence[str]) -> str:
-    return " and ".join(repr(name) for name in names if name) or "the model"
+def _usual_price(config: RLMConfig) -> Price | None:
+    usual = Price(config.cost_per_input_token, config.cost_per_output_token)
+    return usual if usual.input or usual.output else None

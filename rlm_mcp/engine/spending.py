@@ -1,10 +1,11 @@
-"""Limits of which little or nothing is left."""
+"""Limits of which little or nothing is left, or that cannot be kept."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlm_mcp.errors import BudgetExceededError
+from rlm_mcp.errors import BudgetExceededError, ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -26,4 +27,14 @@ def exceeded(limit: str, why: str) -> BudgetExceededError:
         f"The budget of {limit} is used up: {why}.",
         limit=limit,
         fix="Answer from what is known, or give the run a larger budget.",
+    )
+
+
+def no_price(max_usd: float, models: Sequence[str]) -> ConfigurationError:
+    """Return the error for a limit in USD where the price of some models is not known."""
+    quoted = " and ".join(repr(name) for name in models if name) or "the model"
+    return ConfigurationError(
+        f"max_usd={max_usd!r} cannot be kept: the price of {quoted} is not known.",
+        fix="Leave max_usd out, or set max_tokens instead. The operator can set "
+        "cost_per_input_token and cost_per_output_token, or the prices of the model's table.",
     )

@@ -104,8 +104,7 @@ async def rlm_query(  # noqa: PLR0913  # a tool's parameters are its arguments
     with _abandoning(ctx, service, begun.run_id):
         state = await service.runs.wait(begun.run_id, seconds, _Progress(ctx).report)
     page_url = page_of(ctx.request_context, state.run_id)
-    attached = ATTACHED if begun.is_attached else ""
-    note = f"{attached} {service.runs.origin(begun.run_id)}".strip()
+    note = f"{ATTACHED * begun.is_attached} {service.runs.origin(begun.run_id)}".strip()
     return run_result(state, note, page_url)
 
 

@@ -13,9 +13,9 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from rlm_mcp import __version__
-from rlm_mcp.engine.models.named import open_models
+from rlm_mcp.engine.models.named import Models, open_models
 from rlm_mcp.sandbox.choice import OwnedSandbox, make_sandbox
-from rlm_mcp.sandbox.types import ReplOptions
+from rlm_mcp.sandbox.types import ReplOptions, Sandbox
 from rlm_mcp.service.catalogue import catalogue_of
 from rlm_mcp.service.contexts.contexts import ContextService, Searches
 from rlm_mcp.service.contexts.files import fixed_part
@@ -192,54 +192,52 @@ async def open_service(
     shared: OwnedSandbox | None = None,
     is_remote: bool = False,
 ) -> AsyncGenerator[Service]:
-    """Open the store and the model endpoint, and let runs work until the block is left.
-
-    Runs that still work then are ended as `interrupted`.
+    """Open the store and the model endpoint; runs that work at the end are interrupted.
 
     Args:
         settings: what the machine's owner set.
         is_remote: callers may be on other machines.
-        named: paths and globs that whoever runs this program gave; where the settings do not say
-            what may be read, these may be too.
+        named: paths and globs that may be read too where the settings do not say what may be.
         shared: a sandbox of several services, whose least isolation holds; None for one of its own.
 
     Raises:
         StoreError: the database cannot be opened.
     """
-    descriptors = await anyio.to_thread.run_sync(share_descriptors)
-    _warn_of_few(descriptors)
+    descriptors = await anyio.to_thread.run_sync(_share_descriptors)
     limiter = anyio.CapacityLimiter(min(settings.max_concurrent_calls, descriptors.calls))
     async with (
         open_database(settings.data_dir / DATABASE_NAME) as database,
         open_models(catalogue_of(settings), limiter=limiter) as models,
-        shared
-        or make_sandbox(
-            settings.sandbox, settings.min_isolation, docker_image=settings.docker_image
-        ) as sandbox,
+        shared or _own_sandbox(settings) as sandbox,
         anyio.create_task_group() as tasks,
     ):
         owner = await anyio.to_thread.run_sync(owner_id)
         leases = RunLeases(database, owner=owner)
         await leases.interrupt_dead()
-        runs = RunServices(
-            Runs(database, owner=owner),
-            sandbox,
-            Repls(sandbox, tasks, descriptors.kept),
-            models,
-            LiveRuns(),
-            StoredReplies(Replies(database)),
-        )
+        repls = Repls(sandbox, tasks, descriptors.kept)
+        runs = _run_services(Runs(database, owner=owner), sandbox, repls, models, database)
         others = OtherServers(database, leases, Cancels(database, owner=owner), runs.live)
-        allowed = await anyio.to_thread.run_sync(_allowed_paths, settings, named)
-        parts = await _parts(settings, database, runs, others, allowed, tasks)
-        parts = replace(parts, is_remote=is_remote)
+        parts = await _parts(settings, database, runs, others, named, tasks)
         _start_background(parts, leases, Leases(database, owner=owner))
         tasks.start_soon(_log_missing_isolation, sandbox)
         try:
-            yield Service(parts)
+            yield Service(replace(parts, is_remote=is_remote))
         finally:
             await _end_runs(runs.live)
             tasks.cancel_scope.cancel()
+
+
+def _run_services(
+    runs: Runs, sandbox: Sandbox, repls: Repls, models: Models, database: Database
+) -> RunServices:
+    cache = StoredReplies(Replies(database))
+    return RunServices(runs, sandbox, repls, models, LiveRuns(), cache)
+
+
+def _own_sandbox(settings: Settings) -> OwnedSandbox:
+    return make_sandbox(
+        settings.sandbox, settings.min_isolation, docker_image=settings.docker_image
+    )
 
 
 async def _parts(
@@ -247,7 +245,7 @@ async def _parts(
     database: Database,
     runs: RunServices,
     others: OtherServers,
-    allowed: AllowedPaths,
+    named: Sequence[str],
     tasks: TaskGroup,
 ) -> _Parts:
     """Put together what the services of all callers share."""
@@ -263,7 +261,7 @@ async def _parts(
         RunQueue(most),
         others,
         AbandonedRuns(marks, runs.live, tasks, grace_seconds),
-        allowed,
+        await anyio.to_thread.run_sync(_allowed_paths, settings, named),
         tasks,
         IndexBuilds(tasks),
     )
@@ -277,7 +275,8 @@ def _start_background(parts: _Parts, run_leases: RunLeases, leases: Leases) -> N
     parts.tasks.start_soon(parts.others.watch_cancels)
 
 
-def _warn_of_few(descriptors: Descriptors) -> None:
+def _share_descriptors() -> Descriptors:
+    descriptors = share_descriptors()
     if descriptors.limit < FEW_DESCRIPTORS:
         log.warning(
             "only %d files may be open at once: fewer runs, calls and connections take place at a "
@@ -285,6 +284,7 @@ def _warn_of_few(descriptors: Descriptors) -> None:
             descriptors.limit,
             WANTED_DESCRIPTORS,
         )
+    return descriptors
 
 
 async def _end_runs(live: LiveRuns) -> None:
