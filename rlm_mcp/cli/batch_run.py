@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import click
 
 from rlm_mcp.cli.commands.options import Launch
+from rlm_mcp.cli.output import say
 from rlm_mcp.cli.sources import add_source
 from rlm_mcp.cli.terminal import messages
 from rlm_mcp.errors import InvalidInputError
@@ -38,9 +38,9 @@ async def run_batch(launch: Launch, given: Mapping[str, Any]) -> bool:
         results = await _write(work, lines, given["out"])
     summary = report(results, work.unasked)
     if given["has_report"]:
-        click.echo(json.dumps(summary, ensure_ascii=False, indent=2))
+        say(json.dumps(summary, ensure_ascii=False, indent=2))
     answered = sum(one["answer"] is not None for one in results)
-    click.echo(f"{answered} of {summary['questions']} questions answered.", err=True)
+    say(f"{answered} of {summary['questions']} questions answered.", err=True)
     return not bad and answered == summary["questions"]
 
 
@@ -51,7 +51,7 @@ async def _read(path: Path) -> tuple[list[BatchLine], list[BadLine]]:
 
 def _name_bad(bad: Sequence[BadLine], *, is_strict: bool) -> None:
     for line in bad:
-        click.echo(f"line {line.number}: {line.reason}", err=True)
+        say(f"line {line.number}: {line.reason}", err=True)
     if bad and is_strict:
         raise InvalidInputError(
             f"{len(bad)} of the lines are bad; nothing was asked.",

@@ -7,8 +7,6 @@ import shlex
 from dataclasses import asdict
 
 import anyio
-import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -18,7 +16,8 @@ from rlm_mcp.cli.hosts.files import hide_secrets
 from rlm_mcp.cli.hosts.host import ServerCommand
 from rlm_mcp.cli.hosts.installer import server_command, snippet
 from rlm_mcp.cli.hosts.known import HOSTS
-from rlm_mcp.cli.terminal import messages
+from rlm_mcp.cli.output import say
+from rlm_mcp.cli.terminal import messages, results
 from rlm_mcp.errors import ConfigurationError
 from rlm_mcp.service.doctor import Check, check_all
 from rlm_mcp.settings import Settings, load_settings, unknown_variables
@@ -50,7 +49,7 @@ def report(launch: Launch, checks: list[Check], *, as_json: bool) -> bool:
     is_usable = all(check.state != "failed" for check in checks)
     if as_json:
         found = {"version": __version__, "ok": is_usable, "checks": [asdict(one) for one in checks]}
-        click.echo(json.dumps(found, ensure_ascii=False, indent=2))
+        say(json.dumps(found, ensure_ascii=False, indent=2))
         return is_usable
     _print_checks(checks)
     if is_usable:
@@ -60,10 +59,10 @@ def report(launch: Launch, checks: list[Check], *, as_json: bool) -> bool:
 
 
 def _print_checks(checks: list[Check]) -> None:
-    console = Console(highlight=False)
+    console = results()
     if not console.is_terminal:
         for check in checks:
-            click.echo("\t".join((check.state, check.name, check.found, check.fix)).rstrip())
+            say("\t".join((check.state, check.name, check.found, check.fix)).rstrip())
         return
     table = Table.grid(padding=(0, 2, 0, 0))
     for check in checks:
@@ -74,12 +73,12 @@ def _print_checks(checks: list[Check]) -> None:
 
 
 def _print_hosts(server: ServerCommand) -> None:
-    click.echo("\nTo connect a host: rlm-mcp install HOST, or write this into its file.")
+    say("\nTo connect a host: rlm-mcp install HOST, or write this into its file.")
     for names in (("claude-desktop", "cursor"), ("vscode",), ("codex",)):
         hosts = [HOSTS[name] for name in names]
         where = "\n".join(f"{host.title}, {host.file()}" for host in hosts)
-        click.echo(f"\n{where}:\n{hide_secrets(snippet(hosts[0], server))}", nl=False)
-    click.echo(f"\n{HOSTS['claude-code'].title}:\n{hide_secrets(_claude_command(server))}")
+        say(f"\n{where}:\n{hide_secrets(snippet(hosts[0], server))}", nl=False)
+    say(f"\n{HOSTS['claude-code'].title}:\n{hide_secrets(_claude_command(server))}")
 
 
 def _claude_command(server: ServerCommand) -> str:
@@ -93,6 +92,6 @@ def _claude_command(server: ServerCommand) -> str:
 def _print_verdict(checks: list[Check]) -> None:
     failed = [check.name for check in checks if check.state == "failed"]
     if failed:
-        click.echo(f"\nFix first: {', '.join(failed)}.")
+        say(f"\nFix first: {', '.join(failed)}.")
     else:
-        click.echo("\nEverything that is needed works.")
+        say("\nEverything that is needed works.")

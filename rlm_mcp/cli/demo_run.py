@@ -16,6 +16,7 @@ from rich.text import Text
 from rlm_mcp.cli.demo_script import QUESTION, demo_lines, scripted_reply
 from rlm_mcp.cli.display import EventPrinter, show_outcome
 from rlm_mcp.cli.failures import error_line
+from rlm_mcp.cli.terminal import results
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.doctor import LOCAL_SERVERS, find_local_model
 from rlm_mcp.service.runs.questions import Question
@@ -42,7 +43,7 @@ async def run_demo(settings: Settings, servers: Sequence[tuple[str, int]] = LOCA
 
     Returns whether there was an answer.
     """
-    console = Console(highlight=False)
+    console = results()
     console.soft_wrap = not console.is_terminal
     async with _model(settings, servers) as chosen, open_service(chosen.settings) as service:
         console.print(escape(chosen.how), style="bold")

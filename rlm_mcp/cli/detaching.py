@@ -9,9 +9,8 @@ import subprocess
 import sys
 from dataclasses import asdict
 
-import click
-
 from rlm_mcp.cli.commands.options import Launch
+from rlm_mcp.cli.output import say
 from rlm_mcp.service.runs.questions import Question
 from rlm_mcp.service.runs.runs import RunState
 from rlm_mcp.service.service import open_service
@@ -40,7 +39,7 @@ def start_detached(launch: Launch, question: Question) -> str:
     with process.stdout as stdout, process.stderr as stderr:
         run_id = stdout.readline().strip()
         if not run_id:
-            click.echo(stderr.read(), err=True, nl=False)
+            say(stderr.read(), err=True, nl=False)
             raise SystemExit(process.wait())
     return run_id
 
@@ -54,7 +53,7 @@ async def work_detached(launch: Launch, question: Question) -> None:
     """Work on a question; print its run's id, then nothing more."""
     async with open_service(launch.settings) as service:
         run_id = (await service.runs.begin(question)).run_id
-        click.echo(run_id)
+        say(run_id)
         nowhere = os.open(os.devnull, os.O_RDWR)
         for stream in (sys.stdin, sys.stdout, sys.stderr):
             os.dup2(nowhere, stream.fileno())  # whoever started this may be gone by now

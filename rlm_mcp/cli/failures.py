@@ -10,6 +10,7 @@ from typing import IO, Any
 
 import click
 
+from rlm_mcp.cli.output import say
 from rlm_mcp.errors import RLMError
 
 NO_ANSWER = 1
@@ -37,12 +38,12 @@ _COMMANDS = {
 def report_interrupted(run_id: str, *, goes_on: bool = False) -> None:
     """Say on stderr what happens to the run of an interrupted command, and how to continue."""
     if not run_id:
-        click.echo("Interrupted before a run started.", err=True)
+        say("Interrupted before a run started.", err=True)
     elif goes_on:
         line = f"The run goes on. Follow it with: rlm-mcp runs show {run_id} --follow"
-        click.echo(line, err=True)
+        say(line, err=True)
     else:
-        click.echo(f"Interrupted. Resume it with: rlm-mcp runs resume {run_id}", err=True)
+        say(f"Interrupted. Resume it with: rlm-mcp runs resume {run_id}", err=True)
 
 
 class CommandGroup(click.Group):
@@ -82,7 +83,7 @@ def print_error(line: str) -> None:
     message = f"Error: {line}"
     if sys.stderr.isatty():
         message = click.wrap_text(message, shutil.get_terminal_size().columns)
-    click.echo(message, err=True)
+    say(message, err=True)
 
 
 def error_line(error: Mapping[str, Any]) -> str:

@@ -6,6 +6,8 @@ import json
 import logging
 from datetime import UTC, datetime
 
+from rlm_mcp.cli.output import visible
+
 
 class JsonLines(logging.Formatter):
     """Formats a record as one JSON object: `time`, `level`, `logger`, `message`, `error`.
@@ -23,7 +25,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return visible(json.dumps(line, ensure_ascii=False))
 
 
 def log_as_json() -> None:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import click
-
 from rlm_mcp.cli.commands.options import Launch
 from rlm_mcp.cli.display import Verbosity, open_run_display, show_outcome
 from rlm_mcp.cli.failures import NO_ANSWER, error_line, print_error
+from rlm_mcp.cli.output import say
 from rlm_mcp.cli.sources import add_source
 from rlm_mcp.cli.terminal import messages, print_json
 from rlm_mcp.errors import InvalidInputError
@@ -38,12 +37,12 @@ class RunDisplay:
         if self.as_json:
             print_json(run_view(state))
         elif state.answer is not None:
-            click.echo(state.answer)
+            say(state.answer)
             if self.verbosity != "nothing":
                 for line in citation_lines(run_view(state)):
-                    click.echo(line, err=True)
+                    say(line, err=True)
         elif state.status == "running":
-            click.echo(state.run_id)
+            say(state.run_id)
         if state.error and not self.as_json:
             print_error(error_line(state.error))
         if state.status != "running" and state.answer is None:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import click
-from rich.console import Console
 
 from rlm_mcp.cli.commands.options import Launch
 from rlm_mcp.cli.display import EventPrinter, show_outcome
-from rlm_mcp.cli.terminal import messages, print_json, print_table
+from rlm_mcp.cli.output import say
+from rlm_mcp.cli.terminal import messages, print_json, print_table, results
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.server.view.run_file import run_file
 from rlm_mcp.server.views import run_page, run_view, trace_view, variable_view, variables_view
@@ -40,9 +39,9 @@ async def list_runs(launch: Launch, asked: Mapping[str, Any], as_json: bool) -> 
         ((one.run_id, one.status, _ago(one.created_at, now), one.question) for one in page.runs),
     )
     if not page.runs:
-        click.echo('No runs yet. Ask with: rlm-mcp query "..." --file PATH', err=True)
+        say('No runs yet. Ask with: rlm-mcp query "..." --file PATH', err=True)
     elif page.next_cursor:
-        click.echo(f"More with: --cursor {page.next_cursor}", err=True)
+        say(f"More with: --cursor {page.next_cursor}", err=True)
 
 
 def _ago(at: str, now: datetime) -> str:
@@ -66,7 +65,7 @@ async def show_trace(launch: Launch, run_id: str, after: int, as_json: bool) -> 
             )
             return
         state = await service.runs.state(run_id)
-        await EventPrinter(service.runs, Console(highlight=False), after).report(state)
+        await EventPrinter(service.runs, results(), after).report(state)
     show_outcome(messages(), state)
 
 
@@ -98,11 +97,11 @@ async def show_variable(launch: Launch, run_id: str, name: str, as_json: bool) -
         if as_json:
             print_json(variable_view(name, piece))
             return
-        click.echo(piece.text, nl=False)
+        say(piece.text, nl=False)
         while piece.end < piece.total:
             piece = await service.runs.variable(run_id, name, piece.end, _READ_CHARS)
-            click.echo(piece.text, nl=False)
-    click.echo()
+            say(piece.text, nl=False)
+    say()
 
 
 async def cancel_run(launch: Launch, run_id: str, as_json: bool) -> None:
@@ -135,7 +134,7 @@ async def export_run(launch: Launch, run_id: str, wanted: str, file: str, has_te
         made = await run_file(service, run_id, wanted, has_texts=has_texts)
         if file == "-":
             async for piece in made.pieces:
-                click.echo(piece, nl=False)
+                say(piece, nl=False)
             return
         path = Path(file or made.name)
         try:
@@ -147,4 +146,4 @@ async def export_run(launch: Launch, run_id: str, wanted: str, file: str, has_te
                 f"The file {str(path)!r} cannot be written: {error.strerror}.",
                 fix="Name another file.",
             ) from error
-    click.echo(path)
+    say(path)

@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import click
-
 from rlm_mcp.cli.commands.options import Launch
+from rlm_mcp.cli.output import say
 from rlm_mcp.cli.sources import add_source
 from rlm_mcp.cli.terminal import print_json, print_table
 from rlm_mcp.server import schemas
@@ -34,7 +33,7 @@ async def add_texts(launch: Launch, sources: Sequence[NewText], as_json: bool) -
             if as_json:
                 print_json(added_view(added))
             else:
-                click.echo(added.handle)
+                say(added.handle)
                 _report_added(added)
 
 
@@ -51,7 +50,7 @@ def _report_added(added: Added) -> None:
     lines += [f"skipped: {path} ({why})" for path, why in added.skipped[:_SHOWN_SKIPS]]
     if len(added.skipped) > _SHOWN_SKIPS:
         lines.append(f"skipped: {len(added.skipped) - _SHOWN_SKIPS:,} more")
-    click.echo("\n".join(lines), err=True)
+    say("\n".join(lines), err=True)
 
 
 async def list_texts(launch: Launch, limit: int, cursor: str, as_json: bool) -> None:
@@ -73,9 +72,9 @@ async def list_texts(launch: Launch, limit: int, cursor: str, as_json: bool) -> 
         ),
     )
     if not page.contexts:
-        click.echo("No texts are stored. Add one with: rlm-mcp contexts add PATH", err=True)
+        say("No texts are stored. Add one with: rlm-mcp contexts add PATH", err=True)
     elif page.next_cursor:
-        click.echo(f"More with: --cursor {page.next_cursor}", err=True)
+        say(f"More with: --cursor {page.next_cursor}", err=True)
 
 
 async def show_text(launch: Launch, span: Mapping[str, Any], as_json: bool) -> None:
@@ -90,10 +89,10 @@ async def show_text(launch: Launch, span: Mapping[str, Any], as_json: bool) -> N
     if as_json:
         print_json(schemas.ContextSlice.model_validate(piece, from_attributes=True))
         return
-    click.echo(piece.text, nl=not piece.text.endswith("\n"))
+    say(piece.text, nl=not piece.text.endswith("\n"))
     rest = "the end" if piece.next_start is None else f"more: --start {piece.next_start}"
     unit = "lines" if span["unit"] == "lines" else "characters"
-    click.echo(f"[{unit} {piece.start:,} to {piece.end:,} of {piece.total:,}; {rest}]", err=True)
+    say(f"[{unit} {piece.start:,} to {piece.end:,} of {piece.total:,}; {rest}]", err=True)
 
 
 async def search_texts(
@@ -113,11 +112,11 @@ async def search_texts(
         return
     for match in page.matches:
         place = f"{match.page}, line {match.line}" if match.page else f"{match.line}"
-        click.echo(f"{match.name or match.handle}:{place}: {match.text}")
+        say(f"{match.name or match.handle}:{place}: {match.text}")
     if not page.matches:
-        click.echo("Nothing was found.", err=True)
+        say("Nothing was found.", err=True)
     elif page.next_cursor:
-        click.echo(f"More with: --cursor {page.next_cursor}", err=True)
+        say(f"More with: --cursor {page.next_cursor}", err=True)
 
 
 async def delete_texts(launch: Launch, handles: Sequence[str], as_json: bool) -> None:
@@ -132,4 +131,4 @@ async def delete_texts(launch: Launch, handles: Sequence[str], as_json: bool) ->
             if as_json:
                 print_json(schemas.DeletedContext(deleted=True, freed_bytes=freed))
             else:
-                click.echo(f"Deleted {handle}, {freed:,} bytes freed.", err=True)
+                say(f"Deleted {handle}, {freed:,} bytes freed.", err=True)

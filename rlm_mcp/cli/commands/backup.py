@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from rlm_mcp.cli.commands.options import Launch
+from rlm_mcp.cli.output import say
 
 
 @click.command(short_help="Copy the database to FILE, while servers use it.")
@@ -30,4 +31,4 @@ def backup(launch: Launch, file: Path) -> None:
             shown.update(f"Copying the database: {100 * (total - left) // max(total, 1)}%")
 
         size = back_up(database, file, progress)
-    click.echo(f"{file}: {size / 1_000_000:,.1f} MB")
+    say(f"{file}: {size / 1_000_000:,.1f} MB")

@@ -10,6 +10,7 @@ import click
 
 from rlm_mcp.cli.commands.options import Launch
 from rlm_mcp.cli.failures import INTERRUPTED, NO_ANSWER
+from rlm_mcp.cli.output import say
 
 _SCORES = ("contains", "exact", "number", "regex", "f1")
 
@@ -61,7 +62,7 @@ def batch(launch: Launch, **given: Any) -> None:
     try:
         is_whole = anyio.run(run_batch, launch, given)
     except KeyboardInterrupt:
-        click.echo("Interrupted. Start the same command again to go on.", err=True)
+        say("Interrupted. Start the same command again to go on.", err=True)
         raise SystemExit(INTERRUPTED) from None
     if not is_whole:
         raise SystemExit(NO_ANSWER)

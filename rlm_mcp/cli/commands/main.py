@@ -23,6 +23,7 @@ from rlm_mcp.cli.commands.runs import runs
 from rlm_mcp.cli.commands.serve import serve
 from rlm_mcp.cli.commands.ui import ui
 from rlm_mcp.cli.failures import CommandGroup
+from rlm_mcp.cli.output import VisibleFormatter
 
 
 @click.group(cls=CommandGroup, invoke_without_command=True)
@@ -39,7 +40,9 @@ def main(ctx: click.Context, config_file: Path | None) -> None:
 
     With no command, serves the Model Context Protocol over stdio.
     """
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="rlm-mcp: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(VisibleFormatter("rlm-mcp: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     ctx.obj = Launch(config_file)
     if ctx.invoked_subcommand is None:
         ctx.invoke(serve)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 import click
 
+from rlm_mcp.cli.output import say
 from rlm_mcp.errors import RLMError
 
 if TYPE_CHECKING:
@@ -97,5 +98,5 @@ class Launch:
 
             log_as_json()
         for problem in unknown_variables():
-            click.echo(f"rlm-mcp: {problem}", err=True)
+            say(f"rlm-mcp: {problem}", err=True)
         return settings

@@ -15,6 +15,7 @@ import anyio.to_thread
 import click
 
 from rlm_mcp.cli.commands.options import Launch
+from rlm_mcp.cli.output import say
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -69,7 +70,7 @@ def serve(
         from rlm_mcp.server.app import build_server
 
         if sys.stdin.isatty():
-            click.echo(_AT_A_TERMINAL, err=True)
+            say(_AT_A_TERMINAL, err=True)
         open_page = partial(_open_page, settings) if settings.ui else None
         server = build_server(partial(_open_service, settings), open_page=open_page)
         anyio.run(server.run_stdio_async)
@@ -96,7 +97,7 @@ async def _open_page(settings: Settings, service: Service) -> AsyncGenerator[str
 
 def _announce_page(url: str, file: Path) -> None:
     """Say where the page is; hosts keep what a server says, so the token is in the file alone."""
-    click.echo(f"rlm-mcp: the page is at {url}/; a browser enters it by {file.as_uri()}", err=True)
+    say(f"rlm-mcp: the page is at {url}/; a browser enters it by {file.as_uri()}", err=True)
 
 
 def _announce(settings: Settings, url: str) -> None:
@@ -111,4 +112,4 @@ def _announce(settings: Settings, url: str) -> None:
     if not has_token:
         lines.append("no token is set: every user of this machine may call it")
     for line in lines:
-        click.echo(f"rlm-mcp: {line}", err=True)
+        say(f"rlm-mcp: {line}", err=True)

@@ -10,6 +10,7 @@ import anyio.to_thread
 import click
 
 from rlm_mcp.cli.commands.options import Launch, complete_runs
+from rlm_mcp.cli.output import say
 
 if TYPE_CHECKING:
     from rlm_mcp.settings import Settings
@@ -53,8 +54,8 @@ async def _serve_page(settings: Settings, run_id: str, port: int, opens: bool) -
         anyio.create_task_group() as tasks,
     ):
         address = address_with(url, token, run_id)
-        click.echo(f"rlm-mcp: the page is at {address}", err=True)
-        click.echo("rlm-mcp: Ctrl-C ends it; runs started there can then be resumed", err=True)
+        say(f"rlm-mcp: the page is at {address}", err=True)
+        say("rlm-mcp: Ctrl-C ends it; runs started there can then be resumed", err=True)
         if opens:
             tasks.start_soon(_open_browser, address, settings.data_dir)
         await until_stopped()
@@ -68,5 +69,5 @@ async def _open_browser(address: str, directory: Path) -> None:
 
     with redirect_file(address, directory) as path:
         if not await anyio.to_thread.run_sync(webbrowser.open, path.as_uri()):
-            click.echo("rlm-mcp: no browser could be opened; open the address yourself", err=True)
+            say("rlm-mcp: no browser could be opened; open the address yourself", err=True)
         await anyio.sleep(_KEPT_SECONDS)

@@ -19,6 +19,7 @@ from rlm_mcp.cli.failures import REFUSED
 from rlm_mcp.cli.hosts.files import hide_secrets, holds_key, with_server, without_server
 from rlm_mcp.cli.hosts.host import Host, ServerCommand, own_command
 from rlm_mcp.cli.hosts.known import HOSTS
+from rlm_mcp.cli.output import say
 from rlm_mcp.engine.models.http_provider import OPENAI_BASE_URL
 from rlm_mcp.errors import InvalidInputError, SandboxError
 from rlm_mcp.sandbox.choice import make_sandbox
@@ -190,11 +191,11 @@ def install_server(launch: Launch, request: InstallRequest, *, ask: bool, is_dry
         change = plan(path, host, server)
     except InvalidInputError:
         if server is not None:
-            click.echo(hide_secrets(snippet(host, server)), nl=False)
+            say(hide_secrets(snippet(host, server)), nl=False)
         raise
     if not change.is_needed:
         state = "is not there" if request.is_removal else "is already there"
-        click.echo(f"Nothing to change: the server {state} ({change.path}).")
+        say(f"Nothing to change: the server {state} ({change.path}).")
         return
     _show(change)
     if is_dry_run:
@@ -210,7 +211,7 @@ def install_server(launch: Launch, request: InstallRequest, *, ask: bool, is_dry
             fix="Check the permissions of the file and its directory.",
         ) from error
     kept = f"; the file as it was is {backup.name}" if backup else ""
-    click.echo(f"Written: {change.path}{kept}")
+    say(f"Written: {change.path}{kept}")
     if not request.is_removal:
         _advise(launch, host, change, request)
         prepare_sandbox(launch.settings)
@@ -231,18 +232,18 @@ def prepare_sandbox(settings: Settings, platform: str = sys.platform) -> None:
 def _show(change: Change) -> None:
     colours = {"+": "green", "-": "red", "@": "cyan"}
     for line in change.diff():
-        click.secho(line, fg=colours.get(line[:1]))
+        say(line, colour=colours.get(line[:1]))
 
 
 def _advise(launch: Launch, host: Host, change: Change, request: InstallRequest) -> None:
     if f'"{host.key}"' in change.after and not host.inputs:
         where = "" if request.is_project else ", or run the command again with --with-key"
-        click.echo(f"Replace {host.key} in that file by your API key{where}.")
+        say(f"Replace {host.key} in that file by your API key{where}.")
     _warn(launch, request)
-    click.echo(host.after)
+    say(host.after)
 
 
 def _warn(launch: Launch, request: InstallRequest) -> None:
     if launch.settings.root_model is None and not request.is_removal:
         line = "No model is set. Set RLM_MCP_ROOT_MODEL and run the command again."
-        click.echo(line, err=True)
+        say(line, err=True)

@@ -1,0 +1,52 @@
+"""What commands write: results to stdout, everything else to stderr, and no controls to a terminal.
+
+Texts, answers and names may hold escape sequences, which a terminal would obey: set its title,
+write to the clipboard, hide what follows. They are shown instead. All that the command line prints
+goes through `say` or through the console of `terminal`; a test looks for other ways.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+
+import click
+
+# C0 and C1 but for tab and line ends, a carriage return that no line feed follows, and the marks
+# that turn the direction of writing.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]|\r(?!\n)"
+)
+
+
+def visible(text: str) -> str:
+    """Return a text whose controls are written out, as in `\\u001b`: JSON stays what it says."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def say(
+    text: object = "", *, err: bool = False, nl: bool = True, colour: str | None = None
+) -> None:
+    """Print a text; what goes to a pipe or file on stdout is exact.
+
+    Args:
+        text: anything that `str` makes a text of.
+        err: to stderr.
+        nl: whether a line end follows.
+        colour: of the text, on a terminal.
+    """
+    stream = sys.stderr if err else sys.stdout
+    shown = visible(str(text)) if err or stream.isatty() else str(text)
+    if colour and stream.isatty():
+        shown = click.style(shown, fg=colour)
+    # With colours, or click would take escape sequences out of what is piped.
+    click.echo(shown, err=err, nl=nl, color=True)
+
+
+class VisibleFormatter(logging.Formatter):
+    """Formats records of the log, which goes to stderr."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return visible(super().format(record))
