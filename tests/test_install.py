@@ -205,6 +205,23 @@ def test_a_host_without_a_model_is_warned_of_also_on_a_dry_run(
     assert "Set RLM_MCP_ROOT_MODEL" in nameless.stderr
 
 
+@pytest.mark.parametrize("host", HOST_NAMES)
+def test_a_dry_run_shows_what_would_be_written_and_removed(host: str, home: Path) -> None:
+    file = home / FILES[host]
+    shown = install(host, "--dry-run")
+    assert not file.exists()
+    install(host, "--yes")
+    written = file.read_text()
+    gone = install(host, "--dry-run", "--remove")
+
+    assert (shown.exit_code, gone.exit_code) == (0, 0)
+    assert [line for line in shown.stdout.splitlines() if line.startswith("+")][1:] == [
+        f"+{line}" for line in written.splitlines()
+    ]
+    assert "-" in {line[:1] for line in gone.stdout.splitlines()}
+    assert file.read_text() == written
+
+
 def test_nothing_is_written_on_a_dry_run_or_when_the_answer_is_no(home: Path) -> None:
     dry = install("vscode", "--dry-run")
     refused = install("vscode", given="n\n")

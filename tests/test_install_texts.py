@@ -42,7 +42,7 @@ def comments(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("text", JSON_TEXTS)
-@pytest.mark.parametrize("host", ["zed", "opencode", "vscode", "cursor"])
+@pytest.mark.parametrize("host", [name for name, one in HOSTS.items() if one.language == "json"])
 def test_an_entry_comes_into_commented_json_and_goes_again(host: str, text: str) -> None:
     known = HOSTS[host]
     before = text.replace("SERVERS", known.servers)
@@ -72,6 +72,23 @@ def test_an_entry_comes_into_commented_yaml_and_goes_again(text: str) -> None:
         assert left.rstrip("\n") == before.rstrip("\n")
     else:
         assert known.servers not in yaml_value(left)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# mine\nextensions:\n  b: # one\n    cmd: x # two\n\n# end\nz: 1\n",
+        "extensions:\n      b: {cmd: x}\n      # c: none\nz: 1 # one\n",
+        "z: 1 # one\n",
+    ],
+)
+def test_an_entry_comes_into_the_mapping_of_goose_and_goes_again(text: str) -> None:
+    goose = HOSTS["goose"]
+    after = with_server(text, goose, STARTED.entry(goose))
+
+    assert yaml_value(after)["extensions"]["rlm"] == STARTED.entry(goose)
+    assert comments(after) == comments(text)
+    assert without_server(after, goose) == text
 
 
 def test_comments_inside_of_our_own_entry_stay_when_it_is_renewed() -> None:
