@@ -1127,3 +1127,59 @@ async def test_a_repair_shows_the_first_errors_with_their_paths(sandbox: Process
     assert "at $.n" in told
     assert "at $.ok" in told
     assert response.data == {"n": 3, "ok": True}
+
+
+SHIP = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "year": {"type": "integer"}},
+    "required": ["name", "year"],
+}
+
+
+def typed_reply(request: ChatRequestView) -> Answer:
+    """A sub-model that gets a ship right at once, corrects a boat when told, and never a raft."""
+    if "raft" in str(request.messages):
+        return "There is no such thing."
+    if "boat" in request.text and len(request.messages) == 1:
+        return '{"name": "boat", "year": "1900"}'
+    name = "boat" if "boat" in str(request.messages) else "ship"
+    return f'Here it is:\n```json\n{{"name": "{name}", "year": 1900}}\n```'
+
+
+async def test_typed_sub_calls_give_checked_values_and_failures_say_why(
+    sandbox: ProcessSandbox,
+) -> None:
+    ask = code(
+        f"schema = {SHIP!r}",
+        "one = llm_query('a ship', schema=schema)",
+        "ship, boat, raft = llm_query_batch(['a ship', 'a boat', 'a raft'], schema=schema)",
+        "assert one == ship == {'name': 'ship', 'year': 1900}",
+        "assert boat == {'name': 'boat', 'year': 1900}",
+        "assert not raft",
+        "FINAL(str(raft))",
+    )
+    cache = MemoryCache()
+    async with a_bench(sandbox, [ask], sub=typed_reply, cache=cache) as bench:
+        response = await bench.ask()
+        prompts = bench.sub_prompts
+    assert response.answer is not None, response.error
+    assert response.answer.startswith("The reply does not fit the schema: ")
+    # The second ship is the kept reply; boat and raft were each asked for a correction.
+    assert len(prompts) == 1 + 2 + 2
+    assert '"required": ["name", "year"]' in prompts[0]
+    assert (response.sub_calls, response.cached_sub_calls) == (5, 1)
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [("'text'", "schema is a dict"), ("{'type': 'no such'}", "schema is not a JSON Schema")],
+)
+async def test_a_schema_that_is_none_is_refused_before_a_model_is_asked(
+    sandbox: ProcessSandbox, schema: str, reason: str
+) -> None:
+    asked = f"    llm_query('?', schema={schema})"
+    ask = code("try:", asked, "except Exception as error:", "    FINAL(str(error))")
+    async with a_bench(sandbox, [ask]) as bench:
+        response = await bench.ask()
+        assert bench.sub_prompts == []
+    assert reason in str(response.answer)

@@ -77,7 +77,8 @@ RESERVED_NAMES = frozenset(
 IsolationLevel = Literal["full", "partial", "process"]
 SandboxName = Literal["auto", "native", "portable", "docker"]
 DOCKER_IMAGE = "python:3.13-slim"  # of the `docker` sandbox, where no other is named
-CallName = Literal["llm_query", "rlm_query", "budget"]
+# `typed_query` is `llm_query` with a schema, which is the only document.
+CallName = Literal["llm_query", "typed_query", "rlm_query", "budget"]
 
 
 @dataclass(frozen=True)

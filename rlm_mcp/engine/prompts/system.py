@@ -31,6 +31,7 @@ _SUB_CALL_NAMES = """\
 the prompt, so put the piece of text into it, then the instruction; at most {limit} characters.
 - `llm_query_batch(prompts)`: the same for a list of prompts, all at once, replies in the same \
 order. A failed one is a falsy value that says why.
+- Both take `schema=...`, a JSON Schema as a `dict`: the reply is checked, and you get its value.
 """
 
 _RECURSION_NAME = """\

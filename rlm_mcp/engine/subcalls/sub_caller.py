@@ -18,9 +18,15 @@ from rlm_mcp.engine.parsing.reasoning import without_reasoning
 from rlm_mcp.engine.run_context import RunLog
 from rlm_mcp.engine.subcalls.call_log import CallLog, CallPlace
 from rlm_mcp.engine.subcalls.nested_runs import InnerPart, InnerParts
+from rlm_mcp.engine.subcalls.typed_calls import (
+    corrected,
+    read_schema,
+    read_typed_reply,
+    typed_messages,
+)
 from rlm_mcp.engine.telemetry import chat_span
 from rlm_mcp.engine.types import HistoryEntry, RLMResponse
-from rlm_mcp.errors import BudgetExceededError, RLMError, StoreError
+from rlm_mcp.errors import BudgetExceededError, InvalidInputError, RLMError, StoreError
 from rlm_mcp.events import RunWarning, SubCall
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CallReply, ContextSource, ReplCall
@@ -48,6 +54,17 @@ class _Outcome:
     queued_seconds: float = 0.0
     is_cached: bool = False
     model: str | None = None
+
+    def plus(self, more: _Outcome) -> _Outcome:
+        """Return how a second call ended, with what both used."""
+        costs = [one for one in (self.cost_usd, more.cost_usd) if one is not None]
+        return replace(
+            more,
+            input_tokens=self.input_tokens + more.input_tokens,
+            output_tokens=self.output_tokens + more.output_tokens,
+            cost_usd=sum(costs) if costs else None,
+            queued_seconds=self.queued_seconds + more.queued_seconds,
+        )
 
 
 class SubCaller:
@@ -140,9 +157,31 @@ class SubCaller:
             temperature=config.sub_temperature,
             model=call.model,
         )
+        if call.name == "typed_query":
+            return await self._ask_typed(call, request, key)
         return await self._ask(request, key)
 
-    async def _ask(self, request: ChatRequest, key: str) -> _Outcome:
+    async def _ask_typed(self, call: ReplCall, request: ChatRequest, key: str) -> _Outcome:
+        """Ask for a reply that fits a schema, and once more where it does not; reply as JSON."""
+        schema = read_schema(call.documents)
+        request = replace(request, messages=typed_messages(call.prompt, call.documents[0]))
+        used = await self._ask(request, None)
+        if used.reply.error is not None:
+            return used
+        try:
+            data = read_typed_reply(used.reply.text, schema)
+        except InvalidInputError as error:
+            again = corrected(request.messages, used.reply.text, error.message)
+            used = used.plus(await self._ask(replace(request, messages=again), None))
+            if used.reply.error is not None:
+                return used
+            data = read_typed_reply(used.reply.text, schema)
+        text = json.dumps(data, ensure_ascii=False)
+        await self._keep(key if used.model is None else key + OWN, text)
+        return replace(used, reply=CallReply(text))
+
+    async def _ask(self, request: ChatRequest, key: str | None) -> _Outcome:
+        """Ask a model; its reply is kept under `key`, if there is one."""
         engine = self._engine
         most = engine.config.sub_max_tokens
         async with engine.budget.sub_call(request.chars, most, request.model) as settle:
@@ -165,6 +204,8 @@ class SubCaller:
         said = text if text.strip() else reply.reasoning * is_apart
         if not said.strip():
             return replace(used, reply=CallReply(error=_why_empty(reply)))
+        if key is None:
+            return replace(used, reply=CallReply(said))
         if reply.is_whole and not reply.is_prompt_cut and not is_apart:
             await self._keep_whole(request, reply.model, key, said)
         else:  # it is not for other runs, but this one has paid for it
@@ -248,7 +289,8 @@ class SubCaller:
             inner = ("rlm_query", asked, self._engine.depth, call.prompt, *call.documents)
             return _digest(inner)[:16]
         prompt = "\n\n".join((call.prompt, *call.documents))
-        return self._key_of(asked, prompt)
+        typed = "typed: " if call.name == "typed_query" else ""
+        return self._key_of(asked, typed + prompt)
 
     def _key_of(self, model: str, prompt: str) -> str:
         config = self._engine.config

@@ -177,24 +177,41 @@ def _available(inbox: SimpleQueue[Any]) -> Iterator[_Reply]:
             yield item
 
 
-def llm_query(desk: CallDesk, prompt: object, model: str | None = None) -> str:
-    """Ask a model once.
+def llm_query(
+    desk: CallDesk, prompt: object, model: str | None = None, schema: object = None
+) -> Any:  # a str, or what the schema asks for
+    """Ask a model once; with a JSON Schema, the host checks the reply, and its value is returned.
 
     Raises:
-        SubCallError: the call failed.
+        SubCallError: the call failed, or the reply does not fit.
     """
     (text,), model = with_long_text([as_prompt(prompt)], model)
-    return desk.ask(Request("llm_query", model), text)
+    reply = desk.ask(_model_request(model, schema), text)
+    return reply if schema is None else json.loads(reply)
 
 
 def llm_query_batch(
-    desk: CallDesk, prompts: Iterable[object] | None, model: str | None = None
-) -> list[str]:
+    desk: CallDesk,
+    prompts: Iterable[object] | None,
+    model: str | None = None,
+    schema: object = None,
+) -> list[Any]:  # as for `llm_query`
     """Ask a model many times at once; a failed call gives a false value that says why."""
     if prompts is None or isinstance(prompts, (str, bytes)):
         raise TypeError(f"llm_query_batch takes a list of prompts, not {type(prompts).__name__}")
     texts, model = with_long_text([as_prompt(prompt) for prompt in prompts], model)
-    return desk.ask_all([Request("llm_query", model)] * len(texts), texts)
+    replies = desk.ask_all([_model_request(model, schema)] * len(texts), texts)
+    if schema is None:
+        return list(replies)
+    return [one if isinstance(one, FailedCall) else json.loads(one) for one in replies]
+
+
+def _model_request(model: str | None, schema: object) -> Request:
+    if schema is None:
+        return Request("llm_query", model)
+    if not isinstance(schema, dict):
+        raise TypeError(f"schema is a dict, a JSON Schema, not {type(schema).__name__}")
+    return Request("typed_query", model, (json.dumps(schema),))
 
 
 def rlm_query(desk: CallDesk, question: object, context: Any) -> str:  # from model code

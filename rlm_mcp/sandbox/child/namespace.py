@@ -188,17 +188,19 @@ class Namespace:
             helpers["rlm_query_batched"] = self._rlm_query_batch
         return helpers
 
-    def _llm_query(self, prompt: object, model: str | None = None) -> str:
-        return calls.llm_query(self._desk, prompt, model)
+    def _llm_query(self, prompt: object, model: str | None = None, schema: object = None) -> Any:
+        return calls.llm_query(self._desk, prompt, model, schema)
 
     def _llm_query_batch(
         self,
         prompts: Iterable[object] | None = None,
         model: str | None = None,
+        schema: object = None,
         *,
         queries: Iterable[object] | None = None,
-    ) -> list[str]:
-        return calls.llm_query_batch(self._desk, prompts if queries is None else queries, model)
+    ) -> list[Any]:
+        asked = prompts if queries is None else queries
+        return calls.llm_query_batch(self._desk, asked, model, schema)
 
     def _rlm_query(self, question: object, context: object = None) -> str:
         return calls.rlm_query(self._desk, question, self._context if context is None else context)

@@ -21,6 +21,7 @@ MAX_IN_FLIGHT = 1024
 MAX_IN_FLIGHT_BYTES = 128 << 20
 CALL_NAMES: dict[str, CallName] = {
     "llm_query": "llm_query",
+    "typed_query": "typed_query",
     "rlm_query": "rlm_query",
     "budget": "budget",
 }

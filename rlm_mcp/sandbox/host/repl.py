@@ -286,6 +286,7 @@ def allowed_calls(options: ReplOptions) -> frozenset[CallName]:
     """Return the calls that a REPL with these options may make."""
     names: dict[CallName, bool] = {
         "llm_query": options.sub_calls,
+        "typed_query": options.sub_calls,
         "rlm_query": options.recursion,
         "budget": True,
     }
