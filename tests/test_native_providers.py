@@ -229,9 +229,9 @@ async def test_a_whole_run_over_each_kind_of_provider_costs_what_it_should_by_mo
         async with open_served(tmp_path, "unused", **more) as served:
             begun = await served.call("rlm_query", question="What?", text="some text")
             run = await served.ended(begun["run_id"])
-            trace = await served.call("rlm_run_trace", run_id=run["run_id"], limit=100)
+            status = await served.call("rlm_status")
     assert run["answer"] == "from the second endpoint", run["error"]
-    rows = {row["model"]: row for row in trace["events"][-1]["detail"]["usage_by_model"]}
+    rows = {row["model"]: row for row in run["usage_by_model"]}
     cost = {
         "command": 0.07,  # as it told
         "anthropic": 0.2 + 0.04 + 0.1 + 0.1,  # 40,000 written at a quarter more than $2
@@ -243,3 +243,7 @@ async def test_a_whole_run_over_each_kind_of_provider_costs_what_it_should_by_mo
     assert rows["small"]["cost_usd"] == pytest.approx(0.025 + 0.004)
     assert run["cost_usd"] == pytest.approx(cost + 0.029)
     assert [row["calls"] for row in rows.values()] == [1, 1]
+    allowed = {one["name"]: one for one in status["model"]["models"]}
+    assert allowed.keys() == {"big", "small"}
+    assert (allowed["small"]["input_price"], allowed["small"]["output_price"]) == (0.5, 2.0)
+    assert allowed["small"]["context_tokens"] is None

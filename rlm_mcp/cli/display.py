@@ -24,6 +24,7 @@ from rlm_mcp.events import (
 from rlm_mcp.service.runs.questions import progress_line
 from rlm_mcp.service.runs.runs import Report, RunService, RunState
 from rlm_mcp.store.runs.records import Event
+from rlm_mcp.values import ModelUsage
 
 Verbosity = Literal["nothing", "progress", "everything"]
 
@@ -133,7 +134,16 @@ def show_outcome(console: Console, state: RunState) -> None:
     if figures.cost_usd is not None:
         parts.append(f"${figures.cost_usd:.4f}")
     parts.append(f"{state.elapsed_seconds:.1f} s")
-    console.print(f"{', '.join(parts)}.\n{state.run_id}", style="dim", markup=False)
+    lines = [f"{', '.join(parts)}.", *map(_of_model, figures.by_model), state.run_id]
+    if len(figures.by_model) < 2:
+        del lines[1:-1]
+    console.print("\n".join(lines), style="dim", markup=False)
+
+
+def _of_model(used: ModelUsage) -> str:
+    cost = "" if used.cost_usd is None else f", ${used.cost_usd:.4f} ({used.cost_is})"
+    tokens = f"{used.input_tokens:,} tokens in, {used.output_tokens:,} out"
+    return f"  {used.model or 'the model'}: {_counted(used.calls, 'call')}, {tokens}{cost}"
 
 
 def _so_far(event: Event, state: RunState) -> str:

@@ -18,7 +18,7 @@ DRAWN: Mapping[str, frozenset[str]] = {
     "run_started": frozenset({"question", "contexts", "options", "resumed", "batch", "n"}),
     "iteration_start": frozenset({"of", "last_word"}),
     "code_generated": frozenset(
-        {"reply", "code", "input_tokens", "output_tokens"}
+        {"reply", "code", "input_tokens", "output_tokens", "model", "cost_usd"}
         | {"seconds", "first_token_seconds", "retries"}
     ),
     "code_executed": frozenset(
@@ -35,6 +35,7 @@ DRAWN: Mapping[str, frozenset[str]] = {
 
 DRAWN_OF_CALL = frozenset(
     {"n", "slot", "began", "queued", "ended", "input_tokens", "output_tokens", "cached"}
+    | {"model", "cost_usd"}
 )
 TEXTS = frozenset({"prompt", "reply", "output", "error", "quote"})
 """The keys of drawn texts that may hold a part of what the run read."""

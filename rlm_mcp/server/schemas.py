@@ -207,6 +207,7 @@ class Run(RunOutcome):
     last_event: int
     answer_chars: int
     queue_position: int | None = None
+    usage_by_model: list[dict[str, Any]] | None = None
     citations: list[CitedPassage] = []
     support: AnswerSupport | None = None
     note: str | None = None
@@ -303,6 +304,7 @@ class ModelStatus(BaseModel):
     sub_model: str | None
     reachable: bool | None
     error: str | None
+    models: list[dict[str, Any]]
 
 
 class SandboxStatus(BaseModel):

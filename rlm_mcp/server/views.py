@@ -34,7 +34,8 @@ def run_view(state: RunRecord, seen: int | None = None) -> schemas.Run:
     given = {} if data is None else {"data": data}
     given |= {} if place is None else {"queue_position": place}
     figures = asdict(state.figures)
-    del figures["by_model"]  # which the log has
+    if by_model := figures.pop("by_model"):
+        given["usage_by_model"] = by_model
     return schemas.Run(
         run_id=state.run_id,
         status=state.status,

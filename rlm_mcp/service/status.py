@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from rlm_mcp.engine.models.named import Models
+from rlm_mcp.engine.models.kept_prices import KnownModel
+from rlm_mcp.engine.models.metering import Ledger, Price
+from rlm_mcp.engine.models.named import MILLION, Models
 from rlm_mcp.errors import ModelError
 from rlm_mcp.sandbox.types import Sandbox
 from rlm_mcp.settings import Settings
@@ -17,8 +19,26 @@ from rlm_mcp.text import without_credentials
 
 
 @dataclass(frozen=True)
+class AllowedModel:
+    """A model that a caller may choose: its window, and its prices in USD per million tokens.
+
+    What is not known is None; the cost of one with `tells_cost` is what its provider says.
+    """
+
+    name: str
+    context_tokens: int | None
+    input_price: float | None
+    cached_input_price: float | None
+    output_price: float | None
+    tells_cost: bool
+
+
+@dataclass(frozen=True)
 class ModelStatus:
-    """The endpoint as it answers now; `reachable` is None while no model is configured."""
+    """The endpoint as it answers now; `reachable` is None while no model is configured.
+
+    `models` are those that a caller may choose by name, as JSON-like `AllowedModel`s.
+    """
 
     configured: bool
     base_url: str
@@ -26,6 +46,7 @@ class ModelStatus:
     sub_model: str | None
     reachable: bool | None
     error: str | None
+    models: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +101,44 @@ async def model_status(models: Models, settings: Settings) -> ModelStatus:
         sub_model=settings.sub_model or settings.root_model,
         reachable=error is None if settings.root_model else None,
         error=error,
+        models=await _allowed(models, settings),
     )
+
+
+async def _allowed(models: Models, settings: Settings) -> tuple[Mapping[str, Any], ...]:
+    names = models.catalogue.names
+    prices = await models.prices(*names)
+    known = await models.find_known(names)
+    usual = Price(settings.cost_per_input_token, settings.cost_per_output_token)
+    ledger = Ledger(prices, usual if usual.input or usual.output else None)
+    return tuple(
+        asdict(
+            _described(name, ledger.price_of(name), models, known.get(name), name in prices.telling)
+        )
+        for name in names
+    )
+
+
+def _described(
+    name: str, price: Price | None, models: Models, known: KnownModel | None, tells_cost: bool
+) -> AllowedModel:
+    table = models.catalogue.tables.get(name)
+    window = table.context_tokens if table else None
+    given, cached, made = (
+        (price.input, price.cached_input, price.output) if price else (None, None, None)
+    )
+    return AllowedModel(
+        name,
+        window or (known.context_tokens if known else None),
+        _per_million(given),
+        _per_million(cached),
+        _per_million(made),
+        tells_cost,
+    )
+
+
+def _per_million(usd: float | None) -> float | None:
+    return None if usd is None else round(usd * MILLION, 6)
 
 
 async def sandbox_status(sandbox: Sandbox) -> SandboxStatus:
