@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -26,6 +28,16 @@ from rlm_mcp.cli.failures import CommandGroup
 from rlm_mcp.cli.output import VisibleFormatter
 
 
+def escape_what_the_console_lacks() -> None:
+    r"""Print a character that the console's encoding lacks as `\u65e5`, as stderr does.
+
+    Windows' pipes and older consoles use an encoding such as cp1252, and a text may hold anything.
+    """
+    stdout: Any = sys.stdout
+    if isinstance(stdout, io.TextIOWrapper) and stdout.errors == "strict":
+        stdout.reconfigure(errors="backslashreplace")
+
+
 @click.group(cls=CommandGroup, invoke_without_command=True)
 @click.version_option(__version__, prog_name="rlm-mcp")
 @click.option(
@@ -40,6 +52,7 @@ def main(ctx: click.Context, config_file: Path | None) -> None:
 
     With no command, serves the Model Context Protocol over stdio.
     """
+    escape_what_the_console_lacks()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(VisibleFormatter("rlm-mcp: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)

@@ -77,8 +77,9 @@ async def serve_http(settings: Settings, place: Place, announce: Callable[[str],
 
 async def until_stopped() -> None:
     """Wait until the process is told to end, by SIGTERM or SIGINT."""
-    if sys.platform == "win32":
-        await anyio.sleep_forever()  # ended by KeyboardInterrupt
+    if sys.platform == "win32":  # ended by KeyboardInterrupt, which Ctrl-C raises
+        signal.signal(signal.SIGBREAK, signal.default_int_handler)  # so does Ctrl-Break
+        await anyio.sleep_forever()
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
             return

@@ -25,6 +25,7 @@ if sys.platform == "darwin":
 # A directory may hold more entries than anybody waits for.
 _MAX_LOOKED_AT = 10_000
 MAX_BRACES = 100
+WINDOWS_PATH_CHARS = 248  # what a directory's path may have there; a file's has a few more
 # Without the last two, a link or a pipe put in the way would be followed or waited for.
 _OPEN_FLAGS = (
     os.O_RDONLY
@@ -99,7 +100,7 @@ class AllowedPaths:
             PathNotAllowedError: what was opened lies elsewhere.
             OSError: it cannot be opened, or is not a regular file.
         """
-        file = FileIO(os.open(path, _OPEN_FLAGS), "rb")
+        file = FileIO(os.open(openable(str(path)), _OPEN_FLAGS), "rb")
         try:
             self._check_opened(path, file.fileno())
         except BaseException:
@@ -130,6 +131,18 @@ class AllowedPaths:
             return "none"
         note = "" if self.hidden else ", hidden entries left out"
         return ", ".join(repr(str(root)) for root in self.roots) + note
+
+
+def openable(path: str, platform: str = sys.platform) -> str:
+    r"""Return how to name a path to the system.
+
+    Windows opens longer ones than 260 characters only in its own form, `\\?\C:\...`.
+    """
+    if platform != "win32" or len(path) < WINDOWS_PATH_CHARS or path.startswith("\\\\?\\"):
+        return path
+    if path.startswith("\\\\"):  # of another machine
+        return "\\\\?\\UNC\\" + path[2:]
+    return "\\\\?\\" + path if path[1:3] == ":\\" else path
 
 
 def _place(descriptor: int) -> Path | None:
