@@ -24,6 +24,7 @@ NODE_PACKAGES = {
 
 HOST_PACKAGES = {
     "@anthropic-ai/claude-code": "2.1.332",
+    "@continuedev/cli": "1.5.47",
     "@google/gemini-cli": "0.61.0",
     "@openai/codex": "0.171.0",
     "@qwen-code/qwen-code": "0.24.4",

@@ -9,8 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import pytest
 
+from rlm_mcp.testing.scripted_model import open_scripted_model
 from tests.interop.environments import HOST_PACKAGES, node, node_modules
 
 # What each says of a server that is there. Two start it too and wait long enough on any machine.
@@ -66,6 +69,18 @@ def install(home: Path, host: str, *options: str) -> str:
     return run((sys.executable, "-m", "rlm_mcp", "install", host, "--yes", *options), home)
 
 
+def installed(package: str, name: str) -> str:
+    """The command of a host, where it can be installed."""
+    try:
+        modules = node_modules({package: HOST_PACKAGES[package]})
+    except (AssertionError, OSError) as error:
+        pytest.skip(f"not installable here: {str(error)[:200]}")
+    command = modules / "node_modules" / ".bin" / name
+    if shutil.which(command) is None:
+        pytest.skip(f"{package} has no command for this machine")
+    return str(command)
+
+
 @pytest.mark.parametrize("kept", ["absent", "commented"])
 @pytest.mark.parametrize("host", LISTS)
 def test_a_host_reads_back_what_was_written_for_it(host: str, kept: str, tmp_path: Path) -> None:
@@ -76,14 +91,7 @@ def test_a_host_reads_back_what_was_written_for_it(host: str, kept: str, tmp_pat
         name, text = COMMENTED[host]
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    try:
-        modules = node_modules({package: HOST_PACKAGES[package]})
-    except (AssertionError, OSError) as error:
-        pytest.skip(f"not installable here: {str(error)[:200]}")
-    command = modules / "node_modules" / ".bin" / words[0]
-    if shutil.which(command) is None:
-        pytest.skip(f"{package} has no command for this machine")
-    list_servers = (str(command), *words[1:])
+    list_servers = (installed(package, words[0]), *words[1:])
     install(tmp_path, host)
     told = run(list_servers, tmp_path)
     removal = install(tmp_path, host, "--remove")
@@ -98,3 +106,25 @@ def test_a_host_reads_back_what_was_written_for_it(host: str, kept: str, tmp_pat
         left_text = (tmp_path / name).read_text()
         assert re.findall(COMMENT, left_text) == re.findall(COMMENT, text)
         assert "rlm" not in left_text
+
+
+async def test_continue_offers_the_tools_to_its_model(tmp_path: Path) -> None:
+    command = await anyio.to_thread.run_sync(installed, "@continuedev/cli", "cn")
+    file = tmp_path / ".continue" / "config.yaml"
+    async with open_scripted_model("Hello.") as model:
+        await anyio.Path(file.parent).mkdir()
+        await anyio.Path(file).write_text(
+            "name: Mine\nversion: 1.0.0\nschema: v1\nmodels:\n  - name: scripted # one\n"
+            f"    provider: openai\n    model: gpt-4.1\n    apiBase: {model.base_url}\n"
+            "    apiKey: none\n    roles: [chat]\n"
+        )
+        await anyio.to_thread.run_sync(install, tmp_path, "continue")
+        asked = (command, "-p", "Hello?", "--config", str(file))
+        said = await anyio.to_thread.run_sync(run, asked, tmp_path)
+    offered = {
+        tool["function"]["name"]
+        for request in model.requests
+        for tool in request.params.get("tools", ())
+    }
+
+    assert {"rlm_context_add", "rlm_query"} <= offered, said
