@@ -60,7 +60,7 @@ async def opened() -> AsyncGenerator[Repl]:
 
 async def saved(repl: Repl) -> dict[str, SavedVariable]:
     kept: list[SavedVariable] = []
-    await save_variables(repl, kept)
+    await save_variables(repl, kept, after_cell=True)
     return {variable.name: variable for variable in kept}
 
 

@@ -207,16 +207,24 @@ MAX_SAVED_CHARS_IN_ALL = 5_000_000
 # What is kept of variables for a later question, as they are.
 MAX_LASTING_BYTES = 16 << 20
 MAX_LASTING_BYTES_IN_ALL = 32 << 20
+# Likewise after a cell of a caller, whose REPL goes on: that must cost no more than a look.
+CELL_LASTING_BYTES = 256 << 10
+CELL_LASTING_BYTES_IN_ALL = 1 << 20
 SAVE_SECONDS = 3.0
 _RESTORE_SECONDS = 30.0
 _NO_TIME = "there was no time to keep it"
 
 
-async def save_variables(repl: Repl, kept: list[SavedVariable]) -> None:
+async def save_variables(
+    repl: Repl, kept: list[SavedVariable], *, after_cell: bool = False
+) -> None:
     """Read what a REPL holds into `kept`, with the values that are short enough to be kept.
 
     Reading takes nothing from the REPL, and no longer than `SAVE_SECONDS`. `kept` has every
     variable with its name, type and size, and the values that could be read in that time.
+
+    Args:
+        after_cell: the REPL goes on, and this is repeated after each cell of its caller.
 
     Raises:
         SandboxDiedError: the REPL is gone.
@@ -227,7 +235,12 @@ async def save_variables(repl: Repl, kept: list[SavedVariable]) -> None:
         await _read_values(repl, kept)
     if isinstance(repl, Lasting):
         with anyio.move_on_after(SAVE_SECONDS), suppress(SandboxBusyError):
-            _add_lasting(kept, await repl.keep(MAX_LASTING_BYTES, MAX_LASTING_BYTES_IN_ALL))
+            bounds = (
+                (CELL_LASTING_BYTES, CELL_LASTING_BYTES_IN_ALL)
+                if after_cell
+                else (MAX_LASTING_BYTES, MAX_LASTING_BYTES_IN_ALL)
+            )
+            _add_lasting(kept, await repl.keep(*bounds))
 
 
 def _add_lasting(kept: list[SavedVariable], lasting: Sequence[LastingVariable]) -> None:
@@ -257,14 +270,14 @@ async def _read_values(repl: Repl, kept: list[SavedVariable]) -> None:
             kept[place] = replace(variable, value=text.text, json=text.json)
 
 
-async def last_variables(repl: Repl) -> list[SavedVariable]:
+async def last_variables(repl: Repl, *, after_cell: bool = False) -> list[SavedVariable]:
     """Read what a REPL holds, also when the caller is being cancelled; see `save_variables`.
 
     A REPL that is gone holds nothing.
     """
     kept: list[SavedVariable] = []
     with anyio.CancelScope(shield=True), suppress(RLMError):  # it is bounded by itself
-        await save_variables(repl, kept)
+        await save_variables(repl, kept, after_cell=after_cell)
     return kept
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from rlm_mcp.sandbox.child.saved_variables import Bounded, FullError
-from rlm_mcp.sandbox.child.values import is_foreign, type_name
+from rlm_mcp.sandbox.child.values import is_foreign, size_of, type_name
 
 # No pickle begins so.
 SOURCE = b"source\0"
@@ -43,14 +43,25 @@ def keep(
         variables: of the REPL.
         names: which of them.
         context: the text; a further name of it is kept as that.
-        bounds: bytes of each value, and of all.
+        bounds: bytes of each value, and of all, which also bounds what is pickled in vain.
     """
     most, room = bounds
+    wasted = 0
     ordered = sorted(names, key=lambda name: _order(variables[name]))
     for name in ordered:
-        one = _kept(name, variables[name], context, min(most, room), most)
+        value, left = variables[name], min(most, room, bounds[1] - wasted)
+        # An item takes a byte at least.
+        if value is not context and size_of(value) > left:
+            yield Lasting(name, reason=_too_large(left, most))
+            continue
+        one = _kept(name, value, context, left, most)
         room -= len(one.payload)
+        wasted += 0 if one.payload else left
         yield one
+
+
+def _too_large(left: int, most: int) -> str:
+    return f"{'it is' if left == most else 'all variables together are'} larger than is kept"
 
 
 def open_kept(payloads: Iterable[tuple[str, bytes]], variables: dict[str, Any]) -> list[str]:
@@ -84,8 +95,7 @@ def _kept(name: str, value: Any, context: object, most: int, limit: int) -> Last
         pickle.Pickler(target, protocol=5).dump(value)
         return Lasting(name, b"".join(target.parts))
     except FullError:
-        what = "it is" if most == limit else "all variables together are"
-        return Lasting(name, reason=f"{what} larger than is kept")
+        return Lasting(name, reason=_too_large(most, limit))
     except _NoSourceError as error:
         return Lasting(name, reason=str(error))
     except KeyboardInterrupt:

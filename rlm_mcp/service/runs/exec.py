@@ -116,7 +116,7 @@ class CellService:
             result = await cell.run(one, code, timeout_seconds)
             listed = await one.repl.variables()
             variables: list[SavedVariable] = []
-            await save_variables(one.repl, variables)
+            await save_variables(one.repl, variables, after_cell=True)
             await self._services.runs.save_variables(run_id, variables)
         finally:
             self._services.repls.keep(run_id, one, caller=self._services.runs.caller)
@@ -243,7 +243,7 @@ class _CellWork:
             self._error = error
             raise
         finally:
-            self.variables = await last_variables(self.one.repl)
+            self.variables = await last_variables(self.one.repl, after_cell=True)
             self._repls.keep(self.run_id, self.one, caller=self._caller)
         return Outcome("completed", answer=result.final.text if result.final else None)
 
