@@ -104,6 +104,30 @@ async def test_a_file_is_uploaded_with_a_progress_bar(tmp_path: Path, open_tab: 
         await expect(page.locator("h1")).to_have_text("big.txt", timeout=30_000)
 
 
+async def test_files_that_are_dropped_anywhere_are_stored(
+    tmp_path: Path, open_tab: OpenTab
+) -> None:
+    async with open_site(tmp_path, turns("never")) as site, open_tab() as tab:
+        await tab.open(f"{site.url}/#/ask", ANN)
+        page = tab.page
+        await expect(page.get_by_role("heading", name="Ask a question")).to_be_visible()
+        await page.evaluate(
+            """() => {
+                const dataTransfer = new DataTransfer();
+                for (const name of ["one.txt", "two.txt"]) {
+                    dataTransfer.items.add(new File([`this is ${name}`], name));
+                }
+                for (const type of ["dragover", "drop"]) {
+                    const given = { dataTransfer, bubbles: true, cancelable: true };
+                    document.querySelector("main").dispatchEvent(new DragEvent(type, given));
+                }
+            }"""
+        )
+        for name in ("one.txt", "two.txt"):
+            await expect(page.locator(".rail a", has_text=name)).to_be_visible(timeout=30_000)
+        await expect(page.locator(".dropzone")).to_have_count(0)
+
+
 async def test_a_hidden_tab_closes_its_stream_and_goes_on_after_the_last_line(
     tmp_path: Path, open_tab: OpenTab
 ) -> None:

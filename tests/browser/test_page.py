@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anyio
 import pytest
 from playwright.async_api import expect
 
@@ -61,9 +62,10 @@ async def test_a_run_id_that_is_not_there_has_a_plain_message(
         await expect(tab.page.get_by_role("alert")).to_contain_text(run_id)
 
 
-async def test_a_run_whose_text_was_deleted_still_shows_its_answer(
+async def test_a_run_whose_text_was_deleted_still_shows_its_answer_in_page_and_file(
     tmp_path: Path, open_tab: OpenTab
 ) -> None:
+    saved = anyio.Path(tmp_path / "saved.html")
     async with open_site(tmp_path, ONE_CALL) as site, open_tab() as tab:
         async with site.open_client() as client:
             handle = (await client.call("rlm_context_add", text="a text of its own"))["handle"]
@@ -72,6 +74,14 @@ async def test_a_run_whose_text_was_deleted_still_shows_its_answer(
             await client.call("rlm_context_delete", handle=handle)
         await tab.open(f"{site.url}/#/run/{run_id}", ANN)
 
+        await expect(tab.page.locator(".notice")).to_contain_text("were deleted")
+        await expect(tab.page.locator(".answer .text")).to_have_text("what is here?")
+        for name in ("Variables", "Figures", "Turns"):
+            await tab.page.get_by_role("tab", name=name).click()
+        await expect(tab.page.locator(".turn")).to_have_count(2)
+        async with site.open_http() as http:
+            await saved.write_text((await http.get(f"/runs/{run_id}/export")).text)
+        await tab.page.goto(Path(saved).as_uri())
         await expect(tab.page.locator(".notice")).to_contain_text("were deleted")
         await expect(tab.page.locator(".answer .text")).to_have_text("what is here?")
 
