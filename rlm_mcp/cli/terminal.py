@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.segment import Segment
@@ -17,6 +18,9 @@ from rlm_mcp.server.sendable import structured
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+_GAP = 2
+_LEAST_CHARS = 20  # of the last column
 
 
 class VisibleConsole(Console):
@@ -48,15 +52,25 @@ def print_json(value: BaseModel) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows: fitted to a terminal, the last column cut; else as tab-separated lines."""
+    """Print rows: fitted to a terminal, the last column cut; else as tab-separated lines.
+
+    Every other column is shown whole, since ids are copied; a terminal too narrow for that wraps.
+    """
+    given = [[" ".join(cell.split()) for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        for row in rows:
-            say("\t".join(" ".join(cell.split()) for cell in row))
+        for row in given:
+            say("\t".join(row))
         return
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    cells = [list(map(visible, row)) for row in given]
+    console = results()
+    whole = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)][:-1]
+    used = sum(whole) + _GAP * len(whole)
+    console.width = max(console.width, used + _LEAST_CHARS)
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, _GAP, 0, 0))
     for column in columns[:-1]:
         table.add_column(column, no_wrap=True)
-    table.add_column(columns[-1], no_wrap=True, overflow="ellipsis", ratio=1)
-    for row in rows:
-        table.add_row(*(escape(" ".join(cell.split())) for cell in row))
-    results().print(table)
+    room = console.width - used
+    table.add_column(columns[-1], no_wrap=True, overflow="ellipsis", max_width=room)
+    for row in cells:
+        table.add_row(*map(escape, row))
+    console.print(table)
