@@ -18,8 +18,8 @@ from rlm_mcp.bearer_tokens import refuse_bad_tokens, refuse_weak, tokens_by_name
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.models.tables import ANTHROPIC_KEY, ModelTable
 from rlm_mcp.errors import ConfigurationError
-from rlm_mcp.sandbox.types import DOCKER_IMAGE, IsolationLevel, SandboxName
 from rlm_mcp.text import nearest, without_credentials
+from rlm_mcp.values import DOCKER_IMAGE, IsolationLevel, SandboxName
 
 PREFIX = "RLM_MCP_"
 # Names that other programs use for the same thing; ours win.

@@ -8,6 +8,9 @@ from typing import Any, Literal, get_args
 
 from rlm_mcp.errors import RLMError
 
+IsolationLevel = Literal["full", "partial", "process"]
+SandboxName = Literal["auto", "native", "portable", "docker"]
+DOCKER_IMAGE = "python:3.13-slim"  # of the `docker` sandbox, where no other is named
 RunStatus = Literal["running", "completed", "exhausted", "cancelled", "failed", "interrupted"]
 EndStatus = Literal["completed", "exhausted", "cancelled", "failed", "interrupted"]
 RUN_STATUSES: tuple[str, ...] = get_args(RunStatus)

@@ -14,6 +14,9 @@ import anyio.to_thread
 from mcp_types import ListPromptsResult, ListResourceTemplatesResult, ListToolsResult
 
 from rlm_mcp.server.http.serving import build_http_mcp
+from rlm_mcp.server.http.upload_tool import UPLOAD_TOOL
+from rlm_mcp.server.tool import make_tool
+from rlm_mcp.server.toolbox import RECORD, all_specs, as_listed
 from rlm_mcp.service.service import Service
 
 SNAPSHOT = Path(__file__).parent / "surface.json"
@@ -27,8 +30,9 @@ def no_service() -> NoReturn:
 async def surface() -> dict[str, Any]:
     """Instructions, tools, prompts and templates, as they are sent over HTTP, which has most."""
     server = await anyio.to_thread.run_sync(build_http_mcp, no_service)
+    made = [as_listed(make_tool(spec)) for spec in all_specs([UPLOAD_TOOL])]
     listed = (
-        ListToolsResult(tools=await server.list_tools()),
+        ListToolsResult(tools=made),
         ListPromptsResult(prompts=await server.list_prompts()),
         ListResourceTemplatesResult(resource_templates=await server.list_resource_templates()),
     )
@@ -61,5 +65,7 @@ def _broken(brackets: str, parts: list[str], indent: str) -> str:
 if __name__ == "__main__":
     from tests.reference import main as renew_documents  # which imports this module
 
-    SNAPSHOT.write_text(as_text(anyio.run(surface)) + "\n")
+    found = anyio.run(surface)
+    SNAPSHOT.write_text(as_text(found) + "\n")
+    RECORD.write_text(as_text(found["tools"]) + "\n")
     renew_documents()

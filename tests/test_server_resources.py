@@ -71,6 +71,28 @@ async def test_texts_and_runs_are_read_by_their_uris(served: Served) -> None:
     assert long.text.endswith('name="long", start=50000)]')
 
 
+async def test_lists_and_stored_texts_say_how_long_they_hold_to_clients_that_may_keep_them(
+    served: Served,
+) -> None:
+    added = await served.call("rlm_context_add", text="abc")
+    run = await served.call("rlm_query", question="?", text="abc")
+    text = await served.client.read_resource(f"rlm://contexts/{added['handle']}")
+    answer = await served.client.read_resource(f"rlm://runs/{run['run_id']}")
+    lists = [
+        await served.client.list_tools(),
+        await served.client.list_prompts(),
+        await served.client.list_resource_templates(),
+        await served.client.list_resources(),
+    ]
+
+    is_newer = served.client.protocol_version == "2026-07-28"  # the older ones have no such field
+    assert [one.ttl_ms for one in lists] == [3_600_000, 3_600_000, 3_600_000, 2000] * is_newer or (
+        not is_newer
+    )
+    assert (text.ttl_ms, text.cache_scope) == ((600_000 if is_newer else 0), "private")
+    assert answer.ttl_ms == 0  # it changes while it works
+
+
 async def test_a_long_text_is_read_piece_by_piece_over_all_its_documents(served: Served) -> None:
     documents = ["one\n" * 3, "", "two " * 10_000, "three"]
     added = await served.call("rlm_context_add", documents=documents)

@@ -306,11 +306,11 @@ async def test_the_tools_are_listed_before_store_engine_and_sandbox_are_loaded()
         done = await anyio.run_process([sys.executable, "-c", program], env=env)
     loaded = set(done.stdout.decode().split())
 
-    early = ("engine.config", "service.contexts.requests", "service.runs.questions")
-    early += ("service.contexts.charsets", "service.runs.questions")
-    early += ("engine.models", "engine.models.tables", "sandbox", "sandbox.types")
-    rooms = ("engine", "engine.config", "service", "service.contexts", "service.runs")
-    heavy = ("rlm_mcp.store", "rlm_mcp.sandbox", "rlm_mcp.engine", "rlm_mcp.service")
+    early = ("engine.config", "engine.models.tables", "service.runs.questions")
+    rooms = ("engine", "engine.models", "service", "service.runs")
+    layers = ("store", "sandbox", "engine", "service", "events", "server.schemas", "server.views")
+    layers += ("server.context_tools", "server.run_tools", "server.app_view")
+    heavy = tuple(f"rlm_mcp.{layer}" for layer in layers)
     found = {name.removeprefix("rlm_mcp.") for name in loaded if name.startswith(heavy)}
     assert found <= {*early, *rooms}
     assert not loaded & {"aiohttp", "openai", "sqlite3", "sqlite_utils"}

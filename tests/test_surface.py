@@ -86,6 +86,15 @@ async def test_the_surface_is_the_one_that_was_reviewed() -> None:
     assert found == reviewed, "Run `python -m tests.surface`, and look at what changed in the file."
 
 
+async def test_the_tools_that_are_listed_are_those_that_are_called() -> None:
+    """The list stands in a file, so that a host has it before the tools are loaded."""
+    server = await anyio.to_thread.run_sync(build_http_mcp, no_service)
+    listed = ListToolsResult(tools=await server.list_tools())
+
+    found = listed.model_dump(mode="json", by_alias=True, exclude_none=True)["tools"]
+    assert found == (await surface())["tools"], "Run `python -m tests.surface`."
+
+
 async def test_every_tool_says_what_it_is_and_does(tmp_path: Path) -> None:
     async with open_served(tmp_path, turns("never")) as served:
         found = await served.client.list_tools()

@@ -12,16 +12,14 @@ import anyio
 from rlm_mcp.errors import SandboxError
 from rlm_mcp.sandbox.host.sandbox import RANKS, ProcessSandbox
 from rlm_mcp.sandbox.types import (
-    DOCKER_IMAGE,
     ContextSource,
     Isolation,
-    IsolationLevel,
     Particular,
     Repl,
     ReplOptions,
     Sandbox,
-    SandboxName,
 )
+from rlm_mcp.values import DOCKER_IMAGE, IsolationLevel, SandboxName
 
 
 class OwnedSandbox(Sandbox, Protocol):

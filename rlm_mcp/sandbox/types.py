@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+from rlm_mcp.values import IsolationLevel
+
 
 class ContextSource(Protocol):
     """Text that becomes `context` in a REPL; the host streams it and never holds all of it."""
@@ -74,9 +76,6 @@ RESERVED_NAMES = frozenset(
     }
 )
 
-IsolationLevel = Literal["full", "partial", "process"]
-SandboxName = Literal["auto", "native", "portable", "docker"]
-DOCKER_IMAGE = "python:3.13-slim"  # of the `docker` sandbox, where no other is named
 # `typed_query` is `llm_query` with a schema, which is the only document.
 CallName = Literal["llm_query", "typed_query", "rlm_query", "budget"]
 

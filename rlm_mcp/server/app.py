@@ -6,13 +6,13 @@ import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from mcp.server import MCPServer
 from mcp.server.apps import Apps, client_supports_apps
 from mcp.server.caching import CacheableMethod, CacheHint
-from mcp.server.context import ServerRequestContext
+from mcp.server.context import HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import NotificationOptions
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context
@@ -22,7 +22,6 @@ from mcp.server.mcpserver.exceptions import (
     ToolError,
     UnexpectedToolError,
 )
-from mcp.server.mcpserver.tools import Tool
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     INVALID_PARAMS,
@@ -32,40 +31,37 @@ from mcp_types import (
     ListToolsResult,
     NotificationParams,
     PaginatedRequestParams,
+    ReadResourceRequestParams,
+    ReadResourceResult,
     ResourceTemplate,
     SubscribeRequestParams,
     SubscriptionsListenRequestParams,
     UnsubscribeRequestParams,
 )
+from mcp_types import Tool as ListedTool
 from pydantic import AnyUrl, ValidationError
 
 from rlm_mcp import __version__
 from rlm_mcp.errors import NotFoundError, RLMError, TooManyFilesError, lacks_descriptors
-from rlm_mcp.server.app_view import RUN_VIEW, VIEW_TOOLS, read_run_view
 from rlm_mcp.server.completions import complete
-from rlm_mcp.server.context_tools import CONTEXT_TOOLS
 from rlm_mcp.server.pending import OpenPage, OpenService, PendingService
 from rlm_mcp.server.prompts import PROMPTS
 from rlm_mcp.server.resources import KINDS, list_resources, read_resource
 from rlm_mcp.server.results import (
+    TEXTS,
     error_result,
     invalid_arguments,
     protocol_error,
     with_notes,
-    without_links,
 )
-from rlm_mcp.server.run_tools import RUN_TOOLS
 from rlm_mcp.server.stdio import serve_stdio
 from rlm_mcp.server.tasks import Tasks
-from rlm_mcp.server.tool import (
-    ArgumentRules,
-    ToolSpec,
-    caller_of,
-    make_tool,
-    service_of,
-    takes_links,
-)
+from rlm_mcp.server.tool import RUN_VIEW, ToolSpec, fit_for, service_of
+from rlm_mcp.server.toolbox import Toolbox
 from rlm_mcp.server.updates import Updates
+
+if TYPE_CHECKING:
+    from rlm_mcp.service.service import Service
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +75,8 @@ ICON = (
 )
 # The lists of tools, prompts and templates are the same as long as the server runs; that of texts
 # and runs changes, and each caller has one of his own.
+# A stored text never changes, but it may be deleted.
+_SEALED_MS = 600_000
 _FIXED = CacheHint(ttl_ms=3_600_000, scope="public")
 CACHE_HINTS: Mapping[CacheableMethod, CacheHint] = {
     "tools/list": _FIXED,
@@ -118,13 +116,17 @@ def build_server(
         more_tools: tools that only some transports have.
         more_instructions: what the instructions say about them.
     """
-    updates = Updates()
+    updates, toolbox = Updates(), Toolbox(more_tools)
+
+    def open_all() -> AbstractAsyncContextManager[Service]:
+        toolbox.make()
+        return open_service()
 
     def lifespan(_: MCPServer[PendingService]) -> AbstractAsyncContextManager[PendingService]:
-        return _while_serving(PendingService(open_service, open_page), updates)
+        return _while_serving(PendingService(open_all, open_page), updates)
 
     return RLMServer(
-        [make_tool(spec) for spec in (*CONTEXT_TOOLS, *more_tools, *RUN_TOOLS, *VIEW_TOOLS)],
+        toolbox,
         updates,
         name="rlm-mcp",
         title="Recursive Language Models",
@@ -158,12 +160,12 @@ async def _while_serving(
 class RLMServer(MCPServer[PendingService]):
     """An `MCPServer` whose errors say what was wrong and what to do, in every tool."""
 
-    def __init__(self, tools: list[Tool], updates: Updates, **kwargs: Any) -> None:
-        super().__init__(tools=tools, **kwargs)
+    def __init__(self, toolbox: Toolbox, updates: Updates, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._toolbox = toolbox
         self._add_methods(updates)
         for prompt in PROMPTS:
             self.add_prompt(prompt)
-        self._rules = {tool.name: ArgumentRules(tool) for tool in tools}
 
     def _add_methods(self, updates: Updates) -> None:
         """Add the requests that the SDK lacks, or answers without pages or callers."""
@@ -171,6 +173,8 @@ class RLMServer(MCPServer[PendingService]):
         serve = server.add_request_handler
         serve("tools/list", PaginatedRequestParams, self._list_tools_for)
         serve("resources/list", PaginatedRequestParams, list_resources)
+        self._read = server.get_request_handler("resources/read")
+        serve("resources/read", ReadResourceRequestParams, self._read_with_hint)
         serve("completion/complete", CompleteRequestParams, complete)
         serve("subscriptions/listen", SubscriptionsListenRequestParams, updates.listen)
         serve("resources/subscribe", SubscribeRequestParams, updates.subscribe)
@@ -188,11 +192,22 @@ class RLMServer(MCPServer[PendingService]):
     ) -> ListToolsResult:
         """List the tools; those of the MCP App only to clients that can show one."""
         del params
-        tools = await self.list_tools()
-        if not client_supports_apps(ctx):
-            hidden = {spec.function.__name__ for spec in VIEW_TOOLS}
-            tools = [tool for tool in tools if tool.name not in hidden]
-        return ListToolsResult(tools=tools)
+        return ListToolsResult(tools=self._toolbox.listed(with_apps=client_supports_apps(ctx)))
+
+    async def list_tools(self) -> list[ListedTool]:
+        """List all tools."""
+        return self._toolbox.listed(with_apps=True)
+
+    async def _read_with_hint(
+        self, ctx: ServerRequestContext[PendingService, Any], params: ReadResourceRequestParams
+    ) -> HandlerResult:
+        """Read a resource; a stored text is the same as long as it is there."""
+        if self._read is None:
+            raise AssertionError  # the SDK serves it
+        result = await self._read.handler(ctx, params)
+        if isinstance(result, ReadResourceResult) and str(params.uri).startswith(TEXTS):
+            return result.model_copy(update={"ttl_ms": _SEALED_MS, "cache_scope": "private"})
+        return result
 
     async def run_stdio_async(self) -> None:
         """Serve over stdin and stdout until the host closes them."""
@@ -206,11 +221,13 @@ class RLMServer(MCPServer[PendingService]):
     ) -> Any:
         """Call a tool; an error that it raises on purpose becomes a typed result."""
         try:
-            notes: list[str] = []
-            if name in self._rules:
-                arguments, notes = self._rules[name].usable(arguments)
-            result = with_notes(await super().call_tool(name, arguments, context), notes)
-            return result if context is None else _fit_for(context, result)
+            made = await self._toolbox.find(name)
+            if made is None:
+                return await super().call_tool(name, arguments, context)  # which refuses it
+            arguments, notes = made.rules.usable(arguments)
+            context = context or Context(mcp_server=self)
+            result = await made.tool.run(arguments, context, convert_result=True)
+            return fit_for(context.request_context, with_notes(result, notes))
         except RLMError as error:
             return error_result(error)
         except UnexpectedToolError as error:
@@ -232,6 +249,9 @@ class RLMServer(MCPServer[PendingService]):
         if context is None:
             raise ResourceError(f"Reading {str(uri)!r} needs a request.")
         if str(uri) == RUN_VIEW:
+            await self._toolbox.find("")  # loads what draws it
+            from rlm_mcp.server.app_view import read_run_view  # noqa: PLC0415  # at its first use
+
             return [await read_run_view()]
         try:
             return [await read_resource(await service_of(context), str(uri))]
@@ -252,12 +272,6 @@ class RLMServer(MCPServer[PendingService]):
         except ValueError as error:
             known = ", ".join(prompt.name for prompt in PROMPTS)
             raise MCPError(INVALID_PARAMS, f"{error}. The prompts are {known}.") from error
-
-
-def _fit_for(context: Context[PendingService, Any], result: Any) -> Any:
-    client, has_progress = caller_of(context.request_context)
-    is_whole = takes_links(client, has_progress=has_progress)
-    return result if is_whole else without_links(result)
 
 
 def _translated(name: str, error: ToolError) -> CallToolResult | None:

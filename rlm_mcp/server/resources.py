@@ -33,7 +33,6 @@ from rlm_mcp.server.results import (
 )
 from rlm_mcp.server.sendable import sendable
 from rlm_mcp.server.tool import service_in
-from rlm_mcp.server.views import run_view, trace_view
 from rlm_mcp.text import cut
 
 if TYPE_CHECKING:
@@ -156,6 +155,8 @@ def _place(handle: str, passage: Passage) -> str:
 
 
 async def _read_run(service: Service, values: Values) -> ReadResourceContents:
+    from rlm_mcp.server.views import run_view  # noqa: PLC0415  # loaded with the service
+
     state = await service.runs.state(values["run_id"])
     asked = {
         "question": cut(state.question, MAX_CHARS),
@@ -166,6 +167,8 @@ async def _read_run(service: Service, values: Values) -> ReadResourceContents:
 
 
 async def _read_trace(service: Service, values: Values) -> ReadResourceContents:
+    from rlm_mcp.server.views import trace_view  # noqa: PLC0415  # loaded with the service
+
     after, limit = _number(values, "after", 0), _number(values, "limit", USUAL_EVENTS)
     run_id, limit = values["run_id"], max(1, min(limit, MAX_EVENTS))
     trace = trace_view(await service.runs.events(run_id, after, limit + 1), limit)

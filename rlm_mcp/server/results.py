@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, ResourceLink, TextContent
@@ -12,14 +12,17 @@ from mcp_types.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS
 from pydantic import BaseModel, ValidationError
 
 from rlm_mcp.errors import InvalidInputError, NotFoundError, RLMError
-from rlm_mcp.server.schemas import ErrorInfo
 from rlm_mcp.server.sendable import sendable, structured
 from rlm_mcp.text import cut
+
+if TYPE_CHECKING:
+    from rlm_mcp.server.schemas import ErrorInfo
 
 MAX_TEXT_CHARS = 20_000
 MAX_ERROR_CHARS = 2_000
 JSON = "application/json"
 TEXT = "text/plain"
+TEXTS = "rlm://contexts/"
 ERROR_META_KEY = "rlm-mcp/error"
 _SHOWN_INPUT_CHARS = 200
 _MAX_TITLE_CHARS = 100
@@ -39,7 +42,7 @@ def result(value: BaseModel, text: str, *links: ResourceLink) -> CallToolResult:
 
 def text_uri(handle: str) -> str:
     """The URI of a stored text."""
-    return f"rlm://contexts/{handle}"
+    return f"{TEXTS}{handle}"
 
 
 def run_uri(run_id: str) -> str:
@@ -86,6 +89,8 @@ def without_links(value: Any) -> Any:
 
 def error_info(error: RLMError) -> ErrorInfo:
     """The four fields of a typed error; a long value that it quotes is cut."""
+    from rlm_mcp.server.schemas import ErrorInfo  # noqa: PLC0415  # not before the first answer
+
     return ErrorInfo(
         code=error.code,
         message=sendable(cut(error.message, MAX_ERROR_CHARS)),

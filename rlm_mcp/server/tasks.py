@@ -21,8 +21,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from rlm_mcp.errors import RLMError
 from rlm_mcp.server.results import protocol_errors
-from rlm_mcp.server.run_results import run_result
-from rlm_mcp.server.tool import page_of, service_in
+from rlm_mcp.server.tool import fit_for, page_of, service_in
 from rlm_mcp.service.runs.questions import progress_line
 
 if TYPE_CHECKING:
@@ -91,7 +90,10 @@ async def _get(ctx: Request, params: TaskParams) -> HandlerResult:
         task = await _task(service, state)
     match task["status"]:
         case "completed":
-            result = run_result(state, page_url=page_of(ctx, state.run_id))
+            from rlm_mcp.server.run_results import run_result  # noqa: PLC0415  # loaded by now
+
+            told = run_result(state, page_url=page_of(ctx, state.run_id))
+            result = fit_for(ctx, told, is_host=True)  # frameworks know no tasks
             # SEP-2663: only this flag marks an error that a tool reports.
             result.is_error = state.status == "failed"
             fields = result.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -20,6 +20,7 @@ from pydantic import BeforeValidator, Field
 
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.server.pending import PendingService
+from rlm_mcp.server.results import without_links
 from rlm_mcp.server.schema_trim import input_outline, output_outline
 from rlm_mcp.text import nearest
 
@@ -251,6 +252,20 @@ def caller_of(request: ServerRequestContext[PendingService, Any]) -> tuple[str, 
     client = request.session.client_params
     has_progress = bool(request.meta and request.meta.get("progress_token"))
     return client.client_info.name if client else "", has_progress
+
+
+def fit_for(
+    request: ServerRequestContext[PendingService, Any], value: Any, *, is_host: bool = False
+) -> Any:
+    """Return a tool's result as its caller can use it.
+
+    Args:
+        is_host: the request itself says so.
+    """
+    client, has_progress = caller_of(request)
+    return (
+        value if takes_links(client, has_progress=is_host or has_progress) else without_links(value)
+    )
 
 
 def _group_given(group: str, value: Any, notes: list[str]) -> Any:

@@ -17,13 +17,8 @@ from rlm_mcp.sandbox.host import selftest
 from rlm_mcp.sandbox.host.repl import ChildRepl
 from rlm_mcp.sandbox.host.room import Room
 from rlm_mcp.sandbox.host.sandbox import RANKS, as_missing, too_little
-from rlm_mcp.sandbox.types import (
-    DOCKER_IMAGE,
-    ContextSource,
-    Isolation,
-    IsolationLevel,
-    ReplOptions,
-)
+from rlm_mcp.sandbox.types import ContextSource, Isolation, ReplOptions
+from rlm_mcp.values import DOCKER_IMAGE, IsolationLevel
 
 REPL_BYTES = 32 << 20  # what a REPL takes beside its text
 # Of the self-test: what code may do in its container, whose processes are its own.

@@ -23,7 +23,8 @@ from rlm_mcp.sandbox.host.fork_client import Holder, Keep, Warm, start_warm
 from rlm_mcp.sandbox.host.process import PlainProcess, spawn
 from rlm_mcp.sandbox.host.repl import ChildRepl
 from rlm_mcp.sandbox.host.repl_process import ReplProcess
-from rlm_mcp.sandbox.types import ContextSource, Isolation, IsolationLevel, ReplOptions, Walls
+from rlm_mcp.sandbox.types import ContextSource, Isolation, ReplOptions, Walls
+from rlm_mcp.values import IsolationLevel
 
 RANKS: dict[IsolationLevel, int] = {"process": 0, "partial": 1, "full": 2}
 _FULL_LAYERS = frozenset({"seccomp", "landlock", "namespaces"})

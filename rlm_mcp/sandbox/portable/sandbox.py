@@ -25,7 +25,8 @@ from rlm_mcp.sandbox.portable.launcher import (
 )
 from rlm_mcp.sandbox.portable.module import PythonModule, compile_once, find_module
 from rlm_mcp.sandbox.portable.text import check_size, lay_out
-from rlm_mcp.sandbox.types import ContextSource, Isolation, IsolationLevel, ReplOptions
+from rlm_mcp.sandbox.types import ContextSource, Isolation, ReplOptions
+from rlm_mcp.values import IsolationLevel
 
 # What is put round the process from outside; on Linux it does all by itself.
 HOST_LAYERS = {"darwin": "seatbelt", "win32": "job"}
