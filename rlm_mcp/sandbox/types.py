@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from rlm_mcp.values import IsolationLevel
+if TYPE_CHECKING:
+    from rlm_mcp.values import IsolationLevel
 
 
 class ContextSource(Protocol):

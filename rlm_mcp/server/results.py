@@ -79,14 +79,6 @@ def with_notes(value: Any, notes: Sequence[str]) -> Any:
     return value
 
 
-def without_links(value: Any) -> Any:
-    """Return a result without links to resources."""
-    if not isinstance(value, CallToolResult):
-        return value
-    kept = [part for part in value.content if not isinstance(part, ResourceLink)]
-    return value.model_copy(update={"content": kept})
-
-
 def error_info(error: RLMError) -> ErrorInfo:
     """The four fields of a typed error; a long value that it quotes is cut."""
     from rlm_mcp.server.schemas import ErrorInfo  # noqa: PLC0415  # not before the first answer

@@ -15,12 +15,11 @@ from annotated_types import Ge, Gt, Le
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
-from mcp_types import CallToolResult, ToolAnnotations
+from mcp_types import CallToolResult, ResourceLink, ToolAnnotations
 from pydantic import BeforeValidator, Field
 
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.server.pending import PendingService
-from rlm_mcp.server.results import without_links
 from rlm_mcp.server.schema_trim import input_outline, output_outline
 from rlm_mcp.text import nearest
 
@@ -263,9 +262,11 @@ def fit_for(
         is_host: the request itself says so.
     """
     client, has_progress = caller_of(request)
-    return (
-        value if takes_links(client, has_progress=is_host or has_progress) else without_links(value)
-    )
+    is_whole = takes_links(client, has_progress=is_host or has_progress)
+    if is_whole or not isinstance(value, CallToolResult):
+        return value
+    kept = [part for part in value.content if not isinstance(part, ResourceLink)]
+    return value.model_copy(update={"content": kept})
 
 
 def _group_given(group: str, value: Any, notes: list[str]) -> Any:
