@@ -15,6 +15,7 @@ import httpx2
 import pytest
 
 from rlm_mcp.testing.scripted_model import open_scripted_model
+from rlm_mcp.testing.scripted_replies import Script
 from tests.commands import command, environment, measured, started
 from tests.serving import cell, turns
 
@@ -22,10 +23,12 @@ SCRIPT = turns(cell("print(context)\nnotes = llm_query('say ' + context)"), "FIN
 
 
 @asynccontextmanager
-async def asked(directory: Path) -> AsyncGenerator[tuple[dict[str, str], str]]:
+async def asked(
+    directory: Path, script: Script = SCRIPT
+) -> AsyncGenerator[tuple[dict[str, str], str]]:
     """The environment of a run that has ended, and its id."""
     (directory / "text.txt").write_text("a secret of the text")
-    async with open_scripted_model(SCRIPT) as model:
+    async with open_scripted_model(script) as model:
         env = environment(directory, model.base_url)
         path = str(directory / "text.txt")
         done = await command(env, "query", "What is it?", "--file", path, "--json")
@@ -55,6 +58,18 @@ async def test_a_run_is_saved_without_what_came_from_texts(tmp_path: Path) -> No
     assert data["left_out"].startswith("Left out of this file: prompts, replies")
     assert data["run"]["question"] == "What is it?"
     assert any("llm_query" in event["detail"].get("code", "") for event in data["events"])
+
+
+async def test_a_run_saved_without_texts_quotes_none_of_them_as_a_citation(tmp_path: Path) -> None:
+    script = turns(cell("cite('a secret of the text')\nprint(context)\nFINAL('nine')"))
+    async with asked(tmp_path, script) as (env, run_id):
+        whole = await command(env, "runs", "export", run_id, "--json", "-")
+        saved = await command(env, "runs", "export", run_id, "--json", "--no-texts", "-")
+
+    assert json.loads(whole.stdout)["run"]["citations"][0]["verified"]
+    assert "citations" not in json.loads(saved.stdout)["run"]
+    # The code is what the model wrote, and stays.
+    assert saved.stdout.count("a secret of the text") == saved.stdout.count("cite(")
 
 
 async def test_what_cannot_be_saved_is_said_in_a_line(tmp_path: Path) -> None:

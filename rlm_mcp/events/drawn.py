@@ -28,7 +28,7 @@ DRAWN: Mapping[str, frozenset[str]] = {
     "sub_calls_started": frozenset({"calls", "name", "model", "batch"}),
     "sub_calls_finished": frozenset({"finished", "of", "seconds", "batch"}),
     "warning": frozenset({"limit"}),
-    "final_answer": frozenset({"answer", "data", "origin", "status"}),
+    "final_answer": frozenset({"answer", "data", "origin", "status", "citations", "support"}),
     "run_finished": frozenset({"status", "error", "usage_by_model"}),
 }
 """By type of event, the keys that are drawn; of `items` and `inner` see below."""
@@ -66,6 +66,7 @@ def drawn_detail(event: LoggedEvent) -> dict[str, Any]:
 def without_texts(detail: Mapping[str, Any], mark: str) -> dict[str, Any]:
     """Return a detail with `mark` for each text of the run; what failed still shows that."""
     blank = _blanked(detail, mark)
+    blank.pop("citations", None)  # which quote the texts
     for key in ("citations", "cited"):
         if blank.get(key):
             blank[key] = [_blanked(item, mark) for item in blank[key]]

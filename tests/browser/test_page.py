@@ -136,3 +136,20 @@ async def test_a_text_is_searched_and_the_match_is_marked_in_sight(
         await expect(tab.page.locator("mark")).to_be_in_viewport()
         start = "\n".join(lines).index("Kestrel")  # in code points, of which a crab is one
         assert tab.page.url.endswith(f"#/text/{added['handle']}/0/{start}/{start + 7}")
+
+
+async def test_what_an_answer_cites_leads_to_its_place_in_the_text(
+    tmp_path: Path, open_tab: OpenTab
+) -> None:
+    script = turns(cell("cite('counted nine ships')\nprint(context[:50])\nFINAL('nine')"))
+    text = "The harbour master counted nine ships."
+    async with open_site(tmp_path, script) as site, open_tab() as tab:
+        run_id = await asked(site, text=text)
+        await ended(site, run_id)
+        await tab.open(f"{site.url}/#/run/{run_id}", ANN)
+        await tab.page.locator(".citations a", has_text="counted nine ships").click()
+
+        await expect(tab.page.locator("mark")).to_have_text("counted nine ships")
+        async with site.open_client() as client:
+            run = await client.call("rlm_run_wait", run_id=run_id)
+    assert run["citations"][0]["quote"] == "counted nine ships"

@@ -9,12 +9,12 @@ export function Answer({ source, runId, log }) {
   const isApart = log.isCleared && Boolean(log.ended);
   const ask = () => source.call("rlm_run_variables", { run_id: runId, name: "FINAL" });
   const { answer: kept } = useAnswer(ask, [source, runId, isApart]);
-  const { answer, data, status, citations } = log.final ?? {};
+  const { answer, data, status, citations, support } = log.final ?? {};
   if (answer == null && !kept) return null;
-  return <Shown {...{ answer: answer ?? kept.text, data, status, citations }} />;
+  return <Shown {...{ answer: answer ?? kept.text, data, status, citations, support }} />;
 }
 
-function Shown({ answer, data, status, citations }) {
+function Shown({ answer, data, status, citations, support }) {
   const isData = typeof data === "object" && data !== null;
   const text = isData ? JSON.stringify(data, null, 2) : String(answer);
   const isBest = status && status !== "completed";
@@ -24,10 +24,11 @@ function Shown({ answer, data, status, citations }) {
       <Folded text={text} lines={16}>
         <div class={isData ? "text mono" : "text"}>{visible(text)}</div>
       </Folded>
+      {support?.agreement && <p class="quiet">{visible(support.agreement)} attempts agree</p>}
       {citations?.length > 0 && (
         <ul class="citations" aria-label="Citations">
-          {citations.map((each) => (
-            <li key={`${each.handle} ${each.document} ${each.start}`}>
+          {citations.map((each, index) => (
+            <li key={`${index} ${each.start}`}>
               <Citation cited={each} />
             </li>
           ))}
@@ -38,9 +39,11 @@ function Shown({ answer, data, status, citations }) {
 }
 
 function Citation({ cited }) {
-  const { handle, document, start, end, name, page, quote } = cited;
+  const { handle, document, start, end, name, page, quote, verified, how } = cited;
+  const said = `“${visible(quote || "")}”`;
+  if (start == null) return `${said} (${verified ? "in the text" : visible(how || "not found")})`;
   const place = [name || `document ${document}`, page && `page ${page}`].filter(Boolean).join(", ");
-  const label = `${visible(quote || "")} (${visible(place)})`;
-  if (!isLinked || start == null) return label;
+  const label = `${said} (${visible(place)})`;
+  if (!isLinked) return label;
   return <a href={`#/text/${handle}/${document}/${start}/${end}`}>{label}</a>;
 }

@@ -87,6 +87,8 @@ async def _data(service: Service, run_id: str, *, has_texts: bool) -> Pieces:
     """Yield the JSON of a run: its state, its log, its variables and what is left out."""
     state = await service.runs.state(run_id)
     run = run_view(state).model_dump(mode="json")
+    if not has_texts:
+        run.pop("citations", None)  # which quote the texts
     run |= {"question": state.question, "contexts": state.contexts, "created_at": state.created_at}
     yield f'{{"run":{_json(run)},"events":['
     counts = _Counts()
