@@ -111,6 +111,8 @@ async def test_what_is_forged_ends_a_repl_by_name_and_harms_nobody_else(users: U
 
 
 async def test_all_places_of_one_user_cost_another_nothing(tmp_path: Path) -> None:
+    again: dict[str, Any] = {}
+    run: dict[str, Any] = {}
     async with open_users(tmp_path, RLM_MCP_MAX_CONCURRENT_RUNS="2") as users:
         kept = await users.run(users.bob, "mine = 1")
         added = await users.ann.call("rlm_context_add", text="some text")

@@ -59,7 +59,7 @@ class Channel:
             sent = 0 if self._sending.locked() else self._send_now(frames)
             if sent < len(frames):
                 await self._send_rest(memoryview(frames)[sent:], patience_seconds)
-        except OSError as error:  # TimeoutError too
+        except (OSError, anyio.ClosedResourceError) as error:  # TimeoutError too
             self.close_reading()
             raise EOFError("the REPL's process does not read") from error
 
@@ -98,8 +98,14 @@ class Channel:
                 await anyio.lowlevel.checkpoint()
                 is_soon = False
             else:
-                await anyio.wait_readable(self._sock)
+                await self._until_readable()
         return frame
+
+    async def _until_readable(self) -> None:
+        try:
+            await anyio.wait_readable(self._sock)
+        except anyio.ClosedResourceError as error:  # by another task, such as at the server's end
+            raise EOFError("the channel is closed") from error
 
     def receive_now(self) -> Frame | None:
         """Return the next frame if it has arrived; None if not, or after many in a row.
