@@ -5,6 +5,7 @@ import codecs
 import pytest
 
 from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.service.contexts import spool
 from rlm_mcp.service.contexts.charsets import SAMPLE_BYTES, CharsetDecoder
 
 GERMAN = "Der Mörder aß gerne süße Äpfel und öffnete die Tür.\n"
@@ -18,7 +19,7 @@ PLAIN = "A first line that is plain.\n" * 50
 def decode(data: bytes, told: str = "", *, piece: int = 1000) -> tuple[str, CharsetDecoder]:
     decoder = CharsetDecoder(told)
     pieces = [decoder.feed(data[at : at + piece]) for at in range(0, len(data), piece)]
-    return (b"".join(pieces) + decoder.end()).decode("utf-8", "replace"), decoder
+    return b"".join([*pieces, *decoder.end()]).decode("utf-8", "replace"), decoder
 
 
 @pytest.mark.parametrize("piece", [1, 3, 1000, 10**9])
@@ -64,7 +65,7 @@ def test_what_is_no_text_passes_as_it_is() -> None:
     data = bytes(range(256)) * 300
     decoder = CharsetDecoder()
 
-    assert decoder.feed(data) + decoder.end() == data
+    assert b"".join([decoder.feed(data), *decoder.end()]) == data
 
 
 @pytest.mark.parametrize("told", ["windows-1252", "ISO-8859-15", "latin1"])
@@ -86,18 +87,68 @@ def test_a_charset_that_there_is_not_is_refused_by_name(told: str) -> None:
         CharsetDecoder(told)
 
 
-def test_ascii_waits_for_nothing_and_a_sample_is_all_that_is_held() -> None:
+def test_ascii_waits_for_nothing_and_valid_utf_8_for_no_more_than_a_sample() -> None:
     decoder = CharsetDecoder()
     assert decoder.feed(b"plain text") == b"plain text"
     assert decoder.is_quick(b"more of it")
-    german = ("ü" + GERMAN).encode("cp1252")
-    assert decoder.feed(german) == b""
+    german = f"ü{GERMAN}".encode() * (SAMPLE_BYTES // len(GERMAN) + 1)
+    assert decoder.feed(german[:20]) == b""
 
-    given = decoder.feed(german * (SAMPLE_BYTES // len(german)))
+    given = decoder.feed(german[20:])
 
-    assert given.decode() == ("ü" + GERMAN) * (SAMPLE_BYTES // len(german) + 1)
-    assert not decoder.is_quick(b"x")
+    assert given == german
+    assert decoder.feed("ü".encode()[:1]) == b""
+    assert b"".join([decoder.feed("ü".encode()[1:]), *decoder.end()]) == "ü".encode()
 
 
 def test_a_mark_alone_is_an_empty_text() -> None:
     assert decode(codecs.BOM_UTF16_LE)[0] == ""
+
+
+PLAIN_LINE = "2026-01-01 INFO request handled by worker 3\n"
+
+
+@pytest.mark.parametrize("piece", [7, 10_000, 10**9])
+def test_accents_that_come_late_decide_all_the_same(piece: int) -> None:
+    text = PLAIN_LINE * 4000 + GERMAN * 200
+
+    decoded, decoder = decode(text.encode("cp1252"), piece=piece)
+
+    assert (decoded == text, decoder.charset) == (True, "cp1252")
+
+
+@pytest.mark.parametrize("piece", [7, 10_000, 10**9])
+def test_a_log_of_two_charsets_is_decoded_line_by_line(piece: int) -> None:
+    lines = [GERMAN.encode("utf-8" if number % 3 else "cp1252") for number in range(3000)]
+
+    decoded, decoder = decode(b"".join(lines), piece=piece)
+
+    assert (decoded == GERMAN * 3000, decoder.charset) == (True, "utf-8, cp1252")
+
+
+@pytest.mark.parametrize(
+    ("text", "charset"),
+    [
+        ("Zażółć gęślą jaźń. Chrząszcz brzmi w trzcinie, błąd użytkownika.\n", "iso8859-2"),
+        ("Příliš žluťoučký kůň úpěl ďábelské ódy, chyba při načítání.\n", "iso8859-2"),
+        ("Zażółć gęślą jaźń. Chrząszcz brzmi w trzcinie, błąd użytkownika.\n", "cp1250"),
+        ("Ошибка при открытии файла, попробуйте позже.\n", "cp866"),
+        (JAPANESE, "iso2022_jp"),
+        (PLAIN, "utf-32-le"),
+        (PLAIN, "utf-32-be"),
+    ],
+)
+def test_a_charset_is_found_among_many_plain_lines(text: str, charset: str) -> None:
+    whole = (PLAIN_LINE * 3 + text) * 60
+
+    decoded, decoder = decode(whole.encode(charset))
+
+    assert (decoded == whole, decoder.charset) == (True, charset)
+
+
+def test_what_waits_for_its_end_is_in_a_file_when_it_is_large(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(spool, "MEMORY_BYTES", 1000)
+
+    assert decode((GERMAN * 500).encode("cp1252"))[0] == GERMAN * 500

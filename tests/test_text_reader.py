@@ -86,3 +86,17 @@ def test_nothing_but_nuls_takes_no_memory_at_its_end() -> None:
     for _ in range(64):
         assert not b"".join(reader.feed(bytes(1 << 20)))
     assert len(b"".join(reader.end())) <= MIN_HOLE_BYTES
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+def test_lines_that_end_with_a_carriage_return_alone_become_lines(size: int) -> None:
+    rows = [f"row {number},ü" for number in range(2000)]
+
+    assert read("\r".join(rows).encode(), size)[0] == "\n".join(rows)
+    assert read("\r".join(rows[:3]).encode("cp1252"), size)[0] == "\n".join(rows[:3])
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+@pytest.mark.parametrize("text", ["dos\r\nlines\r\n" * 2000, "10%\r20%\rdone\nnext\n" * 999])
+def test_other_line_ends_stay_as_they_are(text: str, size: int) -> None:
+    assert read(text.encode(), size)[0] == text

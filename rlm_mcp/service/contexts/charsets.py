@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import codecs
 from codecs import IncrementalDecoder
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
 
 from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.service.contexts.guessing import (
+    MIN_STRANGE,
+    MULTIBYTE,
+    SHIFT,
+    guess_charset,
+    shifting_charset,
+    strange_bytes,
+    telling_lines,
+)
+from rlm_mcp.service.contexts.spool import Spool
 
 UTF_8 = "utf-8"
-# Bytes to guess from, beginning with the first that is not ASCII.
+# So much is looked at before what is valid UTF-8 passes on: text of other charsets can begin so.
 SAMPLE_BYTES = 64 << 10
+_PIECE_BYTES = 1 << 20
+# From this share on, lines of UTF-8 among others are a second charset and no accident.
+_MIXED_SHARE, _MIXED_MULTIBYTE_SHARE = 0.1, 0.4
+_MIN_MIXED_LINES = 3
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -18,33 +35,27 @@ _MARKS = (
     (codecs.BOM_UTF8, UTF_8),
 )
 _MARK_BYTES = 4
-# Those that texts are really kept in, common ones first: of few candidates the right one is found
-# more often.
-_CANDIDATES = [
-    *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258"),
-    *("koi8_r", "cp874", "cp932", "euc_jp", "gb18030", "big5", "cp949"),
-]
 # Codecs of Python that are not charsets; some raise even with errors="replace".
 _NO_CHARSETS = {"idna", "punycode", "raw_unicode_escape", "undefined", "unicode_escape", "utf_7"}
-# Fewer bytes beyond ASCII are not enough to guess from; they are replaced as invalid ones are.
-_MIN_STRANGE = 3
 _CONTROLS = bytes(sorted(set(range(32)) - set(b"\t\n\v\f\r\x1b")))
 
 
 class CharsetDecoder:
     """Gives UTF-8 for bytes of one document, split anywhere.
 
-    What is ASCII passes at once, since all charsets that are guessed agree on it; the first byte
-    that is not, or a byte order mark, decides. Bytes that are UTF-8 already pass as they are, the
-    broken ones among them too: whoever cuts them replaces and counts those.
+    What is valid UTF-8 passes at once, a beginning of 64 KiB aside. From the first byte that is
+    not, the rest waits for the end of the document, where its charset is guessed from all of it:
+    the first bytes may not tell. A file that holds UTF-8 beside another charset, as a log of two
+    programs or an mbox does, is decoded line by line.
 
     Args:
         given: the charset's name; empty if it is to be guessed.
 
     Attributes:
-        charset: what the bytes are taken for, by Python's name.
+        charset: what the bytes are taken for, by Python's name; of a mixed file, both names.
         is_guessed: whether it was guessed and is not UTF-8.
-        replaced: how many characters stand for bytes that the charset has not.
+        replaced: how many characters stand for bytes that the charset lacks. Broken UTF-8 is not
+            counted here: it passes as it is, and whoever cuts it replaces and counts it.
 
     Raises:
         InvalidInputError: there is no such charset.
@@ -57,51 +68,118 @@ class CharsetDecoder:
         self._is_decided = bool(given)
         self._is_begun = False
         self._held = b""
+        self._has_passed_utf8 = False
+        self._spool: Spool | None = None
         self._decoder = _decoder(self.charset)
 
     def is_quick(self, data: bytes) -> bool:
         """Whether `feed` has nothing to do but pass these bytes on."""
-        is_plain = self._is_begun and not self._held and data.isascii()
-        return self._decoder is None and (self._is_decided or is_plain)
+        if self._is_decided:
+            return self._decoder is None
+        is_waiting = bool(self._held) or self._spool is not None
+        return self._is_begun and not is_waiting and _is_plain(data)
 
     def feed(self, data: bytes) -> bytes:
         """Take in more bytes; return what is decoded so far."""
-        if not self._is_decided:
-            data = self._held + data
-            self._held = b""
-            if self._is_undecided(data):
-                return self._hold(data)
-            self._decide(data)
-        return self._decode(data, is_last=False)
-
-    def end(self) -> bytes:
-        """Return the rest; a character that was cut short is replaced."""
-        held, self._held = self._held, b""
-        if not self._is_decided:
-            self._decide(held)
-        return self._decode(held, is_last=True)
-
-    def _is_undecided(self, data: bytes) -> bool:
-        if not self._is_begun and len(data) < _MARK_BYTES:
-            return True
-        return len(data) - _first_strange(data) < SAMPLE_BYTES
-
-    def _hold(self, data: bytes) -> bytes:
-        """Pass on what is ASCII and keep the rest; a document's first bytes may say it all."""
-        first = data[:_MARK_BYTES]
-        if not self._is_begun and (len(first) < _MARK_BYTES or _mark(first) or b"\0" in first):
-            self._held = data
+        if self._is_decided:
+            return self._decode(data, is_last=False)
+        if self._spool is not None:
+            self._spool.write(data)
             return b""
-        self._is_begun = True
+        if self.is_quick(data):
+            return data
+        data, self._held = self._held + data, b""
+        if not self._is_begun:
+            if len(data) < _MARK_BYTES:
+                self._held = data
+                return b""
+            if charset := _mark(data):
+                self._take(charset)
+                return self._decode(data, is_last=False)
+        return self._pass_on(data, is_last=False)
+
+    def end(self) -> Iterator[bytes]:
+        """Yield the rest, in pieces; a character that was cut short is replaced."""
+        if self._is_decided:
+            yield self._decode(b"", is_last=True)
+            return
+        held, self._held = self._held, b""
+        if not self._is_begun and (charset := _mark(held)):
+            self._take(charset)
+            yield self._decode(held, is_last=True)
+            return
+        if self._spool is None:
+            yield self._pass_on(held, is_last=True)
+        if self._spool is not None:
+            yield from self._decode_spooled(self._spool)
+
+    def _take(self, charset: str) -> None:
+        self._is_decided = self._is_begun = True
+        self.charset = charset
+        self.is_guessed = charset != UTF_8
+        self._decoder = _decoder(charset)
+
+    def _pass_on(self, data: bytes, *, is_last: bool) -> bytes:
+        """Return what can pass; hold back what may not be UTF-8, or spool it from there on."""
         at = _first_strange(data)
+        valid = at + _valid_length(data[at:], is_last=is_last)
+        is_sampled = self._has_passed_utf8 or len(data) - at >= SAMPLE_BYTES
+        if valid >= 0 and _is_whole(data, valid, is_last=is_last):
+            if not is_last and not is_sampled and at < len(data):
+                return self._hold(data, at)
+            self._is_begun = True
+            self._has_passed_utf8 = self._has_passed_utf8 or at < valid
+            self._held = b"" if is_last else data[valid:]
+            return data if is_last else data[:valid]
+        begin = at if not self._has_passed_utf8 else valid
+        start = data.rfind(b"\n", 0, begin) + 1 if not self._has_passed_utf8 else begin
+        if not self._is_begun and b"\0" in data[:_MARK_BYTES]:
+            start = 0
+        self._is_begun = True
+        self._spool = Spool()
+        self._spool.write(data[start:])
+        return data[:start]
+
+    def _hold(self, data: bytes, at: int) -> bytes:
+        self._is_begun = self._is_begun or at > 0
         self._held = data[at:]
         return data[:at]
 
-    def _decide(self, sample: bytes) -> None:
-        self._is_decided = True
-        self.charset = ("" if self._is_begun else _mark(sample)) or _find_charset(sample)
-        self.is_guessed = self.charset != UTF_8
-        self._decoder = _decoder(self.charset)
+    def _decode_spooled(self, spool: Spool) -> Iterator[bytes]:
+        head = spool.head(SAMPLE_BYTES)
+        if certain := _wide_charset(head) or shifting_charset(head):
+            yield from self._decode_all(spool, certain)
+            return
+        lines = _Lines.of(spool)
+        charset = lines.charset()
+        is_mixed = bool(charset) and lines.has_utf8(charset, begins_so=self._has_passed_utf8)
+        if charset and not is_mixed:
+            yield from self._decode_all(spool, charset)
+        elif charset:
+            self.charset, self.is_guessed = f"{UTF_8}, {charset}", True
+            yield from self._decode_mixed(spool, charset)
+        else:
+            yield from spool.pieces()
+
+    def _decode_all(self, spool: Spool, charset: str) -> Iterator[bytes]:
+        self._take(charset)
+        for piece in spool.pieces():
+            yield self._decode(piece, is_last=False)
+        yield self._decode(b"", is_last=True)
+
+    def _decode_mixed(self, spool: Spool, charset: str) -> Iterator[bytes]:
+        gathered = bytearray()
+        for line in spool.lines():
+            if _is_mostly_utf8(line):
+                gathered += line
+            else:
+                text = line.decode(charset, "replace")
+                self.replaced += text.count("\ufffd")
+                gathered += text.encode("utf-8", "replace")
+            if len(gathered) >= _PIECE_BYTES:
+                yield bytes(gathered)
+                gathered.clear()
+        yield bytes(gathered)
 
     def _decode(self, data: bytes, *, is_last: bool) -> bytes:
         if self._decoder is None:
@@ -109,6 +187,77 @@ class CharsetDecoder:
         text = self._decoder.decode(data, is_last)
         self.replaced += text.count("\ufffd")
         return text.encode("utf-8", "replace")
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """What the lines of a text are: those in UTF-8, and those to guess another charset from."""
+
+    utf8: int
+    other: int
+    sample: bytes
+
+    @classmethod
+    def of(cls, spool: Spool) -> Self:
+        """Look at every line."""
+        counts, every = [0, 0], spool.lines()
+
+        def others() -> Iterator[bytes]:
+            for line in every:
+                if line.isascii():
+                    continue
+                is_other = not _is_mostly_utf8(line)
+                counts[is_other] += 1
+                if is_other:
+                    yield line.rstrip(b"\n")
+
+        sample = telling_lines(others(), spool.size)
+        for _ in others():  # the rest, of which the sample needed no more
+            pass
+        return cls(counts[0], counts[1], sample)
+
+    def charset(self) -> str:
+        """Guess; empty where there is too little to guess from, or nothing fits."""
+        if strange_bytes(self.sample) < MIN_STRANGE or _has_controls(self.sample):
+            return ""
+        return guess_charset(self.sample)
+
+    def has_utf8(self, charset: str, *, begins_so: bool) -> bool:
+        """Whether lines of UTF-8 are no accident; short ones in two bytes a character may be."""
+        if begins_so:
+            return True
+        share = _MIXED_SHARE if charset not in MULTIBYTE else _MIXED_MULTIBYTE_SHARE
+        return self.utf8 >= max(_MIN_MIXED_LINES, share * (self.utf8 + self.other))
+
+
+def _is_plain(data: bytes) -> bool:
+    return data.isascii() and b"\0" not in data and SHIFT not in data
+
+
+def _valid_length(data: bytes, *, is_last: bool) -> int:
+    """How many of the first bytes are whole characters of UTF-8, and no NUL."""
+    nul = data.find(b"\0")
+    if nul >= 0:
+        data = data[:nul]
+    shift = data.find(SHIFT)
+    if shift >= 0:
+        data = data[:shift]
+    try:
+        return codecs.utf_8_decode(data, "strict", is_last)[1]
+    except UnicodeDecodeError as error:
+        return error.start
+
+
+def _is_whole(data: bytes, valid: int, *, is_last: bool) -> bool:
+    """Whether nothing but a character that is cut short follows what is valid."""
+    rest = data[valid:]
+    if not rest:
+        return True
+    try:
+        codecs.utf_8_decode(rest, "strict", is_last)
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in rest and SHIFT not in rest
 
 
 def _codec_name(given: str) -> str:
@@ -134,10 +283,12 @@ def _mark(data: bytes) -> str:
 
 
 def _first_strange(data: bytes) -> int:
-    """Where the first byte is that is not ASCII, or is a NUL; the length if there is none."""
-    ascii_bytes = len(data) if data.isascii() else _ascii_length(data)
-    nul = data.find(b"\0", 0, ascii_bytes)
-    return ascii_bytes if nul < 0 else nul
+    """Where the first byte is that is not ASCII, or is a NUL or a shift; else the length."""
+    end = len(data) if data.isascii() else _ascii_length(data)
+    for sign in (b"\0", SHIFT):
+        found = data.find(sign, 0, end)
+        end = end if found < 0 else found
+    return end
 
 
 def _ascii_length(data: bytes) -> int:
@@ -148,29 +299,19 @@ def _ascii_length(data: bytes) -> int:
     return len(data)
 
 
-def _find_charset(sample: bytes) -> str:
-    """Guess from a sample; UTF-8 also for what is not text, which others refuse."""
-    if wide := _wide_charset(sample):
-        return wide
-    strange = len(sample) - len(sample.decode("ascii", "ignore"))
-    if strange < _MIN_STRANGE or _has_controls(sample) or _is_mostly_utf8(sample):
-        return UTF_8
-    from charset_normalizer import from_bytes  # noqa: PLC0415  # few texts need it
-
-    best = from_bytes(sample, cp_isolation=_CANDIDATES).best()
-    if best is None:
-        return UTF_8
-    # Several may give the same text here; the more common one is likelier to further on.
-    alike = {best.encoding, *best.could_be_from_charset}
-    return codecs.lookup(next(one for one in _CANDIDATES if one in alike)).name
-
-
 def _wide_charset(sample: bytes) -> str:
-    """Know UTF-16 without a mark by its zeros, every other byte of mostly Latin text."""
-    zeros = sample[0::2].count(0), sample[1::2].count(0)
-    charset = "utf-16-le" if zeros[0] < zeros[1] else "utf-16-be"
-    if max(zeros) < max(len(sample) // 5, _MIN_STRANGE) or min(zeros) > len(sample) // 40:
-        return ""
+    """Know UTF-16 and UTF-32 without a mark by their zeros, in mostly Latin text."""
+    least = max(len(sample) // 5, MIN_STRANGE)
+    zeros = tuple(sample[at::4].count(0) for at in range(4))
+    if min(zeros[1:]) * 4 >= 3 * least and zeros[0] * 20 < zeros[1]:
+        charset = "utf-32-le"
+    elif min(zeros[:3]) * 4 >= 3 * least and zeros[3] * 20 < zeros[2]:
+        charset = "utf-32-be"
+    else:
+        first, second = zeros[0] + zeros[2], zeros[1] + zeros[3]
+        if max(first, second) < least or min(first, second) > len(sample) // 40:
+            return ""
+        charset = "utf-16-le" if first < second else "utf-16-be"
     return "" if _has_controls(sample.decode(charset, "replace").encode()) else charset
 
 

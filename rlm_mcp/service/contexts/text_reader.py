@@ -7,6 +7,7 @@ from typing import Protocol
 
 from rlm_mcp.service.contexts.charsets import CharsetDecoder
 from rlm_mcp.service.contexts.decompression import Unpacker
+from rlm_mcp.service.contexts.line_ends import LineEnds
 
 # Fewer NUL bytes at the start may be the first characters of UTF-16 or UTF-32.
 MIN_HOLE_BYTES = 512
@@ -46,6 +47,7 @@ class TextReader:
         self._digest = digest
         self._is_announced = bool(coding)
         self._decoder = CharsetDecoder(charset)
+        self._line_ends = LineEnds()
         self._unpacker = Unpacker(coding) if coding else None
         self._is_begun = bool(coding)
         self._held = b""
@@ -66,7 +68,7 @@ class TextReader:
     def is_quick(self, data: bytes) -> bool:
         """Whether `feed` only passes these bytes on."""
         is_plain = self._is_begun and self._unpacker is None and not self._is_at_start
-        return is_plain and self._decoder.is_quick(data)
+        return is_plain and self._line_ends.is_quick and self._decoder.is_quick(data)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield the UTF-8 of more bytes, in pieces of a megabyte or so.
@@ -84,7 +86,7 @@ class TextReader:
                 return
             self._begin(data)
         for raw in self._unpacker.unpack(data) if self._unpacker else (data,):
-            yield self._decode(raw)
+            yield self._line_ends.feed(self._decode(raw))
 
     def end(self, *, is_whole: bool = True) -> Iterator[bytes]:
         """Yield the rest; a character that was cut short is replaced.
@@ -97,13 +99,15 @@ class TextReader:
         """
         if not self._is_begun:
             self._begin(self._held)
-            yield self._decode(self._held)
+            yield self._line_ends.feed(self._decode(self._held))
         if self._unpacker is not None and is_whole:
             self._unpacker.end()
         if self._is_at_start and self._nuls:
             # Nothing else came: a few show what it is, however many there were.
-            yield self._decoder.feed(bytes(min(self._nuls, MIN_HOLE_BYTES)))
-        yield self._decoder.end()
+            yield self._line_ends.feed(self._decoder.feed(bytes(min(self._nuls, MIN_HOLE_BYTES))))
+        for piece in self._decoder.end():
+            yield self._line_ends.feed(piece)
+        yield self._line_ends.end()
 
     def _begin(self, data: bytes) -> None:
         self._is_begun = True
