@@ -222,11 +222,11 @@ def prepare_sandbox(settings: Settings, platform: str = sys.platform) -> None:
     is_portable = settings.sandbox == "portable"
     if not is_portable and (settings.sandbox != "auto" or platform == "linux"):
         return
-    click.echo("Compiling the sandbox's Python for this machine, once.", err=True)
+    say("Compiling the sandbox's Python for this machine, once.", err=True)
     try:
         anyio.run(make_sandbox("portable").prepare)
     except SandboxError as error:
-        click.echo(f"{error} Then run `rlm-mcp doctor`.", err=True)
+        say(f"{error} Then run `rlm-mcp doctor`.", err=True)
 
 
 def _show(change: Change) -> None:
