@@ -22,7 +22,7 @@ from rlm_mcp.testing.scripted_model import open_scripted_model
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView
 from tests.interop.environments import python_with
 from tests.reference import ROOT
-from tests.serving import cell, turns
+from tests.serving import cell
 
 SDK = "e2b-code-interpreter==2.11.5"
 EXAMPLE = ROOT / "examples" / "e2b" / "sandbox.py"
@@ -59,7 +59,8 @@ async def open_fake(folder: Path) -> AsyncGenerator[tuple[str, list[str]]]:
 def script(request: ChatRequestView) -> Answer:
     if request.model == "gpt-4.1-mini":
         return f"reply to {request.text}"
-    return turns(cell(FIRST), cell(SECOND))(request)
+    has_answered = any(message["role"] == "assistant" for message in request.messages)
+    return cell(SECOND if has_answered else FIRST)
 
 
 async def test_the_example_runs_code_at_e2b_answers_its_calls_and_ends_what_it_started(

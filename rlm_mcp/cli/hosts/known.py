@@ -70,8 +70,7 @@ def _opencode_file() -> Path:
 def _zed_file() -> Path:
     if os.name == "nt":
         return application_directory("Zed") / "settings.json"
-    home = Path.home() / ".config"
-    directory = home if sys.platform == "darwin" else _dot_config()
+    directory = Path.home() / ".config" if sys.platform == "darwin" else _dot_config()
     return directory_named_by("FLATPAK_XDG_CONFIG_HOME", directory) / "zed" / "settings.json"
 
 
