@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from rlm_mcp.sandbox.portable import module as modules
 from rlm_mcp.sandbox.portable.sandbox import PortableSandbox
 from rlm_mcp.sandbox.types import CallReply, CellResult, Repl, ReplCall, ReplOptions
 from rlm_mcp.sandbox.walls import seccomp
+from rlm_mcp.service.service import open_service
+from tests.serving import settings_in
 
 TEXT = TextContext.of("alpha\nbeta\n")
 DEAF = "sum(range(10**15))"  # in C, where no interrupt is looked for
@@ -320,3 +323,28 @@ async def test_auto_takes_the_portable_one_where_the_kernel_gives_no_walls() -> 
     assert (isolation["level"], output) == ("partial", "3\n")
     assert isolation["layers"] == ["wasm", "landlock", "limits"]
     assert isolation["missing"] == ["seccomp: Operation not permitted"]
+
+
+DEMO = """
+import os, sys
+from rlm_mcp.sandbox.walls import namespaces, seccomp
+namespaces.give_up_privileges()
+refusals = [line for number in (272, 317) for line in ((0x15, 0, 1, number), (0x06, 0, 0, 0x50001))]
+seccomp.install([(0x20, 0, 0, 0), *refusals, (0x06, 0, 0, 0x7FFF0000)], "x86_64")
+os.execv(sys.executable, [sys.executable, "-m", "rlm_mcp", "demo"])
+"""
+
+
+@pytest.mark.skipif(seccomp.machine() != "x86_64", reason="numbers of calls are x86-64's")
+async def test_the_demo_is_answered_where_the_kernel_gives_no_walls(tmp_path: Path) -> None:
+    """As in a container that denies seccomp and namespaces, to what is started there too."""
+    given = {**os.environ, "RLM_MCP_DATA_DIR": str(tmp_path), "RLM_MCP_SANDBOX": "auto"}
+    with anyio.fail_after(300):
+        done = await anyio.run_process([sys.executable, "-c", DEMO], check=False, env=given)
+
+    assert done.returncode == 0, done.stderr.decode()
+    assert "amber lantern orchard granite meadow" in done.stdout.decode()
+    async with open_service(settings_in(tmp_path, data_dir=tmp_path)) as service:
+        [run] = (await service.runs.list(None, 1, "")).items
+        events = await service.runs.events(run.run_id, 0, 100)
+    assert "wasm" in str(events)
