@@ -16,6 +16,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 
 from rlm_mcp.bearer_tokens import refuse_bad_tokens, refuse_weak, tokens_by_name
 from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.engine.daily_limits import DailyLimits
 from rlm_mcp.engine.models.tables import ANTHROPIC_KEY, ModelTable
 from rlm_mcp.errors import ConfigurationError
 from rlm_mcp.text import nearest, without_credentials
@@ -31,7 +32,7 @@ _NOT_FOR_COMMANDS = ("RLM_MCP_", "CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE
 _SAFE_URL = re.compile(r"https://.|http://([^/?#]*@)?(localhost|127\.0\.0\.1|\[::1\])[:/]")
 
 
-class Settings(RLMConfig):
+class Settings(RLMConfig, DailyLimits):
     """What an operator sets: where things are, what may be reached, and defaults of every run.
 
     Each field is read from `RLM_MCP_<FIELD>` in the environment, else from the configuration file.
@@ -322,6 +323,8 @@ def _is_secret(field: str) -> bool:
 def _as_text(value: object) -> str:
     if isinstance(value, list):
         return os.pathsep.join(map(str, cast("list[object]", value)))
+    if isinstance(value, dict):
+        return ",".join(f"{name}={one}" for name, one in cast("dict[str, object]", value).items())
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 
 from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.engine.daily_limits import Allowance
 from rlm_mcp.engine.models.chat import ChatReply
 from rlm_mcp.engine.models.metering import (
     Amount,
@@ -44,12 +45,14 @@ class Pricing:
         root: name of the model that writes the code.
         sub: name of the model that is asked where none is named.
         others: names of further models that may be asked.
+        allowance: what their caller may use today, where that is limited.
     """
 
     prices: PriceList = field(default_factory=PriceList)
     root: str = ""
     sub: str = ""
     others: Sequence[str] = ()
+    allowance: Allowance | None = None
 
 
 class Budget:
@@ -313,7 +316,10 @@ class Budget:
             usd = self._ledger.add(reply)
             self._is_cost_known = self._is_cost_known and usd is not None
             planned = self._planned(reply.model, reply.input_tokens, reply.output_tokens)
-            self._usd += planned.usd if usd is None else usd
+            charged = planned.usd if usd is None else usd
+            self._usd += charged
+            if allowance := self._pricing.allowance:
+                allowance.charge(reply.input_tokens + reply.output_tokens, charged)
             return usd
 
         try:
@@ -335,6 +341,8 @@ class Budget:
 
     def _check(self, expected: Amount, keep_back: Amount | None = None) -> None:
         config = self._config
+        if self._pricing.allowance is not None:
+            self._pricing.allowance.refuse_spent("usd", "tokens")
         if self.seconds_left == 0.0:
             raise exceeded("seconds", f"{config.max_seconds} seconds are over")
         kept = keep_back or Amount()

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -16,6 +17,7 @@ from rlm_mcp import __version__
 from rlm_mcp.engine.models.named import Models, open_models
 from rlm_mcp.sandbox.choice import OwnedSandbox, make_sandbox
 from rlm_mcp.sandbox.types import ReplOptions, Sandbox
+from rlm_mcp.service.allowances import Allowances
 from rlm_mcp.service.catalogue import catalogue_of
 from rlm_mcp.service.contexts.contexts import ContextService, Searches
 from rlm_mcp.service.contexts.files import fixed_part
@@ -160,6 +162,11 @@ class Service:
         """End every run of this process as `interrupted`, so that waiting callers see the end."""
         await _end_runs(self._runs.live)
 
+    async def _today(self) -> dict[str, Any]:
+        """Return what the caller may use today and has used, where that is limited."""
+        allowance = await self._runs.allowances.of(self._runs.runs)
+        return {} if allowance is None else {"today": allowance.as_json()}
+
     async def status(self) -> Status:
         """Say how the server is; asks the model endpoint whether it is there."""
         settings = self._parts.settings
@@ -180,6 +187,7 @@ class Service:
                 "max_concurrent_runs": self._parts.queue.places,
                 "wait_seconds": settings.wait_seconds,
                 "min_isolation": settings.min_isolation,
+                **await self._today(),
             },
         )
 
@@ -215,7 +223,8 @@ async def open_service(
         leases = RunLeases(database, owner=owner)
         await leases.interrupt_dead()
         repls = Repls(sandbox, tasks, descriptors.kept)
-        runs = _run_services(Runs(database, owner=owner), sandbox, repls, models, database)
+        mine, cache = Runs(database, owner=owner), Replies(database)
+        runs = _run_services(settings, mine, repls, models, sandbox, cache)
         others = OtherServers(database, leases, Cancels(database, owner=owner), runs.live)
         parts = await _parts(settings, database, runs, others, named, tasks)
         _start_background(parts, leases, Leases(database, owner=owner))
@@ -228,10 +237,10 @@ async def open_service(
 
 
 def _run_services(
-    runs: Runs, sandbox: Sandbox, repls: Repls, models: Models, database: Database
+    settings: Settings, runs: Runs, repls: Repls, models: Models, sandbox: Sandbox, cache: Replies
 ) -> RunServices:
-    cache = StoredReplies(Replies(database))
-    return RunServices(runs, sandbox, repls, models, LiveRuns(), cache)
+    replies, allowances = StoredReplies(cache), Allowances(settings)
+    return RunServices(runs, sandbox, repls, models, LiveRuns(), replies, allowances)
 
 
 def _own_sandbox(settings: Settings) -> OwnedSandbox:

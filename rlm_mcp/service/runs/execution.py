@@ -30,6 +30,7 @@ from rlm_mcp.errors import (
 )
 from rlm_mcp.events import RunFinished, RunWarning
 from rlm_mcp.sandbox.types import ContextSource, Sandbox, Variable
+from rlm_mcp.service.allowances import Allowances
 from rlm_mcp.service.repls import OpenRepl, Repls, last_variables
 from rlm_mcp.service.runs.live import LiveRun, LiveRuns, Ticket
 from rlm_mcp.store.runs.records import CANCELLED, NewEvent, Outcome, SavedVariable
@@ -95,6 +96,7 @@ class RunServices:
     models: Models
     live: LiveRuns
     cache: StoredReplies
+    allowances: Allowances
 
     def as_caller(self, caller: str) -> RunServices:
         """Return the same services over the records of another caller."""
@@ -104,7 +106,8 @@ class RunServices:
     async def pricing(self, root_model: str, sub_model: str) -> Pricing:
         """Find out what the models of a run cost."""
         prices = await self.models.prices(root_model, sub_model)
-        return Pricing(prices, root_model, sub_model, self.models.catalogue.names)
+        allowance = await self.allowances.of(self.runs) if self.runs.caller else None
+        return Pricing(prices, root_model, sub_model, self.models.catalogue.names, allowance)
 
     def engine(self, task: Task, budget: Budget, emit: EventSink) -> Engine:
         """Assemble what a task's code and model calls go through."""

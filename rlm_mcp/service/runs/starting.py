@@ -105,6 +105,8 @@ class Starter:
     async def _limits(self, question: Question) -> tuple[RLMConfig, Budget]:
         config = run_config(self._defaults.config, question)
         pricing = await self._services.pricing(*self._models(question))
+        if pricing.allowance is not None:
+            pricing.allowance.refuse_spent("runs", "usd", "tokens")
         return config, Budget(config, pricing=pricing)
 
     async def _begin(

@@ -238,6 +238,15 @@ class Runs:
         values = [self._caller, len(prefix), storable(prefix), limit]
         return await self._database.read(lambda db: [row[0] for row in db.execute(sql, values)])
 
+    async def used_since(self, at: str) -> tuple[int, int, float]:
+        """Return how many runs the caller began since a time, their tokens, and their USD."""
+        sql = (
+            "SELECT count(*), total(input_tokens + output_tokens), total(cost_usd) FROM runs "
+            "WHERE caller = ? AND created_at >= ?"
+        )
+        values = [self._caller, at]
+        return await self._database.read(lambda db: tuple(db.execute(sql, values).fetchone()))
+
     async def count(self) -> int:
         """Return how many runs the caller has."""
         sql = "SELECT count(*) FROM runs WHERE caller = ?"
