@@ -507,7 +507,8 @@ async def test_a_key_that_belongs_to_another_question_is_refused(served: Served)
 
 
 async def test_what_code_makes_of_its_names_costs_no_answer(tmp_path: Path) -> None:
-    odd = cell("globals()['\\ud800x'] = globals()['class'] = kept = 1\nFINAL('the answer')")
+    names = "globals()['\\ud800x'] = kept = 1\nglobals()['class'] = (n for n in ())"
+    odd = cell(f"{names}\nFINAL('the answer')")
     async with open_served(tmp_path, turns(odd)) as served:
         run = await served.call("rlm_query", question="?", text="text")
     async with open_served(tmp_path, turns(cell("FINAL(kept)"))) as restarted:
