@@ -238,7 +238,8 @@ async def open_ann(url: str, directory: Path) -> AsyncGenerator[list[str]]:
     """Run Ann in a process of her own: her client costs Bob's nothing; gives what it said."""
     command = [sys.executable, __file__, "--ann", url, str(directory)]
     said: list[str] = []
-    async with await anyio.open_process(command, stderr=None) as process:
+    # In a session of its own: it would be on another machine, and not share the server's part.
+    async with await anyio.open_process(command, stderr=None, start_new_session=True) as process:
         assert process.stdout is not None
         ready = anyio.Event()
 
