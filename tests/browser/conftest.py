@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 
 from tests.browser.tabs import OpenTab, Tab
 
+PATIENCE = 60_000  # milliseconds: a slow machine fails no test
+expect.set_options(timeout=PATIENCE)
 CHROMIUM = shutil.which("chromium")
 REBOUND = "rebound.test"  # a name that somebody else lets stand for this machine
 
@@ -43,6 +45,7 @@ async def open_tab(chromium: Browser) -> AsyncGenerator[OpenTab]:
     async def opened(*, is_ours: bool = True, **options: Any) -> AsyncGenerator[Tab]:
         size = {"viewport": {"width": 1360, "height": 900}}
         context = await chromium.new_context(**(size | options))
+        context.set_default_timeout(PATIENCE)
         tab = Tab(await context.new_page())
         if is_ours:
             tabs.append(tab)

@@ -56,7 +56,6 @@ SECOND = cell(
     "inner = rlm_query(evil, evil)\ntry:\n    llm_query('fail ' + evil)\nfinally:\n    1 / 0"
 )
 THIRD = cell("raise ValueError(evil)")
-SLOW = 60_000  # milliseconds
 
 
 def answer(request: ChatRequestView) -> Answer:
@@ -91,7 +90,7 @@ async def asked(site: Site) -> tuple[str, str]:
 
 async def look_everywhere(view: Page | FrameLocator) -> None:
     """Open all that a run has: each place must show the text, and do nothing else."""
-    await expect(view.locator(".answer .text")).to_contain_text(STRINGS[0], timeout=SLOW)
+    await expect(view.locator(".answer .text")).to_contain_text(STRINGS[0])
     assert "␛202etxt.exe" in await view.locator(".answer .text").inner_text()
     assert STRINGS[1] in await view.locator("h1").inner_text()
     await expect(view.locator(".turn .prose").first).to_contain_text(STRINGS[2])

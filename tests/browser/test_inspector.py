@@ -28,7 +28,6 @@ from tests.serving import cell
 
 LAUNCHER = "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js"
 QUESTION = "What is in the text, as the Inspector asks?"
-SLOW = 60_000  # milliseconds: a whole host starts here
 OpenServer = Callable[[Path, ScriptedModel], AbstractAsyncContextManager[dict[str, Any]]]
 
 
@@ -79,9 +78,9 @@ async def open_inspector(directory: Path, server: dict[str, Any]) -> AsyncGenera
 async def ask(page: Page, url: str) -> FrameLocator:
     """Ask in the Inspector's Apps tab, by a call that waits; gives the app's frame."""
     await page.goto(url)
-    await page.get_by_label('Connect or disconnect "rlm"').click(force=True, timeout=SLOW)
-    await page.locator("label", has_text="Apps").click(timeout=SLOW)
-    await page.get_by_role("button", name="Ask a question over long texts").click(timeout=SLOW)
+    await page.get_by_label('Connect or disconnect "rlm"').click(force=True)
+    await page.locator("label", has_text="Apps").click()
+    await page.get_by_role("button", name="Ask a question over long texts").click()
     await page.get_by_role("textbox", name="question").fill(QUESTION)
     await page.get_by_role("textbox", name="text", exact=True).fill("a text of the Inspector")
     await page.get_by_label("wait_seconds").fill("120")
@@ -101,16 +100,16 @@ async def test_a_run_is_live_in_the_inspector_while_its_call_still_waits(
         open_tab(is_ours=False) as tab,
     ):
         app = await ask(tab.page, url)
-        await expect(app.locator("h1")).to_have_text(QUESTION, timeout=SLOW)
-        await expect(app.locator(".figures")).to_contain_text("1 under way", timeout=SLOW)
+        await expect(app.locator("h1")).to_have_text(QUESTION)
+        await expect(app.locator(".figures")).to_contain_text("1 under way")
         await expect(app.locator(".run .status")).to_have_text("running")
         gate.set()
 
-        await expect(app.locator(".run .status")).to_have_text("completed", timeout=SLOW)
+        await expect(app.locator(".run .status")).to_have_text("completed")
         await expect(app.locator(".answer .text")).to_have_text("planks")
         await app.get_by_role("tab", name="Variables").click()
         await app.get_by_role("button", name="notes").click()
-        await expect(app.locator(".value .plain")).to_have_text("planks", timeout=SLOW)
+        await expect(app.locator(".value .plain")).to_have_text("planks")
 
 
 async def test_a_run_is_cancelled_from_the_app_in_the_inspector(
@@ -123,7 +122,7 @@ async def test_a_run_is_cancelled_from_the_app_in_the_inspector(
         open_tab(is_ours=False) as tab,
     ):
         app = await ask(tab.page, url)
-        await expect(app.locator(".figures")).to_contain_text("1 under way", timeout=SLOW)
+        await expect(app.locator(".figures")).to_contain_text("1 under way")
         await app.get_by_role("button", name="Cancel").click()
 
-        await expect(app.locator(".run .status")).to_have_text("cancelled", timeout=SLOW)
+        await expect(app.locator(".run .status")).to_have_text("cancelled")

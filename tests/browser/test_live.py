@@ -101,7 +101,7 @@ async def test_a_file_is_uploaded_with_a_progress_bar(tmp_path: Path, open_tab: 
         await expect(page.locator(".upload progress")).to_be_visible()
         await expect(page.locator(".upload small")).to_contain_text("of 3.0 MB")
 
-        await expect(page.locator("h1")).to_have_text("big.txt", timeout=30_000)
+        await expect(page.locator("h1")).to_have_text("big.txt")
 
 
 async def test_files_that_are_dropped_anywhere_are_stored(
@@ -124,7 +124,7 @@ async def test_files_that_are_dropped_anywhere_are_stored(
             }"""
         )
         for name in ("one.txt", "two.txt"):
-            await expect(page.locator(".rail a", has_text=name)).to_be_visible(timeout=30_000)
+            await expect(page.locator(".rail a", has_text=name)).to_be_visible()
         await expect(page.locator(".dropzone")).to_have_count(0)
 
 
@@ -161,8 +161,6 @@ async def test_a_server_that_went_away_is_found_again_and_nothing_is_shown_twice
             port = int(site.url.rpartition(":")[2])
         await expect(tab.page.locator(".brand")).to_contain_text("no connection")
         async with open_site(tmp_path, gated(anyio.Event()), Place(port=port)):
-            await expect(tab.page.locator(".brand")).not_to_contain_text(
-                "no connection", timeout=30_000
-            )
+            await expect(tab.page.locator(".brand")).not_to_contain_text("no connection")
             await expect(tab.page.locator(".run .status")).to_have_text("interrupted")
             await expect(tab.page.locator(".turn")).to_have_count(1)

@@ -22,7 +22,6 @@ from tests.serving import cell, turns
 from tests.test_stdio import open_process
 
 SCRIPT = turns(cell("notes = llm_query('what is here?')\nprint(notes)"), "FINAL_VAR(notes)")
-SLOW = 60_000  # milliseconds: a server starts meanwhile
 
 
 def gated(gate: anyio.Event) -> Script:
@@ -83,7 +82,7 @@ async def test_the_page_opens_by_its_file_and_the_address_keeps_no_token(
         async with open_command(env | {"BROWSER": str(browser)}, "ui", run_id) as page:
             token = (await page.hears(r"token=([\w-]+)\s")).strip()
             await tab.page.goto(await page.hears(r"opened (file://\S+) end"))
-            await expect(tab.page.locator("h1")).to_have_text("What is it?", timeout=SLOW)
+            await expect(tab.page.locator("h1")).to_have_text("What is it?")
             await expect(tab.page.locator(".run .status")).to_have_text("completed")
             assert tab.page.url.endswith(f"/#/run/{run_id}")
             assert [url for url in tab.requests if token in url and "file:" not in url] == []
@@ -92,7 +91,7 @@ async def test_the_page_opens_by_its_file_and_the_address_keeps_no_token(
             with anyio.fail_after(60):
                 assert await page.process.wait() == 0
 
-        await expect(tab.page.locator(".brand")).to_contain_text("no connection", timeout=SLOW)
+        await expect(tab.page.locator(".brand")).to_contain_text("no connection")
         kept = env["RLM_MCP_DATA_DIR"]
         assert not [path async for path in anyio.Path(kept).glob("page-*")]
 
@@ -124,15 +123,15 @@ async def test_a_run_of_another_process_is_live_and_its_variables_are_said_to_be
         await model.until(lambda: len(model.requests) == 2)
         address = await page.hears(r"the page is at (\S+)\s")
         await tab.page.goto(address.replace("/#", f"/#/run/{run_id}&"))
-        await expect(tab.page.locator(".turn")).to_have_count(2, timeout=SLOW)
+        await expect(tab.page.locator(".turn")).to_have_count(2)
         await tab.page.get_by_role("tab", name="Variables").click()
         await expect(tab.page.locator(".notice")).to_contain_text(
             "Another server works on this run"
         )
         gate.set()
 
-        await expect(tab.page.locator(".run .status")).to_have_text("completed", timeout=SLOW)
-        await expect(tab.page.get_by_role("button", name="mark")).to_be_visible(timeout=SLOW)
+        await expect(tab.page.locator(".run .status")).to_have_text("completed")
+        await expect(tab.page.get_by_role("button", name="mark")).to_be_visible()
         await expect(tab.page.locator(".notice")).to_have_count(0)
 
 
@@ -155,21 +154,21 @@ async def test_a_server_that_was_killed_is_found_again_and_its_run_can_be_resume
                 "input[type=file]",
                 {"name": "log.txt", "mimeType": "text/plain", "buffer": b"a text to ask about"},
             )
-            await expect(page.locator("h1")).to_have_text("log.txt", timeout=SLOW)
+            await expect(page.locator("h1")).to_have_text("log.txt")
             await page.get_by_role("button", name="Ask a question").click()
             await page.get_by_label("Question").fill("What is in it?")
             await page.keyboard.press("Control+Enter")
-            await expect(page.locator(".turn")).to_have_count(2, timeout=SLOW)
+            await expect(page.locator(".turn")).to_have_count(2)
             server.process.kill()
             await server.process.wait()
-        await expect(page.locator(".brand")).to_contain_text("no connection", timeout=SLOW)
+        await expect(page.locator(".brand")).to_contain_text("no connection")
         await expect(page.locator(".turn")).to_have_count(2)
         async with open_command(env, "serve", "--http", "--port", url.rpartition(":")[2]):
-            await expect(page.locator(".brand")).not_to_contain_text("no connection", timeout=SLOW)
-            await expect(page.locator(".run .status")).to_have_text("interrupted", timeout=SLOW)
+            await expect(page.locator(".brand")).not_to_contain_text("no connection")
+            await expect(page.locator(".run .status")).to_have_text("interrupted")
             await expect(page.locator(".turn")).to_have_count(2)
             gate.set()
             await page.get_by_role("button", name="Resume").click()
 
-            await expect(page.locator(".run .status")).to_have_text("completed", timeout=SLOW)
+            await expect(page.locator(".run .status")).to_have_text("completed")
             await expect(page.locator(".answer .text")).to_have_text("done")
