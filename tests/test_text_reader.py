@@ -100,3 +100,20 @@ def test_lines_that_end_with_a_carriage_return_alone_become_lines(size: int) -> 
 @pytest.mark.parametrize("text", ["dos\r\nlines\r\n" * 2000, "10%\r20%\rdone\nnext\n" * 999])
 def test_other_line_ends_stay_as_they_are(text: str, size: int) -> None:
     assert read(text.encode(), size)[0] == text
+
+
+async def test_inline_text_is_stored_as_a_file_with_it_and_what_is_left_out_is_counted(
+    tmp_path: Path,
+) -> None:
+    text = "\0" * 5000 + "row\r" * 999
+    (tmp_path / "a.log").write_bytes(text.encode())
+    async with open_served(tmp_path, turns("FINAL(never asked)")) as served:
+        by_path = await served.call("rlm_context_add", path=str(tmp_path / "a.log"))
+        inline = await served.call("rlm_context_add", text=text)
+        several = await served.call("rlm_context_add", documents=[text, "b\n"])
+
+    assert inline["sha256"] == by_path["sha256"]
+    reason = "NUL bytes at its start were left out"
+    for added in (by_path, inline, several):
+        assert (added["skipped_total"], added["skipped_reasons"]) == (1, {reason: 1})
+    assert several["chars"] == inline["chars"] + 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -10,6 +11,7 @@ from rlm_mcp.service.contexts.charsets import UTF_8
 from rlm_mcp.store.contexts.records import OpenUpload, SealedContext, estimated_tokens
 
 MAX_NAME_CHARS = 200
+_HOLE = "NUL bytes at its start were left out"
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,16 @@ class Decoded:
         """Add what was found in one more document; an empty charset is UTF-8."""
         holes = self.holes
         if hole_bytes:
-            holes += ((name, f"{hole_bytes:,} NUL bytes at its start were left out"),)
+            holes += ((name, f"{hole_bytes:,} {_HOLE}"),)
         if charset in ("", UTF_8):
             return replace(self, holes=holes)
         charsets = tuple(dict.fromkeys((*self.charsets, charset)))
         return Decoded(charsets, self.replaced + replaced, holes)
+
+    @property
+    def reasons(self) -> Mapping[str, int]:
+        """How often each reason stands among the holes."""
+        return Counter(_HOLE if reason.endswith(_HOLE) else reason for _, reason in self.holes)
 
     def leaving_out(self, left_out: tuple[tuple[str, str], ...]) -> Decoded:
         """Add what was not converted: names and reasons."""
@@ -73,6 +80,7 @@ def sealed_view(
         estimated_tokens=record.estimated_tokens,
         deduplicated=sealed.deduplicated,
         skipped=(*skipped, *decoded.holes),
+        skipped_reasons=dict(decoded.reasons),
         replaced_characters=sealed.replaced_characters + decoded.replaced,
         charset=", ".join(decoded.charsets) or UTF_8,
         preview=record.preview,

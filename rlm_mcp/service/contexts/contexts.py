@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,13 +13,14 @@ import anyio.to_thread
 from rlm_mcp.errors import InvalidInputError, NotTextError
 from rlm_mcp.sandbox.types import ReplOptions, Sandbox
 from rlm_mcp.sandbox.wire import utf8
-from rlm_mcp.service.contexts.added import Added, check_name, open_view, sealed_view
+from rlm_mcp.service.contexts.added import Added, Decoded, check_name, open_view, sealed_view
 from rlm_mcp.service.contexts.file_text import read_batches, total_bytes
 from rlm_mcp.service.contexts.files import find_files, require_text
 from rlm_mcp.service.contexts.paths import AllowedPaths, paths_starting_with
 from rlm_mcp.service.contexts.ranked_search import INDEX_SECONDS, IndexBuilds, ranked_search
 from rlm_mcp.service.contexts.requests import NewText, SearchQuery
 from rlm_mcp.service.contexts.search import FoundMatch, check_pattern, search
+from rlm_mcp.service.contexts.text_reader import read_inline
 from rlm_mcp.service.contexts.walking import Choice
 from rlm_mcp.service.contexts.writing import ReportBytes, write_batches
 from rlm_mcp.service.repls import Repls
@@ -116,7 +118,13 @@ class ContextService:
             if new.upload_id
             else self._store.open_upload(new.name or _first_words(new.text))
         )
+        is_whole = new.is_final and not new.upload_id
         async with opened as upload:
+            if is_whole:
+                read = await anyio.to_thread.run_sync(read_inline, new.text)
+                await upload.write(read.data)
+                decoded = Decoded().plus(new.name or "text", "", 0, read.hole_bytes)
+                return sealed_view(await upload.seal(), (), decoded)
             await upload.write(await anyio.to_thread.run_sync(utf8, new.text))
             if new.is_final:
                 return sealed_view(await upload.seal())
@@ -124,13 +132,15 @@ class ContextService:
 
     async def _add_documents(self, new: NewText) -> Added:
         async with self._store.open_upload(new.name or f"{len(new.documents)} documents") as upload:
+            decoded = Decoded()
             for start in range(0, len(new.documents), _ENCODED_AT_ONCE):
                 some = new.documents[start : start + _ENCODED_AT_ONCE]
-                encoded = await anyio.to_thread.run_sync(lambda: list(map(utf8, some)))  # noqa: B023  # awaited here
-                for index, data in enumerate(encoded, start):
+                encoded = await anyio.to_thread.run_sync(lambda: list(map(read_inline, some)))  # noqa: B023  # awaited here
+                for index, read in enumerate(encoded, start):
                     await upload.begin_document(f"document {index}")
-                    await upload.write(data)
-            return sealed_view(await upload.seal())
+                    await upload.write(read.data)
+                    decoded = decoded.plus(f"document {index}", "", 0, read.hole_bytes)
+            return sealed_view(await upload.seal(), (), decoded)
 
     async def _add_path(self, new: NewText, report: ReportBytes) -> Added:
         choice = Choice(
@@ -155,7 +165,8 @@ class ContextService:
             shown = f"path {new.path!r}"
             decoded = await write_batches(upload, batches, total, report, shown)
             added = sealed_view(await upload.seal(), found.skipped, decoded)
-            return replace(added, skipped_reasons=found.skipped_total)
+            reasons = Counter(found.skipped_total) + Counter(decoded.reasons)
+            return replace(added, skipped_reasons=dict(reasons))
 
     async def list(self, limit: int, cursor: str) -> Page[ContextRecord]:
         """List contexts, newest first.

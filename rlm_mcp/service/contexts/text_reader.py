@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from rlm_mcp.service.contexts.charsets import CharsetDecoder
+from rlm_mcp.sandbox.wire import utf8
+from rlm_mcp.service.contexts.charsets import UTF_8, CharsetDecoder
 from rlm_mcp.service.contexts.decompression import Unpacker
 from rlm_mcp.service.contexts.line_ends import LineEnds
 
@@ -127,6 +128,20 @@ class TextReader:
             self.hole_bytes = self._nuls if is_hole else 0
             raw = rest if is_hole else bytes(self._nuls) + rest
         return self._decoder.feed(raw)
+
+
+class InlineText(NamedTuple):
+    """The UTF-8 of a text that a caller sent, and how many NULs at its start were left out."""
+
+    data: bytes
+    hole_bytes: int
+
+
+def read_inline(text: str) -> InlineText:
+    """Read a text that came as characters, so that it is stored as a file with it would be."""
+    reader = TextReader(UTF_8)
+    data = b"".join([*reader.feed(utf8(text)), *reader.end()])
+    return InlineText(data, reader.hole_bytes)
 
 
 def peek(head: bytes, limit: int) -> bytes:

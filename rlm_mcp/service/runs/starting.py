@@ -19,9 +19,9 @@ from rlm_mcp.engine.types import RLMEvent
 from rlm_mcp.errors import ConfigurationError, InvalidInputError, SandboxBusyError, StoreError
 from rlm_mcp.events import FORMAT_VERSION, RunStarted
 from rlm_mcp.sandbox.types import Isolation, Particular
-from rlm_mcp.sandbox.wire import utf8
 from rlm_mcp.service.contexts.contexts import ContextService
 from rlm_mcp.service.contexts.requests import NewText
+from rlm_mcp.service.contexts.text_reader import read_inline
 from rlm_mcp.service.runs.execution import Execution, QuestionWork, RunServices, Task, new_event
 from rlm_mcp.service.runs.live import LiveRun, RunQueue, Ticket
 from rlm_mcp.service.runs.questions import Begun, Question, RunDefaults, check_question, run_config
@@ -321,4 +321,4 @@ def _stored_options(
 
 
 def _handle_of_text(text: str) -> str:
-    return handle_of(hashlib.sha256(utf8(text)).hexdigest())
+    return handle_of(hashlib.sha256(read_inline(text).data).hexdigest())
