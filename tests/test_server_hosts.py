@@ -138,6 +138,40 @@ def filled(name: str, nothing: Any, **given: Any) -> dict[str, Any]:
     return dict.fromkeys(optional, nothing) | given
 
 
+async def test_numbers_truths_and_json_may_come_as_text(tmp_path: Path) -> None:
+    """Every argument of every tool that is no text, as models write them that know only text."""
+    spelt: dict[str, dict[str, Any]] = {}
+    async with open_served(tmp_path, turns(cell("FINAL(len(context))"))) as served:
+        handle = (await served.call("rlm_context_add", documents='["abc", "b"]', final="true"))[
+            "handle"
+        ]
+        asked = {"question": "How long?", "contexts": f'["{handle}"]', "wait_seconds": "60"}
+        run = await served.call("rlm_query", **asked, budget='{"max_sub_calls": "5"}', options="{}")
+        known: dict[str, Any] = {"handle": handle, "handles": f'["{handle}"]', "pattern": "b"}
+        known |= {"run_id": run["run_id"], "code": "1", "contexts": f'["{handle}"]'}
+        for name in NOT_CHANGING:
+            fields = BY_NAME[name].input_schema["properties"]
+            wanted = {field: known[field] for field in fields if field in known}
+            if name == "rlm_exec":
+                del wanted["run_id"]
+            spelt[name] = wanted | {
+                field: AS_TEXT[schema["type"]]
+                for field, schema in fields.items()
+                if field not in wanted and schema.get("type") in AS_TEXT
+            }
+            await served.call(name, **spelt[name])
+
+    assert run["answer"] == "2"
+    assert sum(map(len, spelt.values())) > 20
+
+
+NOT_CHANGING = (
+    *("rlm_context_list", "rlm_context_read", "rlm_context_search", "rlm_run_list"),
+    *("rlm_run_wait", "rlm_run_trace", "rlm_run_variables", "rlm_exec"),
+)
+AS_TEXT = {"integer": "1", "number": "1", "boolean": "false"}
+
+
 async def test_fields_of_a_budget_that_are_null_or_0_are_not_given_and_that_is_said(
     tmp_path: Path,
 ) -> None:

@@ -44,3 +44,15 @@ async def test_prompts_name_only_tools_and_arguments_that_exist(tmp_path: Path, 
     assert "Question: Who {is} it?" in ask
     assert "question" in refused.value.error.message
     assert all(len(inspect.cleandoc(prompt.description or "")) < 100 for prompt in prompts)
+
+
+async def test_prompts_propose_no_limit_that_needs_prices_and_the_refusal_names_one_that_does_not(
+    tmp_path: Path,
+) -> None:
+    async with open_served(tmp_path, turns("never")) as served:
+        playbook = await told(served, "playbook")
+        asking = await told(served, "ask_file", path="/a.txt", question="?")
+        refused = await served.error("rlm_query", question="?", text="x", budget={"max_usd": 1})
+
+    assert "max_usd" not in playbook + asking
+    assert "max_tokens" in refused["fix"]
