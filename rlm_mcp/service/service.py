@@ -223,8 +223,9 @@ async def open_service(
         leases = RunLeases(database, owner=owner)
         await leases.interrupt_dead()
         repls = Repls(sandbox, tasks, descriptors.kept)
-        mine, cache = Runs(database, owner=owner), Replies(database)
-        runs = _run_services(settings, mine, repls, models, sandbox, cache)
+        runs = _run_services(
+            settings, Runs(database, owner=owner), repls, models, sandbox, database
+        )
         others = OtherServers(database, leases, Cancels(database, owner=owner), runs.live)
         parts = await _parts(settings, database, runs, others, named, tasks)
         _start_background(parts, leases, Leases(database, owner=owner))
@@ -237,9 +238,14 @@ async def open_service(
 
 
 def _run_services(
-    settings: Settings, runs: Runs, repls: Repls, models: Models, sandbox: Sandbox, cache: Replies
+    settings: Settings,
+    runs: Runs,
+    repls: Repls,
+    models: Models,
+    sandbox: Sandbox,
+    database: Database,
 ) -> RunServices:
-    replies, allowances = StoredReplies(cache), Allowances(settings)
+    replies, allowances = StoredReplies(Replies(database)), Allowances(settings)
     return RunServices(runs, sandbox, repls, models, LiveRuns(), replies, allowances)
 
 
