@@ -73,11 +73,15 @@ class CharsetDecoder:
         self._decoder = _decoder(self.charset)
 
     def is_quick(self, data: bytes) -> bool:
-        """Whether `feed` has nothing to do but pass these bytes on."""
+        """Whether `feed` takes no longer than it takes to look at these bytes once."""
         if self._is_decided:
             return self._decoder is None
-        is_waiting = bool(self._held) or self._spool is not None
-        return self._is_begun and not is_waiting and _is_plain(data)
+        if self._spool is not None:
+            return False
+        return self._has_passed_utf8 or self._can_pass(data)
+
+    def _can_pass(self, data: bytes) -> bool:
+        return self._is_begun and not self._held and self._spool is None and _is_plain(data)
 
     def feed(self, data: bytes) -> bytes:
         """Take in more bytes; return what is decoded so far."""
@@ -86,7 +90,7 @@ class CharsetDecoder:
         if self._spool is not None:
             self._spool.write(data)
             return b""
-        if self.is_quick(data):
+        if self._can_pass(data):
             return data
         data, self._held = self._held + data, b""
         if not self._is_begun:
@@ -119,8 +123,21 @@ class CharsetDecoder:
         self.is_guessed = charset != UTF_8
         self._decoder = _decoder(charset)
 
+    def _pass_utf8(self, data: bytes) -> bytes | None:
+        """Return what is whole in bytes that are valid UTF-8; None where they are not."""
+        if b"\0" in data or SHIFT in data:
+            return None
+        try:
+            used = codecs.utf_8_decode(data, "strict", False)[1]
+        except UnicodeDecodeError:
+            return None
+        self._held = data[used:]
+        return data[:used] if self._held else data
+
     def _pass_on(self, data: bytes, *, is_last: bool) -> bytes:
         """Return what can pass; hold back what may not be UTF-8, or spool it from there on."""
+        if self._has_passed_utf8 and not is_last and (passed := self._pass_utf8(data)) is not None:
+            return passed
         at = _first_strange(data)
         valid = at + _valid_length(data[at:], is_last=is_last)
         is_sampled = self._has_passed_utf8 or len(data) - at >= SAMPLE_BYTES

@@ -67,7 +67,7 @@ class TextReader:
         return self._decoder.replaced
 
     def is_quick(self, data: bytes) -> bool:
-        """Whether `feed` only passes these bytes on."""
+        """Whether `feed` takes no longer than it takes to look at these bytes once."""
         is_plain = self._is_begun and self._unpacker is None and not self._is_at_start
         return is_plain and self._line_ends.is_quick and self._decoder.is_quick(data)
 
