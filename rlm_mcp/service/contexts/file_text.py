@@ -7,8 +7,8 @@ import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
+from typing import Protocol
 
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.service.contexts.files import FoundFiles
@@ -19,6 +19,18 @@ from rlm_mcp.service.documents.converter import Begun, Converter, Ended, Failed
 from rlm_mcp.service.documents.kinds import is_installed, kind_of
 
 BATCH_BYTES = 1 << 20
+
+
+class OpenedFile(Protocol):
+    """A file that is read from where it stands."""
+
+    def fileno(self) -> int:
+        """Return its descriptor."""
+        ...
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to so many bytes, none at the end."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ def _pieces_of(found: FoundFiles, allowed: AllowedPaths, check: Check) -> Iterat
 
 
 def document_pieces(
-    name: str, kind: str, file: FileIO, check: Check = lambda: None
+    name: str, kind: str, file: OpenedFile, check: Check = lambda: None
 ) -> Iterator[Piece]:
     """Yield the text of one document that is in a file, of a kind that can be converted."""
     with closing(Converter(check)) as converter:
@@ -108,7 +120,7 @@ def _pieces(name: str, path: Path, allowed: AllowedPaths, converter: Converter) 
         ) from error
 
 
-def _text(name: str, file: FileIO) -> Iterator[Piece]:
+def _text(name: str, file: OpenedFile) -> Iterator[Piece]:
     reader, text = TextReader(), b""
     first: str | None = name
     for data in _as_it_was(file):
@@ -121,7 +133,7 @@ def _text(name: str, file: FileIO) -> Iterator[Piece]:
     yield Piece(text, first, reader.charset, reader.replaced, reader.hole_bytes)
 
 
-def _converted(name: str, kind: str, file: FileIO, converter: Converter) -> Iterator[Piece]:
+def _converted(name: str, kind: str, file: OpenedFile, converter: Converter) -> Iterator[Piece]:
     """Yield the documents that a document holds: itself, or the files of an archive."""
     document = _Incoming(name, is_raw=False)
     size = os.fstat(file.fileno()).st_size
@@ -172,7 +184,7 @@ class _Incoming:
         return Piece(rest, self._first, *found, left_out=left_out)
 
 
-def _as_it_was(file: FileIO) -> Iterator[bytes]:
+def _as_it_was(file: OpenedFile) -> Iterator[bytes]:
     """Yield a file's bytes up to the size that it has now: a log may grow for ever."""
     left = os.fstat(file.fileno()).st_size or sys.maxsize  # files of /proc have no size
     while left and (data := file.read(min(BATCH_BYTES, left))):
