@@ -150,7 +150,7 @@ class ScriptedModel:
             listed = [{"id": name, "object": "model"} for name in self.model_names]
             await connection.send(_whole(200, {"object": "list", "data": listed}))
             return True
-        if not request.path.endswith(tuple(_WORDS)):
+        if not request.path.partition("?")[0].endswith(tuple(_WORDS)):
             await connection.send(_whole(404, {"error": {"message": f"No {request.path!r} here."}}))
             return True
         try:
@@ -169,7 +169,7 @@ class ScriptedModel:
             at=anyio.current_time(),
             headers=request.headers,
             number=self.received,
-            path=request.path,
+            path=request.path.partition("?")[0],
         )
         self.requests.append(view)
         return view
