@@ -50,19 +50,24 @@ class GuestRepl:
         self._kept: Checkpoint | None = None
         self._turn = threading.Lock()  # of `stop`, and of what it looks at
         self._number = 0
+        self._early = 0  # the number of an order that was interrupted before it came
         self._runs = self._cell_runs = False
         self._was_interrupted = False
 
     def stop(self, number: int) -> None:
         """Interrupt an order, if it is the one that is carried out; end a cell the second time."""
         with self._turn:
+            self._early = max(self._early, number)
             if number != self._number or not self._runs:
                 return
             if self._cell_runs and self._was_interrupted:
                 self._instance.trap()
-            self._was_interrupted = True
-            self._instance.interrupt()
+            self._interrupt()
             self._link.wake()
+
+    def _interrupt(self) -> None:
+        self._was_interrupted = True
+        self._instance.interrupt()
 
     def serve(self) -> None:
         """Set the REPL up, and answer frames for good."""
@@ -114,9 +119,12 @@ class GuestRepl:
         self._link.forget_wake()
         is_cell = head["kind"] == "exec"
         with self._turn:
-            self._number += 1
+            # A reply that comes after its cell is no order; the host does not count it either.
+            self._number += head["kind"] != "reply"
             self._was_interrupted = False
             self._runs, self._cell_runs = True, is_cell
+            if self._early == self._number:
+                self._interrupt()
         try:
             self._instance.enter("frame", frame)
         except GuestError as error:
