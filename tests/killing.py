@@ -123,6 +123,7 @@ async def work_and_die(known: Known, chance: random.Random) -> None:
 
 async def take_up(known: Known, served: Served) -> None:
     """Find every run that was working interrupted, with all its events, and let it go on."""
+    await served.call("rlm_run_list")  # answered once the store is open
     await anyio.to_thread.run_sync(known.note_kill)
     await anyio.to_thread.run_sync(known.check_texts)
     for run_id, marker in known.runs.items():

@@ -130,6 +130,8 @@ RESPONSE: dict[str, tuple[str, str]] = {
     "error": ("endings", "test_a_failure_of_the_model_keeps_the_work"),
     "data": ("orchestrator", "test_an_answer_that_fits_the_schema_comes_as_data"),
     "direct": ("orchestrator", "test_a_short_text_is_read_directly_and_the_answer_says_so"),
+    "citations": ("citations", "test_the_library_has_citations_and_support"),
+    "support": ("citations", "test_the_library_has_citations_and_support"),
     "history": ("orchestrator", "test_the_history_is_the_whole_trace"),
     "repl_variables": ("wrapper", "test_a_question_is_answered_with_an_async_client"),
 }

@@ -84,7 +84,7 @@ async def test_openai_can_make_every_schema_strict_but_for_objects_of_any_form(n
         if schema.get("type") == "object" and not schema.get("properties")
     }
 
-    assert open_objects <= {"options", "answer_schema"}
+    assert open_objects <= {"options", "answer_schema", "question_of"}
 
 
 async def test_only_the_tool_that_asks_the_endpoint_how_it_is_reaches_an_open_world() -> None:

@@ -465,6 +465,8 @@ async def test_the_status_names_model_sandbox_and_store(served: Served) -> None:
 
     status = await served.call("rlm_status")
 
+    models = status["model"].pop("models")
+    assert [(one["name"], one["input_price"]) for one in models] == [("root", None), ("sub", None)]
     assert status["model"] == {
         "configured": True,
         "base_url": served.model.base_url,

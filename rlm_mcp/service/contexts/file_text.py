@@ -129,8 +129,13 @@ def _text(name: str, file: OpenedFile) -> Iterator[Piece]:
                 yield Piece(text, first)
                 first = None
             text = more
+    # What is in no UTF-8 comes at the end, as a whole.
     text += b"".join(reader.end())
-    yield Piece(text, first, reader.charset, reader.replaced, reader.hole_bytes)
+    *some, last = range(0, max(len(text), 1), BATCH_BYTES)
+    for start in some:
+        yield Piece(text[start : start + BATCH_BYTES], first)
+        first = None
+    yield Piece(text[last:], first, reader.charset, reader.replaced, reader.hole_bytes)
 
 
 def _converted(name: str, kind: str, file: OpenedFile, converter: Converter) -> Iterator[Piece]:
