@@ -16,10 +16,7 @@ from rlm_mcp.sandbox.types import ReplCall
 from rlm_mcp.text import preview
 
 CALLS_PER_EVENT = 32
-REPORT_SECONDS = 0.5
-# An event costs a write, and a message to whoever waits: a long batch is reported less often.
-REPORT_SHARE = 1 / 15
-LONGEST_REPORT_SECONDS = 4.0
+REPORT_SECONDS = 0.5  # whoever watches sees at once what a long batch does
 LAST_REPORT_SECONDS = 1.0
 CUT_OFF = "cancelled"
 
@@ -95,11 +92,7 @@ class CallLog:
 
     @asynccontextmanager
     async def reporting(self) -> AsyncGenerator[None]:
-        """Report calls while a cell runs, and the last when it ends.
-
-        They are reported twice a second while their batch is young, later at every fifteenth of its
-        age.
-        """
+        """Report calls twice a second while a cell runs, and the last when it ends."""
         failure: RLMError | None = None
         try:
             async with anyio.create_task_group() as tasks:
@@ -122,18 +115,12 @@ class CallLog:
         while True:
             await self._some.wait()
             self._some = anyio.Event()
-            await anyio.sleep(self._pause())
+            await anyio.sleep(REPORT_SECONDS)
             # The end of the cell must not cut off an event, which might then be stored twice.
             with anyio.move_on_after(LAST_REPORT_SECONDS, shield=True):
                 for batch in list(self._batches.values()):
                     with suppress(RLMError):  # the next report fails with it too
                         await self._report(batch)
-
-    def _pause(self) -> float:
-        now = time.monotonic()
-        ages = [now - batch.started for batch in self._batches.values() if batch.unreported]
-        least = min(ages, default=0.0) * REPORT_SHARE
-        return min(max(REPORT_SECONDS, least), LONGEST_REPORT_SECONDS)
 
     async def _report_all(self) -> None:
         batches, self._batches = self._batches, {}
