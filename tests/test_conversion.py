@@ -19,7 +19,7 @@ from rlm_mcp.service.documents.converter import Begun, Converter, Ended, Failed
 from rlm_mcp.service.documents.kinds import kind_of
 from tests.document_samples import PAGES, WRITERS, write_all, write_pdf
 from tests.http_serving import open_site
-from tests.serving import Served, open_served
+from tests.serving import Served, cell, open_served, turns
 
 pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")
 
@@ -280,3 +280,25 @@ async def test_a_document_that_is_sent_becomes_the_text_that_its_path_gives(
     assert [match["page"] for match in found["matches"]] == ["page 9"]
     assert refused.json()["error"]["code"] == "not_text", refused.text
     assert "damaged" in refused.text
+
+
+async def test_citations_name_the_page_sheet_slide_or_mail_of_each_kind(tmp_path: Path) -> None:
+    cited = {
+        "region 7 was 7000 euros": ("report.pdf", "page 7"),
+        "rent,77": ("book.xlsx", "sheet Costs"),
+        "The point of slide 3": ("talk.pptx", "slide 3"),
+        "The body of mail 2.": ("box.mbox", "mail 2"),
+        "The second page says goodbye.": ("archive.zip/minutes.docx", "page 2"),
+        "Ann,41": ("people.db", "table people"),
+        "It was a dark night.": ("book.epub", None),
+        "a sentence that stands nowhere": (None, None),
+    }
+    script = turns(cell(f"FINAL('done', citations={list(cited)!r})"))
+    async with open_served(tmp_path, script) as served:
+        added = await served.call("rlm_context_add", path=str(write_all(tmp_path / "all")))
+        run = await served.call("rlm_query", question="?", contexts=[added["handle"]])
+
+    found = {one["quote"]: one for one in run["citations"]}
+    assert {quote: (one["name"], one["page"]) for quote, one in found.items()} == cited
+    unverified = [quote for quote, one in found.items() if not one["verified"]]
+    assert unverified == ["a sentence that stands nowhere"]
