@@ -150,7 +150,7 @@ class ScriptedModel:
             listed = [{"id": name, "object": "model"} for name in self.model_names]
             await connection.send(_whole(200, {"object": "list", "data": listed}))
             return True
-        if not request.path.partition("?")[0].endswith(tuple(_WORDS)):
+        if not _place(request.path).endswith(tuple(_WORDS)):
             await connection.send(_whole(404, {"error": {"message": f"No {request.path!r} here."}}))
             return True
         try:
@@ -169,7 +169,7 @@ class ScriptedModel:
             at=anyio.current_time(),
             headers=request.headers,
             number=self.received,
-            path=request.path.partition("?")[0],
+            path=_place(request.path),
         )
         self.requests.append(view)
         return view
@@ -299,3 +299,9 @@ def _whole(
     data = (body if isinstance(body, str) else json.dumps(body)).encode()
     usual = {"content-type": "application/json", "content-length": str(len(data))}
     return _head(status, {**usual, **(headers or {})}) + data
+
+
+def _place(path: str) -> str:
+    """Leave out the query that programs for the Messages API send; any other stays and is wrong."""
+    bare = path.partition("?")[0]
+    return bare if bare.endswith("/messages") else path
