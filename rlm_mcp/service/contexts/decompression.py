@@ -14,7 +14,7 @@ from rlm_mcp.errors import InvalidInputError, TooLargeError
 PIECE_BYTES = 1 << 20
 # Logs shrink to a twentieth, seldom below a hundredth; larger growth is made on purpose.
 MAX_GROWTH = 250
-_ALWAYS_ALLOWED_BYTES = 64 << 20
+ALWAYS_ALLOWED_BYTES = 64 << 20
 # The memory that decompressing zstd may use: 64 MiB.
 _ZSTD_WINDOW_LOG = 26
 _GZIP_WITH_HEADER = 16 + zlib.MAX_WBITS
@@ -86,7 +86,7 @@ class Unpacker:
 
     def _count(self, size: int) -> None:
         self._given += size
-        if self._given > max(_ALWAYS_ALLOWED_BYTES, self._taken * self._max_growth):
+        if self._given > max(ALWAYS_ALLOWED_BYTES, self._taken * self._max_growth):
             raise TooLargeError(
                 f"The body of {self._taken:,} bytes so far becomes more than {self._given:,} "
                 f"when its {self._coding} is undone; text does not grow {self._max_growth} times.",

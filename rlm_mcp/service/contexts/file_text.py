@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +76,7 @@ def read_batches(
     return batched(_pieces_of(found, allowed, check))
 
 
-def _pieces_of(found: FoundFiles, allowed: AllowedPaths, check: Check) -> Iterator[Piece]:
+def _pieces_of(found: FoundFiles, allowed: AllowedPaths, check: Check) -> Generator[Piece]:
     with closing(Converter(check)) as converter:
         for name, path in found.files:
             yield from _pieces(name, path, allowed, converter)
@@ -84,22 +84,23 @@ def _pieces_of(found: FoundFiles, allowed: AllowedPaths, check: Check) -> Iterat
 
 def document_pieces(
     name: str, kind: str, file: OpenedFile, check: Check = lambda: None
-) -> Iterator[Piece]:
+) -> Generator[Piece]:
     """Yield the text of one document that is in a file, of a kind that can be converted."""
     with closing(Converter(check)) as converter:
         yield from _converted(name, kind, file, converter)
 
 
-def batched(pieces: Iterable[Piece]) -> Generator[list[Piece]]:
-    """Yield pieces in batches of about 1 MiB, however many that are."""
+def batched(pieces: Generator[Piece]) -> Generator[list[Piece]]:
+    """Yield pieces in batches of about 1 MiB, however many that are; close them at the end."""
     batch: list[Piece] = []
     size = 0
-    for piece in pieces:
-        batch.append(piece)
-        size += len(piece.data)
-        if size >= BATCH_BYTES or len(batch) >= 10_000:
-            yield batch
-            batch, size = [], 0
+    with closing(pieces):
+        for piece in pieces:
+            batch.append(piece)
+            size += len(piece.data)
+            if size >= BATCH_BYTES or len(batch) >= 10_000:
+                yield batch
+                batch, size = [], 0
     if batch:
         yield batch
 

@@ -11,12 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rlm_mcp.errors import RLMError
-from rlm_mcp.service.contexts.decompression import Unpacker
+from rlm_mcp.service.contexts.decompression import ALWAYS_ALLOWED_BYTES, MAX_GROWTH, Unpacker
 
 MAX_MEMBERS = 100_000
 MAX_MEMBER_BYTES = 256 << 20
-MAX_GROWTH = 250  # how many times its own size an archive may have when unpacked; as for gzip
-MIN_ROOM_BYTES = 64 << 20
 MAX_CELL_CHARS = 10_000
 # The member that tells what a zip archive is; a file `mimetype` says it by itself.
 _OFFICE = {"word/document.xml": "docx", "xl/workbook.xml": "xlsx", "ppt/presentation.xml": "pptx"}
@@ -53,7 +51,7 @@ class _Room:
 
     @classmethod
     def of(cls, data: bytes) -> _Room:
-        return cls(max(MIN_ROOM_BYTES, MAX_GROWTH * len(data)))
+        return cls(max(ALWAYS_ALLOWED_BYTES, MAX_GROWTH * len(data)))
 
     def why_not(self, size: int) -> str:
         self.members += 1

@@ -68,7 +68,7 @@ class Starter:
         """
         check_question(question)
         root_model, sub_model = self._models(question)
-        config, budget = await self._limits(question)
+        config, budget = await self._limits(question, root_model, sub_model)
         if question.answer_schema is not None:
             await anyio.to_thread.run_sync(check_schema, question.answer_schema)
         handles, variables = await self._material(question)
@@ -100,11 +100,11 @@ class Starter:
             InvalidInputError: a limit or option cannot be used.
             ConfigurationError: no model is configured, or a limit in USD has no prices.
         """
-        await self._limits(question)
+        await self._limits(question, *self._models(question))
 
-    async def _limits(self, question: Question) -> tuple[RLMConfig, Budget]:
+    async def _limits(self, question: Question, root: str, sub: str) -> tuple[RLMConfig, Budget]:
         config = run_config(self._defaults.config, question)
-        pricing = await self._services.pricing(*self._models(question))
+        pricing = await self._services.pricing(root, sub)
         if pricing.allowance is not None:
             pricing.allowance.refuse_spent("runs", "usd", "tokens")
         return config, Budget(config, pricing=pricing)
