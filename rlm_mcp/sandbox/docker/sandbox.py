@@ -14,9 +14,9 @@ from rlm_mcp.errors import SandboxError
 from rlm_mcp.sandbox.docker.command import find_docker
 from rlm_mcp.sandbox.docker.launcher import DockerLauncher, held_bytes, told_walls
 from rlm_mcp.sandbox.host import selftest
-from rlm_mcp.sandbox.host.repl import ChildRepl
+from rlm_mcp.sandbox.host.repl import ChildRepl, opened
 from rlm_mcp.sandbox.host.room import Room
-from rlm_mcp.sandbox.host.sandbox import RANKS, as_missing, too_little
+from rlm_mcp.sandbox.host.sandbox import as_missing, refuse_too_little
 from rlm_mcp.sandbox.types import ContextSource, Isolation, ReplOptions
 from rlm_mcp.values import DOCKER_IMAGE, IsolationLevel
 
@@ -87,8 +87,7 @@ class DockerSandbox:
             if self._isolation is None:
                 self._isolation = await self._tried()
             isolation = self._isolation
-        if RANKS[isolation.level] < RANKS[self._min_isolation]:
-            raise too_little(isolation, self._min_isolation)
+        refuse_too_little(isolation, self._min_isolation)
         return isolation
 
     @asynccontextmanager
@@ -103,22 +102,13 @@ class DockerSandbox:
         """
         await self.require_isolation()
         launcher = DockerLauncher(self._image, source, options)
-        async with self._room.taken(REPL_BYTES + held_bytes(source)), self._open(launcher) as repl:
+        taken = self._room.taken(REPL_BYTES + held_bytes(source))
+        async with taken, opened(launcher.launch, options, self._cores) as repl:
             yield repl
-
-    @asynccontextmanager
-    async def _open(self, launcher: DockerLauncher) -> AsyncGenerator[ChildRepl]:
-        repl = ChildRepl(launcher.launch, launcher.options, self._cores)
-        try:
-            await repl.start()
-            yield repl
-        finally:
-            with anyio.CancelScope(shield=True):
-                await repl.close()
 
     async def _tried(self) -> Isolation:
         launcher = DockerLauncher(self._image, selftest.TEXT, selftest.OPTIONS)
-        async with self._open(launcher) as repl:
+        async with opened(launcher.launch, launcher.options, self._cores) as repl:
             layers, missing = await told_walls(launcher)
             found = await selftest.find_breaches(repl, "/bin/sh")
         breaches = [breach for breach in found if breach not in _WITHIN]

@@ -6,8 +6,8 @@ when it comes, is recognised by its number and dropped.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 import anyio
@@ -280,6 +280,24 @@ class ChildRepl:
     async def _lose(self) -> None:
         self._was_lost = True
         await self.close()
+
+
+@asynccontextmanager
+async def opened(
+    launch: Launch, options: ReplOptions, cores: anyio.Semaphore | None = None
+) -> AsyncGenerator[ChildRepl]:
+    """Start a REPL, and close it at the end, however that comes.
+
+    Raises:
+        SandboxError: no process could be started, or the text not loaded.
+    """
+    repl = ChildRepl(launch, options, cores)
+    try:
+        await repl.start()
+        yield repl
+    finally:
+        with anyio.CancelScope(shield=True):
+            await repl.close()
 
 
 def allowed_calls(options: ReplOptions) -> frozenset[CallName]:

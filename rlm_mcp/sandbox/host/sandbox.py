@@ -21,7 +21,7 @@ from rlm_mcp.sandbox.host.channel import Channel, socket_pair
 from rlm_mcp.sandbox.host.context_file import write_text
 from rlm_mcp.sandbox.host.fork_client import Holder, Keep, Warm, start_warm
 from rlm_mcp.sandbox.host.process import PlainProcess, spawn
-from rlm_mcp.sandbox.host.repl import ChildRepl
+from rlm_mcp.sandbox.host.repl import ChildRepl, opened
 from rlm_mcp.sandbox.host.repl_process import ReplProcess
 from rlm_mcp.sandbox.types import ContextSource, Isolation, ReplOptions, Walls
 from rlm_mcp.values import IsolationLevel
@@ -118,8 +118,7 @@ class ProcessSandbox(Held):
                 f" {'; '.join(isolation.missing)}",
                 fix="Install it, or run the server in WSL or in a Linux container.",
             )
-        if RANKS[isolation.level] < RANKS[self._min_isolation]:
-            raise too_little(isolation, self._min_isolation)
+        refuse_too_little(isolation, self._min_isolation)
         return isolation
 
     @asynccontextmanager
@@ -143,13 +142,11 @@ class ProcessSandbox(Held):
 
     @asynccontextmanager
     async def _open(self, launcher: PlainLauncher | ForkLauncher) -> AsyncGenerator[ChildRepl]:
-        repl = ChildRepl(launcher.launch, launcher.options, self._cores)
         try:
-            await repl.start()
-            yield repl
+            async with opened(launcher.launch, launcher.options, self._cores) as repl:
+                yield repl
         finally:
             with anyio.CancelScope(shield=True):
-                await repl.close()
                 await launcher.release()
 
     async def _warm_process(self) -> Warm:
@@ -202,10 +199,16 @@ def _judged(warm: Warm, breaches: list[str]) -> Isolation:
     return Isolation(level, (*warm.layers, "limits"), warm.missing)
 
 
-def too_little(isolation: Isolation, wanted: IsolationLevel) -> IsolationError:
-    """Make the error that says that the walls hold less than asked for."""
+def refuse_too_little(isolation: Isolation, wanted: IsolationLevel) -> None:
+    """Refuse walls that hold less than asked for.
+
+    Raises:
+        IsolationError: they do; it names what is missing.
+    """
+    if RANKS[isolation.level] >= RANKS[wanted]:
+        return
     missing = "; ".join(isolation.missing)
-    return IsolationError(
+    raise IsolationError(
         f"model code does not run here: the isolation level is {isolation.level!r},"
         f" the minimum is {wanted!r}. Missing: {missing}.",
         fix=(

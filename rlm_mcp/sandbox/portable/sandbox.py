@@ -14,9 +14,9 @@ from anyio import to_thread
 
 from rlm_mcp.errors import SandboxError
 from rlm_mcp.sandbox.host import selftest
-from rlm_mcp.sandbox.host.repl import ChildRepl, ReplProcess
+from rlm_mcp.sandbox.host.repl import ChildRepl, ReplProcess, opened
 from rlm_mcp.sandbox.host.room import Room
-from rlm_mcp.sandbox.host.sandbox import RANKS, Held, as_missing, too_little
+from rlm_mcp.sandbox.host.sandbox import Held, as_missing, refuse_too_little
 from rlm_mcp.sandbox.portable.launcher import (
     PortableLauncher,
     PortableProcess,
@@ -127,8 +127,7 @@ class PortableSandbox(Held):
         """
         await self.prepare()
         isolation = await self.isolation()
-        if RANKS[isolation.level] < RANKS[self._min_isolation]:
-            raise too_little(isolation, self._min_isolation)
+        refuse_too_little(isolation, self._min_isolation)
         return isolation
 
     @asynccontextmanager
@@ -146,18 +145,8 @@ class PortableSandbox(Held):
         laid = await lay_out(source)
         async with self._room.taken(REPL_BYTES + laid[0].held_bytes):
             launcher = PortableLauncher(self._take_process, source, options, laid)
-            async with self._open(launcher) as repl:
+            async with opened(launcher.launch, options, self._cores) as repl:
                 yield repl
-
-    @asynccontextmanager
-    async def _open(self, launcher: PortableLauncher) -> AsyncGenerator[ChildRepl]:
-        repl = ChildRepl(launcher.launch, launcher.options, self._cores)
-        try:
-            await repl.start()
-            yield repl
-        finally:
-            with anyio.CancelScope(shield=True):
-                await repl.close()
 
     async def _take_process(self) -> ReplProcess:
         """Take the process that is kept ready, or start one; have the next one start."""
@@ -199,14 +188,9 @@ async def _tried(module: PythonModule, layer: str) -> Isolation:
         return started[-1]
 
     launcher = PortableLauncher(start, selftest.TEXT, selftest.OPTIONS, laid)
-    repl = ChildRepl(launcher.launch, launcher.options)
-    try:
-        await repl.start()
+    async with opened(launcher.launch, launcher.options) as repl:
         layers, missing = await second_layer(started[0])
         breaches = await selftest.find_breaches(repl, sys.executable)
-    finally:
-        with anyio.CancelScope(shield=True):
-            await repl.close()
     if breaches:
         return Isolation("process", (), (*missing, *as_missing(breaches)))
     around = (layer,) if layer else ()
