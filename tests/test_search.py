@@ -10,6 +10,7 @@ from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import ReplOptions
 from rlm_mcp.service.contexts.requests import SearchQuery
 from rlm_mcp.service.contexts.search import FoundMatch, check_pattern, search
+from tests.overtime import with_enough_time
 
 RUNAWAY = "(a+)+c"
 
@@ -32,7 +33,10 @@ async def test_a_pattern_that_runs_away_is_stopped_by_time() -> None:
 async def test_what_was_found_before_the_time_was_up_is_given() -> None:
     text = "b\n" * 3 + "a" * 40 + "d"
 
-    matches, cursor = await found(text, SearchQuery(f"b|{RUNAWAY}"), seconds=0.5)
+    matches, cursor = await with_enough_time(
+        lambda seconds: found(text, SearchQuery(f"b|{RUNAWAY}"), seconds=seconds),
+        lambda page: len(page[0]) == 3,
+    )
 
     assert [match.start for match in matches] == [0, 2, 4]
     assert cursor is not None

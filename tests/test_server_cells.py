@@ -144,11 +144,9 @@ async def test_only_so_many_repls_are_kept(served: Served, monkeypatch: pytest.M
 
 
 async def test_code_that_runs_over_its_time_is_stopped(served: Served) -> None:
+    kept = await served.call("rlm_exec", code="kept = 1", contexts=[await handle_of(served)])
     done = await served.call(
-        "rlm_exec",
-        code="kept = 1\nwhile True: pass",
-        contexts=[await handle_of(served)],
-        timeout_seconds=0.5,
+        "rlm_exec", code="while True: pass", run_id=kept["run_id"], timeout_seconds=0.5
     )
 
     assert "TimeoutError" in done["error"]

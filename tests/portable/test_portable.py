@@ -22,10 +22,12 @@ from rlm_mcp.sandbox.portable.sandbox import PortableSandbox
 from rlm_mcp.sandbox.types import CallReply, CellResult, Repl, ReplCall, ReplOptions
 from rlm_mcp.sandbox.walls import seccomp
 from rlm_mcp.service.service import open_service
+from tests.overtime import with_enough_time
 from tests.serving import settings_in
 
 TEXT = TextContext.of("alpha\nbeta\n")
 DEAF = "sum(range(10**15))"  # in C, where no interrupt is looked for
+PUT_BACK = "All variables are as they were before this cell"
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ async def sandbox() -> AsyncGenerator[PortableSandbox]:
 
 @pytest.fixture
 async def repl(sandbox: PortableSandbox) -> AsyncGenerator[Repl]:
-    with anyio.fail_after(60):
+    with anyio.fail_after(180):
         async with sandbox.open_repl(TEXT, ReplOptions()) as opened:
             yield opened
 
@@ -45,8 +47,16 @@ async def shout(call: ReplCall) -> CallReply:
     return CallReply(text=call.prompt.upper())
 
 
-async def run(repl: Repl, code: str, *, seconds: float = 20) -> CellResult:
+async def run(repl: Repl, code: str, *, seconds: float = 60) -> CellResult:
     return await repl.execute(code, timeout_seconds=seconds, on_call=shout)
+
+
+async def run_over(repl: Repl, code: str) -> CellResult:
+    """Run a cell that does not end until it is put back: before its last line it is interrupted."""
+    return await with_enough_time(
+        lambda seconds: run(repl, code, seconds=seconds),
+        lambda done: done.error is not None and PUT_BACK in done.error.message,
+    )
 
 
 async def test_its_level_is_partial_and_its_layers_are_named(sandbox: PortableSandbox) -> None:
@@ -84,13 +94,13 @@ async def test_what_ends_the_interpreter_leaves_everything_as_it_was_before(
     repl: Repl, code: str, kind: str, why: str
 ) -> None:
     await run(repl, "small = [1]; large = 'x' * 3_000_000; f = lambda: small")
-    seconds = 0.5 if kind == "TimeoutError" else 30
-    result = await run(repl, f"late = 1\nprint('seen')\n{code}", seconds=seconds)
+    code = f"late = 1\nprint('seen')\n{code}"
+    result = await (run_over(repl, code) if kind == "TimeoutError" else run(repl, code))
 
     assert result.error is not None
     assert (result.error.type, result.lost_variables) == (kind, False)
     assert why in result.error.message
-    assert "All variables are as they were before this cell" in result.error.message
+    assert PUT_BACK in result.error.message
     after = await run(repl, "f(), len(large), 'late' in globals(), context[:5], llm_query('a')")
     assert after.output == "([1], 3000000, False, 'alpha', 'A')\n"
 
@@ -98,7 +108,7 @@ async def test_what_ends_the_interpreter_leaves_everything_as_it_was_before(
 async def test_memory_that_grew_in_a_cell_that_is_ended_is_given_back(repl: Repl) -> None:
     await run(repl, "x = 1")
     for _ in range(3):
-        ended = await run(repl, f"big = bytearray(300_000_000)\n{DEAF}", seconds=0.5)
+        ended = await run_over(repl, f"big = bytearray(300_000_000)\n{DEAF}")
         assert ended.timed_out
     assert (await run(repl, "len(bytearray(600_000_000)), x")).output == "(600000000, 1)\n"
 
