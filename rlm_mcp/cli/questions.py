@@ -19,6 +19,7 @@ from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.server.run_results import citation_lines
 from rlm_mcp.server.views import run_view
 from rlm_mcp.service.contexts.requests import NewText
+from rlm_mcp.service.runs.estimating import Estimate
 from rlm_mcp.service.runs.questions import Question
 from rlm_mcp.service.runs.runs import RunState
 from rlm_mcp.service.service import Service, open_service
@@ -69,6 +70,16 @@ async def ask(launch: Launch, question: Question, display: RunDisplay) -> RunSta
     async with open_service(launch.settings) as service:
         display.run_id = (await service.runs.begin(question)).run_id
         return await _follow(service, display, math.inf)
+
+
+async def estimate(launch: Launch, question: Question) -> Estimate:
+    """Say what a question would cost; no model is asked.
+
+    Raises:
+        RLMError: what was asked cannot be used.
+    """
+    async with open_service(launch.settings) as service:
+        return await service.runs.estimate(question)
 
 
 async def resume_run(launch: Launch, display: RunDisplay, limits: Mapping[str, Any]) -> RunState:

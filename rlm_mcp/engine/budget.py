@@ -103,7 +103,7 @@ class Budget:
         self._answers = 0
         self._root_turn = Amount()
         self._pricing = pricing or Pricing()
-        self._ledger = Ledger(self._pricing.prices, _usual_price(config), spent.by_model)
+        self._ledger = Ledger(self._pricing.prices, usual_price(config), spent.by_model)
         models = dict.fromkeys((self._pricing.root, self._pricing.sub))
         self._has_prices = all(map(self._ledger.is_cost_known, models))
         is_unknown = spent.cost_usd is None and bool(spent.input_tokens or spent.output_tokens)
@@ -361,6 +361,7 @@ class Budget:
                 raise exceeded("usd", f"{cost:.4f} of {config.max_usd} USD would be used")
 
 
-def _usual_price(config: RLMConfig) -> Price | None:
+def usual_price(config: RLMConfig) -> Price | None:
+    """Return the price that the operator set for models without their own, if any."""
     usual = Price(config.cost_per_input_token, config.cost_per_output_token)
     return usual if usual.input or usual.output else None

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rlm_mcp.engine.models.kept_prices import KnownModel
 from rlm_mcp.engine.models.metering import Ledger, Price
 from rlm_mcp.engine.models.named import MILLION, Models
 from rlm_mcp.errors import ModelError
 from rlm_mcp.sandbox.types import Sandbox
+from rlm_mcp.service.catalogue import window_of
 from rlm_mcp.settings import Settings
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.database import Database
@@ -108,28 +108,24 @@ async def model_status(models: Models, settings: Settings) -> ModelStatus:
 async def _allowed(models: Models, settings: Settings) -> tuple[Mapping[str, Any], ...]:
     names = models.catalogue.names
     prices = await models.prices(*names)
-    known = await models.find_known(names)
+    windows = {name: await window_of(models, name) for name in names}
     usual = Price(settings.cost_per_input_token, settings.cost_per_output_token)
     ledger = Ledger(prices, usual if usual.input or usual.output else None)
     return tuple(
-        asdict(
-            _described(name, ledger.price_of(name), models, known.get(name), name in prices.telling)
-        )
+        asdict(_described(name, ledger.price_of(name), windows[name], name in prices.telling))
         for name in names
     )
 
 
 def _described(
-    name: str, price: Price | None, models: Models, known: KnownModel | None, tells_cost: bool
+    name: str, price: Price | None, window: int | None, tells_cost: bool
 ) -> AllowedModel:
-    table = models.catalogue.tables.get(name)
-    window = table.context_tokens if table else None
     given, cached, made = (
         (price.input, price.cached_input, price.output) if price else (None, None, None)
     )
     return AllowedModel(
         name,
-        window or (known.context_tokens if known else None),
+        window,
         _per_million(given),
         _per_million(cached),
         _per_million(made),

@@ -79,6 +79,11 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="Wait at most this long; the run then goes on in the background.",
 )
+@click.option(
+    "--estimate",
+    is_flag=True,
+    help="Say what the question would cost, and ask no model.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Show the code, its output and the sub-calls.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @json_option
@@ -90,7 +95,8 @@ def query(launch: Launch, **given: Any) -> None:
     2: an argument or a setting cannot be used; 130: interrupted, and the run can be resumed.
     """
     from rlm_mcp.cli.detaching import start_detached
-    from rlm_mcp.cli.questions import RunDisplay, add_sources, ask, watch
+    from rlm_mcp.cli.estimates import show_estimate
+    from rlm_mcp.cli.questions import RunDisplay, add_sources, ask, estimate, watch
 
     sources = (*given["files"], *(("-",) if given["text"] == "-" else ()))
     question = _question(given)
@@ -104,6 +110,9 @@ def query(launch: Launch, **given: Any) -> None:
         if sources:
             handles = anyio.run(add_sources, launch, sources)
             question = _over(question, handles)
+        if given["estimate"]:
+            show_estimate(anyio.run(estimate, launch, question), as_json=given["as_json"])
+            return
         if wait_seconds is None:
             state = anyio.run(ask, launch, question, display)
         else:

@@ -14,6 +14,7 @@ from rlm_mcp.errors import NotFoundError, SandboxBusyError
 from rlm_mcp.sandbox.types import Repl, Variable, VariableText
 from rlm_mcp.service.repls import Repls
 from rlm_mcp.service.runs.abandoned import AbandonedRuns
+from rlm_mcp.service.runs.estimating import Estimate
 from rlm_mcp.service.runs.live import LiveRun, LiveRuns
 from rlm_mcp.service.runs.other_servers import OtherServers
 from rlm_mcp.service.runs.questions import ANSWER_NAME, Begun, Question
@@ -40,6 +41,10 @@ class RunStarter(Protocol):
 
     async def check_limits(self, question: Question) -> None:
         """Refuse a question whose limits cannot be kept."""
+        ...
+
+    async def estimate(self, question: Question) -> Estimate:
+        """Say what a question would cost."""
         ...
 
     async def find(self, question: Question) -> str | None:
@@ -71,6 +76,7 @@ class RunService:
         self.abandon = abandoned.add
         self.begin = starter.begin
         self.check_limits = starter.check_limits
+        self.estimate = starter.estimate
         self.find = starter.find
         self.resume = starter.resume
 

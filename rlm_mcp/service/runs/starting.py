@@ -22,6 +22,7 @@ from rlm_mcp.sandbox.types import Isolation, Particular
 from rlm_mcp.service.contexts.contexts import ContextService
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.text_reader import read_inline
+from rlm_mcp.service.runs.estimating import Estimate, Estimator
 from rlm_mcp.service.runs.execution import Execution, QuestionWork, RunServices, Task, new_event
 from rlm_mcp.service.runs.live import LiveRun, RunQueue, Ticket
 from rlm_mcp.service.runs.questions import Begun, Question, RunDefaults, check_question, run_config
@@ -101,6 +102,19 @@ class Starter:
             ConfigurationError: no model is configured, or a limit in USD has no prices.
         """
         await self._limits(question, *self._models(question))
+
+    async def estimate(self, question: Question) -> Estimate:
+        """Say what a question would cost; begins and stores nothing, and asks no model.
+
+        Raises:
+            InvalidInputError, NotFoundError, ConfigurationError: as for `begin`.
+        """
+        check_question(question)
+        config = run_config(self._defaults.config, question)
+        pricing = await self._services.pricing(*self._models(question))
+        services = self._services
+        estimator = Estimator(self._texts, services.runs, services.models)
+        return await estimator.estimate(question, config, pricing)
 
     async def _limits(self, question: Question, root: str, sub: str) -> tuple[RLMConfig, Budget]:
         config = run_config(self._defaults.config, question)

@@ -15,6 +15,7 @@ from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database, storable
 from rlm_mcp.store.paging import check_limit, check_offset, row_before
 from rlm_mcp.store.runs import rows
 from rlm_mcp.store.runs.leases import LEASE_SECONDS
+from rlm_mcp.store.runs.past import PastRun, past_runs
 from rlm_mcp.store.runs.records import (
     Event,
     NewEvent,
@@ -246,6 +247,10 @@ class Runs:
         )
         values = [self._caller, at]
         return await self._database.read(lambda db: tuple(db.execute(sql, values).fetchone()))
+
+    async def past(self, chars: int, models: tuple[str, str]) -> Sequence[PastRun]:
+        """Return what completed runs of a root and sub model took, over texts of about a size."""
+        return await self._database.read(lambda db: past_runs(db, self._caller, chars, models))
 
     async def count(self) -> int:
         """Return how many runs the caller has."""

@@ -1,0 +1,62 @@
+"""Prints what a question would cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from rlm_mcp.cli.output import say
+from rlm_mcp.service.runs.estimating import DirectCall, Estimate, RecordedRuns
+
+_LIMITS = {
+    "max_usd": "${:,.2f}",
+    "max_tokens": "{:,} tokens",
+    "max_seconds": "{:,.0f} s",
+    "max_sub_calls": "{:,} sub-calls",
+    "max_iterations": "{:,} turns",
+}
+
+
+def show_estimate(estimate: Estimate, *, as_json: bool) -> None:
+    """Print an estimate as a few lines, or as JSON."""
+    if as_json:
+        say(json.dumps(asdict(estimate), ensure_ascii=False, indent=2))
+        return
+    say(f"Texts: {estimate.characters:,} characters.")
+    say(f"One direct call of {estimate.root_model}: {_direct_call(estimate.direct_call)}.")
+    say(f"Recorded runs over texts of that size: {_recorded(estimate.recorded)}.")
+    say(f"Limits of this run: {_limits(estimate.limits)}.")
+    say("No model was asked.")
+
+
+def _direct_call(call: DirectCall) -> str:
+    cost = "no price is known" if call.cost_usd is None else f"about {_usd(call.cost_usd)}"
+    tokens = f"{call.input_tokens:,} tokens in, {call.output_tokens:,} out"
+    if call.fits is None:
+        return f"{cost} ({tokens}); its window is not known"
+    verb = "fit" if call.fits else "do not fit"
+    return f"{cost} ({tokens}), which {verb} its window of {call.context_tokens:,}"
+
+
+def _recorded(recorded: RecordedRuns) -> str:
+    if not recorded.runs or recorded.tokens is None or recorded.seconds is None:
+        return "none with these models yet"
+    cost = "cost not known" if recorded.cost_usd is None else _usd(recorded.cost_usd)
+    return (
+        f"{recorded.runs:,} with these models; median {cost}, {recorded.tokens:,.0f} tokens, "
+        f"{recorded.seconds:,.0f} s"
+    )
+
+
+def _limits(limits: Mapping[str, Any]) -> str:
+    said = [form.format(limits[name]) for name, form in _LIMITS.items() if limits[name] is not None]
+    if limits["max_usd"] is None:
+        said.append("none in USD")
+    return ", ".join(said)
+
+
+def _usd(usd: float) -> str:
+    """Write USD with two digits, or with two that say something."""
+    return f"${usd:,.2f}" if usd >= 1 or not usd else f"${usd:.2g}"
