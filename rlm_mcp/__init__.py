@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from rlm_mcp.engine.cache import MemoryCache, SubCallCache
     from rlm_mcp.engine.config import RLMConfig
     from rlm_mcp.engine.models.chat import ChatModel, ChatReply, ChatRequest
-    from rlm_mcp.engine.types import HistoryEntry, RLMEvent, RLMResponse
+    from rlm_mcp.engine.run_context import RLMEvent
+    from rlm_mcp.engine.types import HistoryEntry, RLMResponse
     from rlm_mcp.engine.wrapper import RLMWrapper
     from rlm_mcp.errors import (
         BudgetExceededError,
@@ -66,7 +67,7 @@ _HOMES = {
     "HistoryEntry": "engine.types",
     "MemoryCache": "engine.cache",
     "RLMConfig": "engine.config",
-    "RLMEvent": "engine.types",
+    "RLMEvent": "engine.run_context",
     "RLMResponse": "engine.types",
     "RLMWrapper": "engine.wrapper",
     "SubCallCache": "engine.cache",

@@ -14,8 +14,8 @@ from rlm_mcp.engine.loop.orchestrator import answer
 from rlm_mcp.engine.models.http_provider import Provider
 from rlm_mcp.engine.models.openai_client import open_endpoint
 from rlm_mcp.engine.models.retry import RetryPolicy
-from rlm_mcp.engine.run_context import Engine, repl_options
-from rlm_mcp.engine.types import RLMEvent, RLMResponse
+from rlm_mcp.engine.run_context import Engine, RLMEvent, repl_options
+from rlm_mcp.engine.types import RLMResponse
 from rlm_mcp.errors import (
     BudgetExceededError,
     ContextLengthError,

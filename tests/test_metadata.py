@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from rlm_mcp.engine.prompts.display import cut_middle, describe_context, fold_lines, show_cell
+from rlm_mcp.engine.prompts.cell_output import cut_middle, fold_lines, show_cell
+from rlm_mcp.engine.prompts.opening import describe_context
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CellError, CellResult
 from rlm_mcp.text import preview

@@ -12,10 +12,9 @@ from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.conversation.root_dialogue import Opening
 from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
-from rlm_mcp.engine.prompts.display import ContextPreview, TurnInfo
+from rlm_mcp.engine.prompts.opening import ContextPreview, TurnInfo
 from rlm_mcp.engine.prompts.variant import variant_of
-from rlm_mcp.engine.run_context import Engine
-from rlm_mcp.engine.types import RLMEvent
+from rlm_mcp.engine.run_context import Engine, RLMEvent
 from rlm_mcp.errors import SandboxDiedError
 from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
 from rlm_mcp.sandbox.host.text import TextContext

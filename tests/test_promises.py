@@ -16,7 +16,7 @@ import pytest
 
 from rlm_mcp import HistoryEntry, RLMConfig, RLMEvent, RLMResponse
 from rlm_mcp.engine.config import PromptVariantName
-from rlm_mcp.engine.types import EventType
+from rlm_mcp.engine.run_context import EventType
 
 HERE = Path(__file__).parent
 

@@ -18,7 +18,7 @@ import pytest
 from rlm_mcp.engine.config import PromptVariantName, RLMConfig
 from rlm_mcp.engine.parsing.problems import ReplyProblem
 from rlm_mcp.engine.parsing.reply import Directive, parse_reply
-from rlm_mcp.engine.prompts.display import CONTEXT_RESTORED, ContextPreview, TurnInfo, show_cell
+from rlm_mcp.engine.prompts.cell_output import CONTEXT_RESTORED, show_cell
 from rlm_mcp.engine.prompts.messages import (
     answer_from_output,
     confirm_final,
@@ -30,6 +30,7 @@ from rlm_mcp.engine.prompts.messages import (
     show_outputs,
 )
 from rlm_mcp.engine.prompts.nudges import NudgeReason
+from rlm_mcp.engine.prompts.opening import ContextPreview, TurnInfo
 from rlm_mcp.engine.prompts.variant import PromptVariant, variant_of
 from rlm_mcp.events import Message
 from rlm_mcp.sandbox.host.sandbox import ProcessSandbox

@@ -17,9 +17,9 @@ from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.loop.orchestrator import answer
 from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
-from rlm_mcp.engine.run_context import Engine, repl_options
+from rlm_mcp.engine.run_context import Engine, RLMEvent, repl_options
 from rlm_mcp.engine.telemetry import find_tracer
-from rlm_mcp.engine.types import RLMEvent, RLMResponse
+from rlm_mcp.engine.types import RLMResponse
 from rlm_mcp.errors import ModelConnectionError
 from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
 from rlm_mcp.sandbox.host.text import TextContext

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from rlm_mcp.engine.types import RLMEvent
+from rlm_mcp.engine.run_context import RLMEvent
 
 OnEvent = Callable[[RLMEvent], Awaitable[None] | None]
 OnText = Callable[[str], Awaitable[None] | None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +12,55 @@ from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.models.chat import ChatModel, ChatReply, OnDelta, describe_cut_prompt
 from rlm_mcp.engine.recording import Recording
 from rlm_mcp.engine.telemetry import find_tracer
-from rlm_mcp.engine.types import EventSink, RLMEvent
-from rlm_mcp.events import EventDetail, RunWarning
+from rlm_mcp.engine.types import RLMResponse
+from rlm_mcp.events import EventDetail, EventType, RunWarning
 from rlm_mcp.sandbox.types import ReplOptions, Sandbox
+from rlm_mcp.values import NO_USAGE, Usage
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 
 MAX_CALL_WINDOW = 1024
+
+
+@dataclass(frozen=True)
+class RLMEvent:
+    """One line of a run's log.
+
+    Args:
+        type: what happened.
+        iteration: the root's turn, from 1; 0 before the first.
+        preview: one short line for people.
+        detail: everything, by type; JSON-like.
+        depth: 0 for the run itself, more for runs inside it.
+        usage: the figures after this event.
+        response: the outcome, in the last event that `astream_generate` yields.
+    """
+
+    type: EventType
+    iteration: int
+    preview: str
+    detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    depth: int = 0
+    usage: Usage = NO_USAGE
+    response: RLMResponse | None = None
+
+    @classmethod
+    def of(
+        cls,
+        detail: EventDetail,
+        iteration: int,
+        preview: str,
+        *,
+        depth: int = 0,
+        usage: Usage = NO_USAGE,
+    ) -> RLMEvent:
+        """Make the event that a detail belongs to."""
+        return cls(detail.type, iteration, preview, detail.to_detail(), depth, usage)
+
+
+EventSink = Callable[[RLMEvent], Awaitable[None]]
 
 
 @dataclass(frozen=True)

@@ -1,56 +1,16 @@
-"""What a run tells while it works and gives when it ends."""
+"""What a run gives when it ends."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rlm_mcp.errors import RLMError
-from rlm_mcp.events import CheckedCitation, EventDetail, EventType, Support
-from rlm_mcp.values import NO_USAGE, Usage
+from rlm_mcp.events import CheckedCitation, Support
 
 RunStatus = Literal["completed", "exhausted", "failed", "cancelled"]
 HistoryRole = Literal["root", "repl_output", "sub_call"]
-
-
-@dataclass(frozen=True)
-class RLMEvent:
-    """One line of a run's log.
-
-    Args:
-        type: what happened.
-        iteration: the root's turn, from 1; 0 before the first.
-        preview: one short line for people.
-        detail: everything, by type; JSON-like.
-        depth: 0 for the run itself, more for runs inside it.
-        usage: the figures after this event.
-        response: the outcome, in the last event that `astream_generate` yields.
-    """
-
-    type: EventType
-    iteration: int
-    preview: str
-    detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    depth: int = 0
-    usage: Usage = NO_USAGE
-    response: RLMResponse | None = None
-
-    @classmethod
-    def of(
-        cls,
-        detail: EventDetail,
-        iteration: int,
-        preview: str,
-        *,
-        depth: int = 0,
-        usage: Usage = NO_USAGE,
-    ) -> RLMEvent:
-        """Make the event that a detail belongs to."""
-        return cls(detail.type, iteration, preview, detail.to_detail(), depth, usage)
-
-
-EventSink = Callable[[RLMEvent], Awaitable[None]]
 
 
 @dataclass(frozen=True)

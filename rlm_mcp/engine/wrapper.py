@@ -22,8 +22,8 @@ from rlm_mcp.engine.listeners import Listeners, OnEvent, OnText
 from rlm_mcp.engine.loop.orchestrator import answer
 from rlm_mcp.engine.models.chat import ChatModel
 from rlm_mcp.engine.parsing.typed_answer import check_schema
-from rlm_mcp.engine.run_context import Engine, repl_options
-from rlm_mcp.engine.types import RLMEvent, RLMResponse
+from rlm_mcp.engine.run_context import Engine, RLMEvent, repl_options
+from rlm_mcp.engine.types import RLMResponse
 from rlm_mcp.events import FORMAT_VERSION, RunFinished, RunStarted
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import Sandbox

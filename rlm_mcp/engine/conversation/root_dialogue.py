@@ -18,13 +18,8 @@ import anyio.to_thread
 from rlm_mcp.engine.conversation.conversation import Conversation, Window, change_between
 from rlm_mcp.engine.conversation.restore import Past
 from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
-from rlm_mcp.engine.prompts.display import (
-    ContextPreview,
-    TurnInfo,
-    cut_middle,
-    describe_context,
-    show_whole,
-)
+from rlm_mcp.engine.prompts.cell_output import cut_middle
+from rlm_mcp.engine.prompts.opening import ContextPreview, TurnInfo, describe_context, show_whole
 from rlm_mcp.engine.prompts.variant import PromptVariant
 from rlm_mcp.engine.run_context import Engine
 from rlm_mcp.engine.telemetry import chat_span

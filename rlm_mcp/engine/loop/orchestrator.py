@@ -10,11 +10,11 @@ import anyio
 from rlm_mcp.engine.citations.checking import check_citations
 from rlm_mcp.engine.loop.judge import Outcome, judge, judge_last
 from rlm_mcp.engine.loop.run import Run
-from rlm_mcp.engine.run_context import Engine, RunLog, repl_options
+from rlm_mcp.engine.run_context import Engine, RLMEvent, RunLog, repl_options
 from rlm_mcp.engine.subcalls.nested_runs import InnerPart
 from rlm_mcp.engine.subcalls.sub_caller import SubCaller
 from rlm_mcp.engine.telemetry import run_span, turn_span
-from rlm_mcp.engine.types import RLMEvent, RLMResponse
+from rlm_mcp.engine.types import RLMResponse
 from rlm_mcp.errors import BudgetExceededError, RLMError
 from rlm_mcp.events import FORMAT_VERSION, CheckedCitation, FinalAnswer, RunStarted, Support
 from rlm_mcp.sandbox.types import Citation, ContextSource, Repl

@@ -13,8 +13,8 @@ from rlm_mcp.engine.loop.replay import Calls
 from rlm_mcp.engine.loop.turn import Cells, Turn
 from rlm_mcp.engine.models.chat import ChatReply
 from rlm_mcp.engine.parsing.reply import CodeBlock, parse_reply
-from rlm_mcp.engine.prompts.display import ContextPreview, TurnInfo
 from rlm_mcp.engine.prompts.messages import answer_from_output, finish_soon
+from rlm_mcp.engine.prompts.opening import ContextPreview, TurnInfo
 from rlm_mcp.engine.prompts.variant import variant_of
 from rlm_mcp.engine.recording import prompt_digest
 from rlm_mcp.engine.run_context import RunLog

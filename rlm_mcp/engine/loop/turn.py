@@ -15,7 +15,7 @@ from rlm_mcp.engine.conversation.restore import Memory
 from rlm_mcp.engine.loop.replay import Calls, difference, replay
 from rlm_mcp.engine.parsing.evidence import assigns_context
 from rlm_mcp.engine.parsing.reply import CodeBlock, ParsedReply
-from rlm_mcp.engine.prompts.display import CONTEXT_RESTORED, show_cell
+from rlm_mcp.engine.prompts.cell_output import CONTEXT_RESTORED, show_cell
 from rlm_mcp.engine.prompts.variant import PromptVariant
 from rlm_mcp.engine.recording import PendingTurn, Recording, cell_record
 from rlm_mcp.engine.run_context import RunLog

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlm_mcp.engine.prompts.display import TurnInfo
+from rlm_mcp.engine.prompts.opening import TurnInfo
 
 _TURNS = 8
 _CALLS = 40

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlm_mcp.engine.prompts.display import cut_middle
+from rlm_mcp.engine.prompts.cell_output import cut_middle
 from rlm_mcp.text import nearest
 
 _MAX_NAMES = 30

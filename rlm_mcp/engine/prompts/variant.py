@@ -7,11 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.prompts.display import ContextPreview, TurnInfo, cut_middle
+from rlm_mcp.engine.prompts.cell_output import cut_middle
 from rlm_mcp.engine.prompts.examples import WORKED_SESSIONS, WorkedSession
 from rlm_mcp.engine.prompts.messages import remind_of_output, schema_instructions, show_outputs
 from rlm_mcp.engine.prompts.nudges import WHAT_WAS_WRONG, NudgeReason
-from rlm_mcp.engine.prompts.system import small_system_prompt, system_prompt
+from rlm_mcp.engine.prompts.opening import (
+    ContextPreview,
+    TurnInfo,
+    small_system_prompt,
+    system_prompt,
+)
 from rlm_mcp.events import Message
 
 _MAX_DETAIL_CHARS = 2_000
@@ -40,7 +45,7 @@ class PromptVariant(ABC):
 
     @abstractmethod
     def system_prompt(self, *, recursion: bool = False, has_sub_model: bool = False) -> str:
-        """Write the system message; see `system.system_prompt`."""
+        """Write the system message; see `opening.system_prompt`."""
 
     def worked_example(self) -> tuple[Message, ...]:
         """Return turns to show between system message and question; the assistant's is the last."""
@@ -165,7 +170,7 @@ class DefaultPrompts(PromptVariant):
     _fence = "```repl"
 
     def system_prompt(self, *, recursion: bool = False, has_sub_model: bool = False) -> str:
-        """Write the system message; see `system.system_prompt`."""
+        """Write the system message; see `opening.system_prompt`."""
         return system_prompt(self.config, recursion=recursion, has_sub_model=has_sub_model)
 
     def closing(self, question: str, turn: TurnInfo) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rlm_mcp.engine.recording import Recording
-from rlm_mcp.engine.types import EventSink, RLMEvent
+from rlm_mcp.engine.run_context import EventSink, RLMEvent
 from rlm_mcp.events import within_inner_run
 
 

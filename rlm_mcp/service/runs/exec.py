@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass, replace
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.loop.orchestrator import calls_of
-from rlm_mcp.engine.prompts.display import cut_middle
+from rlm_mcp.engine.prompts.cell_output import cut_middle
 from rlm_mcp.engine.recording import cell_record
-from rlm_mcp.engine.run_context import repl_options
-from rlm_mcp.engine.types import RLMEvent
+from rlm_mcp.engine.run_context import RLMEvent, repl_options
 from rlm_mcp.errors import InvalidInputError, RLMError
 from rlm_mcp.events import FORMAT_VERSION, CodeGenerated, EventDetail, RunStarted
 from rlm_mcp.sandbox.types import CallReply, CellResult, ReplCall, Variable

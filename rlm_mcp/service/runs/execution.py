@@ -17,8 +17,8 @@ from rlm_mcp.engine.loop.orchestrator import answer
 from rlm_mcp.engine.models.named import Models
 from rlm_mcp.engine.prompts.earlier import Earlier, describe_earlier
 from rlm_mcp.engine.recording import Recording
-from rlm_mcp.engine.run_context import Engine, repl_options
-from rlm_mcp.engine.types import EventSink, RLMEvent, RLMResponse
+from rlm_mcp.engine.run_context import Engine, EventSink, RLMEvent, repl_options
+from rlm_mcp.engine.types import RLMResponse
 from rlm_mcp.errors import (
     NotFoundError,
     RLMError,

@@ -9,7 +9,7 @@ from typing import Any, cast
 from rlm_mcp.engine.budget import Budget, Pricing
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.recording import RecordedCell, Recording, read_recording
-from rlm_mcp.engine.types import RLMEvent
+from rlm_mcp.engine.run_context import RLMEvent
 from rlm_mcp.errors import InvalidInputError, NotFoundError
 from rlm_mcp.events import FORMAT_VERSION, RunFinished, RunStarted
 from rlm_mcp.sandbox.types import ContextSource, Sandbox

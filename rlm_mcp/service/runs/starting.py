@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.parsing.typed_answer import check_schema
-from rlm_mcp.engine.types import RLMEvent
+from rlm_mcp.engine.run_context import RLMEvent
 from rlm_mcp.errors import ConfigurationError, InvalidInputError, SandboxBusyError, StoreError
 from rlm_mcp.events import FORMAT_VERSION, RunStarted
 from rlm_mcp.sandbox.types import Isolation, Particular
