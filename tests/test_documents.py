@@ -25,8 +25,12 @@ from rlm_mcp.sandbox.child.calls import CallDesk
 from rlm_mcp.sandbox.child.documents import Documents
 from rlm_mcp.sandbox.child.namespace import Namespace
 from rlm_mcp.sandbox.types import ReplOptions
+from rlm_mcp.server.http.metrics import metrics_routes
 from rlm_mcp.server.http.page import page_routes
+from rlm_mcp.server.http.prometheus import write_metrics
 from rlm_mcp.server.http.routes import make_routes
+from rlm_mcp.service.measures import Measures
+from rlm_mcp.service.runs.live import Tally
 from rlm_mcp.settings import PREFIX, Settings
 from rlm_mcp.testing.scripted_model import open_scripted_model
 from tests.reference import DOCUMENTS, ROOT, commands, made
@@ -39,6 +43,8 @@ COMMANDS = dict(commands(cli.main, "rlm-mcp"))
 # Names of the REPL and of packages that begin as tools do.
 FOREIGN_OPTIONS = {"--config", "--all"}  # of the group itself, and of a benchmark
 NO_TOOLS = {"rlm_mcp", "rlm_query_batch", "rlm_query_batched"}
+_NOTHING = Measures({}, Tally(), {}, 0, 0, is_whole=False)
+METRICS = set(re.findall(r"# TYPE (\w+)", write_metrics(_NOTHING).decode()))
 
 
 def blocks(*languages: str) -> list[tuple[str, str]]:
@@ -86,7 +92,13 @@ async def test_every_tool_is_named_and_no_other() -> None:
     tools = {tool["name"] for tool in (await surface())["tools"]}
     named = set(re.findall(r"(?<![\w/.])rlm_[a-z_]+[a-z]\b(?![\w/.])", ALL)) - NO_TOOLS
 
-    assert named == tools
+    assert named - METRICS == tools
+
+
+def test_every_metric_is_named_and_no_other() -> None:
+    rows = re.findall(r"^\| (`rlm_.*?) \|", TEXTS["docs/http.md"], re.MULTILINE)
+
+    assert {name for row in rows for name in re.findall(r"rlm_\w+", row)} == METRICS
 
 
 def test_every_name_of_the_repl_is_told_and_no_other() -> None:
@@ -115,7 +127,7 @@ def test_the_attempts_on_the_sandbox_are_counted_right() -> None:
 def test_every_route_is_named_with_its_method_and_no_other() -> None:
     served = {
         (method, re.sub(r":\w+", "", route.path))
-        for route in (*make_routes(), *page_routes())
+        for route in (*make_routes(), *page_routes(), *metrics_routes())
         for method in route.methods or ()
         if method != "HEAD"
     }

@@ -154,6 +154,10 @@ class Repls:
             oldest = next(each for each, kept in self._kept.items() if counts[kept.caller] == most)
             self._kept.pop(oldest).let_go.set()
 
+    def count_kept(self, caller: str = "") -> int:
+        """Return how many REPLs are kept: a caller's own, or all for the empty name."""
+        return sum(caller in ("", one.caller) for one in self._kept.values())
+
     def find(self, run_id: str) -> Repl | None:
         """Return the REPL that is kept for a run, to read from."""
         one = self._kept.get(run_id)

@@ -33,6 +33,7 @@ from rlm_mcp.service.machine import (
     places,
     share_descriptors,
 )
+from rlm_mcp.service.measures import Measures, measure
 from rlm_mcp.service.repls import Repls
 from rlm_mcp.service.runs.abandoned import AbandonedRuns
 from rlm_mcp.service.runs.exec import CellService
@@ -49,6 +50,7 @@ from rlm_mcp.store.database import DATABASE_NAME, Database, open_database
 from rlm_mcp.store.index.indexes import TextIndexes
 from rlm_mcp.store.retention import Keeping
 from rlm_mcp.store.runs.abandoned import AbandonedMarks
+from rlm_mcp.store.runs.counts import count_by_status
 from rlm_mcp.store.runs.leases import Cancels, Leases, RunLeases
 from rlm_mcp.store.runs.owners import owner_id
 from rlm_mcp.store.runs.replies import Replies, StoredReplies
@@ -161,6 +163,17 @@ class Service:
     async def interrupt_runs(self) -> None:
         """End every run of this process as `interrupted`, so that waiting callers see the end."""
         await _end_runs(self._runs.live)
+
+    async def measures(self) -> Measures:
+        """Return what the server does, in numbers; a named caller gets those of its own alone."""
+        parts, caller = self._parts, self.caller
+        queues = {
+            "runs": parts.queue,
+            "cells": parts.cell_queue,
+            "searches": parts.search_queue,
+        }
+        runs = await count_by_status(parts.database, caller)
+        return measure(runs, self._runs.live, self._runs.repls, queues, caller)
 
     async def _today(self) -> dict[str, Any]:
         """Return what the caller may use today and has used, where that is limited."""

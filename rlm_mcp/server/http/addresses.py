@@ -5,6 +5,7 @@ from __future__ import annotations
 CONTEXTS = "/contexts/"
 UPLOADS = "/uploads/"
 HEALTH = "/healthz"
+METRICS = "/metrics"
 PAGE = "/"
 PAGE_FILES = "/page/"
 # Served only where an authorization server is named (RFC 9728).

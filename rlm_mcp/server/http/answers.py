@@ -25,6 +25,7 @@ _CODES = {
     408: "too_slow",
     415: "unsupported_encoding",
     421: "wrong_host",
+    501: "not_installed",
     503: "stopping",
 }
 

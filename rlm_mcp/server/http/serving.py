@@ -29,6 +29,7 @@ from rlm_mcp.server.http.addresses import is_open
 from rlm_mcp.server.http.answers import error_answer
 from rlm_mcp.server.http.auth import BearerCheck, StaticBearers
 from rlm_mcp.server.http.host_check import HostCheck, KnownHosts, is_loopback
+from rlm_mcp.server.http.metrics import metrics_routes
 from rlm_mcp.server.http.oauth import Issuer, OAuthBearers
 from rlm_mcp.server.http.page import page_routes
 from rlm_mcp.server.http.requests import Exchanges
@@ -156,7 +157,7 @@ def _build_app(
         streamable_http_path=MCP_PATH, transport_security=unchecked
     )
     app.state.service = service
-    app.router.routes.extend([*make_routes(), *page_routes()])
+    app.router.routes.extend([*make_routes(), *page_routes(), *metrics_routes()])
     app.add_exception_handler(RLMError, error_answer)
     metadata_url = None
     if issuer := _issuer(settings):

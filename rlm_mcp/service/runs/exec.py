@@ -112,7 +112,7 @@ class CellService:
             budget = await self._budget(task, record.figures)
             emit = self._emitting(self._services.runs.append_afterwards, run_id)
             cell = _Cell(self._services, task, budget, emit)
-            result = await cell.run(one, code, timeout_seconds)
+            result = await self._counted(cell, cell.run(one, code, timeout_seconds))
             listed = await one.repl.variables()
             variables: list[SavedVariable] = []
             await save_variables(one.repl, variables, after_cell=True)
@@ -120,6 +120,14 @@ class CellService:
         finally:
             self._services.repls.keep(run_id, one, caller=self._services.runs.caller)
         return _done(run_id, result, listed, note)
+
+    async def _counted(self, cell: _Cell, running: Awaitable[CellResult]) -> CellResult:
+        """Count what a cell used for its caller, also where it fails."""
+        before = cell.usage
+        try:
+            return await running
+        finally:
+            self._services.live.tally(self._services.runs.caller).add_use(before, cell.usage)
 
     async def _repl_of(self, task: Task) -> tuple[OpenRepl, str | None]:
         options = repl_options(task.config)

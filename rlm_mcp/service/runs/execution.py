@@ -170,6 +170,7 @@ class Execution:
         self._runs = services.runs
         self._live = services.live
         self._is_patient = is_patient
+        run.begin(work)
 
     async def perform(self) -> Outcome:
         """Work to the end, and give back the place in the queue; the outermost frame of a run.
@@ -193,7 +194,7 @@ class Execution:
             try:
                 await self._end(outcome)
             finally:
-                self._live.remove(self._run)
+                self._live.remove(self._run, outcome.status)
         return outcome
 
     async def _outcome(self) -> Outcome:
@@ -331,7 +332,9 @@ class QuestionWork:
 
     async def _emit(self, event: RLMEvent) -> None:
         """Make an event durable, then notify whoever waits."""
-        await self._services.runs.append_event(self._task.run_id, new_event(event))
+        runs, began = self._services.runs, anyio.current_time()
+        await runs.append_event(self._task.run_id, new_event(event))
+        self._services.live.tally(runs.caller).add_lag(anyio.current_time() - began)
         self._services.live.notify(self._task.run_id)
 
 
@@ -357,11 +360,8 @@ def new_event(event: RLMEvent) -> NewEvent:
 
 def _outcome_of(response: RLMResponse) -> Outcome:
     error = None if response.error is None else error_fields(response.error)
-    return Outcome(response.status, response.answer, _plain(response.data), error)
-
-
-def _plain(data: Any) -> Any:
-    return None if data is None else json.loads(json.dumps(data))
+    data = None if response.data is None else json.loads(json.dumps(response.data))
+    return Outcome(response.status, response.answer, data, error)
 
 
 def _stopped(run: LiveRun) -> Outcome:

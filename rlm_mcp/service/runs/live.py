@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict, deque
+from bisect import bisect_left
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import anyio
 
 from rlm_mcp.errors import SandboxBusyError
 from rlm_mcp.sandbox.types import Repl
 from rlm_mcp.store.runs.records import RunRecord
+from rlm_mcp.values import NO_USAGE, EndStatus, Usage
 
 
 class RunQueue:
@@ -56,6 +58,11 @@ class RunQueue:
             line.remove(ticket)
             if not line:
                 del self._lines[ticket.caller]
+
+    def counts(self, caller: str = "") -> tuple[int, int]:
+        """Return how many work and how many wait: a caller's own, or all for the empty name."""
+        waiting = [len(line) for name, line in self._lines.items() if caller in ("", name)]
+        return sum(caller in ("", one.caller) for one in self._working), sum(waiting)
 
     def _admit(self, ticket: Ticket) -> None:
         self._working.add(ticket)
@@ -125,6 +132,65 @@ class Ticket:
         self.queue.leave(self)
 
 
+# Upper bounds, in seconds, of the classes in which times of writing are counted.
+LAG_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+@dataclass
+class Tally:
+    """What this process did for a caller since it started; every number only grows.
+
+    `lags` counts lines of logs by how long it took until they lasted: one number for each bound of
+    `LAG_BOUNDS`, and one for what was slower.
+    """
+
+    ended: Counter[str] = field(default_factory=Counter[str])
+    turns: int = 0
+    model_calls: int = 0
+    cached_sub_calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+    lags: list[int] = field(default_factory=lambda: [0] * (len(LAG_BOUNDS) + 1))
+    lag_seconds: float = 0.0
+
+    def add_use(self, before: Usage, after: Usage) -> None:
+        """Add what was used between two moments of a run."""
+        self.turns += after.iterations - before.iterations
+        self.model_calls += _calls(after) - _calls(before)
+        self.cached_sub_calls += after.cached_sub_calls - before.cached_sub_calls
+        self.input_tokens += after.input_tokens - before.input_tokens
+        self.output_tokens += after.output_tokens - before.output_tokens
+        self.cost_usd += max(0.0, (after.cost_usd or 0.0) - (before.cost_usd or 0.0))
+
+    def add_lag(self, seconds: float) -> None:
+        """Count a line of a log by the time that writing it took."""
+        self.lags[bisect_left(LAG_BOUNDS, seconds)] += 1
+        self.lag_seconds += seconds
+
+    def add(self, other: Tally) -> None:
+        """Add another tally."""
+        self.ended.update(other.ended)
+        for name in ("turns", "model_calls", "cached_sub_calls", "input_tokens", "output_tokens"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.cost_usd += other.cost_usd
+        self.lag_seconds += other.lag_seconds
+        self.lags = [sum(pair) for pair in zip(self.lags, other.lags, strict=True)]
+
+
+def _calls(usage: Usage) -> int:
+    return sum(row.calls for row in usage.by_model)
+
+
+class Using(Protocol):
+    """What uses models, and knows how much."""
+
+    @property
+    def usage(self) -> Usage:
+        """What was used until now."""
+        ...
+
+
 Stop = Literal["cancelled", "interrupted"]
 
 
@@ -144,8 +210,19 @@ class LiveRun:
     stop: Stop = "interrupted"
     stop_error: Mapping[str, Any] | None = None
     changes: int = 0
+    _work: Using | None = None
+    _used_before: Usage = NO_USAGE
     _seen: tuple[int, RunRecord] | None = None
     _reading: anyio.Lock = field(default_factory=anyio.Lock)
+
+    def begin(self, work: Using) -> None:
+        """Count what is used from now on."""
+        self._work, self._used_before = work, work.usage
+
+    def count_into(self, tally: Tally) -> None:
+        """Add what this process has used for the run."""
+        if self._work is not None:
+            tally.add_use(self._used_before, self._work.usage)
 
     async def read_shared(self, read: Callable[[], Awaitable[RunRecord]]) -> RunRecord:
         """Read the run's record, once for all who watch it, as of its last change or later."""
@@ -172,6 +249,7 @@ class LiveRuns:
         self._runs: dict[str, LiveRun] = {}
         self._news: defaultdict[str, anyio.Event] = defaultdict(anyio.Event)
         self._some = anyio.Event()
+        self._tallies: defaultdict[str, Tally] = defaultdict(Tally)
 
     def __iter__(self) -> Iterator[LiveRun]:
         return iter(tuple(self._runs.values()))
@@ -187,8 +265,26 @@ class LiveRuns:
             self._some = anyio.Event()
             await self._some.wait()
 
-    def remove(self, run: LiveRun) -> None:
+    def tally(self, caller: str) -> Tally:
+        """Return where a caller's ended runs and written lines are counted."""
+        return self._tallies[caller]
+
+    def total(self, caller: str = "") -> Tally:
+        """Count what was done, runs at work included: for a caller, or all for the empty name."""
+        total = Tally()
+        for name, tally in self._tallies.items():
+            if caller in ("", name):
+                total.add(tally)
+        for run in self:
+            if caller in ("", run.ticket.caller):
+                run.count_into(total)
+        return total
+
+    def remove(self, run: LiveRun, status: EndStatus) -> None:
         """Let a run go that has ended; one that has been taken up since stays."""
+        tally = self._tallies[run.ticket.caller]
+        tally.ended[status] += 1
+        run.count_into(tally)
         if self._runs.get(run.run_id) is run:
             del self._runs[run.run_id]
         self.notify(run.run_id)
