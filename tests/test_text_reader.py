@@ -12,7 +12,12 @@ from typing import Any
 import pytest
 
 from rlm_mcp.errors import InvalidInputError
-from rlm_mcp.service.contexts.text_reader import MIN_HOLE_BYTES, TextReader, peek
+from rlm_mcp.service.contexts.text_reader import (
+    MIN_HOLE_BYTES,
+    TextReader,
+    is_stored_as_it_is,
+    peek,
+)
 from tests.commands import environment, process
 from tests.serving import open_served, turns
 
@@ -43,6 +48,48 @@ def read(data: bytes, size: int, **given: Any) -> tuple[str, TextReader]:
 )
 def test_bytes_become_the_same_text_however_they_are_split(data: bytes, size: int) -> None:
     assert read(data, size)[0] == GERMAN
+
+
+LATE_LINE_FEED = "row\r" * 3000 + "\nend\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "is_so"),
+    [
+        (b"", True),
+        (b"a", True),
+        (GERMAN.encode(), True),
+        (GERMAN.encode() * 100, True),
+        (b"dos\r\nlines\r\n", True),
+        (b"progress 10%\rprogress 20%\n", True),
+        (b"mac\rlines\r", False),
+        (LATE_LINE_FEED.encode(), False),
+        (b"\xef\xbb\xbf" + GERMAN.encode(), False),
+        (GERMAN.encode("utf-16"), False),
+        (GERMAN.encode("cp1252"), False),
+        (GERMAN.encode()[:3], False),  # it ends in the middle of a character
+        ("日本語\n".encode("iso2022_jp"), False),
+        (b"a\0b", False),
+        (bytes(5000) + b"log\n", False),
+        (gzip.compress(b"log\n"), False),
+        (ZSTD.compress(b"log\n"), False),
+    ],
+)
+def test_what_is_stored_without_being_read_is_what_reading_would_not_change(
+    data: bytes, is_so: bool
+) -> None:
+    assert is_stored_as_it_is(data) is is_so
+    if is_so:
+        text, reader = read(data, 1 << 20)
+        assert text.encode() == data
+        assert (reader.charset, reader.replaced, reader.hole_bytes) == ("utf-8", 0, 0)
+
+
+@pytest.mark.parametrize("size", [1, 1000, 1 << 20])
+def test_lines_that_end_with_cr_alone_are_known_by_the_beginning_however_it_is_split(
+    size: int,
+) -> None:
+    assert read(LATE_LINE_FEED.encode(), size)[0] == LATE_LINE_FEED.replace("\r", "\n")
 
 
 def test_a_hole_at_the_start_is_left_out_and_counted_and_a_few_nuls_are_not() -> None:

@@ -11,10 +11,16 @@ import pytest
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.service.contexts.files import FoundFiles, find_files
 from rlm_mcp.service.contexts.paths import AllowedPaths
-from rlm_mcp.service.contexts.walking import MAX_LISTED, Choice
+from rlm_mcp.service.contexts.walking import (
+    MAX_LISTED,
+    MAX_REASONS,
+    OTHER_REASONS,
+    Choice,
+    Omissions,
+)
 from rlm_mcp.store.contexts.records import estimated_tokens
 from tests.commands import environment, process
-from tests.serving import open_served, turns
+from tests.serving import open_served, text_of, turns
 
 
 @pytest.fixture
@@ -131,6 +137,32 @@ def test_all_that_is_left_out_is_counted_and_the_first_are_listed(root: Path) ->
     found = found_in(root)
 
     assert (len(found.skipped), found.skipped_total) == (MAX_LISTED, {"hidden": MAX_LISTED + 50})
+
+
+def test_reasons_that_are_all_different_are_counted_together_from_some_number_on() -> None:
+    left_out = Omissions()
+    for number in range(MAX_REASONS + 5):
+        left_out.note(f"{number}.pdf", f"damaged: {number}")
+
+    assert len(left_out.counts) == MAX_REASONS + 1
+    assert (left_out.counts[OTHER_REASONS], left_out.counts.total()) == (5, MAX_REASONS + 5)
+
+
+async def test_more_files_left_out_than_are_listed_are_told_by_their_whole_number(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "texts"
+    write(root / "a.txt")
+    for number in range(MAX_LISTED + 50):
+        write(root / f".hidden{number}")
+    env = environment(tmp_path, "http://127.0.0.1:9/v1")
+    async with open_served(tmp_path, turns("never")) as served:
+        result = await served.client.call_tool("rlm_context_add", {"path": str(root)})
+    code, _, err = await process(env, "contexts", "add", str(root))
+
+    assert f"{MAX_LISTED + 50} files were left out" in text_of(result)
+    assert code == 0
+    assert f"skipped: {MAX_LISTED + 50 - 5:,} more" in err
 
 
 @pytest.mark.parametrize(

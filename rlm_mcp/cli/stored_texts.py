@@ -48,8 +48,8 @@ def _report_added(added: Added) -> None:
     if added.replaced_characters:
         lines.append(f"{added.replaced_characters:,} invalid byte sequences became U+FFFD")
     lines += [f"skipped: {path} ({why})" for path, why in added.skipped[:_SHOWN_SKIPS]]
-    if len(added.skipped) > _SHOWN_SKIPS:
-        lines.append(f"skipped: {len(added.skipped) - _SHOWN_SKIPS:,} more")
+    if added.skipped_total > _SHOWN_SKIPS:
+        lines.append(f"skipped: {added.skipped_total - _SHOWN_SKIPS:,} more")
     say("\n".join(lines), err=True)
 
 

@@ -207,7 +207,7 @@ def _added_text(added: Added) -> str:
         lines.append(f"{added.replaced_characters} byte sequences that are not text became U+FFFD.")
     if added.skipped:
         some = "; ".join(f"{path}: {reason}" for path, reason in added.skipped[:5])
-        lines.append(f"{len(added.skipped)} files were left out: {some}")
+        lines.append(f"{added.skipped_total:,} files were left out: {some}")
     if added.preview:
         lines.append(f"It begins: {added.preview}")
     return "\n".join(lines)

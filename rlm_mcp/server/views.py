@@ -144,7 +144,7 @@ def added_view(added: Added) -> schemas.AddedContext:
     skipped = [{"path": path, "reason": why} for path, why in added.skipped[:MAX_LISTED_SKIPS]]
     fields = asdict(added) | {
         "skipped": skipped,
-        "skipped_total": sum(added.skipped_reasons.values()),
+        "skipped_total": added.skipped_total,
     }
     return schemas.AddedContext.model_validate(fields)
 

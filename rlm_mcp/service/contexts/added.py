@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.service.contexts.charsets import UTF_8
+from rlm_mcp.service.contexts.walking import Omissions
 from rlm_mcp.store.contexts.records import OpenUpload, SealedContext, estimated_tokens
 
 MAX_NAME_CHARS = 200
@@ -33,42 +33,42 @@ class Added:
     preview: str = ""
     charset: str = UTF_8
 
-
-@dataclass(frozen=True)
-class Decoded:
-    """What decoding found: charsets other than UTF-8, characters replaced, holes left out."""
-
-    charsets: tuple[str, ...] = ()
-    replaced: int = 0
-    holes: tuple[tuple[str, str], ...] = ()
-
-    def plus(self, name: str, charset: str, replaced: int, hole_bytes: int) -> Decoded:
-        """Add what was found in one more document; an empty charset is UTF-8."""
-        holes = self.holes
-        if hole_bytes:
-            holes += ((name, f"{hole_bytes:,} {_HOLE}"),)
-        if charset in ("", UTF_8):
-            return replace(self, holes=holes)
-        charsets = tuple(dict.fromkeys((*self.charsets, charset)))
-        return Decoded(charsets, self.replaced + replaced, holes)
-
     @property
-    def reasons(self) -> Mapping[str, int]:
-        """How often each reason stands among the holes."""
-        return Counter(_HOLE if reason.endswith(_HOLE) else reason for _, reason in self.holes)
+    def skipped_total(self) -> int:
+        """How many files, or parts of some, were left out; `skipped` names the first of them."""
+        return sum(self.skipped_reasons.values())
 
-    def leaving_out(self, left_out: tuple[tuple[str, str], ...]) -> Decoded:
-        """Add what was not converted: names and reasons."""
-        return replace(self, holes=(*self.holes, *left_out)) if left_out else self
+
+class Decoded:
+    """What decoding found in the documents of a text.
+
+    Attributes:
+        charsets: the charsets other than UTF-8.
+        replaced: how many characters these lack.
+        left_out: documents, and parts of some, that are not in the text.
+    """
+
+    def __init__(self) -> None:
+        self.charsets: tuple[str, ...] = ()
+        self.replaced = 0
+        self.left_out = Omissions()
+
+    def note(self, name: str, charset: str, replaced: int, hole_bytes: int) -> None:
+        """Note what was found in one more document; an empty charset is UTF-8."""
+        if hole_bytes:
+            self.left_out.note(name, f"{hole_bytes:,} {_HOLE}", counted_as=_HOLE)
+        if charset not in ("", UTF_8):
+            self.charsets = tuple(dict.fromkeys((*self.charsets, charset)))
+            self.replaced += replaced
 
 
 def sealed_view(
     sealed: SealedContext,
     skipped: tuple[tuple[str, str], ...] = (),
-    decoded: Decoded = Decoded(),
+    decoded: Decoded | None = None,
 ) -> Added:
     """What became of a text that was stored."""
-    record = sealed.record
+    record, decoded = sealed.record, decoded or Decoded()
     return Added(
         handle=record.handle,
         upload_id=None,
@@ -79,8 +79,8 @@ def sealed_view(
         documents=record.documents,
         estimated_tokens=record.estimated_tokens,
         deduplicated=sealed.deduplicated,
-        skipped=(*skipped, *decoded.holes),
-        skipped_reasons=dict(decoded.reasons),
+        skipped=(*skipped, *decoded.left_out.listed),
+        skipped_reasons=dict(decoded.left_out.counts),
         replaced_characters=sealed.replaced_characters + decoded.replaced,
         charset=", ".join(decoded.charsets) or UTF_8,
         preview=record.preview,

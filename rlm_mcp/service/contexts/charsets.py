@@ -251,6 +251,17 @@ def _is_plain(data: bytes) -> bool:
     return data.isascii() and b"\0" not in data and not _has_shift(data)
 
 
+def is_plain_utf8(data: bytes) -> bool:
+    """Whether bytes are whole UTF-8 without NUL, byte order mark or shift sequence."""
+    if b"\0" in data or _has_shift(data) or _mark(data):
+        return False
+    try:
+        codecs.utf_8_decode(data, "strict", True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _has_shift(data: bytes) -> bool:
     # One byte is found fifty times as fast as two, and most texts do not have it.
     return SHIFT[:1] in data and SHIFT in data

@@ -123,7 +123,8 @@ class ContextService:
             if is_whole:
                 read = await anyio.to_thread.run_sync(read_inline, new.text)
                 await upload.write(read.data)
-                decoded = Decoded().plus(new.name or "text", "", 0, read.hole_bytes)
+                decoded = Decoded()
+                decoded.note(new.name or "text", "", 0, read.hole_bytes)
                 return sealed_view(await upload.seal(), (), decoded)
             await upload.write(await anyio.to_thread.run_sync(utf8, new.text))
             if new.is_final:
@@ -139,7 +140,7 @@ class ContextService:
                 for index, read in enumerate(encoded, start):
                     await upload.begin_document(f"document {index}")
                     await upload.write(read.data)
-                    decoded = decoded.plus(f"document {index}", "", 0, read.hole_bytes)
+                    decoded.note(f"document {index}", "", 0, read.hole_bytes)
             return sealed_view(await upload.seal(), (), decoded)
 
     async def _add_path(self, new: NewText, report: ReportBytes) -> Added:
@@ -165,7 +166,7 @@ class ContextService:
             shown = f"path {new.path!r}"
             decoded = await write_batches(upload, batches, total, report, shown)
             added = sealed_view(await upload.seal(), found.skipped, decoded)
-            reasons = Counter(found.skipped_total) + Counter(decoded.reasons)
+            reasons = Counter(found.skipped_total) + decoded.left_out.counts
             return replace(added, skipped_reasons=dict(reasons))
 
     async def list(self, limit: int, cursor: str) -> Page[ContextRecord]:

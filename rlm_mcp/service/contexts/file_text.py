@@ -7,13 +7,20 @@ import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.service.contexts.files import FoundFiles
 from rlm_mcp.service.contexts.paths import AllowedPaths
-from rlm_mcp.service.contexts.text_reader import SNIFFED_BYTES, TextReader, peek, why_no_text
+from rlm_mcp.service.contexts.text_reader import (
+    SNIFFED_BYTES,
+    TextReader,
+    is_stored_as_it_is,
+    peek,
+    why_no_text,
+)
 from rlm_mcp.service.contexts.walking import Check
 from rlm_mcp.service.documents.converter import Begun, Converter, Ended, Failed
 from rlm_mcp.service.documents.kinds import is_installed, kind_of
@@ -124,7 +131,12 @@ def _pieces(name: str, path: Path, allowed: AllowedPaths, converter: Converter) 
 def _text(name: str, file: OpenedFile) -> Iterator[Piece]:
     reader, text = TextReader(), b""
     first: str | None = name
-    for data in _as_it_was(file):
+    pieces = _as_it_was(file)
+    begin = next(pieces, b"")
+    if len(begin) == os.fstat(file.fileno()).st_size and is_stored_as_it_is(begin):
+        yield Piece(begin, name)
+        return
+    for data in chain((begin,), pieces):
         for more in reader.feed(data):
             if text:
                 yield Piece(text, first)

@@ -15,6 +15,7 @@ from rlm_mcp.service.contexts.paths import (
     has_wildcard,
     is_match,
     meant_path,
+    with_separator,
 )
 from rlm_mcp.service.contexts.text_reader import MIN_HOLE_BYTES, SNIFFED_BYTES, peek, why_no_text
 from rlm_mcp.service.contexts.walking import EVERYTHING, Check, Choice, Omissions, walk
@@ -25,6 +26,7 @@ _PIECE_BYTES = 1 << 20
 MAX_PATH_CHARS = 4096
 MAX_DOUBLE_STARS = 3
 MAX_HOLE_BYTES = 64 << 20
+_NOT_ALLOWED = "outside the allowed paths or hidden"
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def _in_glob(given: str, allowed: AllowedPaths, check: Check, choice: Choice) ->
                 fix="Write it as 'docs/**/*.md'.",
             )
     left_out = Omissions()
-    files: dict[Path, None] = {}
+    files: dict[str, None] = {}
     for pattern in patterns:
         files |= dict.fromkeys(_matching(pattern, allowed, choice, left_out, check))
     if not files:
@@ -117,25 +119,26 @@ def _in_glob(given: str, allowed: AllowedPaths, check: Check, choice: Choice) ->
             f"No file matches the glob {given!r}.",
             fix="Use ** for any depth, such as 'docs/**/*.md'.",
         )
-    base = Path(os.path.commonpath([file.parent for file in files]))
+    base = Path(os.path.commonpath([Path(file).parent for file in files]))
     return _texts_among(list(files), base, allowed, choice, left_out, check)
 
 
 def _matching(
     pattern: Path, allowed: AllowedPaths, choice: Choice, left_out: Omissions, check: Check
-) -> Iterator[Path]:
+) -> Iterator[str]:
     fixed = _fixed_part(pattern)
     base = allowed.check(fixed)
     wanted = pattern.parts[len(fixed.parts) :]
     if not wanted and base.is_file():  # one of several names in braces
-        yield base
+        yield str(base)
     if not wanted:
         return
     depth = None if "**" in wanted else len(wanted)
     names_hidden = any(part.startswith(".") for part in wanted)
     choice = replace(choice, has_hidden=choice.has_hidden or names_hidden)
+    above = len(with_separator(str(base)))
     for file in walk(base, depth, choice, left_out, check):
-        if is_match(file.relative_to(base).parts, wanted):
+        if is_match(file[above:].replace(os.sep, "/").split("/"), wanted):
             yield file
 
 
@@ -157,7 +160,7 @@ def _fixed_part(pattern: Path) -> Path:
 
 
 def _texts_among(
-    paths: Sequence[Path],
+    paths: Sequence[str],
     base: Path,
     allowed: AllowedPaths,
     choice: Choice,
@@ -165,22 +168,28 @@ def _texts_among(
     check: Check,
 ) -> FoundFiles:
     files: list[tuple[str, Path]] = []
-    for path in sorted(paths):
+    above = len(with_separator(str(base)))
+    named = ((path[above:].replace(os.sep, "/"), path) for path in paths)
+    for name, path in sorted(named, key=lambda one: one[0].split("/")):
         check()
-        name = path.relative_to(base).as_posix()
-        try:
-            # Below a resolved base, only a link leads elsewhere.
-            real = allowed.check(path) if path.is_symlink() else path
-            reason = "" if allowed.allows_real(real) else "outside the allowed paths or hidden"
-        except PathNotAllowedError:
-            real, reason = path, "outside the allowed paths or hidden"
+        real, reason = _real_file(path, allowed)
         reason = reason or why_not_text(real, allowed, choice.max_file_bytes)
         if reason:
             left_out.note(name, reason)
         else:
-            files.append((storable(name), real))
+            files.append((storable(name), Path(real)))
     listed = tuple(sorted(left_out.listed))
     return FoundFiles(tuple(files), listed, dict(left_out.counts))
+
+
+def _real_file(path: str, allowed: AllowedPaths) -> tuple[str, str]:
+    """Return where a file below a resolved base is, and why it may not be read, if so."""
+    try:
+        # Only a link leads elsewhere.
+        real = str(allowed.check(Path(path))) if os.path.islink(path) else path  # noqa: PTH114
+    except PathNotAllowedError:
+        return path, _NOT_ALLOWED
+    return real, "" if allowed.allows_real(real) else _NOT_ALLOWED
 
 
 def _nearest_entry(path: Path) -> str:
@@ -190,16 +199,16 @@ def _nearest_entry(path: Path) -> str:
     return "Give an absolute path."
 
 
-def why_not_text(path: Path, allowed: AllowedPaths, max_bytes: int | None = None) -> str:
+def why_not_text(path: str, allowed: AllowedPaths, max_bytes: int | None = None) -> str:
     """Say why a file cannot be stored as text, from its first bytes; empty if it can."""
     try:
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113  # a Path for each of many files takes long
             return "not a regular file"
         with allowed.open(path) as file:
             size = os.fstat(file.fileno()).st_size
             if max_bytes is not None and size > max_bytes:
                 return f"larger than RLM_MCP_MAX_FILE_BYTES ({max_bytes:,})"
-            return _why_not_taken(path.name, _first_bytes(file))
+            return _why_not_taken(os.path.basename(path), _first_bytes(file))  # noqa: PTH119  # likewise
     except PathNotAllowedError:
         return "outside the allowed paths"
     except OSError as error:
@@ -233,7 +242,7 @@ def require_text(path: Path, allowed: AllowedPaths) -> None:
     Raises:
         NotTextError: it is empty, binary or in no known charset.
     """
-    reason = why_not_text(path, allowed)
+    reason = why_not_text(str(path), allowed)
     if reason:
         raise NotTextError(
             f"The file {str(path)!r} holds no text that can be stored: {reason}.",

@@ -6,6 +6,12 @@ from __future__ import annotations
 LOOKED_AT_BYTES = 8192
 
 
+def is_cr_only(data: bytes) -> bool:
+    """Whether the lines of a text end with CR alone, judged by its beginning."""
+    looked_at = data[:LOOKED_AT_BYTES]
+    return b"\r" in looked_at and b"\n" not in looked_at
+
+
 class LineEnds:
     """Passes on UTF-8, split anywhere; a text whose lines end with CR alone gets LF instead."""
 
@@ -33,7 +39,7 @@ class LineEnds:
         held, self._held = self._held, b""
         if not self._is_decided:
             self._is_decided = True
-            self._is_cr = b"\n" not in held and b"\r" in held
+            self._is_cr = is_cr_only(held)
         return self._converted(held)
 
     def _converted(self, data: bytes) -> bytes:

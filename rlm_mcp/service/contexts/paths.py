@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from io import FileIO
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -74,7 +75,7 @@ class AllowedPaths:
             PathNotAllowedError: it lies elsewhere, or behind a hidden entry.
         """
         real = path.resolve()
-        if self.allows(real):
+        if self.allows_real(str(real)):
             return real
         where = f" (it leads to {str(real)!r})" if real != path else ""
         raise PathNotAllowedError(
@@ -83,15 +84,15 @@ class AllowedPaths:
             "RLM_MCP_ALLOWED_PATHS.",
         )
 
-    def allows_real(self, real: Path) -> bool:
-        """Say whether a path may be read that holds no symlinks."""
-        return self._allows(real)
+    def allows_real(self, real: str) -> bool:
+        """Say whether a path may be read that is absolute and holds no symlinks."""
+        return any(self._is_below(root, real) for root in self._roots)
 
     def allows(self, path: Path) -> bool:
         """Say whether a path may be read, symlinks resolved."""
-        return self._allows(path.resolve())
+        return self.allows_real(str(path.resolve()))
 
-    def open(self, path: Path) -> FileIO:
+    def open(self, path: Path | str) -> FileIO:
         """Open a path that was checked, to read, and see that what was opened may be read too.
 
         Whoever may write to a directory can put a link in the path between the two.
@@ -108,9 +109,9 @@ class AllowedPaths:
             raise
         return file
 
-    def _check_opened(self, path: Path, descriptor: int) -> None:
+    def _check_opened(self, path: Path | str, descriptor: int) -> None:
         place = _place(descriptor)
-        if place is not None and not self._allows(place):
+        if place is not None and not self.allows_real(place):
             raise PathNotAllowedError(
                 f"The path {str(path)!r} leads out of the allowed paths since it was checked.",
                 fix="Try again when nobody changes its directories.",
@@ -118,13 +119,16 @@ class AllowedPaths:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
 
-    def _allows(self, real: Path) -> bool:
-        return any(self._is_below(root, real) for root in self.roots)
+    @cached_property
+    def _roots(self) -> tuple[str, ...]:
+        return tuple(with_separator(str(root)) for root in self.roots)
 
-    def _is_below(self, root: Path, real: Path) -> bool:
-        if not real.is_relative_to(root):
+    def _is_below(self, root: str, real: str) -> bool:
+        inner = with_separator(real)
+        if not os.path.normcase(inner).startswith(os.path.normcase(root)):
             return False
-        return self.hidden or not any(part.startswith(".") for part in real.relative_to(root).parts)
+        # The separator that ends the root comes before the first name.
+        return self.hidden or os.sep + "." not in inner[len(root) - 1 :]
 
     def __str__(self) -> str:
         if not self.roots:
@@ -145,14 +149,19 @@ def openable(path: str, platform: str = sys.platform) -> str:
     return "\\\\?\\" + path if path[1:3] == ":\\" else path
 
 
-def _place(descriptor: int) -> Path | None:
+def _place(descriptor: int) -> str | None:
     """Return the real path of an open file; None where the platform does not provide it."""
     with suppress(OSError):
-        return Path(f"/proc/self/fd/{descriptor}").readlink()
+        return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115  # read for every file
     if sys.platform == "darwin":
         name = fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024))
-        return Path(os.fsdecode(name.rstrip(b"\0")))
+        return os.fsdecode(name.rstrip(b"\0"))
     return None
+
+
+def with_separator(directory: str) -> str:
+    """Return a directory's path such that a name in it can follow."""
+    return directory if directory.endswith(os.sep) else directory + os.sep
 
 
 def paths_starting_with(prefix: str, allowed: AllowedPaths, limit: int) -> list[str]:

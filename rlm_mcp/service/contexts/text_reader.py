@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from rlm_mcp.sandbox.wire import utf8
-from rlm_mcp.service.contexts.charsets import UTF_8, CharsetDecoder
+from rlm_mcp.service.contexts.charsets import UTF_8, CharsetDecoder, is_plain_utf8
 from rlm_mcp.service.contexts.decompression import Unpacker
-from rlm_mcp.service.contexts.line_ends import LineEnds
+from rlm_mcp.service.contexts.line_ends import LineEnds, is_cr_only
 
 # Fewer NUL bytes at the start may be the first characters of UTF-16 or UTF-32.
 MIN_HOLE_BYTES = 512
@@ -144,6 +144,14 @@ def read_inline(text: str) -> InlineText:
     return InlineText(data, reader.hole_bytes)
 
 
+def is_stored_as_it_is(data: bytes) -> bool:
+    """Whether a `TextReader` would return the whole of a document unchanged, and no error.
+
+    Most files are so, and to know it takes far less than to read them. False where in doubt.
+    """
+    return not is_cr_only(data) and is_plain_utf8(data)
+
+
 def peek(head: bytes, limit: int) -> bytes:
     """Return the first UTF-8 of a document, at most `limit` bytes, from its first bytes.
 
@@ -151,6 +159,8 @@ def peek(head: bytes, limit: int) -> bytes:
         InvalidInputError: they are not gzip or zstd, as they pretend to be.
         TooLargeError: they decompress to far more than text does.
     """
+    if is_plain_utf8(head):
+        return head[:limit]
     reader, found = TextReader(), bytearray()
     for piece in reader.feed(head):
         found += piece

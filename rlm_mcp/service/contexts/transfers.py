@@ -86,8 +86,8 @@ class TransferService:
             else:
                 reader = TextReader(body.charset, body.coding, digest)
                 await self._write(upload, replace(body, pieces=pieces), reader)
-                found = (reader.charset, reader.replaced, reader.hole_bytes)
-                decoded = Decoded().plus(name, *found)
+                decoded = Decoded()
+                decoded.note(name, reader.charset, reader.replaced, reader.hole_bytes)
             if digest and digest.hexdigest() != expected:
                 raise InvalidInputError(
                     f"The text has the SHA-256 {digest.hexdigest()!r}, not {expected!r}.",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.service.contexts.paths import with_separator
 from rlm_mcp.store.database import storable
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 MAX_ENTRIES = 500_000
 MAX_WALK_SECONDS = 60.0
 MAX_LISTED = 200
+MAX_REASONS = 50
+OTHER_REASONS = "other reasons"
 IGNORE_FILES = (".gitignore", ".ignore")
 MAX_IGNORE_BYTES = 1 << 20
 HIDDEN = "hidden"
@@ -53,44 +56,54 @@ class Omissions:
     listed: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     counts: Counter[str] = field(default_factory=Counter[str])
 
-    def note(self, name: str, reason: str) -> None:
-        """Note a file or directory, with its path relative to the base."""
-        self.counts[reason] += 1
+    def note(self, name: str, reason: str, counted_as: str = "") -> None:
+        """Note a file or directory, with its path relative to the base.
+
+        Args:
+            name: the path.
+            reason: why it was left out.
+            counted_as: the reason that it is counted under, where that is another one.
+        """
+        counted = counted_as or reason
+        is_new = counted not in self.counts and len(self.counts) >= MAX_REASONS
+        self.counts[OTHER_REASONS if is_new else counted] += 1
         if len(self.listed) < MAX_LISTED:
             self.listed.append((storable(name), reason))
 
 
 @dataclass
 class _IgnoreFiles:
-    """The rules of the ignore files met so far, by the directory that they stand in."""
+    """The rules of the ignore files met so far, by the folder below the base that they are in."""
 
     base: Path
     is_on: bool
-    rules: dict[Path, list[GitIgnoreSpec]] = field(
-        default_factory=dict["Path", "list[GitIgnoreSpec]"]
-    )
+    rules: dict[str, list[GitIgnoreSpec]] = field(default_factory=dict[str, "list[GitIgnoreSpec]"])
 
-    def read(self, directory: Path, files: Sequence[str]) -> None:
-        """Read the ignore files of a directory; one that cannot be read has no rules."""
+    def read(self, folder: str, files: Sequence[str]) -> None:
+        """Read the ignore files of a folder; one that cannot be read has no rules."""
         for name in IGNORE_FILES if self.is_on else ():
-            if name in files and (directory / name).is_file():  # a pipe would be waited for
+            path = self.base / folder / name
+            if name in files and path.is_file():  # a pipe would be waited for
                 try:
-                    with (directory / name).open("rb") as file:
+                    with path.open("rb") as file:
                         text = file.read(MAX_IGNORE_BYTES).decode("utf-8", "replace")
                 except OSError:
                     continue
-                self.rules.setdefault(directory, []).append(spec_of(text.splitlines()))
+                self.rules.setdefault(folder, []).append(spec_of(text.splitlines()))
 
-    def ignores(self, path: Path, *, is_directory: bool) -> bool:
-        """Whether a path is ignored: the nearest rule that says something decides."""
-        for directory in path.parents:
-            for spec in reversed(self.rules.get(directory, [])):
-                name = path.relative_to(directory).as_posix() + "/" * is_directory
-                said = spec.check_file(name).include
+    def ignores(self, place: str) -> bool:
+        """Whether a place is ignored: the nearest rule that says something decides.
+
+        Args:
+            place: the path below the base, with slashes; a folder's ends with one.
+        """
+        cut = len(place)
+        while self.rules and cut > 0:
+            cut = place.rfind("/", 0, cut - 1)
+            for spec in reversed(self.rules.get(place[: max(cut, 0)], [])):
+                said = spec.check_file(place[cut + 1 :]).include
                 if said is not None:
                     return said
-            if directory == self.base:
-                break
         return False
 
 
@@ -110,8 +123,10 @@ def spec_of(patterns: Sequence[str]) -> GitIgnoreSpec:
 
 def walk(
     base: Path, depth: int | None, choice: Choice, left_out: Omissions, check: Check
-) -> Iterator[Path]:
-    """Yield the files below a directory, down to `depth` levels, that are not left out.
+) -> Iterator[str]:
+    """Yield the paths of files below a directory, down to `depth` levels, that are not left out.
+
+    They are plain strings: a `Path` costs more than all else that is done with most files.
 
     Hidden files and folders, and links to directories, are left out.
 
@@ -127,43 +142,43 @@ def walk(
         name = os.path.relpath(error.filename, base)
         left_out.note(f"{name}/", f"cannot be read: {error.strerror}")
 
+    above = len(with_separator(str(base)))
     for parent, folders, files in os.walk(base, onerror=unreadable):
         check()
         bound.count(len(folders) + len(files))
-        here = Path(parent)
+        here = parent[above:].replace(os.sep, "/")
         ignored.read(here, files)
-        level = len(here.relative_to(base).parts)
-        if depth is not None and level + 1 >= depth:
+        start = here + "/" * bool(here)
+        if depth is not None and start.count("/") + 1 >= depth:
             folders.clear()
         folders[:] = [
-            name for name in sorted(folders) if _enters(here / name, choice, ignored, left_out)
+            name for name in sorted(folders) if _enters(start + name, choice, ignored, left_out)
         ]
         for name in sorted(files):
-            path = here / name
-            place = path.relative_to(base).as_posix()
-            reason = _reason(path, choice, ignored)
+            place = start + name
+            reason = _reason(name, place, choice, ignored)
             if not reason and wanted is not None and not wanted.match_file(place):
                 reason = "not included"
             if reason or (unwanted is not None and unwanted.match_file(place)):
                 left_out.note(place, reason or "excluded")
             else:
-                yield path
+                yield with_separator(parent) + name
 
 
-def _reason(path: Path, choice: Choice, ignored: _IgnoreFiles) -> str:
-    if path.name.startswith(".") and not choice.has_hidden:
+def _reason(name: str, place: str, choice: Choice, ignored: _IgnoreFiles) -> str:
+    if name.startswith(".") and not choice.has_hidden:
         return HIDDEN
-    return "ignored" if ignored.ignores(path, is_directory=False) else ""
+    return "ignored" if ignored.ignores(place) else ""
 
 
-def _enters(folder: Path, choice: Choice, ignored: _IgnoreFiles, left_out: Omissions) -> bool:
-    name = folder.relative_to(ignored.base).as_posix() + "/"
+def _enters(place: str, choice: Choice, ignored: _IgnoreFiles, left_out: Omissions) -> bool:
+    folder = ignored.base / place
     if folder.name.startswith(".") and (folder.name == ".git" or not choice.has_hidden):
-        left_out.note(name, HIDDEN)
+        left_out.note(f"{place}/", HIDDEN)
     elif folder.is_symlink():
-        left_out.note(name, LINKED)
-    elif ignored.ignores(folder, is_directory=True):
-        left_out.note(name, "ignored")
+        left_out.note(f"{place}/", LINKED)
+    elif ignored.ignores(f"{place}/"):
+        left_out.note(f"{place}/", "ignored")
     else:
         return True
     return False

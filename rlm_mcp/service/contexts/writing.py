@@ -50,8 +50,9 @@ async def write_batches(
                 upload.mark_pages(piece.pages)
                 done += len(piece.data)
                 name = piece.name or name
-                decoded = decoded.plus(name, piece.charset, piece.replaced, piece.hole_bytes)
-                decoded = decoded.leaving_out(piece.left_out)
+                decoded.note(name, piece.charset, piece.replaced, piece.hole_bytes)
+                for what, reason in piece.left_out:
+                    decoded.left_out.note(what, reason)
             if anyio.current_time() - reported > _REPORT_SECONDS:
                 reported = anyio.current_time()
                 await report(min(done, total), total)
@@ -62,8 +63,8 @@ async def write_batches(
 
 
 def _nothing_converted(shown: str, decoded: Decoded) -> NotTextError:
-    name, reason = decoded.holes[0]
-    others = f", and {len(decoded.holes) - 1:,} more were left out" * (len(decoded.holes) > 1)
+    (name, reason), total = decoded.left_out.listed[0], decoded.left_out.counts.total()
+    others = f", and {total - 1:,} more were left out" * (total > 1)
     return NotTextError(
         f"The {shown} holds no text that can be stored: {name!r}: {reason}{others}.",
         fix="Give a document that holds text, or convert it to text first.",

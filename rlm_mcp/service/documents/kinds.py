@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.util import find_spec
-from pathlib import PurePosixPath
+from posixpath import splitext
 
 EXTRA = "pip install 'rlm-mcp[documents]'"
 # What a file begins with, and what it is then.
@@ -16,6 +16,7 @@ _SIGNS = (
     (b"SQLite format 3\0", "sqlite"),
     (b"{\\rtf", "rtf"),
 )
+_FIRST_BYTES = tuple(sign for sign, _ in _SIGNS)
 _PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\0")
 _PACKED_TAR = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _TAR_MAGIC = slice(257, 262)
@@ -41,15 +42,14 @@ _NAMES = {
 
 def kind_of(name: str, head: bytes) -> str:
     """Tell the kind of document from a file's name and first bytes; empty for any other file."""
-    for sign, kind in _SIGNS:
-        if head.startswith(sign):
-            return kind
+    if head.startswith(_FIRST_BYTES):
+        return next(kind for sign, kind in _SIGNS if head.startswith(sign))
     lower = name.lower()
     if head[_TAR_MAGIC] == b"ustar":
         return "tar"
     if head.startswith(_PACKED):
         return "tar" if lower.endswith(_PACKED_TAR) else ""
-    kind = _TEXTS.get(PurePosixPath(lower).suffix, "")
+    kind = _TEXTS.get(splitext(lower)[1], "")
     return "" if kind == "mbox" and not head.startswith(b"From ") else kind
 
 
