@@ -27,12 +27,18 @@ if TYPE_CHECKING:
         RLMError,
         SandboxError,
     )
+    from rlm_mcp.service.batch.batch import BatchOptions
+    from rlm_mcp.service.batch.lines import BatchLine
+    from rlm_mcp.service.batch.opening import open_batch
+    from rlm_mcp.settings import Settings
     from rlm_mcp.values import Usage
 
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchLine",
+    "BatchOptions",
     "BudgetExceededError",
     "ChatModel",
     "ChatReply",
@@ -55,12 +61,16 @@ __all__ = [
     "RLMResponse",
     "RLMWrapper",
     "SandboxError",
+    "Settings",
     "SubCallCache",
     "Usage",
     "__version__",
+    "open_batch",
 ]
 
 _HOMES = {
+    "BatchLine": "service.batch.lines",
+    "BatchOptions": "service.batch.batch",
     "ChatModel": "engine.models.chat",
     "ChatReply": "engine.models.chat",
     "ChatRequest": "engine.models.chat",
@@ -70,8 +80,10 @@ _HOMES = {
     "RLMEvent": "engine.run_context",
     "RLMResponse": "engine.types",
     "RLMWrapper": "engine.wrapper",
+    "Settings": "settings",
     "SubCallCache": "engine.cache",
     "Usage": "values",
+    "open_batch": "service.batch.opening",
 }
 
 

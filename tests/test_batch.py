@@ -12,6 +12,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from rlm_mcp import open_batch
+from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.service.batch.batch import Batch, BatchOptions
 from rlm_mcp.service.batch.lines import BatchLine, read_lines
 from rlm_mcp.service.batch.report import report, wilson_interval
@@ -228,3 +230,58 @@ async def test_a_batch_whose_results_cannot_be_written_ends(tmp_path: Path) -> N
     assert done.exit_code != 0
     assert received < 12 * 2
     assert "Traceback" not in done.stderr
+
+
+def judged(request: ChatRequestView) -> Answer:
+    """Answers questions, and as a judge finds only the answer to the first one right."""
+    said = str(request.messages)
+    if "Score an answer" not in said:
+        return answer(request)
+    is_right = "the expected answer\\n0\\n" in said
+    return Reply(f"FINAL({{'score': {int(is_right)}}})")
+
+
+async def test_a_program_asks_a_batch_whose_answers_a_model_judges_and_pays_once(
+    tmp_path: Path,
+) -> None:
+    await anyio.to_thread.run_sync(write_batch, tmp_path, 3)
+    lines = [{"id": n, "question": f"Which number {n}?", "expected": f"{n}"} for n in range(2)]
+    options = BatchOptions(score="judge", judge_model="arbiter")
+    found: list[list[dict[str, Any]]] = []
+    reports: list[dict[str, Any]] = []
+    async with open_scripted_model(judged) as model:
+        settings = settings_in(tmp_path, base_url=model.base_url)
+        for _ in range(2):
+            async with open_batch(
+                [tmp_path / "texts"], settings=settings, options=options
+            ) as batch:
+                found.append([one async for one in batch.run(lines)])
+                reports.append(batch.report())
+        asked = [request.model for request in model.requests]
+
+    first, second = (sorted(results, key=lambda one: one["id"]) for results in found)
+    assert first == second
+    assert [(one["id"], one["answer"], one["score"]) for one in first] == [
+        ("0", "0", 1.0),
+        ("1", "1", 0.0),
+    ]
+    assert [(one["score"], one["scored"]) for one in reports] == [(0.5, 2)] * 2
+    assert sorted(asked) == ["arbiter"] * 2 + ["root"] * 4
+
+
+async def test_a_batch_over_stored_handles_refuses_lines_that_cannot_be_asked(
+    tmp_path: Path,
+) -> None:
+    async with open_scripted_model(answer) as model:
+        settings = settings_in(tmp_path, base_url=model.base_url)
+        async with open_service(settings) as service:
+            handle = (await service.contexts.add(NewText(text="a text"), no_report)).handle
+        async with open_batch([str(handle)], settings=settings) as batch:
+            for bad in ([{"id": "a"}], [BatchLine("a", "?"), {"id": "a", "question": "?"}]):
+                with pytest.raises(InvalidInputError, match=r"question is missing|stands for two"):
+                    await anext(batch.run(bad))
+            results = [one async for one in batch.run([BatchLine("a", "Which number 7?")])]
+            received = model.received
+
+    assert [(one["status"], one["answer"]) for one in results] == [("completed", "7")]
+    assert received == 2

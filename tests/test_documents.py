@@ -33,6 +33,7 @@ from rlm_mcp.service.measures import Measures
 from rlm_mcp.service.runs.live import Tally
 from rlm_mcp.settings import PREFIX, Settings
 from rlm_mcp.testing.scripted_model import open_scripted_model
+from tests.commands import environment
 from tests.reference import DOCUMENTS, ROOT, commands, made
 from tests.sandbox_attempts import ATTEMPTS
 from tests.surface import surface
@@ -231,15 +232,23 @@ def test_a_python_block_parses_and_imports_what_exists(name: str, block: str) ->
 
 @pytest.mark.parametrize(("name", "block"), blocks("python"))
 async def test_a_python_block_runs(
-    name: str, block: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    block: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    await anyio.Path(tmp_path / "letter.txt").write_text("A letter.")
     texts = ["One document.", "Another one."]
     code = compile(block, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     given: dict[str, object] = {"very_long_text": texts[0] * 1000, "list_of_documents": texts}
+    given["corpus"] = tmp_path / "letter.txt"
     awaited = eval if not code.co_flags & inspect.CO_COROUTINE else run_coroutine
     async with open_scripted_model("```repl\nFINAL(['one', 'two'])\n```") as model:
         monkeypatch.setenv("OPENAI_BASE_URL", model.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", "none")
+        for variable, value in environment(tmp_path, model.base_url).items():
+            monkeypatch.setenv(variable, value)
         await anyio.to_thread.run_sync(awaited, code, given)
 
     response = given.get("response")

@@ -416,6 +416,8 @@ async def test_questions_at_once_do_not_disturb_each_other(warm: ProcessSandbox)
 # --- what the package offers
 
 PUBLIC = {
+    "BatchLine",
+    "BatchOptions",
     "BudgetExceededError",
     "ChatModel",
     "ChatReply",
@@ -438,9 +440,11 @@ PUBLIC = {
     "RLMResponse",
     "RLMWrapper",
     "SandboxError",
+    "Settings",
     "SubCallCache",
     "Usage",
     "__version__",
+    "open_batch",
 }
 
 

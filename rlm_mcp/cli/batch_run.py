@@ -15,12 +15,13 @@ from rlm_mcp.cli.output import say
 from rlm_mcp.cli.sources import add_source
 from rlm_mcp.cli.terminal import messages
 from rlm_mcp.errors import InvalidInputError
-from rlm_mcp.service.batch.batch import Batch, BatchOptions
+from rlm_mcp.service.batch.batch import BatchOptions
 from rlm_mcp.service.batch.lines import BadLine, BatchLine, read_lines
-from rlm_mcp.service.batch.report import report
+from rlm_mcp.service.batch.opening import OpenBatch, open_batch
+from rlm_mcp.service.batch.texts import AddText
+from rlm_mcp.service.contexts.added import Added
 from rlm_mcp.service.contexts.requests import NewText
-from rlm_mcp.service.service import Service, open_service
-from rlm_mcp.settings import Settings
+from rlm_mcp.service.service import Service
 
 
 async def run_batch(launch: Launch, given: Mapping[str, Any]) -> bool:
@@ -31,15 +32,13 @@ async def run_batch(launch: Launch, given: Mapping[str, Any]) -> bool:
     """
     lines, bad = await _read(given["questions"])
     _name_bad(bad, is_strict=given["strict"])
-    async with open_service(launch.settings, named=given["texts"]) as service:
-        texts = _Texts(service, given["texts"])
-        await texts.add_all()
-        work = Batch(service.runs, texts.find, _options(launch.settings, given))
-        results = await _write(work, lines, given["out"])
-    summary = report(results, work.unasked)
+    async with open_batch(
+        given["texts"], settings=launch.settings, options=_options(given), adding=_shown
+    ) as batch:
+        answered = await _write(batch, lines, given["out"])
+    summary = batch.report()
     if given["has_report"]:
         say(json.dumps(summary, ensure_ascii=False, indent=2))
-    answered = sum(one["answer"] is not None for one in results)
     say(f"{answered} of {summary['questions']} questions answered.", err=True)
     return not bad and answered == summary["questions"]
 
@@ -59,76 +58,38 @@ def _name_bad(bad: Sequence[BadLine], *, is_strict: bool) -> None:
         )
 
 
-def _options(settings: Settings, given: Mapping[str, Any]) -> BatchOptions:
-    fields = settings.config().model_dump(mode="json")
-    models = {"root_model": settings.root_model, "sub_model": settings.sub_model}
+def _options(given: Mapping[str, Any]) -> BatchOptions:
     return BatchOptions(
         name=given["questions"].name,
-        settings=json.dumps({**fields, **models}, sort_keys=True),
         at_once=given["at_once"],
         retries_failed=given["retry"] == "failed",
         max_usd=given["max_usd"],
         score=given["score"],
+        judge_model=given["judge_model"],
     )
 
 
-async def _write(work: Batch, lines: Sequence[BatchLine], out: Path) -> list[dict[str, Any]]:
-    """Write each result as it comes, and show how many there are."""
-    results: list[dict[str, Any]] = []
+def _shown(service: Service) -> AddText:
+    """Store texts with a progress bar."""
+
+    async def add(text: NewText) -> Added:
+        return await add_source(service, text)
+
+    return add
+
+
+async def _write(batch: OpenBatch, lines: Sequence[BatchLine], out: Path) -> int:
+    """Write each result as it comes, and show how many there are; return how many are answers."""
+    written = answers = 0
     with messages().status(f"0 of {len(lines)}") as shown:
         async with (
             await anyio.open_file(out, "w", encoding="utf-8") as file,
-            aclosing(work.run(lines)) as answered,
+            aclosing(batch.run(lines)) as answered,
         ):
             async for result in answered:
-                results.append(result)
                 await file.write(json.dumps(result, ensure_ascii=False) + "\n")
                 await file.flush()
-                shown.update(f"{len(results)} of {len(lines)}")
-    return results
-
-
-class _Texts:
-    """The texts of a batch, by the names that lines may give them."""
-
-    def __init__(self, service: Service, sources: Sequence[str]) -> None:
-        self._service = service
-        self._sources = sources
-        self._handles: dict[str, str] = {}
-        self._all: tuple[str, ...] = ()
-        self._adding = anyio.Lock()
-
-    async def add_all(self) -> None:
-        """Store every source."""
-        handles: list[str] = []
-        for source in self._sources:
-            added = await add_source(self._service, NewText(path=source))
-            handles.append(str(added.handle))
-            for name in (source, added.name, Path(source).name):
-                self._handles.setdefault(name, str(added.handle))
-        self._all = tuple(dict.fromkeys(handles))
-
-    async def find(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Return the handles of names, storing a file of a given directory when it is named.
-
-        Raises:
-            InvalidInputError: a name is unknown.
-        """
-        if not names:
-            return self._all
-        async with self._adding:
-            return tuple([await self._find(name) for name in names])
-
-    async def _find(self, name: str) -> str:
-        if name in self._handles or name.startswith("ctx_"):
-            return self._handles.get(name, name)
-        for source in self._sources:
-            path = anyio.Path(source) / name
-            if await path.is_file():
-                added = await add_source(self._service, NewText(path=str(path)))
-                self._handles[name] = str(added.handle)
-                return self._handles[name]
-        raise InvalidInputError(
-            f"There is no text {name!r} among those of --texts.",
-            fix="Name a source, a file in a directory of --texts, or a handle.",
-        )
+                written += 1
+                answers += result["answer"] is not None
+                shown.update(f"{written} of {len(lines)}")
+    return answers

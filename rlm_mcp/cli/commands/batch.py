@@ -12,7 +12,7 @@ from rlm_mcp.cli.commands.options import Launch
 from rlm_mcp.cli.failures import INTERRUPTED, NO_ANSWER
 from rlm_mcp.cli.output import say
 
-_SCORES = ("contains", "exact", "number", "regex", "f1")
+_SCORES = ("contains", "exact", "number", "regex", "f1", "judge")
 
 
 @click.command(short_help="Ask many questions, and write their answers to a file.")
@@ -44,8 +44,9 @@ _SCORES = ("contains", "exact", "number", "regex", "f1")
     default="contains",
     show_default=True,
     type=click.Choice(_SCORES),
-    help="How answers are compared with `expected` where a line does not say.",
+    help="How answers are compared with `expected` where a line does not say; `judge`: by a model.",
 )
+@click.option("--judge-model", default="", metavar="NAME", help="Model of `judge`, if another.")
 @click.option("--report", "has_report", is_flag=True, help="Print a report as JSON.")
 @click.option("--strict", is_flag=True, help="Ask nothing if a line is bad.")
 @click.pass_obj

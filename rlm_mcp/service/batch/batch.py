@@ -15,8 +15,9 @@ from typing import Any
 import anyio
 
 from rlm_mcp.errors import RLMError
+from rlm_mcp.service.batch.judging import judge_question, verdict
 from rlm_mcp.service.batch.lines import BatchLine
-from rlm_mcp.service.batch.scores import SCORES
+from rlm_mcp.service.batch.scores import JUDGE, SCORES
 from rlm_mcp.service.runs.questions import Question
 from rlm_mcp.service.runs.runs import RunService
 from rlm_mcp.store.runs.records import RunRecord
@@ -40,14 +41,16 @@ class BatchOptions:
         retries_failed: whether runs that failed are resumed too.
         max_usd: no question is begun once all together have cost so much.
         score: how answers are compared where a line does not say.
+        judge_model: who compares where the score is `judge`; empty for the root model.
     """
 
-    name: str
+    name: str = "batch"
     settings: str = ""
     at_once: int = 8
     retries_failed: bool = False
     max_usd: float | None = None
     score: str = "contains"
+    judge_model: str = ""
 
 
 class Batch:
@@ -110,9 +113,39 @@ class Batch:
                 idempotency_key=self._key(line, handles),
             )
             run_id = (await self._runs.begin(question)).run_id
-            return self._result(line, await self._ended(run_id))
+            run = await self._ended(run_id)
+            if self._is_judged(line) and run.answer is not None:
+                return self._result(line, run) | await self._judged(line, run, handles)
+            return self._result(line, run)
         except RLMError as error:
             return self._refused(line, error) | {"run_id": run_id}
+
+    def _is_judged(self, line: BatchLine) -> bool:
+        return line.expected is not None and (line.score or self._options.score) == JUDGE
+
+    async def _judged(
+        self, line: BatchLine, run: RunRecord, handles: tuple[str, ...]
+    ) -> dict[str, Any]:
+        """Return the fields of a result that a judge's verdict sets; its cost is the batch's."""
+        answer, judge = run.answer or "", self._options.judge_model
+        digest = hashlib.sha256(json.dumps([line.expected, answer, judge]).encode()).hexdigest()
+        key = f"verdict {self._options.name[:80]} {line.id[:80]} {run.run_id} {digest[:32]}"
+        try:
+            begun = await self._runs.begin(judge_question(line, answer, handles, judge, key))
+            said = await self._ended(begun.run_id)
+        except RLMError as error:  # the answer is paid for, and stays
+            return {"score": None, "score_error": error_fields(error)}
+        both = (run.figures, said.figures)
+        costs = [one.cost_usd for one in both if one.cost_usd is not None]
+        score = verdict(said.data)
+        return {
+            "score": score,
+            "score_error": None if score is not None else said.error,
+            "judge_run_id": begun.run_id,
+            "input_tokens": sum(one.input_tokens for one in both),
+            "output_tokens": sum(one.output_tokens for one in both),
+            "cost_usd": sum(costs) if costs else None,
+        }
 
     async def _ended(self, run_id: str) -> RunRecord:
         before = await self._runs.state(run_id)
@@ -175,7 +208,8 @@ class Batch:
             return None
         if answer is None:
             return 0.0
-        return SCORES[line.score or self._options.score](answer, line.expected)
+        compare = SCORES.get(line.score or self._options.score)
+        return compare(answer, line.expected) if compare else None
 
 
 async def _no_report(state: RunRecord) -> None:

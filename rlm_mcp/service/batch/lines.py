@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from rlm_mcp.service.batch.scores import SCORES
+from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.service.batch.scores import SCORE_NAMES
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,26 @@ def _line(raw: str) -> BatchLine:
         raise _BadLineError(f"not JSON: {error}") from error
     if not isinstance(found, dict):
         raise _BadLineError("not a JSON object")
-    fields = cast("dict[str, Any]", found)
+    return _of_fields(cast("dict[str, Any]", found))
+
+
+def line_of(fields: Mapping[str, Any]) -> BatchLine:
+    """Return the question that has these fields.
+
+    Raises:
+        InvalidInputError: one of them is missing, unknown or of another kind.
+    """
+    try:
+        return _of_fields(fields)
+    except _BadLineError as error:
+        raise InvalidInputError(
+            f"A question of the batch cannot be asked: {error}.",
+            fix="Give id and question, and if wanted contexts, expected, score, answer_schema "
+            "and budget.",
+        ) from error
+
+
+def _of_fields(fields: Mapping[str, Any]) -> BatchLine:
     unknown = sorted(fields.keys() - BatchLine.__dataclass_fields__.keys())
     if unknown:
         raise _BadLineError(f"unknown key {unknown[0]!r}")
@@ -102,5 +122,5 @@ def _check_kinds(fields: Mapping[str, Any]) -> None:
         if not isinstance(fields.get(name) or {}, dict):
             raise _BadLineError(f"{name} is not an object")
     score = fields.get("score")
-    if score and score not in SCORES:
-        raise _BadLineError(f"unknown score {score!r}; there are {', '.join(SCORES)}")
+    if score and score not in SCORE_NAMES:
+        raise _BadLineError(f"unknown score {score!r}; there are {', '.join(SCORE_NAMES)}")

@@ -41,6 +41,8 @@ def f1(answer: str, expected: str) -> float:
     return 2 * both / (given.total() + wanted.total()) if both else 0.0
 
 
+# A model compares the two.
+JUDGE = "judge"
 SCORES: Mapping[str, Callable[[str, str], float]] = {
     "contains": contains,
     "exact": exact,
@@ -48,6 +50,7 @@ SCORES: Mapping[str, Callable[[str, str], float]] = {
     "regex": regex,
     "f1": f1,
 }
+SCORE_NAMES = (*SCORES, JUDGE)
 
 
 def _words(text: str) -> list[str]:

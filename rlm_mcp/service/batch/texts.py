@@ -1,0 +1,73 @@
+"""The texts of a batch, by the names that its questions may give them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import anyio
+
+from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.service.contexts.added import Added
+from rlm_mcp.service.contexts.requests import NewText
+
+AddText = Callable[[NewText], Awaitable[Added]]
+
+
+class BatchTexts:
+    """Stores sources, and finds them by what they are called.
+
+    Args:
+        sources: files, directories, globs, or handles of stored texts.
+        add: stores one of them.
+    """
+
+    def __init__(self, sources: Sequence[str], add: AddText) -> None:
+        self._sources = sources
+        self._add = add
+        self._handles: dict[str, str] = {}
+        self._all: tuple[str, ...] = ()
+        self._adding = anyio.Lock()
+
+    async def add_all(self) -> None:
+        """Store every source that is no handle.
+
+        Raises:
+            InvalidInputError: one cannot be read, or is not text.
+            StoreError: the database could not store it.
+        """
+        handles: list[str] = []
+        for source in self._sources:
+            if source.startswith("ctx_"):
+                handles.append(source)
+                continue
+            added = await self._add(NewText(path=source))
+            handles.append(str(added.handle))
+            for name in (source, added.name, Path(source).name):
+                self._handles.setdefault(name, str(added.handle))
+        self._all = tuple(dict.fromkeys(handles))
+
+    async def find(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the handles of names, storing a file of a given directory when it is named.
+
+        Raises:
+            InvalidInputError: a name is unknown.
+        """
+        if not names:
+            return self._all
+        async with self._adding:
+            return tuple([await self._find(name) for name in names])
+
+    async def _find(self, name: str) -> str:
+        if name in self._handles or name.startswith("ctx_"):
+            return self._handles.get(name, name)
+        for source in self._sources:
+            path = anyio.Path(source) / name
+            if await path.is_file():
+                added = await self._add(NewText(path=str(path)))
+                self._handles[name] = str(added.handle)
+                return self._handles[name]
+        raise InvalidInputError(
+            f"There is no text {name!r} among those of the batch.",
+            fix="Name a source, a file in a directory that is one, or a handle.",
+        )
