@@ -19,7 +19,6 @@ from rlm_mcp.engine.models.metering import (
     Ledger,
     Price,
     PriceList,
-    dearest,
     estimate_tokens,
 )
 from rlm_mcp.engine.spending import Scarce, exceeded, no_price
@@ -85,6 +84,7 @@ class Budget:
     ) -> None:
         spent = spent or Usage()
         self._config = config
+        self._is_spending_limited = config.max_tokens is not None or config.max_usd is not None
         self._clock = clock
         self._spent_seconds = spent_seconds
         self._started = clock() - spent_seconds
@@ -103,8 +103,9 @@ class Budget:
         self._answers = 0
         self._root_turn = Amount()
         self._pricing = pricing or Pricing()
-        self._ledger = Ledger(self._pricing.prices, usual_price(config), spent.by_model)
         models = dict.fromkeys((self._pricing.root, self._pricing.sub))
+        asked = (*models, *self._pricing.others)
+        self._ledger = Ledger(self._pricing.prices, usual_price(config), spent.by_model, asked)
         self._has_prices = all(map(self._ledger.is_cost_known, models))
         is_unknown = spent.cost_usd is None and bool(spent.input_tokens or spent.output_tokens)
         self._is_cost_known = self._has_prices or not is_unknown
@@ -167,13 +168,12 @@ class Budget:
 
     def _planned(self, model: str | None, given: int, made: int) -> Amount:
         """Price tokens of a call to come, by the most that the asked model may cost."""
-        names = self._pricing
-        asked = model or names.sub
-        price = self._ledger.planned(asked)
-        if price is None and not self._ledger.is_cost_known(asked):
-            # A model without a price counts by the dearest that has one, so that the limit holds.
-            price = dearest(map(self._ledger.planned, (names.root, names.sub, *names.others)))
-        return Amount.of(price, given, made)
+        return Amount.of(self._ledger.planned(model or self._pricing.sub), given, made)
+
+    @property
+    def calls_under_way(self) -> int:
+        """How many model calls of the whole tree are being answered."""
+        return self._under_way
 
     @property
     def scarce(self) -> Scarce | None:
@@ -249,11 +249,10 @@ class Budget:
             BudgetExceededError: the budget has no room for it.
         """
         given = estimate_tokens(prompt_chars)
-        while not self._admits(model, given, max_output_tokens):
+        while not self._admits(*(plan := self._plan(model, given, max_output_tokens))):
             await self._settled.wait()
         self._sub_calls += 1
-        most = self._planned(model, given, max_output_tokens)
-        with self._reserving(self._expected(model, given, max_output_tokens), most) as spend:
+        with self._reserving(*plan) as spend:
 
             def settle(reply: ChatReply) -> float | None:
                 self._answers += 1
@@ -262,12 +261,13 @@ class Budget:
 
             yield settle
 
-    def _expected(self, model: str | None, given: int, most_made: int) -> Amount:
+    def _plan(self, model: str | None, given: int, most_made: int) -> tuple[Amount, Amount]:
+        """Price a sub-call as it is expected to be, and as it may be at most."""
         average = self._answered // self._answers if self._answers else None
         made = min(most_made, average or FIRST_GUESS_OUTPUT_TOKENS)
-        return self._planned(model, given, made)
+        return self._planned(model, given, made), self._planned(model, given, most_made)
 
-    def _admits(self, model: str | None, given: int, most_made: int) -> bool:
+    def _admits(self, expected: Amount, most: Amount) -> bool:
         """Whether a sub-call may begin now; if not, it may once one under way has ended.
 
         Raises:
@@ -277,16 +277,17 @@ class Budget:
         if self._sub_calls >= limit:
             raise exceeded("sub_calls", f"{self._sub_calls} of {limit} sub-calls are made")
         try:
-            expected = self._expected(model, given, most_made)
-            self._check(expected, keep_back=self._last_turn())
+            self._check(expected, is_last_turn_kept=True)
         except BudgetExceededError as error:
             if not self._under_way or error.limit == "seconds":
                 raise
             return False
-        return not self._under_way or self._fits_at_most(self._planned(model, given, most_made))
+        return not self._under_way or self._fits_at_most(most)
 
     def _fits_at_most(self, most: Amount) -> bool:
         config = self._config
+        if not self._is_spending_limited:
+            return True
         used = Amount(self._input_tokens, self._output_tokens)
         planned = used.plus(self._reserved_most).plus(most)
         if config.max_tokens is not None and planned.total > config.max_tokens:
@@ -299,7 +300,7 @@ class Budget:
     def last_turn_limit(self) -> str | None:
         """The limit that leaves room for only one more turn of the root, if any does."""
         try:
-            self._check(self._root_turn, keep_back=self._last_turn())
+            self._check(self._root_turn, is_last_turn_kept=True)
         except BudgetExceededError as error:
             return error.limit
         return None
@@ -339,13 +340,15 @@ class Budget:
     def _of_root(self, given: int, made: int) -> Amount:
         return self._planned(self._pricing.root, given, made)
 
-    def _check(self, expected: Amount, keep_back: Amount | None = None) -> None:
+    def _check(self, expected: Amount, *, is_last_turn_kept: bool = False) -> None:
         config = self._config
         if self._pricing.allowance is not None:
             self._pricing.allowance.refuse_spent("usd", "tokens")
         if self.seconds_left == 0.0:
             raise exceeded("seconds", f"{config.max_seconds} seconds are over")
-        kept = keep_back or Amount()
+        if not self._is_spending_limited:
+            return
+        kept = self._last_turn() if is_last_turn_kept else Amount()
         planned = self._reserved.plus(Amount(self._input_tokens, self._output_tokens))
         planned = planned.plus(expected)
         if config.max_tokens is not None:

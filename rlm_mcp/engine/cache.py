@@ -16,6 +16,8 @@ import anyio
 
 from rlm_mcp.errors import StoreError
 
+GATHER_SECONDS = 0.005  # nothing beside a model's call, and enough for replies of one batch
+
 
 class SubCallCache(Protocol):
     """Where answers of sub-calls are kept, by a digest of model, parameters and prompt."""
@@ -42,9 +44,10 @@ class GroupedCache:
 
     Args:
         cache: what is asked, in groups.
+        is_busy: whether many calls are under way, so that a write waits a moment for others.
     """
 
-    def __init__(self, cache: SubCallCache) -> None:
+    def __init__(self, cache: SubCallCache, is_busy: Callable[[], bool] = lambda: False) -> None:
         async def read(keys: Mapping[str, str]) -> Mapping[str, str]:
             return await cache.get_many(list(keys))
 
@@ -52,8 +55,8 @@ class GroupedCache:
             await cache.put_many(texts)
             return texts
 
-        self._reads = _Queue(read)
-        self._writes = _Queue(write)
+        self._reads = _Queue(read, lambda: False)
+        self._writes = _Queue(write, is_busy)
 
     async def get(self, key: str) -> str | None:
         """Give the answer that is kept under a key, if any.
@@ -83,8 +86,13 @@ class _Group:
 
 
 class _Queue:
-    def __init__(self, work: Callable[[Mapping[str, str]], Awaitable[Mapping[str, str]]]) -> None:
+    def __init__(
+        self,
+        work: Callable[[Mapping[str, str]], Awaitable[Mapping[str, str]]],
+        is_busy: Callable[[], bool],
+    ) -> None:
         self._work = work
+        self._is_busy = is_busy
         self._lock = anyio.Lock()
         self._gathering = _Group()
 
@@ -95,6 +103,8 @@ class _Queue:
         # Taking a free lock yields once, so that calls which start together are in one group.
         async with self._lock:
             if not group.is_done:
+                if self._is_busy():
+                    await anyio.sleep(GATHER_SECONDS)
                 if self._gathering is group:
                     self._gathering = _Group()
                 # Whoever is cancelled here leaves the group to the next of its callers.

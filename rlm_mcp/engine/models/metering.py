@@ -181,6 +181,7 @@ class Ledger:
         prices: of models that have their own.
         otherwise: price of models that the operator gave none, where there is one.
         spent: what an earlier part of the run has used.
+        models: names of those that the run may ask.
     """
 
     def __init__(
@@ -188,10 +189,13 @@ class Ledger:
         prices: PriceList,
         otherwise: Price | None,
         spent: Sequence[ModelUsage] = (),
+        models: Sequence[str] = (),
     ) -> None:
         self._prices = prices
         self._otherwise = otherwise
         self._rows = {row.model: row for row in spent}
+        self._models = models
+        self._plans: dict[str, Price | None] = {}
 
     @property
     def rows(self) -> tuple[ModelUsage, ...]:
@@ -210,9 +214,21 @@ class Ledger:
     def planned(self, model: str) -> Price | None:
         """Return the highest price that a call of a model may have; None where none is known.
 
-        A model whose provider alone knows its price is planned with what its calls have cost.
+        A model whose provider alone knows its price is planned with what its calls have cost, and
+        one without a price as the dearest of the run's that has one, so that a limit holds.
         """
-        return dearest(map(self._expected, self._prices.may_answer(model)))
+        if model not in self._plans:
+            self._plans[model] = self._plan(model)
+        return self._plans[model]
+
+    def _plan(self, model: str) -> Price | None:
+        price = dearest(map(self._expected, self._prices.may_answer(model)))
+        if price is None and not self.is_cost_known(model):
+            asked = dict.fromkeys(
+                name for one in self._models for name in self._prices.may_answer(one)
+            )
+            return dearest(map(self._expected, asked))
+        return price
 
     def _expected(self, model: str) -> Price | None:
         price, row = self.price_of(model), self._rows.get(model)
@@ -240,6 +256,7 @@ class Ledger:
 
     def _cost(self, reply: ChatReply) -> tuple[float | None, CostIs | None]:
         if reply.told_usd is not None:
+            self._plans.clear()  # they may rest on what calls have cost
             return reply.told_usd, "told"
         price = self.price_of(reply.model)
         if price is None:

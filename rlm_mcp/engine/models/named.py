@@ -178,7 +178,8 @@ class Models:
         while True:
             asked.add(name)
             try:
-                reply = await self._target(name).complete(replace(request, model=None))
+                asked_for = request if request.model is None else replace(request, model=None)
+                reply = await self._target(name).complete(asked_for)
             except ContextLengthError:
                 raise
             except ModelError:
@@ -189,7 +190,7 @@ class Models:
                 if request.on_delta is not None:
                     await request.on_delta("")
             else:
-                return replace(reply, model=name)
+                return reply if reply.model == name else replace(reply, model=name)
 
     def _target(self, name: str) -> ChatModel:
         known = self._named.get(name)

@@ -12,13 +12,39 @@ import anyio
 from rlm_mcp.engine.run_context import RunLog
 from rlm_mcp.errors import RLMError
 from rlm_mcp.events import SubCall, SubCallsFinished, SubCallsStarted
-from rlm_mcp.sandbox.types import ReplCall
+from rlm_mcp.sandbox.types import CallReply, ReplCall
 from rlm_mcp.text import preview
 
 CALLS_PER_EVENT = 32
+PROMPT_CHARS_TOLD = 2000
+REPLY_CHARS_TOLD = 4000
 REPORT_SECONDS = 0.5  # whoever watches sees at once what a long batch does
 LAST_REPORT_SECONDS = 1.0
 CUT_OFF = "cancelled"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one call ended, with what it used."""
+
+    reply: CallReply
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float | None = None
+    queued_seconds: float = 0.0
+    is_cached: bool = False
+    model: str | None = None
+
+    def plus(self, more: Outcome) -> Outcome:
+        """Return how a second call ended, with what both used."""
+        costs = [one for one in (self.cost_usd, more.cost_usd) if one is not None]
+        return replace(
+            more,
+            input_tokens=self.input_tokens + more.input_tokens,
+            output_tokens=self.output_tokens + more.output_tokens,
+            cost_usd=sum(costs) if costs else None,
+            queued_seconds=self.queued_seconds + more.queued_seconds,
+        )
 
 
 @dataclass
@@ -46,11 +72,10 @@ class CallPlace:
     began: float
     slot: int
 
-    def timed(self, call: SubCall) -> SubCall:
-        """Return an ended call with its place and times, in seconds since its batch began."""
-        now = time.monotonic() - self.batch.started
-        began, ended = round(self.began, 4), round(now, 4)
-        return replace(call, n=self.n, slot=self.slot, began=began, ended=ended)
+    @property
+    def ended(self) -> float:
+        """Seconds from the beginning of the batch to now."""
+        return time.monotonic() - self.batch.started
 
 
 class CallLog:
@@ -70,29 +95,30 @@ class CallLog:
         began = time.monotonic() - batch.started
         return CallPlace(batch, batch.begun - 1, began, self._engine.budget.take_slot())
 
-    async def end(self, place: CallPlace, call: SubCall) -> None:
+    async def end(self, place: CallPlace, call: ReplCall, outcome: Outcome, key: str) -> None:
         """Note that a call ended, and report it now or soon."""
         batch = place.batch
-        self._note(place, call)
+        self._note(place, _sub_call(place, call, outcome, key))
         is_done = batch.finished >= batch.size
         if is_done:
             self._batches.pop(batch.id, None)
         if is_done or len(batch.unreported) >= CALLS_PER_EVENT:
             await self._report(batch)
 
-    def cut_off(self, place: CallPlace, call: SubCall) -> None:
+    def cut_off(self, place: CallPlace, call: ReplCall, key: str) -> None:
         """Note that a call was cancelled; it is reported when its cell ends."""
-        self._note(place, replace(call, error=CUT_OFF, cut_off=True))
+        outcome = Outcome(CallReply(error=CUT_OFF))
+        self._note(place, _sub_call(place, call, outcome, key, is_cut_off=True))
 
     def _note(self, place: CallPlace, call: SubCall) -> None:
         self._engine.budget.free_slot(place.slot)
         place.batch.finished += 1
-        place.batch.unreported.append(place.timed(call))
+        place.batch.unreported.append(call)
         self._some.set()
 
     @asynccontextmanager
     async def reporting(self) -> AsyncGenerator[None]:
-        """Report calls twice a second while a cell runs, and the last when it ends."""
+        """Report calls at each half second while a cell runs, and the last when it ends."""
         failure: RLMError | None = None
         try:
             async with anyio.create_task_group() as tasks:
@@ -115,7 +141,8 @@ class CallLog:
         while True:
             await self._some.wait()
             self._some = anyio.Event()
-            await anyio.sleep(REPORT_SECONDS)
+            # All runs report at the same moments, so that the store writes them together.
+            await anyio.sleep(REPORT_SECONDS - time.monotonic() % REPORT_SECONDS)
             # The end of the cell must not cut off an event, which might then be stored twice.
             with anyio.move_on_after(LAST_REPORT_SECONDS, shield=True):
                 for batch in list(self._batches.values()):
@@ -175,3 +202,27 @@ class CallLog:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _sub_call(
+    place: CallPlace, call: ReplCall, outcome: Outcome, key: str, *, is_cut_off: bool = False
+) -> SubCall:
+    return SubCall(
+        prompt=call.prompt[:PROMPT_CHARS_TOLD],
+        prompt_chars=len(call.prompt) + sum(map(len, call.documents)),
+        reply=outcome.reply.text[:REPLY_CHARS_TOLD],
+        reply_chars=len(outcome.reply.text),
+        error=outcome.reply.error,
+        input_tokens=outcome.input_tokens,
+        output_tokens=outcome.output_tokens,
+        cached=outcome.is_cached,
+        key=key,
+        n=place.n,
+        slot=place.slot,
+        began=round(place.began, 4),
+        ended=round(place.ended, 4),
+        cut_off=is_cut_off or None,
+        model=outcome.model,
+        cost_usd=outcome.cost_usd,
+        queued=round(outcome.queued_seconds, 4) or None,
+    )

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,7 @@ from rlm_mcp.engine.cache import GroupedCache
 from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
 from rlm_mcp.engine.parsing.reasoning import without_reasoning
 from rlm_mcp.engine.run_context import RunLog
-from rlm_mcp.engine.subcalls.call_log import CallLog, CallPlace
+from rlm_mcp.engine.subcalls.call_log import REPLY_CHARS_TOLD, CallLog, CallPlace, Outcome
 from rlm_mcp.engine.subcalls.nested_runs import InnerPart, InnerParts
 from rlm_mcp.engine.subcalls.typed_calls import (
     corrected,
@@ -27,44 +27,19 @@ from rlm_mcp.engine.subcalls.typed_calls import (
 from rlm_mcp.engine.telemetry import chat_span
 from rlm_mcp.engine.types import HistoryEntry, RLMResponse
 from rlm_mcp.errors import BudgetExceededError, InvalidInputError, RLMError, StoreError
-from rlm_mcp.events import RunWarning, SubCall
+from rlm_mcp.events import RunWarning
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CallReply, ContextSource, ReplCall
 from rlm_mcp.text import cut
 
-PROMPT_CHARS_TOLD = 2000
-REPLY_CHARS_TOLD = 4000
 SUB_CALLS_IN_HISTORY = 256
 
 BALANCES_PER_CELL = 100
+BUSY_CALLS = 8  # under way at once; from so many on, replies are kept a few at a time
 MODEL_NAME_CHARS = 100
 OWN = ":own"  # added to the key of a reply that is kept for this run alone
 
 Recurse = Callable[[str, ContextSource, InnerPart], Awaitable[RLMResponse]]
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """How one call ended, with what it used."""
-
-    reply: CallReply
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_usd: float | None = None
-    queued_seconds: float = 0.0
-    is_cached: bool = False
-    model: str | None = None
-
-    def plus(self, more: _Outcome) -> _Outcome:
-        """Return how a second call ended, with what both used."""
-        costs = [one for one in (self.cost_usd, more.cost_usd) if one is not None]
-        return replace(
-            more,
-            input_tokens=self.input_tokens + more.input_tokens,
-            output_tokens=self.output_tokens + more.output_tokens,
-            cost_usd=sum(costs) if costs else None,
-            queued_seconds=self.queued_seconds + more.queued_seconds,
-        )
 
 
 class SubCaller:
@@ -80,7 +55,8 @@ class SubCaller:
         self.history: list[HistoryEntry] = []
         self._log = log
         self._engine = engine
-        self._cache = GroupedCache(engine.cache) if engine.cache is not None else None
+        cache = engine.cache
+        self._cache = None if cache is None else GroupedCache(cache, self._is_busy)
         self._recurse = recurse
         self._calls = CallLog(log)
         self._is_over_told = False
@@ -89,6 +65,9 @@ class SubCaller:
         self._is_taken_up = bool(recording.turns)
         # Replies in a cell that did not end; they are not asked for again when it runs again.
         self._loose = {call.key: call.text for call in recording.loose if call.error is None}
+
+    def _is_busy(self) -> bool:
+        return self._engine.budget.calls_under_way >= BUSY_CALLS
 
     @cached_property
     def _parts(self) -> InnerParts:
@@ -107,10 +86,10 @@ class SubCaller:
         try:
             outcome = await self._outcome(call, key, place)
         except anyio.get_cancelled_exc_class():
-            self._calls.cut_off(place, _ended(call, _Outcome(CallReply()), key))
+            self._calls.cut_off(place, call, key)
             raise
         self._remember(outcome)
-        await self._calls.end(place, _ended(call, outcome, key))
+        await self._calls.end(place, call, outcome, key)
         return outcome.reply
 
     def reporting(self) -> AbstractAsyncContextManager[None]:
@@ -127,30 +106,30 @@ class SubCaller:
         levels = self._engine.config.max_recursion_depth
         return left if levels == 1 else {**left, "depth": levels - 1 - self._engine.depth}
 
-    async def _outcome(self, call: ReplCall, key: str, place: CallPlace) -> _Outcome:
+    async def _outcome(self, call: ReplCall, key: str, place: CallPlace) -> Outcome:
         try:
             if self._is_inner(call):
                 return await self._run_inside(call, key, place)
             return await self._query(call, key)
         except BudgetExceededError as error:
             await self._warn_once(error)
-            return _Outcome(CallReply(error=str(error)))
+            return Outcome(CallReply(error=str(error)))
         except RLMError as error:
             # Without `fix`, which is meant for the operator, not for the model.
-            return _Outcome(CallReply(error=error.message))
+            return Outcome(CallReply(error=error.message))
 
     def _is_inner(self, call: ReplCall) -> bool:
         return call.name == "rlm_query" and bool(call.documents) and self._engine.can_recurse
 
-    async def _query(self, call: ReplCall, key: str) -> _Outcome:
+    async def _query(self, call: ReplCall, key: str) -> Outcome:
         config = self._engine.config
         prompt = "\n\n".join((call.prompt, *call.documents))
         if problem := self._problem_with(prompt, call.model):
-            return _Outcome(CallReply(error=problem))
+            return Outcome(CallReply(error=problem))
         known = await self._known(key)
         if known is not None:
             self._engine.budget.count_cached()
-            return _Outcome(CallReply(known), is_cached=True)
+            return Outcome(CallReply(known), is_cached=True)
         request = ChatRequest(
             messages=({"role": "user", "content": prompt},),
             max_tokens=config.sub_max_tokens,
@@ -161,7 +140,7 @@ class SubCaller:
             return await self._ask_typed(call, request, key)
         return await self._ask(request, key)
 
-    async def _ask_typed(self, call: ReplCall, request: ChatRequest, key: str) -> _Outcome:
+    async def _ask_typed(self, call: ReplCall, request: ChatRequest, key: str) -> Outcome:
         """Ask for a reply that fits a schema, and once more where it does not; reply as JSON."""
         schema = read_schema(call.documents)
         request = replace(request, messages=typed_messages(call.prompt, call.documents[0]))
@@ -180,7 +159,7 @@ class SubCaller:
         await self._keep(key if used.model is None else key + OWN, text)
         return replace(used, reply=CallReply(text))
 
-    async def _ask(self, request: ChatRequest, key: str | None) -> _Outcome:
+    async def _ask(self, request: ChatRequest, key: str | None) -> Outcome:
         """Ask a model; its reply is kept under `key`, if there is one."""
         engine = self._engine
         most = engine.config.sub_max_tokens
@@ -190,27 +169,33 @@ class SubCaller:
                 span.reply(reply)
             cost = settle(reply)
         await self._log.warn_of_cut_prompt(reply, request.chars)
-        used = _Outcome(
-            CallReply(),
+        answer = await self._answer_in(reply, request, key)
+        return Outcome(
+            answer,
             reply.input_tokens,
             reply.output_tokens,
             cost,
             reply.timing.queued_seconds,
             model=None if reply.model in {"", engine.sub_name} else reply.model,
         )
+
+    async def _answer_in(
+        self, reply: ChatReply, request: ChatRequest, key: str | None
+    ) -> CallReply:
+        """Return what a reply says, once it is kept, or why it says nothing."""
         text = without_reasoning(reply.text)
         # Some servers return the answer itself as reasoning.
         is_apart = not text.strip() and reply.finish_reason != "length"
         said = text if text.strip() else reply.reasoning * is_apart
         if not said.strip():
-            return replace(used, reply=CallReply(error=_why_empty(reply)))
+            return CallReply(error=_why_empty(reply))
         if key is None:
-            return replace(used, reply=CallReply(said))
+            return CallReply(said)
         if reply.is_whole and not reply.is_prompt_cut and not is_apart:
             await self._keep_whole(request, reply.model, key, said)
         else:  # it is not for other runs, but this one has paid for it
             await self._keep(key + OWN, said)
-        return replace(used, reply=CallReply(said))
+        return CallReply(said)
 
     async def _keep_whole(self, request: ChatRequest, model: str, key: str, text: str) -> None:
         """Keep a reply for all runs, under the name of the model that gave it."""
@@ -247,7 +232,7 @@ class SubCaller:
         except StoreError as error:  # the answer is paid for and must reach the code
             await self._log.emit(RunWarning(code=error.code), error.message)
 
-    async def _run_inside(self, call: ReplCall, key: str, place: CallPlace) -> _Outcome:
+    async def _run_inside(self, call: ReplCall, key: str, place: CallPlace) -> Outcome:
         source = TextContext(
             call.documents,
             is_list=call.is_list,
@@ -255,19 +240,19 @@ class SubCaller:
         )
         known = await self._known(key) if self._is_taken_up else None
         if known is not None:
-            return _Outcome(CallReply(known))
+            return Outcome(CallReply(known))
         part = self._parts.take(key)
         if part.recording.is_answered and part.recording.final is not None:
-            return _Outcome(CallReply(part.recording.final.answer))
+            return Outcome(CallReply(part.recording.final.answer))
         part = replace(part, batch=place.batch.number, n=place.n)
         response = await self._recurse(call.prompt, source, part)
         # Its own events report its tokens, so none are counted here.
         if response.answer is None:
             why = f"The inner run ended as {response.status} without an answer: {response.error}"
-            return _Outcome(CallReply(error=why))
+            return Outcome(CallReply(error=why))
         if len(response.answer) > REPLY_CHARS_TOLD:  # more than the log keeps
             await self._keep(key + OWN, response.answer)
-        return _Outcome(CallReply(response.answer))
+        return Outcome(CallReply(response.answer))
 
     def _problem_with(self, prompt: str, model: str | None) -> str | None:
         limit = self._engine.config.sub_call_max_input_chars
@@ -296,7 +281,7 @@ class SubCaller:
         config = self._engine.config
         return _digest((model, config.sub_temperature, config.sub_max_tokens, prompt))
 
-    def _remember(self, outcome: _Outcome) -> None:
+    def _remember(self, outcome: Outcome) -> None:
         if outcome.reply.error is None and len(self.history) < SUB_CALLS_IN_HISTORY:
             text = outcome.reply.text[:REPLY_CHARS_TOLD]
             self.history.append(HistoryEntry("sub_call", text, "", self._log.turn))
@@ -331,20 +316,3 @@ def _with_text_in_prompt(call: ReplCall) -> ReplCall:
 
 def _digest(parts: tuple[object, ...]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _ended(call: ReplCall, outcome: _Outcome, key: str) -> SubCall:
-    return SubCall(
-        prompt=call.prompt[:PROMPT_CHARS_TOLD],
-        prompt_chars=len(call.prompt) + sum(map(len, call.documents)),
-        reply=outcome.reply.text[:REPLY_CHARS_TOLD],
-        reply_chars=len(outcome.reply.text),
-        error=outcome.reply.error,
-        input_tokens=outcome.input_tokens,
-        output_tokens=outcome.output_tokens,
-        cached=outcome.is_cached,
-        key=key,
-        model=outcome.model,
-        cost_usd=outcome.cost_usd,
-        queued=round(outcome.queued_seconds, 4) or None,
-    )
