@@ -11,7 +11,8 @@ import pytest
 
 from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
 from rlm_mcp.sandbox.types import Isolation
-from rlm_mcp.service.doctor import Check, LocalModel, check_all, isolation_check
+from rlm_mcp.service.doctor import Check, check_all, isolation_check
+from rlm_mcp.service.local_models import OfferedModel
 from rlm_mcp.testing.scripted_model import open_scripted_model
 from rlm_mcp.testing.scripted_replies import Fault, unauthorized
 from tests.commands import command, environment
@@ -86,11 +87,11 @@ async def test_a_server_that_does_not_run_here_is_asked_after_by_its_name(tmp_pa
     ("local", "advice"),
     [
         (None, "or start Ollama"),
-        (LocalModel("Ollama", "http://127.0.0.1:11434/v1", "qwen3"), "RLM_MCP_ROOT_MODEL=qwen3"),
+        (OfferedModel("Ollama", "http://127.0.0.1:11434/v1", "qwen3"), "RLM_MCP_ROOT_MODEL=qwen3"),
     ],
 )
 async def test_without_a_model_it_says_which_could_be_had(
-    tmp_path: Path, local: LocalModel | None, advice: str
+    tmp_path: Path, local: OfferedModel | None, advice: str
 ) -> None:
     found = await checks_of(tmp_path, root_model=None, find_local=lambda: local)
 

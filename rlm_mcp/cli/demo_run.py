@@ -18,7 +18,7 @@ from rlm_mcp.cli.display import EventPrinter, show_outcome
 from rlm_mcp.cli.failures import error_line
 from rlm_mcp.cli.terminal import results
 from rlm_mcp.service.contexts.requests import NewText
-from rlm_mcp.service.doctor import LOCAL_SERVERS, find_local_model
+from rlm_mcp.service.local_models import LOCAL_SERVERS, find_local_model
 from rlm_mcp.service.runs.questions import Question
 from rlm_mcp.service.runs.runs import RunState
 from rlm_mcp.service.service import Service, open_service

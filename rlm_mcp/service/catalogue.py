@@ -22,6 +22,7 @@ def catalogue_of(settings: Settings) -> Catalogue:
         settings.allowed_models,
         tuple(name for name in configured if name),
         environment_of_commands(),
+        settings.root_context_tokens,
     )
 
 

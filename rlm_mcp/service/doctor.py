@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +15,7 @@ import anyio.to_thread
 
 from rlm_mcp.engine.models.chat import ChatRequest
 from rlm_mcp.engine.models.commands.search import FoundCommand, find_commands
-from rlm_mcp.engine.models.named import Models, open_models
+from rlm_mcp.engine.models.named import Models, open_models, provider_of
 from rlm_mcp.engine.models.retry import RetryPolicy
 from rlm_mcp.errors import (
     ConfigurationError,
@@ -30,6 +27,12 @@ from rlm_mcp.errors import (
 from rlm_mcp.sandbox.choice import make_sandbox
 from rlm_mcp.sandbox.types import Isolation
 from rlm_mcp.service.catalogue import catalogue_of
+from rlm_mcp.service.local_models import (
+    LOCAL_SERVERS,
+    OfferedModel,
+    find_local_model,
+    read_served_model,
+)
 from rlm_mcp.service.machine import is_container
 from rlm_mcp.settings import Settings, environment_of_commands
 from rlm_mcp.store.connection import free_bytes
@@ -37,40 +40,8 @@ from rlm_mcp.store.database import DATABASE_NAME
 from rlm_mcp.store.probe import SQLITE_VERSION, stored_names, try_directory
 from rlm_mcp.text import nearest
 
-# Where a model server listens when nobody said otherwise.
-LOCAL_SERVERS = (
-    ("Ollama", 11434),
-    ("LM Studio", 1234),
-    ("llama.cpp", 8080),
-    ("vLLM", 8000),
-)
-_PROBE_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class LocalModel:
-    """A model that a server on this machine offers."""
-
-    server: str
-    base_url: str
-    name: str
-
-
-def find_local_model(servers: Sequence[tuple[str, int]] = LOCAL_SERVERS) -> LocalModel | None:
-    """Find a server at a usual address that names a model, and the first it names; blocks."""
-    for server, port in servers:
-        base_url = f"http://127.0.0.1:{port}/v1"
-        try:
-            with urllib.request.urlopen(f"{base_url}/models", timeout=_PROBE_SECONDS) as reply:  # noqa: S310  # http on loopback
-                models = json.load(reply)["data"]
-            return LocalModel(server, base_url, str(models[0]["id"]))
-        except (urllib.error.URLError, OSError, ValueError, LookupError, TypeError):
-            continue  # something else listens there, or nothing
-    return None
-
-
 State = Literal["ok", "warning", "failed"]
-FindLocalModel = Callable[[], LocalModel | None]
+FindLocalModel = Callable[[], OfferedModel | None]
 
 # What a container lacks is nearly always forbidden by the engine's profiles, not by the kernel.
 IN_A_CONTAINER = (
@@ -205,7 +176,7 @@ def _check_commands(commands: Sequence[FoundCommand], settings: Settings) -> Che
     return Check("commands", "ok", f"{found}; RLM_MCP_ROOT_MODEL=command:{ready} needs no key")
 
 
-def _how_to_name(local: LocalModel | None, commands: Sequence[FoundCommand]) -> str:
+def _how_to_name(local: OfferedModel | None, commands: Sequence[FoundCommand]) -> str:
     if local is not None:
         return (
             f"{local.server} runs here: set RLM_MCP_BASE_URL={local.base_url} and "
@@ -235,7 +206,20 @@ async def _check_model(part: str, name: str, models: Models) -> Check:
     except RLMError as error:
         return Check(part, "failed", error.message, error.fix)
     seconds = anyio.current_time() - began
-    return Check(part, "ok", f"{name} answered in {seconds:.1f} s")
+    answered = Check(part, "ok", f"{name} answered in {seconds:.1f} s")
+    return await _with_window(answered, name, models)
+
+
+async def _with_window(check: Check, name: str, models: Models) -> Check:
+    """Add what a server of one's own says of the model, which has just been loaded."""
+    catalogue = models.catalogue
+    served = await read_served_model(
+        provider_of(name, catalogue), catalogue.provider_name(name), _ONE_ATTEMPT.attempt_seconds
+    )
+    if served is None:
+        return check
+    state = "warning" if served.how_to_widen else "ok"
+    return Check(check.name, state, f"{check.found}; {served.found}", served.how_to_widen)
 
 
 async def _check_command(part: str, name: str, models: Models) -> Check:

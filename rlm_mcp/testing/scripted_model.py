@@ -67,6 +67,8 @@ __all__ = [
     "unauthorized",
 ]
 
+PageAnswer = str | Mapping[str, Any] | Fault
+Page = PageAnswer | Callable[[Any], PageAnswer]
 MAX_HEAD_BYTES = 64 * 1024
 # By the end of a path, how a reply is written there: whole, and as events.
 _WORDS = {
@@ -110,6 +112,10 @@ class ScriptedModel:
         self.base_url = base_url
         self.model_names: list[str] = []
         """What it lists when asked for its models."""
+        self.pages: dict[str, Page] = {}
+        """What it answers at further paths: JSON, or a function of the JSON that it was sent."""
+        self.asked: list[tuple[str, Any]] = []
+        """The paths of those that it was asked for, each with the JSON that was sent."""
         self.requests: deque[ChatRequestView] = deque(maxlen=keep)
         self.received = 0
         self.connections = 0
@@ -146,6 +152,9 @@ class ScriptedModel:
                     return
 
     async def _handle(self, connection: _Connection, request: _HttpRequest) -> bool:
+        if request.path in self.pages:
+            await connection.send(self._page(request))
+            return True
         if request.method == "GET" and request.path.endswith("/models"):
             listed = [{"id": name, "object": "model"} for name in self.model_names]
             await connection.send(_whole(200, {"object": "list", "data": listed}))
@@ -159,6 +168,15 @@ class ScriptedModel:
             await connection.send(_whole(400, {"error": {"message": "The body is not JSON."}}))
             return True
         return await self._answer(connection, self._record(request, body))
+
+    def _page(self, request: _HttpRequest) -> bytes:
+        sent = json.loads(request.body or b"null")
+        self.asked.append((request.path, sent))
+        page = self.pages[request.path]
+        answer = page(sent) if callable(page) else page
+        if isinstance(answer, Fault):
+            return _whole(answer.status, answer.body, answer.headers)
+        return _whole(200, answer)
 
     def _record(self, request: _HttpRequest, body: dict[str, Any]) -> ChatRequestView:
         self.received += 1

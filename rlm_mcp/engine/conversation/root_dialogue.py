@@ -7,6 +7,7 @@ it once is better than searching through what fits into one prompt.
 
 from __future__ import annotations
 
+import secrets
 import time
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
@@ -146,6 +147,7 @@ class Dialogue:
         self._on_record = Conversation(opened.head[:-1])
         self._engine = engine
         self._window = Window.of(engine.config)
+        self._name = secrets.token_hex(8)
 
     def open_with(self, opened: Conversation) -> None:
         """Begin with another first message, before turns that stay."""
@@ -246,4 +248,5 @@ class Dialogue:
             max_tokens=self._window.reply_tokens,
             temperature=temperature,
             on_delta=self._engine.on_root_delta,
+            conversation=self._name,
         )

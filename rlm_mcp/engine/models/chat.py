@@ -102,6 +102,8 @@ class ChatRequest:
         model: another model of the same endpoint; None is the one that is asked.
         on_delta: awaited with each piece of text as it arrives; `""` says that the stream broke
             and begins again.
+        conversation: name of the one that the messages belong to, by which a provider finds the
+            prompt it has read before; empty for a single question.
     """
 
     messages: Sequence[Mapping[str, object]]
@@ -109,6 +111,7 @@ class ChatRequest:
     temperature: float | None = None
     model: str | None = None
     on_delta: OnDelta | None = None
+    conversation: str = ""
 
     @property
     def chars(self) -> int:

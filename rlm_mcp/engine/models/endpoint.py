@@ -60,6 +60,8 @@ class Endpoint:
         self._refused: dict[str, frozenset[str]] = {}
         self.extras: Mapping[str, Any] = {}
         """Further fields of each request, left out where they are refused."""
+        self.takes_cache_key = False
+        """Whether the provider finds the prompt it has read by the name of its conversation."""
 
     def model(self, name: str) -> ChatModel:
         """One model of this endpoint, asked by name."""
@@ -133,6 +135,8 @@ class Endpoint:
         # Newer models of OpenAI refuse the one name, most other servers know only it.
         name = "max_completion_tokens" if "max_tokens" in refused else "max_tokens"
         optional[name] = request.max_tokens
+        if self.takes_cache_key and request.conversation:
+            optional.setdefault("prompt_cache_key", request.conversation)
         if request.on_delta is not None and "stream" not in refused:
             body["stream"] = True
             optional["stream_options"] = {"include_usage": True}

@@ -9,12 +9,26 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Iterator
-from typing import cast
+from typing import Protocol, cast
 
 from rlm_mcp.errors import ModelReplyError
 
 DONE = "[DONE]"
 _Decoder = codecs.getincrementaldecoder("utf-8-sig")  # a byte order mark may stand first
+
+
+class Events(Protocol):
+    """Turns the bytes of a body into what its events hold; see `EventStream`."""
+
+    is_done: bool
+
+    def feed(self, piece: bytes) -> Iterator[object]:
+        """Return the JSON of each event that ends in this piece."""
+        ...
+
+    def end(self) -> Iterator[object]:
+        """Return the JSON of an event that the end of the body cut short."""
+        ...
 
 
 class EventStream:

@@ -37,7 +37,7 @@ from rlm_mcp.engine.models.completions import (
 )
 from rlm_mcp.engine.models.diagnosis import Faults, passwords_in
 from rlm_mcp.engine.models.endpoint import optional_parts
-from rlm_mcp.engine.models.event_stream import EventStream
+from rlm_mcp.engine.models.event_stream import Events, EventStream
 from rlm_mcp.engine.models.http_session import HttpOptions, HttpRoute, find_route, open_session
 from rlm_mcp.engine.models.refusals import Refused
 from rlm_mcp.engine.models.retry import AttemptFailedError
@@ -115,6 +115,10 @@ class ProviderWire:
         find_options: says how requests are sent; called once, in a thread.
     """
 
+    path = "chat/completions"
+    read_body = staticmethod(read_completion)
+    events: Callable[[], Events] = EventStream
+
     def __init__(
         self,
         provider: Provider,
@@ -171,12 +175,12 @@ class ProviderWire:
         session = self._session or await self._open()
         data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         url = self._urls.get(base) or self._urls.setdefault(
-            base, self._url(join(base, "chat/completions"))
+            base, self._url(join(self.base_for_requests(base), self.path))
         )
         with self._translated(body), anyio.fail_after(self._attempt_seconds):
             async with self._requested(session, "POST", url, data) as reply:
                 await self._refuse(reply, body, asked=url)
-                if request.on_delta is None or _holds(reply, "json"):
+                if request.on_delta is None or _holds(reply, "/json"):
                     return await self._read_whole(reply, request)
                 return await self._read_stream(reply, request)
 
@@ -195,6 +199,25 @@ class ProviderWire:
             if isinstance(error, (ModelConnectionError, ModelAuthenticationError)):
                 raise error from error.__cause__
         return []
+
+    async def look(self, address: str, body: Mapping[str, Any] | None = None, /) -> object:
+        """Ask for JSON at an address of this server; returns None where there is none.
+
+        Raises:
+            AttemptFailedError: nothing answers, or the server is not ready.
+        """
+        session, url = self._session or await self._open(), self._url(address)
+        data = None if body is None else json.dumps(body).encode()
+        with self._translated({}), anyio.fail_after(CHECK_SECONDS):
+            async with self._requested(session, "POST" if data else "GET", url, data) as reply:
+                if reply.status in {502, 503, 504}:  # not ready
+                    await self._refuse(reply, {}, asked=url)
+                text = (await _read_some(reply, MAX_LIST_BYTES)).decode("utf-8", "replace")
+                return as_json(text) if reply.status < 400 else None
+
+    def base_for_requests(self, base: str) -> str:
+        """Return the address below which requests are sent."""
+        return base
 
     def _url(self, address: str) -> URL:
         import yarl  # noqa: PLC0415  # loaded by now
@@ -275,15 +298,15 @@ class ProviderWire:
             body += piece
             self._refuse_endless(len(body))
         if len(body) <= PARSED_AT_ONCE_BYTES:
-            completion = read_completion(body, request.chars)
+            completion = self.read_body(body, request.chars)
         else:
-            completion = await anyio.to_thread.run_sync(read_completion, body, request.chars)
+            completion = await anyio.to_thread.run_sync(self.read_body, body, request.chars)
         if request.on_delta is not None:  # the server does not stream
             await request.on_delta(completion.text)
         return completion
 
     async def _read_stream(self, reply: ClientResponse, request: ChatRequest) -> ChatReply:
-        parts, events, size = ReplyParts(request.chars), EventStream(), 0
+        parts, events, size = ReplyParts(request.chars), self.events(), 0
         on_delta = cast("OnDelta", request.on_delta)
         async for piece in reply.content.iter_any():
             size += len(piece)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -14,16 +15,18 @@ from rlm_mcp.engine.models.chat import ChatModel, ChatReply, ChatRequest
 from rlm_mcp.engine.models.commands.command import CALLS_AT_ONCE, CommandModel
 from rlm_mcp.engine.models.commands.presets import PRESETS, Command, preset_command
 from rlm_mcp.engine.models.endpoint import Endpoint, Limits
-from rlm_mcp.engine.models.http_provider import Provider
+from rlm_mcp.engine.models.http_provider import Provider, ProviderWire
 from rlm_mcp.engine.models.kept_prices import KnownModel, look_up
+from rlm_mcp.engine.models.local.wire import LocalWire, Wishes
 from rlm_mcp.engine.models.metering import Price, PriceList
-from rlm_mcp.engine.models.openai_client import open_endpoint, open_wire
+from rlm_mcp.engine.models.openai_client import ClosableWire, open_wire
 from rlm_mcp.engine.models.retry import Pace, RetryPolicy, Timing, borrowed
 from rlm_mcp.engine.models.tables import ANTHROPIC_BASE_URL, ANTHROPIC_KEY, NATIVE, ModelTable
 from rlm_mcp.errors import ConfigurationError, ContextLengthError, InvalidInputError, ModelError
 
 MILLION = 1_000_000
 COMMAND_PREFIX = "command:"
+OPENAI_HOST = "api.openai.com"
 ANTHROPIC_CACHE_WRITE = 1.25  # of the input price, for entries that live five minutes
 _TELLING_COMMANDS = frozenset(
     f"{COMMAND_PREFIX}{name}" for name, preset in PRESETS.items() if preset.tells_cost
@@ -43,6 +46,7 @@ class Catalogue:
             endpoint.
         configured: root and sub model of the settings, which are always allowed.
         environment: what commands get of the environment.
+        context_tokens: the window of models of the default endpoint, where it is set.
     """
 
     default: Provider
@@ -51,6 +55,7 @@ class Catalogue:
     allowed: Sequence[str] | None = None
     configured: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    context_tokens: int | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -213,7 +218,9 @@ async def open_models(
     """
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        default = await enter(open_endpoint(catalogue.default, limiter=limiter, policy=policy))
+        usual = ModelTable(context_tokens=catalogue.context_tokens)
+        default = await enter(_open(catalogue.default, usual, limiter, policy))
+        default.takes_cache_key = _takes_cache_key(usual, catalogue.default.base_url)
         named: dict[str, ChatModel] = {}
         endpoints: dict[str, Endpoint] = {}
         for name, table in catalogue.tables.items():
@@ -222,8 +229,10 @@ async def open_models(
             if table.provider == "command":
                 named[name] = CommandModel(name, _command(name, table, catalogue), bounds)
                 continue
-            endpoint = await enter(_open(_provider(table, catalogue), table, limiter, policy))
+            source = _provider(table, catalogue)
+            endpoint = await enter(_open(source, table, limiter, policy))
             endpoint.extras = _extras(table)
+            endpoint.takes_cache_key = _takes_cache_key(table, source.base_url)
             endpoints[name] = endpoint
             model = endpoint.model(table.model or name)
             named[name] = _Bounded(model, bounds) if table.max_concurrent_calls else model
@@ -237,13 +246,26 @@ def _open(
     policy: RetryPolicy | None,
 ) -> AbstractAsyncContextManager[Endpoint]:
     """Open the endpoint of a table, in its provider's own words."""
-    if table.provider not in NATIVE:
-        return open_endpoint(source, limiter=limiter, policy=policy)
-    from rlm_mcp.engine.models.native.providers import make_wire  # noqa: PLC0415  # for few
-
     policy, timing = policy or RetryPolicy(), Timing()
-    wire = make_wire(table.provider, source, policy.attempt_seconds)
+    wire = _wire(source, table, policy.attempt_seconds)
     return open_wire(wire, Limits(limiter, policy, Pace(timing), timing))
+
+
+def _wire(source: Provider, table: ModelTable, attempt_seconds: float) -> ClosableWire:
+    if table.provider in NATIVE:
+        from rlm_mcp.engine.models.native.providers import make_wire  # noqa: PLC0415  # for few
+
+        return make_wire(table.provider, source, attempt_seconds)
+    server = table.server
+    if server in {"openai", "other"} or (server is None and not is_local(source.base_url)):
+        return ProviderWire(source, attempt_seconds)
+    return LocalWire(source, attempt_seconds, Wishes(server, table.context_tokens))
+
+
+def _takes_cache_key(table: ModelTable, address: str) -> bool:
+    if table.server is not None:
+        return table.server == "openai"
+    return urlsplit(address).hostname == OPENAI_HOST
 
 
 def _look_up_all(asked: Mapping[str, tuple[str, str]]) -> Mapping[str, KnownModel | None]:
@@ -273,6 +295,12 @@ def _refuse_unknown_fallback(name: str, table: ModelTable, catalogue: Catalogue)
 def _extras(table: ModelTable) -> Mapping[str, object]:
     effort = {"reasoning_effort": table.reasoning_effort} if table.reasoning_effort else {}
     return {**table.extra_body, **effort}
+
+
+def provider_of(name: str, catalogue: Catalogue) -> Provider:
+    """Return where a model is that is no command."""
+    table = catalogue.tables.get(name)
+    return _provider(table, catalogue) if table else catalogue.default
 
 
 def _provider(table: ModelTable, catalogue: Catalogue) -> Provider:

@@ -50,6 +50,11 @@ class ModelTable(BaseModel):
     fallback: str | None = Field(
         default=None, description="Name of the model that answers when this one fails."
     )
+    server: Literal["ollama", "lm-studio", "llama.cpp", "vllm", "openai", "other"] | None = Field(
+        default=None,
+        description="Which server answers, where its address does not tell; one of your own is "
+        "asked once.",
+    )
     command: tuple[str, ...] | str | None = Field(
         default=None, description="argv, or a preset: claude, codex, gemini, llm."
     )

@@ -1,0 +1,1 @@
+"""Model servers of one's own: Ollama, LM Studio, llama.cpp, vLLM."""
