@@ -17,12 +17,12 @@ def tokens_by_name(text: str) -> dict[str, str]:
     """Read `name=token,name=token`.
 
     Raises:
-        ValueError: a name is there twice.
+        ValueError: a name is given twice.
     """
     pairs = [part.strip().partition("=") for part in text.split(",") if part.strip()]
     names = [name.strip() for name, _, _ in pairs]
     if len(set(names)) < len(names):
-        raise ValueError("a name is there twice")
+        raise ValueError("a name is given twice")
     return {name: token.strip() for name, (_, _, token) in zip(names, pairs, strict=True)}
 
 
@@ -50,6 +50,6 @@ def refuse_weak(token: SecretStr) -> None:
     """
     text = token.get_secret_value()
     if len(text) < MIN_TOKEN_CHARS:
-        raise ValueError(f"a token has at least {MIN_TOKEN_CHARS} characters")
+        raise ValueError(f"a token needs at least {MIN_TOKEN_CHARS} characters")
     if not _TOKEN.fullmatch(text):
-        raise ValueError("a token has letters, digits and -._~+/ alone, with = at the end")
+        raise ValueError("a token may hold only letters, digits and -._~+/, with = at the end")

@@ -51,17 +51,17 @@ class Settings(RLMConfig, DailyLimits):
     )
     models: dict[str, ModelTable] = Field(
         default_factory=dict[str, ModelTable],
-        description="Further models by name: `[models.NAME]` tables of the file; as a variable, "
-        "the same as JSON, for hosts that have only the environment.",
+        description="Further models by name: `[models.NAME]` tables of the file; in the "
+        "environment, the same as JSON.",
     )
     allowed_models: tuple[str, ...] | None = Field(
         default=None,
-        description="Names that a caller may choose as a model, separated by commas; every table "
-        "and every model of the endpoint if not set.",
+        description="Models that a caller may choose, separated by commas; by default every "
+        "table and every model of the endpoint.",
     )
     data_dir: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("rlm-mcp", appauthor=False)),
-        description="Directory of the database; by default the platform's own place.",
+        description="Directory of the database; by default the platform's data directory.",
     )
     allowed_paths: tuple[Path, ...] | None = Field(
         default=None,
@@ -69,14 +69,14 @@ class Settings(RLMConfig, DailyLimits):
         "working directory and the home directory without hidden entries.",
     )
     wait_seconds: float = Field(
-        default=45, ge=0, le=3600, description="Seconds that a call waits for its run at most."
+        default=45, ge=0, le=3600, description="Maximum seconds that a call waits for its run."
     )
     cancel_grace_seconds: float = Field(
         default=60,
         ge=0,
         le=86_400,
-        description="Seconds after which a run is cancelled whose request the client cancelled, "
-        "unless somebody asks for the run; 0: never.",
+        description="Seconds between the client cancelling a request and the cancel of its run; "
+        "any request about the run in between keeps it; 0: never cancelled.",
     )
     sandbox: SandboxName = Field(
         default="auto",
@@ -89,7 +89,7 @@ class Settings(RLMConfig, DailyLimits):
         min_length=1,
         pattern=r"^[^-\s]\S*$",  # it stands on a command line, after options
         description="Image of the `docker` sandbox, with Python 3.11 or later; it must have been "
-        "fetched.",
+        "pulled.",
     )
     min_isolation: IsolationLevel = Field(
         default="partial", description="Weakest isolation in which model-written code may run."
@@ -97,27 +97,28 @@ class Settings(RLMConfig, DailyLimits):
     direct_max_chars: int = Field(
         default=32_000,  # some 8,000 tokens, in a dense script 16,000: half of a window of 32,000
         ge=0,
-        description="Texts of up to this many characters are in the first message whole; 0: never.",
+        description="Texts of up to this many characters are put whole into the first message; "
+        "0: never.",
     )
 
     max_concurrent_runs: int | None = Field(
         default=None,
         ge=1,
         le=10_000,
-        description="Runs at work at once, the others wait in line; by default from cores and "
-        "memory.",
+        description="Runs at work at the same time, the others wait in a queue; by default "
+        "computed from cores and memory.",
     )
 
     keep_runs_days: float = Field(
         default=90,
         ge=0,
-        description="Days for which ended runs and replies of sub-calls are kept; 0: for ever.",
+        description="Days for which ended runs and replies of sub-calls are kept; 0: forever.",
     )
     keep_runs_mb: int = Field(
         default=4000,
         ge=0,
-        description="Megabytes that runs and replies may take; the oldest of the user who has most "
-        "go first; 0: no limit.",
+        description="Megabytes that runs and replies may take; the oldest ones of the user with "
+        "the most are deleted first; 0: no limit.",
     )
     keep_uploads_hours: float = Field(
         default=24,
@@ -127,7 +128,7 @@ class Settings(RLMConfig, DailyLimits):
 
     ui: bool = Field(
         default=False,
-        description="A server over stdio also serves the page, on this machine alone.",
+        description="Whether a server over stdio also serves the page, on this machine only.",
     )
 
     log_format: Literal["text", "json"] = Field(
@@ -155,21 +156,21 @@ class Settings(RLMConfig, DailyLimits):
         default=None, description="Authorization server whose access tokens are accepted over HTTP."
     )
     oauth_resource: str | None = Field(
-        default=None, description="This server's public URL of MCP, which those tokens must name."
+        default=None, description="This server's public MCP URL, which those tokens must name."
     )
     oauth_jwks_url: str | None = Field(
-        default=None, description="Where the authorization server's public keys are."
+        default=None, description="URL of the authorization server's public keys."
     )
 
     @field_validator("oauth_issuer", "oauth_resource", "oauth_jwks_url", mode="after")
     @classmethod
     def _check_url(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value and not _SAFE_URL.match(value):
-            raise ValueError("it begins with https://, or with http:// on this machine")
+            raise ValueError("it must begin with https://, or with http:// on this machine")
         is_told = info.field_name != "oauth_jwks_url"
         if value and is_told and urlsplit(value).username is not None:
             # Clients are told of both; only where the keys are may need a password.
-            raise ValueError("it holds no name and no password")
+            raise ValueError("it must not contain a user name or password")
         return value
 
     @field_validator("http_token", mode="after")
@@ -203,7 +204,9 @@ class Settings(RLMConfig, DailyLimits):
     def _check_models(cls, value: dict[str, ModelTable]) -> dict[str, ModelTable]:
         for name in value:
             if not _MODEL_NAME.fullmatch(name):
-                raise ValueError("a model's name has 1 to 64 letters, digits, '-', '_', '.' or ':'")
+                raise ValueError(
+                    "a model's name needs 1 to 64 letters, digits, '-', '_', '.' or ':'"
+                )
         return value
 
     @field_validator("allowed_models", mode="before")
@@ -243,7 +246,7 @@ def load_settings(config_file: Path | None = None) -> Settings:
         problems = "; ".join(_problem(problem) for problem in error.errors(include_url=False))
         # No cause is chained: pydantic's own text could show the value of a secret.
         raise ConfigurationError(
-            f"Settings that cannot be used: {problems}.",
+            f"These settings cannot be used: {problems}.",
             fix="Correct them in the environment or in the file given by --config.",
         ) from None
 
@@ -269,7 +272,7 @@ def keys_of_models(settings: Settings) -> dict[str, str]:
         if not key:
             raise ConfigurationError(
                 f"The variable {variable!r} is not set; [models.{named[variable]}] names it.",
-                fix="Set it in the environment to the key, or take api_key_env out.",
+                fix="Set it in the environment to the key, or remove api_key_env.",
             )
     return {**usual, **keys}
 

@@ -31,17 +31,17 @@ DOCUMENTS = (
 )
 _PART = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 # Defaults that depend on the machine.
-_DEFAULTS = {"data_dir": "the platform's own place"}
+_DEFAULTS = {"data_dir": "the platform's data directory"}
 
 # Of arguments whose schema says nothing, since it is sent to a model with every list of tools.
 _MEANINGS = {
     "after_event": "Show what happened after the event of this number.",
     "budget.max_depth": "Depth of runs inside runs.",
-    "budget.max_iterations": "Turns of the root model.",
-    "budget.max_seconds": "Wall-clock seconds.",
-    "budget.max_sub_calls": "Sub-calls, children included.",
-    "budget.max_tokens": "Tokens in and out, children included.",
-    "budget.max_usd": "USD, where prices are set; children included.",
+    "budget.max_iterations": "Maximum turns of the root model.",
+    "budget.max_seconds": "Maximum wall-clock seconds.",
+    "budget.max_sub_calls": "Maximum sub-calls, inner runs included.",
+    "budget.max_tokens": "Maximum tokens in and out, inner runs included.",
+    "budget.max_usd": "Maximum cost in USD, inner runs included; needs prices.",
     "budget": "Limits of this run with everything it starts.",
     "code": "Python to run.",
     "context_lines": "Lines to show around each match.",

@@ -92,7 +92,7 @@ async def test_a_passage_that_the_model_made_up_is_marked_and_never_dropped(
     )
     assert wrong["handle"] is wrong["start"] is None
     assert right["verified"]
-    assert "1 of 2 citations stand in the text" in text_of(result)
+    assert "1 of 2 citations were found in the text" in text_of(result)
     assert "NOT FOUND: 'counted ten ships'" in text_of(result)
     [final] = [event for event in trace["events"] if event["type"] == "final_answer"]
     assert [one["how"] for one in final["detail"]["citations"]] == ["not found", "exact"]

@@ -264,7 +264,7 @@ def patched() -> openai.AsyncOpenAI:
     ("make", "part"),
     [
         (patched, "methods patched onto it"),
-        (partial(Subclass, api_key=KEY), "a class of its own, 'Subclass'"),
+        (partial(Subclass, api_key=KEY), "its own class, 'Subclass'"),
         (partial(openai.OpenAI, api_key=lambda: KEY), "made on demand"),
         (partial(openai.OpenAI, api_key=KEY, default_query={"a": "b"}), "default_query"),
     ],

@@ -224,7 +224,7 @@ def test_a_zip_bomb_is_left_out_and_the_server_holds_little_of_it(converter: Con
             archive.writestr(f"{number}.txt", bytes(20_000_000))
     said = said_of(converter, "bomb.zip", packed.getvalue())
     assert Begun("good.txt", is_raw=True) in said
-    assert said[-1] == Failed("", "it grows to more than 250 times its size")
+    assert said[-1] == Failed("", "it unpacks to more than 250 times its size")
 
 
 def test_an_encrypted_member_is_left_out_by_name(converter: Converter) -> None:

@@ -60,7 +60,7 @@ async def test_a_caller_is_refused_once_a_limit_of_the_day_is_used_up(
         assert (await ask(ann, "What?")).status == "completed"
         with pytest.raises(BudgetExceededError, match=named) as caught:
             await ask(ann, "And then?")
-        assert "starts anew at" in caught.value.fix
+        assert "resets at" in caught.value.fix
         assert caught.value.fix.endswith("T00:00:00+00:00.")
         told = (await ann.status()).limits["today"]
         assert told["starts_anew"] in caught.value.fix

@@ -182,7 +182,7 @@ async def test_a_server_that_would_be_open_does_not_start(
 async def test_a_client_that_leaves_in_the_middle_of_a_request_is_one_line_of_the_log(
     tmp_path: Path,
 ) -> None:
-    left = "the client left before it had sent all"
+    left = "the client closed the connection before it had sent everything"
     async with open_program(tmp_path, RLM_MCP_HTTP_TOKENS=f"ann={ANN}") as program:
         host, _, port = program.url.removeprefix("http://").partition(":")
         asked = [("POST", "/mcp"), ("PUT", "/contexts/name")]

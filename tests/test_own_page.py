@@ -56,7 +56,9 @@ async def open_beside(directory: Path, script: Any = SCRIPT) -> AsyncGenerator[B
 
 
 def _said(log: str) -> tuple[str, Path]:
-    [(url, file)] = re.findall(r"the page is at (\S+)/; a browser enters it by file://(\S+)", log)
+    [(url, file)] = re.findall(
+        r"the page is at (\S+)/; open this file in a browser to sign in: file://(\S+)", log
+    )
     return url, Path(file)
 
 

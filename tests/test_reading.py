@@ -267,7 +267,7 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(archives, "ALWAYS_ALLOWED_BYTES", 4000)
     monkeypatch.setattr(archives, "MAX_GROWTH", 2)
-    with pytest.raises(UnreadableError, match="grows to more than 2 times its size"):
+    with pytest.raises(UnreadableError, match="unpacks to more than 2 times its size"):
         list(zip_members(data))
     monkeypatch.undo()
 

@@ -605,7 +605,7 @@ async def test_a_repl_that_cannot_be_replaced_is_an_error_of_the_sandbox(
     with anyio.fail_after(60):
         async with sandbox.open_repl(TEXT, OPTIONS) as repl:
             monkeypatch.setattr(sys, "executable", "/nonexistent/python")
-            with pytest.raises(SandboxDiedError, match="no fresh one could be had"):
+            with pytest.raises(SandboxDiedError, match="a new one could not be started"):
                 await run(repl, "import os; os._exit(0)")
 
 

@@ -111,7 +111,7 @@ async def test_a_question_goes_on_in_the_repl_of_an_earlier_one(tmp_path: Path) 
 
     assert second["answer"] == "object"
     assert "note" not in first
-    assert second["note"].startswith(f"It went on in the process of {first['run_id']}, with all")
+    assert second["note"].startswith(f"It continued in the process of {first['run_id']}, with all")
 
 
 async def test_when_the_repl_is_gone_saved_variables_serve_and_it_is_said(
@@ -124,7 +124,7 @@ async def test_when_the_repl_is_gone_saved_variables_serve_and_it_is_said(
         )
 
     assert done["output"] == "[1, 2] True\n"
-    assert "REPL was gone" in done["note"]
+    assert "REPL had ended" in done["note"]
 
 
 async def test_only_so_many_repls_are_kept(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ async def test_only_so_many_repls_are_kept(served: Served, monkeypatch: pytest.M
     ]
 
     assert notes[:2] == [None, None]
-    assert "REPL was gone" in notes[2]
+    assert "REPL had ended" in notes[2]
 
 
 async def test_code_that_runs_over_its_time_is_stopped(served: Served) -> None:

@@ -522,7 +522,7 @@ async def test_what_code_makes_of_its_names_costs_no_answer(tmp_path: Path) -> N
 
     assert (run["status"], run["answer"]) == ("completed", "the answer")
     assert more["answer"] == "1"
-    origin = f"It went on in a new process, with the saved variables of {run['run_id']}, but for "
+    origin = f"It continued in a new process, with the saved variables of {run['run_id']}, except "
     assert more["note"].startswith(f"{origin}class")
     assert origin in str(text)
     assert any("class" in e["preview"] for e in trace["events"] if e["type"] == "warning")

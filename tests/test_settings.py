@@ -185,7 +185,9 @@ def test_an_address_that_clients_are_told_holds_no_password(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(f"RLM_MCP_{name}", f"https://ann:{PASSWORD}@issuer.example")
-    with pytest.raises(ConfigurationError, match=r"holds no name and no password") as refused:
+    with pytest.raises(
+        ConfigurationError, match=r"must not contain a user name or password"
+    ) as refused:
         load_settings()
     assert f"RLM_MCP_{name}='https://issuer.example'" in str(refused.value)
 

@@ -40,7 +40,7 @@ def report_interrupted(run_id: str, *, goes_on: bool = False) -> None:
     if not run_id:
         say("Interrupted before a run started.", err=True)
     elif goes_on:
-        line = f"The run goes on. Follow it with: rlm-mcp runs show {run_id} --follow"
+        line = f"The run continues. Follow it with: rlm-mcp runs show {run_id} --follow"
         say(line, err=True)
     else:
         say(f"Interrupted. Resume it with: rlm-mcp runs resume {run_id}", err=True)

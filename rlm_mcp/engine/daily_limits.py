@@ -12,19 +12,24 @@ from pydantic import BaseModel, Field, field_validator
 from rlm_mcp.errors import BudgetExceededError
 
 EVERYBODY = "*"
-_FORM = "Names and numbers as name=number,name=number, or one number for everybody; `*` is the rest"
+_FORM = (
+    "Give name=number,name=number, or one number for everybody; `*` stands for all other callers"
+)
 
 
 class DailyLimits(BaseModel):
     """Limits a day of each caller over HTTP, by name."""
 
     daily_usd: dict[str, float] | None = Field(
-        default=None, description=f"USD a day of each caller over HTTP. {_FORM}."
+        default=None, description=f"USD that each caller over HTTP may spend a day. {_FORM}."
     )
     daily_tokens: dict[str, float] | None = Field(
-        default=None, description="Tokens in and out, likewise."
+        default=None,
+        description="Tokens in and out that each caller may use a day; written like daily_usd.",
     )
-    daily_runs: dict[str, float] | None = Field(default=None, description="Runs begun, likewise.")
+    daily_runs: dict[str, float] | None = Field(
+        default=None, description="Runs that each caller may begin a day; written like daily_usd."
+    )
 
     @field_validator("daily_usd", "daily_tokens", "daily_runs", mode="before")
     @classmethod
@@ -93,11 +98,11 @@ class Allowance:
                 raise BudgetExceededError(
                     f"The daily limit of {self._caller!r} is used up: {figures}.",
                     limit=f"daily_{name}",
-                    fix=f"It starts anew at {self._starts_anew()}.",
+                    fix=f"It resets at {self._starts_anew()}.",
                 )
 
     def as_json(self) -> dict[str, Any]:
-        """Return limits, what of them is spent, and when they start anew."""
+        """Return limits, what of them is spent, and when they reset."""
         self._begin_day()
         rows = {
             name: {"limit": limit, "spent": round(cast("float", getattr(self.spent, name)), 6)}

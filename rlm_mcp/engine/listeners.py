@@ -53,4 +53,4 @@ class Listeners:
         except Exception:  # noqa: BLE001  # user code: no error of it may end a run
             if name not in self._failed:
                 self._failed.add(name)
-                _log.warning("%s raised; the run goes on.", name, exc_info=True)
+                _log.warning("%s raised an error; the run continues.", name, exc_info=True)

@@ -79,7 +79,7 @@ def citation_lines(run: schemas.Run) -> list[str]:
     shown = [_cited_line(number, one) for number, one in enumerate(run.citations, 1)]
     left = len(shown) - _SHOWN_CITATIONS
     more = [f"… {left} more"] if left > 0 else []
-    head = f"{run.support.verified} of {run.support.citations} citations stand in the text:"
+    head = f"{run.support.verified} of {run.support.citations} citations were found in the text:"
     return [head, *shown[:_SHOWN_CITATIONS], *more, ""]
 
 

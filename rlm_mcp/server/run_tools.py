@@ -62,7 +62,7 @@ AnswerSchema = Annotated[
 ContinueRun = Annotated[
     str, Field(description="Run (run_...) whose texts and variables to continue with.")
 ]
-IdempotencyKey = Annotated[str, Field(description="A new one asks an equal question anew.")]
+IdempotencyKey = Annotated[str, Field(description="A new key asks the same question again.")]
 AfterEvent = Annotated[int, Field(ge=0, description="Last event seen; default 0.")]
 
 

@@ -38,7 +38,7 @@ def check_limit(limit: int) -> int:
     """
     if limit < 1:
         raise InvalidInputError(
-            f"limit must be at least 1, not {limit!r}.", fix="Leave it out for the usual number."
+            f"limit must be at least 1, not {limit!r}.", fix="Leave it out for the default."
         )
     return min(limit, MAX_PAGE)
 

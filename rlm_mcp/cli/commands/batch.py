@@ -28,7 +28,7 @@ _SCORES = ("contains", "exact", "number", "regex", "f1", "judge")
     "--out",
     required=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File for the results, one JSON object a line; it is written anew.",
+    help="File for the results, one JSON object per line; it is overwritten.",
 )
 @click.option(
     "--at-once",
@@ -63,7 +63,7 @@ def batch(launch: Launch, **given: Any) -> None:
     try:
         is_whole = anyio.run(run_batch, launch, given)
     except KeyboardInterrupt:
-        say("Interrupted. Start the same command again to go on.", err=True)
+        say("Interrupted. Run the same command again to continue.", err=True)
         raise SystemExit(INTERRUPTED) from None
     if not is_whole:
         raise SystemExit(NO_ANSWER)

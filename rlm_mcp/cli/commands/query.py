@@ -71,13 +71,13 @@ if TYPE_CHECKING:
 @click.option(
     "--detach",
     is_flag=True,
-    help="Print the run's id and return; the run goes on in the background.",
+    help="Print the run's id and return; the run continues in the background.",
 )
 @click.option(
     "--wait",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="Wait at most this long; the run then goes on in the background.",
+    help="Wait at most this long; the run then continues in the background.",
 )
 @click.option(
     "--estimate",
@@ -91,7 +91,7 @@ if TYPE_CHECKING:
 def query(launch: Launch, **given: Any) -> None:
     """Ask QUESTION over stored texts, files or standard input, and print the answer.
 
-    Exit codes: 0: there is an answer, or the run goes on; 1: the run ended without an answer;
+    Exit codes: 0: there is an answer, or the run continues; 1: the run ended without an answer;
     2: an argument or a setting cannot be used; 130: interrupted, and the run can be resumed.
     """
     from rlm_mcp.cli.detaching import start_detached

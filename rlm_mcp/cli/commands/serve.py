@@ -106,7 +106,10 @@ async def _open_page(settings: Settings, service: Service) -> AsyncGenerator[str
 
 def _announce_page(url: str, file: Path) -> None:
     """Say where the page is; hosts keep what a server says, so the token is in the file alone."""
-    say(f"rlm-mcp: the page is at {url}/; a browser enters it by {file.as_uri()}", err=True)
+    say(
+        f"rlm-mcp: the page is at {url}/; open this file in a browser to sign in: {file.as_uri()}",
+        err=True,
+    )
 
 
 def _announce(settings: Settings, url: str) -> None:

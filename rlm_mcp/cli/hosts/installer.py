@@ -105,7 +105,7 @@ def plan(path: Path, host: Host, server: ServerCommand | None) -> Change:
     except (InvalidInputError, UnicodeError) as error:
         raise InvalidInputError(
             f"{str(path)!r} was not changed. {error}",
-            fix="Write into it by hand what is printed here."
+            fix="Add what is printed here to it by hand."
             if server
             else "Remove the server by hand.",
         ) from error

@@ -39,7 +39,8 @@ def _continue_file() -> Path:
     file = directory / "config.yaml"
     if (directory / "config.json").exists() and not file.exists():
         raise InvalidInputError(
-            f"{str(directory)!r} has a config.json, which would not be read beside a config.yaml.",
+            f"{str(directory)!r} has a config.json, which Continue ignores once there is a "
+            "config.yaml.",
             fix="Turn it into a config.yaml first: Continue's documentation says how.",
         )
     return file

@@ -81,7 +81,9 @@ def _entries(document: Fields, outer: str) -> dict[str, Fields]:
 def _found(holder: Node, name: str) -> Item:
     item = holder.item(name)
     if item is None:
-        raise InvalidInputError(f"{name!r} has no place of its own.")
+        raise InvalidInputError(
+            f"{name!r} is not written in the file itself, so it cannot be edited."
+        )
     return item
 
 
@@ -94,7 +96,7 @@ def _with_entry(text: str, outer: str, lines: Sequence[str]) -> str:
     if value.is_block:
         return _after_line(text, value.end, lines, value.column)
     if value.items:
-        raise InvalidInputError(f"{outer!r} stands on one line, and cannot be edited.")
+        raise InvalidInputError(f"{outer!r} is written on one line, which cannot be edited.")
     if value.end > value.start:  # {}, [] or null
         kept = text[: value.start].rstrip()
         return _after_line(kept + text[value.end :], len(kept), lines, 2)
@@ -104,7 +106,7 @@ def _with_entry(text: str, outer: str, lines: Sequence[str]) -> str:
 def _with_field(text: str, path: tuple[str, str], name: str, value: Any) -> str:
     entry = _found(_found(outline(text), path[0]).value, path[1]).value
     if not entry.is_block:
-        raise InvalidInputError(f"{path[1]!r} stands on one line, and cannot be edited.")
+        raise InvalidInputError(f"{path[1]!r} is written on one line, which cannot be edited.")
     lines = _lines({name: value}, "")
     item = entry.item(name)
     if item is None:

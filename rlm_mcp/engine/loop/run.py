@@ -86,7 +86,7 @@ class Run:
         if self.engine.depth == 0:
             self.engine.budget.restore_iterations(past.iteration)
         if not past.is_faithful:
-            line = "The conversation could not be rebuilt exactly; it is sent anew."
+            line = "The conversation could not be rebuilt exactly; the model gets it as rebuilt."
             await self.log.emit(RunWarning(), line)
         if recording.is_judged:
             self._tell_reopened()
@@ -241,7 +241,9 @@ class Run:
         if not self.is_direct or not is_refused:
             return await self._sum_up(chars)
         await self._look(may_be_whole=False)
-        line = "The text does not fit the window beside the rest: it is no longer shown whole."
+        line = (
+            "The text does not fit the window together with the rest: it is no longer shown whole."
+        )
         await self.log.emit(RunWarning(direct=False, change=self.dialogue.take_change()), line)
         return True
 

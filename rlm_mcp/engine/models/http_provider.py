@@ -84,7 +84,7 @@ def refuse_unusable(base_url: str, api_key: str) -> None:
     if not all("!" <= character <= "~" for character in api_key):
         # Refused here, since an error of the HTTP library would quote the header it cannot send.
         raise ConfigurationError(
-            "The API key holds characters that no key has.", fix="Copy it again from the provider."
+            "The API key contains invalid characters.", fix="Copy it again from the provider."
         )
     if not base_url.startswith(("http://", "https://")):
         raise ConfigurationError(

@@ -288,7 +288,7 @@ def _refuse_unknown_fallback(name: str, table: ModelTable, catalogue: Catalogue)
     if table.fallback and table.fallback not in catalogue.tables:
         raise ConfigurationError(
             f"The fallback {table.fallback!r} of the model {name!r} has no table.",
-            fix=f"Add [models.{table.fallback}], or take the fallback out.",
+            fix=f"Add [models.{table.fallback}], or remove the fallback.",
         )
 
 

@@ -106,7 +106,7 @@ def _what_is_lost(client: OpenAI | AsyncOpenAI) -> str:
     import openai  # noqa: PLC0415  # loaded by whoever made the client
 
     if type(client) not in (openai.OpenAI, openai.AsyncOpenAI):
-        return f"a class of its own, {type(client).__name__!r}"
+        return f"its own class, {type(client).__name__!r}"
     if not creates_by_itself(client):
         return "methods patched onto it"
     if client.workload_identity is not None or not client.api_key:

@@ -253,8 +253,8 @@ class ChildRepl:
         except (SandboxError, EOFError, TimeoutError) as error:
             await self.close()
             raise SandboxDiedError(
-                f"the REPL is gone and no fresh one could be had: {error!s}",
-                fix="Ask again; if it persists, look at what rlm_status says of the sandbox.",
+                f"the REPL ended, and a new one could not be started: {error!s}",
+                fix="Ask again; if it persists, check the sandbox with rlm_status.",
             ) from error
         return []
 

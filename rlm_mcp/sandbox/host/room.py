@@ -50,7 +50,8 @@ class Room:
                 await self._freed.wait()
             return
         raise SandboxError(
-            f"there is no memory for another REPL of {size / 1e6:,.0f} MB: those that work hold"
+            f"there is not enough memory for another REPL of {size / 1e6:,.0f} MB: those at work "
+            "use"
             f" {self._taken / 1e6:,.0f} of {self._total / 1e6:,.0f} MB",
             fix="Ask again when other runs have ended, or over smaller contexts.",
         )

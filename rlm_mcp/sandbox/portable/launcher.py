@@ -34,8 +34,8 @@ from rlm_mcp.sandbox.portable.text import TextLayout, send_text
 from rlm_mcp.sandbox.types import ContextSource, ReplOptions
 
 ENDED = {
-    70: "the interpreter in it could not go on",
-    0: "it was told to end",
+    70: "its interpreter could not continue",
+    0: "it was asked to end",
 }
 
 

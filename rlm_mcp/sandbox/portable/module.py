@@ -112,7 +112,7 @@ async def compile_once(module: PythonModule) -> None:
     except OSError as error:
         raise SandboxError(
             f"the portable sandbox's Python cannot be compiled: {error!s}",
-            fix=f"Make {str(module.compiled.parent)!r} writable for this user alone.",
+            fix=f"Make {str(module.compiled.parent)!r} writable for this user only.",
         ) from error
     if ended:
         raise SandboxError(f"the portable sandbox's Python cannot be compiled: {ended}")

@@ -107,7 +107,10 @@ class _Exchange:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 # Ended here, because the application would report it as a defect of its own.
-                log.warning("%s: the client left before it had sent all", self._request["method"])
+                log.warning(
+                    "%s: the client closed the connection before it had sent everything",
+                    self._request["method"],
+                )
                 self._is_gone = True
                 await self._end()
             self._waited += anyio.current_time() - started

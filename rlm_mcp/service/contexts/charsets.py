@@ -303,7 +303,7 @@ def _codec_name(given: str) -> str:
         pass
     raise InvalidInputError(
         f"There is no charset {given[:100]!r}.",
-        fix="Name one such as utf-8 or windows-1252, or none to have it found out.",
+        fix="Name one such as utf-8 or windows-1252, or leave it out to have it detected.",
     )
 
 

@@ -113,8 +113,9 @@ class AllowedPaths:
         place = _place(descriptor)
         if place is not None and not self.allows_real(place):
             raise PathNotAllowedError(
-                f"The path {str(path)!r} leads out of the allowed paths since it was checked.",
-                fix="Try again when nobody changes its directories.",
+                f"The path {str(path)!r} was changed after it was checked, and now leads out of "
+                "the allowed paths.",
+                fix="Try again when nothing changes its directories any more.",
             )
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
@@ -229,7 +230,7 @@ def _braces_expanded(pattern: str) -> list[str]:
     ]
     if len(expanded) > MAX_BRACES:
         raise InvalidInputError(
-            f"The braces of the glob {pattern[:200]!r} stand for more than {MAX_BRACES} patterns.",
+            f"The braces of the glob {pattern[:200]!r} expand to more than {MAX_BRACES} patterns.",
             fix="Use * or ** instead, or narrow it with include.",
         )
     return expanded

@@ -71,7 +71,7 @@ class IndexBuilds:
             raise StoreBusyError(
                 f"The index of {record.handle!r} is being made: {share:.0%} of "
                 f"{record.bytes / 1e6:,.0f} MB is done.",
-                fix="Search again in a while, or with mode='pattern', which needs no index.",
+                fix="Search again in a few seconds, or with mode='pattern', which needs no index.",
             )
         if build.error is not None:
             raise build.error

@@ -81,8 +81,8 @@ def check_pattern(query: SearchQuery) -> None:
     """
     if not query.pattern or len(query.pattern) > MAX_PATTERN_CHARS:
         raise InvalidInputError(
-            f"The pattern {query.pattern[:60]!r} has {len(query.pattern):,} characters; 1 to "
-            f"{MAX_PATTERN_CHARS:,} are possible.",
+            f"The pattern {query.pattern[:60]!r} has {len(query.pattern):,} characters; it "
+            f"needs 1 to {MAX_PATTERN_CHARS:,}.",
             fix="Give a shorter one.",
         )
 

@@ -50,7 +50,7 @@ class Tickets:
         held = sum(ticket.caller == caller for ticket in self._open.values())
         if held >= MAX_OPEN_TICKETS:
             raise InvalidInputError(
-                f"There are {held:,} upload URLs that were not used.",
+                f"There are {held:,} unused upload URLs, which is the limit.",
                 fix="Use those; each expires 15 minutes after it was made.",
             )
         secret = secrets.token_urlsafe(32)
@@ -68,7 +68,7 @@ class Tickets:
         ticket = self._open.pop(_digest(secret), None)
         if ticket is None:
             raise NotFoundError(
-                "This upload URL was used, has expired, or never was.",
+                "This upload URL was used already, has expired, or never existed.",
                 fix="Ask for a new one with rlm_context_upload_url.",
             )
         return ticket

@@ -60,7 +60,7 @@ class _Room:
         if size > MAX_MEMBER_BYTES:
             return f"larger than {MAX_MEMBER_BYTES:,} bytes"
         if size > self.left:
-            raise UnreadableError(f"it grows to more than {MAX_GROWTH} times its size")
+            raise UnreadableError(f"it unpacks to more than {MAX_GROWTH} times its size")
         return ""
 
     def take(self, size: int) -> None:

@@ -48,7 +48,7 @@ class AbandonedRuns:
         try:
             await self._marks.remove(run_id)
         except StoreError as error:  # a run can be looked at also while nothing can be written
-            log.warning("run %s is wanted, but that was not stored: %s", run_id, error)
+            log.warning("storing that run %s is wanted failed: %s", run_id, error)
 
     async def _end_unless_wanted(self, run_id: str) -> None:
         try:
@@ -59,7 +59,9 @@ class AbandonedRuns:
             if run is not None and await self._marks.use(run_id, mark):
                 run.end("cancelled", _why(self._grace_seconds))
         except StoreError as error:
-            log.warning("the abandoned run %s goes on: %s", run_id, error)
+            log.warning(
+                "cancelling the abandoned run %s failed, so it continues: %s", run_id, error
+            )
 
 
 def _why(seconds: float) -> Mapping[str, Any]:

@@ -136,8 +136,8 @@ class CellService:
             return one, None
         saved = await self._services.runs.saved_variables(task.run_id)
         one = await self._services.repls.open(task.source, task.handles, options, saved)
-        note = "The run's REPL was gone; a fresh one was given the variables that were saved"
-        return one, f"{note}, but for {names_in_line(one.lost)}." if one.lost else f"{note}."
+        note = "The run's REPL had ended; a new one got the saved variables"
+        return one, f"{note}; not restored: {names_in_line(one.lost)}." if one.lost else f"{note}."
 
     async def _task(self, run_id: str, handles: Sequence[str]) -> Task:
         sub_model = self._defaults.sub_model or self._defaults.root_model or ""
@@ -278,7 +278,7 @@ def _check(code: str, run_id: str, handles: Sequence[str]) -> None:
             "Give either `run_id` or `contexts`, not both."
             if run_id
             else "Neither `run_id` nor `contexts` is given.",
-            fix="Give contexts to begin; continue with the run_id that the result names.",
+            fix="Give contexts to start; then continue with the run_id of the result.",
         )
 
 

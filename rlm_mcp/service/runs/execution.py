@@ -33,7 +33,7 @@ from rlm_mcp.sandbox.types import ContextSource, Sandbox, Variable
 from rlm_mcp.service.allowances import Allowances
 from rlm_mcp.service.repls import OpenRepl, Repls, last_variables
 from rlm_mcp.service.runs.live import LiveRun, LiveRuns, Ticket
-from rlm_mcp.store.runs.records import CANCELLED, NewEvent, Outcome, SavedVariable
+from rlm_mcp.store.runs.records import CANCELLED, INTERRUPTED, NewEvent, Outcome, SavedVariable
 from rlm_mcp.store.runs.replies import StoredReplies
 from rlm_mcp.store.runs.runs import Runs
 from rlm_mcp.text import names_in_line
@@ -73,15 +73,6 @@ _RETRY_SECONDS = 5.0
 # How many of the questions before a continued one are told to the model.
 _EARLIER_QUESTIONS = 5
 _LOOK_SECONDS = 10.0
-_INTERRUPTED = Outcome(
-    "interrupted",
-    error=stored_error(
-        "interrupted",
-        "The server stopped while it worked on this run.",
-        retryable=True,
-        fix="rlm_run_resume continues it where it stopped.",
-    ),
-)
 
 log = logging.getLogger(__name__)
 
@@ -341,9 +332,11 @@ class QuestionWork:
 def _origin(run_id: str, lost: Sequence[str], *, is_kept: bool) -> str:
     """Say in which process a question goes on: in a kept one, changes by code live on."""
     if is_kept:
-        return f"It went on in the process of {run_id}, with all that code had changed there."
-    but = f", but for {names_in_line(lost)}" if lost else ""
-    return f"It went on in a new process, with the saved variables of {run_id}{but}."
+        return (
+            f"It continued in the process of {run_id}, with everything that code had changed there."
+        )
+    but = f", except {names_in_line(lost)}" if lost else ""
+    return f"It continued in a new process, with the saved variables of {run_id}{but}."
 
 
 def new_event(event: RLMEvent) -> NewEvent:
@@ -366,5 +359,5 @@ def _outcome_of(response: RLMResponse) -> Outcome:
 
 def _stopped(run: LiveRun) -> Outcome:
     """How a run ends that was stopped."""
-    usual = CANCELLED if run.stop == "cancelled" else _INTERRUPTED
+    usual = CANCELLED if run.stop == "cancelled" else INTERRUPTED
     return replace(usual, error=run.stop_error) if run.stop_error else usual

@@ -101,7 +101,8 @@ class RunQueue:
                 await ticket.admitted.wait()
             if waiting.cancelled_caught:
                 raise SandboxBusyError(
-                    f"{self.places} {what} may run at once, and no place became free for this one.",
+                    f"{self.places} {what} may run at the same time, and none ended in time for "
+                    "this one.",
                     fix="Try again when one of them has ended.",
                 )
             yield ticket

@@ -81,7 +81,7 @@ def check_question(question: Question) -> None:
         InvalidInputError: the question is empty or too long, or there is nothing to ask it of.
     """
     if not question.text.strip():
-        raise InvalidInputError("The question is empty.", fix="Say what is to be found out.")
+        raise InvalidInputError("The question is empty.", fix="Ask what you want to find out.")
     if len(question.text) > MAX_QUESTION_CHARS:
         raise InvalidInputError(
             f"The question has {len(question.text):,} characters "
@@ -131,7 +131,8 @@ def _valid(fields: Mapping[str, Any]) -> RLMConfig:
             for problem in error.errors(include_url=False)
         )
         raise InvalidInputError(
-            f"Options that cannot be used: {problems}.", fix="Nothing was started; ask again."
+            f"These options cannot be used: {problems}.",
+            fix="Correct them and ask again; nothing was started.",
         ) from error
 
 

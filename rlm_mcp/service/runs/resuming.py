@@ -136,7 +136,7 @@ class Resumer:
         except NotFoundError as error:
             raise NotFoundError(
                 f"The run {record.run_id!r} cannot be resumed without its text. {error.message}",
-                fix="What the run did went with the text: store it again, and ask again.",
+                fix="The run's log was deleted with the text: store the text again, and ask again.",
             ) from error
 
 
@@ -195,7 +195,7 @@ def _check_limits(
         named = ", ".join(f"{name}={limits[name]!r}, {used:g} used" for name, used in over.items())
         raise InvalidInputError(
             f"These limits are already used up: {named}.",
-            fix="Give more: a limit is for the whole run, with what it has spent so far.",
+            fix="Give larger ones: a limit counts what the run has already spent.",
         )
 
 
@@ -212,7 +212,8 @@ def _check_room(record: RunRecord, rebuilt: Rebuilt, budget: Budget, config: RLM
         proposed = {f"max_{limit}": None} | more_room(record)
         raise InvalidInputError(
             f"The run {record.run_id!r} has used up its budget of {limit}.",
-            fix=f"Give a budget with more, such as {proposed}: limits are for the whole run.",
+            fix=f"Give a larger budget, such as {proposed}: a limit counts what the run has "
+            "already spent.",
         )
 
 

@@ -283,7 +283,7 @@ def _answer_slice(state: RunState, start: int, limit: int) -> VariableText:
     if state.answer is None:
         raise NotFoundError(
             f"The run {state.run_id!r} has no answer; it is {state.status}.",
-            fix="rlm_run_variables without a name lists what there is.",
+            fix="rlm_run_variables without a name lists its variables.",
         )
     total = len(state.answer)
     start = min(start, total)

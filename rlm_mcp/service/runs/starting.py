@@ -266,7 +266,7 @@ async def _let_end(run: LiveRun) -> None:
         await run.ended.wait()
     if waiting.cancelled_caught:
         raise SandboxBusyError(
-            f"The run {run.run_id!r} has ended, but its REPL not yet.",
+            f"The run {run.run_id!r} has ended, but its REPL is still closing.",
             fix="Try again in a moment.",
         )
 
@@ -304,8 +304,8 @@ def _refuse_limits(record: RunRecord, limits: Mapping[str, Any]) -> None:
         )
     if limits:
         raise InvalidInputError(
-            f"The run {record.run_id!r} is at work already, within the limits it has.",
-            fix="Follow it with rlm_run_wait, or cancel it and resume it then.",
+            f"The run {record.run_id!r} is already at work, within the limits it began with.",
+            fix="Follow it with rlm_run_wait, or cancel it and then resume it.",
         )
 
 

@@ -196,7 +196,7 @@ class Upload:
             return
         find_upload(db, self._caller, self.upload_id)
         raise InvalidInputError(
-            f"Another call has continued the upload {self.upload_id!r}.",
+            f"Another call continued the upload {self.upload_id!r}.",
             fix="Send the parts of a text one after the other.",
         )
 

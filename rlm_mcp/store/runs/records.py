@@ -91,6 +91,15 @@ class Outcome:
 
 
 CANCELLED = Outcome("cancelled", error=stored_error("cancelled", "The run was cancelled."))
+INTERRUPTED = Outcome(
+    "interrupted",
+    error=stored_error(
+        "interrupted",
+        "The server stopped while it worked on this run.",
+        retryable=True,
+        fix="rlm_run_resume continues it where it stopped.",
+    ),
+)
 
 
 @dataclass(frozen=True)
