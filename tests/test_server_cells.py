@@ -111,7 +111,7 @@ async def test_a_question_goes_on_in_the_repl_of_an_earlier_one(tmp_path: Path) 
 
     assert second["answer"] == "object"
     assert "note" not in first
-    assert second["note"].startswith(f"It continued in the process of {first['run_id']}, with everything")
+    assert second["note"].startswith(f"It continued in the process of {first['run_id']}, with")
 
 
 async def test_when_the_repl_is_gone_saved_variables_serve_and_it_is_said(

@@ -348,7 +348,7 @@ async def test_at_a_terminal_it_says_that_it_is_for_programs_and_ctrl_c_ends_it(
     os.close(ours)
     os.close(its)
 
-    assert b"Ctrl-C stops it" in shown
+    assert b"Ctrl-C ends it" in shown
     assert b"Traceback" not in shown
 
 

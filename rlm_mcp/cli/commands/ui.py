@@ -55,7 +55,7 @@ async def _serve_page(settings: Settings, run_id: str, port: int, opens: bool) -
     ):
         address = address_with(url, token, run_id)
         say(f"rlm-mcp: the page is at {address}", err=True)
-        say("rlm-mcp: Ctrl-C stops it; runs started there can be resumed later", err=True)
+        say("rlm-mcp: Ctrl-C ends it; runs started there can be resumed later", err=True)
         if opens:
             tasks.start_soon(_open_browser, address, settings.data_dir)
         await until_stopped()
