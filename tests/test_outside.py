@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
+import httpx2
 import pytest
 
 from rlm_mcp.testing.scripted_model import open_scripted_model
@@ -58,6 +60,7 @@ class Users:
     ann: Served
     bob: Served
     data: Path
+    site: Site
 
     async def run(self, served: Served, code: str, **arguments: Any) -> dict[str, Any]:
         if "run_id" not in arguments:
@@ -75,7 +78,7 @@ async def open_users(directory: Path, **more: str) -> AsyncGenerator[Users]:
         async with open_program(directory, environment=known) as program:
             site = Site(program.url, model, settings_in(directory))
             async with site.open_client(ANN) as ann, site.open_client(BOB) as bob:
-                yield Users(ann, bob, directory / "data")
+                yield Users(ann, bob, directory / "data", site)
 
 
 @pytest.fixture
@@ -144,3 +147,64 @@ async def test_a_write_into_a_database_that_is_gone_is_refused(users: Users, how
     assert refused.is_error
     assert "store_error" in text_of(refused)
     assert "put the file back" in text_of(refused)
+
+
+# Paths that lead to a place that the caller did not name.
+LEADING = ["~", "~/notes.txt", "../notes.txt", "/proc/self/cwd", "file:notes.txt", "*.txt"]
+RUN = f"run_{'0' * 32}"
+WAYS = ("contexts/ctx_0123456789abcdef", f"runs/{RUN}/export", f"runs/{RUN}/events", "health")
+
+
+def filled(schema: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Arguments for a tool: what it needs, and each of its paths."""
+    values: dict[str, Any] = {
+        "string": path,
+        "array": [path],
+        "integer": 1,
+        "number": 1,
+        "boolean": True,
+    }
+    needed = {*schema.get("required", ()), "path"} & schema["properties"].keys()
+    kinds = {name: str(schema["properties"][name].get("type")) for name in needed}
+    return {name: values.get(kind, "x") for name, kind in kinds.items()}
+
+
+async def all_that_is_said(users: Users, http: httpx2.AsyncClient, path: str) -> list[str]:
+    """What the server answers to each tool, and to some requests, with a path as every argument."""
+    said: list[str] = []
+    for tool in (await users.ann.client.list_tools()).tools:
+        arguments = filled(tool.input_schema, path)
+        said.append(f"{tool.name}: {await users.ann.raw(tool.name, **arguments)}")
+    for way in (*WAYS, f"contexts/{path}"):
+        answer = await http.get(f"/{way}")
+        said.append(f"GET {way}: {answer.text}")
+    said.append(f"PUT: {(await http.put('/contexts/x', content=b'some text')).text}")
+    return said
+
+
+@pytest.mark.parametrize("how", ["whole", "deleted", "emptied", "no database", "not readable"])
+async def test_no_error_tells_another_machine_where_files_lie(tmp_path: Path, how: str) -> None:
+    (home := tmp_path / "home").mkdir()
+    async with (
+        open_users(tmp_path, HOME=str(home)) as users,
+        users.site.open_http(ANN) as http,
+    ):
+        await users.ann.call("rlm_context_add", text="before")
+        await anyio.to_thread.run_sync(damage, next(users.data.glob("*.sqlite3")), how)
+        said = [one for path in LEADING for one in await all_that_is_said(users, http, path)]
+        said.append(str(await users.ann.raw("rlm_exec", code="1", contexts=["ctx_0"])))
+    secret = (str(tmp_path), str(Path.cwd()))
+    assert [one for one in said if any(place in one for place in secret)] == []
+
+
+def damage(file: Path, how: str) -> None:
+    """Do something to a database that is in use."""
+    if how == "deleted":
+        file.unlink()
+    elif how == "emptied":
+        file.write_bytes(b"")
+    elif how == "no database":
+        file.write_bytes(b"x" * file.stat().st_size)
+    elif how == "not readable":
+        file.unlink()
+        file.mkdir()

@@ -92,7 +92,7 @@ async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[tup
         async with open_program(directory, environment=known) as program:
             site = Site(program.url, model, settings_in(directory))
             async with site.open_client(ANN) as ann, site.open_client(BOB) as bob:
-                yield Users(ann, bob, directory / "data"), program.process.pid
+                yield Users(ann, bob, directory / "data", site), program.process.pid
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from rlm_mcp.errors import NotFoundError
+from rlm_mcp.errors import NotFoundError, SandboxDiedError
 from rlm_mcp.sandbox.choice import OwnedSandbox
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import (
@@ -553,6 +553,56 @@ async def test_reading_a_missing_variable_names_those_that_exist(repl: Repl, nam
     await run(repl, "import json; present = 1; 5")
     with pytest.raises(NotFoundError, match="Existing variables: present"):
         await repl.read_variable(name)
+
+
+LYING_ABOUT_NAMES = """
+wire = type(llm_query.__self__._desk).ask.__globals__["wire"]
+def lie(kind, fields, *blobs, real=wire.encode):
+    made_up = ("two\\nlines", "\\x1b[31mred", "\\u202eturned", "n" * 900)
+    return real(kind, fields, *(map(wire.utf8, made_up) if kind == "slice" else blobs))
+wire.encode = lie
+"""
+
+
+@native_alone("what code calls is a function alone")
+async def test_of_names_that_a_repl_makes_up_an_error_shows_the_printable_and_cuts_them(
+    repl: Repl,
+) -> None:
+    assert (await run(repl, LYING_ABOUT_NAMES)).error is None
+    with pytest.raises(NotFoundError) as error:
+        await repl.read_variable("missing")
+    assert error.value.fix == f"Existing variables: {'n' * 99}…."
+
+
+async def test_a_repl_that_was_left_starts_no_process(sandbox: OwnedSandbox) -> None:
+    async with open_repl(sandbox) as left:
+        await run(left, "kept = 1")
+    with anyio.fail_after(60):
+        for ask in (left.variables(), left.read_variable("kept"), run(left, "kept")):
+            with pytest.raises(SandboxDiedError, match="the REPL is closed"):
+                await ask
+
+
+async def test_a_repl_that_is_left_in_a_cell_starts_no_process(sandbox: OwnedSandbox) -> None:
+    begun, told = anyio.Event(), list[str]()
+
+    async def hear(_call: ReplCall) -> CallReply:
+        begun.set()
+        return CallReply(text="go on")
+
+    async def spin(repl: Repl) -> None:
+        try:
+            await repl.execute(
+                "llm_query('x')\nwhile True: pass", timeout_seconds=600, on_call=hear
+            )
+        except SandboxDiedError as error:
+            told.append(error.message)
+
+    with anyio.fail_after(120):
+        async with anyio.create_task_group() as tasks, open_repl(sandbox) as left:
+            tasks.start_soon(spin, left)
+            await begun.wait()
+    assert told == ["the REPL is closed"]
 
 
 async def test_values_that_misbehave_are_listed_all_the_same(repl: Repl) -> None:

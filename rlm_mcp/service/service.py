@@ -227,7 +227,7 @@ async def open_service(
     descriptors = await anyio.to_thread.run_sync(_share_descriptors)
     limiter = anyio.CapacityLimiter(min(settings.max_concurrent_calls, descriptors.calls))
     async with (
-        open_database(settings.data_dir / DATABASE_NAME) as database,
+        open_database(settings.data_dir / DATABASE_NAME, names_path=not is_remote) as database,
         open_models(catalogue_of(settings), limiter=limiter) as models,
         shared or _own_sandbox(settings) as sandbox,
         anyio.create_task_group() as tasks,
@@ -244,7 +244,8 @@ async def open_service(
         _start_background(parts, leases, Leases(database, owner=owner))
         tasks.start_soon(_log_missing_isolation, sandbox)
         try:
-            yield Service(replace(parts, is_remote=is_remote))
+            allowed = replace(parts.allowed, is_remote=is_remote)
+            yield Service(replace(parts, allowed=allowed, is_remote=is_remote))
         finally:
             await _end_runs(runs.live)
             tasks.cancel_scope.cancel()

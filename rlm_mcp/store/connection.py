@@ -31,14 +31,30 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @contextmanager
-def translated(path: Path) -> Generator[None]:
-    """Turn errors of SQLite and of the file system into `StoreError`, which names `path`."""
+def translated(path: Path, *, names_path: bool = True) -> Generator[None]:
+    """Turn errors of SQLite and of the file system into `StoreError`, which names `path`.
+
+    Args:
+        names_path: otherwise the error names the file alone: its reader may be elsewhere, and
+            learns nothing of this machine's directories.
+    """
     try:
-        yield
-    except sqlite3.Error as error:
-        raise _from_sqlite(error, path) from error
-    except OSError as error:
-        raise _from_system(error, path) from error
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise _from_sqlite(error, path) from error
+        except OSError as error:
+            raise _from_system(error, path) from error
+    except StoreError as error:
+        if not names_path:
+            without_directory(error, path)
+        raise
+
+
+def without_directory(error: StoreError, path: Path) -> None:
+    """Leave the directory of a file out of what an error says."""
+    error.message = error.message.replace(f"{path.parent}{os.sep}", "")
+    error.args = (error.message,)
 
 
 def busy(path: Path) -> StoreBusyError:

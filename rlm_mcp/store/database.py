@@ -6,7 +6,8 @@ import math
 import sqlite3
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,8 +46,11 @@ class Database:
     the function has started, the cancellation is delivered after it has ended.
     """
 
-    def __init__(self, path: Path, writer: sqlite3.Connection, busy_seconds: float) -> None:
+    def __init__(
+        self, path: Path, writer: sqlite3.Connection, busy_seconds: float, *, names_path: bool
+    ) -> None:
         self.path = path
+        self.names_path = names_path  # in errors
         self._busy_seconds = busy_seconds
         self._closed = False
         self._identity = identity_of(path)  # the file was opened already
@@ -56,7 +60,7 @@ class Database:
         self._watcher: sqlite3.Connection | None = None
         self._watching = threading.Lock()
         self._idle_readers: list[sqlite3.Connection] = []
-        self._turns = WriteTurns(path)
+        self._turns = WriteTurns(path if names_path else Path(path.name))
         self._grouped_writes = GroupCommit(self._write_group)
         self._grouped_reads = GroupCommit(self._read_group)
         self._write_limiter = anyio.CapacityLimiter(1)
@@ -215,7 +219,7 @@ class Database:
         Raises:
             StoreError: as for `write`.
         """
-        with translated(self.path):
+        with self._translated():
             self._check_open()
             db = connect(self.path, self._busy_seconds, read_only=True)
             try:
@@ -232,7 +236,7 @@ class Database:
         self, fn: Callable[[sqlite3.Connection], T], busy_seconds: float, leave_bytes: int
     ) -> T:
         # The turn alone would suffice if no asyncio task were ever cancelled without anyio.
-        with self._writing, translated(self.path):
+        with self._writing, self._translated():
             self._check_open()
             if leave_bytes:
                 require_room(self.path, 0, leave_bytes)
@@ -244,7 +248,7 @@ class Database:
             return result
 
     def _read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
-        with translated(self.path), self._reader() as db, transaction(db, "BEGIN"):
+        with self._translated(), self._reader() as db, transaction(db, "BEGIN"):
             return fn(db)
 
     def _scan(self, fn: Callable[[sqlite3.Connection], T]) -> T:
@@ -252,7 +256,7 @@ class Database:
             return fn(db)
 
     def _merge_log(self) -> bool:
-        with self._writing, translated(self.path):
+        with self._writing, self._translated():
             self._check_open()
             # Writers wait meanwhile, so the wait for a reader of an older state is short.
             self._wait_for_others(_MERGE_SECONDS)
@@ -266,7 +270,7 @@ class Database:
 
     def _version(self) -> int:
         # `data_version` counts only commits of other connections, hence a connection of its own.
-        with self._watching, translated(self.path):
+        with self._watching, self._translated():
             self._check_open()
             if self._watcher is None:
                 self._watcher = connect(self.path, self._busy_seconds, read_only=True)
@@ -291,6 +295,9 @@ class Database:
         files = (self.path, self.path.with_name(self.path.name + "-wal"))
         return sum(file.stat().st_size for file in files if file.exists())
 
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated(self.path, names_path=self.names_path)
+
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError(f"The database {str(self.path)!r} is closed.", fix="Open it again.")
@@ -309,20 +316,22 @@ class Database:
 
 @asynccontextmanager
 async def open_database(
-    path: Path, *, busy_seconds: float = BUSY_SECONDS
+    path: Path, *, busy_seconds: float = BUSY_SECONDS, names_path: bool = True
 ) -> AsyncGenerator[Database]:
     """Open the file, made with its directory where missing, and bring its schema up to date.
 
     Args:
         path: the file; `-wal` and `-shm` files come and go beside it.
         busy_seconds: how long to wait for another process that writes.
+        names_path: whether errors of the open file name its path; else its name alone.
 
     Raises:
         StoreError: the place cannot be written, or the file is not a database, not ours, or was
             made by a newer version; such a file is not changed.
     """
     writer = await anyio.to_thread.run_sync(open_writer, path, busy_seconds)
-    database = await anyio.to_thread.run_sync(Database, path, writer, busy_seconds)
+    make = partial(Database, names_path=names_path)
+    database = await anyio.to_thread.run_sync(make, path, writer, busy_seconds)
     try:
         yield database
     finally:

@@ -74,21 +74,30 @@ class ChildRepl:
         self._holds_last = False  # whether `_kept` is what the last cell handed over
         self._was_lost = False
         self._is_paused = False  # between uses
+        self._is_over = False
 
     async def start(self) -> None:
         """Start the process if there is none.
 
         Raises:
-            SandboxError: it cannot be started.
+            SandboxError: it cannot be started, or the REPL was left.
         """
-        if self._process is None:
+        if self._process is None and not self._is_over:
             self._process = await self._launch()
+        if self._is_over:
+            await self.close()  # it was left meanwhile
+            raise SandboxDiedError("the REPL is closed", fix="Open another one.")
 
     def pause(self) -> None:
         """Stop the process until a cell runs; see `types.Pausable`."""
         self._is_paused = True
         if self._process is not None:
             self._process.process.pause()
+
+    async def leave(self) -> None:
+        """End the process for good: what is asked later starts none."""
+        self._is_over = True
+        await self.close()
 
     async def close(self) -> str:
         """End the process if there is one; return how it ended."""
@@ -234,8 +243,7 @@ class ChildRepl:
     async def _ready(self) -> ReplProcess:
         if self._process is None:
             await self._begin_again()
-        if self._process is None:
-            raise SandboxDiedError("the REPL is closed", fix="Open another one.")
+        assert self._process is not None  # noqa: S101  # for the type checker: it was started
         return self._process
 
     async def _begin_again(self) -> list[str]:
@@ -252,6 +260,8 @@ class ChildRepl:
             await self.start()
         except (SandboxError, EOFError, TimeoutError) as error:
             await self.close()
+            if self._is_over:
+                raise
             raise SandboxDiedError(
                 f"the REPL ended, and a new one could not be started: {error!s}",
                 fix="Ask again; if it persists, check the sandbox with rlm_status.",
@@ -297,7 +307,7 @@ async def opened(
         yield repl
     finally:
         with anyio.CancelScope(shield=True):
-            await repl.close()
+            await repl.leave()
 
 
 def allowed_calls(options: ReplOptions) -> frozenset[CallName]:

@@ -80,7 +80,7 @@ def _find(path: str, allowed: AllowedPaths, check: Check, choice: Choice) -> Fou
     given = _absolute(path)
     if glob_patterns(path) and not given.exists():
         return _in_glob(path, allowed, check, choice)
-    real = allowed.check(given)
+    real = allowed.check(given, path)
     if real.is_dir():
         left_out = Omissions()
         files = list(walk(real, None, choice, left_out, check))

@@ -43,10 +43,12 @@ class AllowedPaths:
     Args:
         roots: resolved directories.
         hidden: whether entries whose name starts with a dot may be read below a root.
+        is_remote: the caller may be on another machine, which learns no other path of this one.
     """
 
     roots: tuple[Path, ...]
     hidden: bool = True
+    is_remote: bool = False
 
     @classmethod
     def chosen(cls, directories: Sequence[Path]) -> AllowedPaths:
@@ -68,8 +70,11 @@ class AllowedPaths:
         """Allow these files and directories too."""
         return replace(self, roots=(*self.roots, *(path.resolve() for path in named)))
 
-    def check(self, path: Path) -> Path:
+    def check(self, path: Path, given: str = "") -> Path:
         """Resolve `path`, symlinks included, and return it if it may be read.
+
+        Args:
+            given: how the caller wrote it, who learns no more of it from another machine.
 
         Raises:
             PathNotAllowedError: it lies elsewhere, or behind a hidden entry.
@@ -78,8 +83,9 @@ class AllowedPaths:
         if self.allows_real(str(real)):
             return real
         where = f" (it leads to {str(real)!r})" if real != path else ""
+        shown = f" {given!r}" * bool(given) if self.is_remote else f" {str(path)!r}{where}"
         raise PathNotAllowedError(
-            f"The path {str(path)!r}{where} is outside the allowed paths: {self}.",
+            f"The path{shown} is outside the allowed paths: {self}.",
             fix="Move the file there, or have the operator add its directory to "
             "RLM_MCP_ALLOWED_PATHS.",
         )

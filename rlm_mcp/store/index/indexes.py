@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Generator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
@@ -62,7 +62,7 @@ class TextIndexes:
             StoreError: the text was deleted, the disk is full, or SQLite cannot index words.
         """
         path = index_path(self._database.path, record.sha256)
-        with self._database.open_reader() as db, translated(path):
+        with self._database.open_reader() as db, self._translated(path):
             text_id = text_of(db, self._caller, record.handle)
             sql = "SELECT position, bytes FROM documents WHERE text_id = ? ORDER BY position"
             documents: list[tuple[int, int]] = db.execute(sql, [text_id]).fetchall()
@@ -81,10 +81,13 @@ class TextIndexes:
             StoreError: the text or its index was deleted, or cannot be read.
         """
         path = index_path(self._database.path, record.sha256)
-        with translated(path), _opened(path) as index:
+        with self._translated(path), _opened(path) as index:
             ranking = rank(index, query_terms(query), limit)
         with self._database.open_reader() as db:
             return self._located(db, record, ranking, context_lines)
+
+    def _translated(self, path: Path) -> AbstractContextManager[None]:
+        return translated(path, names_path=self._database.names_path)
 
     def _located(
         self, db: Connection, record: ContextRecord, ranking: Ranking, context_lines: int
