@@ -20,6 +20,26 @@ sys.modules["rlm_mcp"] = package
 from rlm_mcp.sandbox.{module} import main
 main()
 """
+# What a REPL without this package's files is sent, in a container and in WebAssembly.
+CHILD_MODULES = (
+    "errors",
+    "sandbox.child.calls",
+    "sandbox.child.citing",
+    "sandbox.child.documents",
+    "sandbox.child.execute",
+    "sandbox.child.lasting",
+    "sandbox.child.link",
+    "sandbox.child.namespace",
+    "sandbox.child.output",
+    "sandbox.child.saved_variables",
+    "sandbox.child.search",
+    "sandbox.child.thread_pool",
+    "sandbox.child.values",
+    "sandbox.child.worker",
+    "sandbox.layout",
+    "sandbox.types",
+    "sandbox.wire",
+)
 
 
 @dataclass(frozen=True)

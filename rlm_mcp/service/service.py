@@ -236,13 +236,11 @@ async def open_service(
         leases = RunLeases(database, owner=owner)
         await leases.interrupt_dead()
         repls = Repls(sandbox, tasks, descriptors.kept)
-        runs = _run_services(
-            settings, Runs(database, owner=owner), repls, models, sandbox, database
-        )
+        stored = Runs(database, owner=owner)
+        runs = _run_services(settings, stored, repls, models, sandbox, database)
         others = OtherServers(database, leases, Cancels(database, owner=owner), runs.live)
         parts = await _parts(settings, database, runs, others, named, tasks)
         _start_background(parts, leases, Leases(database, owner=owner))
-        tasks.start_soon(_log_missing_isolation, sandbox)
         try:
             allowed = replace(parts.allowed, is_remote=is_remote)
             yield Service(replace(parts, allowed=allowed, is_remote=is_remote))
@@ -297,11 +295,12 @@ async def _parts(
 
 
 def _start_background(parts: _Parts, run_leases: RunLeases, leases: Leases) -> None:
-    """Start what the server repeats for as long as it is open."""
+    """Start what the server repeats for as long as it is open, and try the walls once."""
     house = Housekeeping(parts.database, run_leases, leases, _keeping(parts.settings))
     for task in (house.renew_leases, house.run_forever, parts.runs.repls.evict):
         parts.tasks.start_soon(task)
     parts.tasks.start_soon(parts.others.watch_cancels)
+    parts.tasks.start_soon(_log_missing_isolation, parts.runs.sandbox)
 
 
 def _share_descriptors() -> Descriptors:
@@ -325,7 +324,7 @@ async def _end_runs(live: LiveRuns) -> None:
             await run.ended.wait()
 
 
-async def _log_missing_isolation(sandbox: OwnedSandbox) -> None:
+async def _log_missing_isolation(sandbox: Sandbox) -> None:
     """Try the walls before the first question, which need not wait then; say what is missing."""
     await anyio.sleep(_SETTLING_SECONDS)
     isolation = await sandbox.isolation()

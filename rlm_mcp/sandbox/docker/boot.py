@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rlm_mcp.sandbox.boot import CHILD_MODULES
+
 # Told to Python on its command line: reads the modules, then calls `main`.
 BOOT = """
 import json, os, sys
@@ -42,24 +44,8 @@ sys.meta_path.remove(Sent)
 inside.main(read, read_sized())
 """
 MODULES = (
-    "errors",
-    "sandbox.child.calls",
-    "sandbox.child.citing",
-    "sandbox.child.documents",
-    "sandbox.child.execute",
-    "sandbox.child.lasting",
-    "sandbox.child.link",
+    *CHILD_MODULES,
     "sandbox.child.mapped_str",
-    "sandbox.child.namespace",
-    "sandbox.child.output",
-    "sandbox.child.saved_variables",
-    "sandbox.child.search",
-    "sandbox.child.thread_pool",
-    "sandbox.child.values",
-    "sandbox.child.worker",
     "sandbox.docker.inside",
-    "sandbox.layout",
-    "sandbox.types",
     "sandbox.walls.limits",
-    "sandbox.wire",
 )

@@ -69,7 +69,7 @@ def try_walls(walls: Walls, report: WallReport) -> Walls:
     has_landlock = walls.landlock and _holds("landlock", landlock.restrict, report)
     if not walls.landlock:
         report.note("landlock", "not asked for")
-    has_seccomp = walls.seccomp and _holds("seccomp", _install_seccomp, report)
+    has_seccomp = walls.seccomp and _holds("seccomp", seccomp.restrict, report)
     if not walls.seccomp:
         report.note("seccomp", "not asked for")
     has_thread_limit = walls.thread_limit and _holds(THREAD_LIMIT, _limit_threads, report)
@@ -92,7 +92,7 @@ def confine_repl(walls: Walls, memory_bytes: int, mapped: int) -> None:
     if walls.landlock:
         landlock.restrict()
     if walls.seccomp:
-        _install_seccomp()
+        seccomp.restrict()
 
 
 def _limit_threads() -> None:
@@ -102,13 +102,6 @@ def _limit_threads() -> None:
     namespaces.enter_user_namespace(architecture)
     namespaces.give_up_privileges()  # again: entering a user namespace clears it
     limits.limit_threads()
-
-
-def _install_seccomp() -> None:
-    architecture = seccomp.machine()
-    if architecture is None:
-        raise OSError(0, "no list of system calls for this architecture")
-    seccomp.install(seccomp.program(architecture), architecture)
 
 
 def _holds(layer: str, put_up: Callable[[], None], report: WallReport) -> bool:

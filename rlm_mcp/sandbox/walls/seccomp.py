@@ -220,3 +220,15 @@ def install(code: Sequence[Instruction], architecture: str) -> None:
     if libc.syscall(call, set_mode_filter, on_all_threads, ctypes.byref(given)):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def restrict() -> None:
+    """Allow this process only the system calls that a REPL needs, for good.
+
+    Raises:
+        OSError: the list does not cover this machine, or the kernel refuses the filter.
+    """
+    architecture = machine()
+    if architecture is None:
+        raise OSError(0, "no list of system calls for this architecture")
+    install(program(architecture), architecture)

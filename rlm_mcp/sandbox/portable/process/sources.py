@@ -9,29 +9,9 @@ import hashlib
 import json
 from pathlib import Path
 
-from rlm_mcp.sandbox.boot import module_sources
+from rlm_mcp.sandbox.boot import CHILD_MODULES, module_sources
 
-MODULES = (
-    "errors",
-    "sandbox.child.calls",
-    "sandbox.child.citing",
-    "sandbox.child.documents",
-    "sandbox.child.execute",
-    "sandbox.child.lasting",
-    "sandbox.child.link",
-    "sandbox.child.namespace",
-    "sandbox.child.output",
-    "sandbox.child.saved_variables",
-    "sandbox.child.search",
-    "sandbox.child.thread_pool",
-    "sandbox.child.values",
-    "sandbox.child.worker",
-    "sandbox.layout",
-    "sandbox.portable.guest.serving",
-    "sandbox.portable.guest.threads",
-    "sandbox.types",
-    "sandbox.wire",
-)
+MODULES = (*CHILD_MODULES, "sandbox.portable.guest.serving", "sandbox.portable.guest.threads")
 # Named by modules that do without it here: no file is mapped, the text lies in memory already.
 STUBS = {"mmap": "mmap = object", "rlm_mcp.sandbox.child.mapped_str": ""}
 # Run in the guest first: compiles sources into code, or loads code, after which `serve` takes over.
