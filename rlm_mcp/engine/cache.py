@@ -58,13 +58,14 @@ class GroupedCache:
         self._reads = _Queue(read, lambda: False)
         self._writes = _Queue(write, is_busy)
 
-    async def get(self, key: str) -> str | None:
-        """Give the answer that is kept under a key, if any.
+    async def get(self, *keys: str) -> str | None:
+        """Give the answer that is kept under the first of several keys that has one, if any.
 
         Raises:
             StoreError: it could not be read.
         """
-        return (await self._reads.do(key, "")).get(key)
+        found = await self._reads.do(dict.fromkeys(keys, ""))
+        return next((found[key] for key in keys if key in found), None)
 
     async def put(self, key: str, text: str) -> None:
         """Keep an answer; it is kept when this returns.
@@ -72,7 +73,7 @@ class GroupedCache:
         Raises:
             StoreError: it could not be kept.
         """
-        await self._writes.do(key, text)
+        await self._writes.do({key: text})
 
 
 @dataclass
@@ -96,10 +97,10 @@ class _Queue:
         self._lock = anyio.Lock()
         self._gathering = _Group()
 
-    async def do(self, key: str, text: str) -> Mapping[str, str]:
-        """Do one item with those that came while others were under way; gives all results."""
+    async def do(self, items: Mapping[str, str]) -> Mapping[str, str]:
+        """Do items with those that came while others were under way; gives all results."""
         group = self._gathering
-        group.items[key] = text
+        group.items.update(items)
         # Taking a free lock yields once, so that calls which start together are in one group.
         async with self._lock:
             if not group.is_done:

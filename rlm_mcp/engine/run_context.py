@@ -63,6 +63,10 @@ class RLMEvent:
 EventSink = Callable[[RLMEvent], Awaitable[None]]
 
 
+def _nowhere(_name: str) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Engine:
     """What one run needs.
@@ -82,6 +86,8 @@ class Engine:
         depth: 0 for the run itself, more for runs inside it.
         recording: the run as far as its log goes, where it is resumed.
         before: what the first message says of earlier questions over the same REPL.
+        place_of: says where the model of a name answers, which tells apart those that have one name
+            at several places; empty where models have none.
         tracer: takes spans; by default the one that the process was set up with, if any.
     """
 
@@ -98,6 +104,7 @@ class Engine:
     depth: int = 0
     recording: Recording = field(default_factory=Recording)
     before: str = ""
+    place_of: Callable[[str], str] = _nowhere
     tracer: Tracer | None = field(default_factory=find_tracer)
 
     @property

@@ -34,7 +34,7 @@ class Calls(Protocol):
         """Answer a call."""
         ...
 
-    async def kept(self, key: str) -> str | None:
+    async def kept(self, call: ReplCall) -> str | None:
         """Return a reply that is longer than a log keeps."""
         ...
 
@@ -117,5 +117,5 @@ class _Playback:
         recorded = known.popleft()
         if recorded.error is not None:
             return CallReply(error=recorded.error)
-        text = recorded.text if recorded.text is not None else await self._calls.kept(key)
+        text = recorded.text if recorded.text is not None else await self._calls.kept(call)
         return CallReply(text) if text is not None else await self._calls.handle(call)

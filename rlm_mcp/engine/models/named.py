@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.to_thread
 
-from rlm_mcp.engine.models.addresses import is_local
+from rlm_mcp.engine.models.addresses import base_of, is_local
 from rlm_mcp.engine.models.chat import ChatModel, ChatReply, ChatRequest
 from rlm_mcp.engine.models.commands.command import CALLS_AT_ONCE, CommandModel
 from rlm_mcp.engine.models.commands.presets import PRESETS, Command, preset_command
@@ -23,6 +23,7 @@ from rlm_mcp.engine.models.openai_client import ClosableWire, open_wire
 from rlm_mcp.engine.models.retry import Pace, RetryPolicy, Timing, borrowed
 from rlm_mcp.engine.models.tables import ANTHROPIC_BASE_URL, ANTHROPIC_KEY, NATIVE, ModelTable
 from rlm_mcp.errors import ConfigurationError, ContextLengthError, InvalidInputError, ModelError
+from rlm_mcp.text import without_credentials
 
 MILLION = 1_000_000
 COMMAND_PREFIX = "command:"
@@ -85,6 +86,15 @@ class Catalogue:
         """Whether a command answers as this model."""
         table = self.tables.get(name)
         return table.provider == "command" if table else name.startswith(COMMAND_PREFIX)
+
+    def place_of(self, name: str) -> str:
+        """Say where a model answers and as which, so that two of one name are told apart."""
+        table = self.tables.get(name)
+        if self.is_command(name):
+            return f"command {table.command if table else name}"
+        provider = table.provider if table else "openai"
+        address = without_credentials(base_of(self.base_url(name)))
+        return f"{provider} {address} {self.provider_name(name)}"
 
     def provider_name(self, name: str) -> str:
         """The name by which the provider knows a model."""

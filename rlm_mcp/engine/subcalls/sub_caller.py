@@ -61,6 +61,7 @@ class SubCaller:
         self._calls = CallLog(log)
         self._is_over_told = False
         self._balances: list[str] = []
+        self._places: dict[str, str] = {}  # of models, by name
         recording = engine.recording
         self._is_taken_up = bool(recording.turns)
         # Replies in a cell that did not end; they are not asked for again when it runs again.
@@ -126,7 +127,7 @@ class SubCaller:
         prompt = "\n\n".join((call.prompt, *call.documents))
         if problem := self._problem_with(prompt, call.model):
             return Outcome(CallReply(error=problem))
-        known = await self._known(key)
+        known = await self._known(key, call.model)
         if known is not None:
             self._engine.budget.count_cached()
             return Outcome(CallReply(known), is_cached=True)
@@ -156,7 +157,8 @@ class SubCaller:
                 return used
             data = read_typed_reply(used.reply.text, schema)
         text = json.dumps(data, ensure_ascii=False)
-        await self._keep(key if used.model is None else key + OWN, text)
+        is_own = used.model is not None
+        await self._keep(key + OWN if is_own else self._placed(key, call.model), text)
         return replace(used, reply=CallReply(text))
 
     async def _ask(self, request: ChatRequest, key: str | None) -> Outcome:
@@ -199,27 +201,42 @@ class SubCaller:
 
     async def _keep_whole(self, request: ChatRequest, model: str, key: str, text: str) -> None:
         """Keep a reply for all runs, under the name of the model that gave it."""
-        if model in {"", request.model or self._engine.sub_name}:
-            await self._keep(key, text)
-            return
-        prompt = str(request.messages[0]["content"])
-        await self._keep(self._key_of(model, prompt), text)
-        await self._keep(key + OWN, text)  # when resumed, this run gets what it got before
+        asked = request.model or self._engine.sub_name
+        is_asked = model in {"", asked}
+        given = key if is_asked else self._key_of(model, str(request.messages[0]["content"]))
+        await self._keep(self._placed(given, asked if is_asked else model), text)
+        if not is_asked or len(text) > REPLY_CHARS_TOLD:
+            await self._keep(key + OWN, text)  # when resumed, this run gets what it got before
 
-    async def kept(self, key: str) -> str | None:
-        """Return the reply that is kept under a key, including those kept for this run alone."""
-        return await self._cached(key) or await self._cached(key + OWN)
+    async def kept(self, call: ReplCall) -> str | None:
+        """Return the reply that is kept of a call, including those kept for this run alone."""
+        return await self._kept(self.key(call), call.model)
 
-    async def _known(self, key: str) -> str | None:
+    async def _kept(self, key: str, model: str | None) -> str | None:
+        return await self._cached(self._placed(key, model), key, key + OWN)
+
+    async def _known(self, key: str, model: str | None = None) -> str | None:
         if not self._is_taken_up:
-            return await self._cached(key)
-        return self._loose.get(key) or await self.kept(key)
+            return await self._cached(self._placed(key, model), key)
+        return self._loose.get(key) or await self._kept(key, model)
 
-    async def _cached(self, key: str) -> str | None:
+    def _placed(self, key: str, model: str | None) -> str:
+        """Add to a key where its model answers, as another place may have one of the same name.
+
+        Without it are the keys of logs, and those of replies that earlier versions kept.
+        """
+        name = model or self._engine.sub_name
+        place = self._places.get(name)
+        if place is None:
+            place = self._places[name] = self._engine.place_of(name)
+        return _digest((key, place)) if place else key
+
+    async def _cached(self, *keys: str) -> str | None:
+        """Return the reply that is kept under the first of several keys that has one."""
         if self._cache is None:
             return None
         try:
-            return await self._cache.get(key)
+            return await self._cache.get(*dict.fromkeys(keys))
         except StoreError as error:  # the model can still be asked
             await self._log.emit(RunWarning(code=error.code), error.message)
             return None

@@ -113,6 +113,7 @@ class RunServices:
             model_names=_names(task, self.models.catalogue.names),
             answer_schema=task.answer_schema,
             recording=task.recording,
+            place_of=self.models.catalogue.place_of,
         )
 
 
