@@ -13,7 +13,7 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class RunStarted(EventDetail):
-    """A run begins, or goes on: a resumed run has one such event for each start.
+    """A run begins or continues: a resumed run has one such event for each start.
 
     So has an inner run, with its question alone and its place in the run around it.
 

@@ -58,7 +58,7 @@ class IterationStart(EventDetail):
 
 @dataclass(frozen=True)
 class CodeGenerated(EventDetail):
-    """The root model replied. Code of a caller's own, by rlm_exec, is `code` alone.
+    """The root model replied. Code that a caller ran by rlm_exec has only `code`.
 
     `seconds` is how long the model was waited for, `first_token_seconds` how long for the first
     piece of a streamed reply; `retries` counts the requests that failed before. `model` is the name
