@@ -280,6 +280,18 @@ FINALS: dict[str, tuple[str, ParsedReply]] = {
     "quotes at both ends that are two": ('FINAL("a" and "b")', text('"a" and "b"')),
     "an inch": ('FINAL(a 5" pipe)', text('a 5" pipe')),
     "nested": ("FINAL(f(x) = (a + b) * c)", text("f(x) = (a + b) * c")),
+    "parameters": (
+        "FINAL(c, id, args=(), kwds={})",
+        text("c, id, args=(), kwds={}"),
+    ),
+    "parameters with an interval": (
+        "FINAL(x, y=(), z=[0, 1)) as asked",
+        text("x, y=(), z=[0, 1)", "as asked"),
+    ),
+    "a signature": (
+        "FINAL(def f(a=(), b=1))\n\nIt is (so).",
+        text("def f(a=(), b=1)", "It is (so)."),
+    ),
     "a smile": ("FINAL(all good :))", text("all good :)")),
     "a sad face": ("FINAL(bad :( but ok)", text("bad :( but ok")),
     "a parenthesis that never closes": (

@@ -37,7 +37,8 @@ _SENTENCE = re.compile(
 _LINE_REST = re.compile(r"[^\n]*")
 _ONLY_MARKS = re.compile(r"^[\s*_`~.]*$")
 _LIST_MARK = re.compile(r"(?:^|[\s:;,.])(\d{1,2}|[a-zA-Z])$")
-_FACE = re.compile(r"[:;=]['\-]?$")
+# A default, as in `args=()`, is no face.
+_FACE = re.compile(r"(?:[:;]|(?<![\w\])])=)['\-]?$")
 _LITERAL_START = re.compile(r"\s*(?:\w+\s*=\s*)?[rRfFbBuU]{0,2}[\"']")
 # Placeholders that templates have where the answer should be.
 _PLACEHOLDER = re.compile(
@@ -174,14 +175,19 @@ def _is_mention(marks: str, after: str) -> bool:
 def _argument_length(body: str) -> int | None:
     """Find the parenthesis that closes the argument; None when there is none.
 
-    Strictness falls step by step: a Python literal, then text whose faces and list marks, as in
-    "1) first 2) then", are text and not parentheses, then plain balance, at last without quotes.
+    Strictness falls step by step: a Python literal, then plain balance that ends where the text
+    does, then text whose faces and list marks, as in "1) first 2) then", are text and not
+    parentheses, then plain balance wherever it ends, at last without quotes.
     """
     if ")" not in body:
         return None
     if _LITERAL_START.match(body):
         length = _literal_length(body)
         if length is not None:
+            return length
+    for quotes in (True, False):
+        length = _balanced_length(body, quotes=quotes, marks=False)
+        if length is not None and _ends_with(body, length):
             return length
     for quotes in (True, False):
         length = _balanced_length(body, quotes=quotes, marks=True)
@@ -212,6 +218,11 @@ def _literal_length(body: str) -> int | None:
         if call is not None:
             return match.start()
     return None
+
+
+def _ends_with(body: str, length: int) -> bool:
+    """Whether the paragraph ends with the argument, so that no other parenthesis can close it."""
+    return bool(_ONLY_MARKS.match(body[length + 1 :].split("\n\n", 1)[0]))
 
 
 def _is_plausible(body: str, length: int) -> bool:
