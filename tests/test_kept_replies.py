@@ -61,7 +61,7 @@ async def test_a_table_that_moves_to_another_endpoint_or_model_gets_replies_of_i
     ):
 
         def at(server: ScriptedModel, **fields: Any) -> dict[str, Any]:
-            small = ModelTable(base_url=server.base_url, **({"model": "sub"} | fields))
+            small = {"base_url": server.base_url, "model": "sub", **fields}
             return {"base_url": first.base_url, "models": {"small": small}}
 
         assert await answered(tmp_path, "one?", **at(first)) == ("the first", 0)
