@@ -395,6 +395,6 @@ async def test_what_cannot_go_on_says_why(tmp_path: Path) -> None:
 
     assert "rlm_exec" in no_question["fix"]
     assert (deleted["code"], handle in deleted["message"]) == ("not_found", True)
-    assert "store it again, and ask again" in deleted["fix"]
+    assert "store the text again, and ask again" in deleted["fix"]
     assert "was deleted with its text" in forgotten["message"]
     assert unknown["code"] == "not_found"
