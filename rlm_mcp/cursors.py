@@ -1,4 +1,4 @@
-"""Opaque cursors: where a list goes on, in a text that clients pass back as it was."""
+"""Opaque cursors: where a list continues, as a text that clients pass back unchanged."""
 
 from __future__ import annotations
 

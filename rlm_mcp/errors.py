@@ -20,7 +20,7 @@ RLMError
 │   ├── SandboxDiedError          the process that held the REPL is gone
 │   ├── SandboxBusyError          a cell runs that must end first
 │   ├── WireError                 the child broke the protocol
-│   └── IsolationError            the walls asked for cannot be had here
+│   └── IsolationError            the isolation asked for is not available here
 └── StoreError                the database could not do what was asked
     ├── StoreBusyError            another process writes to it and does not end
     ├── RunLostError              the run has ended, or is another process's by now
@@ -196,7 +196,7 @@ class SandboxDiedError(SandboxError):
 
 
 class SandboxBusyError(SandboxError):
-    """A cell runs in the REPL; what was asked for can be had when it ends."""
+    """A cell runs in the REPL; what was asked for is possible when it ends."""
 
     code = "sandbox_busy"
 
@@ -208,7 +208,7 @@ class WireError(SandboxError):
 
 
 class IsolationError(SandboxError):
-    """The isolation asked for cannot be had on this machine."""
+    """The isolation asked for is not available on this machine."""
 
     code = "isolation_missing"
     retryable = False

@@ -1,4 +1,4 @@
-"""Runs that go on after their command has returned, in a process of their own."""
+"""Runs that continue after their command has returned, in a separate process."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ class Budget:
         return next((one for one in nearly if one.used >= SCARCE_SHARE * one.of), None)
 
     def restore_iterations(self, iterations: int) -> None:
-        """Continue after so many complete turns of the root; an incomplete one is counted anew."""
+        """Continue after so many complete turns of the root; an incomplete one is counted again."""
         self._iterations = iterations
 
     def learn_root_turn(self, reply: ChatReply) -> None:

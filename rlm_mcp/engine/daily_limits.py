@@ -88,7 +88,7 @@ class Allowance:
         """Refuse more where a limit is used up.
 
         Raises:
-            BudgetExceededError: one is; the error says which, and when it starts anew.
+            BudgetExceededError: one is; the error says which, and when it resets.
         """
         self._begin_day()
         for name in names:

@@ -112,12 +112,12 @@ class Recording:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the log says all that was told; those of the first versions do not."""
+        """Whether the log holds all messages to the model; logs of the first versions do not."""
         return all(turn.prompt_sha256 for turn in self.turns)
 
     @property
     def is_judged(self) -> bool:
-        """Whether the last turn came to its end, so that the model must be told to go on."""
+        """Whether the last turn came to its end, so that the model must be asked to continue."""
         if not self.turns or self.turns[-1].reply is None:
             return False
         return self.final is not None or self.ended_as in {"exhausted", "failed"}
@@ -159,7 +159,7 @@ class PendingTurn:
 
 
 def prompt_digest(messages: Iterable[Message]) -> str:
-    """Digest a prompt, so that one that was rebuilt can be told from the one that was sent."""
+    """Digest a prompt, so that a rebuilt one can be compared with the one that was sent."""
     digest = hashlib.sha256()
     for message in messages:
         digest.update(f"{message['role']}\0{message['content']}\0".encode("utf-8", "replace"))

@@ -58,7 +58,7 @@ class RLMWrapper:
         TypeError: `client` is none of those.
     """
 
-    def __init__(  # noqa: PLR0913  # the front door: each stands alone, and most are left out
+    def __init__(  # noqa: PLR0913  # the front door: each is independent, and most are left out
         self,
         client: OpenAI | AsyncOpenAI | ChatModel,
         root_model: str = "",

@@ -23,7 +23,7 @@ class RunStarted(EventDetail):
         contexts: handles of the texts.
         options: every option of the run.
         isolation: what stands between model code and the host.
-        resumed: the status that the run had before it goes on.
+        resumed: the status that the run had before it continued.
         documents: how many; this and the next two are written by the library, which has no handles.
         chars: of all documents.
         models: names of root and sub model.
@@ -73,7 +73,7 @@ class RunWarning(EventDetail):
 
 @dataclass(frozen=True)
 class CheckedCitation(Record):
-    """A passage that supports the answer, and whether it stands in the text.
+    """A passage that supports the answer, and whether it was found in the text.
 
     Args:
         quote: its words, as they were cited.
@@ -81,7 +81,7 @@ class CheckedCitation(Record):
         how: "exact", "normalised" (white space and quotation marks differ), "not found", or
             "not looked for" where the time was up.
         cited: whether the run cited it; otherwise it is a quotation in the answer.
-        handle: of the text; this and the following say where it stands, and are null elsewhere.
+        handle: of the text; this and the following say where it was found, else they are null.
         document: its number within that text.
         name: of the document.
         start: its first character in the document.

@@ -16,7 +16,7 @@ class LoopState(Record):
         fruitless: turns in a row that held neither new code nor an answer.
         repairs: answers in a row that did not fit the schema.
         doubts: guesses that were questioned.
-        restarts: how often the conversation began anew.
+        restarts: how often the conversation was started over.
         has_started_over: the question is no longer in the conversation.
         is_urged: the model was asked to finish soon.
         guess: the best answer so far.

@@ -1,4 +1,4 @@
-"""Which sandbox model code runs in: the operator's choice, or the best that stands here."""
+"""Which sandbox model code runs in: the operator's choice, or the best that works here."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _portable(min_isolation: IsolationLevel, isolation: Isolation | None = None)
 class BestSandbox:
     """On Linux the native walls where they reach `partial`, else the portable one; it elsewhere.
 
-    Where the portable wall cannot be had either, the native one says what is missing.
+    Where the portable one does not work either, the native one says what is missing.
     """
 
     def __init__(self, min_isolation: IsolationLevel, isolation: Isolation | None) -> None:
@@ -125,7 +125,7 @@ class BestSandbox:
         await self._entered.pop().aclose()
 
     async def prepare(self) -> object:
-        """Choose, which tries what stands here."""
+        """Choose a sandbox, by trying what works here."""
         return await self.chosen()
 
     async def isolation(self) -> Isolation:

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class SourcePlace(NamedTuple):
-    """Where a passage stands, as its reader knows it.
+    """The place of a passage, as its reader knows it.
 
     `document` counts within the text that `handle` names; the library has no handles. `page` is
     the label of a page, sheet or slide, for documents that have some.
@@ -27,5 +27,5 @@ class Citable(Protocol):
         ...
 
     def place_of(self, document: int, start: int) -> SourcePlace:
-        """Return where a character of a document stands."""
+        """Return the place of a character of a document."""
         ...

@@ -26,7 +26,7 @@ rlm_context_read; both are free. If that settles it, answer.
 conversation: write all that matters into the question, and the form of the answer. While the \
 status is `running`, make the call in `next`.
 4. Before you repeat names, numbers and quotations of the answer, look them up with \
-rlm_context_search. Then answer, and say where in the text it stands, how sure you are, and what \
+rlm_context_search. Then answer, and say where in the text it is, how sure you are, and what \
 was not found.
 """
 

@@ -136,7 +136,7 @@ async def _read_text(service: Service, values: Values) -> ReadResourceContents:
 
 
 def _warning(handle: str, passage: Passage) -> str:
-    """What stands above a piece: some hosts call whatever they read the whole resource."""
+    """What is put above a piece: some hosts call whatever they read the whole resource."""
     return (
         f"[This is a piece: characters {passage.start:,} to {passage.end:,} of {passage.total:,}. "
         f'For the whole text call rlm_query(question=..., contexts=["{handle}"]).]'
@@ -281,7 +281,7 @@ def _encoded(texts: str | None, runs: str | None) -> str | None:
 
 
 def _decoded(cursor: str | None) -> tuple[str | None, str | None]:
-    """Decode where each list goes on: None where it has ended, empty at its start."""
+    """Decode where each list continues: None where it has ended, empty at its start."""
     if cursor is None:
         return "", ""
     match decode_cursor(_LIST, cursor):

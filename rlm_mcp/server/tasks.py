@@ -153,7 +153,7 @@ async def _task(service: Service, state: RunRecord) -> dict[str, Any]:
 
 
 def _status(state: RunRecord) -> TaskStatus:
-    """Say how a task stands; a failed run is a completed task whose result is an error.
+    """Return the state of a task; a failed run is a completed task whose result is an error.
 
     SEP-2663: `failed` is for errors of the server, never for those that a tool reports.
     """

@@ -1,7 +1,7 @@
 """The tools of a server: listed as they are on record, made when the service opens.
 
 Making the schemas of all tools from their functions takes longer than everything else that a host
-wants before its first call. So their list stands in a file, which `python -m tests.surface` writes.
+wants before its first call. So their list is in a file, which `python -m tests.surface` writes.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ class Updates:
                     if now != version:
                         version = now if await self._look(emitting) else _NEVER_LOOKED
                     await self._pause(service, version)
-                except Exception:  # the outermost frame of this task, which must go on
+                except Exception:  # the outermost frame of this task, which must continue
                     log.exception("notifying subscribers failed; will retry")
                     await anyio.sleep(_RETRY_SECONDS)
 

@@ -179,13 +179,13 @@ class Repls:
         return self._kept.pop(run_id) if one and one.fits(handles, options) else None
 
     def remember_origin(self, run_id: str, origin: str) -> None:
-        """Remember in which process a run goes on that continues another, for its results."""
+        """Remember in which process a run continues another one, for its results."""
         self._origins[run_id] = origin
         while len(self._origins) > _REMEMBERED_ORIGINS:
             self._origins.popitem(last=False)
 
     def origin(self, run_id: str) -> str:
-        """Say in which process a run went on; empty if it continued none, or long ago."""
+        """Say in which process a run continued another one; empty if it did not, or long ago."""
         return self._origins.get(run_id, "")
 
     async def evict(self) -> None:

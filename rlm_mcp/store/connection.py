@@ -76,9 +76,9 @@ def identity_of(path: Path) -> tuple[int, int]:
 
 
 def require_same_file(path: Path, identity: tuple[int, int]) -> None:
-    """Refuse to go on when a file was deleted, moved, replaced or emptied while it was open.
+    """Refuse to continue when a file was deleted, moved, replaced or emptied while it was open.
 
-    SQLite goes on writing into a file that no restart finds.
+    SQLite keeps writing into a file that no restart finds.
 
     Raises:
         StoreError: with what to do.

@@ -1,6 +1,6 @@
 """How writes take turns: one at a time in order of arrival, and small ones as a group.
 
-Group commit: small writes that come at the same time share one transaction, and reads likewise.
+Group commit: small writes that come at the same time share one transaction, and so do reads.
 While one group is at work, the next one gathers, so under load a thread and a commit serve many
 calls, and alone a call waits for nobody. Each write has a savepoint of its own: one that fails is
 undone alone. A write is in the file once its caller has its result.

@@ -16,7 +16,7 @@ from rlm_mcp.cli.output import say
 def backup(launch: Launch, file: Path) -> None:
     """Copy the database, with all texts and runs, to FILE.
 
-    Servers may go on meanwhile: the copy shows one moment. FILE must not exist. To restore it, stop
+    Servers may keep running: the copy shows one moment. FILE must not exist. To restore it, stop
     the servers, remove rlm.sqlite3 and the -wal and -shm files beside it from the data directory,
     and put the copy there as rlm.sqlite3.
     """

@@ -39,7 +39,7 @@ def ui(launch: Launch, run_id: str, port: int, no_open: bool) -> None:
 
 
 async def _serve_page(settings: Settings, run_id: str, port: int, opens: bool) -> None:
-    """Serve until the process is told to end.
+    """Serve until the process is asked to end.
 
     Raises:
         ConfigurationError: the server cannot listen there.

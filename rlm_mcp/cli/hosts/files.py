@@ -89,7 +89,7 @@ def _json_without_server(text: str, host: Host) -> str:
 
 
 def _json_path(document: Mapping[str, Any], host: Host) -> tuple[str, ...]:
-    """Where our entry stands; newer files of a host may have one more level."""
+    """The place of our entry; newer files of a host may have one more level."""
     inner = _table(document, (host.servers, host.inner))
     if inner and "type" not in inner:  # not a server of that name
         return (host.servers, host.inner, SERVER)

@@ -42,8 +42,8 @@ class Host:
         project_file: the file of a project, from its directory; empty where there is none.
         inner: a table between `servers` and the server, in files that have it.
         fields: the names of command, arguments and environment.
-        first: what stands at the beginning of each entry.
-        extra: what stands at the end of each entry.
+        first: what is put at the beginning of each entry.
+        extra: what is put at the end of each entry.
         beginning: what a file begins with that only this program has written.
         key: the placeholder for the API key.
         inputs: what the host asks its user for, at the file's top level.

@@ -13,7 +13,7 @@ Path = tuple[str | int, ...]
 
 
 def json_with(text: str, path: Path, value: Any, *, is_first: bool = False) -> str:
-    """Set what stands at `path`; objects on the way are made, and a list's end is its length.
+    """Set the value at `path`; objects on the way are made, and a list's end is its length.
 
     Members of an object there that the value does not have are kept.
 

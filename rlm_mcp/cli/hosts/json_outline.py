@@ -1,4 +1,4 @@
-"""Reads JSON, with comments and trailing commas, and remembers where each value stands."""
+"""Reads JSON, with comments and trailing commas, and remembers where each value is."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Value:
     Args:
         plain: the value as `json` gives it.
         items: what an object or a list holds.
-        last_comma: where the comma after the last item stands, if there is one.
+        last_comma: where the comma after the last item is, if there is one.
     """
 
     start: int

@@ -1,6 +1,6 @@
 """Edits one entry of a YAML text, and keeps all that is not changed as it is.
 
-The parser only tells where values stand: to write the whole text anew would lay it out differently.
+The parser only says where values are: writing the whole text again would change its layout.
 """
 
 from __future__ import annotations

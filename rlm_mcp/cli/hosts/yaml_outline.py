@@ -1,4 +1,4 @@
-"""Reads YAML, and remembers where each value stands."""
+"""Reads YAML, and remembers where each value is."""
 
 from __future__ import annotations
 

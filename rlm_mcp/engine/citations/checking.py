@@ -41,7 +41,7 @@ async def check_citations(
 
 @dataclass(frozen=True)
 class _Outcome:
-    """Where a passage stands, if it does; `is_whole`: the whole text was looked at."""
+    """The place of a passage, if it was found; `is_whole`: the whole text was searched."""
 
     found: Found | None
     is_whole: bool = True
@@ -65,7 +65,7 @@ def _check(
 
 
 def _at_its_place(source: ContextSource, cited: Citation) -> Found | None:
-    """Look where the REPL says that a passage stands, which is a claim."""
+    """Look where the REPL says that a passage is, which is only a claim."""
     number = cited.document
     if number is None or number >= len(source.char_lengths) or not isinstance(source, Citable):
         return None

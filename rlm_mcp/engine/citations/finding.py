@@ -19,7 +19,7 @@ _OVERLAP_BYTES = 16_384
 
 
 class Found(NamedTuple):
-    """Where a passage stands: characters of a document; `is_exact`: word for word."""
+    """The place of a passage: characters of a document; `is_exact`: word for word."""
 
     document: int
     start: int
@@ -40,7 +40,7 @@ class _Needle:
         return cls(quote, exact, longest_word(quote) or exact, any_spelling(quote))
 
     def spans(self, text: bytes) -> list[tuple[int, int, bool]]:
-        """Return where it stands: as it is, else in another spelling."""
+        """Return its place: word for word, else in another spelling."""
         if text.find(self.anchor) < 0:
             return []
         at = text.find(self.exact)
@@ -106,7 +106,7 @@ def _note(
     documents: _Documents,
     found: dict[str, Found],
 ) -> bool:
-    """Note where a passage stands in a window; return whether it does."""
+    """Note the place of a passage in a window; return whether it is there."""
     for start, end, is_exact in needle.spans(window):
         place = documents.place(
             before[0] + start,

@@ -19,7 +19,7 @@ class Conversation:
     """Messages in order; `head` stays, of `turns` the oldest may give way to a `summary`.
 
     Providers cache equal prefixes, so nothing that was sent is changed by what is added: only
-    `without_oldest` begins anew, behind the question.
+    `without_oldest` begins again, after the question.
     """
 
     head: tuple[Message, ...]
@@ -97,7 +97,7 @@ REPLY_SHARE = 4  # at most a quarter of the window is kept free for the reply
 
 @dataclass
 class Window:
-    """The window in tokens, and what a character takes of it as far as replies have told.
+    """The window in tokens, and what a character takes of it as far as replies have shown.
 
     Args:
         tokens: the size of the window; None is one that is never full.

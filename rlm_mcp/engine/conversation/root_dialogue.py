@@ -1,7 +1,7 @@
 """The conversation between a run and its root model: how it begins, and how the next reply is got.
 
 It begins with the system message, worked turns, and the question with a preview of the text. A text
-that is short enough stands whole in the first message, where the configuration allows it: reading
+that is short enough is shown whole in the first message, where the configuration allows it: reading
 it once is better than searching through what fits into one prompt.
 """
 
@@ -30,7 +30,7 @@ from rlm_mcp.sandbox.types import CallReply, ContextSource, Particular, Repl, Re
 
 MATCHES = 2
 AROUND_MATCHES = 2
-HEADING_CHARS = 40  # about what stands over each document of several
+HEADING_CHARS = 40  # about what is put above each document of several
 SEARCH_SECONDS = 10.0
 SMALL_MATCHES_CHARS = 600
 

@@ -156,7 +156,7 @@ def _doubt(run: Run, answer: str, *, is_computed: bool) -> Verdict | None:
     if not run.cells.memory.has_run_code and not is_direct:
         message = prompts.nudge("no_code", run.question, turn)
     elif answer.strip() in EMPTY_ANSWERS:
-        # The code stands in the conversation, and would be written again.
+        # The code is in the conversation, and would be written again.
         restarts = True
         message = f"{doubt_empty(answer)}\n{prompts.closing(run.question, turn)}"
     elif not (is_computed or is_direct or is_shown(answer, run.shown, run.question)):

@@ -104,7 +104,7 @@ class Run:
 
     @property
     def shown(self) -> str:
-        """What the root has seen of the text and of outputs, without what it was told besides."""
+        """What the root has seen of the text and of outputs, without other messages."""
         return "\n".join((*self._opening.shown(self._preview), *self.cells.memory.outputs))
 
     @property

@@ -118,7 +118,7 @@ class Endpoint:
         pace = self._limits.pace
         while True:
             async with pace.turn(), borrowed(self._limits.limiter):
-                # While this call waited in line, another may have been told to come later.
+                # While this call waited, the server may have asked another to come later.
                 if not pace.is_held:
                     stopwatch.note_sending()
                     return await self._wire.send(body, request)

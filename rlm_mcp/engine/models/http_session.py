@@ -27,7 +27,7 @@ class HttpOptions:
     Args:
         headers: sent with each request, in place of those that a key alone makes.
         connect_seconds: until there is a connection; None is no limit but that of the attempt.
-        read_seconds: until the next piece of an answer, likewise.
+        read_seconds: until the next piece of an answer, in the same way.
     """
 
     headers: Mapping[str, str] | None = None
@@ -57,7 +57,7 @@ def find_route(base_url: str, options: HttpOptions) -> HttpRoute:
 
 
 def open_session(route: HttpRoute) -> ClientSession:
-    """Open a session; whoever does closes it."""
+    """Open a session; the caller closes it."""
     import aiohttp  # noqa: PLC0415  # loaded by now
 
     options = route.options

@@ -21,7 +21,7 @@ def estimate_tokens(chars: int) -> int:
 
 
 class Stopwatch:
-    """Started when a call is made, and told of each request that is sent for it."""
+    """Started when a call is made; notes each request that is sent for it."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

@@ -88,7 +88,7 @@ class Catalogue:
         return table.provider == "command" if table else name.startswith(COMMAND_PREFIX)
 
     def place_of(self, name: str) -> str:
-        """Say where a model answers and as which, so that two of one name are told apart."""
+        """Say where a model answers and as which, so that two of one name can be distinguished."""
         table = self.tables.get(name)
         if self.is_command(name):
             return f"command {table.command if table else name}"

@@ -46,7 +46,7 @@ async def open_endpoint(
     Args:
         source: a `Provider`; or a client of the `openai` package, which stays open and sends the
             requests itself: a synchronous one from threads.
-        limiter: calls at once, shared by whoever holds it; 32 where there is none.
+        limiter: calls at once, shared by all who use it; 32 where there is none.
         policy: how patient calls are.
         timing: how to wait between attempts, and what time it is.
         own_pool: whether the connections of an `AsyncOpenAI` belong to another event loop, so that

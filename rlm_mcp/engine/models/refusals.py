@@ -1,4 +1,4 @@
-"""What an error status of a provider means: told by structure and status first, by words second."""
+"""What an error status of a provider means: by structure and status first, by words second."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Diagnosis:
     """What one failed request means.
 
     Args:
-        error: what the caller is told when this was the last attempt.
+        error: what the caller gets when this was the last attempt.
         retry: whether the same request may succeed later; `briefly` where it hardly will,
             `patiently` where it will once a limit is reset or a model is loaded.
         retry_after_seconds: what the provider asked to wait.

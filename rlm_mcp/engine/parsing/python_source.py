@@ -85,7 +85,7 @@ def is_empty(tree: ast.Module) -> bool:
 
 
 def layouts(lines: list[str], width: int) -> Iterator[str]:
-    """Yield the code in `lines` as it stands, then with indentation of the fence taken off."""
+    """Yield the code in `lines` unchanged, then with indentation of the fence taken off."""
     as_it_is = "\n".join(lines)
     yield as_it_is
     yield textwrap.dedent(as_it_is)

@@ -60,7 +60,7 @@ def after_orphan_close(
 def without_reasoning(reply: str) -> str:
     """Return the text of a reply without code: its thinking and end tokens are left out.
 
-    Thinking stands at the beginning of a line; a tag that the reply speaks of stays. A reply that
+    Thinking begins at the start of a line; a tag that the reply speaks of stays. A reply that
     never ends its thinking says nothing.
     """
     text = after_orphan_close(without_tokens(reply), _no_blocks)

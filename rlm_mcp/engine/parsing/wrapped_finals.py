@@ -31,7 +31,7 @@ def read_wrapped_final(text: str) -> str | None:
 
 
 def _braced(text: str, start: int) -> str | None:
-    """Return what stands between a brace that was opened before `start` and its end."""
+    """Return the text between a brace that was opened before `start` and its end."""
     depth = 1
     for match in re.finditer(r"(?<!\\)[{}]", text[start : start + _MAX_BOX_CHARS]):
         depth += 1 if match[0] == "{" else -1

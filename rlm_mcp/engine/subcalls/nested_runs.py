@@ -39,7 +39,7 @@ class InnerParts:
 
     Args:
         recorded: inner runs by name.
-        ended: keys of those whose answer was told already, each as often as it was.
+        ended: keys of those whose answer was given already, each as often as it was.
     """
 
     def __init__(self, recorded: Mapping[str, Recording], ended: Sequence[str]) -> None:

@@ -261,7 +261,7 @@ def budget(desk: CallDesk) -> dict[str, Any]:
 def with_long_text(prompts: list[str], model: str | None) -> tuple[list[str], str | None]:
     """Read `llm_query(question, chunk)` where the second text is longer than any name.
 
-    The host reads shorter ones likewise, and puts the longer text first too.
+    The host reads shorter ones in the same way, and puts the longer text first too.
     """
     if not isinstance(model, str) or len(wire.utf8(model)) <= wire.MAX_NAME_BYTES:
         return prompts, model

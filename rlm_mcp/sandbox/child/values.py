@@ -25,7 +25,7 @@ _BITS_PER_DIGIT = 4  # fewer, in fact: the estimate stays below the real size
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _PLAIN = frozenset({list, tuple, set, frozenset, dict, *_SCALARS, bytes, bytearray, complex})
 _BRACKETS = {list: ("[", "]"), tuple: ("(", ")"), set: ("{", "}"), dict: ("{", "}")}
-# A metaclass of model code may define these anew.
+# A metaclass of model code may redefine these.
 _NAME_OF = type.__dict__["__name__"].__get__
 _MODULE_OF = type.__dict__["__module__"].__get__
 _ORDER_OF = type.__dict__["__mro__"].__get__

@@ -1,4 +1,4 @@
-"""What a container is told first: code for Python's command line, and the modules that it loads."""
+"""What a container gets first: code for Python's command line, and the modules that it loads."""
 
 from __future__ import annotations
 

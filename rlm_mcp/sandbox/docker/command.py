@@ -1,4 +1,4 @@
-"""The `docker` command: how a container is started, told, and ended, and what its errors mean."""
+"""The `docker` command: how a container starts, is spoken to and ends; what its errors mean."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ PUMP_BYTES = 1 << 16
 
 
 class DockerProcess:
-    """The `docker run` of one container. What it is told goes through further commands."""
+    """The `docker run` of one container. Further commands speak to it."""
 
     grace_seconds = GRACE_SECONDS
     is_watched = False  # Docker limits memory and processes
@@ -47,7 +47,7 @@ class DockerProcess:
         self.said = ""  # the end of what was written to standard error
 
     def first_line(self) -> bytes:
-        """Read what the container told of itself, the first line that is JSON. Blocking."""
+        """Read what the container reported about itself, the first line that is JSON. Blocking."""
         lines = iter(self._popen.stderr.readline if self._popen.stderr is not None else bytes, b"")
         return next((line for line in lines if line.startswith(b"{")), b"{}")
 
@@ -95,7 +95,7 @@ class DockerProcess:
 
 
 class DockerLauncher:
-    """Starts a container for a REPL and sends it the text, anew whenever it is lost."""
+    """Starts a container for a REPL and sends it the text, again whenever it is lost."""
 
     def __init__(self, image: str, source: ContextSource, options: ReplOptions) -> None:
         self._image = image
@@ -131,7 +131,7 @@ class DockerLauncher:
 
 
 async def told_walls(launcher: DockerLauncher) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Read what the container that was started last told: layers that stand, and those missing."""
+    """Read what the container that was started last reported: layers that hold or are missing."""
     assert launcher.last is not None  # noqa: S101  # for the type checker: it was started
     said = json.loads(await to_thread.run_sync(launcher.last.first_line))
     return tuple(said.get("layers", ())), tuple(said.get("missing", ()))

@@ -81,7 +81,7 @@ class DockerSandbox:
 
         Raises:
             IsolationError: the level is below the minimum.
-            SandboxError: no container can be had.
+            SandboxError: no container can be started.
         """
         async with self._testing:
             if self._isolation is None:

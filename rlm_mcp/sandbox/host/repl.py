@@ -228,7 +228,7 @@ class ChildRepl:
             raise
 
     async def _ready_for_cell(self) -> ReplProcess:
-        """Return the process when no look goes on in it; replace it if one does not end."""
+        """Return the process when no look is under way in it; replace it if one does not end."""
         process = await self._ready()
         if not process.late_tickets:
             return process
@@ -250,13 +250,13 @@ class ChildRepl:
         """Start a fresh process and put small variables back; return their names.
 
         Raises:
-            SandboxDiedError: none can be had.
+            SandboxDiedError: none could be started.
         """
         try:
             await self.start()
             with suppress(EOFError, TimeoutError, WireError):
                 return await self._restore()
-            await self.close()  # what was kept cannot be opened: go on without it
+            await self.close()  # what was kept cannot be opened: continue without it
             await self.start()
         except (SandboxError, EOFError, TimeoutError) as error:
             await self.close()

@@ -75,7 +75,7 @@ async def _next_answer(process: ReplProcess) -> Frame | None:
 
 
 async def settle(process: ReplProcess, seconds: float) -> bool:
-    """Wait until no look goes on in a process; False if one does not end.
+    """Wait until no look is under way in a process; False if one does not end.
 
     Each was interrupted when it was given up. A second interrupt waits for a while: sent at once,
     it would hit the next look.

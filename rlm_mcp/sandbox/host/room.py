@@ -32,7 +32,7 @@ class Room:
         """Take room for a REPL while the block runs.
 
         Raises:
-            SandboxError: other REPLs hold too much, and go on to.
+            SandboxError: other REPLs hold too much memory, and keep it.
         """
         await self._wait_for(size)
         self._taken += size

@@ -64,7 +64,7 @@ class PortableProcess:
         return self._popen.poll() is None
 
     def first_line(self) -> bytes:
-        """Read the line that it told of itself. Blocking."""
+        """Read the line that it reported about itself. Blocking."""
         return self._popen.stdout.readline() if self._popen.stdout is not None else b""
 
     def interrupt(self) -> None:
@@ -78,10 +78,10 @@ class PortableProcess:
             self._popen.kill()
 
     def pause(self) -> None:
-        """Do nothing: an instance has no threads that go on between cells."""
+        """Do nothing: an instance has no threads that run between cells."""
 
     def resume(self) -> None:
-        """Do nothing, likewise."""
+        """Do nothing, for the same reason."""
 
     async def watch(self) -> None:
         """Return: there is nothing to watch."""
@@ -156,7 +156,7 @@ def _spawn(
         **_platform_options(theirs),
     )
     try:
-        # It runs our own code alone until it is told what to load.
+        # It runs only our own code until it is told what to load.
         job = put_into_job(popen.pid, windows_library()) if layer == "job" else None
     except OSError:
         _end_at_once(popen)
@@ -240,7 +240,7 @@ class PortableLauncher:
 
 
 async def second_layer(repl_process: ReplProcess) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Read what a process told on its standard output: layers that stand, and those missing."""
+    """Read what a process reported on its standard output: layers that hold, and those missing."""
     assert isinstance(repl_process.process, PortableProcess)  # noqa: S101  # `start_process` made it
     said = json.loads(await to_thread.run_sync(repl_process.process.first_line))
     return tuple(said["layers"]), tuple(said["missing"])

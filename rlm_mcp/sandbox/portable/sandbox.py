@@ -53,7 +53,7 @@ class PortableSandbox(Held):
         layer: what is put round each process, `seatbelt` or `job`, or nothing; None for what this
             platform has.
 
-    Within `async with` such a process stands ready. It belongs to one event loop.
+    Within `async with` such a process is kept ready. It belongs to one event loop.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class PortableSandbox(Held):
         Raises:
             IsolationError: the wall does not stand here.
             TooLargeError: the text is larger than this wall can hold.
-            SandboxError: no process can be had, or none can hold the text.
+            SandboxError: no process could be started, or none can hold the text.
         """
         await self.require_isolation()
         laid = await lay_out(source)
@@ -170,7 +170,7 @@ class PortableSandbox(Held):
                 if not self._layer:
                     raise
                 missing = f"{self._layer}: {error.message}"
-            # The wall stands without its second layer, whose absence is told.
+            # The wall holds without its second layer, whose absence is reported.
             self._layer = ""
             found = await _tried(module, "")
             return replace(found, missing=(*found.missing, missing))
@@ -179,7 +179,7 @@ class PortableSandbox(Held):
 
 
 async def _tried(module: PythonModule, layer: str) -> Isolation:
-    """Open a REPL as any other, let it climb the wall, and ask its process what else stands."""
+    """Open a REPL as any other, let it try the wall, and ask its process what else holds."""
     started: list[ReplProcess] = []
     laid = await lay_out(selftest.TEXT)
 

@@ -1,4 +1,4 @@
-"""The page for whoever owns this machine: on loopback alone, with a token of its own.
+"""The page for the owner of this machine: on loopback only, with its own token.
 
 Other users of the machine reach a loopback port too, so there is always a token. It is random and
 lives as long as the process. Who may read the owner's files gets it from a file that leads to the

@@ -62,7 +62,7 @@ class Place:
 
 
 async def serve_http(settings: Settings, place: Place, announce: Callable[[str], None]) -> None:
-    """Serve until the process is told to end, by SIGTERM or SIGINT.
+    """Serve until the process is asked to end, by SIGTERM or SIGINT.
 
     Args:
         announce: called with the server's root URL once it answers.
@@ -77,7 +77,7 @@ async def serve_http(settings: Settings, place: Place, announce: Callable[[str],
 
 
 async def until_stopped() -> None:
-    """Wait until the process is told to end, by SIGTERM or SIGINT."""
+    """Wait until the process is asked to end, by SIGTERM or SIGINT."""
     if sys.platform == "win32":  # ended by KeyboardInterrupt, which Ctrl-C raises
         signal.signal(signal.SIGBREAK, signal.default_int_handler)  # so does Ctrl-Break
         await anyio.sleep_forever()

@@ -30,7 +30,7 @@ class BundledFile:
 
     @property
     def source(self) -> str:
-        """What a Content-Security-Policy calls this file where it stands inline."""
+        """What a Content-Security-Policy calls this file where it is inline."""
         digest = hashlib.sha256(self.text.encode()).digest()
         return f"'sha256-{base64.b64encode(digest).decode()}'"
 
@@ -55,7 +55,7 @@ def _file(text: str, media_type: str) -> BundledFile:
 
 
 def inline_page(where: str, bundle: Bundle, head: str = "") -> tuple[str, str]:
-    """Return a page that needs no other file: what stands before its data, and what after.
+    """Return a page that needs no other file: the part before its data, and the part after.
 
     Args:
         where: what the bundle shows itself as, `app` or `file`.

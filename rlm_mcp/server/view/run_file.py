@@ -67,13 +67,13 @@ async def _html(service: Service, run_id: str, *, has_texts: bool) -> Pieces:
     before, after = file_frame(await open_bundle())
     yield before
     async for piece in _data(service, run_id, has_texts=has_texts):
-        # `<` begins whatever could end the element; in JSON it stands in strings alone.
+        # `<` begins whatever could end the element; in JSON it occurs only in strings.
         yield piece.replace("<", "\\u003c")
     yield after
 
 
 def file_frame(bundle: Bundle) -> tuple[str, str]:
-    """Return what stands in a saved page before its data, and after it."""
+    """Return the parts of a saved page before its data, and after it."""
     policy = (
         f"default-src 'none'; script-src {bundle[SCRIPT].source}; "
         f"style-src {bundle[STYLE].source}; img-src data:; base-uri 'none'; form-action 'none'"

@@ -29,7 +29,7 @@ BATCH_BYTES = 1 << 20
 
 
 class OpenedFile(Protocol):
-    """A file that is read from where it stands."""
+    """A file that is read in place."""
 
     def fileno(self) -> int:
         """Return its descriptor."""

@@ -1,4 +1,4 @@
-"""Finding the files that a path stands for. All of it blocks."""
+"""Finding the files that a path names. All of it blocks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NOT_ALLOWED = "outside the allowed paths or hidden"
 
 @dataclass(frozen=True)
 class FoundFiles:
-    """What a path stands for: files in path order, with their names as documents.
+    """What a path names: files in path order, with their names as documents.
 
     `is_single` is true for a file named directly, false for a directory or glob with one file.
     `skipped` names what was left out, the first of it; `skipped_total` counts all by reason.

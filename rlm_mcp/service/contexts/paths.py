@@ -188,7 +188,7 @@ def paths_starting_with(prefix: str, allowed: AllowedPaths, limit: int) -> list[
 def meant_path(path: str) -> str:
     """Return the path that was meant: pasted in quotes, as a `file://` URL, in another normal form.
 
-    A path that exists as it stands is never changed.
+    A path that exists is never changed.
     """
     if _exists(path):
         return path

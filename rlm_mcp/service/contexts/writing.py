@@ -33,7 +33,7 @@ async def write_batches(
         upload: takes the documents.
         batches: is iterated, and at last closed, in worker threads.
         total: how many bytes are expected.
-        report: is told the bytes written and the total.
+        report: called with the bytes written and the total.
         shown: what the error calls the source: `path 'a.pdf'`.
 
     Raises:

@@ -180,7 +180,7 @@ def mails_of(data: bytes) -> Iterator[bytes]:
 def tables_of(data: bytes) -> Iterator[tuple[str, list[list[str]]]]:
     """Yield the tables of an SQLite file as rows of text: first the column names.
 
-    A value of bytes is told by its size, NULL is empty, and a long text is cut.
+    A value of bytes is shown as its size, NULL is empty, and a long text is cut.
 
     Raises:
         UnreadableError: it is no SQLite file, or a damaged one.

@@ -1,4 +1,4 @@
-"""Which files are documents to be converted, told by their first bytes and their name."""
+"""Which files are documents to be converted, recognized by their first bytes and their name."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Ends runs whose request was cancelled, unless somebody asks for them again in time.
 
 A client that cancels a request says that nobody wants the answer, or only that it took too long:
-the protocol does not tell which. So the run goes on for a while. It ends only if nobody waits for
+the protocol does not say which. So the run continues for a while. It ends only if nobody waits for
 it, looks at it, or asks the same question, in this server or in another one on the same database.
 """
 

@@ -1,4 +1,4 @@
-"""What a question would cost, told before any model is asked."""
+"""What a question would cost, before any model is asked."""
 
 from __future__ import annotations
 

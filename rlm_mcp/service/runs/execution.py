@@ -331,7 +331,7 @@ class QuestionWork:
 
 
 def _origin(run_id: str, lost: Sequence[str], *, is_kept: bool) -> str:
-    """Say in which process a question goes on: in a kept one, changes by code live on."""
+    """Say in which process a question continues: a kept one still has changes that code made."""
     if is_kept:
         return (
             f"It continued in the process of {run_id}, with everything that code had changed there."

@@ -19,7 +19,7 @@ from rlm_mcp.values import NO_USAGE, EndStatus, Usage
 
 
 class RunQueue:
-    """A number of places to work in; whoever finds none free waits in line.
+    """A number of places to work in; runs that find none free wait in a queue.
 
     Callers take turns, and each caller's own tickets keep their order: one that asks a hundred
     questions does not shut out another that asks one. The last free place is kept for a caller who
@@ -34,7 +34,7 @@ class RunQueue:
         self._lines: OrderedDict[str, deque[Ticket]] = OrderedDict()
 
     def enter(self, caller: str = "") -> Ticket:
-        """Take a place or, if none is free, stand in line; `Ticket.leave` must follow."""
+        """Take a place or, if none is free, wait in the queue; `Ticket.leave` must follow."""
         ticket = Ticket(self, caller)
         if self._has_place_for(caller):
             self._admit(ticket)

@@ -145,7 +145,7 @@ def _unknown_option(name: str) -> str:
 
 
 ANSWER_NAME = "FINAL"
-_NEXT_LIMIT = 2  # a limit that is used up is proposed anew, this many times as large
+_NEXT_LIMIT = 2  # a limit that is used up is proposed again, this many times as large
 
 
 def progress_line(run: RunRecord) -> str:

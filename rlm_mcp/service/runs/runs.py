@@ -109,7 +109,7 @@ class RunService:
         return replace(state, queue_position=run.ticket.position) if run else state
 
     def origin(self, run_id: str) -> str:
-        """Say in which process a run went on that continues another one; empty for others."""
+        """Say in which process a run continued another one; empty for others."""
         return self._repls.origin(run_id)
 
     async def _follow(self, run_id: str, report: Report) -> None:

@@ -140,7 +140,7 @@ class Starter:
     async def _record(
         self, task: Task, question: Question, isolation: Isolation, *, is_queued: bool
     ) -> Begun:
-        """Write that a run begins, or find the one that stands for it."""
+        """Record that a run begins, or find the run that already answers it."""
         models = task.root_model, task.sub_model
         options = _stored_options(task.config, models, task.answer_schema)
         new = replace(
@@ -276,7 +276,7 @@ async def _unreported(done: int, total: int) -> None:
 
 
 def _same_run(record: RunRecord, asked: NewRun) -> str:
-    """Return the id of the run that an idempotency key stands for.
+    """Return the id of the run that an idempotency key names.
 
     Raises:
         InvalidInputError: it answers another question.

@@ -223,7 +223,7 @@ class StoredSource:
             return read_span(db, handle, text_of(db, self.caller, handle), span).text
 
     def place_of(self, document: int, start: int) -> SourcePlace:
-        """Return handle, number, name and page of a character; blocks likewise.
+        """Return handle, number, name and page of a character; blocks too.
 
         Raises:
             StoreError: its context was deleted.

@@ -51,7 +51,7 @@ def build_index(
         path: the file.
         chunks: the UTF-8 of all documents, without gaps.
         documents: positions and sizes in bytes, in order.
-        report: told now and then how many bytes are indexed; what it raises ends the work.
+        report: called now and then with how many bytes are indexed; what it raises ends the work.
 
     Raises:
         StoreError: this SQLite cannot index words.

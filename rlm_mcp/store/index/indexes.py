@@ -56,7 +56,7 @@ class TextIndexes:
 
         Args:
             record: the text.
-            report: told how many bytes are indexed; what it raises ends the work.
+            report: called with how many bytes are indexed; what it raises ends the work.
 
         Raises:
             StoreError: the text was deleted, the disk is full, or SQLite cannot index words.

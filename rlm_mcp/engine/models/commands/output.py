@@ -177,7 +177,7 @@ def _count(value: object) -> int:
 
 
 def _usd(value: object) -> float | None:
-    """Read a cost; what is no amount of money is as good as not told."""
+    """Read a cost; what is not an amount of money counts as missing."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value) if math.isfinite(value) and value >= 0 else None

@@ -19,7 +19,7 @@ STATUS_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class FoundCommand:
-    """A preset whose program is installed; `is_logged_in` is None where it cannot be told."""
+    """A preset whose program is installed; `is_logged_in` is None where that is not known."""
 
     name: str
     is_logged_in: bool | None

@@ -20,7 +20,7 @@ class Slots:
     def __init__(self, count: int) -> None:
         self._for_conversations = list(range(count // 2))
         self._for_questions = range(count // 2, count)
-        self._of: dict[str, int] = {}  # the conversation that was used last stands last
+        self._of: dict[str, int] = {}  # the conversation that was used last is at the end
         self._at_work = Counter[int]()
 
     @contextmanager

@@ -3,7 +3,7 @@
 On Linux the list of system calls and Landlock of the native wall, when the module is loaded; on
 macOS a Seatbelt profile, on Windows a job, both of which the host puts round it, and a policy that
 the process sets itself (neither was run there).
-Each is depth: where one is missing the wall still stands, and its absence is told.
+Each is defence in depth: where one is missing the wall still holds, and its absence is reported.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CHILD_POLICY = 13  # PROCESS_MITIGATION_POLICY.ProcessChildProcessPolicy
 
 
 def confine() -> None:
-    """Put up what this system has, and tell what stands on standard output."""
+    """Put up what this system has, and report on standard output what holds."""
     for encoding in ("utf-8", "utf-16-le", "utf-32-le", "latin-1"):  # files are out of reach soon
         codecs.lookup(encoding)
     layers, missing = list[str](), list[str]()

@@ -1,4 +1,4 @@
-"""All that the module may call. WASI itself is not linked: each function stands here, or refuses.
+"""All that the module may call. WASI is not linked: each function is defined here, or refuses.
 
 A refusal ends the instance. Arguments come from code that nobody vouches for: every pointer and
 length is checked by `Memory`, every handle is looked up.
