@@ -90,7 +90,8 @@ def test_a_charset_that_there_is_not_is_refused_by_name(told: str) -> None:
 def test_ascii_waits_for_nothing_and_valid_utf_8_for_no_more_than_a_sample() -> None:
     decoder = CharsetDecoder()
     assert decoder.feed(b"plain text") == b"plain text"
-    assert decoder.is_quick(b"more of it")
+    assert decoder.pass_quickly(b"more of it") == (b"more of it", 10)
+    assert decoder.pass_quickly("ü".encode()) is None
     german = f"ü{GERMAN}".encode() * (SAMPLE_BYTES // len(GERMAN) + 1)
     assert decoder.feed(german[:20]) == b""
 
@@ -98,7 +99,14 @@ def test_ascii_waits_for_nothing_and_valid_utf_8_for_no_more_than_a_sample() -> 
 
     assert given == german
     assert decoder.feed("ü".encode()[:1]) == b""
-    assert b"".join([decoder.feed("ü".encode()[1:]), *decoder.end()]) == "ü".encode()
+    assert decoder.pass_quickly("ü".encode()[1:] + "ä".encode()[:1]) == ("ü".encode(), 1)
+    assert decoder.pass_quickly(b"\xff") is None
+    assert b"".join([decoder.feed("ä".encode()[1:]), *decoder.end()]) == "ä".encode()
+
+
+def test_what_is_announced_as_utf_8_passes_without_being_decoded() -> None:
+    assert CharsetDecoder("utf8").pass_quickly(b"a\xff") == (b"a\xff", None)
+    assert CharsetDecoder("cp1252").pass_quickly(b"a") is None
 
 
 def test_a_mark_alone_is_an_empty_text() -> None:

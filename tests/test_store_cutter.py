@@ -148,6 +148,33 @@ def test_many_empty_documents_make_no_chunks() -> None:
     assert [document.position for document in result.documents] == list(range(100))
 
 
+@pytest.mark.parametrize("alphabet", [ALPHABET, "ab\n", "é漢😀\n"])
+def test_whole_characters_whose_number_is_known_are_cut_as_all_others_are(alphabet: str) -> None:
+    dice = random.Random(7)
+    texts = ["".join(dice.choices(alphabet, k=k)) for k in (1, 900_000, 3, 400_000, 700_000)]
+    decoded, counted = TextCutter(), TextCutter()
+    for cutter in (decoded, counted):
+        cutter.begin("a")
+    for text in texts:
+        decoded.feed(text.encode())
+        counted.feed_whole(text.encode(), len(text))
+    decoded.feed("é".encode()[:1])
+    counted.feed("é".encode()[:1])
+    decoded.feed("é".encode()[1:] + b"end")
+    counted.feed_whole(b"\xa9end", 4)
+    for cutter in (decoded, counted):
+        cutter.finish()
+
+    assert (counted.end, counted.sha256, counted.rest()) == (
+        decoded.end,
+        decoded.sha256,
+        decoded.rest(),
+    )
+    result = counted.take()
+    check_places(result)
+    assert result == decoded.take()
+
+
 def random_pieces(data: bytes, dice: random.Random) -> Iterator[bytes]:
     while data:
         size = dice.choice([1, 3, 100, 70_000, 1 << 20])

@@ -6,7 +6,7 @@ import codecs
 from codecs import IncrementalDecoder
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.service.contexts.guessing import (
@@ -38,6 +38,13 @@ _MARK_BYTES = 4
 # Codecs of Python that are not charsets; some raise even with errors="replace".
 _NO_CHARSETS = {"idna", "punycode", "raw_unicode_escape", "undefined", "unicode_escape", "utf_7"}
 _CONTROLS = bytes(sorted(set(range(32)) - set(b"\t\n\v\f\r\x1b")))
+
+
+class Counted(NamedTuple):
+    """UTF-8, and how many whole characters it is; None where it was not decoded."""
+
+    data: bytes
+    chars: int | None
 
 
 class CharsetDecoder:
@@ -72,13 +79,15 @@ class CharsetDecoder:
         self._spool: Spool | None = None
         self._decoder = _decoder(self.charset)
 
-    def is_quick(self, data: bytes) -> bool:
-        """Whether `feed` takes no longer than it takes to look at these bytes once."""
+    def pass_quickly(self, data: bytes) -> Counted | None:
+        """Take in bytes that can be looked at once and passed on; None if `feed` must take them."""
         if self._is_decided:
-            return self._decoder is None
+            return Counted(data, None) if self._decoder is None else None
         if self._spool is not None:
-            return False
-        return self._has_passed_utf8 or self._can_pass(data)
+            return None
+        if self._can_pass(data):
+            return Counted(data, len(data))
+        return self._pass_utf8(self._held + data) if self._has_passed_utf8 else None
 
     def _can_pass(self, data: bytes) -> bool:
         return self._is_begun and not self._held and self._spool is None and _is_plain(data)
@@ -123,21 +132,21 @@ class CharsetDecoder:
         self.is_guessed = charset != UTF_8
         self._decoder = _decoder(charset)
 
-    def _pass_utf8(self, data: bytes) -> bytes | None:
+    def _pass_utf8(self, data: bytes) -> Counted | None:
         """Return what is whole in bytes that are valid UTF-8; None where they are not."""
         if b"\0" in data or _has_shift(data):
             return None
         try:
-            used = codecs.utf_8_decode(data, "strict", False)[1]
+            text, used = codecs.utf_8_decode(data, "strict", False)
         except UnicodeDecodeError:
             return None
         self._held = data[used:]
-        return data[:used] if self._held else data
+        return Counted(data[:used] if self._held else data, len(text))
 
     def _pass_on(self, data: bytes, *, is_last: bool) -> bytes:
         """Return what can pass; hold back what may not be UTF-8, or spool it from there on."""
         if self._has_passed_utf8 and not is_last and (passed := self._pass_utf8(data)) is not None:
-            return passed
+            return passed.data
         at = _first_strange(data)
         valid = at + _valid_length(data[at:], is_last=is_last)
         is_sampled = self._has_passed_utf8 or len(data) - at >= SAMPLE_BYTES

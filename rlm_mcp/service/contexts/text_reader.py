@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from rlm_mcp.sandbox.wire import utf8
-from rlm_mcp.service.contexts.charsets import UTF_8, CharsetDecoder, is_plain_utf8
+from rlm_mcp.service.contexts.charsets import UTF_8, CharsetDecoder, Counted, is_plain_utf8
 from rlm_mcp.service.contexts.decompression import Unpacker
 from rlm_mcp.service.contexts.line_ends import LineEnds, is_cr_only
 
@@ -66,10 +66,18 @@ class TextReader:
         """How many characters stand for bytes that the charset lacks."""
         return self._decoder.replaced
 
-    def is_quick(self, data: bytes) -> bool:
-        """Whether `feed` takes no longer than it takes to look at these bytes once."""
+    def pass_quickly(self, data: bytes) -> Counted | None:
+        """Take in bytes that pass as they are; None if `feed` must take them.
+
+        It takes no longer than it takes to look at them once.
+        """
         is_plain = self._is_begun and self._unpacker is None and not self._is_at_start
-        return is_plain and self._line_ends.is_quick and self._decoder.is_quick(data)
+        if not (is_plain and self._line_ends.is_quick):
+            return None
+        passed = self._decoder.pass_quickly(data)
+        if passed is not None and self._digest is not None:
+            self._digest.update(data)
+        return passed
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield the UTF-8 of more bytes, in pieces of a megabyte or so.

@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import anyio.from_thread
 import anyio.to_thread
@@ -21,6 +22,8 @@ from rlm_mcp.service.documents.kinds import is_installed, kind_of
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.contexts.records import ContextRecord
 from rlm_mcp.store.contexts.uploads import Upload
+
+T = TypeVar("T")
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -119,13 +122,14 @@ class TransferService:
         head, count = _Head(), 0
         async for data in body.pieces:
             # Most texts are UTF-8: those bytes pass without a thread.
-            texts = reader.feed(data)
-            for text in texts if reader.is_quick(data) else await _in_a_thread(texts):
+            passed = reader.pass_quickly(data)
+            found = [passed] if passed else await _in_a_thread(_uncounted(reader.feed(data)))
+            for text, chars in found:
                 count += len(text)
                 if body.is_bounded:
                     self.check_size(count)
                 head.look(text)
-                await upload.write(text)
+                await upload.write(text, chars)
         for text in await _in_a_thread(reader.end()):
             head.look(text)
             await upload.write(text)
@@ -204,8 +208,12 @@ async def _peeked(body: Body) -> tuple[bytes, AsyncIterator[bytes]]:
     return b"".join(first)[:SNIFFED_BYTES], whole()
 
 
-async def _in_a_thread(texts: Iterator[bytes]) -> list[bytes]:
-    return await anyio.to_thread.run_sync(list, texts)
+def _uncounted(texts: Iterator[bytes]) -> Iterator[tuple[bytes, None]]:
+    return ((text, None) for text in texts)
+
+
+async def _in_a_thread(items: Iterator[T]) -> list[T]:
+    return await anyio.to_thread.run_sync(list, items)
 
 
 class _Head:

@@ -74,7 +74,8 @@ class TextCutter:
         self._ends_line = True
         self._undecoded = b""
         self._saw_mark = False
-        self._tail = bytearray()
+        self._tail: list[bytes] = []
+        self._tail_bytes = 0
         self._tail_start = Place()
         self._cut = Cut([], [])
         self._digest: ContentDigest | None = ContentDigest()
@@ -95,7 +96,8 @@ class TextCutter:
         cutter._saw_mark = saved["saw_mark"]
         cutter._undecoded = bytes.fromhex(saved["undecoded"])
         cutter._tail_start = tail.start if tail else cutter.end
-        cutter._tail += tail.data if tail else b""
+        cutter._tail = [tail.data] if tail else []
+        cutter._tail_bytes = len(tail.data) if tail else 0
         return cutter
 
     def state(self) -> str:
@@ -139,6 +141,13 @@ class TextCutter:
         for start in range(0, len(data), _PIECE_BYTES):
             self._take_in(self._undecoded + data[start : start + _PIECE_BYTES], is_last=False)
 
+    def feed_whole(self, data: bytes, chars: int) -> None:
+        """Add whole characters in valid UTF-8, which are `chars` of them; they are not decoded."""
+        if self._undecoded or self.end.byte == self._start.byte:
+            self.feed(data)  # it may end a character, or begin with a byte order mark
+        else:
+            self._append(data, chars)
+
     def finish(self) -> None:
         """End the current document; an incomplete character at its end is replaced."""
         if not self._is_open:
@@ -161,7 +170,7 @@ class TextCutter:
 
     def rest(self) -> Chunk | None:
         """Return the chunk that is not full yet; it is kept, and returned again once it is full."""
-        return Chunk(self._tail_start, bytes(self._tail)) if self._tail else None
+        return Chunk(self._tail_start, b"".join(self._tail)) if self._tail else None
 
     def _take_in(self, raw: bytes, *, is_last: bool) -> None:
         text, used, replaced = _decode(raw, is_last=is_last)
@@ -172,28 +181,41 @@ class TextCutter:
             self._saw_mark = True
             text, encoded = text[1:], encoded[_BOM_BYTES:]
         if text:
-            self._append(text, encoded)
+            self._append(encoded, len(text))
 
-    def _append(self, text: str, encoded: bytes) -> None:
+    def _append(self, encoded: bytes, chars: int) -> None:
+        if not encoded:
+            return
         if self._digest is not None:
             self._digest.update(encoded)
-        self._ends_line = text[-1] == "\n"
-        while len(self._tail) + len(encoded) >= CHUNK_BYTES:
-            size = CHUNK_BYTES - len(self._tail)
+        self._ends_line = encoded.endswith(b"\n")
+        while self._tail_bytes + len(encoded) >= CHUNK_BYTES:
+            size = CHUNK_BYTES - self._tail_bytes
             # A byte that continues a character must not come first in the next chunk.
             while 0 < size < len(encoded) and encoded[size] & 0xC0 == 0x80:
                 size -= 1
-            part = encoded[:size].decode()
-            self._grow(part, encoded[:size])
-            text, encoded = text[len(part) :], encoded[size:]
-            self._cut.chunks.append(Chunk(self._tail_start, bytes(self._tail)))
-            self._tail, self._tail_start = bytearray(), self.end
-        self._grow(text, encoded)
+            before = _chars_before(encoded, size, chars)
+            self._grow(encoded[:size], before)
+            encoded, chars = encoded[size:], chars - before
+            self._cut.chunks.append(Chunk(self._tail_start, b"".join(self._tail)))
+            self._tail, self._tail_bytes, self._tail_start = [], 0, self.end
+        self._grow(encoded, chars)
 
-    def _grow(self, text: str, encoded: bytes) -> None:
-        byte, char, line = self.end
-        self.end = Place(byte + len(encoded), char + len(text), line + encoded.count(b"\n"))
-        self._tail += encoded
+    def _grow(self, encoded: bytes, chars: int) -> None:
+        if encoded:
+            byte, char, line = self.end
+            self.end = Place(byte + len(encoded), char + chars, line + encoded.count(b"\n"))
+            self._tail.append(encoded)
+            self._tail_bytes += len(encoded)
+
+
+def _chars_before(encoded: bytes, size: int, chars: int) -> int:
+    """How many of `chars` characters are in the first bytes; the shorter part is decoded."""
+    if chars == len(encoded):
+        return size
+    if 2 * size <= len(encoded):
+        return len(encoded[:size].decode())
+    return chars - len(encoded[size:].decode())
 
 
 def _decode(raw: bytes, *, is_last: bool) -> tuple[str, int, int]:

@@ -37,6 +37,7 @@ from rlm_mcp.store.contexts.records import (
 )
 from rlm_mcp.store.contexts.texts import drop_text, sweep
 from rlm_mcp.store.contexts.uploads import Upload, begin_upload, claim_upload
+from rlm_mcp.store.contexts.write_behind import WriteBehind
 from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database, storable
 from rlm_mcp.store.index.files import drop_index, sweep_indexes
 from rlm_mcp.store.paging import (
@@ -82,9 +83,11 @@ class Contexts:
             lambda db: begin_upload(db, self._caller, name),
             patience_seconds=CALLER_PATIENCE_SECONDS,
         )
-        upload = Upload(self._database, row, TextCutter())
+        written = WriteBehind()
+        upload = Upload(self._database, row, TextCutter(), written)
         try:
-            yield upload
+            async with written.running():
+                yield upload
         finally:
             if not upload.is_kept:
                 # Bounded, and its errors are dropped: the caller should see what ended the block.
@@ -106,7 +109,9 @@ class Contexts:
             lambda db: claim_upload(db, self._caller, upload_id),
             patience_seconds=CALLER_PATIENCE_SECONDS,
         )
-        yield Upload(self._database, row, cutter)
+        written = WriteBehind()
+        async with written.running():
+            yield Upload(self._database, row, cutter, written)
 
     async def get(self, handle: str) -> ContextRecord:
         """Return a context's record.

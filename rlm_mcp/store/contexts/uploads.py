@@ -28,10 +28,15 @@ from rlm_mcp.store.contexts.texts import (
     store_cut,
     utc_now,
 )
+from rlm_mcp.store.contexts.write_behind import WriteBehind
 from rlm_mcp.store.database import Database, storable
 
-# Pieces are collected up to this size before a worker thread cuts them.
+# Pieces are collected up to this size before a worker thread cuts them: threads that take turns
+# seldom wait less for each other.
+_GATHERED_BYTES = 4 * CHUNK_BYTES
 _GATHERED_PIECES = 20_000
+# A document's name, bytes of it, or whole characters of it with their number.
+_Piece = str | bytes | tuple[bytes, int]
 
 
 class Upload:
@@ -40,7 +45,9 @@ class Upload:
     Not for concurrent use. After a failed call an upload accepts no more: leave its block.
     """
 
-    def __init__(self, database: Database, row: dict[str, Any], cutter: TextCutter) -> None:
+    def __init__(
+        self, database: Database, row: dict[str, Any], cutter: TextCutter, written: WriteBehind
+    ) -> None:
         self.upload_id: str = row["upload_id"]
         self.name: str = row["name"]
         self._caller: str = row["caller"]
@@ -48,8 +55,9 @@ class Upload:
         self._claim: str = row["claim"]
         self._database = database
         self._cutter = cutter
-        self._pieces: list[bytes | str] = []
+        self._pieces: list[_Piece] = []
         self._gathered = 0
+        self._written = written
         self._is_broken = False
         self._begun = 0
         self._marks: list[PageMark] = []
@@ -84,20 +92,34 @@ class Upload:
         document = max(0, self._begun - 1)
         self._marks += (PageMark(document, start, label) for start, label in pages)
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, chars: int | None = None) -> None:
         """Add bytes to the document: UTF-8, split anywhere.
+
+        They are written while more is taken in, so an error may come with a later call.
+
+        Args:
+            data: the bytes.
+            chars: how many characters they are, where they are known to be whole ones and valid:
+                they are not decoded once more.
 
         Raises:
             InvalidInputError: another call has continued this upload in the meantime.
             NotFoundError: the upload was aborted in the meantime.
             StoreError: the database could not take it.
         """
+        self._require_unbroken()
+        if chars is not None:
+            await self._gather((data, chars), len(data))
+            return
         for start in range(0, len(data), CHUNK_BYTES):
             piece = bytes(data[start : start + CHUNK_BYTES])
-            self._pieces.append(piece)
-            self._gathered += len(piece)
-            if self._gathered >= CHUNK_BYTES or len(self._pieces) >= _GATHERED_PIECES:
-                await self._drain()
+            await self._gather(piece, len(piece))
+
+    async def _gather(self, piece: _Piece, size: int) -> None:
+        self._pieces.append(piece)
+        self._gathered += size
+        if self._gathered >= _GATHERED_BYTES or len(self._pieces) >= _GATHERED_PIECES:
+            await self._drain()
 
     async def pause(self) -> OpenUpload:
         """Store everything written so far; the upload can be continued by its id.
@@ -105,7 +127,7 @@ class Upload:
         Raises:
             InvalidInputError, NotFoundError, StoreError: as for `write`.
         """
-        await self._drain()
+        await self._drain_all()
         with self._unbroken():
             await self._database.write(self._save, leave_bytes=TEXT_LEAVES_BYTES)
         self.is_kept = True
@@ -122,7 +144,7 @@ class Upload:
             NotTextError: nothing was written.
             InvalidInputError, NotFoundError, StoreError: as for `write`.
         """
-        await self._drain()
+        await self._drain_all()
         with self._unbroken():
             await anyio.to_thread.run_sync(self._cutter.finish)
             if self._cutter.end.char == 0:
@@ -146,13 +168,27 @@ class Upload:
         pieces, self._pieces, self._gathered = self._pieces, [], 0
         with self._unbroken():
             cut = await anyio.to_thread.run_sync(self._cut, pieces)
+            await self._written.done()
             if cut.chunks or cut.documents:
-                await self._database.write(
-                    lambda db: self._store(db, cut), leave_bytes=TEXT_LEAVES_BYTES
-                )
+                self._written.start(lambda: self._write_cut(cut))
+
+    async def _write_cut(self, cut: Cut) -> None:
+        await self._database.write(lambda db: self._store(db, cut), leave_bytes=TEXT_LEAVES_BYTES)
+
+    async def _drain_all(self) -> None:
+        """Cut and write all that was collected."""
+        await self._drain()
+        with self._unbroken():
+            await self._written.done()
 
     @contextmanager
     def _unbroken(self) -> Generator[None]:
+        self._require_unbroken()
+        self._is_broken = True
+        yield
+        self._is_broken = False
+
+    def _require_unbroken(self) -> None:
         # After a step that failed or was cancelled, the file and the cutter differ: sealing would
         # silently lose a part of the text.
         if self._is_broken:
@@ -160,18 +196,18 @@ class Upload:
                 f"The upload {self.upload_id!r} failed earlier and accepts no more text.",
                 fix="Continue it from its last pause, or start a new one.",
             )
-        self._is_broken = True
-        yield
-        self._is_broken = False
 
-    def _cut(self, pieces: Iterable[bytes | str]) -> Cut:
+    def _cut(self, pieces: Iterable[_Piece]) -> Cut:
         for piece in pieces:
             if isinstance(piece, str):
                 self._cutter.begin(piece)
                 continue
             if self._cutter.documents == 0:
                 self._cutter.begin(self.name)
-            self._cutter.feed(piece)
+            if isinstance(piece, bytes):
+                self._cutter.feed(piece)
+            else:
+                self._cutter.feed_whole(*piece)
         return self._cutter.take()
 
     def _store(self, db: Connection, cut: Cut) -> None:
