@@ -103,15 +103,34 @@ async def test_code_runs_in_the_repl_of_a_run_that_has_ended(served: Served) -> 
     assert mine["text"] == "[1, 2, 3]"
 
 
-async def test_a_question_goes_on_in_the_repl_of_an_earlier_one(tmp_path: Path) -> None:
-    replies = iter([cell("found = object\nFINAL('kept')"), cell("FINAL(found.__name__)")])
+async def test_a_further_question_gets_a_process_of_its_own_with_the_variables(
+    tmp_path: Path,
+) -> None:
+    patching = "import string\nstring.digits = 'patched'\nfound = object\nFINAL(string.digits)"
+    looking = "import string\nFINAL([found.__name__, string.digits])"
+    replies = iter([cell(patching), cell(looking)])
     async with open_served(tmp_path, lambda _: next(replies)) as served:
         first = await served.call("rlm_query", question="first?", text="some text")
         second = await served.call("rlm_query", question="more?", continue_run=first["run_id"])
+        same = await served.call("rlm_exec", code="string.digits", run_id=first["run_id"])
 
-    assert second["answer"] == "object"
+    assert (first["answer"], second["data"]) == ("patched", ["object", "0123456789"])
     assert "note" not in first
-    assert second["note"].startswith(f"It continued in the process of {first['run_id']}, with")
+    assert second["note"].startswith(
+        f"It continued in a new process, with the saved variables of {first['run_id']}"
+    )
+    assert (same["output"], same["note"]) == ("'patched'\n", None)
+
+
+async def test_a_further_question_gets_more_of_a_callers_variables_than_each_cell_saves(
+    tmp_path: Path,
+) -> None:
+    code = "table = {number: str(number) for number in range(100_000)}"
+    async with open_served(tmp_path, turns(cell("FINAL(table[99_999])"))) as served:
+        run = await served.call("rlm_exec", code=code, contexts=[await handle_of(served)])
+        more = await served.call("rlm_query", question="more?", continue_run=run["run_id"])
+
+    assert (more["status"], more["answer"]) == ("completed", "99999")
 
 
 async def test_when_the_repl_is_gone_saved_variables_serve_and_it_is_said(

@@ -308,11 +308,10 @@ class QuestionWork:
         own = repls.claim(task.run_id, task.handles, options)
         if own is not None:
             return own, replace(engine, recording=replace(task.recording, is_repl_live=True))
-        kept = repls.claim(task.continues, task.handles, options)
-        one = kept or await repls.open(task.source, task.handles, options, task.variables)
+        # Never in the process of the earlier run: its code may have changed what answers there.
+        one = await repls.open(task.source, task.handles, options, task.variables)
         if task.continues:
-            origin = _origin(task.continues, one.lost, is_kept=kept is not None)
-            repls.remember_origin(task.run_id, origin)
+            repls.remember_origin(task.run_id, _origin(task.continues, one.lost))
         if one.lost:
             line = f"Variables of {task.continues} that could not be restored: "
             try:
@@ -330,12 +329,8 @@ class QuestionWork:
         self._services.live.notify(self._task.run_id)
 
 
-def _origin(run_id: str, lost: Sequence[str], *, is_kept: bool) -> str:
-    """Say in which process a question continues: a kept one still has changes that code made."""
-    if is_kept:
-        return (
-            f"It continued in the process of {run_id}, with everything that code had changed there."
-        )
+def _origin(run_id: str, lost: Sequence[str]) -> str:
+    """Say where a question continues: what code had changed in the earlier process is not there."""
     but = f", except {names_in_line(lost)}" if lost else ""
     return f"It continued in a new process, with the saved variables of {run_id}{but}."
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from rlm_mcp.sandbox.types import Isolation, Particular
 from rlm_mcp.service.contexts.contexts import ContextService
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.text_reader import read_inline
+from rlm_mcp.service.repls import last_variables
 from rlm_mcp.service.runs.estimating import Estimate, Estimator
 from rlm_mcp.service.runs.execution import Execution, QuestionWork, RunServices, Task, new_event
 from rlm_mcp.service.runs.live import LiveRun, RunQueue, Ticket
@@ -247,12 +249,33 @@ class Starter:
         if question.continue_run:
             earlier = await self._services.runs.get(question.continue_run)
             handles += earlier.contexts
-            variables = await self._services.runs.saved_variables(earlier.run_id)
+            variables = await self._variables_of(earlier.run_id)
         handles += question.contexts
         if question.inline_text:
             added = await self._contexts.add(NewText(text=question.inline_text), _unreported)
             handles.append(str(added.handle))
         return list(dict.fromkeys(handles)), variables
+
+    async def _variables_of(self, run_id: str) -> Sequence[SavedVariable]:
+        """Return a run's variables: those saved, or what its REPL holds if that can keep more.
+
+        After a cell of a caller less is saved than at the end of a question.
+        """
+        saved = await self._services.runs.saved_variables(run_id)
+        repl = self._services.repls.find(run_id)
+        if repl is None or not any(one.reason for one in saved):
+            return saved
+        with suppress(SandboxBusyError):
+            async with self._services.repls.turn(run_id, TURN_SECONDS):
+                held = await last_variables(repl)
+                if _kept(held) > _kept(saved):
+                    await self._services.runs.save_variables(run_id, held)
+                    return held
+        return saved
+
+
+def _kept(variables: Sequence[SavedVariable]) -> int:
+    return sum(one.payload is not None for one in variables)
 
 
 async def _let_end(run: LiveRun) -> None:
