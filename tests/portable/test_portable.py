@@ -269,7 +269,7 @@ async def test_what_would_wait_for_another_thread_for_ever_says_so(repl: Repl) -
 async def test_a_repl_for_which_there_is_no_memory_is_refused_in_plain_words() -> None:
     async with PortableSandbox(room=Room(250 << 20, 0.1)) as sandbox:
         async with sandbox.open_repl(TEXT, ReplOptions()):
-            with pytest.raises(SandboxError, match="no memory for another REPL"):
+            with pytest.raises(SandboxError, match="not enough memory for another REPL"):
                 async with sandbox.open_repl(TEXT, ReplOptions()):
                     pass
         async with sandbox.open_repl(TEXT, ReplOptions()) as repl:
