@@ -108,7 +108,7 @@ class Known:
 
 async def work_and_die(known: Known, chance: random.Random) -> None:
     """Check what earlier servers left, work on under load, and be killed at a random moment."""
-    async with _open_to_be_killed(known) as (served, kill):
+    async with open_to_be_killed(known) as (served, kill):
         await take_up(known, served)
         async with anyio.create_task_group() as load:
             load.start_soon(_upload, known, served)
@@ -190,7 +190,7 @@ def _digest(event: dict[str, Any]) -> str:
 
 
 @asynccontextmanager
-async def _open_to_be_killed(known: Known) -> AsyncGenerator[tuple[Served, Any]]:
+async def open_to_be_killed(known: Known) -> AsyncGenerator[tuple[Served, Any]]:
     """Serve over stdio until it is killed; what its client then raises is expected."""
     is_killed = False
     before = await anyio.to_thread.run_sync(_children)

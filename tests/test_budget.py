@@ -50,7 +50,7 @@ async def limit_of(budget: Budget, *, prompt_chars: int = 40) -> str | None:
 
 async def test_everything_spent_is_in_the_snapshot() -> None:
     budget = a_budget(cost_per_input_token=0.01, cost_per_output_token=0.1)
-    budget.count_iteration()
+    budget.reach_iteration(1)
     await spend_root_turn(budget, 100, 20)
     await spend_sub_call(budget, 10, 2)
     budget.count_cached()

@@ -196,9 +196,9 @@ class Budget:
         """Note how many tokens a turn of the root takes."""
         self._root_turn = self._of_root(reply.input_tokens, reply.output_tokens)
 
-    def count_iteration(self) -> None:
-        """Count one turn of the root."""
-        self._iterations += 1
+    def reach_iteration(self, turn: int) -> None:
+        """Note that the root is at a turn; of several attempts, the one furthest on counts."""
+        self._iterations = max(self._iterations, turn)
 
     def take_slot(self) -> int:
         """Return the lowest number that no other call of the whole tree has now."""

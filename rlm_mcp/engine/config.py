@@ -85,6 +85,12 @@ class RLMConfig(BaseModel):
         gt=0,
         description="Maximum seconds that one cell runs; waiting for sub-calls does not count.",
     )
+    attempts: int = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="Independent runs that answer within one budget; what they agree on counts.",
+    )
     prompt_variant: PromptVariantName = Field(
         default="default",
         description="System prompt: `cost_warning` asks the model to save calls, `small_context` "

@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass, field
 
 from rlm_mcp.engine.models.chat import ChatReply
 from rlm_mcp.events import (
+    ATTEMPT_NAME,
     Change,
     Cited,
     CodeExecuted,
@@ -97,6 +98,12 @@ class Recording:
     inner: Mapping[str, Recording] = field(default_factory=dict[str, "Recording"])
     before: Sequence[RecordedCell] = ()
     is_repl_live: bool = False
+
+    @property
+    def repl_cells(self) -> Sequence[RecordedCell]:
+        """The cells of the run's own REPL; of several attempts, the first one works in it."""
+        first = self.inner.get(f"{ATTEMPT_NAME}1")
+        return (*(first.cells if first else ()), *self.cells)
 
     @property
     def ended_calls(self) -> Iterator[str]:

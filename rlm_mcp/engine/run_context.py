@@ -84,6 +84,7 @@ class Engine:
         answer_schema: JSON Schema that the answer must fit.
         on_root_delta: awaited with pieces of the root's replies as they arrive.
         depth: 0 for the run itself, more for runs inside it.
+        attempt: which of several attempts this run is, from 1; 0 where there is one alone.
         recording: the run as far as its log goes, where it is resumed.
         before: what the first message says of earlier questions over the same REPL.
         place_of: says where the model of a name answers, which tells apart those that have one name
@@ -102,6 +103,7 @@ class Engine:
     answer_schema: Mapping[str, Any] | None = None
     on_root_delta: OnDelta | None = None
     depth: int = 0
+    attempt: int = 0
     recording: Recording = field(default_factory=Recording)
     before: str = ""
     place_of: Callable[[str], str] = _nowhere

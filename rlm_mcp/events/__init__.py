@@ -34,6 +34,7 @@ from rlm_mcp.events.event import (
     within_inner_run,
 )
 from rlm_mcp.events.runs import (
+    ATTEMPT_NAME,
     FORMAT_VERSION,
     CheckedCitation,
     FinalAnswer,
@@ -54,6 +55,7 @@ from rlm_mcp.events.turns import (
 )
 
 __all__ = [
+    "ATTEMPT_NAME",
     "DETAILS",
     "FORMAT_VERSION",
     "Change",

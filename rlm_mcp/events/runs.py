@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 from rlm_mcp.events.event import Change, EventDetail, EventType, LeftOut, Record
 
 FORMAT_VERSION = 1
+ATTEMPT_NAME = "attempt."
+"""What the name of an attempt in the log begins with; its number follows."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class RunStarted(EventDetail):
         models: names of root and sub model.
         batch: of an inner run: the batch of the call that began it.
         n: of an inner run: the place of that call in the batch.
+        attempt: of one of several attempts, which are logged as inner runs: its number, from 1.
     """
 
     type: ClassVar[EventType] = "run_started"
@@ -44,6 +47,7 @@ class RunStarted(EventDetail):
     models: LeftOut[tuple[str, ...]] = None
     batch: LeftOut[int] = None
     n: LeftOut[int] = None
+    attempt: LeftOut[int] = None
 
 
 @dataclass(frozen=True)

@@ -73,14 +73,17 @@ def _run_text(run: schemas.Run, state: RunRecord, events: Sequence[EventLine] = 
 
 
 def citation_lines(run: schemas.Run) -> list[str]:
-    """What an answer cites, a line each, and which of it the text does not hold."""
-    if not run.citations or run.support is None:
+    """What supports an answer: attempts that agree, and a line for each passage that it cites."""
+    if run.support is None:
         return []
+    agreed = [f"{run.support.agreement} attempts agree.", ""] if run.support.agreement else []
+    if not run.citations:
+        return agreed
     shown = [_cited_line(number, one) for number, one in enumerate(run.citations, 1)]
     left = len(shown) - _SHOWN_CITATIONS
     more = [f"… {left} more"] if left > 0 else []
     head = f"{run.support.verified} of {run.support.citations} citations were found in the text:"
-    return [head, *shown[:_SHOWN_CITATIONS], *more, ""]
+    return [*agreed, head, *shown[:_SHOWN_CITATIONS], *more, ""]
 
 
 def _cited_line(number: int, one: schemas.CitedPassage) -> str:

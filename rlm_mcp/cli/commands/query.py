@@ -56,6 +56,12 @@ if TYPE_CHECKING:
     help="Set another field of RLMConfig for this run. Repeatable.",
 )
 @click.option(
+    "--attempts",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Let N independent runs answer within one budget; what they agree on counts.",
+)
+@click.option(
     "--schema",
     type=click.Path(path_type=Path),
     help="File with a JSON Schema that the answer must fit.",
@@ -125,7 +131,7 @@ def query(launch: Launch, **given: Any) -> None:
 
 
 def _question(given: dict[str, Any]) -> Question:
-    from rlm_mcp.cli.questions import read_options, read_schema
+    from rlm_mcp.cli.questions import read_schema
     from rlm_mcp.service.runs.questions import Question
 
     return Question(
@@ -135,10 +141,17 @@ def _question(given: dict[str, Any]) -> Question:
         root_model=given["root_model"],
         sub_model=given["sub_model"],
         budget=given_budget(given),
-        options=read_options(given["options"]),
+        options=_options(given),
         answer_schema=read_schema(given["schema"]) if given["schema"] else None,
         continue_run=given["continue_run"],
     )
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    from rlm_mcp.cli.questions import read_options
+
+    attempts = given["attempts"]
+    return read_options(given["options"]) | ({"attempts": attempts} if attempts else {})
 
 
 def _over(question: Question, handles: Sequence[str]) -> Question:

@@ -26,7 +26,7 @@ MAX_FRUITLESS_TURNS = 3
 
 
 async def answer(question: str, source: ContextSource, repl: Repl, engine: Engine) -> RLMResponse:
-    """Answer a question over the text that `repl` holds as `context`.
+    """Answer a question over the text that `repl` holds as `context`, in one attempt or several.
 
     Whatever ends it, the response holds everything that is known; only cancellation propagates.
 
@@ -36,12 +36,32 @@ async def answer(question: str, source: ContextSource, repl: Repl, engine: Engin
         repl: stays open, for its opener to look into.
         engine: models, limits, and who is told of events.
     """
+    if engine.config.attempts == 1:
+        return await _answer_once(question, source, repl, engine)
+    from rlm_mcp.engine.loop.attempts import Attempts  # noqa: PLC0415  # few questions need it
+
+    return await Attempts(question, source, engine, _answer_once, _bring_back).answer(repl)
+
+
+async def _answer_once(
+    question: str, source: ContextSource, repl: Repl, engine: Engine
+) -> RLMResponse:
     log = RunLog(engine)
     run = Run(question, source, repl, log, partial(_calls, log))
     with run_span(engine.tracer, engine.depth) as span:
         response = await _respond(run, await _outcome(run))
         span.response(response)
         return response
+
+
+async def _bring_back(question: str, source: ContextSource, repl: Repl, engine: Engine) -> None:
+    """Bring a fresh REPL to where a recorded run left its own; no model is asked.
+
+    Raises:
+        SandboxError: the REPL is gone for good.
+    """
+    log = RunLog(engine)
+    await Run(question, source, repl, log, partial(_calls, log)).begin()
 
 
 async def _outcome(run: Run) -> Outcome:

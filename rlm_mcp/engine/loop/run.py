@@ -83,7 +83,7 @@ class Run:
         self.is_direct = past.is_direct
         self.log.turn = past.iteration
         self.state = past.state
-        if self.engine.depth == 0:
+        if self.engine.depth == 0 and not self.engine.attempt:
             self.engine.budget.restore_iterations(past.iteration)
         if not past.is_faithful:
             line = "The conversation could not be rebuilt exactly; the model gets it as rebuilt."
@@ -203,7 +203,7 @@ class Run:
     def _count_turn(self) -> None:
         self.log.turn += 1
         if self.engine.depth == 0:
-            self.engine.budget.count_iteration()
+            self.engine.budget.reach_iteration(self.log.turn)
 
     def _hear(self, reply: ChatReply) -> None:
         self.dialogue.hear(reply)

@@ -14,6 +14,7 @@ _MAX_NAMES = 30
 _MAX_GUESS_CHARS = 1_000
 _MAX_ERROR_CHARS = 2_000
 _MAX_REMEMBERED_CHARS = 600
+_MAX_JUDGED_CHARS = 4_000
 
 
 def show_outputs(shown_cells: Sequence[str]) -> str:
@@ -138,6 +139,21 @@ def schema_instructions(schema: Mapping[str, Any]) -> str:
         "The answer must be JSON that fits this JSON Schema:\n"
         f"{json.dumps(schema, ensure_ascii=False)}\n"
         "Build it in code as a dict, list, str, number or bool, and return it with FINAL(value)."
+    )
+
+
+def judge_attempts(question: str, answers: Sequence[str]) -> str:
+    """Ask which of several answers to one question say the same, and which is best."""
+    shown = "\n\n".join(
+        f"Answer {number}:\n{cut_middle(answer, _MAX_JUDGED_CHARS)}"
+        for number, answer in enumerate(answers, 1)
+    )
+    return (
+        f"{shown}\n\nThese answers were given independently to this question:\n{question}\n\n"
+        "Which of them say the same, whatever the wording? And which one is the best? Judge by the "
+        "answers alone. Reply with JSON alone, such as "
+        '{"same": [[1, 3], [2]], "best": 1}: groups of the numbers of answers that say the same, '
+        "and the number of the best."
     )
 
 

@@ -106,7 +106,25 @@ def run_config(defaults: RLMConfig, question: Question) -> RLMConfig:
     if unknown:
         raise InvalidInputError(_unknown_option(unknown[0]), fix=f"Options: {', '.join(_OPTIONS)}.")
     chosen = _chosen(question.budget)
-    return _valid(defaults.model_dump() | dict(question.options) | chosen)
+    config = _valid(defaults.model_dump() | dict(question.options) | chosen)
+    if question.continue_run and config.attempts > 1:
+        return _in_one_attempt(config, question)
+    return config
+
+
+def _in_one_attempt(config: RLMConfig, question: Question) -> RLMConfig:
+    """Continue a run in one attempt, since the variables to go on with are in one REPL.
+
+    Raises:
+        InvalidInputError: the caller asked for several.
+    """
+    if "attempts" in question.options:
+        raise InvalidInputError(
+            f"attempts={config.attempts!r} and continue_run cannot go together: each attempt has a "
+            "REPL of its own, and the variables to go on with are in one.",
+            fix="Leave out attempts, or ask over the contexts without continue_run.",
+        )
+    return config.model_copy(update={"attempts": 1})
 
 
 def with_budget(config: RLMConfig, budget: Mapping[str, Any]) -> RLMConfig:

@@ -126,7 +126,7 @@ class Resumer:
                 break  # it was too old to be kept; what is missing shows when the cells run
             log = await self._events(earlier.run_id)
             until = [event for event in log if event.at <= record.created_at]
-            cells = [*read_recording(until).cells, *cells]
+            cells = [*read_recording(until).repl_cells, *cells]
             record = earlier
         return cells, record
 
