@@ -242,8 +242,7 @@ async def open_service(
         parts = await _parts(settings, database, runs, others, named, tasks)
         _start_background(parts, leases, Leases(database, owner=owner))
         try:
-            allowed = replace(parts.allowed, is_remote=is_remote)
-            yield Service(replace(parts, allowed=allowed, is_remote=is_remote))
+            yield Service(_reached_from(parts, is_remote=is_remote))
         finally:
             await _end_runs(runs.live)
             tasks.cancel_scope.cancel()
@@ -292,6 +291,11 @@ async def _parts(
         tasks,
         IndexBuilds(tasks),
     )
+
+
+def _reached_from(parts: _Parts, *, is_remote: bool) -> _Parts:
+    allowed = replace(parts.allowed, is_remote=is_remote)
+    return replace(parts, allowed=allowed, is_remote=is_remote)
 
 
 def _start_background(parts: _Parts, run_leases: RunLeases, leases: Leases) -> None:

@@ -126,9 +126,8 @@ def walk(
 ) -> Iterator[str]:
     """Yield the paths of files below a directory, down to `depth` levels, that are not left out.
 
-    They are plain strings: a `Path` costs more than all else that is done with most files.
-
-    Hidden files and folders, and links to directories, are left out.
+    Hidden files and folders, and links to directories, are left out. Paths are plain strings: a
+    `Path` costs more than all else that is done with most files.
 
     Raises:
         InvalidInputError: there is too much below it.
@@ -136,13 +135,12 @@ def walk(
     ignored = _IgnoreFiles(base, choice.honours_ignore_files)
     wanted = spec_of(choice.include) if choice.include else None
     unwanted = spec_of(choice.exclude) if choice.exclude else None
-    bound = _Bound(base)
+    bound, above = _Bound(base), len(with_separator(str(base)))
 
     def unreadable(error: OSError) -> None:
-        name = os.path.relpath(error.filename, base)
-        left_out.note(f"{name}/", f"cannot be read: {error.strerror}")
+        name = f"{os.path.relpath(error.filename, base)}/"
+        left_out.note(name, f"cannot be read: {error.strerror}")
 
-    above = len(with_separator(str(base)))
     for parent, folders, files in os.walk(base, onerror=unreadable):
         check()
         bound.count(len(folders) + len(files))
