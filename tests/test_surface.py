@@ -21,6 +21,7 @@ import rlm_mcp
 from rlm_mcp import errors
 from rlm_mcp.server.app import build_server
 from rlm_mcp.server.http.serving import build_http_mcp
+from rlm_mcp.server.toolbox import RECORD
 from tests.serving import open_served, turns
 from tests.surface import SNAPSHOT, no_service, surface
 
@@ -93,6 +94,15 @@ async def test_the_tools_that_are_listed_are_those_that_are_called() -> None:
 
     found = listed.model_dump(mode="json", by_alias=True, exclude_none=True)["tools"]
     assert found == (await surface())["tools"], "Run `python -m tests.surface`."
+
+
+def test_the_options_that_a_tool_names_are_options_of_a_run() -> None:
+    tools = {tool["name"]: tool for tool in json.loads(RECORD.read_text(encoding="utf-8"))}
+    said = tools["rlm_query"]["inputSchema"]["properties"]["options"]["description"]
+    named = re.findall(r"\w+_\w+|temperature", said)
+
+    assert named
+    assert set(named) <= rlm_mcp.RLMConfig.model_fields.keys()
 
 
 async def test_every_tool_says_what_it_is_and_does(tmp_path: Path) -> None:

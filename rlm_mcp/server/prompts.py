@@ -14,8 +14,8 @@ rlm-mcp.
 Path: {path}
 Question: {question}
 
-Where the command that the user typed says more than this, that is the question, and the path is \
-as typed there.
+If the user's message contains more than this path and question, take both from the message as \
+the user typed them.
 
 1. rlm_context_add(path={path!r}) gives a handle. If the path is refused, the error says what is \
 allowed: pass that on and stop.

@@ -54,7 +54,7 @@ Budget = Annotated[
 ]
 Options = Annotated[
     dict[str, Any] | None,
-    Field(description="temperature, sandbox_timeout, max_output_chars and others."),
+    Field(description="temperature, sandbox_timeout, prompt_variant and others."),
 ]
 AnswerSchema = Annotated[
     dict[str, Any] | None, Field(description="JSON Schema that the answer must fit.")
