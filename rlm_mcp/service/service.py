@@ -25,6 +25,7 @@ from rlm_mcp.service.contexts.paths import AllowedPaths
 from rlm_mcp.service.contexts.ranked_search import IndexBuilds
 from rlm_mcp.service.contexts.tickets import Ticket, Tickets
 from rlm_mcp.service.contexts.transfers import TransferService
+from rlm_mcp.service.executor.local import LocalExecutor
 from rlm_mcp.service.housekeeping import Housekeeping
 from rlm_mcp.service.machine import (
     FEW_DESCRIPTORS,
@@ -107,7 +108,8 @@ class Service:
             parts.allowed,
             max_file_bytes=parts.settings.max_file_bytes,
         )
-        starter = Starter(runs, parts.queue, self.contexts, texts, parts.tasks, defaults)
+        executor = LocalExecutor(runs, parts.tasks)
+        starter = Starter(runs, parts.queue, self.contexts, texts, executor, defaults)
         self.runs = RunService(
             runs.runs,
             runs.live,

@@ -301,6 +301,22 @@ def m008_lasting_variables(db: Database) -> None:
         db.conn.execute(statement)
 
 
+_ATTEMPTS = (
+    # Counts who works on the run: it grows with each resumption and takeover, and whoever works
+    # under an older number may not write any more.
+    "ALTER TABLE runs ADD COLUMN attempt INTEGER NOT NULL DEFAULT 1",
+    # How often it was taken over since it was begun or resumed.
+    "ALTER TABLE runs ADD COLUMN takeovers INTEGER NOT NULL DEFAULT 0",
+)
+
+
+@migrations()
+def m009_attempts(db: Database) -> None:
+    """Let one attempt at a run write to it, and no older one."""
+    for statement in _ATTEMPTS:
+        db.conn.execute(statement)
+
+
 def bring_up_to_date(connection: Connection) -> None:
     """Apply the missing migrations, within the caller's transaction."""
     migrations.apply(_opened(connection))

@@ -14,6 +14,7 @@ STEPS = (
     "m006_abandoned_runs",
     "m007_usage_by_model",
     "m008_lasting_variables",
+    "m009_attempts",
 )
 
 

@@ -2,48 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Protocol
 
 import anyio
 
 from rlm_mcp.engine.budget import Budget, Pricing
 from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.loop.orchestrator import answer
 from rlm_mcp.engine.models.named import Models
-from rlm_mcp.engine.prompts.earlier import Earlier, describe_earlier
 from rlm_mcp.engine.recording import Recording
-from rlm_mcp.engine.run_context import Engine, EventSink, RLMEvent, repl_options
-from rlm_mcp.engine.types import RLMResponse
-from rlm_mcp.errors import (
-    NotFoundError,
-    RLMError,
-    RunLostError,
-    SandboxError,
-    StoreError,
-    TooManyFilesError,
-    lacks_descriptors,
-)
-from rlm_mcp.events import RunFinished, RunWarning
-from rlm_mcp.sandbox.types import ContextSource, Sandbox, Variable
+from rlm_mcp.engine.run_context import Engine, EventSink, RLMEvent
+from rlm_mcp.errors import RLMError, RunLostError, StoreError, TooManyFilesError, lacks_descriptors
+from rlm_mcp.events import RunFinished
+from rlm_mcp.sandbox.types import ContextSource, Sandbox
 from rlm_mcp.service.allowances import Allowances
-from rlm_mcp.service.repls import OpenRepl, Repls, last_variables
+from rlm_mcp.service.repls import Repls
 from rlm_mcp.service.runs.live import LiveRun, LiveRuns, Ticket
 from rlm_mcp.store.runs.records import CANCELLED, INTERRUPTED, NewEvent, Outcome, SavedVariable
 from rlm_mcp.store.runs.replies import StoredReplies
 from rlm_mcp.store.runs.runs import Runs
-from rlm_mcp.text import names_in_line
 from rlm_mcp.values import Usage, error_fields, stored_error
 
 
-@dataclass(frozen=True)
-class Task:
-    """A question that was checked, and all that its run needs to know.
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """A question that was checked, and what its run needs to know; it can be pickled.
 
+    Whoever works on it lays its texts out by `handles`, and writes to its log as `attempt`.
     `continues` is the run whose REPL it continues; `variables` are what was saved of that, for
     when the REPL is gone. `recording` is what the log holds of a run that is resumed; its REPL was
     opened for `seed_run`, where that is another.
@@ -52,7 +39,6 @@ class Task:
     run_id: str
     question: str
     config: RLMConfig
-    source: ContextSource
     root_model: str
     sub_model: str
     answer_schema: Mapping[str, Any] | None = None
@@ -61,6 +47,7 @@ class Task:
     variables: Sequence[SavedVariable] = ()
     recording: Recording = field(default_factory=Recording)
     seed_run: str = ""
+    attempt: int = 1
 
     @property
     def seed(self) -> int:
@@ -68,11 +55,32 @@ class Task:
         return int((self.seed_run or self.run_id)[4:12], 16)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Task(RunSpec):
+    """A run's spec, with its texts in the store at hand."""
+
+    source: ContextSource
+
+    @property
+    def spec(self) -> RunSpec:
+        """The part that can travel."""
+        return RunSpec(**{one.name: getattr(self, one.name) for one in fields(RunSpec)})
+
+
+class RunExecutor(Protocol):
+    """Where the runs of one caller are worked on."""
+
+    def execute(self, task: Task, budget: Budget, ticket: Ticket) -> None:
+        """Start working on a run, or waiting for a place to; returns at once.
+
+        The run is among the live ones until it has ended in the store, whatever happens, and its
+        `ticket` is given back by then.
+        """
+        ...
+
+
 _FINISH_SECONDS = 10.0
 _RETRY_SECONDS = 5.0
-# How many of the questions before a continued one are told to the model.
-_EARLIER_QUESTIONS = 5
-_LOOK_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +101,10 @@ class RunServices:
         """Return the same services over the records of another caller."""
         runs, cache = self.runs.as_caller(caller), self.cache.as_caller(caller)
         return replace(self, runs=runs, cache=cache)
+
+    def as_attempt(self, attempt: int) -> RunServices:
+        """Return the same services, which write to a run only while that is its attempt."""
+        return replace(self, runs=self.runs.as_attempt(attempt))
 
     async def pricing(self, root_model: str, sub_model: str) -> Pricing:
         """Find out what the models of a run cost."""
@@ -229,112 +241,6 @@ class Execution:
         return None
 
 
-class QuestionWork:
-    """A question, worked on by a root model until it is answered."""
-
-    def __init__(self, task: Task, services: RunServices, budget: Budget) -> None:
-        self._task = task
-        self._services = services
-        self._budget = budget
-        self.variables: Sequence[SavedVariable] | None = None
-
-    @property
-    def usage(self) -> Usage:
-        """What the run has used, earlier stretches included."""
-        return self._budget.snapshot()
-
-    async def perform(self, run: LiveRun) -> Outcome:
-        """Wait for a place, open a REPL, and answer the question.
-
-        Raises:
-            RLMError: no REPL can be opened, or an event could not be stored.
-        """
-        recorded = self._task.recording
-        if recorded.is_answered and recorded.final is not None:
-            return Outcome("completed", recorded.final.answer, recorded.final.data)
-        await self._wait_in_line(run.ticket)
-        return _outcome_of(await self._answered(run))
-
-    async def _wait_in_line(self, ticket: Ticket) -> None:
-        """Wait for a place to work in; none of the run's time passes meanwhile."""
-        if ticket.has_waited:
-            await ticket.admitted.wait()
-            await self._services.runs.begin_work(self._task.run_id)
-            self._budget.start_clock()
-            self._services.live.notify(self._task.run_id)
-
-    async def _answered(self, run: LiveRun) -> RLMResponse:
-        task = self._task
-        one, engine = await self._open_repl()
-        run.repl = one.repl
-        response = None
-        try:
-            engine = replace(engine, before=await self._before(one))
-            response = await answer(task.question, task.source, one.repl, engine)
-            return response
-        finally:
-            self.variables = await last_variables(one.repl)
-            run.repl = None
-            # Cancelled in the middle of a cell, or a cell that ran is not on record: what the REPL
-            # holds then differs from the log.
-            if response is None or isinstance(response.error, StoreError):
-                one.let_go.set()
-            else:
-                self._services.repls.keep(task.run_id, one, caller=self._services.runs.caller)
-
-    async def _before(self, one: OpenRepl) -> str:
-        """Say what was asked before in this REPL, and which variables that left."""
-        earlier: list[Earlier] = []
-        run_id = self._task.continues
-        while run_id and len(earlier) < _EARLIER_QUESTIONS:
-            try:
-                record = await self._services.runs.get(run_id)
-            except NotFoundError:  # too old to be kept
-                break
-            if record.question:
-                earlier.insert(0, Earlier(record.question, record.answer))
-            run_id = record.continues or ""
-        if not self._task.continues:
-            return ""
-        variables: Sequence[Variable] = ()
-        with anyio.move_on_after(_LOOK_SECONDS), suppress(SandboxError):
-            variables = await one.repl.variables()
-        return describe_earlier(earlier, variables, one.lost)
-
-    async def _open_repl(self) -> tuple[OpenRepl, Engine]:
-        task, repls = self._task, self._services.repls
-        engine = self._services.engine(task, self._budget, self._emit)
-        options = repl_options(task.config, seed=task.seed)
-        own = repls.claim(task.run_id, task.handles, options)
-        if own is not None:
-            return own, replace(engine, recording=replace(task.recording, is_repl_live=True))
-        # Never in the process of the earlier run: its code may have changed what answers there.
-        one = await repls.open(task.source, task.handles, options, task.variables)
-        if task.continues:
-            repls.remember_origin(task.run_id, _origin(task.continues, one.lost))
-        if one.lost:
-            line = f"Variables of {task.continues} that could not be restored: "
-            try:
-                await self._emit(RLMEvent.of(RunWarning(), 0, line + names_in_line(one.lost)))
-            except BaseException:  # nobody else would close it
-                one.let_go.set()
-                raise
-        return one, engine
-
-    async def _emit(self, event: RLMEvent) -> None:
-        """Make an event durable, then notify whoever waits."""
-        runs, began = self._services.runs, anyio.current_time()
-        await runs.append_event(self._task.run_id, new_event(event))
-        self._services.live.tally(runs.caller).add_lag(anyio.current_time() - began)
-        self._services.live.notify(self._task.run_id)
-
-
-def _origin(run_id: str, lost: Sequence[str]) -> str:
-    """Say where a question continues: what code had changed in the earlier process is not there."""
-    but = f", except {names_in_line(lost)}" if lost else ""
-    return f"It continued in a new process, with the saved variables of {run_id}{but}."
-
-
 def new_event(event: RLMEvent) -> NewEvent:
     """The engine's event as the store takes it."""
     return NewEvent(
@@ -345,12 +251,6 @@ def new_event(event: RLMEvent) -> NewEvent:
         detail=event.detail,
         figures=event.usage,
     )
-
-
-def _outcome_of(response: RLMResponse) -> Outcome:
-    error = None if response.error is None else error_fields(response.error)
-    data = None if response.data is None else json.loads(json.dumps(response.data))
-    return Outcome(response.status, response.answer, data, error)
 
 
 def _stopped(run: LiveRun) -> Outcome:

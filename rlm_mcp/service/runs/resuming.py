@@ -105,6 +105,7 @@ class Resumer:
             answer_schema=rebuilt.config["answer_schema"],
             handles=rebuilt.contexts,
             recording=rebuilt.recording,
+            attempt=record.attempt + 1,
         )
 
     async def _events(self, run_id: str) -> list[Event]:

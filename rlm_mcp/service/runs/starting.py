@@ -11,7 +11,6 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-from anyio.abc import TaskGroup
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
@@ -25,8 +24,8 @@ from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.text_reader import read_inline
 from rlm_mcp.service.repls import last_variables
 from rlm_mcp.service.runs.estimating import Estimate, Estimator
-from rlm_mcp.service.runs.execution import Execution, QuestionWork, RunServices, Task, new_event
-from rlm_mcp.service.runs.live import LiveRun, RunQueue, Ticket
+from rlm_mcp.service.runs.execution import RunExecutor, RunServices, Task, new_event
+from rlm_mcp.service.runs.live import LiveRun, RunQueue
 from rlm_mcp.service.runs.questions import Begun, Question, RunDefaults, check_question, run_config
 from rlm_mcp.service.runs.resuming import Resumer, Resumption
 from rlm_mcp.store.contexts.contexts import Contexts
@@ -38,7 +37,7 @@ TURN_SECONDS = 5.0
 
 
 class Starter:
-    """Puts runs to work in `tasks`, which outlives every request."""
+    """Puts runs to work at `executor`, which outlives every request."""
 
     def __init__(
         self,
@@ -46,14 +45,14 @@ class Starter:
         queue: RunQueue,
         contexts: ContextService,
         texts: Contexts,
-        tasks: TaskGroup,
+        executor: RunExecutor,
         defaults: RunDefaults,
     ) -> None:
         self._services = services
         self._queue = queue
         self._contexts = contexts
         self._texts = texts
-        self._tasks = tasks
+        self._executor = executor
         self._defaults = defaults
         self._resumer = Resumer(services.runs, texts, services.sandbox, services.pricing)
 
@@ -136,7 +135,7 @@ class Starter:
             if begun.run_id != task.run_id:
                 ticket.leave()
         if begun.run_id == task.run_id:
-            self._work_on(task, budget, ticket)
+            self._executor.execute(task, budget, ticket)
         return begun
 
     async def _record(
@@ -220,14 +219,8 @@ class Starter:
             if not is_ours:
                 ticket.leave()
         if is_ours:
-            self._work_on(task, ready.budget, ticket)
+            self._executor.execute(task, ready.budget, ticket)
         return is_ours
-
-    def _work_on(self, task: Task, budget: Budget, ticket: Ticket) -> None:
-        run = LiveRun(task.run_id, ticket)
-        self._services.live.add(run)
-        execution = Execution(run, QuestionWork(task, self._services, budget), self._services)
-        self._tasks.start_soon(execution.perform, name=task.run_id)
 
     def _models(self, question: Question) -> tuple[str, str]:
         root = question.root_model or self._defaults.root_model

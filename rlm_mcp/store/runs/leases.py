@@ -15,11 +15,11 @@ import anyio.to_thread
 
 from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database
 from rlm_mcp.store.runs import rows
+from rlm_mcp.store.runs.attempts import take_over_run
 from rlm_mcp.store.runs.owners import is_surely_alive, is_surely_dead
-from rlm_mcp.store.runs.records import Outcome
+from rlm_mcp.store.runs.records import LEASE_SECONDS, Claim, NewEvent, Outcome
 from rlm_mcp.values import stored_error
 
-LEASE_SECONDS = 60.0
 _LOST = Outcome(
     "interrupted",
     error=stored_error(
@@ -55,6 +55,17 @@ class RunLeases(_AsProcess):
         until = self._clock() + seconds
         sql = "UPDATE runs SET lease_until = ? WHERE status = 'running' AND owner = ?"
         return await self._database.write(lambda db: db.execute(sql, [until, self._owner]).rowcount)
+
+    async def take_over(
+        self, run_id: str, attempt: int, event: NewEvent, seconds: float = LEASE_SECONDS
+    ) -> int | None:
+        """Take over a run whose worker is lost, as its next attempt; see `take_over_run`."""
+
+        def take(db: Connection) -> int | None:
+            now = self._clock()
+            return take_over_run(db, run_id, attempt, event, Claim(self._owner, now, now + seconds))
+
+        return await self._database.write(take)
 
     async def interrupt_expired(self, now: float | None = None) -> list[str]:
         """Mark runs of other processes whose lease is over as `interrupted`; return their ids.

@@ -11,6 +11,9 @@ from typing import Any
 from rlm_mcp.events import FinalAnswer
 from rlm_mcp.values import NO_USAGE, EndStatus, ModelUsage, RunStatus, Usage, stored_error
 
+# How long a process owns a run before it must renew that.
+LEASE_SECONDS = 60.0
+
 
 @dataclass(frozen=True)
 class NewRun:
@@ -142,7 +145,7 @@ class RunRecord:
     since the epoch: a run that is `running` past it has lost its owner. `queue_position` is set
     while a run waits for a free place: 1 is the next of its owner. `abandoned_at` is set once the
     request that began it was cancelled, until somebody looks at it. `final` is the last answer in
-    the log, with its citations.
+    the log, with its citations. `attempt` counts who worked on it, from 1.
     """
 
     run_id: str
@@ -166,6 +169,7 @@ class RunRecord:
     queue_position: int | None = None
     abandoned_at: float | None = None
     final: FinalAnswer | None = None
+    attempt: int = 1
 
 
 class WorkClock:

@@ -21,7 +21,6 @@ from rlm_mcp.store.runs.records import (
     NewEvent,
     NewRun,
     Outcome,
-    ResumedRun,
     RunRecord,
     RunSummary,
     WorkClock,
@@ -38,15 +37,16 @@ _COLUMNS = (
     *("run_id", "status", "question", "contexts", "config", "created_at", "finished_at"),
     *("answer", "data", "error", "last_event", "elapsed_seconds", "started"),
     *("owner", "lease_until", "caller", "idempotency_key", "continues", "abandoned_at"),
-    "usage_by_model",
+    *("usage_by_model", "attempt"),
     *_FIGURES,
 )
 _PLAIN = (
     *("run_id", "status", "question", "created_at", "finished_at", "answer", "last_event"),
     *("owner", "lease_until", "caller", "idempotency_key", "continues", "abandoned_at"),
+    "attempt",
 )
 # While a run waits for a free place it has not started: `started` is infinite.
-_NOT_YET = math.inf
+NOT_YET = math.inf
 _POSITION = (
     "CASE WHEN started = 9e999 THEN (SELECT count(*) FROM runs AS earlier "
     "WHERE earlier.owner = runs.owner AND earlier.started = 9e999 AND earlier.id <= runs.id) END"
@@ -126,6 +126,21 @@ def owned_row(db: Connection, caller: str, run_id: str, owner: str) -> int:
     return row
 
 
+def require_attempt(db: Connection, row: int, attempt: int) -> None:
+    """Refuse to write to a run for an attempt that was given up.
+
+    Raises:
+        RunLostError: a later one works on it.
+    """
+    sql = "SELECT run_id, attempt FROM runs WHERE id = ?"
+    run_id, latest = db.execute(sql, [row]).fetchone()
+    if attempt != latest:
+        raise RunLostError(
+            f"The run {run_id!r} is worked on by attempt {latest}; attempt {attempt} was given up.",
+            fix="rlm_run_wait can follow it from here.",
+        )
+
+
 def ended_row(db: Connection, caller: str, run_id: str) -> int:
     """Return the row number of a caller's run that has ended.
 
@@ -170,7 +185,7 @@ def insert_run(db: Connection, caller: str, run: NewRun, mine: Claim) -> int:
             *(run.run_id, storable(run.question), to_json(run.contexts), to_json(run.config)),
             caller,
             None if run.idempotency_key is None else storable(run.idempotency_key),
-            *(run.continues, iso(mine.now), _NOT_YET if run.is_queued else mine.now),
+            *(run.continues, iso(mine.now), NOT_YET if run.is_queued else mine.now),
             *(mine.owner, mine.lease_until),
         ],
     )
@@ -292,27 +307,6 @@ def end_run(
             *(iso(now), until, now, row),
         ],
     )
-
-
-def resume_run(db: Connection, row: int, change: ResumedRun, mine: Claim) -> bool:
-    """Resume a run that has ended, unless it changed meanwhile."""
-    status, last_event, *figures = db.execute(
-        "SELECT status, last_event, iterations, sub_calls, cached_sub_calls, input_tokens, "
-        "output_tokens, cost_usd FROM runs WHERE id = ?",
-        [row],
-    ).fetchone()
-    if status == "running" or last_event != change.last_event:
-        return False
-    db.execute(
-        "UPDATE runs SET status = 'running', config = ?, owner = ?, started = ?, lease_until = ?, "
-        "finished_at = NULL, answer = NULL, data = NULL, error = NULL WHERE id = ?",
-        [
-            *(to_json(change.config), mine.owner),
-            *(_NOT_YET if change.is_queued else mine.now, mine.lease_until, row),
-        ],
-    )
-    append_rows(db, row, [replace(change.event, figures=Usage(*figures))], mine.now)
-    return True
 
 
 def _figures(used: Usage) -> tuple[float | None, ...]:

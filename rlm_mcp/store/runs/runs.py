@@ -14,9 +14,10 @@ from rlm_mcp.store.contexts.records import Page
 from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database, storable
 from rlm_mcp.store.paging import check_limit, check_offset, row_before
 from rlm_mcp.store.runs import rows
-from rlm_mcp.store.runs.leases import LEASE_SECONDS
+from rlm_mcp.store.runs.attempts import resume_run
 from rlm_mcp.store.runs.past import PastRun, past_runs
 from rlm_mcp.store.runs.records import (
+    LEASE_SECONDS,
     Event,
     NewEvent,
     NewRun,
@@ -44,6 +45,7 @@ class Runs:
         owner: this process, from `owner_id()`; only it writes to the runs it makes.
         clock: what the time is, and how long runs have worked.
         caller: the owner of these runs; empty for everyone who shares the machine.
+        attempt: who writes to a run; None is whoever works on it now.
     """
 
     def __init__(
@@ -53,7 +55,9 @@ class Runs:
         owner: str,
         clock: WorkClock | None = None,
         caller: str = "",
+        attempt: int | None = None,
     ) -> None:
+        self._attempt = attempt
         self._database = database
         self._owner = owner
         self._clock = clock or WorkClock()
@@ -67,6 +71,11 @@ class Runs:
     def as_caller(self, caller: str) -> Runs:
         """Return the runs of another caller."""
         return Runs(self._database, owner=self._owner, clock=self._clock, caller=caller)
+
+    def as_attempt(self, attempt: int) -> Runs:
+        """Return these runs, written to by one attempt: a later one shuts it out."""
+        named = {"owner": self._owner, "caller": self._caller}
+        return Runs(self._database, **named, clock=self._clock, attempt=attempt)
 
     async def create(
         self,
@@ -201,7 +210,7 @@ class Runs:
         def take(db: Connection) -> bool:
             now = self._clock.now()
             mine = rows.Claim(self._owner, now, now + lease_seconds)
-            return rows.resume_run(db, self._row(db, run_id), change, mine)
+            return resume_run(db, self._row(db, run_id), change, mine)
 
         is_ours = await self._database.write(take, patience_seconds=CALLER_PATIENCE_SECONDS)
         if is_ours and not change.is_queued:
@@ -322,10 +331,13 @@ class Runs:
 
     def _own_row(self, db: Connection, run_id: str) -> int:
         try:
-            return rows.owned_row(db, self._caller, run_id, self._owner)
+            row = rows.owned_row(db, self._caller, run_id, self._owner)
         except RunLostError:
             self._clock.end(run_id)
             raise
+        if self._attempt is not None:
+            rows.require_attempt(db, row, self._attempt)
+        return row
 
     def _row(self, db: Connection, run_id: str) -> int:
         return rows.row_of(db, self._caller, run_id)
