@@ -63,21 +63,17 @@ async def test_what_starts_together_is_one_group_and_what_comes_later_the_next()
     assert slow.groups[2:] == [["a", "b", "z"]]
 
 
-async def test_while_many_calls_are_under_way_a_write_waits_a_moment_for_others(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("rlm_mcp.engine.cache.GATHER_SECONDS", 2.0)  # however slow the machine is
+async def test_a_write_that_may_wait_is_done_with_those_that_come_meanwhile() -> None:
     slow = SlowCache()
     slow.gate.set()
-    is_busy = True
-    cache = GroupedCache(slow, lambda: is_busy)
+    cache = GroupedCache(slow)
+    seconds = 2.0  # in which the others come, however slow the machine is
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             for key in "abc":
-                tasks.start_soon(cache.put, key, key.upper())
+                tasks.start_soon(cache.put, key, key.upper(), seconds)
                 await anyio.wait_all_tasks_blocked()  # each comes when the one before it waits
         assert slow.groups == [["a", "b", "c"]]
-        is_busy = False
         async with anyio.create_task_group() as tasks:
             for key in "de":
                 tasks.start_soon(cache.put, key, key.upper())

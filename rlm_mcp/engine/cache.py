@@ -16,8 +16,6 @@ import anyio
 
 from rlm_mcp.errors import StoreError
 
-GATHER_SECONDS = 0.005  # nothing beside a model's call, and enough for replies of one batch
-
 
 class SubCallCache(Protocol):
     """Where answers of sub-calls are kept, by a digest of model, parameters and prompt."""
@@ -44,10 +42,9 @@ class GroupedCache:
 
     Args:
         cache: what is asked, in groups.
-        is_busy: whether many calls are under way, so that a write waits a moment for others.
     """
 
-    def __init__(self, cache: SubCallCache, is_busy: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, cache: SubCallCache) -> None:
         async def read(keys: Mapping[str, str]) -> Mapping[str, str]:
             return await cache.get_many(list(keys))
 
@@ -55,8 +52,8 @@ class GroupedCache:
             await cache.put_many(texts)
             return texts
 
-        self._reads = _Queue(read, lambda: False)
-        self._writes = _Queue(write, is_busy)
+        self._reads = _Queue(read)
+        self._writes = _Queue(write)
 
     async def get(self, *keys: str) -> str | None:
         """Give the answer that is kept under the first of several keys that has one, if any.
@@ -67,13 +64,18 @@ class GroupedCache:
         found = await self._reads.do(dict.fromkeys(keys, ""))
         return next((found[key] for key in keys if key in found), None)
 
-    async def put(self, key: str, text: str) -> None:
+    async def put(self, key: str, text: str, gather_seconds: float = 0.0) -> None:
         """Keep an answer; it is kept when this returns.
+
+        Args:
+            key: digest of what was asked.
+            text: the answer.
+            gather_seconds: how long it may wait for others.
 
         Raises:
             StoreError: it could not be kept.
         """
-        await self._writes.do({key: text})
+        await self._writes.do({key: text}, gather_seconds)
 
 
 @dataclass
@@ -87,25 +89,20 @@ class _Group:
 
 
 class _Queue:
-    def __init__(
-        self,
-        work: Callable[[Mapping[str, str]], Awaitable[Mapping[str, str]]],
-        is_busy: Callable[[], bool],
-    ) -> None:
+    def __init__(self, work: Callable[[Mapping[str, str]], Awaitable[Mapping[str, str]]]) -> None:
         self._work = work
-        self._is_busy = is_busy
         self._lock = anyio.Lock()
         self._gathering = _Group()
 
-    async def do(self, items: Mapping[str, str]) -> Mapping[str, str]:
+    async def do(self, items: Mapping[str, str], gather_seconds: float = 0.0) -> Mapping[str, str]:
         """Do items with those that came while others were under way; gives all results."""
         group = self._gathering
         group.items.update(items)
         # Taking a free lock yields once, so that calls which start together are in one group.
         async with self._lock:
             if not group.is_done:
-                if self._is_busy():
-                    await anyio.sleep(GATHER_SECONDS)
+                if gather_seconds:
+                    await anyio.sleep(gather_seconds)
                 if self._gathering is group:
                     self._gathering = _Group()
                 # Whoever is cancelled here leaves the group to the next of its callers.

@@ -35,7 +35,11 @@ from rlm_mcp.text import cut
 SUB_CALLS_IN_HISTORY = 256
 
 BALANCES_PER_CELL = 100
-BUSY_CALLS = 8  # under way at once; from so many on, replies are kept a few at a time
+# While so many calls are under way, a reply waits to be kept together with others: a share of the
+# time that it took, and no longer than this.
+BUSY_CALLS = 8
+GATHER_SHARE = 0.05
+GATHER_SECONDS = 0.05
 MODEL_NAME_CHARS = 100
 OWN = ":own"  # added to the key of a reply that is kept for this run alone
 
@@ -55,8 +59,7 @@ class SubCaller:
         self.history: list[HistoryEntry] = []
         self._log = log
         self._engine = engine
-        cache = engine.cache
-        self._cache = None if cache is None else GroupedCache(cache, self._is_busy)
+        self._cache = GroupedCache(engine.cache) if engine.cache is not None else None
         self._recurse = recurse
         self._calls = CallLog(log)
         self._is_over_told = False
@@ -66,9 +69,6 @@ class SubCaller:
         self._is_taken_up = bool(recording.turns)
         # Replies in a cell that did not end; they are not asked for again when it runs again.
         self._loose = {call.key: call.text for call in recording.loose if call.error is None}
-
-    def _is_busy(self) -> bool:
-        return self._engine.budget.calls_under_way >= BUSY_CALLS
 
     @cached_property
     def _parts(self) -> InnerParts:
@@ -194,19 +194,31 @@ class SubCaller:
         if key is None:
             return CallReply(said)
         if reply.is_whole and not reply.is_prompt_cut and not is_apart:
-            await self._keep_whole(request, reply.model, key, said)
+            await self._keep_whole(request, reply, key, said)
         else:  # it is not for other runs, but this one has paid for it
-            await self._keep(key + OWN, said)
+            await self._keep(key + OWN, said, self._gather_seconds(reply))
         return CallReply(said)
 
-    async def _keep_whole(self, request: ChatRequest, model: str, key: str, text: str) -> None:
+    async def _keep_whole(
+        self, request: ChatRequest, reply: ChatReply, key: str, text: str
+    ) -> None:
         """Keep a reply for all runs, under the name of the model that gave it."""
         asked = request.model or self._engine.sub_name
-        is_asked = model in {"", asked}
-        given = key if is_asked else self._key_of(model, str(request.messages[0]["content"]))
-        await self._keep(self._placed(given, asked if is_asked else model), text)
+        is_asked = reply.model in {"", asked}
+        given = key if is_asked else self._key_of(reply.model, str(request.messages[0]["content"]))
+        await self._keep(
+            self._placed(given, asked if is_asked else reply.model),
+            text,
+            self._gather_seconds(reply),
+        )
         if not is_asked or len(text) > REPLY_CHARS_TOLD:
             await self._keep(key + OWN, text)  # when resumed, this run gets what it got before
+
+    def _gather_seconds(self, reply: ChatReply) -> float:
+        if self._engine.budget.calls_under_way < BUSY_CALLS:
+            return 0.0
+        took = reply.timing.seconds - reply.timing.queued_seconds
+        return min(GATHER_SECONDS, GATHER_SHARE * took)
 
     async def kept(self, call: ReplCall) -> str | None:
         """Return the reply that is kept of a call, including those kept for this run alone."""
@@ -241,11 +253,11 @@ class SubCaller:
             await self._log.emit(RunWarning(code=error.code), error.message)
             return None
 
-    async def _keep(self, key: str, text: str) -> None:
+    async def _keep(self, key: str, text: str, gather_seconds: float = 0.0) -> None:
         if self._cache is None:
             return
         try:
-            await self._cache.put(key, text)
+            await self._cache.put(key, text, gather_seconds)
         except StoreError as error:  # the answer is paid for and must reach the code
             await self._log.emit(RunWarning(code=error.code), error.message)
 
