@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -384,3 +385,16 @@ def test_help_waits_for_no_library_that_takes_long_to_load() -> None:
 
     assert done.stderr == "[]\n"
     assert "QUESTION" in done.stdout
+
+
+async def test_what_each_model_cost_is_printed_with_how_that_is_known(
+    tmp_path: Path, file: Path
+) -> None:
+    async with open_scripted_model(SCRIPT) as model:
+        prices = {"RLM_MCP_COST_PER_INPUT_TOKEN": "0.001", "RLM_MCP_COST_PER_OUTPUT_TOKEN": "0.002"}
+        env = environment(tmp_path, model.base_url, **prices)
+        done = await command(env, "query", "Who keeps the light?", "--file", str(file))
+
+    assert done.stdout == "Ottilie\n"
+    assert re.search(r"^  root: 2 calls, .*, \$\d+\.\d{4} \(from prices\)$", done.stderr, re.M)
+    assert re.search(r"^  sub: 1 call, .*, \$\d+\.\d{4} \(from prices\)$", done.stderr, re.M)

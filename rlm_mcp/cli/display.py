@@ -32,6 +32,11 @@ _QUIET_SECONDS = 5.0
 _LINE_SECONDS = 10.0
 _SHOWN_CHARS = 1500
 _EVENTS_AT_ONCE = 100
+_COST_IS = {
+    "told": "as the provider says",
+    "computed": "from prices",
+    "estimated": "estimated",
+}
 
 
 @asynccontextmanager
@@ -141,7 +146,8 @@ def show_outcome(console: Console, state: RunState) -> None:
 
 
 def _of_model(used: ModelUsage) -> str:
-    cost = "" if used.cost_usd is None else f", ${used.cost_usd:.4f} ({used.cost_is})"
+    how = _COST_IS[used.cost_is or "estimated"]
+    cost = "" if used.cost_usd is None else f", ${used.cost_usd:.4f} ({how})"
     tokens = f"{used.input_tokens:,} tokens in, {used.output_tokens:,} out"
     return f"  {used.model or 'the model'}: {_counted(used.calls, 'call')}, {tokens}{cost}"
 
