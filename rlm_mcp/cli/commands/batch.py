@@ -22,7 +22,7 @@ _SCORES = ("contains", "exact", "number", "regex", "f1", "judge")
     multiple=True,
     required=True,
     metavar="SOURCE",
-    help="File, directory or glob to ask about. Repeatable.",
+    help="File, directory, glob or handle to ask about. Repeatable.",
 )
 @click.option(
     "--out",
