@@ -17,10 +17,11 @@ from rlm_mcp.engine.models.local.slots import Slots
 from rlm_mcp.engine.models.named import Catalogue, Models, open_models
 from rlm_mcp.engine.models.retry import RetryPolicy
 from rlm_mcp.engine.models.tables import ModelTable
+from rlm_mcp.engine.subcalls.typed_calls import Schemas
 from rlm_mcp.errors import ContextLengthError, ModelReplyError
 from rlm_mcp.service.doctor import check_all
 from rlm_mcp.testing.scripted_model import Fault, ScriptedModel, open_scripted_model
-from rlm_mcp.testing.scripted_replies import rejected_parameter
+from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, rejected_parameter
 from tests.serving import cell, open_served, settings_in, turns
 
 SAY = ({"role": "user", "content": "Say OK."},)
@@ -166,6 +167,69 @@ async def test_the_settings_say_which_server_it_is_where_it_should_not_be_asked(
     named = {"prompt_cache_key": "one"}
     assert hints(model) == [{}, named, {}, {"cache_prompt": True, "id_slot": 0}]
     assert [path for path, _ in model.asked] == ["/props"]
+
+
+SHIP = {"type": "object", "properties": {"name": {"type": "string"}}}
+
+
+def forms(model: ScriptedModel) -> list[Any]:
+    """The form of the reply that each request asked for."""
+    return [request.params.get("response_format") for request in model.requests]
+
+
+async def test_a_schema_is_sent_to_servers_that_are_known_to_keep_to_it() -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "reply", "schema": SHIP}}
+    async with open_scripted_model("{}") as model:
+        for server in ("openai", "vllm", "other"):
+            async with opened(model, server=server) as models:
+                await ask(models, reply_schema=SHIP)
+        async with opened(model, server="openai") as models:
+            await ask(models)
+            await ask(models, reply_schema={"type": "array"})
+
+    assert forms(model) == [form, form, None, None, None]
+
+
+async def test_a_server_that_refuses_a_schema_once_is_sent_none_again() -> None:
+    def answer(request: ChatRequestView) -> Answer:
+        is_refused = "response_format" in request.params
+        return rejected_parameter("response_format") if is_refused else "{}"
+
+    async with open_scripted_model(answer) as model, opened(model, server="openai") as models:
+        assert (await ask(models, reply_schema=SHIP)).text == "{}"
+        assert (await ask(models, reply_schema=SHIP)).text == "{}"
+
+    assert [form is None for form in forms(model)] == [False, True, True]
+
+
+async def test_a_typed_batch_asks_for_its_schema_by_the_servers_own_means(tmp_path: Path) -> None:
+    code = cell(f"found = llm_query_batch(['a', 'b'], schema={SHIP!r})\nprint(found)")
+    script = turns(code, "FINAL_VAR(found)", sub=lambda _: '{"name": "Ship"}')
+    tables: dict[str, dict[str, str]] = {"m": {"model": "sub", "server": "openai"}}
+    async with open_scripted_model(script) as model:
+        tables["m"]["base_url"] = model.base_url
+        async with open_served(tmp_path, script, models=tables, sub_model="m") as served:
+            run = await served.call(
+                "rlm_query", question="What?", text="some text", wait_seconds=40
+            )
+
+    assert json.loads(run["answer"]) == [{"name": "Ship"}, {"name": "Ship"}]
+    sent = [form["json_schema"]["schema"] for form in forms(model)]
+    assert sent == [SHIP, SHIP]
+
+
+async def test_the_schema_of_a_batch_is_read_once() -> None:
+    schemas, document, read = Schemas(), json.dumps(SHIP), list[Any]()
+
+    async def call() -> None:
+        read.append(await schemas.read(document))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(call)
+
+    assert read == [SHIP, SHIP, SHIP]
+    assert read[0] is read[1] is read[2]
 
 
 def ollama_reply(text: str, **changes: Any) -> dict[str, Any]:

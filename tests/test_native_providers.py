@@ -143,6 +143,48 @@ async def test_what_is_refused_is_left_out_and_what_is_crowded_is_asked_again(ki
     assert server.received == 3
 
 
+SHIP: dict[str, Any] = {
+    "type": "object",
+    "properties": {"of": {"type": "array", "items": {"type": "object", "properties": {}}}},
+    "required": ["of"],
+}
+
+
+async def test_a_schema_is_sent_in_anthropics_words_with_objects_closed() -> None:
+    async with open_scripted_model("{}") as server:
+        await ask("anthropic", server, reply_schema=SHIP, table={"reasoning_effort": "low"})
+        [request] = server.requests
+    item: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
+    of: dict[str, Any] = {"type": "array", "items": item}
+    closed: dict[str, Any] = {**SHIP, "properties": {"of": of}, "additionalProperties": False}
+    assert request.params["output_config"] == {
+        "effort": "low",
+        "format": {"type": "json_schema", "schema": closed},
+    }
+
+
+async def test_a_schema_is_sent_in_the_words_of_the_responses_api() -> None:
+    async with open_scripted_model("{}") as server:
+        await ask("responses", server, reply_schema=SHIP)
+        [request] = server.requests
+    form = {"type": "json_schema", "name": "reply", "schema": SHIP}
+    assert request.params["text"] == {"format": form}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_schema_that_a_provider_refuses_is_left_out(kind: str) -> None:
+    name = "output_config" if kind == "anthropic" else "text"
+
+    def answer(request: Any) -> Any:
+        if name in request.params:
+            return Fault(400, {"error": {"message": f"{name}.format: not supported"}})
+        return "ok"
+
+    async with open_scripted_model(answer) as server:
+        assert (await ask(kind, server, reply_schema=SHIP)).text == "ok"
+    assert server.received == 2
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_stream_that_breaks_off_is_no_reply(kind: str) -> None:
     async def hear(_: str) -> None:

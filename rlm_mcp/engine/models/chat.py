@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 WHOLE = frozenset(
     [
@@ -104,6 +104,8 @@ class ChatRequest:
             and begins again.
         conversation: name of the one that the messages belong to, by which a provider finds the
             prompt it has read before; empty for a single question.
+        reply_schema: JSON Schema that the reply must fit, for providers that see to it; others
+            answer as they are asked in words.
     """
 
     messages: Sequence[Mapping[str, object]]
@@ -112,6 +114,7 @@ class ChatRequest:
     model: str | None = None
     on_delta: OnDelta | None = None
     conversation: str = ""
+    reply_schema: Mapping[str, Any] | None = None
 
     @property
     def chars(self) -> int:

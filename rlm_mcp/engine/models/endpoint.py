@@ -62,6 +62,8 @@ class Endpoint:
         """Further fields of each request, left out where they are refused."""
         self.takes_cache_key = False
         """Whether the provider finds the prompt it has read by the name of its conversation."""
+        self.takes_schemas = False
+        """Whether the provider makes replies that fit a JSON Schema."""
 
     def model(self, name: str) -> ChatModel:
         """One model of this endpoint, asked by name."""
@@ -137,6 +139,8 @@ class Endpoint:
         optional[name] = request.max_tokens
         if self.takes_cache_key and request.conversation:
             optional.setdefault("prompt_cache_key", request.conversation)
+        if self.takes_schemas and request.reply_schema is not None:
+            optional["response_format"] = _response_format(request.reply_schema)
         if request.on_delta is not None and "stream" not in refused:
             body["stream"] = True
             optional["stream_options"] = {"include_usage": True}
@@ -171,6 +175,13 @@ def folded(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         else:
             rows.append({**message, "role": role})
     return rows
+
+
+def _response_format(schema: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Ask for a reply that fits a schema; None where it is no object, which most refuse."""
+    if schema.get("type") != "object":
+        return None
+    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}
 
 
 def _sendable(message: Mapping[str, object]) -> dict[str, object]:

@@ -21,7 +21,13 @@ from rlm_mcp.engine.models.local.wire import LocalWire, Wishes
 from rlm_mcp.engine.models.metering import Price, PriceList
 from rlm_mcp.engine.models.openai_client import ClosableWire, open_wire
 from rlm_mcp.engine.models.retry import Pace, RetryPolicy, Timing, borrowed
-from rlm_mcp.engine.models.tables import ANTHROPIC_BASE_URL, ANTHROPIC_KEY, NATIVE, ModelTable
+from rlm_mcp.engine.models.tables import (
+    ANTHROPIC_BASE_URL,
+    ANTHROPIC_KEY,
+    NATIVE,
+    ModelTable,
+    takes_schemas,
+)
 from rlm_mcp.errors import ConfigurationError, ContextLengthError, InvalidInputError, ModelError
 from rlm_mcp.text import without_credentials
 
@@ -231,6 +237,7 @@ async def open_models(
         usual = ModelTable(context_tokens=catalogue.context_tokens)
         default = await enter(_open(catalogue.default, usual, limiter, policy))
         default.takes_cache_key = _takes_cache_key(usual, catalogue.default.base_url)
+        default.takes_schemas = takes_schemas(usual, catalogue.default.base_url)
         named: dict[str, ChatModel] = {}
         endpoints: dict[str, Endpoint] = {}
         for name, table in catalogue.tables.items():
@@ -243,6 +250,7 @@ async def open_models(
             endpoint = await enter(_open(source, table, limiter, policy))
             endpoint.extras = _extras(table)
             endpoint.takes_cache_key = _takes_cache_key(table, source.base_url)
+            endpoint.takes_schemas = takes_schemas(table, source.base_url)
             endpoints[name] = endpoint
             model = endpoint.model(table.model or name)
             named[name] = _Bounded(model, bounds) if table.max_concurrent_calls else model

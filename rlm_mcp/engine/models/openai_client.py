@@ -14,6 +14,7 @@ from rlm_mcp.engine.models.endpoint import Endpoint, Limits, Wire
 from rlm_mcp.engine.models.http_provider import Provider, ProviderWire
 from rlm_mcp.engine.models.http_session import HttpOptions
 from rlm_mcp.engine.models.retry import Pace, RetryPolicy, Timing
+from rlm_mcp.engine.models.tables import ModelTable, takes_schemas
 from rlm_mcp.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ async def open_endpoint(
     else:
         wire = _client_wire(source, seconds, own_pool=own_pool)
     async with open_wire(wire, Limits(limiter, policy, Pace(timing), timing)) as endpoint:
+        endpoint.takes_schemas = takes_schemas(ModelTable(), str(source.base_url))
         yield endpoint
 
 

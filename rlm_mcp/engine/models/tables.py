@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -58,3 +59,27 @@ class ModelTable(BaseModel):
     command: tuple[str, ...] | str | None = Field(
         default=None, description="argv, or a preset: claude, codex, gemini, llm."
     )
+
+
+# Hosts whose API takes a JSON Schema for replies; what one of their models refuses is left out.
+_SCHEMA_HOSTS = frozenset(
+    {
+        "api.openai.com",
+        "api.mistral.ai",
+        "api.x.ai",
+        "generativelanguage.googleapis.com",
+        "openrouter.ai",
+    }
+)
+
+
+_SCHEMA_SERVERS = frozenset({"lm-studio", "llama.cpp", "vllm", "openai"})
+
+
+def takes_schemas(table: ModelTable, address: str) -> bool:
+    """Whether an endpoint is known to make replies that fit a JSON Schema."""
+    if table.provider in {"anthropic", "responses"}:
+        return True
+    if table.server is not None:
+        return table.server in _SCHEMA_SERVERS
+    return urlsplit(address).hostname in _SCHEMA_HOSTS

@@ -19,8 +19,8 @@ from rlm_mcp.engine.run_context import RunLog
 from rlm_mcp.engine.subcalls.call_log import REPLY_CHARS_TOLD, CallLog, CallPlace, Outcome
 from rlm_mcp.engine.subcalls.nested_runs import InnerPart, InnerParts
 from rlm_mcp.engine.subcalls.typed_calls import (
+    Schemas,
     corrected,
-    read_schema,
     read_typed_reply,
     typed_messages,
 )
@@ -63,6 +63,7 @@ class SubCaller:
         self._recurse = recurse
         self._calls = CallLog(log)
         self._is_over_told = False
+        self._schemas = Schemas()
         self._balances: list[str] = []
         self._places: dict[str, str] = {}  # of models, by name
         recording = engine.recording
@@ -143,8 +144,10 @@ class SubCaller:
 
     async def _ask_typed(self, call: ReplCall, request: ChatRequest, key: str) -> Outcome:
         """Ask for a reply that fits a schema, and once more where it does not; reply as JSON."""
-        schema = read_schema(call.documents)
-        request = replace(request, messages=typed_messages(call.prompt, call.documents[0]))
+        document = call.documents[0] if call.documents else ""
+        schema = await self._schemas.read(document)
+        messages = typed_messages(call.prompt, document)
+        request = replace(request, messages=messages, reply_schema=schema)
         used = await self._ask(request, None)
         if used.reply.error is not None:
             return used

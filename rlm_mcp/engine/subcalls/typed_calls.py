@@ -1,4 +1,4 @@
-"""Sub-calls whose reply must fit a JSON Schema: what is asked, and how the reply is read. Pure."""
+"""Sub-calls whose reply must fit a JSON Schema: what is asked, and how the reply is read."""
 
 from __future__ import annotations
 
@@ -6,26 +6,52 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import anyio
+from anyio import to_thread
+
 from rlm_mcp.engine.parsing.typed_answer import check_schema, read_typed_answer
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.sandbox.types import Final
 
+MAX_SCHEMAS = 16
 MAX_REPLY_CHARS = 4_000  # of a reply that is shown again to be corrected
 Messages = Sequence[Mapping[str, object]]
 
 
-def read_schema(documents: Sequence[str]) -> Mapping[str, Any]:
+class Schemas:
+    """The schemas that the calls of a run bring, each read once: those of a batch are the same."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, Mapping[str, Any]] = {}
+        self._lock = anyio.Lock()
+
+    async def read(self, document: str) -> Mapping[str, Any]:
+        """Read a schema, or find it read.
+
+        Raises:
+            InvalidInputError: it is no JSON Schema.
+        """
+        async with self._lock:
+            if document not in self._read:
+                if len(self._read) >= MAX_SCHEMAS:
+                    self._read.clear()
+                # In a thread, since it loads the validator.
+                self._read[document] = await to_thread.run_sync(read_schema, document)
+            return self._read[document]
+
+
+def read_schema(document: str) -> Mapping[str, Any]:
     """Read the schema that a call brings.
 
     Raises:
         InvalidInputError: it is no JSON Schema.
     """
     try:
-        schema = json.loads(documents[0] if documents else "")
+        schema = json.loads(document)
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"schema is not JSON: {error}") from error
     if not isinstance(schema, dict):
-        raise InvalidInputError(f"schema is not an object: {documents[0][:100]!r}")
+        raise InvalidInputError(f"schema is not an object: {document[:100]!r}")
     try:
         check_schema(cast("Mapping[str, Any]", schema))
     except InvalidInputError as error:

@@ -48,6 +48,7 @@ def body_of(chat: Mapping[str, Any]) -> dict[str, Any]:
     later = rest.pop("max_completion_tokens", None)  # asked for once `max_tokens` was refused
     rest.pop("stream_options", None)
     effort = rest.pop("reasoning_effort", None)
+    form = rest.pop("response_format", None)
     body: dict[str, Any] = {
         "model": rest.pop("model"),
         "max_tokens": most or min(later or USUAL_MAX_TOKENS, USUAL_MAX_TOKENS),
@@ -57,10 +58,32 @@ def body_of(chat: Mapping[str, Any]) -> dict[str, Any]:
         body["system"] = [_block(text) for text in system]
     if effort:
         body["output_config"] = {"effort": effort}
+    if form:
+        schema = _closed(form["json_schema"]["schema"])
+        wanted = {"format": {"type": "json_schema", "schema": schema}}
+        body["output_config"] = {**body.get("output_config", {}), **wanted}
     if rest.get("temperature") is not None:
         rest["temperature"] = min(1.0, rest["temperature"])
     _mark(body)
     return {**body, **rest}
+
+
+def _closed(schema: Any) -> Any:
+    """Copy a schema whose objects have no keys beside those that are named: others are refused."""
+    if isinstance(schema, list):
+        return [_closed(part) for part in cast("list[Any]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    parts = {name: _closed(part) for name, part in cast("dict[str, Any]", schema).items()}
+    is_object = parts.get("type") == "object"
+    return {**parts, "additionalProperties": False} if is_object else parts
+
+
+def _chat_name(name: str, body: Mapping[str, Any]) -> str:
+    """Return what a refused parameter is called in chat completions."""
+    if name != "output_config":
+        return name
+    return "response_format" if "format" in body[name] else "reasoning_effort"
 
 
 def _mark(body: Mapping[str, Any]) -> None:
@@ -174,7 +197,5 @@ MESSAGES = Dialect(
     "/v1/messages",
     body_of,
     MessagesReader,
-    {
-        "output_config": "reasoning_effort",
-    },
+    _chat_name,
 )

@@ -36,6 +36,7 @@ def body_of(chat: Mapping[str, Any]) -> dict[str, Any]:
     most = rest.pop("max_tokens", None) or rest.pop("max_completion_tokens", None)
     rest.pop("stream_options", None)
     effort = rest.pop("reasoning_effort", None)
+    form = rest.pop("response_format", None)
     body: dict[str, Any] = {
         "model": rest.pop("model"),
         "input": rest.pop("messages"),
@@ -45,6 +46,8 @@ def body_of(chat: Mapping[str, Any]) -> dict[str, Any]:
         body["max_output_tokens"] = most
     if effort:
         body["reasoning"] = {"effort": effort}
+    if form:
+        body["text"] = {"format": {"type": "json_schema", **form["json_schema"]}}
     return {**body, **rest}
 
 
@@ -124,12 +127,15 @@ def _count(usage: Mapping[str, Any], name: str) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
+_CHAT_NAMES = {
+    "max_output_tokens": "max_tokens",
+    "reasoning": "reasoning_effort",
+    "text": "response_format",
+}
+
 RESPONSES = Dialect(
     "/responses",
     body_of,
     ResponsesReader,
-    {
-        "max_output_tokens": "max_tokens",
-        "reasoning": "reasoning_effort",
-    },
+    lambda name, _: _CHAT_NAMES.get(name, name),
 )

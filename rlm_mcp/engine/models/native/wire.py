@@ -66,13 +66,13 @@ class Dialect:
         path: of its endpoint.
         body: turns the body of a chat completion into the provider's own.
         reader: makes what reads one reply, given the characters of the prompt.
-        chat_names: by the provider's name of a parameter, the name that it has in chat completions.
+        chat_name: gives the name in chat completions of a parameter of a body, by the provider's.
     """
 
     path: str
     body: Callable[[Mapping[str, Any]], dict[str, Any]]
     reader: Callable[[int], Reader]
-    chat_names: Mapping[str, str]
+    chat_name: Callable[[str, Mapping[str, Any]], str]
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class NativeWire:
         import httpx2  # noqa: PLC0415  # loaded by now
 
         if isinstance(error, module.APIStatusError):
-            return self._in_chat_names(_refused(error, body).diagnose())
+            return self._in_chat_names(_refused(error, body).diagnose(), body)
         if isinstance(error, (module.APITimeoutError, TimeoutError)):
             return self._faults.late()
         if isinstance(error, (module.APIConnectionError, httpx2.HTTPError)):
@@ -200,11 +200,11 @@ class NativeWire:
             return Refused(200, error.body, {}, ()).diagnose()
         return self._faults.odd(error)
 
-    def _in_chat_names(self, diagnosis: Diagnosis) -> Diagnosis:
+    def _in_chat_names(self, diagnosis: Diagnosis, body: Mapping[str, Any]) -> Diagnosis:
         name = diagnosis.refused_parameter
         if name is None:
             return diagnosis
-        return replace(diagnosis, refused_parameter=self._dialect.chat_names.get(name, name))
+        return replace(diagnosis, refused_parameter=self._dialect.chat_name(name, body))
 
 
 def _refused(error: Any, body: Mapping[str, Any]) -> Refused:
