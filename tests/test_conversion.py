@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import io
 import sqlite3
+import sys
 import zipfile
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from tests.serving import Served, cell, open_served, turns
 
 pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")
 
+ZSTD = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 Said = Begun | bytes | Ended | Failed
 
 
@@ -101,6 +105,66 @@ async def test_what_is_found_is_told_with_its_page(
         "rlm_context_search", handles=[added["handle"]], pattern=pattern, literal=True
     )
     assert [match["page"] for match in found["matches"]] == [page]
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, ZSTD.compress], ids=["gzip", "zstd"])
+async def test_a_document_that_is_compressed_is_read_as_the_document(
+    served: Served, tmp_path: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    write_pdf(tmp_path / "report.pdf")
+    packed = tmp_path / "report.pdf.packed"
+    packed.write_bytes(compress((tmp_path / "report.pdf").read_bytes()))
+    added = await served.call("rlm_context_add", path=str(packed))
+    found = await served.call(
+        "rlm_context_search", handles=[added["handle"]], pattern="region 7 was", literal=True
+    )
+    assert [(match["name"], match["page"]) for match in found["matches"]] == [
+        ("report.pdf.packed", "page 7")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (gzip.compress(bytes(20_000))[:-9], "ends too early"),
+        (gzip.compress(bytes(20_000))[:-8] + bytes(8), "not whole gzip"),
+        (ZSTD.compress(bytes(20_000))[:-1], "ends too early"),
+    ],
+)
+def test_a_compressed_document_that_is_damaged_is_left_out_with_the_reason(
+    converter: Converter, data: bytes, reason: str
+) -> None:
+    [failed] = converter.convert("a.pdf.packed", "packed", len(data), iter([data]))
+
+    assert isinstance(failed, Failed)
+    assert reason in failed.reason
+
+
+def test_a_tar_archive_that_zstd_compressed_is_opened(converter: Converter, tmp_path: Path) -> None:
+    WRITERS["logs.tar.gz"](tmp_path / "logs.tar.gz")
+    plain = gzip.decompress((tmp_path / "logs.tar.gz").read_bytes())
+
+    packed = said_of(converter, "archive.tar.zst", ZSTD.compress(plain))
+
+    assert packed == said_of(converter, "archive.tar", plain)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.docx", "EncryptedPackage".encode("utf-16-le")),
+        ("a.doc", bytes(512) + b"\xec\xa5" + bytes(9) + b"\x01"),
+        ("a.ppt", b"\x14\0\0\0\xdf\xc4\xd1\xf3"),
+    ],
+)
+def test_an_encrypted_office_file_is_left_out_as_such(
+    converter: Converter, name: str, data: bytes
+) -> None:
+    ole = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+
+    assert said_of(converter, name, (ole + bytes(504) + data).ljust(8192, b"\0")) == [
+        Failed("", "encrypted")
+    ]
 
 
 async def test_sheets_and_tables_are_rows_that_a_program_reads(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from rlm_mcp.errors import RLMError
 from rlm_mcp.service.contexts.decompression import ALWAYS_ALLOWED_BYTES, MAX_GROWTH, Unpacker
+from rlm_mcp.service.documents.kinds import packed_coding
 
 MAX_MEMBERS = 100_000
 MAX_MEMBER_BYTES = 256 << 20
@@ -153,15 +154,43 @@ def tar_members(data: bytes) -> Iterator[Member]:
 
 
 def _unzstd(data: bytes) -> bytes:
-    if not data.startswith(b"\x28\xb5\x2f\xfd"):
-        return data
+    return unpacked(data, "zstd") if packed_coding(data) == "zstd" else data
+
+
+def unpacked(data: bytes, coding: str) -> bytes:
+    """Decompress a single file.
+
+    Raises:
+        UnreadableError: it is damaged, or too much comes out of it.
+    """
     try:
-        unpacker = Unpacker("zstd")
-        unpacked = b"".join(unpacker.unpack(data))
+        unpacker = Unpacker(coding)
+        content = b"".join(unpacker.unpack(data))
         unpacker.end()
     except RLMError as error:
         raise UnreadableError(error.message) from error
-    return unpacked
+    return content
+
+
+_WORD = b"\xec\xa5"  # what a Word file's main stream begins with, at a sector's start
+_WORD_FLAGS, _WORD_ENCRYPTED = 11, 0x01
+_ENCRYPTED_POWERPOINT = b"\x14\x00\x00\x00\xdf\xc4\xd1\xf3"  # of its stream `Current User`
+_ENCRYPTED_PACKAGE = "EncryptedPackage".encode("utf-16-le")
+_SECTOR_BYTES = 512
+
+
+def is_encrypted_office(data: bytes) -> bool:
+    """Whether an office file in an OLE container is encrypted; old Excel files say so themselves.
+
+    Newer ones are OLE containers only where they are encrypted. Where the flags are is said in
+    [MS-OFFCRYPTO], [MS-DOC] 2.5.1 and [MS-PPT] 2.3.2.
+    """
+    if _ENCRYPTED_PACKAGE in data or _ENCRYPTED_POWERPOINT in data:
+        return True
+    starts = range(_SECTOR_BYTES, len(data) - _WORD_FLAGS, _SECTOR_BYTES)
+    return any(
+        data.startswith(_WORD, at) and data[at + _WORD_FLAGS] & _WORD_ENCRYPTED for at in starts
+    )
 
 
 def mails_of(data: bytes) -> Iterator[bytes]:

@@ -22,6 +22,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from rlm_mcp.service.contexts.decompression import Unpacker
 from rlm_mcp.service.documents.frames import (
     BEGUN,
     DATA,
@@ -86,6 +87,7 @@ def warm_up() -> None:
     own = tempfile.mkdtemp(prefix="rlm-mcp-")
     os.environ["TMPDIR"] = os.environ["TMP"] = own
     try:
+        Unpacker("zstd")
         for kind, data in _samples():
             for _ in convert("", kind, data):
                 pass

@@ -6,6 +6,9 @@ from functools import cache
 from importlib.util import find_spec
 from posixpath import splitext
 
+from rlm_mcp.errors import RLMError
+from rlm_mcp.service.contexts.decompression import Unpacker
+
 EXTRA = "pip install 'rlm-mcp[documents]'"
 # What a file begins with, and what it is then.
 _SIGNS = (
@@ -18,6 +21,7 @@ _SIGNS = (
 )
 _FIRST_BYTES = tuple(sign for sign, _ in _SIGNS)
 _PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\0")
+_CODINGS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _PACKED_TAR = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _TAR_MAGIC = slice(257, 262)
 # These are text; only their names tell what it means.
@@ -37,6 +41,7 @@ _NAMES = {
     "sqlite": "an SQLite file",
     "rtf": "an RTF file",
     "tar": "an archive",
+    "packed": "a compressed document",
 }
 
 
@@ -48,9 +53,27 @@ def kind_of(name: str, head: bytes) -> str:
     if head[_TAR_MAGIC] == b"ustar":
         return "tar"
     if head.startswith(_PACKED):
-        return "tar" if lower.endswith(_PACKED_TAR) else ""
+        return "tar" if lower.endswith(_PACKED_TAR) else _packed_kind(lower, head)
     kind = _TEXTS.get(splitext(lower)[1], "")
     return "" if kind == "mbox" and not head.startswith(b"From ") else kind
+
+
+def packed_coding(data: bytes) -> str:
+    """Tell how a single file is compressed, of the ways that text may be; empty for others."""
+    return next((coding for sign, coding in _CODINGS.items() if data.startswith(sign)), "")
+
+
+def _packed_kind(name: str, head: bytes) -> str:
+    """`packed` for a compressed document; text that is compressed is read as text."""
+    coding = packed_coding(head)
+    if not coding:
+        return ""
+    try:
+        begin = next(Unpacker(coding).unpack(head), b"")
+    except RLMError:
+        return ""
+    is_packed_twice = begin.startswith(_PACKED)
+    return "packed" if not is_packed_twice and kind_of(splitext(name)[0], begin) else ""
 
 
 @cache

@@ -16,13 +16,15 @@ from rlm_mcp.service.documents.archives import (
     Member,
     UnreadableError,
     count_images,
+    is_encrypted_office,
     mails_of,
     tables_of,
     tar_members,
+    unpacked,
     zip_kind,
     zip_members,
 )
-from rlm_mcp.service.documents.kinds import kind_of
+from rlm_mcp.service.documents.kinds import kind_of, packed_coding
 
 Pages = tuple[tuple[int, str], ...]
 
@@ -88,6 +90,10 @@ def convert(
         depth: how many archives it is within.
     """
     try:
+        if kind == "packed":
+            data = unpacked(data, packed_coding(data))
+            name = name.rpartition(".")[0]
+            kind = kind_of(name, data[:8192])
         kind = zip_kind(data) if kind == "zip" else kind
         if kind in ("archive", "tar"):
             yield from _members(kind, data, path, depth)
@@ -123,6 +129,8 @@ def _one(name: str, kind: str, data: bytes, path: str) -> Converted:
         mails = (_mail(mail) for mail in mails_of(data))
         return _joined(path, ((f"mail {number}", text) for number, text in enumerate(mails, 1)))
     if kind == "ole":
+        if is_encrypted_office(data):
+            raise UnreadableError("encrypted")
         ending = name.lower().rpartition(".")[2]
         kind = ending if ending in _MIME_TYPES else "doc"
     return _document(kind, data, path)
