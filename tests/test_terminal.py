@@ -7,7 +7,7 @@ import json
 import os
 import pty
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import anyio.to_thread
@@ -25,8 +25,13 @@ HOSTILE = "\x1b]52;c;ZWNobyBoaQ==\x07\x1b]0;title\x07\x1b[2J\x9b31m\x08\x7f\rove
 SENT = ("\x1b]52", "\x1b]0;", "\x1b[2J", "\x9b", "\x08", "\x7f", "\u202e", "\rover", "\x07")
 
 
-def on_a_terminal(given: Mapping[str, str], *arguments: str) -> str:
-    """What a command writes where both its outputs are a terminal."""
+def on_a_terminal(
+    given: Mapping[str, str], *arguments: str, note: Callable[[bytes], None] = lambda _: None
+) -> str:
+    """What a command writes where both its outputs are a terminal.
+
+    `note` is called with all that it has written, whenever that is more.
+    """
     ours, theirs = pty.openpty()
     whole = {**os.environ, **given, "TERM": "xterm-256color", "COLUMNS": "200"}
     process = subprocess.Popen(  # our own command
@@ -42,6 +47,7 @@ def on_a_terminal(given: Mapping[str, str], *arguments: str) -> str:
         if not piece:
             break
         written += piece
+        note(written)
     os.close(ours)
     process.wait()
     return written.decode()

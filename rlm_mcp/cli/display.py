@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.syntax import Syntax
 
+from rlm_mcp.cli.text_display import open_text_display
 from rlm_mcp.events import (
     CodeExecuted,
     CodeGenerated,
@@ -47,7 +48,17 @@ async def open_run_display(
     if verbosity == "nothing":
         yield _nothing
     elif verbosity == "everything":
-        yield EventPrinter(runs, console).report
+        printer = EventPrinter(runs, console)
+        if not console.is_terminal:
+            yield printer.report
+            return
+        async with open_text_display(runs, console) as watch:
+
+            async def watched(state: RunState) -> None:
+                watch(state.run_id)
+                await printer.report(state)
+
+            yield watched
     elif not console.is_terminal:
         yield _ProgressLines(console).report
     else:

@@ -63,6 +63,10 @@ class RLMEvent:
 EventSink = Callable[[RLMEvent], Awaitable[None]]
 
 
+def _always() -> bool:
+    return True
+
+
 def _nowhere(_name: str) -> str:
     return ""
 
@@ -83,6 +87,7 @@ class Engine:
             without a name. Empty: no other model may be asked.
         answer_schema: JSON Schema that the answer must fit.
         on_root_delta: awaited with pieces of the root's replies as they arrive.
+        hears_root: says before each turn whether such pieces are wanted of it.
         depth: 0 for the run itself, more for runs inside it.
         attempt: which of several attempts this run is, from 1; 0 where there is one alone.
         recording: the run as far as its log goes, where it is resumed.
@@ -102,6 +107,7 @@ class Engine:
     model_names: tuple[str, ...] = ()
     answer_schema: Mapping[str, Any] | None = None
     on_root_delta: OnDelta | None = None
+    hears_root: Callable[[], bool] = _always
     depth: int = 0
     attempt: int = 0
     recording: Recording = field(default_factory=Recording)

@@ -281,7 +281,10 @@ async def _send_answer(connection: _Connection, request: ChatRequestView, answer
         await connection.send(_whole(200, whole(request, answer)))
         return True
     await connection.send(_head(200, {"content-type": "text/event-stream", "connection": "close"}))
-    for event in events(request, answer):
+    sent = list(events(request, answer))
+    for index, event in enumerate(sent):
+        if answer.halfway is not None and index == len(sent) // 2:
+            await answer.halfway.wait()
         await connection.send(event)
     return False  # without a length, the end of the body is the end of the connection
 

@@ -59,6 +59,7 @@ class Reply:
         usage: tokens in and out; None leaves them out, "by_length" counts four characters a token.
         latency_seconds: how long the server thinks first.
         gate: the reply waits until this is set.
+        halfway: a streamed reply waits for this when half of its events are sent.
     """
 
     text: str | None
@@ -67,6 +68,7 @@ class Reply:
     usage: tuple[int, int] | Literal["by_length"] | None = "by_length"
     latency_seconds: float = 0.0
     gate: anyio.Event | None = None
+    halfway: anyio.Event | None = None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ export class RunLog {
     this.levels = new Map(); // the run itself and the runs inside it, by name
     this.lanes = []; // rows of inner runs: whether one works there
     this.isCleared = false; // details were deleted
+    this.writing = null; // {turn, text}: what the model writes now, before the log has it
   }
 
   add(line) {
@@ -35,7 +36,14 @@ export class RunLog {
     if (line.usage) this.figures.push([this.now, ...line.usage]);
     const detail = line.detail ?? {};
     if (line.deleted) this.isCleared = true;
+    if (!line.depth) this.writing = null;
     HANDLERS[line.type]?.(this, line, detail, this.level(line, detail));
+  }
+
+  // A piece of what the model writes: `text` stands at this character; what stood there is gone.
+  addText({ turn, at, text }) {
+    const before = this.writing?.turn === turn ? this.writing.text.slice(0, at) : "";
+    if (before.length === at) this.writing = { turn, text: before + text };
   }
 
   level(line, detail) {

@@ -25,6 +25,13 @@ export function useRun(source, runId) {
     const onLines = (lines, error = null) => {
       for (const line of lines) mine.log.add(line);
       mine.error = error;
+      soon();
+    };
+    const onText = (piece) => {
+      mine.log.addText(piece);
+      soon();
+    };
+    const soon = () => {
       if (isDue) return;
       isDue = true;
       requestAnimationFrame(() => {
@@ -33,7 +40,7 @@ export function useRun(source, runId) {
         draw((n) => n + 1);
       });
     };
-    source.follow(runId, mine.log.last, onLines, stop.signal);
+    source.follow(runId, mine.log.last, onLines, stop.signal, onText);
     return () => stop.abort();
   }, [source, runId, tries]);
   const again = () => {

@@ -10,7 +10,7 @@ export class Stream {
   constructor() {
     this.listeners = new Set(); // called when runs or texts came, went or changed
     this.stateListeners = new Set(); // called with whether there is a connection
-    this.watched = null; // {runId, after, onLines}
+    this.watched = null; // {runId, after, onLines, onText}
     this.pause = SHORTEST_PAUSE;
     this.isOpen = false;
     /** @type {(() => void) | undefined} */
@@ -21,9 +21,10 @@ export class Stream {
     });
   }
 
-  // Says a run's lines after one of them, until `signal` is aborted.
-  follow(runId, after, onLines, signal) {
-    const watched = { runId, after, onLines };
+  // Says a run's lines after one of them, and what its model writes meanwhile, until `signal` is
+  // aborted.
+  follow(runId, after, onLines, signal, onText) {
+    const watched = { runId, after, onLines, onText };
     this.watched = watched;
     this.restart();
     signal.addEventListener("abort", () => {
@@ -90,13 +91,16 @@ export class Stream {
 
   async read(signal) {
     const { watched } = this;
-    const query = watched ? `?run=${encodeURIComponent(watched.runId)}&after=${watched.after}` : "";
+    const query = watched
+      ? `?run=${encodeURIComponent(watched.runId)}&after=${watched.after}&text=1`
+      : "";
     const answer = await fetch(`/events${query}`, { headers: session.headers, signal });
     if (!answer.ok) return this.refused(answer, watched);
     this.tellState(true);
     this.pause = SHORTEST_PAUSE;
     for await (const { type, data } of events(answer.body)) {
       if (type === "changed") for (const listener of this.listeners) listener();
+      if (type === "text" && watched === this.watched) watched.onText?.(JSON.parse(data));
       if (type !== "lines" || watched !== this.watched) continue;
       const lines = JSON.parse(data);
       watched.after = lines.at(-1).seq;

@@ -30,6 +30,7 @@ export function Turns({ source, runId, log, onPick, picked, isCompact, isLive, i
             {...shared}
             turn={group.turn}
             isAtWork={isLive && group.turn === newest}
+            writing={isLive && group.turn === newest ? log.writing : null}
           />
         ),
       )}
@@ -91,7 +92,7 @@ function nameOf(turn) {
   return turn.depth ? `Inner turn ${turn.n}` : `Turn ${turn.n}`;
 }
 
-function Turn({ source, runId, turn, onPick, picked, isAtWork, idOf }) {
+function Turn({ source, runId, turn, onPick, picked, isAtWork, writing = null, idOf }) {
   const box = useRef(null);
   const isSeen = useSeen(box);
   const full = useDetail(source, runId, turn.replySeq, isSeen);
@@ -105,6 +106,7 @@ function Turn({ source, runId, turn, onPick, picked, isAtWork, idOf }) {
       <h2>
         {nameOf(turn)} <TurnFigures turn={turn} isAtWork={isAtWork} />
       </h2>
+      {writing && !turn.replySeq && <Plain text={writing.text} kind="output writing" />}
       {prose && <p class="prose">{visible(prose)}</p>}
       {hasOneCode && <Code text={code} />}
       {turn.batches.length > 0 && <Batches {...{ turn, onPick, picked }} />}

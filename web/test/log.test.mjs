@@ -160,3 +160,16 @@ test("the end says what each model was used for, where the log has it", () => {
   assert.deepEqual(told.ended.models, models);
   assert.equal(old.ended.models, null);
 });
+
+test("what the model writes stands there until the log has it", () => {
+  const log = logOf(...begun.slice(0, 2));
+  log.addText({ turn: 1, at: 0, text: "I lo" });
+  log.addText({ turn: 1, at: 4, text: "ok." });
+  assert.deepEqual(log.writing, { turn: 1, text: "I look." });
+  log.addText({ turn: 1, at: 0, text: "It began" }); // anew, after a connection broke
+  log.addText({ turn: 1, at: 99, text: "a piece whose beginning is missing" });
+  assert.deepEqual(log.writing, { turn: 1, text: "It began" });
+  const at = new Date(FIRST + 3000).toISOString();
+  log.add({ seq: 3, at, type: "code_generated", iteration: 1, depth: 0, detail: { reply: "x" } });
+  assert.equal(log.writing, null);
+});

@@ -247,6 +247,6 @@ class Dialogue:
             messages=self.conversation.messages,
             max_tokens=self._window.reply_tokens,
             temperature=temperature,
-            on_delta=self._engine.on_root_delta,
+            on_delta=self._engine.on_root_delta if self._engine.hears_root() else None,
             conversation=self._name,
         )

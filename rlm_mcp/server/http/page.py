@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import anyio
@@ -84,10 +85,14 @@ async def export_run(request: Request) -> Response:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a page is in a run's log; without a run it follows the store alone."""
+    """Where a page is in a run's log; without a run it follows the store alone.
+
+    `text` says that it also wants what the root model writes.
+    """
 
     run_id: str = ""
     after: int = 0
+    text: bool = False
 
 
 async def stream_news(request: Request) -> Response:
@@ -111,28 +116,33 @@ def _asked_place(request: Request) -> _Place:
         raise InvalidInputError(
             f"{after[:40]!r} is not the number of an event.", fix="Leave `after` out for all."
         )
-    return _Place(run_id, int(after))
+    return _Place(run_id, int(after), request.query_params.get("text") == "1")
 
 
 async def _news(
     service: Service, place: _Place, stopping: anyio.Event
 ) -> AsyncGenerator[ServerSentEvent]:
     """Yield events for the page, as long as it listens and the server serves."""
-    after, told_version, told_at = place.after, -1, -CHANGED_SECONDS
-    while True:
-        version = await service.version()
-        while events := await _events(service, place.run_id, after):
-            after = events[-1].seq
-            yield _lines(place.run_id, events)
-        if stopping.is_set():
-            return
-        now = anyio.current_time()
-        if version != told_version and now - told_at >= CHANGED_SECONDS:
-            told_version, told_at = version, now
-            yield ServerSentEvent(str(version), event="changed")
-        # A change that was held back is sent as soon as it may be.
-        with anyio.move_on_after(PING_SECONDS if version == told_version else CHANGED_SECONDS):
-            await _first_of(partial(service.changed, version), stopping.wait)
+    watching = service.runs.watch_text(place.run_id) if place.text else nullcontext()
+    with watching as watch:
+        after, told_version, told_at = place.after, -1, -CHANGED_SECONDS
+        while True:
+            version = await service.version()
+            while events := await _events(service, place.run_id, after):
+                after = events[-1].seq
+                yield _lines(place.run_id, events)
+            if watch and (piece := watch.take()):
+                yield ServerSentEvent(json.dumps(asdict(piece)), event="text")
+            if stopping.is_set():
+                return
+            now = anyio.current_time()
+            if version != told_version and now - told_at >= CHANGED_SECONDS:
+                told_version, told_at = version, now
+                yield ServerSentEvent(str(version), event="changed")
+            # A change that was held back is sent as soon as it may be.
+            waits = [partial(service.changed, version), stopping.wait]
+            with anyio.move_on_after(PING_SECONDS if version == told_version else CHANGED_SECONDS):
+                await _first_of(*waits, *([watch.wait] if watch else ()))
 
 
 async def _events(service: Service, run_id: str, after: int) -> Sequence[Event]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
@@ -126,6 +127,8 @@ class QuestionWork:
     async def _open_repl(self) -> tuple[OpenRepl, Engine]:
         task, repls = self._task, self._services.repls
         engine = self._services.engine(task, self._budget, self._emit)
+        hears = partial(self._services.live.root_texts.__contains__, task.run_id)
+        engine = replace(engine, on_root_delta=self._hear, hears_root=hears)
         options = repl_options(task.config, seed=task.seed)
         own = repls.claim(task.run_id, task.handles, options)
         if own is not None:
@@ -143,8 +146,14 @@ class QuestionWork:
                 raise
         return one, engine
 
+    async def _hear(self, piece: str) -> None:
+        if text := self._services.live.root_texts.get(self._task.run_id):
+            await text.add(piece)
+
     async def _emit(self, event: RLMEvent) -> None:
         """Make an event durable, then notify whoever waits."""
+        if event.depth == 0 and (text := self._services.live.root_texts.get(self._task.run_id)):
+            text.begin(event.iteration)
         runs, began = self._services.runs, anyio.current_time()
         await runs.append_event(self._task.run_id, new_event(event))
         self._services.live.tally(runs.caller).add_lag(anyio.current_time() - began)

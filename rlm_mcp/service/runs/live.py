@@ -14,6 +14,7 @@ import anyio
 
 from rlm_mcp.errors import SandboxBusyError
 from rlm_mcp.sandbox.types import Repl
+from rlm_mcp.service.runs.root_text import RootText
 from rlm_mcp.store.runs.records import RunRecord
 from rlm_mcp.values import NO_USAGE, EndStatus, Usage
 
@@ -250,6 +251,7 @@ class LiveRuns:
         self._runs: dict[str, LiveRun] = {}
         self._news: defaultdict[str, anyio.Event] = defaultdict(anyio.Event)
         self._some = anyio.Event()
+        self.root_texts: dict[str, RootText] = {}  # of runs that somebody watches
         self._tallies: defaultdict[str, Tally] = defaultdict(Tally)
 
     def __iter__(self) -> Iterator[LiveRun]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractContextManager, aclosing, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from rlm_mcp.service.runs.estimating import Estimate
 from rlm_mcp.service.runs.live import LiveRun, LiveRuns
 from rlm_mcp.service.runs.other_servers import OtherServers
 from rlm_mcp.service.runs.questions import ANSWER_NAME, Begun, Question
+from rlm_mcp.service.runs.root_text import RootTextWatch, watch_text
 from rlm_mcp.store.contexts.records import Page
 from rlm_mcp.store.runs.records import Event, RunRecord, RunSummary
 from rlm_mcp.store.runs.runs import Runs
@@ -160,6 +161,13 @@ class RunService:
                     after = events[-1].seq
                     events = await self._runs.events(run_id, after=after, limit=FOLLOWED_EVENTS)
                 yield events
+
+    def watch_text(self, run_id: str) -> AbstractContextManager[RootTextWatch]:
+        """Look on while a run's root model writes, as far as this process works on the run.
+
+        The caller has seen that the run is theirs.
+        """
+        return watch_text(self._live.root_texts, run_id)
 
     async def events(self, run_id: str, after: int, limit: int) -> Sequence[Event]:
         """Read a run's log.
