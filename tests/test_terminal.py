@@ -98,6 +98,28 @@ async def test_no_command_sends_what_a_text_an_answer_or_a_name_holds(tmp_path: 
     assert json.loads(found) == json.loads(piped.stdout)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("no\x1b[31m",),
+        ("contexts", "no\x1b[31m"),
+        ("--no\x1b[31m",),
+        ("contexts", "show", "one", "two\x1b[31m"),
+        ("contexts", "list", "--limit", "\x1b[31m"),
+        ("install", "no\x1b[31m"),
+        ("completion", "no\x1b[31m"),
+    ],
+)
+def test_arguments_that_are_refused_are_shown_and_not_sent(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    shown = on_a_terminal(environment(tmp_path), *arguments)
+
+    assert "Usage: " in shown
+    assert "\x1b[31m" not in shown
+    assert "[31m" in shown
+
+
 async def test_what_goes_into_a_pipe_is_exact(tmp_path: Path) -> None:
     (tmp_path / "a.log").write_bytes(f"line {HOSTILE}\r\n".encode())
     given = environment(tmp_path)

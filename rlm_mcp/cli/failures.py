@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import IO, Any
 
 import click
 
-from rlm_mcp.cli.output import say
+from rlm_mcp.cli.output import say, visible
 from rlm_mcp.errors import RLMError
 
 NO_ANSWER = 1
@@ -49,10 +50,22 @@ def report_interrupted(run_id: str, *, goes_on: bool = False) -> None:
 class CommandGroup(click.Group):
     """Turns our own errors into a line on stderr and an exit code."""
 
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """Parse the arguments of this group."""
+        with _visible_arguments():
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the command that was named."""
         try:
-            return super().invoke(ctx)
+            with _visible_arguments():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             raise SystemExit(INTERRUPTED) from None
         except RLMError as error:
@@ -65,6 +78,18 @@ class CommandGroup(click.Group):
             if isinstance(first, RLMError):
                 raise _CommandFailed(first) from group
             raise first from None  # whoever read stdout has closed it
+
+
+@contextmanager
+def _visible_arguments() -> Generator[None]:
+    """Show the controls of arguments that an error quotes: click sends them to a terminal."""
+    try:
+        yield
+    except click.UsageError as error:
+        message = error.format_message()
+        if visible(message) == message:
+            raise
+        raise click.UsageError(visible(message), error.ctx) from error
 
 
 class _CommandFailed(click.ClickException):
