@@ -8,9 +8,11 @@ import anyio.to_thread
 import pytest
 
 from rlm_mcp.store.contexts.contexts import Contexts
+from rlm_mcp.store.contexts.records import ContextRecord
 from rlm_mcp.store.database import DATABASE_NAME, open_database
 from rlm_mcp.store.index import building
 from rlm_mcp.store.index.files import FOLDER, sweep_indexes
+from rlm_mcp.store.index.indexes import TextIndexes
 from rlm_mcp.store.index.locating import best_line
 from rlm_mcp.store.index.passages import PASSAGE_BYTES, cut_passages, split_scripts
 from rlm_mcp.store.index.ranking import query_terms
@@ -142,12 +144,41 @@ async def test_the_index_is_deleted_with_its_text(served: Served) -> None:
     assert list(folder.iterdir()) == []
 
 
+async def added(contexts: Contexts, text: bytes) -> ContextRecord:
+    async with contexts.open_upload("text") as upload:
+        await upload.write(text)
+        return (await upload.seal()).record
+
+
+async def test_each_of_two_callers_who_have_the_same_text_has_an_index_of_their_own(
+    tmp_path: Path,
+) -> None:
+    async with open_database(tmp_path / DATABASE_NAME) as database:
+        callers = [Contexts(database, caller=name) for name in ("", "ann", "bob")]
+        record, *_ = [await added(contexts, b"a walrus\n") for contexts in callers]
+        indexes = [TextIndexes(database, contexts.caller) for contexts in callers]
+
+        await anyio.to_thread.run_sync(indexes[1].build, record, print)
+        built = [await anyio.to_thread.run_sync(one.is_built, record) for one in indexes]
+        for one in (indexes[0], indexes[2]):
+            await anyio.to_thread.run_sync(one.build, record, print)
+        await callers[1].delete(record.handle)
+        left = [await anyio.to_thread.run_sync(one.is_built, record) for one in indexes]
+        assert await anyio.to_thread.run_sync(sweep_indexes, database) == 0
+        await callers[2].delete(record.handle)
+        await callers[0].delete(record.handle)
+
+        assert (built, left) == ([False, True, False], [True, False, True])
+        assert list((tmp_path / FOLDER).iterdir()) == []
+
+
 async def test_an_index_whose_text_is_gone_is_swept(tmp_path: Path) -> None:
     async with open_database(tmp_path / DATABASE_NAME) as database:
         (tmp_path / FOLDER).mkdir()
         (tmp_path / FOLDER / "0123.sqlite3").touch()
+        (tmp_path / FOLDER / "0123.4567.sqlite3").touch()
 
-        assert await anyio.to_thread.run_sync(sweep_indexes, database) == 1
+        assert await anyio.to_thread.run_sync(sweep_indexes, database) == 2
         assert await Contexts(database).sweep() == 0
 
 

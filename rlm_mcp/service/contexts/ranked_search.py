@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import merge
+from pathlib import Path
 
 import anyio
 import anyio.from_thread
@@ -49,7 +50,7 @@ class IndexBuilds:
     def __init__(self, tasks: TaskGroup) -> None:
         self._tasks = tasks
         self._one = anyio.CapacityLimiter(1)
-        self._builds: dict[str, _Build] = {}
+        self._builds: dict[Path, _Build] = {}
 
     async def ready(self, indexes: TextIndexes, record: ContextRecord, seconds: float) -> None:
         """Wait until a text has its index.
@@ -60,9 +61,10 @@ class IndexBuilds:
         """
         if await anyio.to_thread.run_sync(indexes.is_built, record):
             return
-        build = self._builds.get(record.sha256)
+        path = indexes.path(record)
+        build = self._builds.get(path)
         if build is None:
-            build = self._builds[record.sha256] = _Build()
+            build = self._builds[path] = _Build()
             self._tasks.start_soon(self._make, indexes, record, build)
         with anyio.move_on_after(seconds) as waiting:
             await build.ended.wait()
@@ -82,7 +84,7 @@ class IndexBuilds:
         except RLMError as error:
             build.error = error
         finally:
-            del self._builds[record.sha256]
+            del self._builds[indexes.path(record)]
             build.ended.set()
 
 

@@ -210,8 +210,8 @@ class Contexts:
             lambda db: _forget_context(db, self._caller, handle),
             patience_seconds=CALLER_PATIENCE_SECONDS,
         )
+        await anyio.to_thread.run_sync(drop_index, self._database, self._caller, record.sha256)
         if not (is_held or self._caller):
-            await anyio.to_thread.run_sync(drop_index, self._database, record.sha256)
             await drop_text(self._database, text_id)
         await forget_ended(self._database)
         return record.bytes

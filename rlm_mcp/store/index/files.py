@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,15 +16,23 @@ DRAFT_SUFFIX = ".part"
 _DRAFT_SECONDS = 86_400.0
 
 
-def index_path(database: Path, sha256: str) -> Path:
-    """Return the file that holds the index of a text, beside its database."""
-    return database.parent / FOLDER / f"{sha256}.sqlite3"
+def index_path(database: Path, caller: str, sha256: str) -> Path:
+    """Return the file that holds a caller's index of a text, beside its database.
+
+    A text is stored once for all callers, and indexed once for each: how long a first search takes
+    must not reveal whether another caller has the text.
+    """
+    return database.parent / FOLDER / f"{_stem(caller, sha256)}.sqlite3"
 
 
-def drop_index(database: Database, sha256: str) -> None:
-    """Delete the index of a text that nobody holds any more; blocks."""
+def _stem(caller: str, sha256: str) -> str:
+    return f"{sha256}.{hashlib.sha256(caller.encode()).hexdigest()[:16]}" if caller else sha256
+
+
+def drop_index(database: Database, caller: str, sha256: str) -> None:
+    """Delete the index of a text that the caller does not have any more; blocks."""
     with suppress(OSError):  # Windows keeps a file that is open; it is swept later
-        index_path(database.path, sha256).unlink(missing_ok=True)
+        index_path(database.path, caller, sha256).unlink(missing_ok=True)
 
 
 def sweep_indexes(database: Database) -> int:
@@ -41,13 +50,19 @@ def sweep_indexes(database: Database) -> int:
 
 def _is_waste(db: Connection, path: Path) -> bool:
     if path.suffix != DRAFT_SUFFIX:
-        return not is_stored(db, path.stem)
+        return not _is_held(db, path.stem)
     with suppress(FileNotFoundError):
         return path.stat().st_mtime < time.time() - _DRAFT_SECONDS
     return False
 
 
-def is_stored(db: Connection, sha256: str) -> bool:
-    """Whether anybody has the text."""
-    sql = "SELECT 1 FROM contexts WHERE sha256 = ? LIMIT 1"
-    return db.execute(sql, [sha256]).fetchone() is not None
+def _is_held(db: Connection, stem: str) -> bool:
+    sha256 = stem.partition(".")[0]
+    callers = db.execute("SELECT caller FROM contexts WHERE sha256 = ?", [sha256])
+    return any(_stem(caller, sha256) == stem for (caller,) in callers)
+
+
+def is_stored(db: Connection, caller: str, sha256: str) -> bool:
+    """Whether a caller has the text."""
+    sql = "SELECT 1 FROM contexts WHERE caller = ? AND sha256 = ?"
+    return db.execute(sql, [caller, sha256]).fetchone() is not None

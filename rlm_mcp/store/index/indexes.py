@@ -42,9 +42,13 @@ class TextIndexes:
         self._database = database
         self._caller = caller
 
+    def path(self, record: ContextRecord) -> Path:
+        """Return the file of the caller's index of a text."""
+        return index_path(self._database.path, self._caller, record.sha256)
+
     def is_built(self, record: ContextRecord) -> bool:
         """Whether a text has an index that can be asked."""
-        path = index_path(self._database.path, record.sha256)
+        path = self.path(record)
         if not path.exists():
             return False
         with suppress(sqlite3.Error), _opened(path) as db:
@@ -61,7 +65,7 @@ class TextIndexes:
         Raises:
             StoreError: the text was deleted, the disk is full, or SQLite cannot index words.
         """
-        path = index_path(self._database.path, record.sha256)
+        path = self.path(record)
         with self._database.open_reader() as db, self._translated(path):
             text_id = text_of(db, self._caller, record.handle)
             sql = "SELECT position, bytes FROM documents WHERE text_id = ? ORDER BY position"
@@ -69,8 +73,8 @@ class TextIndexes:
             chunks = (data for _, data in chunk_data(db, text_id, 0, text_bytes(db, text_id)))
             build_index(path, chunks, documents, report)
         with self._database.open_reader() as db:
-            if not is_stored(db, record.sha256):  # deleted meanwhile
-                drop_index(self._database, record.sha256)
+            if not is_stored(db, self._caller, record.sha256):  # deleted meanwhile
+                drop_index(self._database, self._caller, record.sha256)
 
     def search(
         self, record: ContextRecord, query: str, context_lines: int, limit: int
@@ -80,7 +84,7 @@ class TextIndexes:
         Raises:
             StoreError: the text or its index was deleted, or cannot be read.
         """
-        path = index_path(self._database.path, record.sha256)
+        path = self.path(record)
         with self._translated(path), _opened(path) as index:
             ranking = rank(index, query_terms(query), limit)
         with self._database.open_reader() as db:
