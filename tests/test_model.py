@@ -17,9 +17,10 @@ import pytest
 
 from rlm_mcp.engine.models.chat import ChatModel, ChatReply, ChatRequest
 from rlm_mcp.engine.models.completions import read_completion
+from rlm_mcp.engine.models.endpoint import Pace
 from rlm_mcp.engine.models.http_provider import Provider
 from rlm_mcp.engine.models.openai_client import open_endpoint
-from rlm_mcp.engine.models.retry import Pace, RetryPolicy, Timing
+from rlm_mcp.engine.models.retry import RetryPolicy, Timing
 from rlm_mcp.engine.models.waits import parse_retry_after
 from rlm_mcp.errors import (
     ConfigurationError,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, cast
 import anyio
 
 from rlm_mcp.engine.models.chat import ChatModel, ChatReply, ChatRequest
+from rlm_mcp.engine.models.endpoint import borrowed
 from rlm_mcp.engine.models.openai_client import open_endpoint
-from rlm_mcp.engine.models.retry import borrowed
 from rlm_mcp.errors import ModelError, RLMError
 from rlm_mcp.sandbox.choice import make_sandbox
 from rlm_mcp.sandbox.host.text import TextContext

@@ -14,13 +14,13 @@ from rlm_mcp.engine.models.addresses import base_of, is_local
 from rlm_mcp.engine.models.chat import ChatModel, ChatReply, ChatRequest
 from rlm_mcp.engine.models.commands.command import CALLS_AT_ONCE, CommandModel
 from rlm_mcp.engine.models.commands.presets import PRESETS, Command, preset_command
-from rlm_mcp.engine.models.endpoint import Endpoint, Limits
+from rlm_mcp.engine.models.endpoint import Endpoint, Limits, Pace, borrowed
 from rlm_mcp.engine.models.http_provider import Provider, ProviderWire
 from rlm_mcp.engine.models.kept_prices import KnownModel, look_up
 from rlm_mcp.engine.models.local.wire import LocalWire, Wishes
 from rlm_mcp.engine.models.metering import Price, PriceList
 from rlm_mcp.engine.models.openai_client import ClosableWire, open_wire
-from rlm_mcp.engine.models.retry import Pace, RetryPolicy, Timing, borrowed
+from rlm_mcp.engine.models.retry import RetryPolicy, Timing
 from rlm_mcp.engine.models.tables import (
     ANTHROPIC_BASE_URL,
     ANTHROPIC_KEY,

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 from rlm_mcp.engine.models.client_wire import ClientWire, ThreadedClientWire, creates_by_itself
-from rlm_mcp.engine.models.endpoint import Endpoint, Limits, Wire
+from rlm_mcp.engine.models.endpoint import Endpoint, Limits, Pace, Wire
 from rlm_mcp.engine.models.http_provider import Provider, ProviderWire
 from rlm_mcp.engine.models.http_session import HttpOptions
-from rlm_mcp.engine.models.retry import Pace, RetryPolicy, Timing
+from rlm_mcp.engine.models.retry import RetryPolicy, Timing
 from rlm_mcp.engine.models.tables import ModelTable, takes_schemas
 from rlm_mcp.errors import ConfigurationError
 
