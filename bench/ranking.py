@@ -20,7 +20,6 @@ import anyio.to_thread
 
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.database import DATABASE_NAME, open_database
-from rlm_mcp.store.index.files import index_path
 from rlm_mcp.store.index.indexes import TextIndexes
 
 WORDS = 50_000
@@ -59,7 +58,7 @@ async def measure(directory: Path, size: int) -> None:
         start, work = time.perf_counter(), time.process_time()
         await anyio.to_thread.run_sync(indexes.build, record, print_nothing)
         seconds, work = time.perf_counter() - start, time.process_time() - work
-        path = index_path(database.path, record.sha256)
+        path = indexes.path(record)
         print(
             f"text {record.bytes / 1e6:.0f} MB, indexed in {seconds:.1f} s, {work:.1f} s of a core"
         )

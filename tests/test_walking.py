@@ -165,6 +165,24 @@ async def test_more_files_left_out_than_are_listed_are_told_by_their_whole_numbe
     assert f"skipped: {MAX_LISTED + 50 - 5:,} more" in err
 
 
+async def test_links_that_lead_nowhere_cost_a_directory_nothing_else(tmp_path: Path) -> None:
+    root = tmp_path / "texts"
+    write(root / "a.txt")
+    (root / "gone").symlink_to("nothing")
+    (root / "one").symlink_to("other")
+    (root / "other").symlink_to("one")
+    async with open_served(tmp_path, turns("never")) as served:
+        added = await served.call("rlm_context_add", path=str(root))
+        error = await served.error("rlm_context_add", path=str(root / "one"))
+    env = environment(tmp_path, "http://127.0.0.1:9/v1")
+    code, _, err = await process(env, "contexts", "add", str(root / "one"))
+
+    assert (added["documents"], added["skipped_total"]) == (1, 3)
+    assert set(added["skipped_reasons"]) == {"a link that leads nowhere"}
+    assert error["code"] == "invalid_input"
+    assert (code, "Traceback" in err) == (2, False)
+
+
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [

@@ -26,6 +26,7 @@ _PIECE_BYTES = 1 << 20
 MAX_PATH_CHARS = 4096
 MAX_DOUBLE_STARS = 3
 MAX_HOLE_BYTES = 64 << 20
+_LEADS_NOWHERE = "a link that leads nowhere"
 _NOT_ALLOWED = "outside the allowed paths or hidden"
 
 
@@ -189,6 +190,10 @@ def _real_file(path: str, allowed: AllowedPaths) -> tuple[str, str]:
         real = str(allowed.check(Path(path))) if os.path.islink(path) else path  # noqa: PTH114
     except PathNotAllowedError:
         return path, _NOT_ALLOWED
+    except (OSError, RuntimeError):  # links that lead in a circle
+        return path, _LEADS_NOWHERE
+    if real is not path and not os.path.exists(real):  # noqa: PTH110  # `real` is a string
+        return path, _LEADS_NOWHERE
     return real, "" if allowed.allows_real(real) else _NOT_ALLOWED
 
 
@@ -246,6 +251,8 @@ def require_text(path: Path, allowed: AllowedPaths) -> None:
     if reason:
         raise NotTextError(
             f"The file {str(path)!r} holds no text that can be stored: {reason}.",
-            fix="Convert it to UTF-8 text first (for example with iconv), or install the extra "
+            fix="Give a file with text in it."
+            if reason == "empty"
+            else "Convert it to UTF-8 text first (for example with iconv), or install the extra "
             f"`documents` for PDF, office files, mail and archives: {EXTRA}.",
         )

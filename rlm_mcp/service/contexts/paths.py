@@ -68,7 +68,8 @@ class AllowedPaths:
 
     def beside(self, named: Iterable[Path]) -> AllowedPaths:
         """Allow these files and directories too."""
-        return replace(self, roots=(*self.roots, *(path.resolve() for path in named)))
+        found = (real for path in named if (real := _resolved(path)) is not None)
+        return replace(self, roots=(*self.roots, *found))
 
     def check(self, path: Path, given: str = "") -> Path:
         """Resolve `path`, symlinks included, and return it if it may be read.
@@ -96,7 +97,8 @@ class AllowedPaths:
 
     def allows(self, path: Path) -> bool:
         """Say whether a path may be read, symlinks resolved."""
-        return self.allows_real(str(path.resolve()))
+        real = _resolved(path)
+        return real is not None and self.allows_real(str(real))
 
     def open(self, path: Path | str) -> FileIO:
         """Open a path that was checked, to read, and see that what was opened may be read too.
@@ -142,6 +144,13 @@ class AllowedPaths:
             return "none"
         note = "" if self.hidden else ", hidden entries left out"
         return ", ".join(repr(str(root)) for root in self.roots) + note
+
+
+def _resolved(path: Path) -> Path | None:
+    """Follow symlinks; None where they lead in a circle."""
+    with suppress(OSError, RuntimeError):
+        return path.resolve()
+    return None
 
 
 def openable(path: str, platform: str = sys.platform) -> str:
