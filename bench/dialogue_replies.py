@@ -42,7 +42,8 @@ class Case:
 
 def cases() -> list[Case]:
     """Give all dialogues."""
-    return [*_fences(), *_finals(), *_order(), *_cells(), *_prose(), *_provider()]
+    old = [*_fences(), *_finals(), *_order(), *_cells(), *_prose(), *_provider()]
+    return [*old, *_ends(), *_forms(), *_values(), *_code_as_written(), *_names()]
 
 
 def _block(code: str, label: str = "repl", fence: str = "```") -> str:
@@ -177,3 +178,77 @@ def _provider() -> Iterator[Case]:
     yield Case("provider", "no usage", [Reply(BY_TEXT, usage=None)], turns=1)
     cut = Reply("```repl\ntotal = 41\ntotal +", finish_reason="length")
     yield Case("provider", "cut by its length limit", [cut, _block(CODE), BY_NAME], turns=3)
+
+
+def _ends() -> Iterator[Case]:
+    """Answers with parentheses of their own."""
+    shapes = {
+        "a half-open interval": "O(n) time, range [0, 10)",
+        "two half-open intervals": "[0, 10) and [20, 30)",
+        "an interval open on the left": "x in (0, 1]",
+        "LaTeX": "the set \\left[0, 1\\right)",
+        "parameters with defaults": "c, id, args=(), kwds={}",
+        "a signature": "def f(a=(), b=(1, 2))",
+        "a list of marks": "a) red b) blue",
+    }
+    for name, answer in shapes.items():
+        replies = [_block(CODE), f"FINAL({answer})"]
+        yield Case("ends of answers", name, replies, answer, tries_final=True)
+    behind = [_block(CODE), "FINAL(f(x) = 2) as (I think) the output shows"]
+    yield Case("ends of answers", "prose behind it", behind, "f(x) = 2", tries_final=True)
+
+
+def _forms() -> Iterator[Case]:
+    """Other forms of an answer that models keep to."""
+    shapes = {
+        "a colon": "FINAL: 42",
+        "bold, with a colon": "**Final answer:** 42",
+        "a box": "\\boxed{42}",
+        "a tag": "<answer>42</answer>",
+        "JSON": '{"answer": 42}',
+        "a return": "return FINAL(42)",
+        "a keyword": "FINAL(answer=42)",
+    }
+    for name, final in shapes.items():
+        yield Case("forms of answers", name, [_block(CODE), final], tries_final=True)
+    template = [_block(CODE), "FINAL(your answer here)", BY_TEXT]
+    yield Case("forms of answers", "a template", template, turns=3, tries_final=True)
+    unfilled = [_block(CODE), "FINAL(It is {total}.)", BY_TEXT]
+    yield Case("forms of answers", "an unfilled name", unfilled, turns=3, tries_final=True)
+
+
+def _values() -> Iterator[Case]:
+    """Values that are handed over whole."""
+    shapes = {
+        "a dict of Python's": ("total = {'a': None, 'b': True}", '{"a": null, "b": true}'),
+        "a list": ("total = [1, 2, 3]", "[1, 2, 3]"),
+        "a long text": ("total = 'word ' * 9000 + 'end'", "word " * 9000 + "end"),
+    }
+    for name, (code, want) in shapes.items():
+        yield Case("values", name, [_block(code), BY_NAME], want)
+
+
+def _code_as_written() -> Iterator[Case]:
+    shapes = {
+        "await at the top": "import asyncio\nasync def f():\n    return 42\ntotal = await f()",
+        "a byte order mark": f"\ufeff{CODE}",
+        "invisible characters": CODE.replace(" ", "\u00a0") + "\u200b",
+        "a pool of threads": "from multiprocessing.pool import ThreadPool\n"
+        "total = sum(ThreadPool(2).map(int, ['40', '2']))",
+        "true and null": "found = [true, null, false]\ntotal = 41 + found[0]",
+    }
+    for name, code in shapes.items():
+        yield Case("code as written", name, [_block(code), BY_NAME])
+    asked = "total = llm_query('How much is it?', 'a chunk of the text ' * 40)"
+    replies = [_block(asked), "42", BY_NAME]
+    yield Case("code as written", "a question and a chunk", replies, turns=3)
+
+
+def _names() -> Iterator[Case]:
+    """Names that trained models expect."""
+    batch = [_block("total = llm_query_batched(['How much?'])[0]"), "42", BY_NAME]
+    yield Case("names", "llm_query_batched", batch, turns=3)
+    first = [_block("total = len(context_0) and 42"), BY_NAME]
+    yield Case("names", "context_0", first)
+    ready = [_block(CODE + "\nanswer = {'content': str(total), 'ready': True}")]
+    yield Case("names", "a dict named answer", ready, turns=1)

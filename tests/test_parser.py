@@ -503,6 +503,7 @@ OWN_FORMS: dict[str, tuple[str, ParsedReply]] = {
     "JSON": ('{"answer": 42}', text("42", '{"answer": 42}')),
     "a keyword": ("FINAL(answer=42)", text("42")),
     "returned": ("```repl\nreturn FINAL(total)\n```", code("FINAL(total)")),
+    "returned without a fence": ("return FINAL(total)", code("FINAL(total)")),
     "returned in a branch": (
         "```repl\nif x:\n    return FINAL(x)\nreturn\n```",
         code("if x:\n    FINAL(x)\npass"),

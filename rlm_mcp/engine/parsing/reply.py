@@ -107,7 +107,7 @@ def parse_reply(reply: str, *, was_cut: bool = False) -> ParsedReply:
     text = after_orphan_close(without_tokens(reply), python_spans)
     unfenced = None if was_cut else _unfenced_code(text)
     if unfenced is not None:
-        return ParsedReply(blocks=(CodeBlock(unfenced),))
+        return ParsedReply(blocks=(CodeBlock(without_returns(unfenced)),))
     draft = _Draft(was_cut)
     _walk(text.split("\n"), draft)
     prose = _BLANK_LINES.sub("\n\n", "\n".join(draft.prose)).strip()
