@@ -32,6 +32,11 @@ OPTIONS: dict[str, tuple[object, str, str]] = {
         "orchestrator",
         "test_a_batch_larger_than_the_budget_makes_exactly_what_fits",
     ),
+    "attempts": (
+        1,
+        "attempts",
+        "test_what_most_attempts_answer_is_taken_however_it_is_spelled",
+    ),
     "max_recursion_depth": (
         1,
         "orchestrator",
