@@ -79,9 +79,16 @@ def is_same_host(before: str, after: str) -> bool:
     return (old.scheme, new.scheme, *ports) == ("http", "https", 80, 443)
 
 
+def host_of(address: str) -> str:
+    """Return the host of an address; empty where it has none, or is no address."""
+    with suppress(ValueError):
+        return urlsplit(address).hostname or ""
+    return ""
+
+
 def is_local(address: str) -> bool:
     """Whether an address is one of this machine or its network, as far as its name tells."""
-    host = urlsplit(address).hostname or ""
+    host = host_of(address)
     with suppress(ValueError):
         ipaddress.ip_address(host)
         return True

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
 
-from rlm_mcp.engine.models.addresses import base_of, is_local
+from rlm_mcp.engine.models.addresses import base_of, host_of, is_local
 from rlm_mcp.engine.models.chat import ChatModel, ChatReply, ChatRequest
 from rlm_mcp.engine.models.commands.command import CALLS_AT_ONCE, CommandModel
 from rlm_mcp.engine.models.commands.presets import PRESETS, Command, preset_command
@@ -275,7 +274,8 @@ def _wire(source: Provider, table: ModelTable, attempt_seconds: float) -> Closab
 
         return make_wire(table.provider, source, attempt_seconds)
     server = table.server
-    if server in {"openai", "other"} or (server is None and not is_local(source.base_url)):
+    is_own = bool(host_of(source.base_url)) and is_local(source.base_url)
+    if server in {"openai", "other"} or (server is None and not is_own):
         return ProviderWire(source, attempt_seconds)
     return LocalWire(source, attempt_seconds, Wishes(server, table.context_tokens))
 
@@ -283,7 +283,7 @@ def _wire(source: Provider, table: ModelTable, attempt_seconds: float) -> Closab
 def _takes_cache_key(table: ModelTable, address: str) -> bool:
     if table.server is not None:
         return table.server == "openai"
-    return urlsplit(address).hostname == OPENAI_HOST
+    return host_of(address) == OPENAI_HOST
 
 
 def _look_up_all(asked: Mapping[str, tuple[str, str]]) -> Mapping[str, KnownModel | None]:

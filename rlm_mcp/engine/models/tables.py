@@ -82,4 +82,7 @@ def takes_schemas(table: ModelTable, address: str) -> bool:
         return True
     if table.server is not None:
         return table.server in _SCHEMA_SERVERS
-    return urlsplit(address).hostname in _SCHEMA_HOSTS
+    try:
+        return urlsplit(address).hostname in _SCHEMA_HOSTS
+    except ValueError:  # no address; whoever sends to it says so
+        return False
