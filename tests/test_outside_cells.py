@@ -115,7 +115,7 @@ async def said_to(users: Users, code: str) -> str:
     return said
 
 
-@native_alone("its end of a cell is read by name, and what code calls is a function alone")
+@native_alone("the code reaches into the native child's modules")
 @pytest.mark.parametrize("name", ["rlm_query", "os.system"])
 async def test_a_call_that_is_not_allowed_is_refused_whoever_makes_it(
     users: Users, name: str
@@ -124,13 +124,13 @@ async def test_a_call_that_is_not_allowed_is_refused_whoever_makes_it(
     assert "rlm_query is turned off for this run" in said or "broke the protocol" in said
 
 
-@native_alone("its end of a cell is read by name, and what code calls is a function alone")
+@native_alone("the code reaches into the native child's modules")
 @pytest.mark.parametrize("what", ENDS)
 async def test_an_end_that_is_forged_is_bounded_or_ends_the_repl(users: Users, what: str) -> None:
     await said_to(users, f"{REACH}{DONE}{ENDS[what]}\nwhile True: llm_query('x')")
 
 
-@native_alone("its end of a cell is read by name, and what code calls is a function alone")
+@native_alone("the code reaches into the native child's modules")
 @pytest.mark.parametrize("kind", LOOKS)
 async def test_a_look_that_is_answered_with_too_much_ends_the_repl(users: Users, kind: str) -> None:
     code = REACH + LYING.format(kind=kind, large=LARGE)
@@ -143,7 +143,7 @@ async def test_what_a_cell_hands_over_is_cut_or_refused(users: Users, what: str)
     await said_to(users, FINALS[what])
 
 
-@native_alone("it has no threads")
+@native_alone("there are no threads")
 async def test_threads_of_one_user_are_limited_and_cost_another_nothing(users: Users) -> None:
     many = await users.run(users.ann, THREADS, timeout_seconds=60)
     assert 200 < int(many["output"]) < MAX_THREADS
@@ -175,7 +175,7 @@ def with_threads(server: int) -> list[int]:
     return [pid for pid in descendants(server) if thread_count(pid) > 4]
 
 
-@native_alone("it has no threads that go on")
+@native_alone("there are no threads that go on between cells")
 async def test_a_run_that_is_over_burns_no_core(served: tuple[Users, int]) -> None:
     users, server = served
     run = await users.run(users.ann, SPINNING)
@@ -187,7 +187,7 @@ async def test_a_run_that_is_over_burns_no_core(served: tuple[Users, int]) -> No
     await anyio.to_thread.run_sync(wait_until_stopped, spinning)
 
 
-@native_alone("it has neither sockets nor memory maps")
+@native_alone("there are neither sockets nor memory maps")
 @pytest.mark.parametrize("attempt", FLAGS, ids=lambda attempt: attempt.name)
 async def test_flags_and_advice_that_nobody_needs_are_refused(
     users: Users, attempt: Attempt

@@ -564,7 +564,7 @@ wire.encode = lie
 """
 
 
-@native_alone("what code calls is a function alone")
+@native_alone("the code reaches into the native child's modules")
 async def test_of_names_that_a_repl_makes_up_an_error_shows_the_printable_and_cuts_them(
     repl: Repl,
 ) -> None:
