@@ -93,13 +93,17 @@ class Catalogue:
         return table.provider == "command" if table else name.startswith(COMMAND_PREFIX)
 
     def place_of(self, name: str) -> str:
-        """Say where a model answers and as which, so that two of one name can be distinguished."""
+        """Say where a model of a table answers, and as which; empty for all others.
+
+        The default endpoint is known by its models alone: it may move to another address.
+        """
         table = self.tables.get(name)
-        if self.is_command(name):
-            return f"command {table.command if table else name}"
-        provider = table.provider if table else "openai"
+        if table is None:
+            return ""
+        if table.provider == "command":
+            return f"command {table.command}"
         address = without_credentials(base_of(self.base_url(name)))
-        return f"{provider} {address} {self.provider_name(name)}"
+        return f"{table.provider} {address} {self.provider_name(name)}"
 
     def provider_name(self, name: str) -> str:
         """The name by which the provider knows a model."""
