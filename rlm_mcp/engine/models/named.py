@@ -93,10 +93,7 @@ class Catalogue:
         return table.provider == "command" if table else name.startswith(COMMAND_PREFIX)
 
     def place_of(self, name: str) -> str:
-        """Say where a model of a table answers, and as which; empty for all others.
-
-        The default endpoint is known by its models alone: it may move to another address.
-        """
+        """Say where a model of a table answers, and as which; empty at the default endpoint."""
         table = self.tables.get(name)
         if table is None:
             return ""
