@@ -200,7 +200,7 @@ def test_the_machines_own_caller_may_have_every_place() -> None:
 async def test_a_place_that_does_not_become_free_is_refused_and_leaves_the_line() -> None:
     queue = RunQueue(1)
     held = queue.enter("ann")
-    with pytest.raises(SandboxBusyError, match="1 searches may run at once"):
+    with pytest.raises(SandboxBusyError, match="1 searches may run at the same time"):
         async with queue.place("bob", 0.01, "searches"):
             raise AssertionError
     held.leave()
