@@ -333,7 +333,7 @@ async def test_a_path_that_a_host_passes_with_its_quotes_loses_them(tmp_path: Pa
     prompts = [cast("Any", one.messages[0].content).text for one in found]
     assert all("rlm_context_add(path='/a b/c.txt')" in prompt for prompt in prompts[:3])
     assert "rlm_context_add(path='/a')" in prompts[3]
-    assert all("the command that the user typed" in prompt for prompt in prompts)
+    assert all("as the user typed them" in prompt for prompt in prompts)
 
 
 async def test_a_resource_shows_its_name_first_and_a_piece_says_so_first(tmp_path: Path) -> None:
