@@ -28,7 +28,7 @@ from rlm_mcp.testing.scripted_replies import (
 from tests.commands import command, environment
 from tests.crashing import cut_off
 from tests.killing import Known, open_to_be_killed
-from tests.serving import cell, open_served
+from tests.serving import Served, cell, open_served
 from tests.test_resume import database, turn_of, whole_trace
 from tests.test_stdio import open_process
 
@@ -184,6 +184,18 @@ async def test_typed_answers_agree_as_data() -> None:
     assert agreement(response) == "2 of 3"
 
 
+async def until_one_has_answered(served: Served, run_id: str) -> None:
+    """Wait until an attempt's answer is on record; no reply to it is asked for again then."""
+    with anyio.fail_after(60):
+        while True:
+            trace = await whole_trace(served, run_id)
+            if any(event["type"] == "final_answer" for event in trace):
+                return
+            await served.call(
+                "rlm_run_wait", run_id=run_id, after_event=trace[-1]["seq"], wait_seconds=10
+            )
+
+
 async def test_cancel_stops_all_attempts_and_resume_goes_on_with_each(tmp_path: Path) -> None:
     gate = anyio.Event()
 
@@ -199,6 +211,7 @@ async def test_cancel_stops_all_attempts_and_resume_goes_on_with_each(tmp_path: 
             await served.model.until(
                 lambda: served.model.in_flight == 2 and served.model.received == 6
             )
+        await until_one_has_answered(served, run["run_id"])
         cancelled = await served.call("rlm_run_cancel", run_id=run["run_id"])
         with anyio.fail_after(60):
             await served.model.until(lambda: served.model.in_flight == 0)
@@ -264,6 +277,7 @@ async def test_attempts_survive_the_death_of_their_server(tmp_path: Path) -> Non
             )
             with anyio.fail_after(60):
                 await model.until(lambda: model.in_flight == 2 and model.received == 6)
+            await until_one_has_answered(served, run["run_id"])
             kill()
         with anyio.fail_after(60):
             await model.until(lambda: model.in_flight == 0)
