@@ -1,7 +1,8 @@
 """Attempts at a run: each has a number, and only the latest may write to the log.
 
-A run that has ended is resumed as its next attempt. One at work, whose worker is lost, is taken
-over as its next attempt and stays `running`: whoever waits for it sees no end.
+A run that has ended is resumed as its next attempt. One at work can be taken over as its next
+attempt and stays `running`, for an executor that gives a lost worker's run to another worker. The
+local executor has one worker: a run that is lost with it ends as `interrupted`.
 """
 
 from __future__ import annotations
