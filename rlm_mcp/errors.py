@@ -30,7 +30,7 @@ RLMError
 from __future__ import annotations
 
 import errno
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, cast
 
 
 class RLMError(Exception):
@@ -235,3 +235,14 @@ class StoreFullError(StoreError):
     """The disk has no room for what was to be written; nothing was lost."""
 
     code = "store_full"
+
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
+
+
+def first_of(group: BaseExceptionGroup[ErrorT]) -> ErrorT:
+    """Return the first error in a group, without the wrapping, however deep it lies."""
+    first = group.exceptions[0]
+    if isinstance(first, BaseExceptionGroup):
+        return first_of(cast("BaseExceptionGroup[ErrorT]", first))
+    return first

@@ -12,7 +12,7 @@ from typing import IO, Any
 import click
 
 from rlm_mcp.cli.output import say, visible
-from rlm_mcp.errors import RLMError
+from rlm_mcp.errors import RLMError, first_of
 
 NO_ANSWER = 1
 REFUSED = 2
@@ -74,7 +74,7 @@ class CommandGroup(click.Group):
             ours, others = group.split((RLMError, SystemExit))
             if ours is None or others is not None:
                 raise
-            first = _first_of(ours)
+            first = first_of(ours)
             if isinstance(first, RLMError):
                 raise _CommandFailed(first) from group
             raise first from None  # whoever read stdout has closed it
@@ -119,10 +119,3 @@ def error_line(error: Mapping[str, Any]) -> str:
         lambda found: _COMMANDS.get(found[0], found[0]),
         text,
     )
-
-
-def _first_of(
-    group: BaseExceptionGroup[RLMError | SystemExit],
-) -> RLMError | SystemExit:
-    first = group.exceptions[0]
-    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from rlm_mcp.errors import RLMError
+from rlm_mcp.errors import RLMError, first_of
 
 if TYPE_CHECKING:
     from rlm_mcp.service.service import Service
@@ -76,7 +76,7 @@ class PendingService:
             if not self._closing.is_set():
                 await self._keep_open()
         except* RLMError as group:
-            self._error = error = _first_of(group)
+            self._error = error = first_of(group)
             self._service = None
             log.error("%s %s", error, "Every tool answers with this error.")  # noqa: TRY400  # known
         finally:
@@ -98,8 +98,3 @@ class PendingService:
 def _no_page(service: Service) -> AbstractAsyncContextManager[str]:
     del service
     return nullcontext("")
-
-
-def _first_of(group: BaseExceptionGroup[RLMError]) -> RLMError:
-    first = group.exceptions[0]
-    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from rlm_mcp.errors import WireError
+from rlm_mcp.errors import WireError, first_of
 from rlm_mcp.sandbox.host.calls import Calls, Clock, Core
 from rlm_mcp.sandbox.host.process import GRACE_SECONDS
 from rlm_mcp.sandbox.host.repl_process import ReplProcess
@@ -122,7 +122,7 @@ class RunningCell:
         except (
             ExceptionGroup
         ) as group:  # a handler of calls failed: raise its error without the group
-            raise group.exceptions[0] from None
+            raise first_of(group) from None
         assert done is not None  # noqa: S101  # for the type checker: it is always set here
         return done
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import anyio
 from anyio import from_thread, to_thread
 
-from rlm_mcp.errors import SandboxError
+from rlm_mcp.errors import SandboxError, first_of
 from rlm_mcp.sandbox.layout import TEXT_START, Layout, table
 from rlm_mcp.sandbox.types import ContextSource, Divisible
 from rlm_mcp.sandbox.wire import utf8
@@ -79,7 +79,7 @@ async def _write_parts(descriptor: int, source: ContextSource, expected: int) ->
             for part in parts:
                 tasks.start_soon(write, part)
     except ExceptionGroup as group:  # the first error without the wrapping
-        raise group.exceptions[0] from None
+        raise first_of(group) from None
     written = sum(size for size, _ in found)
     if written != expected:
         raise SandboxError(f"context {source.key!r} gave {written:,} bytes of {expected:,}")

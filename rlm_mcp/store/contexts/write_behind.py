@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import anyio
 from anyio.abc import TaskGroup
 
-from rlm_mcp.errors import RLMError
+from rlm_mcp.errors import RLMError, first_of
 
 
 class WriteBehind:
@@ -27,7 +27,7 @@ class WriteBehind:
             async with anyio.create_task_group() as self._tasks:
                 yield
         except BaseExceptionGroup as group:  # the first error without the wrapping
-            raise group.exceptions[0] from None
+            raise first_of(group) from None
 
     def start(self, write: Callable[[], Awaitable[None]]) -> None:
         """Begin a write; the one before must be done."""
