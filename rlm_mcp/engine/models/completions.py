@@ -85,14 +85,14 @@ def read_decoded(data: object, prompt_chars: int) -> ChatReply:
     if isinstance(data, str):
         raise ModelReplyError(f"The reply is not JSON: {shortened(data)}.")
     listed = cast("list[object]", data) if isinstance(data, list) else [data]
-    completion = _mapping(next(iter(listed), None))
+    completion = mapping_of(next(iter(listed), None))
     if problem := completion.get("error"):
         raise ErrorInReplyError(problem)
     choices = completion.get("choices")
     if not isinstance(choices, list) or not choices:
         raise ModelReplyError(f"The reply has no choices: {shortened(json.dumps(data))}.")
     parts = ReplyParts(prompt_chars)
-    parts.add_choice(_mapping(cast("list[Any]", choices)[0]), "message")
+    parts.add_choice(mapping_of(cast("list[Any]", choices)[0]), "message")
     parts.add_usage(completion.get("usage"))
     return parts.reply()
 
@@ -117,7 +117,7 @@ class ReplyParts:
         """
         if problem := choice.get("error"):
             raise ErrorInReplyError(problem)
-        text = self._add_message(_mapping(choice.get(name)))
+        text = self._add_message(mapping_of(choice.get(name)))
         reason = choice.get("finish_reason")
         if isinstance(reason, str) and reason:
             self._finish_reason = reason
@@ -131,12 +131,12 @@ class ReplyParts:
         Raises:
             ErrorInReplyError: it is an error.
         """
-        data = _mapping(chunk)
+        data = mapping_of(chunk)
         if problem := data.get("error"):
             raise ErrorInReplyError(problem)
         text = ""
         for choice in cast("list[Any]", data.get("choices") or [])[:1]:
-            fields = _mapping(choice)
+            fields = mapping_of(choice)
             text = self.add_choice(fields, "delta" if "delta" in fields else "message")
         self.add_usage(data.get("usage"))
         return text
@@ -198,14 +198,14 @@ class ReplyParts:
         self._refusal.append(_text_of(message.get("refusal")))
         calls = message.get("tool_calls")
         for place, call in enumerate(cast("list[Any]", calls) if isinstance(calls, list) else []):
-            index = _mapping(call).get("index")
-            self._add_call(index if isinstance(index, int) else place, _mapping(call))
+            index = mapping_of(call).get("index")
+            self._add_call(index if isinstance(index, int) else place, mapping_of(call))
         if message.get("function_call"):  # as tools were called before there were several
             self._add_call(0, {"function": message["function_call"]})
         return text
 
     def _add_call(self, index: int, call: Mapping[str, Any]) -> None:
-        function = _mapping(call.get("function"))
+        function = mapping_of(call.get("function"))
         known = self._calls.setdefault(index, {"name": "", "arguments": ""})
         known["name"] = known["name"] or str(function.get("name") or "")
         arguments = function.get("arguments") or ""
@@ -214,7 +214,7 @@ class ReplyParts:
     def _is_prompt_cut(self, counted: int | None) -> bool:
         if counted is None or self._prompt_chars < CUT_MIN_CHARS:
             return False
-        counted += _number(self._usage.get("cache_read_input_tokens"))
+        counted += count_of(self._usage.get("cache_read_input_tokens"))
         return counted * CUT_CHARS_PER_TOKEN < self._prompt_chars
 
 
@@ -228,11 +228,11 @@ def as_json(text: str) -> object:
 def read_model_names(body: bytes) -> list[str]:
     """Read the names in a list of models; none where the body is something else."""
     try:
-        listed = _mapping(json.loads(body)).get("data")
+        listed = mapping_of(json.loads(body)).get("data")
     except ValueError:
         return []
     models = cast("list[object]", listed) if isinstance(listed, list) else []
-    return [str(fields["id"]) for fields in map(_mapping, models) if "id" in fields]
+    return [str(fields["id"]) for fields in map(mapping_of, models) if "id" in fields]
 
 
 def _read_unasked_stream(text: str, prompt_chars: int) -> ChatReply:
@@ -253,7 +253,8 @@ def _whole(pieces: Sequence[str]) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def mapping_of(value: object) -> Mapping[str, Any]:
+    """Return what is an object; an empty one in place of anything else."""
     return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
 
 
@@ -261,7 +262,9 @@ def _text_of(content: object) -> str:
     if isinstance(content, str):
         return content
     if isinstance(content, list):  # parts, as multimodal providers send them
-        return "".join(_text_of(_mapping(part).get("text")) for part in cast("list[Any]", content))
+        return "".join(
+            _text_of(mapping_of(part).get("text")) for part in cast("list[Any]", content)
+        )
     return ""
 
 
@@ -272,18 +275,19 @@ def _calls_as_text(calls: Iterable[Mapping[str, str]]) -> str:
 
 def _count(usage: Mapping[str, Any], *names: str) -> int | None:
     """Read a count of tokens; zero is what servers say that do not count."""
-    return next((count for name in names if (count := _number(usage.get(name))) > 0), None)
+    return next((count for name in names if (count := count_of(usage.get(name))) > 0), None)
 
 
-def _number(value: object) -> int:
+def count_of(value: object) -> int:
+    """Return what is a count above 0; 0 in place of anything else."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 def _cached(usage: Mapping[str, Any]) -> int:
     """Read how many input tokens came out of the provider's cache."""
-    details = _mapping(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
+    details = mapping_of(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
     told = (details.get("cached_tokens"), usage.get("prompt_cache_hit_tokens"))  # DeepSeek's
-    return max(map(_number, told))
+    return max(map(count_of, told))
 
 
 def _told_usd(usage: Mapping[str, Any]) -> float | None:

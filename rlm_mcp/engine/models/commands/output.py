@@ -8,9 +8,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from rlm_mcp.engine.models.chat import ChatReply
+from rlm_mcp.engine.models.completions import count_of, mapping_of
 from rlm_mcp.engine.models.metering import estimate_tokens
 from rlm_mcp.errors import ModelReplyError
 
@@ -90,13 +91,13 @@ def _read_claude(output: str, _: str) -> _Said:
     text = fields.get("result")
     if fields.get("is_error"):
         return _Said(problem=str(text or fields.get("subtype") or "no reason was given"))
-    usage = _mapping(fields.get("usage"))
-    cached = _count(usage.get("cache_read_input_tokens"))
-    written = _count(usage.get("cache_creation_input_tokens"))
+    usage = mapping_of(fields.get("usage"))
+    cached = count_of(usage.get("cache_read_input_tokens"))
+    written = count_of(usage.get("cache_creation_input_tokens"))
     return _Said(
         text if isinstance(text, str) else "",
-        given=_count(usage.get("input_tokens")) + cached + written,
-        made=_count(usage.get("output_tokens")),
+        given=count_of(usage.get("input_tokens")) + cached + written,
+        made=count_of(usage.get("output_tokens")),
         cached=cached,
         written=written,
         usd=_usd(fields.get("total_cost_usd")),
@@ -107,19 +108,19 @@ def _read_codex(output: str, _: str) -> _Said:
     """`codex exec --json`: one object a line; the last message of the agent is the reply."""
     said = _Said()
     for event in _lines(output):
-        item, kind = _mapping(event.get("item")), event.get("type")
+        item, kind = mapping_of(event.get("item")), event.get("type")
         if kind == "item.completed" and item.get("type") == "agent_message":
             said = replace(said, text=str(item.get("text") or ""), problem="")
         elif kind == "turn.completed":
-            usage = _mapping(event.get("usage"))
+            usage = mapping_of(event.get("usage"))
             said = replace(
                 said,
-                given=_count(usage.get("input_tokens")),
-                made=_count(usage.get("output_tokens")),
-                cached=_count(usage.get("cached_input_tokens")),
+                given=count_of(usage.get("input_tokens")),
+                made=count_of(usage.get("output_tokens")),
+                cached=count_of(usage.get("cached_input_tokens")),
             )
         elif kind in {"turn.failed", "error"}:
-            problem = _mapping(event.get("error")).get("message") or event.get("message")
+            problem = mapping_of(event.get("error")).get("message") or event.get("message")
             said = replace(said, problem=str(problem or "no reason was given"))
     return said
 
@@ -127,15 +128,15 @@ def _read_codex(output: str, _: str) -> _Said:
 def _read_gemini(output: str, _: str) -> _Said:
     """`gemini --output-format json`: `response`, and figures for each model that it used."""
     fields = _fields(output)
-    if problem := _mapping(fields.get("error")).get("message"):
+    if problem := mapping_of(fields.get("error")).get("message"):
         return _Said(problem=str(problem))
-    models = _mapping(_mapping(fields.get("stats")).get("models"))
-    tokens = [_mapping(_mapping(one).get("tokens")) for one in models.values()]
+    models = mapping_of(mapping_of(fields.get("stats")).get("models"))
+    tokens = [mapping_of(mapping_of(one).get("tokens")) for one in models.values()]
     return _Said(
         str(fields.get("response") or ""),
-        given=sum(_count(one.get("prompt")) for one in tokens),
-        made=sum(_count(one.get("candidates")) + _count(one.get("thoughts")) for one in tokens),
-        cached=sum(_count(one.get("cached")) for one in tokens),
+        given=sum(count_of(one.get("prompt")) for one in tokens),
+        made=sum(count_of(one.get("candidates")) + count_of(one.get("thoughts")) for one in tokens),
+        cached=sum(count_of(one.get("cached")) for one in tokens),
     )
 
 
@@ -164,16 +165,8 @@ def _lines(output: str) -> Iterator[Mapping[str, Any]]:
 
 def _fields(output: str) -> Mapping[str, Any]:
     with suppress(ValueError, RecursionError):
-        return _mapping(json.loads(output))
+        return mapping_of(json.loads(output))
     return {}
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 def _usd(value: object) -> float | None:

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
-from rlm_mcp.engine.models.completions import as_json, read_decoded
+from rlm_mcp.engine.models.completions import as_json, mapping_of, read_decoded
 from rlm_mcp.engine.models.http_provider import ProviderWire
-from rlm_mcp.engine.models.local.servers import mapping_of, root_of
+from rlm_mcp.engine.models.local.servers import root_of
 from rlm_mcp.errors import ModelReplyError
 
 KEEP_ALIVE = "30m"  # a run's code may work for longer than Ollama's own five minutes

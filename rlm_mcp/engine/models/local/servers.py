@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 from urllib.parse import urlsplit, urlunsplit
 
+from rlm_mcp.engine.models.completions import count_of, mapping_of
+
 ServerKind = Literal["ollama", "lm-studio", "llama.cpp", "vllm"]
 
 # What each server says in its list of models.
@@ -146,16 +148,9 @@ def rows_of(found: object, place: str) -> list[Mapping[str, Any]]:
     return [mapping_of(row) for row in rows]
 
 
-def mapping_of(value: object) -> Mapping[str, Any]:
-    """Return what is an object; an empty one in place of anything else."""
-    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
-
-
 def number_of(value: object, key: str) -> int | None:
     """Return a count above 0 of an object; None where there is none."""
-    found = mapping_of(value).get(key)
-    is_count = isinstance(found, int) and not isinstance(found, bool) and found > 0
-    return found if is_count else None
+    return count_of(mapping_of(value).get(key)) or None
 
 
 def _is_list(value: object) -> bool:

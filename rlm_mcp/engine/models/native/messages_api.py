@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from rlm_mcp.engine.models.addresses import base_of
 from rlm_mcp.engine.models.chat import ChatReply
-from rlm_mcp.engine.models.completions import ErrorInReplyError
+from rlm_mcp.engine.models.completions import ErrorInReplyError, count_of, mapping_of
 from rlm_mcp.engine.models.http_provider import Provider
 from rlm_mcp.engine.models.metering import estimate_tokens
 from rlm_mcp.engine.models.native.wire import NO_KEY, Dialect, Package
@@ -121,28 +121,28 @@ class MessagesReader:
 
     def read(self, data: object) -> ChatReply:
         """Read a whole reply."""
-        message = _mapping(data)
+        message = mapping_of(data)
         if problem := message.get("error"):
             raise ErrorInReplyError(problem)
         if not isinstance(message.get("content"), list):
             raise ModelReplyError(f"The reply has no content: {str(message)[:200]}.")
         for block in message["content"]:
-            self._add_block(_mapping(block))
+            self._add_block(mapping_of(block))
         self._end(message)
         return self._reply()
 
     def add(self, event: object) -> str:
         """Add one event of a stream; returns the text in it."""
-        data = _mapping(event)
+        data = mapping_of(event)
         kind = data.get("type")
         if data.get("error"):
             raise ErrorInReplyError(data["error"])
         if kind == "message_start":
-            self._usage |= _mapping(_mapping(data.get("message")).get("usage"))
+            self._usage |= mapping_of(mapping_of(data.get("message")).get("usage"))
         elif kind in {"content_block_start", "content_block_delta"}:
-            return self._add_block(_mapping(data.get("content_block") or data.get("delta")))
+            return self._add_block(mapping_of(data.get("content_block") or data.get("delta")))
         elif kind == "message_delta":
-            self._end({**_mapping(data.get("delta")), "usage": data.get("usage")})
+            self._end({**mapping_of(data.get("delta")), "usage": data.get("usage")})
         elif kind == "message_stop":
             self._is_done = True
         return ""
@@ -163,15 +163,15 @@ class MessagesReader:
         return text
 
     def _end(self, message: Mapping[str, Any]) -> None:
-        self._usage |= {k: v for k, v in _mapping(message.get("usage")).items() if v is not None}
+        self._usage |= {k: v for k, v in mapping_of(message.get("usage")).items() if v is not None}
         self._reason = str(message.get("stop_reason") or self._reason)
 
     def _reply(self) -> ChatReply:
         text, thought = "".join(self._texts), "".join(self._thoughts)
-        cached = _count(self._usage, "cache_read_input_tokens")
-        written = _count(self._usage, "cache_creation_input_tokens")
-        given = _count(self._usage, "input_tokens") + cached + written
-        made = _count(self._usage, "output_tokens")
+        cached = count_of(self._usage.get("cache_read_input_tokens"))
+        written = count_of(self._usage.get("cache_creation_input_tokens"))
+        given = count_of(self._usage.get("input_tokens")) + cached + written
+        made = count_of(self._usage.get("output_tokens"))
         return ChatReply(
             text,
             "length" if self._reason in _CUT else self._reason or "stop",
@@ -182,15 +182,6 @@ class MessagesReader:
             cached_input_tokens=cached,
             cache_written_tokens=written,
         )
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def _count(usage: Mapping[str, Any], name: str) -> int:
-    value = usage.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 MESSAGES = Dialect(

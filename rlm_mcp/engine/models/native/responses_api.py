@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from rlm_mcp.engine.models.addresses import base_of, other_bases
 from rlm_mcp.engine.models.chat import ChatReply
-from rlm_mcp.engine.models.completions import ErrorInReplyError
+from rlm_mcp.engine.models.completions import ErrorInReplyError, count_of, mapping_of
 from rlm_mcp.engine.models.http_provider import Provider
 from rlm_mcp.engine.models.metering import estimate_tokens
 from rlm_mcp.engine.models.native.wire import NO_KEY, Dialect, Package
@@ -60,7 +60,7 @@ class ResponsesReader:
 
     def read(self, data: object) -> ChatReply:
         """Read a whole reply."""
-        response = _mapping(data)
+        response = mapping_of(data)
         if problem := response.get("error"):
             raise ErrorInReplyError(problem)
         if not isinstance(response.get("output"), list):
@@ -69,7 +69,7 @@ class ResponsesReader:
 
     def add(self, event: object) -> str:
         """Add one event of a stream; returns the text in it."""
-        data = _mapping(event)
+        data = mapping_of(event)
         kind = data.get("type")
         if kind == "error" or data.get("error"):
             raise ErrorInReplyError(data.get("error") or data)
@@ -86,15 +86,15 @@ class ResponsesReader:
 
     def _reply(self, response: Mapping[str, Any]) -> ChatReply:
         said: dict[str, list[str]] = {"output_text": [], "refusal": [], "summary_text": []}
-        for item in map(_mapping, response["output"]):
-            for part in map(_mapping, (*_list(item, "content"), *_list(item, "summary"))):
+        for item in map(mapping_of, response["output"]):
+            for part in map(mapping_of, (*_list(item, "content"), *_list(item, "summary"))):
                 text = part.get("text") or part.get("refusal") or ""
                 said.setdefault(str(part.get("type")), []).append(str(text))
         text, thought = "".join(said["output_text"]), "\n".join(said["summary_text"])
         refusal = "".join(said["refusal"])
-        usage = _mapping(response.get("usage"))
-        cached = _count(_mapping(usage.get("input_tokens_details")), "cached_tokens")
-        given, made = _count(usage, "input_tokens"), _count(usage, "output_tokens")
+        usage = mapping_of(response.get("usage"))
+        cached = count_of(mapping_of(usage.get("input_tokens_details")).get("cached_tokens"))
+        given, made = count_of(usage.get("input_tokens")), count_of(usage.get("output_tokens"))
         return ChatReply(
             text or refusal,
             "refusal" if refusal and not text else _reason(response),
@@ -109,22 +109,13 @@ class ResponsesReader:
 def _reason(response: Mapping[str, Any]) -> str:
     if response.get("status") != "incomplete":
         return "stop"
-    why = str(_mapping(response.get("incomplete_details")).get("reason") or "incomplete")
+    why = str(mapping_of(response.get("incomplete_details")).get("reason") or "incomplete")
     return "length" if why in {"max_output_tokens", "incomplete"} else why
 
 
 def _list(item: Mapping[str, Any], key: str) -> list[Any]:
     found = item.get(key)
     return cast("list[Any]", found) if isinstance(found, list) else []
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def _count(usage: Mapping[str, Any], name: str) -> int:
-    value = usage.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 _CHAT_NAMES = {
