@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import sys
 import tempfile
@@ -91,8 +92,9 @@ def megabytes(processes: set[str]) -> float:
     """Memory of processes, what they share counted once."""
     total = 0
     for pid in processes:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            total += int(line.split()[1]) if line.startswith("Pss:") else 0
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                total += int(line.split()[1]) if line.startswith("Pss:") else 0
     return total / 1000
 
 
