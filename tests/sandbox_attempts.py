@@ -132,6 +132,8 @@ PROCESSES = _group(
     ("pidfd", "fd = syscall(434, victim, 0); syscall(424, fd, 9, 0, 0)"),
     ("killpg of the parent", "os.killpg(os.getppid(), 9)"),
     ("renice", "os.setpriority(os.PRIO_PROCESS, victim, 19)"),
+    ("renice all of its user", "os.setpriority(os.PRIO_USER, 0, 19); print('LOWERED')"),
+    ("rise to the host's priority", "os.setpriority(os.PRIO_PROCESS, 0, 0); print('RISEN')"),
     (
         "limits of another",
         "import resource; resource.prlimit(victim, resource.RLIMIT_NOFILE, (3, 3))",

@@ -18,6 +18,7 @@ from rlm_mcp.sandbox.host.repl import ChildRepl
 from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CallReply, CellResult, Repl, ReplCall, ReplOptions, Walls
+from rlm_mcp.sandbox.walls.confine import REPL_NICENESS
 from rlm_mcp.sandbox.walls.limits import MAX_THREADS
 from tests.sandbox_battery import descendants
 from tests.waiting import until
@@ -162,3 +163,15 @@ async def test_all_repls_together_count_as_one_beside_the_server() -> None:
     assert len(pids) >= 4
     assert len(sessions) == 1
     assert os.getsid(0) not in sessions
+
+
+async def test_a_repl_gives_way_once_it_may_run_code_and_not_while_it_opens() -> None:
+    async with ProcessSandbox() as sandbox, sandbox.open_repl(TEXT, ReplOptions()) as repl:
+        known = descendants()
+        before = {os.getpriority(os.PRIO_PROCESS, pid) for pid in known}
+        result = await execute(repl, "import threading\nprint(threading.get_native_id() > 0)")
+        assert result.output == "True\n"
+        after = {os.getpriority(os.PRIO_PROCESS, pid) for pid in known}
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert before == {ours}
+    assert after == {ours, max(0, min(19, ours + REPL_NICENESS))}

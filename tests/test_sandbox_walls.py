@@ -73,6 +73,12 @@ def decide(architecture: str, number: int, *arguments: int, audit: int | None = 
         ("recvfrom", (3, 0, 1, 0x142, 0), ALLOWED),
         ("recvfrom", (3, 0, 1, 0x2000, 0), EPERM),  # MSG_ERRQUEUE
         ("recvfrom", (3, 0, 1, 1, 0), EPERM),
+        ("setpriority", (0, 0, 10), ALLOWED),  # of itself
+        ("setpriority", (0, 0, -5), EPERM),
+        ("setpriority", (0, 7, 10), EPERM),  # of another process
+        ("setpriority", (0, 1 << 32, 10), EPERM),
+        ("setpriority", (1, 0, 10), EPERM),  # of its group
+        ("setpriority", (2, 0, 10), EPERM),  # of its user
         ("madvise", (0, 4096, 4), ALLOWED),
         ("madvise", (0, 4096, 12), EPERM),  # MADV_MERGEABLE
         ("madvise", (0, 4096, 100), EPERM),  # MADV_HWPOISON

@@ -44,6 +44,7 @@ class ForkServer:
         self._control = control
         self._walls = walls
         self._mapped_bytes = mapped_bytes
+        self._niceness = confine.repl_niceness()
         self._content: tuple[str | Documents, Documents] | None = None
         self._statuses: OrderedDict[int, int] = OrderedDict()
 
@@ -131,7 +132,13 @@ class ForkServer:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             link = socket.socket(fileno=REPL_SOCKET)
             try:
-                worker.serve(link, self._held(), options, lambda: self._confine(options))
+                worker.serve(
+                    link,
+                    self._held(),
+                    options,
+                    lambda: self._confine(options),
+                    lambda: confine.give_way(self._niceness),
+                )
             except OSError as error:
                 link.sendall(wire.encode("failed", {}, wire.utf8(str(error))))
         finally:

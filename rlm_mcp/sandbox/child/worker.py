@@ -252,11 +252,13 @@ def serve(
     content: tuple[str | Documents, Documents],
     options: ReplOptions,
     put_up_walls: Callable[[], None],
+    give_way: Callable[[], None] = lambda: None,
 ) -> NoReturn:
     """Answer frames until the host closes the socket, which ends the process at once.
 
     The walls go up after SIGINT has its handler, which they protect, and before there is a thread,
-    which Landlock would not cover.
+    which Landlock would not cover. The process gives way to others from the first frame on, not
+    before: beside REPLs that use all cores it would else take seconds until it is ready.
 
     Raises:
         OSError: a wall could not be put up.
@@ -275,8 +277,11 @@ def serve(
     sys.modules["__main__"] = worker.namespace.module
     signal.signal(signal.SIGINT, interrupts)
     put_up_walls()
+    link.send(wire.encode("ready", {}))
+    frame = link.wait(todo)
+    give_way()
     # Not a `threading.Thread`: model code would find it listed among its own.
     _thread.start_new_thread(end_with_host, (sock,))
-    link.send(wire.encode("ready", {}))
     while True:
-        worker.handle(link.wait(todo))
+        worker.handle(frame)
+        frame = link.wait(todo)

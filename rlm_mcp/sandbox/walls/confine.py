@@ -17,7 +17,8 @@ from pathlib import Path
 from rlm_mcp.sandbox.types import THREAD_LIMIT, Walls
 from rlm_mcp.sandbox.walls import landlock, limits, namespaces, seccomp
 
-REPL_NICENESS = 10
+REPL_NICENESS = 10  # lower than that of the warm process by this
+LOWEST_PRIORITY = 19
 OOM_SCORE = 1000  # when memory runs out, REPLs go first
 
 
@@ -86,13 +87,22 @@ def confine_repl(walls: Walls, memory_bytes: int, mapped: int) -> None:
         _limit_threads()
     namespaces.die_with_parent()
     namespaces.use_small_pages()
-    with contextlib.suppress(OSError):  # only unusual policies refuse a lower priority
-        os.nice(REPL_NICENESS)
     limits.limit(memory_bytes, mapped)
     if walls.landlock:
         landlock.restrict()
     if walls.seccomp:
         seccomp.restrict()
+
+
+def repl_niceness() -> int:
+    """Return the niceness that a REPL takes on, as one that seccomp allows: it is never below 0."""
+    return max(0, min(LOWEST_PRIORITY, os.getpriority(os.PRIO_PROCESS, 0) + REPL_NICENESS))
+
+
+def give_way(niceness: int) -> None:
+    """Lower the priority of this process for good; nothing lets it rise again."""
+    with contextlib.suppress(OSError):  # only unusual policies refuse a lower priority
+        os.setpriority(os.PRIO_PROCESS, 0, niceness)
 
 
 def _limit_threads() -> None:

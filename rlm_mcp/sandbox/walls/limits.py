@@ -43,7 +43,7 @@ def limit(memory_bytes: int, mapped: int) -> None:
     _set(resource.RLIMIT_FSIZE, 0)
     _set(resource.RLIMIT_NOFILE, OPEN_FILES)
     _set(resource.RLIMIT_STACK, STACK_BYTES)
-    for name in ("RLIMIT_MEMLOCK", "RLIMIT_MSGQUEUE"):  # Linux
+    for name in ("RLIMIT_MEMLOCK", "RLIMIT_MSGQUEUE", "RLIMIT_NICE"):  # Linux
         if hasattr(resource, name):
             _set(getattr(resource, name), 0)
 

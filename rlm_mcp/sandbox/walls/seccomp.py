@@ -112,6 +112,8 @@ _NO_ADDRESS = Check(4, is_null=True)
 _SEND_FLAGS, _RECEIVE_FLAGS = Check(3, lacks_bits=~0x4040), Check(3, lacks_bits=~0x142)
 # NORMAL, RANDOM, SEQUENTIAL, WILLNEED, DONTNEED, FREE, HUGEPAGE, NOHUGEPAGE
 _ADVICE = Check(2, is_one_of=(0, 1, 2, 3, 4, 8, 14, 15))
+_ITSELF = Check(1, is_null=True)
+_NOT_BELOW_NORMAL = Check(2, lacks_bits=~0x1F)  # a niceness of 0 to 31
 _NOT_EXECUTABLE = (Check(2, lacks_bits=0x4),)  # PROT_EXEC
 
 CHECKED: Mapping[str, Rule] = {
@@ -135,6 +137,8 @@ CHECKED: Mapping[str, Rule] = {
     "sendto": Rule((44, 206), (_NO_ADDRESS, _SEND_FLAGS)),
     "recvfrom": Rule((45, 207), (_NO_ADDRESS, _RECEIVE_FLAGS)),
     "madvise": Rule((28, 233), (_ADVICE,)),
+    # of the thread that calls, and by RLIMIT_NICE only downwards
+    "setpriority": Rule((141, 140), (Check(0, is_one_of=(0,)), _ITSELF, _NOT_BELOW_NORMAL)),
 }
 
 AUDIT_ARCHITECTURES = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}

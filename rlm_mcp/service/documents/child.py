@@ -125,10 +125,13 @@ def confine() -> None:
         from rlm_mcp.sandbox.walls.confine import (  # noqa: PLC0415
             WallReport,
             confine_repl,
+            give_way,
+            repl_niceness,
             try_walls,
         )
 
         wanted = Walls(namespaces=False, thread_limit=False)
+        give_way(repl_niceness())
         confine_repl(try_walls(wanted, WallReport()), MEMORY_BYTES, mapped_bytes())
     else:
         limit(MEMORY_BYTES, mapped_bytes())
