@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
-from rlm_mcp.errors import SandboxBusyError, SandboxError, TooLargeError
+from rlm_mcp.errors import IsolationError, SandboxBusyError, SandboxError, TooLargeError
 from rlm_mcp.sandbox.choice import make_sandbox
 from rlm_mcp.sandbox.host.room import Room
 from rlm_mcp.sandbox.host.text import TextContext
@@ -66,6 +66,17 @@ async def test_its_level_is_partial_and_its_layers_are_named(sandbox: PortableSa
     assert isolation.layers[0] == "wasm"
     assert "limits" in isolation.layers
     assert {"seccomp", "landlock"} >= set(isolation.layers[1:-1])
+
+
+async def test_no_repl_opens_where_more_is_asked_for_than_it_holds(
+    sandbox: PortableSandbox,
+) -> None:
+    found = await sandbox.isolation()
+    with pytest.raises(IsolationError, match="full"):
+        async with PortableSandbox(min_isolation="full", isolation=found).open_repl(
+            TEXT, ReplOptions()
+        ):
+            pass
 
 
 # --- a cell that is ended is put back ---

@@ -18,6 +18,7 @@ import pytest
 from rlm_mcp.sandbox.host import seatbelt
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.portable import job, launcher
+from rlm_mcp.sandbox.portable import module as modules
 from rlm_mcp.sandbox.portable.process import confine
 from rlm_mcp.sandbox.portable.sandbox import PortableSandbox
 from rlm_mcp.sandbox.types import CallReply, ReplCall, ReplOptions
@@ -154,6 +155,6 @@ def test_the_process_asks_windows_for_no_further_processes_and_tells_a_refusal()
 
 
 def test_the_interpreter_of_windows_is_the_base_one_since_a_job_holds_one_process() -> None:
-    assert launcher.interpreter("win32") == vars(sys)["_base_executable"]
-    assert launcher.interpreter("darwin") == sys.executable
+    assert modules.interpreter("win32") == vars(sys)["_base_executable"]
+    assert modules.interpreter("darwin") == sys.executable
     assert ctypes.sizeof(job.BasicLimits) == 64

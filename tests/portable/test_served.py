@@ -126,6 +126,18 @@ async def test_a_killed_servers_run_is_resumed_and_no_process_is_left(tmp_path: 
     assert (resumed["status"], resumed["answer"]) == ("completed", "42")
 
 
+async def test_a_text_that_this_sandbox_cannot_hold_is_refused_before_a_run_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlm_mcp.sandbox.portable.text.MOST_TEXT_BYTES", 8)
+    async with open_served(tmp_path, turns("never"), sandbox="portable") as served:
+        refused = await served.error("rlm_query", question="?", text="nine bytes")
+        runs = (await served.call("rlm_run_list"))["runs"]
+
+    assert "holds less than 2 GiB" in refused["message"]
+    assert (runs, served.model.received) == ([], 0)
+
+
 async def test_the_demo_runs(tmp_path: Path) -> None:
     env = {**os.environ, "RLM_MCP_DATA_DIR": str(tmp_path), "RLM_MCP_SANDBOX": "portable"}
     with anyio.fail_after(120):

@@ -15,13 +15,13 @@ class Boot:
 
     `socket` is a descriptor; None on Windows, where the socket is shared over standard input.
     `library` is the folder that holds wasmtime, `compiled` the module's code for this machine,
-    `guest` the code of what is sent into it, `facts` what the module's build found out.
+    `image` its memory with our modules loaded, `facts` what the module's build found out.
     """
 
     socket: int | None
     library: str
     compiled: str
-    guest: str
+    image: str
     facts: dict[str, Any]
 
     def to_json(self) -> str:

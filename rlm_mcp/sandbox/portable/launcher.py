@@ -29,7 +29,7 @@ from rlm_mcp.sandbox.host.sandbox import ready
 from rlm_mcp.sandbox.host.seatbelt import behind_seatbelt
 from rlm_mcp.sandbox.portable.boot import ORDER_BYTES, Boot
 from rlm_mcp.sandbox.portable.job import Job, put_into_job, windows_library
-from rlm_mcp.sandbox.portable.module import PythonModule
+from rlm_mcp.sandbox.portable.module import PythonModule, python_command
 from rlm_mcp.sandbox.portable.text import TextLayout, send_text
 from rlm_mcp.sandbox.types import ContextSource, ReplOptions
 
@@ -139,10 +139,10 @@ def _spawn(
     is_windows = sys.platform == "win32"
     shared = None if is_windows else theirs.fileno()
     boot = Boot(
-        shared, str(module.library), str(module.compiled), str(module.guest), dict(module.facts)
+        shared, str(module.library), str(module.compiled), str(module.image), dict(module.facts)
     )
     code = BOOT.format(module="portable.process.main")
-    command = [interpreter(), "-I", "-S", "-B", "-c", code, PACKAGE_ROOT, boot.to_json()]
+    command = [*python_command(module), "-c", code, PACKAGE_ROOT, boot.to_json()]
     if layer == "seatbelt":
         folders = (str(module.library), str(module.compiled.parent))
         command = behind_seatbelt(command, PACKAGE_ROOT, folders, compiles=True)
@@ -172,11 +172,6 @@ def _end_at_once(popen: subprocess.Popen[bytes]) -> None:
         if stream is not None:
             stream.close()
     popen.wait()
-
-
-def interpreter(platform: str = sys.platform) -> str:
-    """Return the program to run: on Windows that of a virtual environment starts another one."""
-    return str(getattr(sys, "_base_executable", "")) if platform == "win32" else sys.executable
 
 
 def _platform_options(theirs: socket.socket) -> dict[str, Any]:

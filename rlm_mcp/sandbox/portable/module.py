@@ -37,8 +37,8 @@ _NEEDED = ("text_header_bytes", "bytes_header_bytes", "interrupt_words")
 class PythonModule:
     """The module, what its build found out, and where its code for this machine is kept.
 
-    `library` is the folder that holds wasmtime, `guest` is where the code of what every guest is
-    sent is kept.
+    `library` is the folder that holds wasmtime, `image` is where the memory of a guest with our
+    modules loaded is kept.
     """
 
     wasm: Path
@@ -46,7 +46,7 @@ class PythonModule:
     facts: Mapping[str, Any]
     library: Path
     compiled: Path
-    guest: Path
+    image: Path
 
 
 def find_module() -> PythonModule:
@@ -66,8 +66,8 @@ def find_module() -> PythonModule:
     library = Path(found.origin).parent.parent
     needed = {name: facts[name] for name in _NEEDED}
     compiled = _compiled(facts["sha256"])
-    guest = compiled.with_name(f"{facts['sha256'][:16]}-{digest(guest_sources(PACKAGE))}.guest")
-    return PythonModule(wasm, facts["sha256"], needed, library, compiled, guest)
+    image = compiled.with_name(f"{facts['sha256'][:16]}-{digest(guest_sources(PACKAGE))}.image")
+    return PythonModule(wasm, facts["sha256"], needed, library, compiled, image)
 
 
 def _find_wasm() -> Path:
@@ -104,10 +104,9 @@ async def compile_once(module: PythonModule) -> None:
     Raises:
         SandboxError: it cannot be compiled or kept.
     """
-    if await to_thread.run_sync(_is_compiled, module):
-        return
     try:
-        await to_thread.run_sync(_make_private, module.compiled.parent)
+        if await to_thread.run_sync(_is_compiled, module):
+            return
         ended = await _run_compiler(module)
     except OSError as error:
         raise SandboxError(
@@ -118,6 +117,21 @@ async def compile_once(module: PythonModule) -> None:
         raise SandboxError(f"the portable sandbox's Python cannot be compiled: {ended}")
 
 
+def interpreter(platform: str = sys.platform) -> str:
+    """Return the program to run: on Windows that of a virtual environment starts another one."""
+    return str(getattr(sys, "_base_executable", "")) if platform == "win32" else sys.executable
+
+
+def python_command(module: PythonModule) -> list[str]:
+    """Begin the command of a process that loads the module.
+
+    Its bytecode is kept beside the module's code: not every installer leaves bytecode beside the
+    sources, and to compile those takes longer than all else of a start.
+    """
+    bytecode = module.compiled.parent / "bytecode"
+    return [interpreter(), "-I", "-S", "-X", f"pycache_prefix={bytecode}"]
+
+
 async def _run_compiler(module: PythonModule) -> str:
     """Run the compiler in a process of its own; return what it complained about."""
     boot = BOOT.format(module="portable.process.compiler")
@@ -125,11 +139,11 @@ async def _run_compiler(module: PythonModule) -> str:
         "wasm": str(module.wasm),
         "sha256": module.sha256,
         "compiled": str(module.compiled),
-        "guest": str(module.guest),
+        "image": str(module.image),
         "facts": dict(module.facts),
         "library": str(module.library),
     }
-    command = [sys.executable, "-I", "-S", "-c", boot, PACKAGE_ROOT, json.dumps(asked)]
+    command = [*python_command(module), "-c", boot, PACKAGE_ROOT, json.dumps(asked)]
     start = partial(
         subprocess.Popen,
         command,
@@ -147,7 +161,13 @@ async def _run_compiler(module: PythonModule) -> str:
 
 
 def _is_compiled(module: PythonModule) -> bool:
-    return module.compiled.exists() and module.guest.exists()
+    """Tell whether all is there, in a folder that can be trusted.
+
+    Raises:
+        PermissionError: somebody else may have written it.
+    """
+    _make_private(module.compiled.parent)
+    return module.compiled.exists() and module.image.exists()
 
 
 def _make_private(folder: Path) -> None:
@@ -160,5 +180,5 @@ def _make_private(folder: Path) -> None:
     if sys.platform == "win32":  # the profile's own permissions hold there
         return
     found = folder.stat()
-    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+    if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
         raise PermissionError(f"{str(folder)!r} can be written by others")

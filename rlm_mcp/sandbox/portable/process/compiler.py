@@ -1,10 +1,11 @@
-"""Compiles the module for this machine, and in it what is sent to every guest.
+"""Compiles the module for this machine, and keeps its memory with our modules loaded.
 
 Runs in a process of its own, that may take all cores.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -39,27 +40,48 @@ def main() -> None:
     from rlm_mcp.sandbox.portable.process.engine import THREAD_STACK_BYTES, compile_module  # noqa: PLC0415  # wasmtime can be imported now
 
     compiled = Path(asked["compiled"])
+    failed: list[Exception] = []
+
+    def make_image() -> None:
+        try:
+            _make_image(asked, compiled)
+        except Exception as error:  # noqa: BLE001  # a thread's outermost frame: told below
+            failed.append(error)
+
     try:
         if not compiled.exists():
             compile_module(Path(asked["wasm"]), asked["sha256"], compiled)
-        threading.stack_size(THREAD_STACK_BYTES)
-        thread = threading.Thread(target=_compile_guest, args=(asked, compiled))
-        thread.start()
-        thread.join()
     except (OSError, ValueError) as error:
         sys.exit(str(error))
+    threading.stack_size(THREAD_STACK_BYTES)
+    thread = threading.Thread(target=make_image)
+    thread.start()
+    thread.join()
+    if failed:
+        sys.exit(f"{type(failed[0]).__name__}: {failed[0]}")
 
 
-def _compile_guest(asked: dict[str, Any], compiled: Path) -> None:
+def _make_image(asked: dict[str, Any], compiled: Path) -> None:
+    """Compile our modules in one instance, load them into another, and keep its memory."""
     from rlm_mcp.sandbox.portable.process import engine as engines  # noqa: PLC0415  # as above
+    from rlm_mcp.sandbox.portable.process.image import write_image  # noqa: PLC0415  # as above
     from rlm_mcp.sandbox.portable.process.instance import Facts, Instance  # noqa: PLC0415  # as above
 
     engine = engines.make_engine()
-    code = (engine, engines.load(engine, compiled))
-    instance = Instance(code, Facts.of(asked["facts"]), MEMORY_BYTES, _Nowhere())
+    code, facts = (engine, engines.load(engine, compiled)), Facts.of(asked["facts"])
+    compiling = Instance(code, facts, MEMORY_BYTES, _Nowhere())
+    compiling.enter("run", BOOT.encode())
+    codes = compiling.enter("compile", guest_sources(Path(sys.argv[1])))
+    instance = Instance(code, facts, MEMORY_BYTES, _Nowhere())
+    fresh = instance.memory.read(0, instance.memory.size)
     instance.enter("run", BOOT.encode())
-    made = instance.enter("compile", guest_sources(Path(sys.argv[1])))
-    guest = Path(asked["guest"])
-    partial = guest.with_suffix(f".{os.getpid()}")
-    partial.write_bytes(made)
-    partial.replace(guest)
+    if complaint := instance.enter("load", codes):
+        raise ValueError(complaint.decode("utf-8", "replace"))
+    image = Path(asked["image"])
+    partial = image.with_suffix(f".{os.getpid()}")
+    try:
+        write_image(partial, instance, fresh)
+        partial.replace(image)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()

@@ -52,13 +52,14 @@ class Imports:
         self._timers: dict[int, int] = {}  # handle to when it is over
         self._last_timer = 0
         self.memory: Memory | None = None  # None until the instance is made, which calls nothing
+        self._handlers = self._functions()
 
     def handler(self, name: str) -> Callable[..., Any]:
         """Return the function of an import's name."""
-        found = self._handlers().get(name)
+        found = self._handlers.get(name)
         return found if found is not None else _refusal(name)
 
-    def _handlers(self) -> dict[str, Callable[..., Any]]:
+    def _functions(self) -> dict[str, Callable[..., Any]]:
         streams, clocks = "wasi:io/streams:[method]", "wasi:clocks/"
         return {
             "send": self._send,

@@ -74,6 +74,23 @@ class Instance:
         self._memory_bytes = memory_bytes
         self._store.set_limits(memory_size=memory_bytes, instances=1, memories=1, tables=1)
 
+    def grow_to(self, size: int) -> None:
+        """Give it so many bytes of memory, where it has fewer.
+
+        Raises:
+            GuestError: there is no room.
+        """
+        self.memory.grow(max(size - self.memory.size, 0) // PAGE_BYTES)
+
+    @property
+    def stack(self) -> int:
+        """Where its stack is; beside its memory, all that changes."""
+        return self._exports["__stack_pointer"].value(self._store)
+
+    @stack.setter
+    def stack(self, place: int) -> None:
+        self._exports["__stack_pointer"].set_value(self._store, wasmtime.Val.i32(place))
+
     # --- calling ---
 
     def _call(self, name: str, *arguments: int) -> int:
@@ -170,8 +187,7 @@ class Instance:
         room = ctypes.addressof(self._room)
         ctypes.memmove(room, base, start)
         ctypes.memmove(room + start, base + start + length, size - start - length)
-        stack: int = self._exports["__stack_pointer"].value(self._store)
-        return Checkpoint(size, self._room, stack)
+        return Checkpoint(size, self._room, self.stack)
 
     def restore(self, kept: Checkpoint) -> None:
         """Go on as it was at a checkpoint, after a trap; in a fresh instance if it has grown."""
@@ -179,13 +195,12 @@ class Instance:
         former = (self._store, self._exports)  # which hold the old memory until it is copied
         if old.size != kept.size:
             self._open()
-            self.memory.grow((kept.size - self.memory.size) // PAGE_BYTES)
+            self.grow_to(kept.size)
             ctypes.memmove(self.memory.base + start, old.base + start, length)
         room, base = ctypes.addressof(kept.copy), self.memory.base
         ctypes.memmove(base, room, start)
         ctypes.memmove(base + start + length, room + start, kept.size - start - length)
-        stack = wasmtime.Val.i32(kept.stack)
-        self._exports["__stack_pointer"].set_value(self._store, stack)
+        self.stack = kept.stack
         del former
 
 

@@ -1,9 +1,9 @@
 """The process around one instance: started for a REPL, or kept ready for the next one.
 
-Started as `python -I -S -B -c BOOT PACKAGE_ROOT JSON`, with nothing but a socket and its standard
-input. Frames travel over the socket, as they do with the native wall. The input says what must get
-in at any time: `i` and the number of an order interrupt that order, and end a cell that was
-interrupted already; the end of the input ends the process.
+Started as `python -I -S -X pycache_prefix=FOLDER -c BOOT PACKAGE_ROOT JSON`, with nothing but a
+socket and its standard input. Frames travel over the socket, as they do with the native wall. The
+input says what must get in at any time: `i` and the number of an order interrupt that order, and
+end a cell that was interrupted already; the end of the input ends the process.
 """
 
 from __future__ import annotations

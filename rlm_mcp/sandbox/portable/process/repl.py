@@ -12,10 +12,10 @@ from rlm_mcp.sandbox import wire
 from rlm_mcp.sandbox.portable.boot import Boot
 from rlm_mcp.sandbox.portable.process import engine as engines
 from rlm_mcp.sandbox.portable.process.confine import confine
+from rlm_mcp.sandbox.portable.process.image import read_image
 from rlm_mcp.sandbox.portable.process.instance import Checkpoint, Facts, Instance
 from rlm_mcp.sandbox.portable.process.link import HostLink
 from rlm_mcp.sandbox.portable.process.memory import GuestError
-from rlm_mcp.sandbox.portable.process.sources import BOOT
 
 THREAD_STACK_BYTES = engines.THREAD_STACK_BYTES
 MAX_CHECKPOINT_BYTES = 128 << 20
@@ -33,20 +33,20 @@ REASONS = {  # what a trap says, and what a reader of it needs to know
 
 
 def prepare(boot: Boot, link: HostLink) -> GuestRepl:
-    """Load the module, make an instance, and leave everything else of this machine."""
+    """Load the module, make an instance with its modules, and leave the rest of this machine."""
     engine = engines.make_engine()
     code = (engine, engines.load(engine, Path(boot.compiled)))
     instance = Instance(code, Facts.of(boot.facts), MAX_MEMORY_BYTES, link)
-    guest = Path(boot.guest).read_bytes()
+    read_image(Path(boot.image), instance)
     confine()
-    return GuestRepl(instance, link, guest)
+    return GuestRepl(instance, link)
 
 
 class GuestRepl:
     """Serves one REPL; `serve` runs in a thread of its own, `stop` is called from another."""
 
-    def __init__(self, instance: Instance, link: HostLink, guest: bytes) -> None:
-        self._instance, self._link, self._guest = instance, link, guest
+    def __init__(self, instance: Instance, link: HostLink) -> None:
+        self._instance, self._link = instance, link
         self._kept: Checkpoint | None = None
         self._turn = threading.Lock()  # of `stop`, and of what it looks at
         self._number = 0
@@ -72,9 +72,6 @@ class GuestRepl:
     def serve(self) -> None:
         """Set the REPL up, and answer frames for good."""
         try:
-            self._instance.enter("run", BOOT.encode())
-            if failed := self._instance.enter("load", self._guest):
-                self._link.fail(failed.decode("utf-8", "replace"))
             self._start()
             self._link.send(wire.encode("ready", {}))
             self._keep()

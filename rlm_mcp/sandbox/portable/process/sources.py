@@ -1,6 +1,6 @@
-"""The modules that a guest is sent when it starts: those of the native child that fit, and ours.
+"""The modules that a guest has: those of the native child that fit, and ours.
 
-The guest compiles them once on a machine; what it made is kept, and sent to later ones.
+A guest compiles and loads them once on a machine; its memory is kept, and later ones start with it.
 """
 
 from __future__ import annotations
