@@ -54,7 +54,7 @@ def _tables(wanted: Sequence[str], place: Place, options: argparse.Namespace) ->
     of_processes = {
         "batch": partial(process_sections.batch, sizes=options.batches),
         "memory": partial(process_sections.memory, sizes=sizes),
-        "cold-start": partial(process_sections.cold_start, repeat=repeat or 5),
+        "cold-start": partial(process_sections.cold_start, repeat=repeat or 20),
     }
     if not of_runs.keys().isdisjoint(wanted):
         with open_subjects(place) as subjects:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 import sys
 import time
@@ -15,7 +14,7 @@ from subjects import HERE, Place, report
 from tables import Samples, Table
 from texts import write_text
 
-START_TARGET = 1.3
+START_TARGET = 1.15
 
 
 def memory(place: Place, sizes: list[int]) -> Table:
@@ -114,43 +113,43 @@ def cold_start(place: Place, repeat: int) -> Table:
         "bare `MCPServer`, one tool": [sys.executable, str(HERE / "bare_server.py")],
         "rlm-mcp": [_rlm_mcp()],
     }
-    settings = _settings(place, "cold")
+    # As on a machine where they have run before, whatever the installer and this shell do.
+    bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(place.directory / "code")}
+    settings = _settings(place, "cold") | bytecode
     for number in range(repeat + 1):
         for name, command in ways.items():
             seconds, cpu_seconds = _start(command, settings)
             if number:
                 wall.add(name, 1000 * seconds)
                 cpu.add(name, 1000 * cpu_seconds)
-    bare, ours = (wall.median(name) for name in ways)
+    bare, *_ = ways
     rows = [
         [
             name,
-            f"{wall.median(name):.0f}",
-            wall.spread(name),
-            f"{wall.median(name) / bare:.2f}",
-            f"{cpu.median(name):.0f}",
+            *(f"{cpu.median(name):.0f}", cpu.spread(name)),
+            f"{cpu.median(name) / cpu.median(bare):.2f}",
+            *(f"{wall.median(name):.0f}", f"{wall.median(name) / wall.median(bare):.2f}"),
         ]
         for name in ways
     ]
-    verdict = "met" if ours <= START_TARGET * bare else "missed"
+    verdict = "met" if cpu.median("rlm-mcp") <= START_TARGET * cpu.median(bare) else "missed"
     note = (
-        f"Medians of {repeat} pairs, real processes, JSON lines without a client library. The CPU "
-        "is that of the whole process, its end included. "
-        f"Target: at most {START_TARGET} times, {verdict}."
+        f"Until `tools/list` is answered. Medians of {repeat} pairs, real processes with their "
+        "bytecode at hand, JSON lines without a client library. "
+        f"Target: at most {START_TARGET} times the CPU, {verdict}."
     )
-    header = ["", "ms to the answered `tools/list`", "middle half", "ratio", "CPU ms"]
+    header = ["", "CPU ms", "middle half", "ratio", "ms", "ratio"]
     return Table("Cold start", header, rows, note)
 
 
 def _start(command: Sequence[str], settings: Mapping[str, str]) -> tuple[float, float]:
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    started = time.monotonic()
     server = StdioServer(command, settings)
     server.start()
     assert server.request("tools/list")["tools"]
-    seconds = time.monotonic() - started
+    seconds, cpu_seconds = time.monotonic() - started, server.cpu_seconds
     server.close()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, cpu_seconds
 
 
 def _settings(place: Place, name: str) -> dict[str, str]:
