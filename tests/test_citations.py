@@ -17,6 +17,8 @@ from rlm_mcp.engine.wrapper import RLMResponse
 from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import Citation
+from rlm_mcp.store.contexts.contexts import Contexts
+from rlm_mcp.store.database import DATABASE_NAME, open_database
 from rlm_mcp.testing.scripted_model import open_scripted_model
 from tests.commands import command, environment
 from tests.serving import Served, cell, open_served, text_of, turns
@@ -98,6 +100,63 @@ async def test_a_passage_that_the_model_made_up_is_marked_and_never_dropped(
     assert [one["how"] for one in final["detail"]["citations"]] == ["not found", "exact"]
     ran = [event for event in trace["events"] if event["type"] == "code_executed"]
     assert [one["document"] for one in ran[0]["detail"]["cited"]] == [None, 0]
+
+
+async def test_a_cell_of_the_caller_gets_its_citations_checked(tmp_path: Path) -> None:
+    answer = 'It says "counted nine ships in the fog".'
+    code = f"FINAL({answer!r}, citations=['nine ships', 'ten ships'])"
+    async with open_served(tmp_path, turns("never")) as served:
+        handle = (await served.call("rlm_context_add", text=BOOK, name="book"))["handle"]
+        ran = await served.raw("rlm_exec", code=code, contexts=[handle])
+        done: dict[str, Any] = ran.structured_content or {}
+        run = await served.call("rlm_run_wait", run_id=done["run_id"])
+        trace = await served.call("rlm_run_trace", run_id=done["run_id"], limit=50)
+
+    found = [(one["quote"], one["how"], one["cited"]) for one in done["citations"]]
+    assert found == [
+        ("nine ships", "exact", True),
+        ("ten ships", "not found", True),
+        ("counted nine ships in the fog", "exact", False),
+    ]
+    start = BOOK.index("nine ships")
+    assert "2 of 3 citations were found in the text:" in text_of(ran)
+    assert f"[1] book, characters {start} to {start + 10}: 'nine ships'" in text_of(ran)
+    assert "[2] NOT FOUND: 'ten ships'" in text_of(ran)
+    assert (run["citations"], run["support"]["verified"]) == (done["citations"], 2)
+    [executed] = [event for event in trace["events"] if event["type"] == "code_executed"]
+    assert executed["detail"]["citations"] == done["citations"]
+
+
+async def test_a_later_cell_of_the_caller_may_cite_without_an_answer(tmp_path: Path) -> None:
+    async with open_served(tmp_path, turns("never")) as served:
+        added = await served.call("rlm_context_add", documents=["a walrus", "nine ships"])
+        first = await served.call("rlm_exec", code="1", contexts=[added["handle"]])
+        second = await served.call("rlm_exec", code="cite((1, 0, 4))", run_id=first["run_id"])
+
+    assert (first["citations"], second["answer"]) == ([], None)
+    assert [(one["document"], one["quote"], one["verified"]) for one in second["citations"]] == [
+        (1, "nine", True)
+    ]
+
+
+async def test_citations_of_a_text_that_was_deleted_meanwhile_are_kept_unchecked(
+    tmp_path: Path,
+) -> None:
+    async with open_database(tmp_path / DATABASE_NAME) as database:
+        contexts = Contexts(database)
+        async with contexts.open_upload("book") as upload:
+            await upload.write(BOOK.encode())
+            handle = (await upload.seal()).record.handle
+        source = await contexts.source([handle])
+        await contexts.delete(handle)
+        cited = [Citation("nine ships", 0, 27, 37), Citation("no place")]
+        checked = await check_citations(source, cited, 'It says "counted nine ships in the fog".')
+
+    assert [(one.quote, one.how, one.cited) for one in checked] == [
+        ("nine ships", "not looked for", True),
+        ("no place", "not looked for", True),
+        ("counted nine ships in the fog", "not looked for", False),
+    ]
 
 
 async def test_quotation_marks_dashes_and_line_ends_may_differ(tmp_path: Path) -> None:

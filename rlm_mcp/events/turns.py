@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from rlm_mcp.events.event import NO_CHANGE, Change, EventDetail, EventType, LeftOut, Record
+from rlm_mcp.events.runs import CheckedCitation
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ class CodeExecuted(EventDetail):
         by: "caller" for a cell of rlm_exec.
         wall_seconds: with the time that it waited for sub-calls.
         cited: the passages that it cited, as the REPL says; not checked yet.
+        citations: of a cell of rlm_exec: what it cited, and what its answer quotes, checked.
     """
 
     type: ClassVar[EventType] = "code_executed"
@@ -147,3 +149,4 @@ class CodeExecuted(EventDetail):
     by: LeftOut[Literal["caller"]] = None
     wall_seconds: LeftOut[float] = None
     cited: LeftOut[tuple[Cited, ...]] = None
+    citations: LeftOut[tuple[CheckedCitation, ...]] = None

@@ -77,13 +77,20 @@ def citation_lines(run: schemas.Run) -> list[str]:
     if run.support is None:
         return []
     agreed = [f"{run.support.agreement} attempts agree.", ""] if run.support.agreement else []
-    if not run.citations:
-        return agreed
-    shown = [_cited_line(number, one) for number, one in enumerate(run.citations, 1)]
+    cited = cited_lines(run.citations)
+    return [*agreed, *cited, ""] if cited else agreed
+
+
+def cited_lines(citations: Sequence[schemas.CitedPassage]) -> list[str]:
+    """How many passages were found, and a line for each; empty where there are none."""
+    if not citations:
+        return []
+    shown = [_cited_line(number, one) for number, one in enumerate(citations, 1)]
     left = len(shown) - _SHOWN_CITATIONS
     more = [f"… {left} more"] if left > 0 else []
-    head = f"{run.support.verified} of {run.support.citations} citations were found in the text:"
-    return [*agreed, head, *shown[:_SHOWN_CITATIONS], *more, ""]
+    verified = sum(one.verified for one in citations)
+    head = f"{verified} of {len(citations)} citations were found in the text:"
+    return [head, *shown[:_SHOWN_CITATIONS], *more]
 
 
 def _cited_line(number: int, one: schemas.CitedPassage) -> str:

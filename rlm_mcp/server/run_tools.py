@@ -12,7 +12,7 @@ from pydantic import Field
 
 from rlm_mcp.server import schemas
 from rlm_mcp.server.results import beside, beside_all, more, result
-from rlm_mcp.server.run_results import run_result, trace_text, waited_result
+from rlm_mcp.server.run_results import cited_lines, run_result, trace_text, waited_result
 from rlm_mcp.server.tool import (
     MAX_RESULT_CHARS,
     Cursor,
@@ -230,7 +230,8 @@ async def rlm_exec(
     cell = schemas.CellDone.model_validate(done, from_attributes=True)
     parts = (done.note, done.output, done.error, done.answer and f"FINAL: {done.answer}")
     text = "\n".join(part for part in parts if part) or "(nothing was printed)"
-    return result(cell, beside(text, f"[run_id={done.run_id}]"))
+    below = [*cited_lines(cell.citations), f"[run_id={done.run_id}]"]
+    return result(cell, beside(text, "\n".join(below)))
 
 
 async def rlm_status(ctx: ToolContext) -> Annotated[CallToolResult, schemas.Status]:

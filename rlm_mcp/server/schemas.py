@@ -292,6 +292,7 @@ class CellDone(BaseModel):
     truncated: bool
     variables: list[Annotated[VariableInfo, NAMED_ELSEWHERE]]
     answer: str | None
+    citations: list[Annotated[CitedPassage, NAMED_ELSEWHERE]]
     note: str | None
 
 

@@ -9,6 +9,7 @@ from anyio import to_thread
 
 from rlm_mcp.engine.citations.finding import Found, find_passages
 from rlm_mcp.engine.citations.quotations import normalised, quotations
+from rlm_mcp.errors import StoreError
 from rlm_mcp.events import CheckedCitation
 from rlm_mcp.sandbox.citable import Citable
 from rlm_mcp.sandbox.types import Citation, ContextSource
@@ -24,6 +25,8 @@ async def check_citations(
 ) -> tuple[CheckedCitation, ...]:
     """Check what was cited, and the quotations in the answer that were not; none is dropped.
 
+    Where the text was deleted meanwhile, all are marked as not looked for.
+
     Args:
         source: the text.
         cited: passages, with the places that the REPL named.
@@ -36,7 +39,14 @@ async def check_citations(
     ]
     if not unique and not quoted:
         return ()
-    return await to_thread.run_sync(_check, source, unique, quoted, abandon_on_cancel=True)
+    try:
+        return await to_thread.run_sync(_check, source, unique, quoted, abandon_on_cancel=True)
+    except StoreError:  # an answer is not lost because its text is
+        unseen = _Outcome(None, is_whole=False)
+        return tuple(
+            _checked(source, quote, unseen, is_cited=is_cited)
+            for quote, is_cited in _marked(unique, quoted)
+        )
 
 
 @dataclass(frozen=True)
@@ -58,10 +68,15 @@ def _check(
         if quotes:
             found, is_whole = find_passages(source, quotes, seconds)
             outcomes |= {quote: _Outcome(found.get(quote), is_whole) for quote in quotes}
-    marked = [(one.quote, True) for one in cited] + [(quote, False) for quote in quoted]
     return tuple(
-        _checked(source, quote, outcomes[quote], is_cited=is_cited) for quote, is_cited in marked
+        _checked(source, quote, outcomes[quote], is_cited=is_cited)
+        for quote, is_cited in _marked(cited, quoted)
     )
+
+
+def _marked(cited: Sequence[Citation], quoted: Sequence[str]) -> list[tuple[str, bool]]:
+    """Return all passages, each with whether it was cited."""
+    return [(one.quote, True) for one in cited] + [(quote, False) for quote in quoted]
 
 
 def _at_its_place(source: ContextSource, cited: Citation) -> Found | None:

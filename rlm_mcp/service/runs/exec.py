@@ -8,12 +8,21 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from rlm_mcp.engine.budget import Budget
+from rlm_mcp.engine.citations.checking import check_citations
 from rlm_mcp.engine.loop.orchestrator import calls_of
 from rlm_mcp.engine.prompts.cell_output import cut_middle
 from rlm_mcp.engine.recording import cell_record
 from rlm_mcp.engine.run_context import RLMEvent, repl_options
 from rlm_mcp.errors import InvalidInputError, RLMError
-from rlm_mcp.events import FORMAT_VERSION, CodeGenerated, EventDetail, RunStarted
+from rlm_mcp.events import (
+    FORMAT_VERSION,
+    CheckedCitation,
+    CodeGenerated,
+    EventDetail,
+    FinalAnswer,
+    RunStarted,
+    Support,
+)
 from rlm_mcp.sandbox.types import CallReply, CellResult, ReplCall, Variable
 from rlm_mcp.service.repls import OpenRepl, last_variables, save_variables
 from rlm_mcp.service.runs.execution import Execution, RunServices, Task, new_event
@@ -36,8 +45,9 @@ Emit = Callable[[RLMEvent], Awaitable[None]]
 class CellDone:
     """What one cell of the caller did.
 
-    `error` is the traceback or None; `answer` is the value given to `FINAL`; `note` says what
-    happened to the REPL, if anything.
+    `error` is the traceback or None; `answer` is the value given to `FINAL`; `citations` are the
+    passages that it cited or its answer quotes, looked up in the text; `note` says what happened to
+    the REPL, if anything.
     """
 
     run_id: str
@@ -46,6 +56,7 @@ class CellDone:
     truncated: bool
     variables: list[Variable]
     answer: str | None = None
+    citations: tuple[CheckedCitation, ...] = ()
     note: str | None = None
 
 
@@ -112,16 +123,16 @@ class CellService:
             budget = await self._budget(task, record.figures)
             emit = self._emitting(self._services.runs.append_afterwards, run_id)
             cell = _Cell(self._services, task, budget, emit)
-            result = await self._counted(cell, cell.run(one, code, timeout_seconds))
+            ran = await self._counted(cell, cell.run(one, code, timeout_seconds))
             listed = await one.repl.variables()
             variables: list[SavedVariable] = []
             await save_variables(one.repl, variables, after_cell=True)
             await self._services.runs.save_variables(run_id, variables)
         finally:
             self._services.repls.keep(run_id, one, caller=self._services.runs.caller)
-        return _done(run_id, result, listed, note)
+        return _done(run_id, ran, listed, note)
 
-    async def _counted(self, cell: _Cell, running: Awaitable[CellResult]) -> CellResult:
+    async def _counted(self, cell: _Cell, running: Awaitable[_Ran]) -> _Ran:
         """Count what a cell used for its caller, also where it fails."""
         before = cell.usage
         try:
@@ -175,13 +186,22 @@ class CellService:
         return emit
 
 
+@dataclass(frozen=True)
+class _Ran:
+    """What came of a cell, and the passages that it cited, checked."""
+
+    result: CellResult
+    citations: tuple[CheckedCitation, ...]
+
+
 class _Cell:
-    """One cell: its calls to models, and its lines in the log."""
+    """One cell: its calls to models, what it cites, and its lines in the log."""
 
     def __init__(self, services: RunServices, task: Task, budget: Budget, emit: Emit) -> None:
         self._budget = budget
         self._emit = emit
         self._has_model = bool(task.sub_model)
+        self._source = task.source
         self._calls = calls_of(services.engine(task, budget, emit))
 
     @property
@@ -189,23 +209,43 @@ class _Cell:
         """What the calls have used."""
         return self._budget.snapshot()
 
-    async def run(self, one: OpenRepl, code: str, timeout_seconds: float) -> CellResult:
+    async def run(self, one: OpenRepl, code: str, timeout_seconds: float) -> _Ran:
         await self._log(CodeGenerated(code), preview(code))
         began = time.monotonic()
         async with self._calls.reporting():
             result = await one.repl.execute(
                 code, timeout_seconds=timeout_seconds, on_call=self._answer
             )
+        seconds = time.monotonic() - began
+        final = result.final
+        words = final.text if final is not None and final.type == "str" else ""
+        citations = await check_citations(self._source, result.citations, words)
         line = preview(result.error.message if result.error else result.output)
         executed = replace(
             cell_record(result, cut_middle(result.output, MAX_OUTPUT_CHARS)),
             code=code,
             by="caller",
             balances=self._calls.take_balances(),
-            wall_seconds=round(time.monotonic() - began, 3),
+            wall_seconds=round(seconds, 3),
+            citations=citations or None,
         )
         await self._log(executed, line)
-        return result
+        return _Ran(result, citations)
+
+    async def log_answer(self, ran: _Ran) -> None:
+        """Write the answer of the run that this cell is, if it gave one, with what it cites."""
+        final, citations = ran.result.final, ran.citations
+        if final is None:
+            return
+        verified = sum(one.verified for one in citations)
+        answer = FinalAnswer(
+            answer=final.text,
+            origin="code",
+            status="completed",
+            citations=citations or None,
+            support=Support("output", len(citations), verified),
+        )
+        await self._log(answer, preview(final.text))
 
     async def _answer(self, call: ReplCall) -> CallReply:
         if self._has_model or call.name == "budget":
@@ -244,15 +284,16 @@ class _CellWork:
     async def perform(self, run: LiveRun) -> Outcome:
         """Run the cell; its REPL is kept for the next one whatever becomes of it."""
         try:
-            result = await self._cell.run(self.one, self._code, self._timeout_seconds)
-            self._done = _done(run.run_id, result, await self.one.repl.variables())
+            ran = await self._cell.run(self.one, self._code, self._timeout_seconds)
+            await self._cell.log_answer(ran)
+            self._done = _done(run.run_id, ran, await self.one.repl.variables())
         except RLMError as error:
             self._error = error
             raise
         finally:
             self.variables = await last_variables(self.one.repl, after_cell=True)
             self._repls.keep(self.run_id, self.one, caller=self._caller)
-        return Outcome("completed", answer=result.final.text if result.final else None)
+        return Outcome("completed", answer=self._done.answer)
 
     def result(self, outcome: Outcome) -> CellDone:
         """Return what the cell did, or that its run was stopped.
@@ -282,9 +323,8 @@ def _check(code: str, run_id: str, handles: Sequence[str]) -> None:
         )
 
 
-def _done(
-    run_id: str, result: CellResult, variables: list[Variable], note: str | None = None
-) -> CellDone:
+def _done(run_id: str, ran: _Ran, variables: list[Variable], note: str | None = None) -> CellDone:
+    result = ran.result
     if result.lost_variables:
         note = "The REPL was replaced by a fresh one; large variables are gone."
     return CellDone(
@@ -294,6 +334,7 @@ def _done(
         truncated=result.output_chars > MAX_OUTPUT_CHARS,
         variables=variables,
         answer=result.final.text if result.final else None,
+        citations=ran.citations,
         note=note,
     )
 

@@ -230,6 +230,7 @@ class StoredSource:
         """
         handle, position = self._owner(document)
         with self.database.open_reader() as db:
+            text_of(db, self.caller, handle)
             _, name, *_ = next(document_rows(db, self.caller, handle, position, 1))
             [page] = pages_at(db, self.caller, handle, [(position, start)])
         return SourcePlace(handle, position, name, page)
