@@ -12,14 +12,18 @@ from typing import Any
 import pytest
 
 from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.service.contexts.parts import PartsReader
 from rlm_mcp.service.contexts.text_reader import (
     MIN_HOLE_BYTES,
     TextReader,
     is_stored_as_it_is,
     peek,
+    read_inline,
 )
+from rlm_mcp.store.contexts.contexts import Contexts
+from rlm_mcp.store.database import DATABASE_NAME, open_database
 from tests.commands import environment, process
-from tests.serving import open_served, turns
+from tests.serving import open_served, settings_in, turns
 
 ZSTD = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 GERMAN = "Größe über alles, äöü.\n" * 200
@@ -164,3 +168,75 @@ async def test_inline_text_is_stored_as_a_file_with_it_and_what_is_left_out_is_c
     for added in (by_path, inline, several):
         assert (added["skipped_total"], added["skipped_reasons"]) == (1, {reason: 1})
     assert several["chars"] == inline["chars"] + 2
+
+
+def utf_16_units(text: str) -> list[str]:
+    """The characters as a program has them that counts in UTF-16: some are half of one."""
+    data = text.encode("utf-16-le")
+    return [chr(int.from_bytes(data[at : at + 2], "little")) for at in range(0, len(data), 2)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 999, 5000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "one \U0001f600 two \U0001f680\U0001f681 three\n" * 200,
+        "\0" * 5000 + "started\n" * 300,
+        "\0\0a few NULs are text\n",
+        "\0" * 5000,
+        "row\r" * 3000,
+        "\r",
+        "10%\r20%\rdone\nnext\n" * 300,
+        "\ufeffa mark at the start is dropped by whoever cuts\n",
+        "ü",
+    ],
+)
+def test_a_text_in_parts_is_read_as_a_whole_one_wherever_it_is_cut(text: str, size: int) -> None:
+    units, state, data = utf_16_units(text), "", b""
+    for start in range(0, len(units), size):
+        parts = PartsReader(state)
+        data += parts.read("".join(units[start : start + size]), is_last=False)
+        state = parts.state()
+    last = PartsReader(state)
+    data += last.read("", is_last=True)
+
+    whole = read_inline(text)
+    assert (data, last.hole_bytes, last.waiting) == (whole.data, whole.hole_bytes, "")
+
+
+def test_half_a_character_that_stays_alone_becomes_a_question_mark() -> None:
+    parts = PartsReader()
+
+    assert parts.read("a\ud83d", is_last=False) + parts.read("b\n\ud83d", is_last=True) == b"a?b\n?"
+
+
+async def test_parts_go_through_the_reader_that_all_texts_go_through(tmp_path: Path) -> None:
+    text = "\0" * 5000 + "row\r" * 999
+    async with open_served(tmp_path, turns("FINAL(never asked)")) as served:
+        whole = await served.call("rlm_context_add", text=text)
+        first = await served.call("rlm_context_add", text=text[:400], name="log", final=False)
+        between = await served.call(
+            "rlm_context_add", text=text[400:5011], upload_id=first["upload_id"], final=False
+        )
+        last = await served.call("rlm_context_add", text=text[5011:], upload_id=first["upload_id"])
+
+    assert (between["chars"], last["sha256"]) == (11, whole["sha256"])
+    assert last["skipped_reasons"] == {"NUL bytes at its start were left out": 1}
+    assert last["skipped"][0]["reason"].startswith("5,000 NUL bytes")
+
+
+async def test_an_upload_that_an_earlier_version_opened_continues_as_it_began(
+    tmp_path: Path,
+) -> None:
+    data = settings_in(tmp_path).data_dir
+    async with (
+        open_database(data / DATABASE_NAME) as database,
+        Contexts(database).open_upload("old") as upload,
+    ):
+        await upload.write(b"row\rrow\r")
+        upload_id = (await upload.pause()).upload_id
+    async with open_served(tmp_path, turns("FINAL(never asked)")) as served:
+        last = await served.call("rlm_context_add", text="row\r", upload_id=upload_id)
+        read = await served.call("rlm_context_read", handle=last["handle"])
+
+    assert read["text"] == "row\rrow\rrow\r"

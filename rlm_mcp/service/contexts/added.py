@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.sandbox.wire import utf8
 from rlm_mcp.service.contexts.charsets import UTF_8
 from rlm_mcp.service.contexts.walking import Omissions
-from rlm_mcp.store.contexts.records import OpenUpload, SealedContext, estimated_tokens
+from rlm_mcp.store.contexts.records import OpenUpload, SealedContext
+from rlm_mcp.text import estimated_tokens
 
 MAX_NAME_CHARS = 200
 _HOLE = "NUL bytes at its start were left out"
@@ -87,17 +89,18 @@ def sealed_view(
     )
 
 
-def open_view(upload: OpenUpload) -> Added:
-    """What is known of an upload that waits for more."""
+def open_view(upload: OpenUpload, waiting: str = "") -> Added:
+    """What is known of an upload that waits for more; `waiting` came, and is not stored yet."""
+    size, chars = upload.bytes + len(utf8(waiting)), upload.chars + len(waiting)
     return Added(
         handle=None,
         upload_id=upload.upload_id,
         name=upload.name,
         sha256=None,
-        bytes=upload.bytes,
-        chars=upload.chars,
+        bytes=size,
+        chars=chars,
         documents=upload.documents,
-        estimated_tokens=estimated_tokens(upload.chars, upload.bytes),
+        estimated_tokens=estimated_tokens(chars, size),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import anyio
 import anyio.from_thread
@@ -12,10 +13,10 @@ import anyio.to_thread
 
 from rlm_mcp.errors import InvalidInputError, NotTextError
 from rlm_mcp.sandbox.types import ReplOptions, Sandbox
-from rlm_mcp.sandbox.wire import utf8
 from rlm_mcp.service.contexts.added import Added, Decoded, check_name, open_view, sealed_view
 from rlm_mcp.service.contexts.file_text import read_batches, total_bytes
 from rlm_mcp.service.contexts.files import find_files, require_text
+from rlm_mcp.service.contexts.parts import PartsReader
 from rlm_mcp.service.contexts.paths import AllowedPaths, paths_starting_with
 from rlm_mcp.service.contexts.ranked_search import INDEX_SECONDS, IndexBuilds, ranked_search
 from rlm_mcp.service.contexts.requests import NewText, SearchQuery
@@ -34,6 +35,7 @@ from rlm_mcp.store.contexts.records import (
     TextSlice,
     Unit,
 )
+from rlm_mcp.store.contexts.uploads import Upload
 from rlm_mcp.store.index.indexes import RankedMatch, TextIndexes
 
 MAX_READ_CHARS = 50_000
@@ -118,18 +120,15 @@ class ContextService:
             if new.upload_id
             else self._store.open_upload(new.name or _first_words(new.text))
         )
-        is_whole = new.is_final and not new.upload_id
         async with opened as upload:
-            if is_whole:
-                read = await anyio.to_thread.run_sync(read_inline, new.text)
-                await upload.write(read.data)
-                decoded = Decoded()
-                decoded.note(new.name or "text", "", 0, read.hole_bytes)
-                return sealed_view(await upload.seal(), (), decoded)
-            await upload.write(await anyio.to_thread.run_sync(utf8, new.text))
-            if new.is_final:
-                return sealed_view(await upload.seal())
-            return open_view(await upload.pause())
+            parts = _parts_of(upload, is_first=not new.upload_id)
+            read = partial(parts.read, new.text, is_last=new.is_final)
+            await upload.write(await anyio.to_thread.run_sync(read))
+            if not new.is_final:
+                return open_view(await upload.pause(parts.state()), parts.waiting)
+            decoded = Decoded()
+            decoded.note(new.name or "text", "", 0, parts.hole_bytes)
+            return sealed_view(await upload.seal(), (), decoded)
 
     async def _add_documents(self, new: NewText) -> Added:
         async with self._store.open_upload(new.name or f"{len(new.documents)} documents") as upload:
@@ -323,5 +322,12 @@ def _ranked(record: ContextRecord, match: RankedMatch) -> LocatedMatch:
     return LocatedMatch(record.handle, **vars(match))
 
 
+def _parts_of(upload: Upload, *, is_first: bool) -> PartsReader:
+    if is_first or upload.reader_state:
+        return PartsReader(upload.reader_state)
+    return PartsReader.passing()
+
+
 def _first_words(text: str) -> str:
-    return " ".join(text[:200].split())[:60] or "text"
+    begin = text.lstrip("\0") if text.startswith("\0") else text
+    return " ".join(begin[:200].split())[:60] or "text"

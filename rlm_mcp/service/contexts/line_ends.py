@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 # Text without any line feed in so much of its beginning has none.
 LOOKED_AT_BYTES = 8192
 
@@ -24,6 +26,20 @@ class LineEnds:
     def is_quick(self) -> bool:
         """Whether `feed` only passes on what it gets."""
         return self._is_decided and not self._is_cr
+
+    @property
+    def waiting(self) -> bytes:
+        """What is held until the kind of line ends is known."""
+        return self._held
+
+    def state(self) -> list[Any]:
+        """Return as JSON what `resume` continues from."""
+        return [self._is_decided, self._is_cr, self._held.hex()]
+
+    def resume(self, state: list[Any]) -> None:
+        """Continue from a state."""
+        self._is_decided, self._is_cr, held = state
+        self._held = bytes.fromhex(held)
 
     def feed(self, data: bytes) -> bytes:
         """Take in more; return what can pass."""

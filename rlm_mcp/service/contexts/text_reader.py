@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 from rlm_mcp.sandbox.wire import utf8
 from rlm_mcp.service.contexts.charsets import UTF_8, CharsetDecoder, Counted, is_plain_utf8
@@ -66,6 +66,36 @@ class TextReader:
         """How many characters stand for bytes that the charset lacks."""
         return self._decoder.replaced
 
+    @property
+    def waiting(self) -> bytes:
+        """What was taken in of a text in known UTF-8, and is not returned yet; no NULs."""
+        return self._line_ends.waiting + self._held
+
+    def state(self) -> dict[str, Any]:
+        """Return as JSON what `resume` reads on from, where the charset is known to be UTF-8."""
+        return {
+            "held": self._held.hex(),
+            "is_begun": self._is_begun,
+            "nuls": self._nuls,
+            "is_at_start": self._is_at_start,
+            "hole_bytes": self.hole_bytes,
+            "line_ends": self._line_ends.state(),
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Read on where another reader of uncompressed UTF-8 was."""
+        self._held = bytes.fromhex(state["held"])
+        self._is_begun = state["is_begun"]
+        self._nuls = state["nuls"]
+        self._is_at_start = state["is_at_start"]
+        self.hole_bytes = state["hole_bytes"]
+        self._line_ends.resume(state["line_ends"])
+
+    def pass_all(self) -> None:
+        """Read on in the middle of a text of which nothing is known: all of it passes."""
+        self._is_begun, self._is_at_start = True, False
+        self._line_ends.end()
+
     def pass_quickly(self, data: bytes) -> Counted | None:
         """Take in bytes that pass as they are; None if `feed` must take them.
 
@@ -107,8 +137,9 @@ class TextReader:
             InvalidInputError: the compressed bytes ended too early.
         """
         if not self._is_begun:
-            self._begin(self._held)
-            yield self._line_ends.feed(self._decode(self._held))
+            held, self._held = self._held, b""
+            self._begin(held)
+            yield self._line_ends.feed(self._decode(held))
         if self._unpacker is not None and is_whole:
             self._unpacker.end()
         if self._is_at_start and self._nuls:

@@ -14,9 +14,9 @@ from rlm_mcp.engine.models.named import Models
 from rlm_mcp.service.catalogue import window_of
 from rlm_mcp.service.runs.questions import BUDGET_FIELDS, Question
 from rlm_mcp.store.contexts.contexts import Contexts
-from rlm_mcp.store.contexts.records import estimated_tokens
 from rlm_mcp.store.runs.past import PastRun
 from rlm_mcp.store.runs.runs import Runs
+from rlm_mcp.text import estimated_tokens
 
 ANSWER_TOKENS = 500  # of the reply to one direct call
 

@@ -62,9 +62,11 @@ class TextCutter:
         end: the point after everything that was added; bytes of a split character are not counted.
         replaced: how many characters stand for bytes that were not valid UTF-8.
         documents: how many documents were started.
+        reader_state: what the reader of these bytes continues from; it is kept and not looked at.
     """
 
     def __init__(self) -> None:
+        self.reader_state = ""
         self.end = Place()
         self.replaced = 0
         self.documents = 0
@@ -95,6 +97,7 @@ class TextCutter:
         cutter._ends_line = saved["ends_line"]
         cutter._saw_mark = saved["saw_mark"]
         cutter._undecoded = bytes.fromhex(saved["undecoded"])
+        cutter.reader_state = saved.get("reader", "")  # 0.1.0 kept none
         cutter._tail_start = tail.start if tail else cutter.end
         cutter._tail = [tail.data] if tail else []
         cutter._tail_bytes = len(tail.data) if tail else 0
@@ -113,6 +116,7 @@ class TextCutter:
                 "ends_line": self._ends_line,
                 "saw_mark": self._saw_mark,
                 "undecoded": self._undecoded.hex(),
+                "reader": self.reader_state,
             }
         )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
+
+from rlm_mcp.text import estimated_tokens
 
 Unit = Literal["chars", "lines"]
 T = TypeVar("T")
@@ -17,20 +18,6 @@ class Page(Generic[T]):
 
     items: Sequence[T]
     next_cursor: str | None = None
-
-
-# Tokens of a character: four ASCII characters make one; a Han character or a kana is about one.
-ASCII_TOKENS, WIDE_TOKENS = 0.25, 0.9
-
-
-def estimated_tokens(chars: int, utf8_bytes: int) -> int:
-    """Estimate the tokens of a text from its characters and its UTF-8 bytes, at least 1.
-
-    A character of three bytes counts as a wide one, one of two bytes as half of one: that is
-    0.25 for English, about 0.6 for Russian and 0.9 for Chinese.
-    """
-    wide = min(chars, max(0, utf8_bytes - chars) / 2)
-    return max(1, math.ceil((chars - wide) * ASCII_TOKENS + wide * WIDE_TOKENS))
 
 
 @dataclass(frozen=True)

@@ -121,13 +121,22 @@ class Upload:
         if self._gathered >= _GATHERED_BYTES or len(self._pieces) >= _GATHERED_PIECES:
             await self._drain()
 
-    async def pause(self) -> OpenUpload:
+    @property
+    def reader_state(self) -> str:
+        """What was given to the last pause."""
+        return self._cutter.reader_state
+
+    async def pause(self, reader_state: str = "") -> OpenUpload:
         """Store everything written so far; the upload can be continued by its id.
+
+        Args:
+            reader_state: kept for whoever continues it, and not looked at.
 
         Raises:
             InvalidInputError, NotFoundError, StoreError: as for `write`.
         """
         await self._drain_all()
+        self._cutter.reader_state = reader_state
         with self._unbroken():
             await self._database.write(self._save, leave_bytes=TEXT_LEAVES_BYTES)
         self.is_kept = True
