@@ -7,6 +7,7 @@ import io
 import json
 import mailbox
 import sqlite3
+import struct
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -147,6 +148,51 @@ def write_sqlite(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE people (name TEXT, age INTEGER)")
         connection.executemany("INSERT INTO people VALUES (?, ?)", [("Ann", 41), ("Bob", None)])
+
+
+def write_excel_5(*, is_damaged: bool = False) -> bytes:
+    """A workbook of one cell as Excel 5 stored it: BIFF5 records in an OLE container ([MS-CFB]).
+
+    In a damaged one the only sheet begins behind the end.
+    """
+
+    def record(number: int, body: bytes = b"") -> bytes:
+        return struct.pack("<HH", number, len(body)) + body
+
+    def begin(kind: int) -> bytes:
+        return record(0x0809, struct.pack("<HHHH", 0x0500, kind, 0, 1993))
+
+    end = record(0x000A)
+    cell = record(0x0204, struct.pack("<HHHH", 0, 0, 0, 5) + b"words")
+    at = len(begin(5)) + len(record(0x0085, bytes(4 + 2 + 1 + 4))) + len(end)
+    at = 1 << 20 if is_damaged else at
+    sheet = record(0x0085, struct.pack("<IHB", at, 0, 4) + b"Cost")
+    book = (begin(5) + sheet + end + begin(16) + cell + end).ljust(4096, b"\0")
+    return _in_ole("Book", book)
+
+
+def _in_ole(name: str, stream: bytes) -> bytes:
+    """An OLE container with one stream of whole sectors."""
+    free, last, table = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD
+    header = bytes.fromhex("d0cf11e0a1b11ae1") + bytes(16)
+    header += struct.pack("<HHHHH", 0x3E, 3, 0xFFFE, 9, 6) + bytes(6)
+    header += struct.pack("<IIIIIIIII", 0, 1, 1, 0, 4096, last, 0, last, 0)
+    header += struct.pack("<109I", 0, *[free] * 108)
+    sectors = len(stream) // 512
+    chain = [table, last, *range(3, sectors + 2), last]
+    fat = struct.pack("<128I", *chain, *[free] * (128 - len(chain)))
+    root = _ole_entry("Root Entry", 5, child=1, start=last, size=0)
+    entries = root + _ole_entry(name, 2, child=free, start=2, size=len(stream)) + bytes(256)
+    return header + fat + entries + stream
+
+
+def _ole_entry(name: str, kind: int, *, child: int, start: int, size: int) -> bytes:
+    encoded = name.encode("utf-16-le") + bytes(2)
+    free = 0xFFFFFFFF
+    entry = encoded.ljust(64, b"\0") + struct.pack(
+        "<HBBIII", len(encoded), kind, 1, free, free, child
+    )
+    return (entry + bytes(36) + struct.pack("<IQ", start, size)).ljust(128, b"\0")
 
 
 WRITERS: dict[str, Callable[[Path], object]] = {

@@ -6,6 +6,8 @@ import csv
 import gzip
 import hashlib
 import io
+import os
+import signal
 import sqlite3
 import sys
 import zipfile
@@ -210,7 +212,7 @@ async def test_without_the_extra_a_document_says_what_to_install(
     assert "pip install 'rlm-mcp[documents]'" in error["message"]
 
 
-def test_a_document_that_kills_its_parser_costs_none_of_the_others(
+def test_a_document_that_needs_too_much_memory_costs_none_of_the_others(
     tmp_path: Path, converter: Converter
 ) -> None:
     # Each value is 900 MB, which are computed when they are read: more than the process may have.
@@ -219,8 +221,7 @@ def test_a_document_that_kills_its_parser_costs_none_of_the_others(
         connection.execute(f"CREATE TABLE trap (a, {columns})")
         connection.execute("INSERT INTO trap VALUES (1)")
     [failed] = said_of(converter, "trap.db", (tmp_path / "trap.db").read_bytes())
-    assert isinstance(failed, Failed)
-    assert "its parser ended" in failed.reason
+    assert failed == Failed("", "it needs more memory than a document may use")
 
     write_pdf(tmp_path / "next.pdf")
     *_, ended = said_of(converter, "next.pdf", (tmp_path / "next.pdf").read_bytes())
@@ -245,6 +246,27 @@ def test_a_document_that_takes_too_long_is_given_up(slow_database: bytes) -> Non
     with closing(Converter(lambda: None, seconds=2)) as converter:
         said = said_of(converter, "slow.db", slow_database)
     assert said == [Failed("", "not converted within 2 s")]
+
+
+def test_a_document_that_kills_its_parser_costs_none_of_the_others(
+    slow_database: bytes, tmp_path: Path
+) -> None:
+    calls = 0
+
+    def killing() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            os.kill(process_of(converter), signal.SIGKILL)
+
+    with closing(Converter(killing)) as converter:
+        [failed] = said_of(converter, "slow.db", slow_database)
+        write_pdf(tmp_path / "next.pdf")
+        *_, ended = said_of(converter, "next.pdf", (tmp_path / "next.pdf").read_bytes())
+
+    assert isinstance(failed, Failed)
+    assert failed.reason.startswith("its parser ended (signal 9)")
+    assert isinstance(ended, Ended)
 
 
 def test_a_cancel_ends_a_conversion_and_its_process(slow_database: bytes) -> None:

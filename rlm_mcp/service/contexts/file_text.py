@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
-from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.errors import InvalidInputError, PathNotAllowedError, TooLargeError
 from rlm_mcp.service.contexts.files import FoundFiles
 from rlm_mcp.service.contexts.paths import AllowedPaths
 from rlm_mcp.service.contexts.text_reader import (
@@ -74,10 +74,11 @@ def read_batches(
 ) -> Generator[list[Piece]]:
     """Yield the files' text in order, about 1 MiB at a time, however many files that are.
 
-    `check` is called while a document is converted, and may raise to stop.
+    One of several files that cannot be read, or no longer, is left out. `check` is called while a
+    document is converted, and may raise to stop.
 
     Raises:
-        InvalidInputError: a file cannot be read.
+        InvalidInputError: the only file cannot be read.
         PathNotAllowedError: it is not where it was when it was found.
     """
     return batched(_pieces_of(found, allowed, check))
@@ -86,7 +87,36 @@ def read_batches(
 def _pieces_of(found: FoundFiles, allowed: AllowedPaths, check: Check) -> Generator[Piece]:
     with closing(Converter(check)) as converter:
         for name, path in found.files:
-            yield from _pieces(name, path, allowed, converter)
+            pieces = _pieces(name, path, allowed, converter)
+            yield from _only(path, pieces) if found.is_single else _one_of_many(name, pieces)
+
+
+def _only(path: Path, pieces: Iterator[Piece]) -> Iterator[Piece]:
+    try:
+        yield from pieces
+    except OSError as error:
+        raise InvalidInputError(
+            f"The file {str(path)!r} cannot be read: {error.strerror}.",
+            fix="Check that it is still there and that the server's user may read it.",
+        ) from error
+
+
+def _one_of_many(name: str, pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """Yield what can be read of a file; what cannot costs the other files nothing."""
+    is_begun = False
+    try:
+        for piece in pieces:
+            is_begun = is_begun or piece.name is not None
+            yield piece
+    except PathNotAllowedError:
+        reason = "outside the allowed paths"
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+    except (InvalidInputError, TooLargeError) as error:
+        reason = f"cannot be read: {error.message}"
+    else:
+        return
+    yield Piece(b"", left_out=((name, f"its rest {reason}" if is_begun else reason),))
 
 
 def document_pieces(
@@ -113,19 +143,13 @@ def batched(pieces: Generator[Piece]) -> Generator[list[Piece]]:
 
 
 def _pieces(name: str, path: Path, allowed: AllowedPaths, converter: Converter) -> Iterator[Piece]:
-    try:
-        with allowed.open(path) as file:
-            kind = kind_of(path.name, file.read(SNIFFED_BYTES)) if is_installed() else ""
-            file.seek(0)
-            if kind:
-                yield from _converted(name, kind, file, converter)
-            else:
-                yield from _text(name, file)
-    except OSError as error:
-        raise InvalidInputError(
-            f"The file {str(path)!r} cannot be read: {error.strerror}.",
-            fix="Check that it is still there and that the server's user may read it.",
-        ) from error
+    with allowed.open(path) as file:
+        kind = kind_of(path.name, file.read(SNIFFED_BYTES)) if is_installed() else ""
+        file.seek(0)
+        if kind:
+            yield from _converted(name, kind, file, converter)
+        else:
+            yield from _text(name, file)
 
 
 def _text(name: str, file: OpenedFile) -> Iterator[Piece]:
@@ -136,14 +160,19 @@ def _text(name: str, file: OpenedFile) -> Iterator[Piece]:
     if len(begin) == os.fstat(file.fileno()).st_size and is_stored_as_it_is(begin):
         yield Piece(begin, name)
         return
-    for data in chain((begin,), pieces):
-        for more in reader.feed(data):
-            if text:
-                yield Piece(text, first)
-                first = None
-            text = more
-    # What is in no UTF-8 comes at the end, as a whole.
-    text += b"".join(reader.end())
+    try:
+        for data in chain((begin,), pieces):
+            for more in reader.feed(data):
+                if text:
+                    yield Piece(text, first)
+                    first = None
+                text = more
+        # What is in no UTF-8 comes at the end, as a whole.
+        text += b"".join(reader.end())
+    except (InvalidInputError, TooLargeError, OSError):
+        if text:  # what came before the damage
+            yield Piece(text, first)
+        raise
     *some, last = range(0, max(len(text), 1), BATCH_BYTES)
     for start in some:
         yield Piece(text[start : start + BATCH_BYTES], first)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import lzma
 import sqlite3
 import stat
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +19,7 @@ from rlm_mcp.service.documents.kinds import packed_coding
 
 MAX_MEMBERS = 100_000
 MAX_MEMBER_BYTES = 256 << 20
+MAX_MEMBER_NAME_CHARS = 1000
 MAX_CELL_CHARS = 10_000
 # The member that tells what a zip archive is; a file `mimetype` says it by itself.
 _OFFICE = {"word/document.xml": "docx", "xl/workbook.xml": "xlsx", "ppt/presentation.xml": "pptx"}
@@ -34,6 +38,13 @@ class UnreadableError(Exception):
     """A document cannot be read; its message says why, in a few words."""
 
 
+# What the standard library raises for archives that are damaged, or made to be.
+_DAMAGE = (
+    *(OSError, EOFError, ValueError, RuntimeError, MemoryError, IndexError, KeyError),
+    *(struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError),
+)
+
+
 @dataclass(frozen=True)
 class Member:
     """One file of an archive; a reason instead of data if it is left out."""
@@ -44,17 +55,23 @@ class Member:
 
 
 @dataclass
-class _Room:
-    """How much may still be unpacked of one archive."""
+class Room:
+    """How much may still be unpacked of one archive, those within it included."""
 
     left: int = 0
     members: int = 0
 
     @classmethod
-    def of(cls, data: bytes) -> _Room:
+    def of(cls, data: bytes) -> Room:
+        """Return what an archive of this size may unpack to."""
         return cls(max(ALWAYS_ALLOWED_BYTES, MAX_GROWTH * len(data)))
 
     def why_not(self, size: int) -> str:
+        """Count a member; say why it is not unpacked, empty if it may be.
+
+        Raises:
+            UnreadableError: nothing more may be unpacked.
+        """
         self.members += 1
         if self.members > MAX_MEMBERS:
             raise UnreadableError(f"it holds more than {MAX_MEMBERS:,} files")
@@ -65,7 +82,18 @@ class _Room:
         return ""
 
     def take(self, size: int) -> None:
+        """Count what was unpacked."""
         self.left -= size
+
+
+def member_name(name: str) -> str:
+    """Return the name of a member as that of a document: no control characters, not endless.
+
+    It names no place of this machine, whatever it begins with.
+    """
+    plain = name if name.isprintable() else "".join(c if c.isprintable() else "?" for c in name)
+    short = plain.lstrip("/")[: MAX_MEMBER_NAME_CHARS + 1]
+    return short if len(short) <= MAX_MEMBER_NAME_CHARS else f"{short[:-2]}…"
 
 
 def zip_kind(data: bytes) -> str:
@@ -92,65 +120,61 @@ def count_images(data: bytes) -> int:
     return sum(name.endswith(_PICTURES) for name in names)
 
 
-def zip_members(data: bytes) -> Iterator[Member]:
-    """Yield the files of a zip archive.
+def zip_members(data: bytes, room: Room | None = None) -> Iterator[Member]:
+    """Yield the files of a zip archive; `room` is that of the archive around it.
 
     Raises:
         UnreadableError: it is no zip archive, or too much comes out of it.
     """
-    room = _Room.of(data)
+    room = room or Room.of(data)
     with _opened_zip(data) as archive:
         for info in archive.infolist():
-            if info.is_dir():
-                continue
-            if info.flag_bits & 1:
-                yield Member(info.filename, reason="encrypted")
-                continue
-            if stat.S_ISLNK(info.external_attr >> 16):
-                yield Member(info.filename, reason="a link, not followed")
-                continue
-            reason = room.why_not(info.file_size)
-            if reason:
-                yield Member(info.filename, reason=reason)
-                continue
-            try:
-                with archive.open(info) as file:
-                    content = file.read(info.file_size + 1)
-            except (
-                OSError,
-                ValueError,
-                NotImplementedError,
-                zipfile.BadZipFile,
-                EOFError,
-            ) as error:
-                yield Member(info.filename, reason=f"cannot be unpacked: {error}")
-                continue
-            room.take(len(content))
-            yield Member(info.filename, content)
+            if not info.is_dir():
+                yield _zip_member(archive, info, room)
 
 
-def tar_members(data: bytes) -> Iterator[Member]:
-    """Yield the files of a tar archive, compressed or not.
+def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, room: Room) -> Member:
+    name = member_name(info.filename)
+    if info.flag_bits & 1:
+        return Member(name, reason="encrypted")
+    if stat.S_ISLNK(info.external_attr >> 16):
+        return Member(name, reason="a link, not followed")
+    if reason := room.why_not(info.file_size):
+        return Member(name, reason=reason)
+    try:
+        with archive.open(info) as file:
+            content = file.read(info.file_size + 1)
+    except _DAMAGE as error:
+        return Member(name, reason=f"cannot be unpacked: {error or type(error).__name__}")
+    room.take(len(content))
+    return Member(name, content)
+
+
+def tar_members(data: bytes, room: Room | None = None) -> Iterator[Member]:
+    """Yield the files of a tar archive, compressed or not; `room` is that of the archive around it.
 
     Raises:
         UnreadableError: it is none, it is damaged, or too much comes out of it.
     """
-    room = _Room.of(data)
+    room = room or Room.of(data)
     try:
         with tarfile.open(fileobj=io.BytesIO(_unzstd(data)), mode="r:*") as archive:
             for info in archive:
-                if info.isdir():
-                    continue
-                file = archive.extractfile(info) if info.isreg() else None
-                reason = "not a regular file" if file is None else room.why_not(info.size)
-                if file is None or reason:
-                    yield Member(info.name, reason=reason)
-                    continue
-                content = file.read(info.size)
-                room.take(len(content))
-                yield Member(info.name, content)
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        raise UnreadableError(f"damaged: {error}") from error
+                if not info.isdir():
+                    yield _tar_member(archive, info, room)
+    except _DAMAGE as error:
+        raise UnreadableError(f"damaged: {error or type(error).__name__}") from error
+
+
+def _tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo, room: Room) -> Member:
+    name = member_name(info.name)
+    file = archive.extractfile(info) if info.isreg() else None
+    reason = "not a regular file" if file is None else room.why_not(info.size)
+    if file is None or reason:
+        return Member(name, reason=reason)
+    content = file.read(info.size)
+    room.take(len(content))
+    return Member(name, content)
 
 
 def _unzstd(data: bytes) -> bytes:
@@ -191,6 +215,15 @@ def is_encrypted_office(data: bytes) -> bool:
     return any(
         data.startswith(_WORD, at) and data[at + _WORD_FLAGS] & _WORD_ENCRYPTED for at in starts
     )
+
+
+def is_old_excel(data: bytes) -> bool:
+    """Whether a workbook is as Excel stored it before 1997: under another name in its container."""
+    return _stream_name("Book") in data and _stream_name("Workbook") not in data
+
+
+def _stream_name(name: str) -> bytes:
+    return name.encode("utf-16-le").ljust(64, b"\0")
 
 
 def mails_of(data: bytes) -> Iterator[bytes]:
@@ -251,5 +284,5 @@ def _cell(value: object) -> str:
 def _opened_zip(data: bytes) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(io.BytesIO(data))
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise UnreadableError(f"damaged: {error}") from error
+    except _DAMAGE as error:
+        raise UnreadableError(f"damaged: {error or type(error).__name__}") from error

@@ -14,9 +14,11 @@ import kreuzberg
 
 from rlm_mcp.service.documents.archives import (
     Member,
+    Room,
     UnreadableError,
     count_images,
     is_encrypted_office,
+    is_old_excel,
     mails_of,
     tables_of,
     tar_members,
@@ -77,8 +79,16 @@ class LeftOut:
     reason: str
 
 
+@dataclass(frozen=True)
+class Within:
+    """The archives that a document is in: how many, one in another, and what they may unpack to."""
+
+    depth: int
+    room: Room
+
+
 def convert(
-    name: str, kind: str, data: bytes, path: str = "", depth: int = 0
+    name: str, kind: str, data: bytes, path: str = "", within: Within | None = None
 ) -> Iterator[Converted | LeftOut]:
     """Yield the texts of one document; an archive holds several.
 
@@ -87,39 +97,62 @@ def convert(
         kind: as `kinds.kind_of` tells it.
         data: the file's bytes.
         path: its path within the archive it comes from; empty outside.
-        depth: how many archives it is within.
+        within: the archives around it, if there are any.
     """
     try:
         if kind == "packed":
             data = unpacked(data, packed_coding(data))
+            if within is not None:
+                within.room.take(len(data))
             name = name.rpartition(".")[0]
             kind = kind_of(name, data[:8192])
         kind = zip_kind(data) if kind == "zip" else kind
         if kind in ("archive", "tar"):
-            yield from _members(kind, data, path, depth)
+            yield from _members(kind, data, path, within or Within(0, Room.of(data)))
         else:
-            yield _one(name, kind, data, path)
+            yield _read(name, kind, data, path)
     except UnreadableError as error:
         yield LeftOut(path, str(error))
 
 
-def _members(kind: str, data: bytes, path: str, depth: int) -> Iterator[Converted | LeftOut]:
-    if depth >= MAX_DEPTH:
+def _members(kind: str, data: bytes, path: str, within: Within) -> Iterator[Converted | LeftOut]:
+    if within.depth >= MAX_DEPTH:
         yield LeftOut(path, "an archive within archives")
         return
-    for member in zip_members(data) if kind == "archive" else tar_members(data):
-        yield from _member(member, f"{path}/{member.name}" if path else member.name, depth)
+    members = zip_members if kind == "archive" else tar_members
+    for member in members(data, within.room):
+        yield from _member(member, f"{path}/{member.name}" if path else member.name, within)
 
 
-def _member(member: Member, path: str, depth: int) -> Iterator[Converted | LeftOut]:
+def _member(member: Member, path: str, within: Within) -> Iterator[Converted | LeftOut]:
     if member.reason:
         yield LeftOut(path, member.reason)
         return
     kind = kind_of(member.name, member.data[:8192])
     if kind:
-        yield from convert(member.name, kind, member.data, path, depth + 1)
+        inner = Within(within.depth + 1, within.room)
+        yield from convert(member.name, kind, member.data, path, inner)
     else:
         yield Converted(path, member.data, is_raw=True)
+
+
+def _read(name: str, kind: str, data: bytes, path: str) -> Converted:
+    """Read one document.
+
+    Raises:
+        UnreadableError: it cannot be read, whatever its parser did.
+    """
+    try:
+        return _one(name, kind, data, path)
+    except (UnreadableError, KeyboardInterrupt, SystemExit):
+        raise
+    except MemoryError as error:
+        raise UnreadableError("it needs more memory than a document may use") from error
+    except BaseException as error:  # the panic of a parser in Rust is no `Exception`
+        old = kind == "ole" and is_old_excel(data)
+        reason = "an Excel 5 or 95 file that its parser cannot read: save it as .xlsx first"
+        unknown = "its parser gave up: it is damaged, or of a version that the parser does not know"
+        raise UnreadableError(reason if old else unknown) from error
 
 
 def _one(name: str, kind: str, data: bytes, path: str) -> Converted:
