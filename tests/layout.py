@@ -24,6 +24,7 @@ COUNTED_CALLS = 3
 BACKGROUND = ("rlm_mcp/service/runs/other_servers.py", "rlm_mcp/store/runs/leases.py")
 
 
+@cache
 def modules() -> Mapping[str, Path]:
     """Every module of the package by its dotted name; a package goes by its folder's name."""
     found: dict[str, Path] = {}
@@ -33,20 +34,24 @@ def modules() -> Mapping[str, Path]:
     return found
 
 
-def imports(path: Path, *, at_run_time: bool = False) -> Iterator[str]:
+@cache
+def imports(path: Path, *, at_run_time: bool = False) -> tuple[str, ...]:
     """The name of every module that a file imports, wherever in it.
 
     Args:
         at_run_time: leave out those that only a type checker follows.
     """
-    known = modules()
     tree = ast.parse(path.read_text())
-    for node in _without_types(tree) if at_run_time else ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-            yield from {name if name in known else node.module for name in names}
+    nodes = _without_types(tree) if at_run_time else ast.walk(tree)
+    return tuple(name for node in nodes for name in _imported(node))
+
+
+def _imported(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module:
+        names = [f"{node.module}.{alias.name}" for alias in node.names]
+        yield from {name if name in modules() else node.module for name in names}
 
 
 def _without_types(node: ast.AST) -> Iterator[ast.AST]:

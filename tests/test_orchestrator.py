@@ -411,7 +411,7 @@ async def test_a_small_model_is_asked_once_whether_nothing_is_the_answer(
 ) -> None:
     replies = [code("n = 0", "print(n)"), final, final]
     async with a_bench(sandbox, replies, prompt_variant="small_context") as bench:
-        response = await bench.ask()
+        response = await bench.ask(TEXT * 2)
         first, told, begun = bench.root_requests
     assert (response.answer, response.iterations) == ("0", 3)
     assert "An empty or zero result often means" in told.text

@@ -7,7 +7,7 @@ import builtins
 import itertools
 import json
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import get_args
@@ -19,6 +19,8 @@ from rlm_mcp.engine.config import PromptVariantName, RLMConfig
 from rlm_mcp.engine.parsing.problems import ReplyProblem
 from rlm_mcp.engine.parsing.reply import Directive, parse_reply
 from rlm_mcp.engine.prompts.cell_output import CONTEXT_RESTORED, show_cell
+from rlm_mcp.engine.prompts.examples import WORKED_SESSIONS
+from rlm_mcp.engine.prompts.first_look import TextShape
 from rlm_mcp.engine.prompts.messages import (
     answer_from_output,
     confirm_final,
@@ -37,6 +39,7 @@ from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CallReply, CellResult, Repl, ReplCall, ReplOptions
 
+SHAPES: tuple[TextShape, ...] = get_args(TextShape)
 VARIANTS: tuple[PromptVariantName, ...] = get_args(PromptVariantName)
 REASONS: tuple[NudgeReason, ...] = (*get_args(ReplyProblem), "repeated")
 REPL_NAMES = frozenset({"llm_query", "llm_query_batch", "rlm_query", "FINAL", "FINAL_VAR"}) | {
@@ -45,8 +48,12 @@ REPL_NAMES = frozenset({"llm_query", "llm_query_batch", "rlm_query", "FINAL", "F
     "budget",
     "SHOW_VARS",
     "cite",
+    "ask_each",
+    "number_near",
 }
-SUB_CALLS = re.compile(r"llm_query|rlm_query|sub-call|language model|weaker model", re.IGNORECASE)
+SUB_CALLS = re.compile(
+    r"llm_query|ask_each|rlm_query|sub-call|language model|weaker model", re.IGNORECASE
+)
 QUESTION = "Which of the whales is white?"
 SCHEMA = {"type": "object", "properties": {"größe": {"type": "integer"}}}
 TURN = TurnInfo(3, 25, sub_calls_left=498, seconds_left=120.4, usd_left=1.234, tokens_left=5000)
@@ -59,7 +66,7 @@ def prompts_of(variant: PromptVariantName, *, sub_calls: bool = True) -> PromptV
 def everything_said(prompts: PromptVariant) -> list[str]:
     left = TURN if prompts.config.enable_sub_calls else replace(TURN, sub_calls_left=None)
     said = [prompts.system_prompt(recursion=True, has_sub_model=True)]
-    said += [message["content"] for message in prompts.worked_example()]
+    said += [m["content"] for shape in SHAPES for m in prompts.worked_example(shape)]
     said += [prompts.nudge(reason, QUESTION, left, detail="why") for reason in REASONS]
     said += [
         prompts.first_message(QUESTION, "`context` is a str.", turn=left, schema=SCHEMA),
@@ -118,25 +125,35 @@ async def test_the_code_in_the_system_prompt_runs_in_a_real_repl(sub_calls: bool
                 assert all([(await run(repl, block.code)).output for block in blocks])
 
 
-WORKED_TEXTS: tuple[tuple[str | list[str], str], ...] = (
-    ("It never came.\n\nIt broke.\n", "2"),
-    (["One", "House\nkitchen: 2 windows\ncellar: 0 windows\npantry: 0 windows"], "cellar, pantry"),
-    ("Order 18 from FR paid 31 euro by card\nOrder 17 from DE paid 22 euro by card\n", "1"),
-    ("Anna laughed.\nAnna moved to the city of Lisbon.\nThe city slept.\n", "Lisbon"),
-)
+WORKED_TEXTS: Mapping[TextShape, Sequence[tuple[str | list[str], str]]] = {
+    "items": [("It never came.\n\nIt broke.\n", "2"), (["Message 9: The roses."], "9")],
+    "lines": [
+        ("13;Lena;open;printer\n14;Omar;open;door\n15;Lena;open;key\n", "2"),
+        ("Order 18 from FR paid 31 euro by card\nOrder 17 from DE paid 22 euro by card\n", "1"),
+        ("Anna laughed.\nAnna moved to the city of Lisbon.\nThe city slept.\n", "Lisbon"),
+    ],
+    "documents": [
+        (
+            ["One", "House\nkitchen: 2 windows\ncellar: 0 windows\npantry: 0 windows"],
+            "cellar, pantry",
+        ),
+        (["Letter 9\nGood day.", "Letter 14\nThe old mill burned down."], "Letter 14"),
+    ],
+}
 
 
-async def test_each_worked_session_works_in_a_real_repl_and_looks_like_it() -> None:
-    said = [message["content"] for message in prompts_of("small_context").worked_example()]
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_each_worked_session_works_in_a_real_repl_and_looks_like_it(shape: TextShape) -> None:
+    sessions = zip(WORKED_SESSIONS[shape], WORKED_TEXTS[shape], strict=True)
+    options = ReplOptions(search_around=1)
     async with a_sandbox() as sandbox:
-        for number, (text, expected) in enumerate(WORKED_TEXTS):
-            look, told, answer = said[4 * number + 1 : 4 * number + 4]
-            async with sandbox.open_repl(TextContext.of(text), ReplOptions()) as repl:
-                printed = (await run(repl, parse_reply(look).blocks[0].code)).output
-                final = (await run(repl, parse_reply(answer).blocks[0].code)).final
+        for session, (text, expected) in sessions:
+            async with sandbox.open_repl(TextContext.of(text), options) as repl:
+                for code, output in session.steps:
+                    assert first_words(output) == first_words((await run(repl, code)).output)
+                final = (await run(repl, session.answer)).final
             assert final is not None
             assert final.text == expected
-            assert first_words(told.splitlines()[1]) == first_words(printed)
 
 
 def first_words(output: str) -> list[str]:
@@ -184,7 +201,8 @@ def test_the_prefix_is_the_same_bytes_every_time(variant: PromptVariantName) -> 
     first = prompts_of(variant)
     again = prompts_of(variant)
     assert first.system_prompt(recursion=True) == again.system_prompt(recursion=True)
-    assert first.worked_example() == again.worked_example()
+    for shape in SHAPES:
+        assert first.worked_example(shape) == again.worked_example(shape)
 
 
 def test_the_limits_of_the_run_are_told() -> None:
@@ -250,7 +268,8 @@ def test_the_code_shown_is_code_that_the_parser_takes(
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_an_echo_of_what_was_said_is_never_an_answer(variant: PromptVariantName) -> None:
     prompts = prompts_of(variant)
-    examples = [m["content"] for m in prompts.worked_example() if m["role"] == "assistant"]
+    turns = [m for shape in SHAPES for m in prompts.worked_example(shape)]
+    examples = [m["content"] for m in turns if m["role"] == "assistant"]
     for echo in everything_said(prompts):
         assert echo in examples or parse_reply(echo).final is None
 
@@ -261,9 +280,12 @@ def test_only_the_weak_models_variant_shows_worked_turns() -> None:
     assert len(prompts_of("small_context").worked_example()) >= 8
 
 
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("sub_calls", [True, False])
-def test_worked_turns_alternate_and_end_with_the_assistant(sub_calls: bool) -> None:
-    turns = prompts_of("small_context", sub_calls=sub_calls).worked_example()
+def test_worked_turns_alternate_and_end_with_the_assistant(
+    sub_calls: bool, shape: TextShape
+) -> None:
+    turns = prompts_of("small_context", sub_calls=sub_calls).worked_example(shape)
     roles = [message["role"] for message in turns]
     assert roles == ["user", "assistant"] * (len(turns) // 2)
     head: list[Message] = [{"role": "system", "content": "s"}, *turns]
@@ -271,11 +293,16 @@ def test_worked_turns_alternate_and_end_with_the_assistant(sub_calls: bool) -> N
     assert all(one != other for one, other in pairs)
 
 
-def test_each_worked_turn_is_one_block_and_each_session_ends_with_a_final() -> None:
-    turns = prompts_of("small_context").worked_example()
+@pytest.mark.parametrize("shape", SHAPES)
+def test_each_worked_turn_is_one_block_and_each_session_ends_with_a_final(
+    shape: TextShape,
+) -> None:
+    turns = prompts_of("small_context").worked_example(shape)
     written = [parse_reply(m["content"]) for m in turns if m["role"] == "assistant"]
     assert all(len(reply.blocks) == 1 and not reply.syntax for reply in written)
-    assert ["FINAL(" in reply.blocks[0].code for reply in written] == [False, True] * 4
+    are_final = ["FINAL(" in reply.blocks[0].code for reply in written]
+    expected = [[False] * len(session.steps) + [True] for session in WORKED_SESSIONS[shape]]
+    assert are_final == list(itertools.chain.from_iterable(expected))
 
 
 def test_worked_turns_are_made_as_the_real_ones_are() -> None:

@@ -559,6 +559,10 @@ def test_places_that_match_just_as_well_are_counted() -> None:
     assert search.shown(found, text).endswith(
         "\n[2 more match just as well; add words to tell them apart]"
     )
+    many = search.search("port\n" * 30, "port", 2)
+    assert search.shown(many, "port\n" * 30).endswith(
+        "\n[28 more match just as well: go through all of them with code]"
+    )
     assert search.search(text, "port faro", 1).ties == 0
     assert "match just as well" not in search.shown(search.search(text, "port", 4), text)
 

@@ -15,6 +15,8 @@ ROOT_TOKENS = 512
 SUB_TOKENS = 120
 WINDOW = 8_192
 SUB_CALLS = 60
+CONCURRENT = 1  # many calls at once would push the root's prompt out of a small server's cache
+ATTEMPTS = 3
 
 Say = Callable[[str, str], None]
 
@@ -32,9 +34,19 @@ class Played:
 
 def rlm_mcp(base_url: str, model: str, question: str, context: str | list[str]) -> Played:
     """This engine, in the variant that was made for such models."""
-    response = _wrapper("rlm_mcp", base_url, model, root_context_tokens=WINDOW).generate(
-        question, context
-    )
+    return _ours(base_url, model, question, context)
+
+
+def rlm_mcp_attempts(base_url: str, model: str, question: str, context: str | list[str]) -> Played:
+    """This engine with several attempts, each a little warmer than the one before."""
+    return _ours(base_url, model, question, context, attempts=ATTEMPTS)
+
+
+def _ours(
+    base_url: str, model: str, question: str, context: str | list[str], **options: Any
+) -> Played:
+    options |= {"root_context_tokens": WINDOW, "max_concurrent_calls": CONCURRENT}
+    response = _wrapper("rlm_mcp", base_url, model, **options).generate(question, context)
     status = f"{response.status} {response.error or ''}".strip()
     return _played(response, status)
 
@@ -83,6 +95,7 @@ def _played(response: Any, status: str = "") -> Played:
 
 ENGINES: dict[str, Callable[[str, str, str, str | list[str]], Played]] = {
     "rlm_mcp": rlm_mcp,
+    "rlm_mcp_attempts": rlm_mcp_attempts,
     "replm": replm,
     "rlms": rlms,
 }

@@ -27,6 +27,7 @@ CHILD_MODULES = (
     "sandbox.child.citing",
     "sandbox.child.documents",
     "sandbox.child.execute",
+    "sandbox.child.items",
     "sandbox.child.lasting",
     "sandbox.child.link",
     "sandbox.child.namespace",

@@ -204,6 +204,7 @@ class ReplOptions:
         output_chars: how many characters of a cell's output are kept, half from each end.
         memory_bytes: memory the REPL may use on top of the text itself.
         seed: seed of `random`, so that a replay gives the same numbers.
+        search_around: how many lines `search` shows before and after each, unless code says.
     """
 
     sub_calls: bool = True
@@ -212,6 +213,7 @@ class ReplOptions:
     output_chars: int = 100_000
     memory_bytes: int = 1 << 30
     seed: int | None = None
+    search_around: int = 0
 
 
 class Repl(Protocol):

@@ -20,12 +20,20 @@ from rlm_mcp.engine.conversation.conversation import Conversation, Window, chang
 from rlm_mcp.engine.conversation.restore import Past
 from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
 from rlm_mcp.engine.prompts.cell_output import cut_middle
+from rlm_mcp.engine.prompts.first_look import (
+    SAMPLE_CODE,
+    TextSample,
+    describe_items,
+    describe_lines,
+    may_be_items,
+    shape_of,
+)
 from rlm_mcp.engine.prompts.opening import ContextPreview, TurnInfo, describe_context, show_whole
 from rlm_mcp.engine.prompts.variant import PromptVariant
 from rlm_mcp.engine.run_context import Engine
 from rlm_mcp.engine.telemetry import chat_span
 from rlm_mcp.errors import ContextLengthError, ModelRequestError, SandboxError
-from rlm_mcp.events import Change
+from rlm_mcp.events import Change, Message
 from rlm_mcp.sandbox.types import CallReply, ContextSource, Particular, Repl, ReplCall
 
 MATCHES = 2
@@ -56,15 +64,20 @@ class Opening:
         headings = HEADING_CHARS * len(self.source.char_lengths) if self.source.is_list else 0
         return chars > 0 and chars + headings <= limit
 
-    @property
-    def description(self) -> str:
-        """What is said of the text before any look at it."""
+    def description(self, sample: TextSample | None = None) -> str:
+        """What is said of the text: by lines of it, or by its start where nobody has looked."""
+        source = self.source
+        total = sum(source.char_lengths)
+        if sample is not None and sample.are_items and source.is_list:
+            return describe_items(total, len(source.char_lengths), sample)
+        if sample is not None and not source.is_list and sample.lines > 1:
+            return describe_lines(total, sample)
         chars, most = self.engine.config.metadata_prefix_chars, self.prompts.max_start_chars
-        return describe_context(self.source, chars if most is None else min(chars, most))
+        return describe_context(source, chars if most is None else min(chars, most))
 
     def shown(self, preview: ContextPreview) -> tuple[str, ...]:
         """Return what the first message shows of the text."""
-        return (preview.whole or self.description, preview.matches)
+        return (preview.whole or self.description(preview.sample), preview.matches)
 
     def conversation(self, turn: TurnInfo, preview: ContextPreview | None = None) -> Conversation:
         """Make the conversation, with what a look at the text showed."""
@@ -77,34 +90,47 @@ class Opening:
         preview = replace(preview or ContextPreview(), before=engine.before)
         first = prompts.first_message(
             self.question,
-            self.description,
+            self.description(preview.sample),
             turn=turn,
             schema=engine.answer_schema,
             preview=preview,
         )
-        head = Conversation(({"role": "system", "content": system}, *prompts.worked_example()))
+        examples: tuple[Message, ...] = ()
+        if prompts.is_for_weak_models:
+            examples = prompts.worked_example(shape_of(self.source, preview.sample))
+        head = Conversation(({"role": "system", "content": system}, *examples))
         return Conversation(tuple(head.told(first).messages))
 
     async def look(self, repl: Repl, *, may_be_whole: bool = True) -> ContextPreview | None:
-        """Look at the text: all of it where it is short, matching places for a weak model."""
+        """Look at the text: all of it where it is short; lines and matches for a weak model."""
+        preview: ContextPreview | None = None
         if self.is_direct and may_be_whole:
             whole = await anyio.to_thread.run_sync(_read_documents, self.source)
-            return ContextPreview(whole=show_whole(whole, self.source))
+            preview = ContextPreview(whole=show_whole(whole, self.source))
         if not self.prompts.is_for_weak_models:
-            return None
+            return preview
         with anyio.move_on_after(SEARCH_SECONDS):
-            return ContextPreview(matches=await self._find_matches(repl))
-        return None
+            if not self.source.is_list or may_be_items(self.source):
+                sample = TextSample.read(await _printed(repl, SAMPLE_CODE))
+                preview = replace(preview or ContextPreview(), sample=sample)
+            if preview is None or not preview.whole:
+                matches = await self._find_matches(repl)
+                preview = replace(preview or ContextPreview(), matches=matches)
+        return preview
 
     async def _find_matches(self, repl: Repl) -> str:
         code = f"search({self.question!r}, k={MATCHES}, around={AROUND_MATCHES})"
-        try:
-            result = await repl.execute(code, timeout_seconds=SEARCH_SECONDS, on_call=_no_calls)
-        except SandboxError:  # the first cell will fail in the same way, and report it
-            return ""
-        found = "" if result.error else result.output.strip()
         limit = min(self.engine.config.metadata_prefix_chars, SMALL_MATCHES_CHARS)
-        return cut_middle(found, limit)
+        return cut_middle(await _printed(repl, code), limit)
+
+
+async def _printed(repl: Repl, code: str) -> str:
+    """Return what a cell of ours prints; nothing where it fails."""
+    try:
+        result = await repl.execute(code, timeout_seconds=SEARCH_SECONDS, on_call=_no_calls)
+    except SandboxError:  # the first cell will fail in the same way, and report it
+        return ""
+    return "" if result.error else result.output.strip()
 
 
 async def _no_calls(call: ReplCall) -> CallReply:
@@ -143,7 +169,8 @@ class Dialogue:
 
     def __init__(self, engine: Engine, opened: Conversation) -> None:
         self.opened = self.conversation = opened
-        # The system message and the examples can be made again, so they are not recorded.
+        # The system message can be made again, so it is not recorded; nor are the worked turns that
+        # are shown where nobody has looked at the text.
         self._on_record = Conversation(opened.head[:-1])
         self._engine = engine
         self._window = Window.of(engine.config)

@@ -21,11 +21,13 @@ from rlm_mcp.engine.parsing.evidence import (
 )
 from rlm_mcp.engine.parsing.reply import Directive
 from rlm_mcp.engine.parsing.typed_answer import read_typed_answer
+from rlm_mcp.engine.prompts.first_look import describe_parts
 from rlm_mcp.engine.prompts.messages import (
     confirm_extent,
     confirm_final,
     doubt_empty,
     doubt_unseen,
+    judge_items,
     missing_variable,
     question_nothing,
     schema_repair,
@@ -158,7 +160,8 @@ def _doubt(run: Run, answer: str, *, is_computed: bool) -> Verdict | None:
     elif answer.strip() in EMPTY_ANSWERS:
         # The code is in the conversation, and would be written again.
         restarts = True
-        message = f"{doubt_empty(answer)}\n{prompts.closing(run.question, turn)}"
+        doubted = doubt_empty(answer, _hint_after_nothing(run))
+        message = f"{doubted}\n{prompts.closing(run.question, turn)}"
     elif not (is_computed or is_direct or is_shown(answer, run.shown, run.question)):
         message = f"{doubt_unseen(answer)}\n{prompts.closing(run.question, turn)}"
     else:
@@ -184,7 +187,8 @@ def _continue(run: Run, turn: Turn) -> Verdict:
         message = prompts.went_in_circles(run.cells.memory.printed, left)
         return Verdict(state, message=message, restarts=True)
     if reason is None:
-        message = prompts.feedback(run.question, _with_hint(run, turn), left)
+        shown = _with_hint(run, turn)
+        message = prompts.feedback(run.question, shown, left, has_failed=turn.has_failed)
     else:
         message = prompts.nudge(
             reason, run.question, left, detail=parsed.syntax or "", shown_cells=turn.shown
@@ -193,13 +197,28 @@ def _continue(run: Run, turn: Turn) -> Verdict:
 
 
 def _with_hint(run: Run, turn: Turn) -> tuple[str, ...]:
-    """Return the outputs; a weak model that printed a zero is told what that often means."""
+    """Return the outputs; a weak model whose code failed or found nothing gets a hint."""
     last = turn.cells[-1]
-    if not run.prompts.is_for_weak_models or last.error or not is_empty_output(last.output):
+    if not run.prompts.is_for_weak_models:
         return turn.shown
-    number = number_tested_as_text(turn.code)
-    hint = question_nothing(of_replies="llm_query" in turn.code, number=number)
-    return (*turn.shown[:-1], f"{turn.shown[-1]}\n{hint}")
+    if last.error:
+        hint = "\n".join(describe_parts(run.sample)) if run.sample else ""
+    elif is_empty_output(last.output):
+        hint = _hint_after_nothing(run, turn.code)
+    else:
+        return turn.shown
+    return (*turn.shown[:-1], f"{turn.shown[-1]}\n{hint}") if hint else turn.shown
+
+
+def _hint_after_nothing(run: Run, code: str = "") -> str:
+    """Say what an empty result often means for a text like this one."""
+    number = number_tested_as_text(code)
+    has_asked = "ask_each" in code or "llm_query" in code
+    can_ask = run.engine.config.enable_sub_calls and not has_asked
+    if run.shape == "items" and can_ask and not number:
+        return judge_items()
+    said = question_nothing(of_replies="llm_query" in code, number=number)
+    return "\n".join((said, *(describe_parts(run.sample) if run.sample else ())))
 
 
 async def _read_variable(run: Run, directive: Directive) -> tuple[Final | None, str]:

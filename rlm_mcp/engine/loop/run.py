@@ -13,6 +13,7 @@ from rlm_mcp.engine.loop.replay import Calls
 from rlm_mcp.engine.loop.turn import Cells, Turn
 from rlm_mcp.engine.models.chat import ChatReply
 from rlm_mcp.engine.parsing.reply import CodeBlock, parse_reply
+from rlm_mcp.engine.prompts.first_look import TextSample, TextShape, shape_of
 from rlm_mcp.engine.prompts.messages import answer_from_output, finish_soon
 from rlm_mcp.engine.prompts.opening import ContextPreview, TurnInfo
 from rlm_mcp.engine.prompts.variant import variant_of
@@ -106,6 +107,16 @@ class Run:
     def shown(self) -> str:
         """What the root has seen of the text and of outputs, without other messages."""
         return "\n".join((*self._opening.shown(self._preview), *self.cells.memory.outputs))
+
+    @property
+    def sample(self) -> TextSample | None:
+        """Some lines of the text, which a weak model was shown."""
+        return self._preview.sample
+
+    @property
+    def shape(self) -> TextShape:
+        """How the text is best worked on."""
+        return shape_of(self.source, self.sample)
 
     @property
     def found(self) -> str:

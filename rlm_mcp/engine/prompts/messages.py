@@ -57,9 +57,9 @@ def unfilled_template(answer: str) -> str:
     )
 
 
-def doubt_empty(value: str) -> str:
-    """Question an answer that is empty or zero."""
-    return f"Your answer {value!r} was not accepted yet. {question_nothing()}"
+def doubt_empty(value: str, hint: str = "") -> str:
+    """Question an answer that is empty or zero; `hint` says what may be the cause."""
+    return f"Your answer {value!r} was not accepted yet. {hint or question_nothing()}"
 
 
 def doubt_unseen(value: str) -> str:
@@ -89,10 +89,24 @@ def question_nothing(*, of_replies: bool = False, number: str = "") -> str:
     )
     if not number:
         return said
-    pattern = re.sub(r"\d+", lambda _: r"(\d+)", number, count=1)
+    word = re.sub(r"\d[\d.,]*", " ", number).strip()
+    taken = f'number_near(line, "{word}")' if word.isalpha() else _searched(number)
     return (
         f"{said} Your code looks for the exact text {number!r}. To compare numbers, take the "
-        f'number out of each line, as in int(re.search(r"{pattern}", line).group(1)).'
+        f"number out of each line, as in {taken}."
+    )
+
+
+def _searched(number: str) -> str:
+    pattern = re.sub(r"\d+", lambda _: r"(\d+)", number, count=1)
+    return f'int(re.search(r"{pattern}", line).group(1))'
+
+
+def judge_items() -> str:
+    """Propose to let a model judge few items, where code found nothing in them."""
+    return (
+        "The text may say it in other words. Let a model judge what each item means: "
+        'found = ask_each(context, "…?") with a yes-or-no question about one item.'
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.engine.prompts.first_look import TextSample
 from rlm_mcp.sandbox.types import ContextSource
 from rlm_mcp.text import without_surrogates
 
@@ -134,15 +135,17 @@ You answer a question about a text that is too long to read at once. The text is
 variable `context`. In each turn write ONE short ```python block and nothing after it. It is run, \
 and you see what it printed. Variables stay.
 - `search(words, k=5)` prints the k places that match the words best. Use it to find a fact.
-- Use Python (`in`, `re`, `split`) to find exact words, to count and to compare.
+- Use Python (`in`, `split`) to find exact words, to count and to compare. \
+`number_near(line, "ms")` is the number beside a word.
 {calls}- `FINAL(value)` gives the answer. Use it only for a value that your code has printed or \
 computed from `context`.
 """
 
 _SMALL_CALLS = """\
-- `llm_query(prompt)` asks a language model and returns a str; `llm_query_batch(prompts)` asks a \
-list of prompts and returns a list of str. They see only the prompt: put the text in, at most \
-{piece} characters, then the question. Only for questions of meaning.
+- `ask_each(items, "…?")` asks a language model a yes-or-no question about the meaning of each \
+item, and returns the items with yes.
+- `llm_query(prompt)` asks it once, `llm_query_batch(prompts)` a list: the text first, at most \
+{piece} characters, then the question.
 """
 
 _SMALL_RECURSION = """\
@@ -237,11 +240,13 @@ class ContextPreview:
 
     `matches` is what `search(question)` printed. `whole` is the whole text with its description,
     which then replaces the description. `before` says what was asked earlier in the same REPL.
+    `sample` is some lines of the text, where they were looked at.
     """
 
     matches: str = ""
     whole: str = ""
     before: str = ""
+    sample: TextSample | None = None
 
 
 def describe_context(source: ContextSource, prefix_chars: int) -> str:

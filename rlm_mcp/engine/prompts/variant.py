@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -9,6 +10,7 @@ from typing import Any, ClassVar
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.prompts.cell_output import cut_middle
 from rlm_mcp.engine.prompts.examples import WORKED_SESSIONS, WorkedSession
+from rlm_mcp.engine.prompts.first_look import TextShape
 from rlm_mcp.engine.prompts.messages import remind_of_output, schema_instructions, show_outputs
 from rlm_mcp.engine.prompts.nudges import WHAT_WAS_WRONG, NudgeReason
 from rlm_mcp.engine.prompts.opening import (
@@ -20,6 +22,7 @@ from rlm_mcp.engine.prompts.opening import (
 from rlm_mcp.events import Message
 
 _MAX_DETAIL_CHARS = 2_000
+YES_OR_NO = re.compile(r"\byes or no\b", re.IGNORECASE)
 
 
 def variant_of(config: RLMConfig) -> PromptVariant:
@@ -47,8 +50,13 @@ class PromptVariant(ABC):
     def system_prompt(self, *, recursion: bool = False, has_sub_model: bool = False) -> str:
         """Write the system message; see `opening.system_prompt`."""
 
-    def worked_example(self) -> tuple[Message, ...]:
-        """Return turns to show between system message and question; the assistant's is the last."""
+    def worked_example(self, shape: TextShape = "lines") -> tuple[Message, ...]:
+        """Return turns to show between system message and question; the assistant's is the last.
+
+        Args:
+            shape: of the text, which decides what is shown.
+        """
+        del shape
         return ()
 
     def first_message(
@@ -81,12 +89,27 @@ class PromptVariant(ABC):
         )
         return self._separator.join(part for part in parts if part)
 
-    def feedback(self, question: str, shown_cells: Sequence[str], turn: TurnInfo) -> str:
-        """Show the output of the last turn's cells and ask for the next turn."""
-        return f"{show_outputs(shown_cells)}\n{self.closing(question, turn)}"
+    def feedback(
+        self,
+        question: str,
+        shown_cells: Sequence[str],
+        turn: TurnInfo,
+        *,
+        has_failed: bool = False,
+    ) -> str:
+        """Show the output of the last turn's cells and ask for the next turn.
+
+        Args:
+            question: the user's; weak models are asked it again.
+            shown_cells: outputs.
+            turn: what is left.
+            has_failed: whether the last cell raised.
+        """
+        closing = self.closing(question, turn, has_failed=has_failed)
+        return f"{show_outputs(shown_cells)}\n{closing}"
 
     @abstractmethod
-    def closing(self, question: str, turn: TurnInfo) -> str:
+    def closing(self, question: str, turn: TurnInfo, *, has_failed: bool = False) -> str:
         """End a message: what is left, and what to write now."""
 
     def nudge(
@@ -173,8 +196,9 @@ class DefaultPrompts(PromptVariant):
         """Write the system message; see `opening.system_prompt`."""
         return system_prompt(self.config, recursion=recursion, has_sub_model=has_sub_model)
 
-    def closing(self, question: str, turn: TurnInfo) -> str:
+    def closing(self, question: str, turn: TurnInfo, *, has_failed: bool = False) -> str:
         """End a message: what is left, and what to write now."""
+        del has_failed  # it has seen the error
         last = " This is the last turn: answer now with FINAL or FINAL_VAR." if turn.is_last else ""
         return f"\n{turn}{last}"
 
@@ -209,30 +233,32 @@ class SmallModelPrompts(PromptVariant):
         """Write the system message, which does not say who answers sub-calls."""
         return small_system_prompt(self.config, recursion=recursion)
 
-    def worked_example(self) -> tuple[Message, ...]:
+    def worked_example(self, shape: TextShape = "lines") -> tuple[Message, ...]:
         """Return turns to show between system message and question; the assistant's is the last."""
-        sessions = [one for one in WORKED_SESSIONS if self._fits(one)]
+        if shape == "items" and not self.config.enable_sub_calls:
+            shape = "lines"
+        sessions = WORKED_SESSIONS[shape]
         return tuple(message for session in sessions for message in self._turns_of(session))
 
-    def closing(self, question: str, turn: TurnInfo) -> str:
+    def closing(self, question: str, turn: TurnInfo, *, has_failed: bool = False) -> str:
         """End a message: the question again, what is left, and what to write now."""
-        asked = "This is the last turn: call FINAL with the answer now, in one ```python block."
-        if not turn.is_last:
-            form = f"Write one ```python block for turn {turn.iteration}"
-            asked = f"{form}, or call FINAL with the answer."
-        return f"Question: {question}\n{turn} {asked}"
-
-    def _fits(self, session: WorkedSession) -> bool:
-        return self.config.enable_sub_calls or not session.sub_calls
+        asked = (
+            f"Write one ```python block for turn {turn.iteration}, or call FINAL with the answer."
+        )
+        if turn.is_last:
+            asked = "This is the last turn: call FINAL with the answer now, in one ```python block."
+        elif has_failed:  # else it answers with a value that it made up
+            asked = "The code failed and gave nothing. Write it again, corrected."
+        return f"Question: {question}\n{turn} {asked}{_form_of_answer(question)}"
 
     def _turns_of(self, session: WorkedSession) -> tuple[Message, ...]:
-        first, second = session.turns(self.config.enable_sub_calls)
-        return (
-            _asked(self.first_message(session.question, session.description, turn=first)),
-            _wrote(session.code),
-            _asked(self.feedback(session.question, [session.output], second)),
-            _wrote(session.answer),
-        )
+        question, has_calls = session.question, self.config.enable_sub_calls
+        first = session.turn(1, has_sub_calls=has_calls)
+        told = [_asked(self.first_message(question, session.description, turn=first))]
+        for number, (code, output) in enumerate(session.steps, 2):
+            left = session.turn(number, has_sub_calls=has_calls)
+            told += [_wrote(code), _asked(self.feedback(question, [output], left))]
+        return (*told, _wrote(session.answer))
 
     def _heading(self) -> str:
         return "New session."
@@ -245,6 +271,11 @@ class SmallModelPrompts(PromptVariant):
 
     def _best_answer_form(self) -> str:
         return "Write the answer as FINAL(...), with nothing else."
+
+
+def _form_of_answer(question: str) -> str:
+    """Repeat the form of the answer, else a weak model answers with the words it looked for."""
+    return " The answer is yes or no." if YES_OR_NO.search(question) else ""
 
 
 def _asked(content: str) -> Message:

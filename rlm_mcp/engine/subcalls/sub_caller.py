@@ -334,16 +334,20 @@ def _why_empty(reply: ChatReply) -> str:
 
 
 def _with_text_in_prompt(call: ReplCall) -> ReplCall:
-    """Read `llm_query(question, chunk)`: a second argument too long for a model's name is text.
+    """Read `llm_query(question, chunk)`: a second argument that is no name of a model is text.
 
-    The longer text comes first: a weak model judges better when the question is last.
+    The question comes last, or else the shorter text: a weak model judges better so.
     """
     text = call.model or ""
-    is_name = len(text) <= MODEL_NAME_CHARS and not any(map(str.isspace, text))
-    if is_name or call.name != "llm_query":
+    is_short = len(text) <= MODEL_NAME_CHARS and not any(map(str.isspace, text))
+    if (is_short and not _is_question(text)) or call.name != "llm_query":
         return call
-    first, last = sorted((call.prompt, text), key=len, reverse=True)
+    first, last = sorted((call.prompt, text), key=lambda each: (_is_question(each), -len(each)))
     return replace(call, prompt=f"{first}\n\n{last}", model=None)
+
+
+def _is_question(text: str) -> bool:
+    return text.rstrip().endswith("?")
 
 
 def _digest(parts: tuple[object, ...]) -> str:

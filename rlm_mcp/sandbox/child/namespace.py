@@ -9,11 +9,12 @@ import json
 import math
 import random
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any, NoReturn, cast
 
-from rlm_mcp.sandbox.child import calls, search
+from rlm_mcp.sandbox.child import calls, items, search
 from rlm_mcp.sandbox.child.calls import CallDesk
 from rlm_mcp.sandbox.child.citing import cite
 from rlm_mcp.sandbox.child.documents import Documents
@@ -34,9 +35,28 @@ from rlm_mcp.sandbox.wire import MAX_ANSWER_CHARS
 MAX_NAME_CHARS = 200
 # Models use these without an import; a NameError would waste a turn.
 MODULES = (collections, itertools, json, math, re)
+# Helpers that models import, as if each was a module.
+IMPORTED_NAMES = ("llm_query", "llm_query_batch", "ask_each", "number_near", "search")
 
 
 _NO_ANSWER: dict[str, Any] = {"content": "", "ready": False}
+
+
+class _HelperModule(ModuleType):
+    """A module that is called like the helper after which it is named, and holds all others."""
+
+    def __init__(self, name: str, helper: Callable[..., Any], variables: dict[str, Any]) -> None:
+        super().__init__(name)
+        self._helper = helper
+        self._variables = variables
+
+    def __call__(self, *values: Any, **named: Any) -> Any:
+        return self._helper(*values, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name not in self._variables:
+            raise AttributeError(name)
+        return self._variables[name]
 
 
 def _is_shown(name: object) -> bool:
@@ -63,17 +83,22 @@ class Namespace:
     ) -> None:
         self._context = context
         self._desk = desk
+        self._around = options.search_around
         self.final: tuple[str, str, bool] | None = None
         self.citations: list[Citation] = []
         self._given = {"context": context, "context_names": names, **self._helpers(options)}
-        # Names that models trained with other engines expect; what a cell assigns to them stays.
+        # Names that models trained with other engines expect, and those for weak models. What a
+        # cell assigns to them stays.
         self._expected: dict[str, Any] = {
             "context_0": context,
             "answer": dict(_NO_ANSWER),
             "true": True,
             "false": False,
             "null": None,  # JSON pasted into code
+            "number_near": items.number_near,
         }
+        if options.sub_calls:
+            self._expected["ask_each"] = self._ask_each
         self.module = ModuleType("__main__")
         self.variables: dict[str, Any] = self.module.__dict__
         self.variables["__builtins__"] = builtins
@@ -88,6 +113,13 @@ class Namespace:
         for name, value in self._expected.items():
             self.variables.setdefault(name, value)
 
+    def offer_imports(self, code: str) -> None:
+        """Let `from llm_query import llm_query` find the helpers, as some models write it."""
+        for name in IMPORTED_NAMES:
+            helper: Any = self._given.get(name) or self._expected.get(name)
+            if f"import {name}" in code or f"from {name}" in code:
+                sys.modules[name] = _HelperModule(name, helper, self.variables)
+
     def names(self) -> list[str]:
         """Return all names that can be shown; model code may use any object as a key."""
         return [name for name in list(self.variables) if _is_shown(name)]
@@ -101,6 +133,7 @@ class Namespace:
         for name in self.names():
             is_own = name in self._given or name.startswith("_")
             value = self.variables.get(name)
+            is_own = is_own or (name in self._expected and self._is_untouched(name, value))
             is_given = is_own or any(
                 value is module and name == module.__name__ for module in MODULES
             )
@@ -244,7 +277,13 @@ class Namespace:
             )
         return name
 
-    def _search(self, words: str | Iterable[str], k: int = 5, around: int = 0) -> search.Matches:
+    def _ask_each(self, items_or_text: object, question: object) -> list[Any]:
+        return items.ask_each(self._desk, items_or_text, question)
+
+    def _search(
+        self, words: str | Iterable[str], k: int = 5, around: int | None = None
+    ) -> search.Matches:
+        around = self._around if around is None else around
         found = search.search(self._context, words, k)
         print(search.shown(found, self._context, around))  # noqa: T201  # into the cell's output
         return found

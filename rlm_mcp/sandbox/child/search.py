@@ -21,6 +21,7 @@ HEAD_CHARS = 80
 NEIGHBOUR_CHARS = 60
 STRETCHES = 64
 HITS_PER_STRETCH = 256
+MANY_TIES = 20  # no further words tell so many apart
 
 
 class Match(NamedTuple):
@@ -150,8 +151,14 @@ def shown(matches: Matches, context: str | Documents, around: int = 0) -> str:
     else:
         found = [f"[document {each.at}] {each.text}" for each in matches]
     if matches.ties:
-        found.append(f"[{matches.ties} more match just as well; add words to tell them apart]")
+        found.append(_describe_ties(matches.ties))
     return "\n".join(found)
+
+
+def _describe_ties(ties: int) -> str:
+    if ties < MANY_TIES:
+        return f"[{ties} more match just as well; add words to tell them apart]"
+    return f"[{ties} more match just as well: go through all of them with code]"
 
 
 def _with_neighbours(text: str, match: Match, around: int) -> str:

@@ -146,6 +146,8 @@ class Worker:
 
     def _run_watching_final(self, number: int, code: str) -> None:
         replace_pools(code)
+        if "import" in code:
+            self.namespace.offer_imports(code)
         before = self.namespace.variables.get("Final")
         execute.run(code, number, self.namespace.variables, self._echo)
         after = self.namespace.variables.get("Final")
