@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,14 +12,14 @@ import pytest
 from anyio.abc import ByteStream, SocketAttribute
 
 from rlm_mcp.engine.models.addresses import base_of, is_azure, other_bases
-from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
+from rlm_mcp.engine.models.chat import ChatRequest
 from rlm_mcp.engine.models.completions import ErrorInReplyError, ReplyParts, read_completion
 from rlm_mcp.engine.models.event_stream import EventStream
 from rlm_mcp.engine.models.http_provider import Provider
 from rlm_mcp.engine.models.openai_client import open_endpoint
 from rlm_mcp.engine.models.problems import Problem
 from rlm_mcp.engine.models.refusals import SYSTEM_ROLE, Refused
-from rlm_mcp.engine.models.retry import Diagnosis, RetryPolicy, Timing
+from rlm_mcp.engine.models.retry import Diagnosis, RetryPolicy
 from rlm_mcp.engine.models.waits import told_in_headers, told_in_words
 from rlm_mcp.engine.parsing.reasoning import without_reasoning
 from rlm_mcp.errors import (
@@ -31,8 +30,10 @@ from rlm_mcp.errors import (
     ModelRateLimitError,
     ModelRequestError,
 )
-from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
-from rlm_mcp.testing.scripted_replies import ChatRequestView, Fault, Reply, Script, rejected
+from rlm_mcp.testing.scripted_model import open_scripted_model
+from rlm_mcp.testing.scripted_replies import ChatRequestView, Fault, Reply, rejected
+from tests import provider_asking
+from tests.provider_asking import Clock, asked, chunk, hear, streamed, words
 
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 
@@ -41,10 +42,6 @@ def diagnosed(
     status: int, body: object, headers: Mapping[str, str] | None = None, *sent: str
 ) -> Diagnosis:
     return Refused(status, body, headers or {}, sent).diagnose()
-
-
-def words(message: str, **more: Any) -> dict[str, Any]:
-    return {"error": {"message": message, **more}}
 
 
 @pytest.mark.parametrize(
@@ -187,32 +184,6 @@ def test_a_wait_is_read_from_fields() -> None:
     assert diagnosed(503, loading).retry_after_seconds == 20.5
 
 
-class Clock:
-    """Seconds that pass while one sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    async def sleep(self, seconds: float) -> None:
-        await anyio.lowlevel.checkpoint()
-        self.now += seconds
-
-
-@asynccontextmanager
-async def asked(
-    script: Script, clock: Clock | None = None, address: str = "", **request: Any
-) -> AsyncGenerator[tuple[ScriptedModel, ChatReply]]:
-    clock = clock or Clock()
-    timing = Timing(clock.sleep, lambda: clock.now)
-    messages = request.pop("messages", ({"role": "user", "content": "hello"},))
-    with anyio.fail_after(60):
-        async with open_scripted_model(script) as server:
-            provider = Provider(server.base_url + address, "k")
-            async with open_endpoint(provider, timing=timing) as endpoint:
-                model = endpoint.model("root")
-                yield server, await model.complete(ChatRequest(messages, **request))
-
-
 async def test_patience_is_the_time_that_was_promised_and_not_six_tries() -> None:
     clock = Clock()
 
@@ -276,7 +247,7 @@ def test_an_address_is_taken_in_every_shape_that_people_paste(address: str, base
     ("base", "others"),
     [
         ("http://h/v1", ()),
-        ("http://h", ("http://h/v1", "http://h/api/v1")),
+        ("http://h", ("http://h/v1", "http://h/api/v1", "http://h/openai/v1")),
         ("http://h/api", ("http://h/api/v1", "http://h/v1")),
         ("https://generativelanguage.googleapis.com/v1beta",
          ("https://generativelanguage.googleapis.com/v1beta/openai",)),
@@ -299,7 +270,7 @@ async def test_an_address_without_its_version_is_completed_once() -> None:
 
 async def test_an_address_that_is_none_says_what_most_end_with() -> None:
     with pytest.raises(ModelRequestError) as caught:
-        async with asked("ok", address="?x=1"):
+        async with asked("ok", address="/v1?x=1"):
             pass
     assert "/v1" in caught.value.fix
 
@@ -344,8 +315,7 @@ def test_addresses_of_azure_are_known() -> None:
 
 
 def completion(finish: str | None = "stop", usage: Any = None, **message: Any) -> str:
-    choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", **message}}
-    return json.dumps({"choices": [choice], "usage": usage})
+    return json.dumps(provider_asking.completion(finish, usage, **message))
 
 
 @pytest.mark.parametrize(
@@ -429,11 +399,6 @@ def test_what_came_out_of_a_cache_and_what_it_cost_is_read() -> None:
     assert read_completion(completion(usage=usage, content="x"), 400).cached_input_tokens == 32
 
 
-def chunk(text: str | None, finish: str | None = None, **delta: Any) -> str:
-    choice = {"index": 0, "delta": {"content": text, **delta}, "finish_reason": finish}
-    return json.dumps({"choices": [choice]})
-
-
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
 @pytest.mark.parametrize("piece_bytes", [1, 7, 10_000])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
@@ -449,25 +414,14 @@ def test_a_stream_is_read_by_the_letter_of_its_standard(
     assert parts.ended_reply(is_done=events.is_done).text == "FINAL(döne)"
 
 
-def streamed(*events: str, done: bool = True) -> Fault:
-    body = "".join(f"data: {event}\n\n" for event in events) + "data: [DONE]\n\n" * done
-    return Fault(body=body, headers={"content-type": "text/event-stream"})
-
-
 @pytest.mark.parametrize("is_asked_for", [True, False])
 async def test_a_stream_with_an_end_mark_and_no_reason_is_whole(is_asked_for: bool) -> None:
-    async def hear(_: str) -> None:
-        await anyio.lowlevel.checkpoint()
-
     answer = streamed(chunk("FINAL(do"), chunk("ne)"))
     async with asked([answer], on_delta=hear if is_asked_for else None) as (_, reply):
         assert reply.text == "FINAL(done)"
 
 
 async def test_calls_of_tools_are_put_together_from_a_stream() -> None:
-    async def hear(_: str) -> None:
-        await anyio.lowlevel.checkpoint()
-
     first = {"index": 0, "function": {"name": "FINAL", "arguments": '{"answer": '}}
     then = {"index": 0, "function": {"arguments": '"42"}'}}
     answer = streamed(chunk(None, tool_calls=[first]), chunk(None, "tool_calls", tool_calls=[then]))
@@ -476,9 +430,6 @@ async def test_calls_of_tools_are_put_together_from_a_stream() -> None:
 
 
 async def test_an_error_in_a_stream_means_what_it_means_with_a_status() -> None:
-    async def hear(_: str) -> None:
-        await anyio.lowlevel.checkpoint()
-
     too_long = json.dumps(words("too many tokens", code=400))
     with pytest.raises(ContextLengthError):
         async with asked([streamed(too_long)], on_delta=hear):

@@ -77,11 +77,14 @@ def responses_body(request: ChatRequestView, reply: Reply) -> dict[str, Any]:
         "status": "incomplete" if is_cut else "completed",
         "incomplete_details": {"reason": "max_output_tokens"} if is_cut else None,
         "error": None,
-        "output": [{"type": "message", "role": "assistant", "content": parts}],
+        "output": [
+            {"id": "msg_1", "type": "message", "role": "assistant", "content": parts},
+        ],
         "usage": {
             "input_tokens": given + cached,
             "input_tokens_details": {"cached_tokens": cached},
             "output_tokens": made,
+            "total_tokens": given + cached + made,
         },
     }
 
@@ -92,6 +95,7 @@ def responses_events(request: ChatRequestView, reply: Reply) -> Iterator[bytes]:
     yield _event("response.created", response={**whole, "status": "in_progress", "output": []})
     for piece in _pieces(reply.text or ""):
         yield _event("response.output_text.delta", delta=piece)
+    yield _event("response.output_item.done", output_index=0, item=whole["output"][0])
     yield _event(f"response.{whole['status']}", response=whole)
 
 

@@ -9,7 +9,8 @@ from contextlib import suppress
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 _ENDPOINTS = re.compile(
-    r"/(chat/completions|completions|responses|messages|models|embeddings|api/(chat|generate))/*$"
+    r"/(chat/completions|completions?|responses|messages|models|embeddings|api/(chat|generate)"
+    r"|models/[^/]+:\w+|[^/]+/invocations)/*$"  # Google's own; Databricks'
 )
 _VERSION = re.compile(r"/v\d+[a-z0-9]*(/|$)")
 _AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
@@ -26,8 +27,16 @@ def base_of(address: str) -> str:
         parts = urlsplit(address.strip())
     except ValueError:  # no address; whoever sends to it says so
         return address.strip()
-    path = _ENDPOINTS.sub("", parts.path).rstrip("/")
+    path = re.sub("//+", "/", parts.path)
+    if not _is_models_of_azure(parts.hostname, path):
+        path = _ENDPOINTS.sub("", path)
+    path = path.rstrip("/")
     return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+
+
+def _is_models_of_azure(host: str | None, path: str) -> bool:
+    """Whether a path is where Azure has the models of all makers, and not a list of them."""
+    return (host or "").endswith(_AZURE_HOSTS) and path.rstrip("/") == "/models"
 
 
 def other_bases(base: str) -> tuple[str, ...]:
@@ -36,10 +45,12 @@ def other_bases(base: str) -> tuple[str, ...]:
     paths: list[str] = []
     if parts.hostname == _GOOGLE_HOST and not parts.path.endswith("/openai"):
         paths = [f"{parts.path or '/v1beta'}/openai"]
-    elif not _VERSION.search(parts.path) and not is_azure(base):
+    elif is_azure(base):
+        paths = ["/openai/v1"] if parts.path in {"", "/openai"} else []
+    elif not _VERSION.search(parts.path):
         paths = [f"{parts.path}/v1"]
         if not parts.path:
-            paths.append("/api/v1")
+            paths += ["/api/v1", "/openai/v1"]
         elif parts.path.endswith("/api"):
             paths.append(f"{parts.path.removesuffix('/api')}/v1")
     return tuple(urlunsplit(parts._replace(path=path)) for path in paths)

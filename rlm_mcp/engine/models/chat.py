@@ -19,11 +19,76 @@ WHOLE = frozenset(
         "complete",
         "completed",
         "finished",
+        "finish",
         "done",
         "end",
+        "end_id",
+        "endoftext",
+        "end_of_text",
+        "normal",
+        "stop_words",
+        "stop_criteria_met",
     ]
 )
 """Finish reasons of replies that their models ended; any other reply may lack something."""
+
+CUT = frozenset(
+    [
+        "length",
+        "max_tokens",
+        "max_output_tokens",
+        "max_new_tokens",
+        "maximum_tokens",
+        "model_length",
+        "max_length",
+        "token_limit",
+        "time_limit",
+        "max_completion_tokens",
+        "model_context_window_exceeded",
+        "context_length_exceeded",
+        "error_limit",
+        "incomplete",
+    ]
+)
+"""Finish reasons of replies that were cut at a limit."""
+
+BROKEN = frozenset(
+    [
+        "error",
+        "network_error",
+        "upstream_error",
+        "server_error",
+        "abort",
+        "aborted",
+        "cancelled",
+        "canceled",
+        "user_cancel",
+        "timeout",
+        "unknown_error",
+        "insufficient_system_resource",
+        "malformed_function_call",
+        "malformed_response",
+        "unexpected_tool_call",
+        "too_many_tool_calls",
+        "missing_thought_signature",
+        "engine_error",
+        "failed",
+    ]
+)
+"""Finish reasons of replies that broke off, so that another attempt may bring a whole one."""
+
+UNENDED = frozenset({"", "null", "none", "unspecified"})
+"""What some servers send as the finish reason of a reply that goes on."""
+
+
+def bare_reason(reason: str) -> str:
+    """Write a finish reason in lower case, without the enum or the filter that it names first.
+
+    `FinishReason.STOP`, `FINISH_REASON_MAX_TOKENS`, `function_call_filter: UNEXPECTED_TOOL_CALL`.
+    """
+    bare = reason.strip().lower().removeprefix("finishreason.").removeprefix("finish_reason_")
+    return bare.removeprefix("function_call_filter: ")
+
 
 OnDelta = Callable[[str], Awaitable[None]]
 
@@ -78,7 +143,7 @@ class ChatReply:
     @property
     def is_whole(self) -> bool:
         """Whether the model ended the reply by itself."""
-        return self.finish_reason.lower() in WHOLE
+        return bare_reason(self.finish_reason) in WHOLE
 
 
 def describe_cut_prompt(reply: ChatReply, prompt_chars: int) -> str:

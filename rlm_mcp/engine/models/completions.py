@@ -8,45 +8,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
-from rlm_mcp.engine.models.chat import ChatReply
+from rlm_mcp.engine.models.chat import BROKEN, CUT, UNENDED, ChatReply, bare_reason
 from rlm_mcp.engine.models.event_stream import EventStream
 from rlm_mcp.engine.models.metering import CHARS_PER_TOKEN, estimate_tokens
-from rlm_mcp.engine.models.problems import shortened
+from rlm_mcp.engine.models.problems import NoChoicesError, shortened
 from rlm_mcp.errors import ModelReplyError
 
-_CUT = frozenset(
-    [
-        "length",
-        "max_tokens",
-        "max_output_tokens",
-        "model_length",
-        "max_length",
-        "token_limit",
-        "max_completion_tokens",
-        "model_context_window_exceeded",
-        "incomplete",
-    ]
-)
-_BROKEN = frozenset(
-    [
-        "error",
-        "network_error",
-        "upstream_error",
-        "abort",
-        "aborted",
-        "cancelled",
-        "canceled",
-        "timeout",
-        "unknown_error",
-        "insufficient_system_resource",
-        "malformed_function_call",
-        "engine_error",
-        "failed",
-    ]
-)
 # A server that counts so few tokens for so many characters did not read them all.
 CUT_CHARS_PER_TOKEN = 2 * CHARS_PER_TOKEN
 CUT_MIN_CHARS = 8000
+GOOGLE_PREFIX = "models/"  # Google takes names with it and without
+# Fields in which servers tell an error where others have a reply.
+_ERROR_FIELDS = ("message", "msg", "error_msg", "error_message", "detail", "errors")
+_THOUGHT_FIELDS = ("thinking", "summary", "text")
+_STREAM_STARTS = ("data:", "event:", "id:", "retry:", ":")
 
 
 class ErrorInReplyError(ModelReplyError):
@@ -66,7 +41,7 @@ def read_completion(body: bytes | bytearray | str, prompt_chars: int) -> ChatRep
     """
     text = body if isinstance(body, str) else body.decode("utf-8", "replace")
     text = text.removeprefix("\ufeff")
-    if text.lstrip()[:5] in {"data:", "event"}:
+    if text.lstrip().startswith(_STREAM_STARTS):
         return _read_unasked_stream(text, prompt_chars)
     try:
         data = json.loads(text)
@@ -84,13 +59,12 @@ def read_decoded(data: object, prompt_chars: int) -> ChatReply:
     """
     if isinstance(data, str):
         raise ModelReplyError(f"The reply is not JSON: {shortened(data)}.")
-    listed = cast("list[object]", data) if isinstance(data, list) else [data]
-    completion = mapping_of(next(iter(listed), None))
-    if problem := completion.get("error"):
+    completion = _unlisted(data)
+    if problem := _problem_in(completion):
         raise ErrorInReplyError(problem)
     choices = completion.get("choices")
     if not isinstance(choices, list) or not choices:
-        raise ModelReplyError(f"The reply has no choices: {shortened(json.dumps(data))}.")
+        raise NoChoicesError(f"The reply has no choices: {shortened(json.dumps(data))}.")
     parts = ReplyParts(prompt_chars)
     parts.add_choice(mapping_of(cast("list[Any]", choices)[0]), "message")
     parts.add_usage(completion.get("usage"))
@@ -105,7 +79,8 @@ class ReplyParts:
         self._texts: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
-        self._calls: dict[int, dict[str, str]] = {}
+        self._calls: list[dict[str, str]] = []
+        self._open_calls: dict[int, tuple[str, dict[str, str]]] = {}  # with their ids, by index
         self._finish_reason = ""
         self._usage: Mapping[str, Any] = {}
 
@@ -117,13 +92,19 @@ class ReplyParts:
         """
         if problem := choice.get("error"):
             raise ErrorInReplyError(problem)
-        text = self._add_message(mapping_of(choice.get(name)))
-        reason = choice.get("finish_reason")
-        if isinstance(reason, str) and reason:
-            self._finish_reason = reason
-        if self._finish_reason.lower() in _BROKEN:
-            raise ErrorInReplyError({"message": f"the reply ended with {self._finish_reason!r}"})
+        message = choice.get(name) or choice.get("message" if name == "delta" else "delta")
+        text = self._add_message(mapping_of(message or {"content": choice.get("text")}))
+        self.add_usage(choice.get("usage"))
+        self._add_reason(choice.get("finish_reason"))
         return text
+
+    def _add_reason(self, told: object) -> None:
+        reason = mapping_of(told).get("type", told)  # some servers have an object
+        if not isinstance(reason, str) or bare_reason(reason) in UNENDED:
+            return
+        self._finish_reason = reason
+        if bare_reason(reason) in BROKEN:
+            raise ErrorInReplyError({"message": f"the reply ended with {reason!r}"})
 
     def add_chunk(self, chunk: object) -> str:
         """Add one event of a stream; returns the text in it.
@@ -131,14 +112,13 @@ class ReplyParts:
         Raises:
             ErrorInReplyError: it is an error.
         """
-        data = mapping_of(chunk)
-        if problem := data.get("error"):
+        data = _unlisted(chunk)
+        if problem := _problem_in(data):
             raise ErrorInReplyError(problem)
         text = ""
         for choice in cast("list[Any]", data.get("choices") or [])[:1]:
-            fields = mapping_of(choice)
-            text = self.add_choice(fields, "delta" if "delta" in fields else "message")
-        self.add_usage(data.get("usage"))
+            text = self.add_choice(mapping_of(choice), "delta")
+        self.add_usage(data.get("usage") or mapping_of(data.get("x_groq")).get("usage"))
         return text
 
     def add_events(self, chunks: Iterable[object]) -> Iterator[str]:
@@ -149,7 +129,7 @@ class ReplyParts:
 
     def add_usage(self, usage: object) -> None:
         """Note what the reply cost, where that is said."""
-        if isinstance(usage, Mapping):
+        if usage and isinstance(usage, Mapping):
             self._usage = cast("Mapping[str, Any]", usage)
 
     def ended_reply(self, *, is_done: bool = False) -> ChatReply:
@@ -170,13 +150,13 @@ class ReplyParts:
         text, reasoning = _whole(self._texts), _whole(self._reasoning)
         reason = self._finish_reason or "stop"
         if not text and self._calls:
-            text = _calls_as_text(self._calls.values())
+            text = _calls_as_text(self._calls)
         if not text and any(self._refusal):
             text, reason = _whole(self._refusal), "refusal"
-        if reason.lower() in _CUT:
+        if bare_reason(reason) in CUT:
             reason = "length"
         given = _count(self._usage, "prompt_tokens", "input_tokens")
-        made = _count(self._usage, "completion_tokens", "output_tokens")
+        made = _made(self._usage, given)
         return ChatReply(
             text,
             reason,
@@ -190,24 +170,28 @@ class ReplyParts:
         )
 
     def _add_message(self, message: Mapping[str, Any]) -> str:
-        text = _text_of(message.get("content"))
+        content = message.get("content")
+        text = _text_of(content)
         self._texts.append(text)
-        self._reasoning.append(
-            _text_of(message.get("reasoning_content")) or _text_of(message.get("reasoning"))
-        )
-        self._refusal.append(_text_of(message.get("refusal")))
-        calls = message.get("tool_calls")
-        for place, call in enumerate(cast("list[Any]", calls) if isinstance(calls, list) else []):
-            index = mapping_of(call).get("index")
-            self._add_call(index if isinstance(index, int) else place, mapping_of(call))
+        self._reasoning.append(_thoughts_of(content) or _reasoning_of(message))
+        self._refusal.append(_text_of(message.get("refusal")) or _parts_of(content, "refusal"))
+        for place, call in enumerate(_list_of(message.get("tool_calls"))):
+            self._add_call(place, mapping_of(call))
         if message.get("function_call"):  # as tools were called before there were several
             self._add_call(0, {"function": message["function_call"]})
         return text
 
-    def _add_call(self, index: int, call: Mapping[str, Any]) -> None:
-        function = mapping_of(call.get("function"))
-        known = self._calls.setdefault(index, {"name": "", "arguments": ""})
-        known["name"] = known["name"] or str(function.get("name") or "")
+    def _add_call(self, place: int, call: Mapping[str, Any]) -> None:
+        index, function = call.get("index"), mapping_of(call.get("function"))
+        index = index if isinstance(index, int) else place
+        name, given = str(function.get("name") or ""), str(call.get("id") or "")
+        number, known = self._open_calls.get(index, ("", None))
+        # Some servers give all calls of a stream one index, or none: a new id is a new call.
+        if known is None or (name and given not in {"", number}):
+            known = {"name": "", "arguments": ""}
+            self._open_calls[index] = (given, known)
+            self._calls.append(known)
+        known["name"] = known["name"] or name
         arguments = function.get("arguments") or ""
         known["arguments"] += arguments if isinstance(arguments, str) else json.dumps(arguments)
 
@@ -232,7 +216,8 @@ def read_model_names(body: bytes) -> list[str]:
     except ValueError:
         return []
     models = cast("list[object]", listed) if isinstance(listed, list) else []
-    return [str(fields["id"]) for fields in map(mapping_of, models) if "id" in fields]
+    named = [str(fields["id"]) for fields in map(mapping_of, models) if "id" in fields]
+    return [name.removeprefix(GOOGLE_PREFIX) for name in named]
 
 
 def _read_unasked_stream(text: str, prompt_chars: int) -> ChatReply:
@@ -258,14 +243,60 @@ def mapping_of(value: object) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
 
 
+def _unlisted(data: object) -> Mapping[str, Any]:
+    """Return an object, also out of the list that some servers put it into."""
+    return mapping_of(next(iter(_list_of(data)), None) if isinstance(data, list) else data)
+
+
+def _problem_in(data: Mapping[str, Any]) -> object:
+    """Return the error that an answer holds in place of a reply, however it is written."""
+    if problem := data.get("error"):
+        return problem
+    if data.get("choices"):
+        return None
+    told = mapping_of(data.get("base_resp"))  # MiniMax's
+    if told.get("status_code"):
+        return told
+    is_told = any(data.get(name) for name in _ERROR_FIELDS)
+    return data if is_told else None
+
+
 def _text_of(content: object) -> str:
     if isinstance(content, str):
         return content
-    if isinstance(content, list):  # parts, as multimodal providers send them
-        return "".join(
-            _text_of(mapping_of(part).get("text")) for part in cast("list[Any]", content)
-        )
-    return ""
+    # Parts, as multimodal providers send them; some have the model's thinking among them.
+    return _parts_of([part for part in _list_of(content) if not _is_thought(part)], "text")
+
+
+def _parts_of(content: object, name: str) -> str:
+    """Join one field of the parts of a message."""
+    return "".join(_text_of(mapping_of(part).get(name)) for part in _list_of(content))
+
+
+def _is_thought(part: object) -> bool:
+    return str(mapping_of(part).get("type")).startswith(("thinking", "reasoning"))
+
+
+def _thoughts_of(content: object) -> str:
+    """Join the parts of a message that are thinking: a text, or parts of their own."""
+    thoughts = (mapping_of(part) for part in _list_of(content) if _is_thought(part))
+    texts = (
+        next(filter(None, (_text_of(one.get(name)) for name in _THOUGHT_FIELDS)), "")
+        for one in thoughts
+    )
+    return "".join(texts)
+
+
+def _reasoning_of(message: Mapping[str, Any]) -> str:
+    """Return the thinking that stands beside the content."""
+    for name in ("reasoning_content", "reasoning", "thinking"):
+        if text := _text_of(message.get(name)):
+            return text
+    return _thoughts_of(message.get("reasoning_details"))  # OpenRouter's
+
+
+def _list_of(value: object) -> list[Any]:
+    return cast("list[Any]", value) if isinstance(value, list) else []
 
 
 def _calls_as_text(calls: Iterable[Mapping[str, str]]) -> str:
@@ -283,11 +314,18 @@ def count_of(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
+def _made(usage: Mapping[str, Any], given: int | None) -> int | None:
+    """Read the tokens of a reply; where thinking is in the total alone, it is added."""
+    made = _count(usage, "completion_tokens", "output_tokens")
+    rest = count_of(usage.get("total_tokens")) - given if given else 0
+    return rest if rest > (made or 0) else made  # Google's and xAI's
+
+
 def _cached(usage: Mapping[str, Any]) -> int:
     """Read how many input tokens came out of the provider's cache."""
     details = mapping_of(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
     told = (details.get("cached_tokens"), usage.get("prompt_cache_hit_tokens"))  # DeepSeek's
-    return max(map(count_of, told))
+    return max(map(count_of, (*told, usage.get("cached_tokens"))))  # and Moonshot's
 
 
 def _told_usd(usage: Mapping[str, Any]) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
+from rlm_mcp.engine.models.problems import NoChoicesError
 from rlm_mcp.engine.models.retry import AttemptFailedError, Diagnosis
 from rlm_mcp.errors import (
     ModelConnectionError,
@@ -59,7 +60,8 @@ class Faults:
     def odd(self, why: Exception, *, lasts: bool = False) -> Diagnosis:
         """What came is no completion; `lasts` where another attempt would hardly bring one."""
         error = ModelReplyError(f"From {self._at}: {_said(why)}")
-        return Diagnosis(error, "briefly" if lasts else "yes")
+        is_for_long = lasts or isinstance(why, NoChoicesError)
+        return Diagnosis(error, "briefly" if is_for_long else "yes")
 
     def moved(self, to: str) -> Diagnosis:
         """The endpoint redirects to a place where the prompt is not sent."""

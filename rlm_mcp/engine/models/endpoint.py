@@ -112,6 +112,7 @@ class Endpoint:
 
     async def _prepare_next(self, model: str, failed: Diagnosis, patience: Patience) -> None:
         if failed.refused_parameter is not None:
+            patience.note_refused(failed)
             refused = self._refused.get(model, frozenset())
             self._refused[model] = refused | {failed.refused_parameter}
             return
@@ -208,6 +209,17 @@ class Patience:
         self._clock = clock
         self._started = clock()
         self._failures = 0
+        self._left_out: set[str | None] = set()
+
+    def note_refused(self, diagnosis: Diagnosis) -> None:
+        """Note which parameter is left out from now on.
+
+        Raises:
+            ModelError: it was left out for this call before, and that has not helped.
+        """
+        if diagnosis.refused_parameter in self._left_out:
+            raise diagnosis.error
+        self._left_out.add(diagnosis.refused_parameter)
 
     def pause_after(self, diagnosis: Diagnosis) -> float:
         """Say how many seconds to wait before the next attempt.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol, cast
 
 from rlm_mcp.errors import ModelReplyError
@@ -73,12 +73,15 @@ class EventStream:
     def _line(self, line: str) -> Iterator[object]:
         if line.startswith("data:"):
             self._data.append(line.removeprefix("data:").removeprefix(" "))
+        elif line.startswith("error:"):  # as llama.cpp sent them
+            self._kind = "error"
+            self._data.append(line.removeprefix("error:"))
         elif line.startswith("event:"):
             self._kind = line.removeprefix("event:").strip()
         elif not line:
-            event, self._data = "\n".join(self._data), []
+            lines, self._data = self._data, []
             kind, self._kind = self._kind, ""
-            if event.strip():
+            for event in _events_of(lines):
                 yield from self._event(kind, event)
 
     def _event(self, kind: str, event: str) -> Iterator[object]:
@@ -88,6 +91,18 @@ class EventStream:
         chunk = _parsed(event)
         is_bare = kind == "error" and not (isinstance(chunk, dict) and "error" in chunk)
         yield {"error": chunk} if is_bare else chunk
+
+
+def _events_of(lines: Sequence[str]) -> Sequence[str]:
+    """Join the lines of an event; some servers leave out the empty line between two events."""
+    joined = "\n".join(lines)
+    if len(lines) < 2:
+        return [joined] if joined.strip() else []
+    try:
+        json.loads(joined)
+    except (ValueError, RecursionError):
+        return [line for line in lines if line.strip()]
+    return [joined]
 
 
 def _parsed(event: str) -> object:

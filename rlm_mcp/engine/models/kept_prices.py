@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlm_mcp.engine.models.addresses import is_local
-from rlm_mcp.engine.models.diagnosis import without_credentials
+from rlm_mcp.engine.models.completions import GOOGLE_PREFIX
 from rlm_mcp.engine.models.metering import Price
+from rlm_mcp.text import without_credentials
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelPrice
@@ -36,10 +37,9 @@ def look_up(model: str, address: str) -> KnownModel | None:
         return None
     from genai_prices import Usage, calc_price  # noqa: PLC0415  # heavy; see above
 
+    name, address = model.removeprefix(GOOGLE_PREFIX), without_credentials(address)
     try:
-        found = calc_price(
-            Usage(input_tokens=1), model, provider_api_url=without_credentials(address)
-        )
+        found = calc_price(Usage(input_tokens=1), name, provider_api_url=address)
     except LookupError:
         return None
     return KnownModel(_price(found.model_price), found.model.context_window)

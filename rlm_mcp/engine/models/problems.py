@@ -9,15 +9,31 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
-from rlm_mcp.engine.models.waits import seconds_of, told_in_words
+from rlm_mcp.engine.models.waits import seconds_of, told_in_headers, told_in_words
+from rlm_mcp.errors import ModelReplyError
 
 QUOTED_CHARS = 500
 _MAX_DEPTH = 6
-_INNER = ("error", "errors", "detail", "details", "metadata", "raw", "innererror", "cause")
-_TEXTS = ("message", "msg", "error_description", "title", "reason")
-_CODES = ("code", "type", "status", "reason", "error_type")
+_INNER = (
+    *("error", "errors", "message", "detail", "details", "metadata", "raw", "innererror"),
+    *("cause", "base_resp", "fault", "fieldViolations"),
+)
+_TEXTS = (
+    *("message", "msg", "status_msg", "error_msg", "error_message", "error_description"),
+    *("faultstring", "description", "title", "reason"),
+)
+_CODES = ("code", "type", "status", "reason", "error_type", "error_code", "errorcode")
 _PARAMETERS = ("param", "parameter")
+_NAME = re.compile(r"[A-Za-z_]\w*")
 _TAGS = re.compile(r"<[^<>]*>|\s+")
+
+# Fields that tell a wait, with the seconds that their unit has.
+_WAITS = {
+    "retry_after": 1.0,
+    "retry_after_seconds": 1.0,
+    "retry_after_ms": 0.001,
+    "estimated_time": 1.0,
+}
 
 # What kinds of error call themselves where there is no HTTP status.
 _STATUS_OF_CODE = {
@@ -40,6 +56,10 @@ _STATUS_OF_CODE = {
 }
 
 
+class NoChoicesError(ModelReplyError):
+    """An answer holds neither a reply nor an error, as where a filter stopped the prompt."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """What an error body says.
@@ -47,7 +67,7 @@ class Problem:
     Args:
         message: all that it says in words, shortened.
         codes: what it calls itself, in lower case.
-        parameter: of the request, that it is about.
+        parameter: of the request, that it is about; its place, where it is inside another.
         status: an HTTP status in the body; None where there is none.
         wait_seconds: what it asks to wait.
     """
@@ -73,6 +93,10 @@ class Problem:
             _wait(parts, message),
         )
 
+    def is_about(self, name: str) -> bool:
+        """Whether the parameter that is named is this one, or inside it."""
+        return name in _NAME.findall(self.parameter)
+
 
 def shortened(text: str) -> str:
     """Quote a text up to a limit."""
@@ -96,8 +120,9 @@ def _parts(body: object, depth: int) -> Iterator[Mapping[str, Any] | str]:
         fields = cast("Mapping[str, Any]", body)
         yield fields
         for name in _INNER:
-            if fields.get(name):
-                yield from _parts(fields[name], depth + 1)
+            inner = fields.get(name)
+            if inner and not (name == "message" and isinstance(inner, str)):
+                yield from _parts(inner, depth + 1)
 
 
 def _texts(part: Mapping[str, Any] | str) -> Iterator[str]:
@@ -128,7 +153,7 @@ def _parameters(part: Mapping[str, Any] | str) -> Iterator[str]:
             yield part[name]
     place = part.get("loc")  # of FastAPI: ["body", "temperature"]
     if isinstance(place, list) and place:
-        yield str(cast("list[object]", place)[-1])
+        yield ".".join(map(str, cast("list[object]", place)))
 
 
 def _status(parts: list[Mapping[str, Any] | str], codes: frozenset[str]) -> int | None:
@@ -147,9 +172,16 @@ def _wait(parts: list[Mapping[str, Any] | str], message: str) -> float | None:
         delay = part.get("retryDelay")  # of google.rpc.RetryInfo
         if isinstance(delay, str) and (seconds := seconds_of(delay)) is not None:
             return seconds
-        for name in ("retry_after", "retry_after_seconds", "estimated_time"):
-            if isinstance(part.get(name), (int, float)) and part[name] >= 0:
-                return float(part[name])
+        for name, unit in _WAITS.items():
+            value = part.get(name)
+            if isinstance(value, (int, float)) and value >= 0:
+                return value * unit
+        headers = part.get("headers")  # of whoever is behind OpenRouter
+        if isinstance(headers, Mapping):
+            named = cast("Mapping[str, object]", headers).items()
+            told = told_in_headers({name.lower(): str(value) for name, value in named})
+            if told is not None:
+                return told
     return told_in_words(message)
 
 

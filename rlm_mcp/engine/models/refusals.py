@@ -45,7 +45,12 @@ _TOO_LONG = re.compile(
     r"|(maximum|max) (input|prompt|sequence|allowed)\b.{0,20}\blength|reduce the length"
     r"|(request|body|entity|payload|content)\b.{0,20} too large|too large for (the )?model"
     r"|\btokens?\b.{0,60}\bmust be (<|less|at most|under|below|no more)"
-    r"|(prompt|input|context)\b.{0,30} (does not|doesn't) fit",
+    r"|(prompt|input|context)\b.{0,30} (does not|doesn't) fit"
+    r"|(prompt|input) tokens too long|context limit|range of input length|payload size exceeds"
+    r"|(prompt|input|sequence|query)[ _]?length\b.{0,60}\b(exceed|longer|larger|greater)"
+    r"|(prompt|input|messages?)\b.{0,20}\bexceeds?\b.{0,30}\blength"
+    r"|(maximum|max) (supported|allowed)\b.{0,20}\b(sequence|prompt|input) length"
+    r"|(prompt|输入|提示|上下文|消息|内容|tokens?).{0,20}(超长|过长|超过|超出)",
     re.IGNORECASE,
 )
 _ASKED_OF_LIMIT = re.compile(
@@ -60,24 +65,57 @@ _NO_CREDIT_CODES = frozenset(
         "billing_not_active",
         "insufficient_credits",
         "insufficient_funds",
+        "exceeded_current_quota_error",
+        "accountoverdueerror",
+        "arrearage",
     ]
 )
 _NO_CREDIT = re.compile(
-    r"insufficient (balance|credits?|funds)|credit balance is too low|out of credits?"
-    r"|(check|update) your (plan and )?billing",
+    r"insufficient (balance|credits?|funds)|balance is (insufficient|too low)|out of credits?"
+    r"|(check|update) your (plan and )?billing|overdue (balance|payment)|past invoices"
+    r"|(have|has) any credits|used (all|up)\b.{0,20}\bcredits?|spending limit|余额不足|欠费",
     re.IGNORECASE,
 )
 _LOADING = re.compile(
     r"\bloading\b.{0,30}\bmodel|model\b.{0,60}\b(loading|starting|warming)|warming up"
-    r"|(server|model|engine|worker) is (not ready|starting)",
+    r"|(server|model|engine|worker|endpoint)\b.{0,60}\b(not (yet )?ready|is starting)"
+    r"|scal(ing|ed) (up|to zero|from zero)|cold.?start|\bmodel (was |is )?(un|re)loaded",
     re.IGNORECASE | re.DOTALL,
 )
 _NO_SYSTEM = re.compile(
     r"\b(system|developer)\b.{0,30}\b(roles?|messages?|prompts?|instructions?)\b.{0,60}"
-    r"\b(not|n't|unsupported|only|invalid)\b|roles? must alternate"
-    r"|(unsupported|invalid|unknown|unexpected)\b.{0,30}\brole\b.{0,20}\b(system|developer)",
+    r"\b(not|n't|unsupported|only|invalid|must be)\b|roles? must alternate"
+    r"|(unsupported|invalid|unknown|unexpected)\b.{0,30}\brole\b.{0,20}\b(system|developer)"
+    r"|(not|n't|cannot) (support|accept|allow|take)\b.{0,30}\b(system|developer)\b"
+    r"|only user\b.{0,15}\bassistant\b.{0,20}\broles?\b",
     re.IGNORECASE | re.DOTALL,
 )
+_NO_KEY_CODES = frozenset(["api_key_invalid", "invalid_api_key", "authentication_error"])
+_NO_KEY = re.compile(
+    r"(incorrect|invalid|missing|expired|malformed) (or \w+ )?(api[ _-]?key|authorization)"
+    r"|api[ _-]?key (is )?(not valid|not found|expired|invalid|missing)",
+    re.IGNORECASE,
+)
+_RATE = re.compile(
+    r"rate.?limit|too many requests|(requests?|tokens?) per (second|min|hour|day)|\b(qps|rpm|tpm)\b"
+    r"|slow down|限流|频率",
+    re.IGNORECASE,
+)
+_IS_REFUSAL = re.compile(
+    r"\b(invalid|unsupported|unknown|unexpected|unrecognized|extra|not)\b|n't\b", re.IGNORECASE
+)
+# Other words for what chat completions call so.
+_MAX_TOKENS = re.compile(r"max_?((output|new|completion)_?)?tokens", re.IGNORECASE)
+_ALSO_CALLED = {
+    "max_tokens": _MAX_TOKENS,
+    "max_completion_tokens": _MAX_TOKENS,
+    "reasoning_effort": re.compile(r"\b(thinking|reasoning)\b", re.IGNORECASE),
+    "response_format": re.compile(
+        r"response_?(json_?)?schema|json_schema|structured outputs?|json mode|grammar",
+        re.IGNORECASE,
+    ),
+    "stream_options": re.compile(r"include_usage"),
+}
 _NO_ENDPOINT = re.compile(r"(unexpected|unknown|no such|invalid) (endpoint|route|url|path)", re.I)
 _CREDIT_FIX = (
     "Add credit at the provider, or set RLM_MCP_API_KEY, RLM_MCP_BASE_URL and "
@@ -109,7 +147,7 @@ class Refused:
         """Say what it means."""
         problem = Problem.of(self.body)
         is_inside = self.status < 400
-        status = (problem.status or 502) if is_inside else self.status
+        status = (problem.status or _likely_status(problem)) if is_inside else self.status
         where = "in a reply" if is_inside else str(self.status)
         said = f"The model endpoint answered {where}: {problem.message}"
         told = told_in_headers(self.headers)
@@ -125,6 +163,11 @@ class _Case:
     wait_seconds: float | None
     sent: Sequence[str]
     is_inside: bool
+
+
+def _likely_status(problem: Problem) -> int:
+    """Return the status that an error without any would have."""
+    return 429 if _RATE.search(problem.message) else 502
 
 
 def _diagnose(case: _Case) -> Diagnosis:
@@ -158,7 +201,9 @@ def _too_long(case: _Case) -> Diagnosis | None:
 
 
 def _rejected_key(case: _Case) -> Diagnosis | None:
-    if case.status not in {401, 403}:
+    problem = case.problem
+    is_told = bool(problem.codes & _NO_KEY_CODES or _NO_KEY.search(problem.message))
+    if case.status not in {401, 403} and not (case.status == 400 and is_told):
         return None
     fix = "Set RLM_MCP_API_KEY (or OPENAI_API_KEY), or give the client a valid key."
     return Diagnosis(ModelAuthenticationError(case.said, fix=fix))
@@ -206,7 +251,8 @@ def _come_again(case: _Case, fix: str, *, is_crowded: bool = False) -> Diagnosis
 def _is_too_long(case: _Case) -> bool:
     if case.status == 413 or case.problem.codes & _TOO_LONG_CODES:
         return True
-    return case.status in {400, 404, 422, 500} and bool(_TOO_LONG.search(case.problem.message))
+    may_be = case.is_inside or case.status in {400, 404, 422, 500}
+    return may_be and bool(_TOO_LONG.search(case.problem.message))
 
 
 def _is_too_large_for_limit(message: str) -> bool:
@@ -219,7 +265,7 @@ def _is_too_large_for_limit(message: str) -> bool:
 
 
 def _is_about_room(problem: Problem, name: str) -> bool:
-    if problem.parameter == name or re.search(rf"\b{name}\b", problem.message):
+    if problem.is_about(name) or re.search(rf"\b{name}\b", problem.message):
         return name != SYSTEM_ROLE
     # OpenAI counts the room kept for the reply: "3616 in the messages, 16384 in the completion".
     return name.startswith("max_") and "in the completion" in problem.message
@@ -227,12 +273,21 @@ def _is_about_room(problem: Problem, name: str) -> bool:
 
 def _name_refused(case: _Case) -> str | None:
     """Name what of the request is refused, so that it can be left out."""
-    problem = case.problem
-    if case.status not in {400, 404, 405, 422, 500, 501}:
+    problem, message = case.problem, case.problem.message
+    is_vague = case.status == 502 and case.is_inside and bool(_IS_REFUSAL.search(message))
+    if case.status not in {400, 404, 405, 422, 500, 501} and not is_vague:
         return None
-    if SYSTEM_ROLE in case.sent and _NO_SYSTEM.search(problem.message):
+    is_about_role = problem.is_about("role") or bool(_NO_SYSTEM.search(message))
+    if SYSTEM_ROLE in case.sent and is_about_role:
         return SYSTEM_ROLE
     names = [name for name in case.sent if name != SYSTEM_ROLE]
-    by_field = (name for name in names if problem.parameter == name)
-    by_word = (name for name in names if re.search(rf"\b{name}\b", problem.message))
-    return next(by_field, None) or next(by_word, None)
+    by_field = (name for name in names if problem.is_about(name))
+    by_word = (name for name in names if re.search(rf"\b{name}\b", message))
+    by_other = (name for name in names if case.status < 500 and _is_called(name, message))
+    return next(by_field, None) or next(by_word, None) or next(by_other, None)
+
+
+def _is_called(name: str, message: str) -> bool:
+    """Whether a message speaks of a parameter in the provider's own words."""
+    other = _ALSO_CALLED.get(name)
+    return other is not None and bool(other.search(message))

@@ -18,6 +18,14 @@ _LENGTH = rf"((?:{_PART.pattern}\s*)+)(?![a-z])"
 _IN_WORDS = re.compile(
     rf"(?:try again|retry|wait|available|resets?)\b[^.\d]{{0,40}}?{_LENGTH}", re.IGNORECASE
 )
+_CHINESE = re.compile(r"(\d+(?:\.\d+)?)\s*(秒|分钟|小时)后?")
+_CHINESE_SECONDS = {"秒": 1.0, "分钟": 60.0, "小时": 3600.0}
+_MOMENT = re.compile(
+    r"(?:try again|retry|available|access|resets?)\b[^.\d]{0,40}?"
+    r"(\d{4}-\d\d-\d\d)[T ](?:at )?(\d\d:\d\d(?::\d\d)?)(?:\.\d+)? ?(?:Z|UTC|GMT|\+00:?00)",
+    re.IGNORECASE,
+)
+_IN_ONE = re.compile(r"(\w+)=(\d+)")  # `limit=10, remaining=0, reset=5`, and `r=0;t=5`
 _EPOCH = 1_000_000_000  # larger numbers are moments since 1970, and not lengths
 _EPOCH_MS = _EPOCH * 1000
 
@@ -34,14 +42,22 @@ def told_in_headers(headers: Mapping[str, str], now: datetime | None = None) -> 
     told = parse_retry_after(headers.get("retry-after"), now)
     if told is not None:
         return told
-    waits = list(_resets(headers, now))
+    waits = [*_resets(headers, now), *_reset_in_one(headers.get("ratelimit", ""))]
     return max(waits, default=None)
 
 
-def told_in_words(text: str) -> float | None:
-    """Return the seconds that a sentence such as "please retry in 1m30s" asks to wait."""
-    found = _IN_WORDS.search(text)
-    return seconds_of(found[1]) if found else None
+def told_in_words(text: str, now: datetime | None = None) -> float | None:
+    """Return the seconds that a sentence such as "please retry in 1m30s" asks to wait.
+
+    A moment counts where its zone is told.
+    """
+    if found := _IN_WORDS.search(text):
+        return seconds_of(found[1])
+    if found := _MOMENT.search(text):
+        return _until(datetime.fromisoformat(f"{found[1]}T{found[2]}+00:00"), now)
+    if found := _CHINESE.search(text):
+        return float(found[1]) * _CHINESE_SECONDS[found[2]]
+    return None
 
 
 def seconds_of(length: str) -> float | None:
@@ -65,12 +81,20 @@ def parse_retry_after(value: str | None, now: datetime | None = None) -> float |
 
 def _resets(headers: Mapping[str, str], now: datetime | None) -> Iterator[float]:
     for name, value in headers.items():
-        if "ratelimit" not in name or "reset" not in name:
+        if "reset" not in name or "ratelimit" not in name.replace("rate-limit", "ratelimit"):
             continue
         left = headers.get(name.replace("reset", "remaining"), "0")
         wait = _moment_or_length(value, now)
         if wait is not None and left.strip() in {"", "0", "0.0"}:
             yield wait
+
+
+def _reset_in_one(value: str) -> Iterator[float]:
+    """Read the one header of a draft of the IETF, in its earlier and its later form."""
+    told = {name: float(number) for name, number in _IN_ONE.findall(value)}
+    wait = told.get("reset", told.get("t"))
+    if wait is not None and not told.get("remaining", told.get("r", 0.0)):
+        yield wait
 
 
 def _moment_or_length(value: str, now: datetime | None) -> float | None:

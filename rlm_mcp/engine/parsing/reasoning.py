@@ -23,6 +23,15 @@ _CHANNEL = re.compile(r"\s*(?:<\|start\|>assistant)?<\|channel\|>")
 _ANALYSIS = re.compile(
     r"<\|channel\|>analysis<\|message\|>.*?(?:<\|end\|>(?:<\|start\|>assistant)?|\Z)", re.DOTALL
 )
+# Tags of further models, which stand at the start of a reply: Magistral, Seed-OSS, Kimi-VL and
+# OpenThinker. The opening one of Kimi-VL may be part of the prompt.
+_MARKED = re.compile(
+    r"\A\s*(?:\[THINK\].*?(?:\[/THINK\]|\Z)|<seed:think>.*?(?:</seed:think>|\Z)"
+    r"|[^◁]*(?:◁think▷.*?)?(?:◁/think▷)|◁think▷.*\Z"
+    r"|<\|begin_of_thought\|>.*?(?:<\|end_of_thought\|>|\Z))"
+    r"\s*(?:<\|begin_of_solution\|>\s*)?",
+    re.DOTALL,
+)
 _OTHER_CHANNEL = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>\w+<\|message\|>|<\|end\|>")
 
 
@@ -31,6 +40,7 @@ def without_tokens(reply: str) -> str:
     text = reply.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     header = _HEADER.match(text)
     text = _NEXT_MESSAGE.sub("", text[header.end() :] if header else text)
+    text = _MARKED.sub("", text)
     if _CHANNEL.match(text):
         text = _OTHER_CHANNEL.sub("", _ANALYSIS.sub("", text))
     while match := _END_TOKENS.search(text, max(0, len(text) - 100)):
