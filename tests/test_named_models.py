@@ -187,6 +187,24 @@ async def test_a_command_that_fails_says_why_without_a_secret(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("form", "said", "part"),
+    [
+        # As `gemini` writes it: JSON over several lines, behind words of its own.
+        ("gemini", 'Loading…\n{\n "error": {"message": "no such login", "code": 41}\n}\n',
+         "exit code 41: no such login"),
+        ("gemini", "\x1b[31mnot in a trusted directory\x1b[0m\n",
+         "exit code 41: not in a trusted directory Try"),
+    ],
+)  # fmt: skip
+async def test_the_reason_for_a_failure_is_read_from_what_a_command_complains(
+    form: Any, said: str, part: str, tmp_path: Path
+) -> None:
+    body = f"sys.stderr.write({said!r}); sys.exit(41)"
+    with pytest.raises(ModelConnectionError, match=part):
+        await run(command_model(program(tmp_path, body), form=form))
+
+
+@pytest.mark.parametrize(
     ("printed", "part"),
     [("", "printed nothing"), ('{"is_error": true, "result": "no credit"}', "no credit")],
 )
@@ -300,6 +318,10 @@ def test_presets_switch_off_what_the_programs_have_of_their_own() -> None:
     assert claude.argv[claude.argv.index("--tools") + 1] == ""
     assert "--strict-mcp-config" in claude.argv
     assert preset_command("codex", "m", {}).argv[:4] == ("codex", "exec", "--model", "m")
+    assert "features.shell_tool=false" in preset_command("codex", "", {}).argv
+    gemini = preset_command("gemini", "", {"PATH": "x"})
+    assert 'decision = "deny"' in Path(gemini.argv[gemini.argv.index("--policy") + 1]).read_text()
+    assert gemini.environment == {"PATH": "x", "GEMINI_CLI_TRUST_WORKSPACE": "true"}
     assert set(PRESETS) == {"claude", "codex", "gemini", "llm"}
     with pytest.raises(ConfigurationError, match="'nobody'"):
         preset_command("nobody", "", {})

@@ -245,7 +245,8 @@ def mapping_of(value: object) -> Mapping[str, Any]:
 
 def _unlisted(data: object) -> Mapping[str, Any]:
     """Return an object, also out of the list that some servers put it into."""
-    return mapping_of(next(iter(_list_of(data)), None) if isinstance(data, list) else data)
+    listed = _list_of(data)
+    return mapping_of(listed[0] if listed else data)
 
 
 def _problem_in(data: Mapping[str, Any]) -> object:

@@ -8,6 +8,7 @@ empty directory to work in, and an end in time; a cancelled call kills it and it
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from rlm_mcp.errors import ConfigurationError, ModelConnectionError
 
 CALLS_AT_ONCE = 4
 MAX_OUTPUT_BYTES = 32 << 20
+_COLOURS = re.compile(r"\x1b\[[\d;]*m")
 MAX_SYSTEM_CHARS = 100_000  # one argument of a command holds 128 KiB
 
 
@@ -120,7 +122,8 @@ class CommandModel:
         code = await process.wait()
         output, said = printed.decode("utf-8", "replace"), complaints.decode("utf-8", "replace")
         if code != 0:
-            words = problem_in(output, self._command.form) or _last_line(said)
+            form = self._command.form
+            words = problem_in(output, form) or problem_in(said, form) or _last_line(said)
             raise ModelConnectionError(
                 f"The command of {self._name!r} ended with exit code {code}: "
                 f"{self._without_secrets(words)}",
@@ -183,5 +186,5 @@ async def _end(process: Process) -> None:
 
 
 def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in _COLOURS.sub("", text).splitlines() if line.strip()]
     return lines[-1] if lines else "it printed no reason."

@@ -65,7 +65,11 @@ def read_output(
 
 
 def problem_in(output: str, form: Form) -> str:
-    """Return the reason for a failure that a command printed as JSON; empty where there is none."""
+    """Return the reason for a failure that a command printed as JSON; empty where there is none.
+
+    Other lines may stand before it.
+    """
+    output = output[output.find("\n{") + 1 :] if form != "codex" else output
     fields = _fields(output)
     if not fields and form != "codex":
         return ""

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rlm_mcp.engine.models.commands.output import Form
 from rlm_mcp.errors import ConfigurationError
 
 COMMAND_SECONDS = 600.0
+# What `codex` has of its own, as its features are called; those that it does not know it passes by.
+_OF_CODEX = (
+    *("shell_tool", "unified_exec", "multi_agent", "goals", "apps", "plugins", "hooks"),
+    *("image_generation", "memories"),
+)
+_NO_TOOLS = Path(__file__).with_name("no_tools.toml")  # a policy that denies `gemini` every tool
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,7 @@ class Preset:
         status: arguments with which the program exits with 0 if somebody is logged in.
         tells_cost: whether its output says what a reply cost.
         form: of its output.
+        environment: what it gets beside the environment of all commands.
     """
 
     argv: tuple[str, ...]
@@ -32,6 +40,7 @@ class Preset:
     status: tuple[str, ...] = ()
     tells_cost: bool = False
     form: Form = "any"
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -51,7 +60,9 @@ PRESETS: Mapping[str, Preset] = {
     "codex": Preset(
         (
             *("codex", "exec", "--skip-git-repo-check", "--sandbox", "read-only", "--ephemeral"),
-            *("--ignore-user-config", "--ignore-rules", "--json", "-"),
+            *("--ignore-user-config", "--ignore-rules", "--json"),
+            *(part for one in _OF_CODEX for part in ("-c", f"features.{one}=false")),
+            *("-c", 'web_search="disabled"', "-c", "project_doc_max_bytes=0", "-"),
         ),
         "--model",
         login="codex login",
@@ -61,11 +72,13 @@ PRESETS: Mapping[str, Preset] = {
     "gemini": Preset(
         (
             *("gemini", "--output-format", "json", "--extensions", "none"),
-            *("--allowed-mcp-server-names", "none"),
+            *("--allowed-mcp-server-names", "none", "--policy", str(_NO_TOOLS)),
         ),
         "--model",
         login="gemini",
         form="gemini",
+        # It refuses to work in a directory that nobody has trusted, as each new one is.
+        environment={"GEMINI_CLI_TRUST_WORKSPACE": "true"},
     ),
     "llm": Preset(
         ("llm", "prompt", "--no-stream", "--no-log", "--usage"),
@@ -113,4 +126,5 @@ def preset_command(name: str, model: str, environment: Mapping[str, str]) -> Com
     named = (preset.model_option, model) if model else ()
     at = 1 if name in {"codex", "llm"} else 0  # behind the name of the subcommand
     argv = (first, *rest[:at], *named, *rest[at:])
-    return Command(argv, environment, preset.system_option, form=preset.form)
+    variables = {**environment, **preset.environment}
+    return Command(argv, variables, preset.system_option, form=preset.form)
