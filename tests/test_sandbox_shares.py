@@ -22,6 +22,7 @@ from rlm_mcp.sandbox.walls.confine import REPL_NICENESS
 from rlm_mcp.sandbox.walls.limits import MAX_THREADS
 from tests.sandbox_battery import descendants
 from tests.waiting import until
+from tests.walls import native_alone
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the walls are Linux's")
 
@@ -60,6 +61,7 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@native_alone("there are no threads")
 async def test_the_threads_of_each_repl_are_limited_by_themselves() -> None:
     async with ProcessSandbox() as sandbox:
         assert "thread limit" in (await sandbox.isolation()).layers
@@ -71,6 +73,7 @@ async def test_the_threads_of_each_repl_are_limited_by_themselves() -> None:
                 assert (after.output, after.lost_variables) == ("alive\n", False)
 
 
+@native_alone("there are no threads")
 @pytest.mark.parametrize(
     "walls",
     [Walls(thread_limit=False), Walls(seccomp=False, landlock=False, namespaces=False)],
@@ -85,6 +88,7 @@ async def test_where_the_kernel_does_not_count_threads_the_host_does(walls: Wall
             assert (await execute(repl, "print(1)")).output == "1\n"
 
 
+@native_alone("there are no threads")
 async def test_a_paused_repl_uses_no_core_and_can_be_looked_at_and_used() -> None:
     with anyio.fail_after(60):
         async with ProcessSandbox() as sandbox, sandbox.open_repl(TEXT, ReplOptions()) as repl:
@@ -100,6 +104,7 @@ async def test_a_paused_repl_uses_no_core_and_can_be_looked_at_and_used() -> Non
             assert (await execute(repl, "print(kept)")).output == "7\n"
 
 
+@native_alone("there is no fork server")
 @pytest.mark.parametrize("kind", ["holder", "warm"])
 async def test_a_stopped_process_is_noticed_and_replaced(kind: str) -> None:
     other = TextContext.of("another text\n")
@@ -133,6 +138,7 @@ anyio.run(main, sys.argv[1] == "plain")
 """
 
 
+@native_alone("its own test says so")
 @pytest.mark.parametrize("kind", ["forked", "plain"])
 async def test_stopped_children_end_with_a_host_that_is_killed(kind: str) -> None:
     command = [sys.executable, "-c", HOST, kind]
@@ -151,6 +157,7 @@ async def test_stopped_children_end_with_a_host_that_is_killed(kind: str) -> Non
     await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
 
 
+@native_alone("its processes give way in their own way")
 async def test_all_repls_together_count_as_one_beside_the_server() -> None:
     """Linux shares the processor among sessions before it looks at priorities."""
     async with ProcessSandbox(min_isolation="process") as sandbox, AsyncExitStack() as stack:
@@ -165,6 +172,7 @@ async def test_all_repls_together_count_as_one_beside_the_server() -> None:
     assert os.getsid(0) not in sessions
 
 
+@native_alone("its processes give way in their own way")
 async def test_a_repl_gives_way_once_it_may_run_code_and_not_while_it_opens() -> None:
     async with ProcessSandbox() as sandbox, sandbox.open_repl(TEXT, ReplOptions()) as repl:
         known = descendants()
