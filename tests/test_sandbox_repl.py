@@ -28,6 +28,8 @@ from rlm_mcp.sandbox.types import (
 from tests.overtime import with_enough_time
 from tests.walls import a_sandbox, native_alone
 
+NOTHING_FOUND = "search: nothing found; the text has none of these words\n"
+
 
 @pytest.fixture(scope="module")
 async def sandbox() -> AsyncGenerator[OwnedSandbox]:
@@ -131,7 +133,7 @@ async def test_an_empty_list_of_documents_is_empty(sandbox: OwnedSandbox) -> Non
         assert await output(repl, "(len(context), list(context), bool(context))") == (
             "(0, [], False)\n"
         )
-        assert await output(repl, "search('x')") == "search: nothing found\n"
+        assert await output(repl, "search('x')") == NOTHING_FOUND
 
 
 # --- cells ---
@@ -644,7 +646,7 @@ async def test_search_prints_and_returns_the_lines_with_the_rarest_words(
         assert result.splitlines()[-1] == "['The Zebra ran', 'zebras']"
         assert "The Zebra ran" in result.splitlines()[0]
         assert await output(repl, "context[found[0].at:][:13]") == "'The Zebra ran'\n"
-        assert await output(repl, "search('nowhere')") == "search: nothing found\n"
+        assert await output(repl, "search('nowhere')") == NOTHING_FOUND
         around = await output(repl, "search('zebra', k=1, around=1)")
         assert around.splitlines() == ["[at 7890] common line 499", "The Zebra ran", "zebras"]
 

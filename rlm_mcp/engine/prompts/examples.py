@@ -25,7 +25,7 @@ _CALLS = 40
 
 @dataclass(frozen=True)
 class WorkedSession:
-    """A question that was answered in a few turns: code and its output, then the answer."""
+    """A question that was answered in two turns: code and its output, then the answer."""
 
     question: str
     description: str
@@ -33,17 +33,12 @@ class WorkedSession:
     output: str
     answer: str
     sub_calls: int = 0
-    more: tuple[tuple[str, str], ...] = ()
 
-    @property
-    def steps(self) -> tuple[tuple[str, str], ...]:
-        """Code and its output, turn by turn before the answer."""
-        return ((self.code, self.output), *self.more)
-
-    def turn(self, number: int, *, has_sub_calls: bool) -> TurnInfo:
-        """What was left before a turn, from 1."""
-        left = _CALLS if number == 1 else _CALLS - self.sub_calls
-        return TurnInfo(number, _TURNS, sub_calls_left=left if has_sub_calls else None)
+    def turns(self, has_sub_calls: bool) -> tuple[TurnInfo, TurnInfo]:
+        """What was left before each of the two turns."""
+        left = _CALLS if has_sub_calls else None
+        then = _CALLS - self.sub_calls if has_sub_calls else None
+        return TurnInfo(1, _TURNS, sub_calls_left=left), TurnInfo(2, _TURNS, sub_calls_left=then)
 
 
 _COMPLAINTS = WorkedSession(
@@ -140,22 +135,6 @@ _LISBON = WorkedSession(
     code='search("Anna moved city", k=3)',
     output="[at 31207] Nobody had expected it.\nIn 2019 my friend Anna moved to the city of Lisbon "
     "and stayed there.\nShe wrote a card.\n[at 902] Anna laughed.\n[at 7713] The city slept.",
-    answer='FINAL("Lisbon")',
-)
-_SISTER = WorkedSession(
-    question="In which city does the sister of Anna live?",
-    description=_LISBON.description,
-    code='search("sister of Anna", k=3)',
-    output="[at 31207] Nobody had expected it.\nThe sister of Anna is called Ruth.\nShe wrote a "
-    "card.\n[at 902] Anna laughed.\n[at 7713] The city slept.",
-    more=(
-        (
-            'search("Ruth lives city", k=3)',
-            "[at 52110] It was late.\nIn 2019 Ruth moved to the city of Lisbon and stayed there.\n"
-            "Nobody asked why.\n[at 31236] The sister of Anna is called Ruth.\n[at 7713] The city "
-            "slept.",
-        ),
-    ),
     answer='FINAL("Lisbon")',
 )
 _MILL = WorkedSession(

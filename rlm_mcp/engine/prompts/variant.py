@@ -252,13 +252,13 @@ class SmallModelPrompts(PromptVariant):
         return f"Question: {question}\n{turn} {asked}{_form_of_answer(question)}"
 
     def _turns_of(self, session: WorkedSession) -> tuple[Message, ...]:
-        question, has_calls = session.question, self.config.enable_sub_calls
-        first = session.turn(1, has_sub_calls=has_calls)
-        told = [_asked(self.first_message(question, session.description, turn=first))]
-        for number, (code, output) in enumerate(session.steps, 2):
-            left = session.turn(number, has_sub_calls=has_calls)
-            told += [_wrote(code), _asked(self.feedback(question, [output], left))]
-        return (*told, _wrote(session.answer))
+        first, second = session.turns(self.config.enable_sub_calls)
+        return (
+            _asked(self.first_message(session.question, session.description, turn=first)),
+            _wrote(session.code),
+            _asked(self.feedback(session.question, [session.output], second)),
+            _wrote(session.answer),
+        )
 
     def _heading(self) -> str:
         return "New session."

@@ -145,7 +145,7 @@ def lines(context: str | Iterable[str]) -> Iterator[str]:
 def shown(matches: Matches, context: str | Documents, around: int = 0) -> str:
     """Describe matches: each line with `around` lines before and after it, or each document."""
     if not matches:
-        return "search: nothing found"
+        return "search: nothing found; the text has none of these words"
     if isinstance(context, str):
         found = [f"[at {each.at}] {_with_neighbours(context, each, around)}" for each in matches]
     else:
