@@ -100,7 +100,6 @@ class Settings(RLMConfig, DailyLimits):
         description="Texts of up to this many characters are put whole into the first message; "
         "0: never.",
     )
-
     max_concurrent_runs: int | None = Field(
         default=None,
         ge=1,
@@ -108,7 +107,11 @@ class Settings(RLMConfig, DailyLimits):
         description="Runs at work at the same time, the others wait in a queue; by default "
         "computed from cores and memory.",
     )
-
+    ray_address: str | None = Field(
+        default=None,
+        pattern=r"^(\[[0-9a-fA-F:]+\]|[^\s:/@]+):\d{1,5}$",
+        description="HOST:PORT of the Ray cluster that works on runs; by default this process.",
+    )
     keep_runs_days: float = Field(
         default=90,
         ge=0,
@@ -125,16 +128,13 @@ class Settings(RLMConfig, DailyLimits):
         gt=0,
         description="Hours for which a text sent in parts waits for its next part.",
     )
-
     ui: bool = Field(
         default=False,
         description="Whether a server over stdio also serves the page, on this machine only.",
     )
-
     log_format: Literal["text", "json"] = Field(
         default="text", description="Form of the log on stderr: `text`, or `json` for JSON lines."
     )
-
     max_file_bytes: int = Field(
         default=256_000_000,
         ge=0,
@@ -151,7 +151,6 @@ class Settings(RLMConfig, DailyLimits):
         description="Bearer tokens of several users, as name=token,name=token; each sees only "
         "their own texts and runs.",
     )
-
     oauth_issuer: str | None = Field(
         default=None, description="Authorization server whose access tokens are accepted over HTTP."
     )
@@ -233,15 +232,19 @@ class Settings(RLMConfig, DailyLimits):
         return RLMConfig(**{name: getattr(self, name) for name in RLMConfig.model_fields})
 
 
-def load_settings(config_file: Path | None = None) -> Settings:
+def load_settings(
+    config_file: Path | None = None, given: Mapping[str, Any] | None = None
+) -> Settings:
     """Read the environment and, below it, a TOML file with the same names in lower case.
+
+    What is `given` holds whatever they say.
 
     Raises:
         ConfigurationError: the file cannot be read, or a value does not fit; names each.
     """
     values = _read_toml(config_file) if config_file else {}
     try:
-        return Settings.model_validate(values | _read_variables(os.environ))
+        return Settings.model_validate(values | _read_variables(os.environ) | dict(given or {}))
     except ValidationError as error:
         problems = "; ".join(_problem(problem) for problem in error.errors(include_url=False))
         # No cause is chained: pydantic's own text could show the value of a secret.
@@ -289,6 +292,11 @@ def variables_in_force() -> set[str]:
     return {PREFIX + field.upper() for field in _read_variables(os.environ)}
 
 
+def is_ray_token_required() -> bool:
+    """Whether Ray refuses whoever has not its token, as RAY_AUTH_MODE says."""
+    return os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
+
+
 def application_directory(name: str) -> Path:
     """Where another program keeps what its user configures."""
     return platformdirs.user_config_path(name, appauthor=False, roaming=True)
@@ -303,7 +311,8 @@ def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
     """Describe variables that carry our prefix but name no setting, with the nearest that does."""
     known = [PREFIX + name.upper() for name in Settings.model_fields]
     return [
-        f"{name} is not a setting" + _nearest(name, known)
+        f"{name} is not a setting"
+        + "".join(f"; did you mean {near}?" for near in nearest(name, known))
         for name in sorted(environ)
         if name.startswith(PREFIX) and name not in known
     ]
@@ -329,11 +338,6 @@ def _as_text(value: object) -> str:
     if isinstance(value, dict):
         return ",".join(f"{name}={one}" for name, one in cast("dict[str, object]", value).items())
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = nearest(name, known)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _problem(problem: Mapping[str, Any]) -> str:

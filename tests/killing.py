@@ -190,7 +190,7 @@ def _digest(event: dict[str, Any]) -> str:
 
 
 @asynccontextmanager
-async def open_to_be_killed(known: Known) -> AsyncGenerator[tuple[Served, Any]]:
+async def open_to_be_killed(known: Known, **environment: Any) -> AsyncGenerator[tuple[Served, Any]]:
     """Serve over stdio until it is killed; what its client then raises is expected."""
     is_killed = False
     before = await anyio.to_thread.run_sync(_children)
@@ -202,7 +202,7 @@ async def open_to_be_killed(known: Known) -> AsyncGenerator[tuple[Served, Any]]:
         os.kill(pid, signal.SIGKILL)
 
     try:
-        async with open_process(known.directory, known.model) as served:
+        async with open_process(known.directory, known.model, **environment) as served:
             pids = await anyio.to_thread.run_sync(_children) - before
             yield served, kill
     except Exception:

@@ -43,7 +43,7 @@ ALL = "\n".join(TEXTS.values())
 COMMANDS = dict(commands(cli.main, "rlm-mcp"))
 # Names of the REPL and of packages that begin as tools do.
 FOREIGN_OPTIONS = {"--config", "--all"}  # of the group itself, and of a benchmark
-NO_TOOLS = {"rlm_mcp", "rlm_query_batch", "rlm_query_batched"}
+NO_TOOLS = {"rlm_worker", "rlm_mcp", "rlm_query_batch", "rlm_query_batched"}
 _NOTHING = Measures({}, Tally(), {}, 0, 0, is_whole=False)
 METRICS = set(re.findall(r"# TYPE (\w+)", write_metrics(_NOTHING).decode()))
 

@@ -52,6 +52,7 @@ HOMES: dict[str, str | tuple[str, ...]] = {
     ),
     "click": "cli",
     "rich": "cli",
+    "ray": "service/executor/ray_cluster.py",
     "platformdirs": ("settings.py", "sandbox/portable/module.py"),  # the latter keeps a cache
 }
 # What stands beside model code, or around it, may use these of ours and the standard library.

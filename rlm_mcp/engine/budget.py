@@ -102,10 +102,10 @@ class Budget:
         self._answered = 0  # tokens of sub-calls' replies, for what the next one may give
         self._answers = 0
         self._root_turn = Amount()
-        self._pricing = pricing or Pricing()
-        models = dict.fromkeys((self._pricing.root, self._pricing.sub))
-        asked = (*models, *self._pricing.others)
-        self._ledger = Ledger(self._pricing.prices, usual_price(config), spent.by_model, asked)
+        self.pricing = pricing or Pricing()
+        models = dict.fromkeys((self.pricing.root, self.pricing.sub))
+        asked = (*models, *self.pricing.others)
+        self._ledger = Ledger(self.pricing.prices, usual_price(config), spent.by_model, asked)
         self._has_prices = all(map(self._ledger.is_cost_known, models))
         is_unknown = spent.cost_usd is None and bool(spent.input_tokens or spent.output_tokens)
         self._is_cost_known = self._has_prices or not is_unknown
@@ -168,7 +168,7 @@ class Budget:
 
     def _planned(self, model: str | None, given: int, made: int) -> Amount:
         """Price tokens of a call to come, by the most that the asked model may cost."""
-        return Amount.of(self._ledger.planned(model or self._pricing.sub), given, made)
+        return Amount.of(self._ledger.planned(model or self.pricing.sub), given, made)
 
     @property
     def calls_under_way(self) -> int:
@@ -319,7 +319,7 @@ class Budget:
             planned = self._planned(reply.model, reply.input_tokens, reply.output_tokens)
             charged = planned.usd if usd is None else usd
             self._usd += charged
-            if allowance := self._pricing.allowance:
+            if allowance := self.pricing.allowance:
                 allowance.charge(reply.input_tokens + reply.output_tokens, charged)
             return usd
 
@@ -338,12 +338,12 @@ class Budget:
         return self._of_root(turn.given * 5 // 4, turn.made)
 
     def _of_root(self, given: int, made: int) -> Amount:
-        return self._planned(self._pricing.root, given, made)
+        return self._planned(self.pricing.root, given, made)
 
     def _check(self, expected: Amount, *, is_last_turn_kept: bool = False) -> None:
         config = self._config
-        if self._pricing.allowance is not None:
-            self._pricing.allowance.refuse_spent("usd", "tokens")
+        if self.pricing.allowance is not None:
+            self.pricing.allowance.refuse_spent("usd", "tokens")
         if self.seconds_left == 0.0:
             raise exceeded("seconds", f"{config.max_seconds} seconds are over")
         if not self._is_spending_limited:

@@ -84,6 +84,14 @@ class Allowance:
         self.spent.tokens += tokens
         self.spent.usd += usd
 
+    def learn(self, spent: Spent) -> None:
+        """Take note of what was used as somebody else counted it, where that is more."""
+        self._begin_day()
+        mine = self.spent
+        if spent.day == mine.day:
+            most = max(spent.usd, mine.usd), max(spent.tokens, mine.tokens)
+            self.spent = Spent(mine.day, *most, max(spent.runs, mine.runs))
+
     def refuse_spent(self, *names: str) -> None:
         """Refuse more where a limit is used up.
 

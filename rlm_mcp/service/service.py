@@ -25,7 +25,8 @@ from rlm_mcp.service.contexts.paths import AllowedPaths
 from rlm_mcp.service.contexts.ranked_search import IndexBuilds
 from rlm_mcp.service.contexts.tickets import Ticket, Tickets
 from rlm_mcp.service.contexts.transfers import TransferService
-from rlm_mcp.service.executor.local import LocalExecutor
+from rlm_mcp.service.executor.cluster import Cluster
+from rlm_mcp.service.executor.opening import MakeExecutor, WorkSite, open_crew
 from rlm_mcp.service.housekeeping import Housekeeping
 from rlm_mcp.service.machine import (
     FEW_DESCRIPTORS,
@@ -80,6 +81,7 @@ class _Parts:
     allowed: AllowedPaths
     tasks: TaskGroup
     builds: IndexBuilds
+    make_executor: MakeExecutor
     tickets: Tickets = field(default_factory=Tickets)
     is_remote: bool = False
 
@@ -108,7 +110,7 @@ class Service:
             parts.allowed,
             max_file_bytes=parts.settings.max_file_bytes,
         )
-        executor = LocalExecutor(runs, parts.tasks)
+        executor = parts.make_executor(runs, texts)
         starter = Starter(runs, parts.queue, self.contexts, texts, executor, defaults)
         self.runs = RunService(
             runs.runs,
@@ -214,6 +216,7 @@ async def open_service(
     named: Sequence[str] = (),
     shared: OwnedSandbox | None = None,
     is_remote: bool = False,
+    cluster: Cluster | None = None,
 ) -> AsyncGenerator[Service]:
     """Open the store and the model endpoint; runs that work at the end are interrupted.
 
@@ -221,6 +224,7 @@ async def open_service(
         settings: what the machine's owner set.
         is_remote: callers may be on other machines.
         named: paths and globs that may be read too where the settings do not say what may be.
+        cluster: where workers are; None for the one of the settings, if they name one.
         shared: a sandbox of several services, whose least isolation holds; None for one of its own.
 
     Raises:
@@ -232,6 +236,7 @@ async def open_service(
         open_database(settings.data_dir / DATABASE_NAME, names_path=not is_remote) as database,
         open_models(catalogue_of(settings), limiter=limiter) as models,
         shared or _own_sandbox(settings) as sandbox,
+        open_crew(settings, cluster) as crew,
         anyio.create_task_group() as tasks,
     ):
         owner = await anyio.to_thread.run_sync(owner_id)
@@ -241,7 +246,7 @@ async def open_service(
         stored = Runs(database, owner=owner)
         runs = _run_services(settings, stored, repls, models, sandbox, database)
         others = OtherServers(database, leases, Cancels(database, owner=owner), runs.live)
-        parts = await _parts(settings, database, runs, others, named, tasks)
+        parts = await _parts(settings, database, runs, others, named, WorkSite(crew, leases, tasks))
         _start_background(parts, leases, Leases(database, owner=owner))
         try:
             yield Service(_reached_from(parts, is_remote=is_remote))
@@ -274,17 +279,18 @@ async def _parts(
     runs: RunServices,
     others: OtherServers,
     named: Sequence[str],
-    tasks: TaskGroup,
+    site: WorkSite,
 ) -> _Parts:
     """Put together what the services of all callers share."""
-    most = await _most_at_once(settings)
+    most, tasks = await _most_at_once(settings), site.tasks
+    queue = RunQueue(most)
     marks, grace_seconds = AbandonedMarks(database), settings.cancel_grace_seconds
     return _Parts(
         settings,
         database,
         Contexts(database),
         runs,
-        RunQueue(most),
+        queue,
         RunQueue(most),
         RunQueue(most),
         others,
@@ -292,6 +298,7 @@ async def _parts(
         await anyio.to_thread.run_sync(_allowed_paths, settings, named),
         tasks,
         IndexBuilds(tasks),
+        site.executors(queue),
     )
 
 

@@ -20,7 +20,13 @@ from rlm_mcp.errors import NotFoundError, SandboxError, StoreError
 from rlm_mcp.events import RunWarning
 from rlm_mcp.sandbox.types import Variable
 from rlm_mcp.service.repls import OpenRepl, last_variables
-from rlm_mcp.service.runs.execution import Execution, RunServices, Task, new_event
+from rlm_mcp.service.runs.execution import (
+    Execution,
+    RunServices,
+    Task,
+    Workplace,
+    new_event,
+)
 from rlm_mcp.service.runs.live import LiveRun, Ticket
 from rlm_mcp.store.runs.records import Outcome, SavedVariable
 from rlm_mcp.text import names_in_line
@@ -55,7 +61,7 @@ class LocalExecutor:
 class QuestionWork:
     """A question, worked on by a root model until it is answered."""
 
-    def __init__(self, task: Task, services: RunServices, budget: Budget) -> None:
+    def __init__(self, task: Task, services: Workplace, budget: Budget) -> None:
         self._task = task
         self._services = services
         self._budget = budget

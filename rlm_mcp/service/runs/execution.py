@@ -5,25 +5,35 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
 from rlm_mcp.engine.budget import Budget, Pricing
+from rlm_mcp.engine.cache import SubCallCache
 from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.models.named import Models
 from rlm_mcp.engine.recording import Recording
 from rlm_mcp.engine.run_context import Engine, EventSink, RLMEvent
 from rlm_mcp.errors import RLMError, RunLostError, StoreError, TooManyFilesError, lacks_descriptors
 from rlm_mcp.events import RunFinished
 from rlm_mcp.sandbox.types import ContextSource, Sandbox
-from rlm_mcp.service.allowances import Allowances
 from rlm_mcp.service.repls import Repls
 from rlm_mcp.service.runs.live import LiveRun, LiveRuns, Ticket
-from rlm_mcp.store.runs.records import CANCELLED, INTERRUPTED, NewEvent, Outcome, SavedVariable
-from rlm_mcp.store.runs.replies import StoredReplies
-from rlm_mcp.store.runs.runs import Runs
+from rlm_mcp.store.runs.records import (
+    CANCELLED,
+    INTERRUPTED,
+    NewEvent,
+    Outcome,
+    RunRecord,
+    SavedVariable,
+)
 from rlm_mcp.values import Usage, error_fields, stored_error
+
+if TYPE_CHECKING:
+    from rlm_mcp.engine.models.named import Models
+    from rlm_mcp.service.allowances import Allowances
+    from rlm_mcp.store.runs.replies import StoredReplies
+    from rlm_mcp.store.runs.runs import Runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,15 +95,82 @@ _RETRY_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class RunServices:
-    """What the runs of one caller work with."""
+class Journal(Protocol):
+    """Where one caller's runs are written down, by whoever works on them.
 
-    runs: Runs
+    What is written lasts once a method has returned. A run that has ended, or that a later attempt
+    works on, takes no more: `RunLostError`.
+    """
+
+    @property
+    def caller(self) -> str:
+        """Whose runs these are."""
+        ...
+
+    async def begin_work(self, run_id: str) -> None:
+        """Start counting the time of a run that has waited in line."""
+        ...
+
+    async def append_event(self, run_id: str, event: NewEvent) -> object:
+        """Append one line to a run's log."""
+        ...
+
+    async def get(self, run_id: str) -> RunRecord:
+        """Return a run's record."""
+        ...
+
+    async def finish(
+        self,
+        run_id: str,
+        outcome: Outcome,
+        event: NewEvent,
+        variables: Sequence[SavedVariable] | None = None,
+    ) -> object:
+        """Store how a run ended, with its last line and its variables."""
+        ...
+
+
+class PaidReplies(Protocol):
+    """Replies of sub-calls that were paid for."""
+
+    def paid_by(self, run_id: str) -> SubCallCache:
+        """Return the same replies; those that are kept from now on belong to a run."""
+        ...
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What a run is worked on with, in this process or on a worker."""
+
+    runs: Journal
     sandbox: Sandbox
     repls: Repls
     models: Models
     live: LiveRuns
+    cache: PaidReplies
+
+    def engine(self, task: Task, budget: Budget, emit: EventSink) -> Engine:
+        """Assemble what a task's code and model calls go through."""
+        return Engine(
+            root=self.models.model(task.root_model),
+            sub=self.models.model(task.sub_model),
+            sandbox=self.sandbox,
+            config=task.config,
+            budget=budget,
+            emit=emit,
+            cache=self.cache.paid_by(task.run_id),
+            model_names=_names(task, self.models.catalogue.names),
+            answer_schema=task.answer_schema,
+            recording=task.recording,
+            place_of=self.models.catalogue.place_of,
+        )
+
+
+@dataclass(frozen=True)
+class RunServices(Workplace):
+    """What the runs of one caller work with in the server."""
+
+    runs: Runs
     cache: StoredReplies
     allowances: Allowances
 
@@ -111,22 +188,6 @@ class RunServices:
         prices = await self.models.prices(root_model, sub_model)
         allowance = await self.allowances.of(self.runs) if self.runs.caller else None
         return Pricing(prices, root_model, sub_model, self.models.catalogue.names, allowance)
-
-    def engine(self, task: Task, budget: Budget, emit: EventSink) -> Engine:
-        """Assemble what a task's code and model calls go through."""
-        return Engine(
-            root=self.models.model(task.root_model),
-            sub=self.models.model(task.sub_model),
-            sandbox=self.sandbox,
-            config=task.config,
-            budget=budget,
-            emit=emit,
-            cache=self.cache.paid_by(task.run_id),
-            model_names=_names(task, self.models.catalogue.names),
-            answer_schema=task.answer_schema,
-            recording=task.recording,
-            place_of=self.models.catalogue.place_of,
-        )
 
 
 def _names(task: Task, allowed: Sequence[str]) -> tuple[str, ...]:
@@ -167,11 +228,12 @@ class Execution:
     """
 
     def __init__(
-        self, run: LiveRun, work: Work, services: RunServices, *, is_patient: bool = True
+        self, run: LiveRun, work: Work, services: Workplace, *, is_patient: bool = True
     ) -> None:
         self._run = run
         self._work = work
-        self._runs = services.runs
+        self.runs = services.runs
+        """Where its end is stored; replaced where another attempt takes the run over."""
         self._live = services.live
         self._is_patient = is_patient
         run.begin(work)
@@ -232,7 +294,7 @@ class Execution:
         line = f"{outcome.status}{reason}"
         event = new_event(RLMEvent.of(finished, usage.iterations, line, usage=usage))
         try:
-            await self._runs.finish(self._run.run_id, outcome, event, self._work.variables)
+            await self.runs.finish(self._run.run_id, outcome, event, self._work.variables)
         except RunLostError as error:
             log.warning("run %s was ended by another process: %s", self._run.run_id, error)
         except StoreError as error:

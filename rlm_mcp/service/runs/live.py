@@ -60,6 +60,12 @@ class RunQueue:
             if not line:
                 del self._lines[ticket.caller]
 
+    def resize(self, places: int) -> None:
+        """Have more or fewer places from now on; who works keeps their own."""
+        self.places = places
+        for _ in range(places):
+            self._admit_next()
+
     def counts(self, caller: str = "") -> tuple[int, int]:
         """Return how many work and how many wait: a caller's own, or all for the empty name."""
         waiting = [len(line) for name, line in self._lines.items() if caller in ("", name)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from rlm_mcp.engine.budget import Budget, Pricing
 from rlm_mcp.engine.config import RLMConfig
@@ -15,10 +15,12 @@ from rlm_mcp.events import FORMAT_VERSION, RunFinished, RunStarted
 from rlm_mcp.sandbox.types import ContextSource, Sandbox
 from rlm_mcp.service.runs.execution import Task, new_event
 from rlm_mcp.service.runs.questions import more_room, used_of, with_budget
-from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.runs.records import Event, ResumedRun, RunRecord
-from rlm_mcp.store.runs.runs import Runs
 from rlm_mcp.values import RunStatus, Usage
+
+if TYPE_CHECKING:
+    from rlm_mcp.store.contexts.contexts import Contexts
+    from rlm_mcp.store.runs.runs import Runs
 
 _EVENTS_AT_ONCE = 500
 

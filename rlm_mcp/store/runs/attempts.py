@@ -1,8 +1,8 @@
 """Attempts at a run: each has a number, and only the latest may write to the log.
 
 A run that has ended is resumed as its next attempt. One at work can be taken over as its next
-attempt and stays `running`, for an executor that gives a lost worker's run to another worker. The
-local executor has one worker: a run that is lost with it ends as `interrupted`.
+attempt and stays `running`: so the run of a lost worker of a cluster goes to another worker. In a
+server without a cluster, a run that is lost with the process ends as `interrupted`.
 """
 
 from __future__ import annotations

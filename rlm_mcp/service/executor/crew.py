@@ -1,0 +1,290 @@
+"""The workers of a cluster as the server keeps them: started, watched, replaced when one is lost.
+
+Every node that offers a worker has one. What a worker asks is answered as it comes, by the run that
+it asks for. A worker that does not answer for some seconds is given up like one that died: Ray
+notices processes and nodes that end, but none that hang.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import anyio
+from anyio.abc import TaskGroup
+
+from rlm_mcp import __version__
+from rlm_mcp.errors import ConfigurationError, RLMError, RunLostError, first_of
+from rlm_mcp.service.executor.cluster import Cluster, Node, WorkerLostError, WorkerProcess
+from rlm_mcp.service.executor.messages import (
+    Answer,
+    Ask,
+    Question,
+    Refused,
+    TextPart,
+    WorkerStatus,
+    given,
+)
+
+PING_SECONDS = 1.0
+PINGS_MISSED = 5  # after so many a worker is given up
+_NODES_SECONDS = 2.0
+_START_SECONDS = 120.0
+RESTART_SECONDS = 1.0
+_KILL_SECONDS = 30.0
+_LOCAL_BIAS = 8  # runs that a worker which read the text may have more than the idlest one
+
+log = logging.getLogger(__name__)
+
+
+class RemoteRun(Protocol):
+    """A run that a worker works on, as the server stands for it."""
+
+    @property
+    def attempt(self) -> int:
+        """Whose questions are answered."""
+        ...
+
+    async def answer(self, question: Question) -> Any:
+        """Do what the worker asks for the run.
+
+        Raises:
+            RLMError: it cannot be done.
+        """
+        ...
+
+    def lose(self) -> None:
+        """Take note that the worker is lost."""
+        ...
+
+
+@dataclass(eq=False)
+class CrewWorker:
+    """One worker: its process, the runs that it works on, and the texts that it has read."""
+
+    node: Node
+    process: WorkerProcess
+    status: WorkerStatus
+    runs: dict[str, RemoteRun] = field(default_factory=dict[str, RemoteRun])
+    texts: set[str] = field(default_factory=set[str])
+
+    async def answer(self, ask: Ask) -> Answer:
+        """Have the run that is asked for answer, unless it works elsewhere by now."""
+        run = self.runs.get(ask.run_id)
+        if run is None or run.attempt != ask.attempt:
+            lost = RunLostError(
+                f"Attempt {ask.attempt} at the run {ask.run_id!r} was given up.",
+                fix="rlm_run_wait can follow it from here.",
+            )
+            return Answer(ask.number, Refused.of(lost))
+        try:
+            return Answer(ask.number, await run.answer(ask.question))
+        except RLMError as error:
+            return Answer(ask.number, Refused.of(error))
+
+
+class Crew:
+    """The workers of a cluster, while the server is open.
+
+    Args:
+        cluster: where they run.
+        sent: what they are told of the server's settings.
+        calls: how many model calls may be under way at once, in all of them together.
+    """
+
+    def __init__(self, cluster: Cluster, sent: Mapping[str, Any], calls: int) -> None:
+        self._cluster = cluster
+        self._sent = sent
+        self._calls = calls
+        self._nodes: dict[str, Node] = {}
+        self._refusals: dict[str, RLMError] = {}
+        self._workers: list[CrewWorker] = []
+        self._changed = anyio.Event()
+        self.watched: Callable[[], Sequence[str]] = tuple
+        """Names the runs whose root model's words somebody reads as they come."""
+        self.on_places: Callable[[int], None] = _ignore
+        """Told how many runs the workers can host, when that changes."""
+
+    @property
+    def workers(self) -> Sequence[CrewWorker]:
+        """The workers that are up."""
+        return tuple(self._workers)
+
+    @property
+    def refusals(self) -> Mapping[str, RLMError]:
+        """Why workers cannot work, by the address of their node."""
+        return dict(self._refusals)
+
+    async def require_nodes(self) -> None:
+        """See that there is a node that offers a worker.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        if not await self._cluster.nodes():
+            raise ConfigurationError(
+                "RLM_MCP_RAY_ADDRESS is set, and no node of the Ray cluster offers a worker.",
+                fix="Start nodes with ray start --address HOST:PORT "
+                """--resources '{"rlm_worker": 1}', and then this server.""",
+            )
+
+    async def pick(self, key: str) -> CrewWorker:
+        """Return the idlest worker, or one that has read the text and is not much busier.
+
+        Waits for one to be up.
+
+        Raises:
+            RLMError: none can be, as every node says.
+        """
+        while not self._workers:
+            addresses = {node.address for node in self._nodes.values()}
+            if addresses and addresses <= self._refusals.keys():
+                raise self._refusals[min(addresses)]
+            await self._changed.wait()
+        idlest = min(self._workers, key=_load)
+        near = [worker for worker in self._workers if key in worker.texts]
+        best = min(near, key=_load, default=idlest)
+        return best if _load(best) <= _load(idlest) + _LOCAL_BIAS else idlest
+
+    async def run_forever(self) -> None:
+        """Have a worker on each node that offers one, as nodes come and go."""
+        async with anyio.create_task_group() as tasks:
+            while True:
+                try:
+                    await self._look(tasks)
+                except RLMError as error:
+                    log.warning("%s", error)
+                await anyio.sleep(_NODES_SECONDS)
+
+    async def _look(self, tasks: TaskGroup) -> None:
+        nodes = {node.node_id: node for node in await self._cluster.nodes()}
+        new = [node for node_id, node in nodes.items() if node_id not in self._nodes]
+        self._nodes = nodes
+        for node in new:
+            tasks.start_soon(self._keep, node)
+
+    async def _keep(self, node: Node) -> None:
+        """Have a worker on a node, and another one when it is lost, until the node is gone."""
+        while node.node_id in self._nodes:
+            try:
+                await self._employ(node)
+            except WorkerLostError as error:
+                log.warning("the worker on %s is lost: %s", node.address, error)
+            except RLMError as error:
+                log.warning("the worker on %s cannot work: %s", node.address, error)
+                self._refusals[node.address] = error
+                self._tell()
+            await anyio.sleep(RESTART_SECONDS)
+        self._refusals.pop(node.address, None)
+
+    async def _employ(self, node: Node) -> None:
+        """Start a worker, and serve it until it is lost.
+
+        Raises:
+            WorkerLostError: it is lost.
+            RLMError: it cannot work, as it says.
+        """
+        process = await self._cluster.start(node, self._sent)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(process.call, "serve")  # it fails when the process ends
+                worker = CrewWorker(node, process, await _started(node, process))
+                with self._employed(worker):
+                    tasks.start_soon(self._watch, worker)
+                    await self._serve(worker, tasks)
+        except BaseExceptionGroup as group:  # the first error without the wrapping
+            raise first_of(group) from None
+        finally:
+            with anyio.move_on_after(_KILL_SECONDS, shield=True):
+                await process.kill()
+
+    @contextmanager
+    def _employed(self, worker: CrewWorker) -> Generator[None]:
+        self._workers.append(worker)
+        self._refusals.pop(worker.node.address, None)
+        self._tell()
+        try:
+            yield
+        finally:
+            self._workers.remove(worker)
+            self._tell()
+            for run in worker.runs.values():
+                run.lose()
+
+    async def _serve(self, worker: CrewWorker, tasks: TaskGroup) -> None:
+        """Do what the worker asks, for as long as it lives."""
+        while True:
+            asks: list[Ask] = await worker.process.call("take")
+            slow = [ask for ask in asks if isinstance(ask.question, TextPart)]
+            quick = [ask for ask in asks if not isinstance(ask.question, TextPart)]
+            for group in ([quick] if quick else []) + [[ask] for ask in slow]:
+                tasks.start_soon(self._settle, worker, group)
+
+    async def _settle(self, worker: CrewWorker, asks: Sequence[Ask]) -> None:
+        answers: list[Answer] = []
+
+        async def answer(ask: Ask) -> None:
+            answers.append(await worker.answer(ask))
+
+        async with anyio.create_task_group() as tasks:
+            for ask in asks:
+                tasks.start_soon(answer, ask)
+        await worker.process.call("settle", answers)
+
+    async def _watch(self, worker: CrewWorker) -> None:
+        """Ask a worker every second whether it is there.
+
+        Raises:
+            WorkerLostError: it does not answer.
+        """
+        while True:
+            await anyio.sleep(PING_SECONDS)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._ping, worker, answered := anyio.Event())
+                # Counted one by one: if this server stood still, only one of them was missed.
+                for _ in range(PINGS_MISSED):
+                    with anyio.move_on_after(PING_SECONDS):
+                        await answered.wait()
+                        break
+                else:
+                    raise WorkerLostError(f"it did not answer for {PINGS_MISSED} seconds")
+
+    async def _ping(self, worker: CrewWorker, answered: anyio.Event) -> None:
+        share = max(1, self._calls // max(1, len(self._workers)))
+        await worker.process.call("ping", share, tuple(self.watched()))
+        answered.set()
+
+    def _tell(self) -> None:
+        self.on_places(max(1, sum(worker.status.places for worker in self._workers)))
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+
+def _ignore(_places: int) -> None:
+    """Nobody is to be told."""
+
+
+def _load(worker: CrewWorker) -> int:
+    return len(worker.runs)
+
+
+async def _started(node: Node, process: WorkerProcess) -> WorkerStatus:
+    """Wait until a worker is up.
+
+    Raises:
+        WorkerLostError: it did not come up.
+        RLMError: it cannot work here.
+    """
+    with anyio.move_on_after(_START_SECONDS):
+        status = given(await process.call("status"))
+        if status.version != __version__:
+            raise ConfigurationError(
+                f"The node {node.address!r} has rlm-mcp {status.version}, and this server "
+                f"{__version__}.",
+                fix="Install the same version on all nodes.",
+            )
+        return status
+    raise WorkerLostError(f"it was not up after {_START_SECONDS:.0f} seconds")

@@ -1,0 +1,85 @@
+"""Chooses where runs are worked on: in this process, or by the workers of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.abc import TaskGroup
+
+from rlm_mcp.service.executor.cluster import Cluster
+from rlm_mcp.service.executor.local import LocalExecutor
+from rlm_mcp.service.runs.execution import RunExecutor, RunServices
+from rlm_mcp.service.runs.live import RunQueue
+from rlm_mcp.settings import Settings
+from rlm_mcp.store.contexts.contexts import Contexts
+from rlm_mcp.store.runs.leases import RunLeases
+
+if TYPE_CHECKING:
+    from rlm_mcp.service.executor.crew import Crew
+
+MakeExecutor = Callable[[RunServices, Contexts], RunExecutor]
+"""Makes the executor of one caller's runs, over that caller's texts."""
+
+
+@asynccontextmanager
+async def open_crew(
+    settings: Settings, cluster: Cluster | None = None
+) -> AsyncGenerator[Crew | None]:
+    """Have workers on a cluster, by default the one that the settings name; None without one.
+
+    Raises:
+        ConfigurationError: there is no such cluster, or nothing to reach it with, or no worker.
+    """
+    if cluster is None and settings.ray_address is None:
+        yield None
+        return
+    # Few have a cluster: nothing of it is loaded for the others.
+    from rlm_mcp.service.executor.crew import Crew  # noqa: PLC0415
+    from rlm_mcp.service.executor.sent_settings import to_send  # noqa: PLC0415
+
+    async with AsyncExitStack() as stack:
+        if cluster is None:
+            from rlm_mcp.service.executor.ray_cluster import open_cluster  # noqa: PLC0415
+
+            # By name, since the server depends on its messages alone: nodes are where it runs.
+            worker = import_module("rlm_mcp.service.executor.worker").Worker
+            address = settings.ray_address or ""
+            cluster = await stack.enter_async_context(open_cluster(address, worker))
+        crew = Crew(cluster, to_send(settings), settings.max_concurrent_calls)
+        await crew.require_nodes()
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        tasks.start_soon(crew.run_forever)
+        try:
+            yield crew
+        finally:
+            tasks.cancel_scope.cancel()
+
+
+@dataclass(frozen=True)
+class WorkSite:
+    """Where runs are worked on, and what outlives every request there.
+
+    Args:
+        crew: works on the runs; None for this process.
+        leases: of this process.
+        tasks: of this process, in the background.
+    """
+
+    crew: Crew | None
+    leases: RunLeases
+    tasks: TaskGroup
+
+    def executors(self, queue: RunQueue) -> MakeExecutor:
+        """Return what makes the executor of each caller; `queue` gets as many places as a crew."""
+        if self.crew is None:
+            return lambda services, _texts: LocalExecutor(services, self.tasks)
+        from rlm_mcp.service.executor.remote import CrewDuty, RemoteExecutor  # noqa: PLC0415  # few
+
+        self.crew.on_places = queue.resize
+        return partial(RemoteExecutor, duty=CrewDuty(self.crew, self.leases, self.tasks))

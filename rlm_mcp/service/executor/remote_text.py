@@ -1,0 +1,94 @@
+"""A text of the server's store as a worker reads it: in parts, when a REPL is filled with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from anyio import from_thread
+
+from rlm_mcp.sandbox.citable import SourcePlace
+from rlm_mcp.service.executor.messages import Passage, PlaceOfPassage, Question, TextLabel, TextPart
+from rlm_mcp.service.executor.outbox import Outbox
+
+PART_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class RemoteSource:
+    """A `ContextSource` whose text the server sends; read in threads of the worker.
+
+    `at` names the run that it is read for, and the attempt.
+    """
+
+    label: TextLabel
+    outbox: Outbox
+    at: tuple[str, int]
+
+    @property
+    def key(self) -> str:
+        """Identifies the text."""
+        return self.label.key
+
+    @property
+    def names(self) -> Sequence[str]:
+        """One name per document."""
+        return self.label.names
+
+    @property
+    def byte_lengths(self) -> Sequence[int]:
+        """UTF-8 bytes of each document."""
+        return self.label.byte_lengths
+
+    @property
+    def char_lengths(self) -> Sequence[int]:
+        """Code points of each document."""
+        return self.label.char_lengths
+
+    @property
+    def is_list(self) -> bool:
+        """Whether there is more than one document."""
+        return self.label.is_list
+
+    @property
+    def prefix(self) -> str:
+        """The first characters."""
+        return self.label.prefix
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the UTF-8 of all documents in order; blocks.
+
+        Raises:
+            StoreError: a context was deleted.
+        """
+        for _, chunk in self.chunks_between(0, sum(self.byte_lengths)):
+            yield chunk
+
+    def chunks_between(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """Yield the chunks that begin in a range of bytes, each after its place; blocks.
+
+        Raises:
+            StoreError: a context was deleted.
+        """
+        for place in range(start, end, PART_BYTES):
+            yield from self._ask(TextPart(place, min(place + PART_BYTES, end)))
+
+    def text_at(self, document: int, start: int, end: int) -> str:
+        """Return some characters of a document; blocks.
+
+        Raises:
+            StoreError: its context was deleted.
+        """
+        return self._ask(Passage(document, start, end))
+
+    def place_of(self, document: int, start: int) -> SourcePlace:
+        """Return handle, number, name and page of a character; blocks.
+
+        Raises:
+            StoreError: its context was deleted.
+        """
+        return self._ask(PlaceOfPassage(document, start))
+
+    def _ask(self, question: Question) -> Any:
+        return from_thread.run(self.outbox.ask, *self.at, question)

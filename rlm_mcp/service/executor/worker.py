@@ -1,0 +1,219 @@
+"""A worker: hosts many runs on one node, with the REPLs and walls that a server has.
+
+Only what its runs write is elsewhere: each line goes to the server, and lasts before work goes on.
+The server starts the worker, calls it, and ends it; when the server dies, so does the worker.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from rlm_mcp import __version__
+from rlm_mcp.engine.budget import Budget
+from rlm_mcp.engine.daily_limits import Allowance
+from rlm_mcp.engine.models.named import Models, open_models
+from rlm_mcp.errors import RLMError
+from rlm_mcp.sandbox.choice import OwnedSandbox, make_sandbox
+from rlm_mcp.sandbox.types import ReplOptions
+from rlm_mcp.service.catalogue import catalogue_of
+from rlm_mcp.service.executor.local import QuestionWork
+from rlm_mcp.service.executor.messages import Answer, Ask, Job, Piece, Refused, WorkerStatus
+from rlm_mcp.service.executor.outbox import Outbox, RemoteJournal, RemoteReplies
+from rlm_mcp.service.executor.remote_text import RemoteSource
+from rlm_mcp.service.executor.sent_settings import received
+from rlm_mcp.service.machine import places, share_descriptors
+from rlm_mcp.service.repls import Repls
+from rlm_mcp.service.runs.execution import Execution, RunSpec, Task, Workplace
+from rlm_mcp.service.runs.live import LiveRun, LiveRuns, RunQueue, Stop
+from rlm_mcp.service.runs.root_text import RootText
+from rlm_mcp.settings import Settings
+
+# The server's places bound what is sent here.
+_NO_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True)
+class _Open:
+    """What is open while a worker serves."""
+
+    models: Models
+    sandbox: OwnedSandbox
+    repls: Repls
+    limiter: anyio.CapacityLimiter
+    tasks: TaskGroup
+
+
+class Worker:
+    """Hosts runs; each method is called by the server, many of them at the same time.
+
+    Args:
+        sent: what the server told of its settings.
+        shared: a sandbox that others use too; None for one of its own.
+    """
+
+    def __init__(self, sent: Mapping[str, Any], shared: OwnedSandbox | None = None) -> None:
+        self._sent = sent
+        self._shared = shared
+        self._outbox = Outbox()
+        self._live = LiveRuns()
+        self._queue = RunQueue(_NO_LIMIT)
+        self._allowances: dict[str, Allowance] = {}
+        self._attempts: dict[str, int] = {}
+        self._open: _Open | None = None
+        self._status: WorkerStatus | Refused | None = None
+        self._up = anyio.Event()
+
+    async def serve(self) -> None:
+        """Open models and sandbox, and host runs for as long as this process lives."""
+        try:
+            settings = await anyio.to_thread.run_sync(received, self._sent)
+            await self._host_runs(settings)
+        except RLMError as error:
+            self._status = Refused.of(error)
+            self._up.set()
+        finally:
+            self._outbox.close()
+
+    async def _host_runs(self, settings: Settings) -> None:
+        descriptors = await anyio.to_thread.run_sync(share_descriptors)
+        limiter = anyio.CapacityLimiter(min(settings.max_concurrent_calls, descriptors.calls))
+        sandbox = self._shared or make_sandbox(
+            settings.sandbox, settings.min_isolation, docker_image=settings.docker_image
+        )
+        async with (
+            open_models(catalogue_of(settings), limiter=limiter) as models,
+            sandbox,
+            anyio.create_task_group() as tasks,
+        ):
+            isolation = await sandbox.require_isolation()
+            # A REPL that is kept here could be out of date by the time it is wanted.
+            repls = Repls(sandbox, tasks, most_kept=0)
+            self._open = _Open(models, sandbox, repls, limiter, tasks)
+            most = settings.max_concurrent_runs or await anyio.to_thread.run_sync(
+                places, ReplOptions().memory_bytes
+            )
+            self._status = WorkerStatus(
+                __version__, platform.python_version(), os.getpid(), most, isolation
+            )
+            self._up.set()
+            await anyio.sleep_forever()
+
+    async def status(self) -> WorkerStatus | Refused | None:
+        """Describe this worker, once it is up; or say why it cannot be."""
+        await self._up.wait()
+        return self._status
+
+    async def ping(self, calls: int, watched: Sequence[str]) -> None:
+        """Answer at once, and take note of what the server says with it.
+
+        Args:
+            calls: how many model calls may be under way here at once.
+            watched: runs whose root model's words somebody reads as they come.
+        """
+        if self._open is not None:
+            self._open.limiter.total_tokens = max(1, calls)
+        for run_id in self._live.root_texts.keys() - set(watched):
+            del self._live.root_texts[run_id]
+        for run_id in watched:
+            if self._live.get(run_id) is not None and run_id not in self._live.root_texts:
+                at = run_id, self._attempts[run_id]
+                self._live.root_texts[run_id] = _SentText(self._outbox, at)
+
+    async def take(self) -> list[Ask]:
+        """Wait for something that the server is to do, and return the next group of it."""
+        return await self._outbox.take()
+
+    async def settle(self, answers: Sequence[Answer]) -> None:
+        """Take answers of the server in."""
+        self._outbox.settle(answers)
+
+    async def work(self, job: Job) -> None:
+        """Start to work on a run; returns at once."""
+        if self._open is None:
+            return
+        spec, outbox = job.spec, self._outbox
+        at = spec.run_id, spec.attempt
+        run = LiveRun(spec.run_id, self._queue.enter(job.caller))
+        self._live.add(run)
+        self._attempts[spec.run_id] = spec.attempt
+        journal = RemoteJournal(outbox, at, job.caller, self._allowance(job))
+        place = Workplace(
+            journal,
+            self._open.sandbox,
+            self._open.repls,
+            self._open.models,
+            self._live,
+            RemoteReplies(outbox, at),
+        )
+        known = {one.name: getattr(spec, one.name) for one in fields(RunSpec)}
+        task = Task(**known, source=RemoteSource(job.text, outbox, at))
+        budget = Budget(
+            spec.config,
+            spent=job.spent,
+            spent_seconds=job.spent_seconds,
+            pricing=replace(job.pricing, allowance=journal.allowance),
+        )
+        work = QuestionWork(task, place, budget)
+        execution = Execution(run, work, place)
+        self._open.tasks.start_soon(execution.perform, name=spec.run_id)
+
+    def _allowance(self, job: Job) -> Allowance | None:
+        """Return what the caller may use today, which all its runs here share."""
+        told = job.pricing.allowance
+        if told is None:
+            return None
+        known = self._allowances.setdefault(job.caller, told)
+        known.learn(told.spent)
+        return known
+
+    async def stop(self, run_id: str, stop: Stop) -> None:
+        """Stop a run; returns once it spends no more, and the server has its end."""
+        run = self._live.get(run_id)
+        if run is not None:
+            run.end(stop)
+            await run.ended.wait()
+
+    async def variables(self, run_id: str) -> Any:
+        """List the variables of a run at work; none while its REPL is not open."""
+        run = self._live.get(run_id)
+        if run is None or run.repl is None:
+            return []
+        return await _refused(run.repl.variables())
+
+    async def read_variable(
+        self, run_id: str, name: str, start: int, limit: int, whole: bool
+    ) -> Any:
+        """Read a slice of a variable of a run at work."""
+        run = self._live.get(run_id)
+        if run is None or run.repl is None:
+            return Refused("SandboxBusyError", f"The REPL of {run_id!r} is not open.")
+        return await _refused(run.repl.read_variable(name, start=start, limit=limit, whole=whole))
+
+
+async def _refused(asked: Awaitable[Any]) -> Any:
+    """Return what was asked for, or the error as a value."""
+    try:
+        return await asked
+    except RLMError as error:
+        return Refused.of(error)
+
+
+class _SentText(RootText):
+    """What a root model writes, sent to the server as it comes."""
+
+    def __init__(self, outbox: Outbox, at: tuple[str, int]) -> None:
+        super().__init__()
+        self._outbox = outbox
+        self._at = at
+
+    async def add(self, piece: str) -> None:
+        """Send a piece; an empty one says that the model begins anew."""
+        self._outbox.tell(*self._at, Piece(piece))

@@ -1,0 +1,72 @@
+"""A cluster whose workers are in this process: all that crosses is pickled, and they can be lost.
+
+It stands for Ray where a test needs no real processes; `tests/ray` has those.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import anyio
+
+from rlm_mcp.service.executor.cluster import Node, WorkerLostError
+from rlm_mcp.service.executor.worker import Worker
+from tests.serving import SHARED_SANDBOX
+
+
+class InProcess:
+    """A worker of this process; `kill` ends all that it does, and it answers no more.
+
+    While it `hangs`, calls to it do not return.
+    """
+
+    def __init__(self, sent: Mapping[str, Any], hosts: list[InProcess]) -> None:
+        self.hangs = False
+        self._hosts = hosts
+        self._worker = Worker(pickle.loads(pickle.dumps(sent)), SHARED_SANDBOX.get())
+        self._dead = anyio.Event()
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the worker."""
+        if method == "work":
+            self._hosts.append(self)
+        given = pickle.loads(pickle.dumps(arguments))
+        result = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._until_dead, tasks.cancel_scope)
+            if self.hangs:
+                await anyio.sleep_forever()
+            result = await getattr(self._worker, method)(*given)
+            if self.hangs:
+                await anyio.sleep_forever()
+            tasks.cancel_scope.cancel()
+        if self._dead.is_set():
+            raise WorkerLostError("it was killed")
+        return pickle.loads(pickle.dumps(result))
+
+    async def _until_dead(self, scope: anyio.CancelScope) -> None:
+        await self._dead.wait()
+        scope.cancel()
+
+    async def kill(self) -> None:
+        """End the worker."""
+        self._dead.set()
+
+
+class InProcessCluster:
+    """Some nodes, each of which offers a worker."""
+
+    def __init__(self, nodes: int = 2) -> None:
+        self.offered = [Node(f"node-{number}", f"10.0.0.{number}") for number in range(nodes)]
+        self.hosts: list[InProcess] = []
+        """The workers that were sent runs, in order."""
+
+    async def nodes(self) -> Sequence[Node]:
+        """Return the nodes that are there."""
+        return tuple(self.offered)
+
+    async def start(self, node: Node, sent: Mapping[str, Any]) -> InProcess:
+        """Start a worker."""
+        return InProcess(sent, self.hosts)

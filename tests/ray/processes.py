@@ -1,0 +1,81 @@
+"""The processes of a Ray cluster on this machine, as /proc shows them. All of it blocks."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+PROC = Path("/proc")
+
+
+def workers(address: str) -> list[int]:
+    """The processes of our workers on the node with this address."""
+    node = f"--node_ip_address={address}"
+    raylets = {pid for pid, line in _command_lines().items() if "raylet/raylet" in line[:400]}
+    here = {pid for pid in raylets if node in _command_lines()[pid]}
+    return [
+        pid
+        for pid, line in _command_lines().items()
+        if line.startswith("ray::Worker") and _parent(pid) in here
+    ]
+
+
+def descendants(pid: int) -> set[int]:
+    """What a process has started, and what that has."""
+    children: dict[int, list[int]] = {}
+    for one in _command_lines():
+        children.setdefault(_parent(one), []).append(one)
+    found = set[int]()
+    pending = [pid]
+    while pending:
+        below = children.get(pending.pop(), [])
+        found.update(below)
+        pending += below
+    return found
+
+
+def asking(base_url: str) -> set[int]:
+    """The processes that hold a connection to a server on this machine."""
+    port = f":{urlsplit(base_url).port:04X}"
+    rows = [line.split() for line in (PROC / "net" / "tcp").read_text().splitlines()[1:]]
+    sockets = {f"socket:[{row[9]}]" for row in rows if row[2].endswith(port) and row[3] == "01"}
+    found = set[int]()
+    for entry in PROC.iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                if any(str(one.readlink()) in sockets for one in (entry / "fd").iterdir()):
+                    found.add(int(entry.name))
+    return found
+
+
+def alive(pids: set[int]) -> set[int]:
+    """Those that still run."""
+    return {pid for pid in pids if _state(pid) not in {"", "Z"}}
+
+
+def _command_lines() -> dict[int, str]:
+    found: dict[int, str] = {}
+    for entry in PROC.iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                line = (
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+                )
+                found[int(entry.name)] = line
+    return found
+
+
+def _fields(pid: int) -> list[str]:
+    try:
+        return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _state(pid: int) -> str:
+    return (_fields(pid) or [""])[0]
+
+
+def _parent(pid: int) -> int:
+    return int((_fields(pid) or ["", "0"])[1])

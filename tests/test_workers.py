@@ -1,0 +1,345 @@
+"""Runs on workers: what crosses, who may write, and what happens when a worker is lost."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from rlm_mcp.errors import (
+    BudgetExceededError,
+    ConfigurationError,
+    NotFoundError,
+    RunLostError,
+    StoreError,
+)
+from rlm_mcp.service import repls
+from rlm_mcp.service.contexts.requests import NewText
+from rlm_mcp.service.contexts.writing import no_report
+from rlm_mcp.service.executor import crew
+from rlm_mcp.service.executor.messages import Refused, given
+from rlm_mcp.service.executor.ray_cluster import open_cluster
+from rlm_mcp.service.executor.sent_settings import received, to_send
+from rlm_mcp.service.executor.worker import Worker
+from rlm_mcp.service.runs.questions import Question
+from rlm_mcp.service.runs.runs import RunState
+from rlm_mcp.service.service import Service, open_service
+from rlm_mcp.store.runs.attempts import MAX_ATTEMPTS
+from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
+from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
+from tests.in_process_cluster import InProcessCluster
+from tests.serving import KEY, SHARED_SANDBOX, cell, settings_in
+
+STEPS = 5
+TEXT = "MAGIC-7 " + "nothing of note " * 4000
+
+
+class Script:
+    """Ten small turns, each with a sub-call; `gate` holds a sub-call back until it is set."""
+
+    def __init__(self) -> None:
+        self.gates: dict[str, anyio.Event] = {}
+
+    def __call__(self, request: ChatRequestView) -> Answer:
+        if request.model == "sub":
+            step = re.findall(r"step (\d+)", request.text)[0]
+            return Reply(f"reply {step}", gate=self.gates.get(step))
+        turn = sum(message["role"] == "assistant" for message in request.messages)
+        if turn == STEPS:
+            return cell("FINAL(' '.join(replies))")
+        first = "replies = []\n" if turn == 0 else ""
+        return cell(
+            f"{first}replies.append(llm_query('step {turn}' + context[:7]))\nprint(replies)"
+        )
+
+
+ANSWER = " ".join(f"reply {step}" for step in range(STEPS))
+
+
+pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")
+
+
+@pytest.fixture(autouse=True)
+def key_of_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLM_MCP_API_KEY", "key-of-the-nodes")
+
+
+@pytest.fixture(autouse=True)
+def little_time_to_save_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A worker of this process is not killed but cancelled, and looks at a REPL whose cell runs.
+    monkeypatch.setattr(repls, "SAVE_SECONDS", 0.2)
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script()
+
+
+@pytest.fixture
+async def model(script: Script) -> AsyncGenerator[ScriptedModel]:
+    async with open_scripted_model(script) as model:
+        yield model
+
+
+@asynccontextmanager
+async def open_front(
+    directory: Path, model: ScriptedModel, cluster: InProcessCluster, **changes: Any
+) -> AsyncGenerator[Service]:
+    """A server whose runs are worked on by the workers of a cluster."""
+    settings = settings_in(directory, base_url=model.base_url, **changes)
+    async with open_service(settings, shared=SHARED_SANDBOX.get(), cluster=cluster) as service:
+        yield service
+
+
+async def begin(service: Service, text: str = TEXT) -> str:
+    added = await service.contexts.add(NewText(text=text), no_report)
+    return (await service.runs.begin(Question("What?", (str(added.handle),)))).run_id
+
+
+async def ended(service: Service, run_id: str) -> RunState:
+    with anyio.fail_after(120):
+        while (state := await service.runs.wait(run_id, 30, _unreported)).status == "running":
+            pass
+    return state
+
+
+async def _unreported(state: RunState) -> None:
+    """Nobody watches."""
+
+
+def keys_seen(model: ScriptedModel) -> set[str]:
+    return {request.headers["authorization"] for request in model.requests}
+
+
+async def test_a_run_is_worked_on_by_a_worker_with_the_key_of_its_node(
+    tmp_path: Path, model: ScriptedModel
+) -> None:
+    cluster = InProcessCluster()
+    async with open_front(tmp_path, model, cluster) as service:
+        run_id = await begin(service)
+        state = await ended(service, run_id)
+        events = await service.runs.events(run_id, 0, 200)
+        variables = await service.runs.variables(run_id)
+
+    assert (state.status, state.answer) == ("completed", ANSWER)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert [one.name for one in variables] == ["replies", "FINAL"]
+    assert keys_seen(model) == {"Bearer key-of-the-nodes"}
+    assert KEY not in repr(to_send(settings_in(tmp_path)))
+    assert len(cluster.hosts) == 1
+
+
+async def test_the_variables_of_a_run_at_work_are_read_at_its_worker(
+    tmp_path: Path, model: ScriptedModel, script: Script
+) -> None:
+    gate = script.gates["3"] = anyio.Event()
+    async with open_front(tmp_path, model, InProcessCluster()) as service:
+        run_id = await begin(service)
+        with anyio.fail_after(60):
+            await model.until(lambda: any("step 3" in one.text for one in model.requests))
+        with pytest.raises(Exception, match="A cell of"):
+            await service.runs.variable(run_id, "replies", 0, 100)
+        gate.set()
+        await ended(service, run_id)
+
+
+async def test_a_run_goes_on_from_its_log_when_its_worker_is_lost(
+    tmp_path: Path, model: ScriptedModel, script: Script
+) -> None:
+    script.gates["3"] = anyio.Event()
+    cluster = InProcessCluster()
+    seen: list[str] = []
+    async with open_front(tmp_path, model, cluster) as service:
+        run_id = await begin(service)
+        with anyio.fail_after(60):
+            await model.until(lambda: any("step 3" in one.text for one in model.requests))
+        del script.gates["3"]
+        await cluster.hosts[-1].kill()
+
+        async def note(state: RunState) -> None:
+            seen.append(state.status)
+
+        with anyio.fail_after(120):
+            while (state := await service.runs.wait(run_id, 30, note)).status == "running":
+                pass
+        events = await service.runs.events(run_id, 0, 500)
+
+    assert (state.status, state.answer, state.attempt) == ("completed", ANSWER, 2)
+    assert set(seen) <= {"running", "completed"}
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert "continues on another worker" in [event.preview for event in events]
+    # One call each, and the one that was in flight once more.
+    assert len(model.requests) == 2 * STEPS + 1 + 1
+
+
+async def test_a_worker_that_hangs_is_given_up_and_what_it_writes_later_is_refused(
+    tmp_path: Path, model: ScriptedModel, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "PING_SECONDS", 0.05)
+    script.gates["2"] = anyio.Event()
+    cluster = InProcessCluster()
+    async with open_front(tmp_path, model, cluster) as service:
+        run_id = await begin(service)
+        with anyio.fail_after(60):
+            await model.until(lambda: any("step 2" in one.text for one in model.requests))
+        del script.gates["2"]
+        cluster.hosts[-1].hangs = True
+        state = await ended(service, run_id)
+
+    assert (state.status, state.answer, state.attempt) == ("completed", ANSWER, 2)
+
+
+async def test_a_run_that_loses_five_workers_is_interrupted(
+    tmp_path: Path, model: ScriptedModel, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "RESTART_SECONDS", 0.01)
+    script.gates["0"] = anyio.Event()
+    cluster = InProcessCluster()
+    async with open_front(tmp_path, model, cluster) as service:
+        run_id = await begin(service)
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            asked = 1 + attempt
+            with anyio.fail_after(60):
+                await model.until(lambda asked=asked: len(model.requests) >= asked)
+            await cluster.hosts[-1].kill()
+        state = await ended(service, run_id)
+
+    assert state.status == "interrupted"
+    assert "5 workers were lost" in (state.error or {})["message"]
+
+
+async def test_no_model_is_asked_after_a_cancel(
+    tmp_path: Path, model: ScriptedModel, script: Script
+) -> None:
+    gate = script.gates["1"] = anyio.Event()
+    async with open_front(tmp_path, model, InProcessCluster()) as service:
+        run_id = await begin(service)
+        with anyio.fail_after(60):
+            await model.until(lambda: any("step 1" in one.text for one in model.requests))
+        state = await service.runs.cancel(run_id)
+        asked = len(model.requests)
+        gate.set()
+        other = await ended(service, await begin(service, "Another text " * 10))
+
+    assert state.status == "cancelled"
+    assert other.status == "completed"
+    assert len(model.requests) == asked + 2 * STEPS + 1
+
+
+async def test_a_follow_up_starts_with_the_variables_of_a_run_on_a_worker(
+    tmp_path: Path,
+) -> None:
+    def script(request: ChatRequestView) -> Answer:
+        asked = str(request.messages[-1]["content"])
+        turn = sum(message["role"] == "assistant" for message in request.messages)
+        if "Again" in str(request.messages):
+            return cell("FINAL(found + 1)")
+        del asked
+        return cell("found = 41" if turn == 0 else "FINAL(found)")
+
+    cluster = InProcessCluster()
+    async with (
+        open_scripted_model(script) as model,
+        open_front(tmp_path, model, cluster) as service,
+    ):
+        first = await ended(service, await begin(service))
+        asked = Question("Again?", continue_run=first.run_id)
+        second = await ended(service, (await service.runs.begin(asked)).run_id)
+
+    assert (first.answer, second.answer) == ("41", "42")
+
+
+async def test_a_cluster_without_workers_is_refused_with_the_next_step(
+    tmp_path: Path, model: ScriptedModel
+) -> None:
+    with pytest.raises(ConfigurationError, match="no node of the Ray cluster offers a worker"):
+        async with open_front(tmp_path, model, InProcessCluster(nodes=0)):
+            pass
+
+
+async def test_a_run_fails_with_the_reason_where_no_worker_can_work(
+    tmp_path: Path, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "__version__", "0.0.1")
+    async with open_front(tmp_path, model, InProcessCluster()) as service:
+        state = await ended(service, await begin(service))
+
+    assert state.status == "failed"
+    assert "this server 0.0.1" in (state.error or {})["message"]
+
+
+async def test_keys_and_headers_and_passwords_are_not_sent_to_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = {"base_url": "https://me:word@b.example/v1", "headers": {"X-Secret": "hush"}}
+    settings = settings_in(
+        tmp_path,
+        base_url="https://me:word@a.example/v1",
+        models={"big": table},
+        http_token="t" * 32,
+    )
+
+    sent = to_send(settings)
+
+    for secret in ("hush", "word", KEY, "t" * 32):
+        assert secret not in repr(sent)
+    with pytest.raises(ConfigurationError, match="X-Secret"):
+        received(sent)
+    monkeypatch.setenv("RLM_MCP_BASE_URL", "https://me:word@a.example/v1")
+    monkeypatch.setenv("RLM_MCP_MODELS", '{"big": ' + repr(table).replace("'", '"') + "}")
+    own = received(sent)
+    assert own.base_url == settings.base_url
+    assert own.models["big"].base_url == table["base_url"]
+    assert own.models["big"].headers["X-Secret"].get_secret_value() == "hush"
+
+
+@pytest.mark.parametrize("error", [NotFoundError("No.", fix="Look."), RunLostError("Lost.")])
+async def test_an_error_crosses_as_a_value(error: StoreError) -> None:
+    crossed = pickle.loads(pickle.dumps(Refused.of(error)))
+
+    with pytest.raises(type(error)) as raised:
+        given(crossed)
+    assert raised.value.fields == error.fields
+
+
+async def test_an_error_that_takes_more_than_a_message_crosses_as_one_of_the_store() -> None:
+    refused = Refused.of(BudgetExceededError("Too much.", limit="usd", fix="Wait."))
+
+    assert refused.as_error().fields["message"] == "Too much."
+
+
+async def test_a_cluster_beyond_loopback_needs_its_token() -> None:
+    with pytest.raises(ConfigurationError, match="RAY_AUTH_MODE"):
+        async with open_cluster("10.1.2.3:6379", Worker):
+            pass
+
+
+async def test_where_ray_is_missing_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    settings = settings_in(tmp_path, ray_address="127.0.0.2:6379")
+
+    with pytest.raises(ConfigurationError, match="Ray is not installed here") as raised:
+        async with open_service(settings, shared=SHARED_SANDBOX.get()):
+            pass
+    assert "rlm-mcp[ray]" in raised.value.fix
+
+
+async def test_a_server_without_a_cluster_loads_nothing_of_one() -> None:
+    code = (
+        "import sys, rlm_mcp.service.service\n"
+        "found = [one for one in sys.modules if one == 'ray' or one.startswith("
+        "('rlm_mcp.service.executor.crew', 'rlm_mcp.service.executor.ray_cluster'))]\n"
+        "assert not found, found"
+    )
+    done = await anyio.run_process([sys.executable, "-c", code], check=False)
+
+    assert (done.returncode, done.stderr) == (0, b"")
