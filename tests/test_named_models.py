@@ -297,6 +297,57 @@ time.sleep(60)
     await until(lambda: not is_alive(pid))
 
 
+async def test_a_cancelled_call_ends_its_command_and_its_children(tmp_path: Path) -> None:
+    child = tmp_path / "pid"
+    body = f"""
+pid = os.fork()
+if pid == 0:
+    time.sleep(600)
+open({str(child)!r} + ".new", "w").write(f"{{os.getpid()}} {{pid}}")
+os.rename({str(child)!r} + ".new", {str(child)!r})
+time.sleep(600)
+"""
+    model = command_model(program(tmp_path, body))
+    with anyio.fail_after(120):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run, model)
+            await until(child.exists)
+            tasks.cancel_scope.cancel()
+        for pid in map(int, child.read_text().split()):
+            await until(lambda pid=pid: not is_alive(pid))
+
+
+async def test_no_more_commands_run_at_once_than_are_allowed(tmp_path: Path) -> None:
+    """Each tells how many it has seen at work; it waits for a second, and a little for a third."""
+    begun, ended = tmp_path / "begun", tmp_path / "ended"
+    begun.mkdir()
+    ended.mkdir()
+    body = f"""
+count = lambda place: len(os.listdir(place))
+begun, ended, seen = {str(begun)!r}, {str(ended)!r}, 0
+open(os.path.join(begun, str(os.getpid())), "w").close()
+while count(begun) < 2:
+    time.sleep(0.02)
+for _ in range(10):
+    seen = max(seen, count(begun) - count(ended))
+    time.sleep(0.02)
+print(seen)
+open(os.path.join(ended, str(os.getpid())), "w").close()
+"""
+    model = command_model(program(tmp_path, body))
+    said: list[int] = []
+
+    async def ask() -> None:
+        said.append(int((await run(model)).text))
+
+    with anyio.fail_after(120):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(ask)
+    assert len(said) == 4
+    assert max(said) <= 2
+
+
 def is_alive(pid: int) -> bool:
     try:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()

@@ -20,6 +20,7 @@ CUT_MIN_CHARS = 8000
 GOOGLE_PREFIX = "models/"  # Google takes names with it and without
 # Fields in which servers tell an error where others have a reply.
 _ERROR_FIELDS = ("message", "msg", "error_msg", "error_message", "detail", "errors")
+_REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 _THOUGHT_FIELDS = ("thinking", "summary", "text")
 _STREAM_STARTS = ("data:", "event:", "id:", "retry:", ":")
 
@@ -94,8 +95,10 @@ class ReplyParts:
             raise ErrorInReplyError(problem)
         message = choice.get(name) or choice.get("message" if name == "delta" else "delta")
         text = self._add_message(mapping_of(message or {"content": choice.get("text")}))
-        self.add_usage(choice.get("usage"))
-        self._add_reason(choice.get("finish_reason"))
+        if usage := choice.get("usage"):
+            self.add_usage(usage)
+        if reason := choice.get("finish_reason"):
+            self._add_reason(reason)
         return text
 
     def _add_reason(self, told: object) -> None:
@@ -118,7 +121,9 @@ class ReplyParts:
         text = ""
         for choice in cast("list[Any]", data.get("choices") or [])[:1]:
             text = self.add_choice(mapping_of(choice), "delta")
-        self.add_usage(data.get("usage") or mapping_of(data.get("x_groq")).get("usage"))
+        if "x_groq" in data:
+            self.add_usage(mapping_of(data["x_groq"]).get("usage"))
+        self.add_usage(data.get("usage"))
         return text
 
     def add_events(self, chunks: Iterable[object]) -> Iterator[str]:
@@ -171,12 +176,19 @@ class ReplyParts:
 
     def _add_message(self, message: Mapping[str, Any]) -> str:
         content = message.get("content")
-        text = _text_of(content)
+        text = content if isinstance(content, str) else _text_of(content)
         self._texts.append(text)
-        self._reasoning.append(_thoughts_of(content) or _reasoning_of(message))
-        self._refusal.append(_text_of(message.get("refusal")) or _parts_of(content, "refusal"))
-        for place, call in enumerate(_list_of(message.get("tool_calls"))):
-            self._add_call(place, mapping_of(call))
+        thoughts = ""
+        if isinstance(content, list):
+            parts = cast("list[Any]", content)
+            thoughts = _thoughts_of(parts)
+            self._refusal.append(_parts_of(parts, "refusal"))
+        self._reasoning.append(thoughts or _reasoning_of(message))
+        if refusal := message.get("refusal"):
+            self._refusal.append(_text_of(refusal))
+        if calls := message.get("tool_calls"):
+            for place, call in enumerate(_list_of(calls)):
+                self._add_call(place, mapping_of(call))
         if message.get("function_call"):  # as tools were called before there were several
             self._add_call(0, {"function": message["function_call"]})
         return text
@@ -245,6 +257,8 @@ def mapping_of(value: object) -> Mapping[str, Any]:
 
 def _unlisted(data: object) -> Mapping[str, Any]:
     """Return an object, also out of the list that some servers put it into."""
+    if isinstance(data, dict):
+        return cast("Mapping[str, Any]", data)
     listed = _list_of(data)
     return mapping_of(listed[0] if listed else data)
 
@@ -290,10 +304,11 @@ def _thoughts_of(content: object) -> str:
 
 def _reasoning_of(message: Mapping[str, Any]) -> str:
     """Return the thinking that stands beside the content."""
-    for name in ("reasoning_content", "reasoning", "thinking"):
-        if text := _text_of(message.get(name)):
+    for name in _REASONING_FIELDS:
+        if (told := message.get(name)) and (text := _text_of(told)):
             return text
-    return _thoughts_of(message.get("reasoning_details"))  # OpenRouter's
+    details = message.get("reasoning_details")  # OpenRouter's
+    return _thoughts_of(details) if details else ""
 
 
 def _list_of(value: object) -> list[Any]:
