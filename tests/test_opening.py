@@ -113,6 +113,7 @@ async def test_a_short_text_is_shown_and_nothing_is_searched_in_it() -> None:
 
 def test_a_text_that_takes_more_than_half_of_the_window_is_not_shown_whole() -> None:
     # Of 8,000 tokens 2,000 are kept for the reply, and half of the rest is 12,000 characters.
-    for chars, is_direct in ((12_000, True), (12_001, False)):
-        opening = an_opening(text="x" * chars, direct_max_chars=50_000, root_context_tokens=8_000)
+    texts = {"x" * 12_000: True, "x" * 12_001: False, "好" * 3_300: True, "好" * 3_400: False}
+    for text, is_direct in texts.items():
+        opening = an_opening(text=text, direct_max_chars=50_000, root_context_tokens=8_000)
         assert opening.is_direct == is_direct

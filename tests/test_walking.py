@@ -18,7 +18,6 @@ from rlm_mcp.service.contexts.walking import (
     Choice,
     Omissions,
 )
-from rlm_mcp.store.contexts.records import estimated_tokens
 from tests.commands import environment, process
 from tests.serving import open_served, text_of, turns
 
@@ -269,23 +268,3 @@ async def test_the_command_line_takes_patterns_and_can_ignore_ignore_files(tmp_p
 
     assert (code, json.loads(out)["documents"]) == (0, 1)
     assert json.loads(out)["preview"] == "some text\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "least", "most"),
-    [
-        ("The quick brown fox jumps over the lazy dog. ", 0.2, 0.3),
-        ("def add(a, b):\n    return a + b\n", 0.2, 0.35),
-        ("Быстрая лиса прыгает через ленивую собаку. ", 0.3, 0.65),
-        ("你好，世界。这是一个很长的日志文件。", 0.6, 1.0),
-        ("吾輩は猫である。名前はまだ無い。", 0.6, 1.0),
-    ],
-)
-def test_tokens_are_estimated_by_how_wide_characters_are(
-    text: str, least: float, most: float
-) -> None:
-    many = text * 1000
-
-    tokens = estimated_tokens(len(many), len(many.encode()))
-
-    assert least <= tokens / len(many) <= most

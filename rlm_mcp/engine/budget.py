@@ -216,13 +216,13 @@ class Budget:
         self._cached += 1
 
     @asynccontextmanager
-    async def root_turn(self, prompt_chars: int) -> AsyncGenerator[Settle]:
+    async def root_turn(self, prompt_width: int) -> AsyncGenerator[Settle]:
         """Reserve a turn of the root; call the yielded function with the reply.
 
         Raises:
             BudgetExceededError: the budget has no room for it.
         """
-        expected = self._of_root(estimate_tokens(prompt_chars), self._root_turn.made or 1)
+        expected = self._of_root(estimate_tokens(prompt_width), self._root_turn.made or 1)
         self._check(expected)
         with self._reserving(expected, expected) as spend:
 
@@ -234,21 +234,21 @@ class Budget:
 
     @asynccontextmanager
     async def sub_call(
-        self, prompt_chars: int, max_output_tokens: int, model: str | None = None
+        self, prompt_width: int, max_output_tokens: int, model: str | None = None
     ) -> AsyncGenerator[Settle]:
         """Reserve a sub-call, which counts as made; call the yielded function with the reply.
 
         Waits while calls under way may leave too little for it.
 
         Args:
-            prompt_chars: of all messages.
+            prompt_width: the length of all messages; see `text.width`.
             max_output_tokens: longest reply.
             model: name of the model that is asked; None is the run's own.
 
         Raises:
             BudgetExceededError: the budget has no room for it.
         """
-        given = estimate_tokens(prompt_chars)
+        given = estimate_tokens(prompt_width)
         while not self._admits(*(plan := self._plan(model, given, max_output_tokens))):
             await self._settled.wait()
         self._sub_calls += 1

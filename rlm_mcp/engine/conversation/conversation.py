@@ -10,6 +10,7 @@ from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.models.chat import ChatReply
 from rlm_mcp.engine.models.metering import CHARS_PER_TOKEN
 from rlm_mcp.events import Change, Message, Splice
+from rlm_mcp.text import width
 
 LATEST_TURNS_KEPT = 2
 
@@ -39,6 +40,11 @@ class Conversation:
         """Characters of all messages."""
         return sum(len(message["content"]) for message in self.messages)
 
+    @property
+    def width(self) -> int:
+        """The length of all messages, in characters of English that take as many tokens."""
+        return sum(width(message["content"]) for message in self.messages)
+
     def replied(self, text: str) -> Conversation:
         """Add the model's reply; an empty one is said in words, which all servers take."""
         return replace(self, turns=(*self.turns, _message("assistant", text or "(no reply)")))
@@ -67,15 +73,20 @@ class Conversation:
         """Characters of what always stays."""
         return sum(len(message["content"]) for message in self.head)
 
-    def turns_within(self, chars: int) -> int | None:
-        """Count the newest pairs of a reply and its answer that fit into so many characters.
+    @property
+    def head_width(self) -> int:
+        """The width of what always stays."""
+        return sum(width(message["content"]) for message in self.head)
+
+    def turns_within(self, most: int) -> int | None:
+        """Count the newest pairs of a reply and its answer that fit into a width.
 
         None when none can be left out. The last ones are kept whatever their size.
         """
         # Turns go assistant, user, …; the head ends with the user, so pairs can be left out.
-        lengths = [len(message["content"]) for message in self.turns]
+        lengths = [width(message["content"]) for message in self.turns]
         pairs = [sum(lengths[at : at + 2]) for at in range(0, len(lengths), 2)]
-        fitting = sum(total <= chars for total in accumulate(reversed(pairs)))
+        fitting = sum(total <= most for total in accumulate(reversed(pairs)))
         kept = max(fitting, min(LATEST_TURNS_KEPT, len(pairs) - 1), 1)
         return kept if kept < len(pairs) else None
 
@@ -98,6 +109,8 @@ REPLY_SHARE = 4  # at most a quarter of the window is kept free for the reply
 @dataclass
 class Window:
     """The window in tokens, and what a character takes of it as far as replies have shown.
+
+    Characters are those of a text's width (`text.width`), by which scripts are much alike.
 
     Args:
         tokens: the size of the window; None is one that is never full.

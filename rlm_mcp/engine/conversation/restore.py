@@ -69,7 +69,7 @@ class Past:
         conversation: as it was sent last.
         iteration: how many turns are complete.
         state: what is remembered besides.
-        last_reply: the root's last one, with the characters of its prompt.
+        last_reply: the root's last one, with the width of its prompt (`text.width`).
         is_direct: whether the first message holds the whole text.
         is_faithful: whether the last prompt is byte for byte the one that was sent.
     """
@@ -102,7 +102,7 @@ def restore(opening: Conversation, recording: Recording, memory: Memory) -> Past
             opened = Conversation(conversation.head) if change.has_new_head else opened
         is_open = turn is recording.turns[-1] and not recording.is_judged
         if turn.reply is not None and not is_open:
-            last_reply = (conversation.chars, turn.reply)
+            last_reply = (conversation.width, turn.reply)
             conversation = conversation.replied(turn.reply.text)
             _remember(memory, turn, turn.reply)
     last = recording.turns[-1]

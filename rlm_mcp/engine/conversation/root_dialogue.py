@@ -19,6 +19,7 @@ import anyio.to_thread
 from rlm_mcp.engine.conversation.conversation import Conversation, Window, change_between
 from rlm_mcp.engine.conversation.restore import Past
 from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
+from rlm_mcp.engine.models.metering import with_estimate
 from rlm_mcp.engine.prompts.cell_output import cut_middle
 from rlm_mcp.engine.prompts.first_look import (
     SAMPLE_CODE,
@@ -35,6 +36,7 @@ from rlm_mcp.engine.telemetry import chat_span
 from rlm_mcp.errors import ContextLengthError, ModelRequestError, SandboxError
 from rlm_mcp.events import Change, Message
 from rlm_mcp.sandbox.types import CallReply, ContextSource, Particular, Repl, ReplCall
+from rlm_mcp.text import width_of
 
 MATCHES = 2
 AROUND_MATCHES = 2
@@ -55,14 +57,13 @@ class Opening:
     @property
     def is_direct(self) -> bool:
         """Whether the whole text goes into the first message: at most half of a known window."""
-        config = self.engine.config
-        window = Window.of(config)
-        limit = config.direct_max_chars
-        if window.tokens is not None:
-            limit = min(limit, window.chars // 2)
-        chars = sum(self.source.char_lengths)
-        headings = HEADING_CHARS * len(self.source.char_lengths) if self.source.is_list else 0
-        return chars > 0 and chars + headings <= limit
+        source, config = self.source, self.engine.config
+        window, chars = Window.of(config), sum(source.char_lengths)
+        headings = HEADING_CHARS * len(source.char_lengths) if source.is_list else 0
+        if not 0 < chars <= config.direct_max_chars - headings:
+            return False
+        width = width_of(chars, sum(source.byte_lengths)) + headings
+        return window.tokens is None or width <= window.chars // 2
 
     def description(self, sample: TextSample | None = None) -> str:
         """What is said of the text: by lines of it, or by its start where nobody has looked."""
@@ -230,7 +231,7 @@ class Dialogue:
             ModelError: there is no reply.
         """
         # To half of the window, so that it does not happen often.
-        if self._window.is_full(self.chars):
+        if self._window.is_full(self.conversation.width):
             await make_room(self._window.chars // 2, is_refused=False)
         is_guess_left = True
         while True:
@@ -243,10 +244,10 @@ class Dialogue:
                 if is_guess and not (is_guess_left and self._may_be_too_long(error)):
                     raise
                 is_guess_left = is_guess_left and not is_guess
-                if not await make_room(self.chars // 2, is_refused=True):
+                if not await make_room(self.conversation.width // 2, is_refused=True):
                     raise
             else:
-                self._window.learn(self.chars, reply)
+                self._window.learn(self.conversation.width, reply)
                 return reply
 
     def _may_be_too_long(self, error: ModelRequestError) -> bool:
@@ -257,7 +258,7 @@ class Dialogue:
         engine, request = self._engine, self._request(temperature)
         with chat_span(engine.tracer, engine.root_name, request) as span:
             began = time.monotonic()
-            reply = await engine.root.complete(request)
+            reply = with_estimate(await engine.root.complete(request), request)
             span.reply(reply)
             timing = replace(reply.timing, seconds=time.monotonic() - began)
             return replace(reply, timing=timing)
@@ -265,9 +266,9 @@ class Dialogue:
     def _turn_budget(self) -> AbstractAsyncContextManager[Any]:
         budget = self._engine.budget
         if self._engine.depth == 0:
-            return budget.root_turn(self.chars)
+            return budget.root_turn(self.conversation.width)
         # For the tree's budget, a turn of an inner run is a sub-call like any other.
-        return budget.sub_call(self.chars, self._engine.config.root_max_tokens)
+        return budget.sub_call(self.conversation.width, self._engine.config.root_max_tokens)
 
     def _request(self, temperature: float | None) -> ChatRequest:
         return ChatRequest(

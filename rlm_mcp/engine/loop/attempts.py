@@ -14,6 +14,7 @@ from rlm_mcp.engine.cache import MemoryCache
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.loop.agreement import Agreement, equal_groups, majority, read_verdict
 from rlm_mcp.engine.models.chat import ChatRequest
+from rlm_mcp.engine.models.metering import with_estimate
 from rlm_mcp.engine.parsing.reasoning import without_reasoning
 from rlm_mcp.engine.prompts.messages import judge_attempts
 from rlm_mcp.engine.recording import Recording
@@ -180,8 +181,8 @@ class Attempts:
             max_tokens=min(JUDGE_TOKENS, config.root_max_tokens),
             temperature=None if config.temperature is None else 0.0,
         )
-        async with engine.budget.root_turn(request.chars) as settle:
-            reply = await engine.root.complete(request)
+        async with engine.budget.root_turn(request.width) as settle:
+            reply = with_estimate(await engine.root.complete(request), request)
             settle(reply)
         return without_reasoning(reply.text)
 

@@ -248,7 +248,7 @@ class Run:
             self.dialogue.tell(finish_soon(str(scarce)))
 
     async def _make_room(self, chars: int, *, is_refused: bool) -> bool:
-        """Shorten the conversation to about `chars`; returns whether it could."""
+        """Shorten the conversation to a width of about `chars`; returns whether it could."""
         if not self.is_direct or not is_refused:
             return await self._sum_up(chars)
         await self._look(may_be_whole=False)
@@ -261,7 +261,7 @@ class Run:
     async def _sum_up(self, chars: int) -> bool:
         """Replace the oldest turns by a summary; returns whether there were any to replace."""
         conversation = self.dialogue.conversation
-        room = max(0, chars - conversation.head_chars)
+        room = max(0, chars - conversation.head_width)
         kept = conversation.turns_within(room * 3 // 4)
         if kept is None:
             return False

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from rlm_mcp.text import width
+
 WHOLE = frozenset(
     [
         "stop",
@@ -185,6 +187,11 @@ class ChatRequest:
     def chars(self) -> int:
         """Characters of all messages."""
         return sum(len(str(message.get("content", ""))) for message in self.messages)
+
+    @property
+    def width(self) -> int:
+        """The length of all messages, in characters of English that take as many tokens."""
+        return sum(width(str(message.get("content", ""))) for message in self.messages)
 
 
 class ChatModel(Protocol):

@@ -13,6 +13,7 @@ from rlm_mcp.engine.models.event_stream import EventStream
 from rlm_mcp.engine.models.metering import CHARS_PER_TOKEN, estimate_tokens
 from rlm_mcp.engine.models.problems import NoChoicesError, shortened
 from rlm_mcp.errors import ModelReplyError
+from rlm_mcp.text import width
 
 # A server that counts so few tokens for so many characters did not read them all.
 CUT_CHARS_PER_TOKEN = 2 * CHARS_PER_TOKEN
@@ -166,7 +167,7 @@ class ReplyParts:
             text,
             reason,
             estimate_tokens(self._prompt_chars) if given is None else given,
-            estimate_tokens(len(text) + len(reasoning)) if made is None else made,
+            estimate_tokens(width(text) + width(reasoning)) if made is None else made,
             given is None or made is None,
             reasoning,
             cached_input_tokens=min(_cached(self._usage), given or 0),

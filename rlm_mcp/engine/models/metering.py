@@ -15,9 +15,19 @@ from rlm_mcp.values import CostIs, ModelUsage
 CHARS_PER_TOKEN = 4
 
 
-def estimate_tokens(chars: int) -> int:
-    """Guess tokens from characters, four to one."""
-    return -(-chars // CHARS_PER_TOKEN)
+def estimate_tokens(width: int) -> int:
+    """Guess tokens from the width of a text (`text.width`): four characters of English are one."""
+    return -(-width // CHARS_PER_TOKEN)
+
+
+def with_estimate(reply: ChatReply, request: ChatRequest) -> ChatReply:
+    """Return a reply with the tokens of its prompt by script, if its provider did not count them.
+
+    Who reads a reply knows how many characters its prompt had, and no more.
+    """
+    if not reply.usage_estimated or reply.input_tokens != estimate_tokens(request.chars):
+        return reply
+    return replace(reply, input_tokens=estimate_tokens(request.width))
 
 
 class Stopwatch:

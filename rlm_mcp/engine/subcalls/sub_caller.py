@@ -14,6 +14,7 @@ import anyio
 
 from rlm_mcp.engine.cache import GroupedCache
 from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
+from rlm_mcp.engine.models.metering import with_estimate
 from rlm_mcp.engine.parsing.reasoning import without_reasoning
 from rlm_mcp.engine.run_context import RunLog
 from rlm_mcp.engine.subcalls.call_log import REPLY_CHARS_TOLD, CallLog, CallPlace, Outcome
@@ -168,9 +169,9 @@ class SubCaller:
         """Ask a model; its reply is kept under `key`, if there is one."""
         engine = self._engine
         most = engine.config.sub_max_tokens
-        async with engine.budget.sub_call(request.chars, most, request.model) as settle:
+        async with engine.budget.sub_call(request.width, most, request.model) as settle:
             with chat_span(engine.tracer, engine.sub_name, request) as span:
-                reply = await engine.sub.complete(request)
+                reply = with_estimate(await engine.sub.complete(request), request)
                 span.reply(reply)
             cost = settle(reply)
         await self._log.warn_of_cut_prompt(reply, request.chars)

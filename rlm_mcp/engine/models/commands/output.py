@@ -14,6 +14,7 @@ from rlm_mcp.engine.models.chat import ChatReply
 from rlm_mcp.engine.models.completions import count_of, mapping_of
 from rlm_mcp.engine.models.metering import estimate_tokens
 from rlm_mcp.errors import ModelReplyError
+from rlm_mcp.text import width
 
 Form = Literal["any", "claude", "codex", "gemini", "llm"]
 QUOTED_CHARS = 500
@@ -56,7 +57,7 @@ def read_output(
     return ChatReply(
         said.text,
         input_tokens=said.given or estimate_tokens(prompt_chars),
-        output_tokens=said.made or estimate_tokens(len(said.text)),
+        output_tokens=said.made or estimate_tokens(width(said.text)),
         usage_estimated=not (said.given and said.made),
         cached_input_tokens=min(said.cached, said.given),
         cache_written_tokens=min(said.written, max(0, said.given - said.cached)),

@@ -12,6 +12,7 @@ from rlm_mcp.engine.models.http_provider import Provider
 from rlm_mcp.engine.models.metering import estimate_tokens
 from rlm_mcp.engine.models.native.wire import NO_KEY, Dialect, Package
 from rlm_mcp.errors import ConfigurationError, ModelReplyError
+from rlm_mcp.text import width
 
 USUAL_MAX_TOKENS = 4096  # what every model may write; a limit must be sent
 MARK = {"type": "ephemeral"}
@@ -176,7 +177,7 @@ class MessagesReader:
             text,
             "length" if self._reason in _CUT else self._reason or "stop",
             given or estimate_tokens(self._prompt_chars),
-            made or estimate_tokens(len(text) + len(thought)),
+            made or estimate_tokens(width(text) + width(thought)),
             not (given and made),
             thought,
             cached_input_tokens=cached,

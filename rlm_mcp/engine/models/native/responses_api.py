@@ -12,6 +12,7 @@ from rlm_mcp.engine.models.http_provider import Provider
 from rlm_mcp.engine.models.metering import estimate_tokens
 from rlm_mcp.engine.models.native.wire import NO_KEY, Dialect, Package
 from rlm_mcp.errors import ModelReplyError
+from rlm_mcp.text import width
 
 _ENDED = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
@@ -99,7 +100,7 @@ class ResponsesReader:
             text or refusal,
             "refusal" if refusal and not text else _reason(response),
             given or estimate_tokens(self._prompt_chars),
-            made or estimate_tokens(len(text) + len(thought)),
+            made or estimate_tokens(width(text) + width(thought)),
             not (given and made),
             thought,
             cached_input_tokens=cached,
