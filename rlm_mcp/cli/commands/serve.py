@@ -32,6 +32,13 @@ What is loaded at the start are 150,000 objects that stay. By default, Python lo
 cycles so often that it takes a fifth of a busy server's CPU, and of its start.
 """
 
+THREAD_SECONDS = 0.001
+"""How long one thread of a server may keep the others waiting that want to run Python.
+
+SQLite, digests and sockets work beside the interpreter, and want it back for an instant after each
+step. By default they then wait for up to 5 ms, and an upload takes them all.
+"""
+
 _AT_A_TERMINAL = (
     "rlm-mcp: serving MCP over stdio; this command is meant to be started by an MCP client.\n"
     "rlm-mcp: Ctrl-C ends it. rlm-mcp --help lists the commands for a terminal."
@@ -74,6 +81,7 @@ def serve(
 ) -> None:
     """Serve MCP over stdio, or over HTTP."""
     gc.set_threshold(*GC_THRESHOLDS)
+    sys.setswitchinterval(THREAD_SECONDS)
     settings = launch.settings
     if not over_http:
         from rlm_mcp.server.app import build_server

@@ -37,7 +37,7 @@ from rlm_mcp.store.contexts.records import (
 )
 from rlm_mcp.store.contexts.texts import drop_text, sweep
 from rlm_mcp.store.contexts.uploads import Upload, begin_upload, claim_upload
-from rlm_mcp.store.contexts.write_behind import WriteBehind
+from rlm_mcp.store.contexts.write_behind import Behind
 from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database, storable
 from rlm_mcp.store.index.files import drop_index, sweep_indexes
 from rlm_mcp.store.paging import (
@@ -83,10 +83,10 @@ class Contexts:
             lambda db: begin_upload(db, self._caller, name),
             patience_seconds=CALLER_PATIENCE_SECONDS,
         )
-        written = WriteBehind()
-        upload = Upload(self._database, row, TextCutter(), written)
+        behind = Behind()
+        upload = Upload(self._database, row, TextCutter(), behind)
         try:
-            async with written.running():
+            async with behind.running():
                 yield upload
         finally:
             if not upload.is_kept:
@@ -109,9 +109,9 @@ class Contexts:
             lambda db: claim_upload(db, self._caller, upload_id),
             patience_seconds=CALLER_PATIENCE_SECONDS,
         )
-        written = WriteBehind()
-        async with written.running():
-            yield Upload(self._database, row, cutter, written)
+        behind = Behind()
+        async with behind.running():
+            yield Upload(self._database, row, cutter, behind)
 
     async def get(self, handle: str) -> ContextRecord:
         """Return a context's record.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from sqlite3 import Connection
 from typing import Any
@@ -28,7 +28,7 @@ from rlm_mcp.store.contexts.texts import (
     store_cut,
     utc_now,
 )
-from rlm_mcp.store.contexts.write_behind import WriteBehind
+from rlm_mcp.store.contexts.write_behind import Behind
 from rlm_mcp.store.database import Database, storable
 
 # Pieces are collected up to this size before a worker thread cuts them: threads that take turns
@@ -46,7 +46,7 @@ class Upload:
     """
 
     def __init__(
-        self, database: Database, row: dict[str, Any], cutter: TextCutter, written: WriteBehind
+        self, database: Database, row: dict[str, Any], cutter: TextCutter, behind: Behind
     ) -> None:
         self.upload_id: str = row["upload_id"]
         self.name: str = row["name"]
@@ -57,7 +57,7 @@ class Upload:
         self._cutter = cutter
         self._pieces: list[_Piece] = []
         self._gathered = 0
-        self._written = written
+        self._was_cut, self._written = behind.cutting, behind.writing
         self._is_broken = False
         self._begun = 0
         self._marks: list[PageMark] = []
@@ -174,12 +174,17 @@ class Upload:
             await drop_text(self._database, self._text_id)
 
     async def _drain(self) -> None:
+        """Have what was collected cut, and then written, while more is taken in."""
         pieces, self._pieces, self._gathered = self._pieces, [], 0
         with self._unbroken():
-            cut = await anyio.to_thread.run_sync(self._cut, pieces)
-            await self._written.done()
-            if cut.chunks or cut.documents:
-                self._written.start(lambda: self._write_cut(cut))
+            await self._was_cut.done()
+            self._was_cut.start(lambda: self._cut_and_write(pieces))
+
+    async def _cut_and_write(self, pieces: Sequence[_Piece]) -> None:
+        cut = await anyio.to_thread.run_sync(self._cut, pieces)
+        await self._written.done()
+        if cut.chunks or cut.documents:
+            self._written.start(lambda: self._write_cut(cut))
 
     async def _write_cut(self, cut: Cut) -> None:
         await self._database.write(lambda db: self._store(db, cut), leave_bytes=TEXT_LEAVES_BYTES)
@@ -188,6 +193,7 @@ class Upload:
         """Cut and write all that was collected."""
         await self._drain()
         with self._unbroken():
+            await self._was_cut.done()
             await self._written.done()
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""A write that is at work while its caller prepares the next one."""
+"""Steps of an upload that are at work while its caller takes in more."""
 
 from __future__ import annotations
 
@@ -11,45 +11,54 @@ from anyio.abc import TaskGroup
 from rlm_mcp.errors import RLMError, first_of
 
 
-class WriteBehind:
-    """Runs one write at a time beside its caller, who learns with the next one how it ended."""
+class WorkBehind:
+    """Runs one piece of work at a time beside its caller, who learns with the next how it ended."""
 
     def __init__(self) -> None:
-        self._tasks: TaskGroup | None = None
+        self.tasks: TaskGroup | None = None
         self._end = anyio.Event()
         self._end.set()
         self._error: RLMError | None = None
 
-    @asynccontextmanager
-    async def running(self) -> AsyncGenerator[None]:
-        """Let writes run; none is left at work when the block ends."""
-        try:
-            async with anyio.create_task_group() as self._tasks:
-                yield
-        except BaseExceptionGroup as group:  # the first error without the wrapping
-            raise first_of(group) from None
-
-    def start(self, write: Callable[[], Awaitable[None]]) -> None:
-        """Begin a write; the one before must be done."""
-        if self._tasks is None:
+    def start(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Begin a piece of work; the one before must be done."""
+        if self.tasks is None:
             raise AssertionError
         self._end = anyio.Event()
-        self._tasks.start_soon(self._run, write)
+        self.tasks.start_soon(self._run, work)
 
     async def done(self) -> None:
-        """Wait until the last write is done.
+        """Wait until the last piece of work is done.
 
         Raises:
-            RLMError: it failed.
+            RLMError: one of them failed.
         """
         await self._end.wait()
         if self._error is not None:
             raise self._error
 
-    async def _run(self, write: Callable[[], Awaitable[None]]) -> None:
+    async def _run(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await write()
+            await work()
         except RLMError as error:
             self._error = error
         finally:
             self._end.set()
+
+
+class Behind:
+    """The two steps behind taking in: cutting, and writing what was cut before."""
+
+    def __init__(self) -> None:
+        self.cutting = WorkBehind()
+        self.writing = WorkBehind()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Let both work; neither is at work when the block ends."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                self.cutting.tasks = self.writing.tasks = tasks
+                yield
+        except BaseExceptionGroup as group:  # the first error without the wrapping
+            raise first_of(group) from None
