@@ -290,10 +290,13 @@ async def test_a_caller_that_asks_for_no_progress_gets_its_run_id_before_its_tim
             result = await served.client.call_tool("rlm_query", asked)
             run = cast("dict[str, Any]", result.structured_content)
             waited = await served.client.call_tool("rlm_run_wait", {"run_id": run["run_id"]})
+            await served.call("rlm_run_cancel", run_id=run["run_id"])
+            await served.ended(run["run_id"])
+            resumed = await served.client.call_tool("rlm_run_resume", {"run_id": run["run_id"]})
         await served.call("rlm_run_cancel", run_id=run["run_id"])
 
-    assert run["status"] == "running"
-    assert cast("dict[str, Any]", waited.structured_content)["status"] == "running"
+    for answered in (result, waited, resumed):
+        assert cast("dict[str, Any]", answered.structured_content)["status"] == "running"
 
 
 async def test_what_the_operator_set_holds_for_all_callers(tmp_path: Path) -> None:

@@ -155,6 +155,8 @@ async def test_the_server_introduces_itself(tmp_path: Path) -> None:
 
     assert info is not None
     assert (info.name, info.version) == ("rlm-mcp", rlm_mcp.__version__)
+    assert (info.website_url or "").startswith("https://")
+    assert [icon.mime_type for icon in info.icons or ()] == ["image/svg+xml"]
     assert instructions is not None
     assert "rlm_context_add" in instructions
     assert len(instructions) < 2000

@@ -68,6 +68,25 @@ async def test_its_level_is_partial_and_its_layers_are_named(sandbox: PortableSa
     assert {"seccomp", "landlock"} >= set(isolation.layers[1:-1])
 
 
+def threads_of(repl: Repl) -> list[int]:
+    """The threads of the process around a REPL's instance."""
+    process: Any = vars(repl)["_process"].process
+    popen: Any = vars(process)["_popen"]
+    return [int(path.name) for path in Path(f"/proc/{popen.pid}/task").iterdir()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="each thread has a priority on Linux")
+async def test_a_repl_gives_way_once_it_may_run_code_and_not_while_it_opens(repl: Repl) -> None:
+    threads = threads_of(repl)
+    before = {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
+    await run(repl, "1")
+    after = {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
+
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert before == {ours}
+    assert after == {ours, min(19, ours + 5)}
+
+
 async def test_no_repl_opens_where_more_is_asked_for_than_it_holds(
     sandbox: PortableSandbox,
 ) -> None:

@@ -9,6 +9,7 @@ Each is defence in depth: where one is missing the wall still holds, and its abs
 from __future__ import annotations
 
 import codecs
+import contextlib
 import ctypes
 import json
 import os
@@ -19,7 +20,8 @@ from typing import Any
 if sys.platform == "linux":
     from rlm_mcp.sandbox.walls import landlock, limits, namespaces, seccomp
 
-NICENESS = 5
+NICENESS = 5  # lower than the server's priority by this
+LOWEST_PRIORITY = 19
 NO_CHILDREN = "no child processes"
 CHILD_POLICY = 13  # PROCESS_MITIGATION_POLICY.ProcessChildProcessPolicy
 
@@ -45,9 +47,22 @@ def confine() -> None:
     os.write(1, json.dumps({"layers": layers, "missing": missing}).encode() + b"\n")
 
 
+def lower_priority() -> int:
+    """Return the priority that the instance's thread takes on; as one that seccomp allows."""
+    if sys.platform != "linux":
+        return 0
+    return max(0, min(LOWEST_PRIORITY, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS))
+
+
+def give_way(priority: int) -> None:
+    """Lower the priority of this thread, once model code may run in it."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # only unusual policies refuse a lower priority
+            os.setpriority(os.PRIO_PROCESS, 0, priority)
+
+
 def _landlock() -> None:
     assert sys.platform == "linux"  # noqa: S101  # for the type checker: called there alone
-    os.nice(NICENESS)
     limits.limit(0, 0)  # no files, no core, few descriptors; memory is limited by wasmtime
     namespaces.give_up_privileges()
     landlock.restrict()

@@ -11,7 +11,7 @@ from typing import Any
 from rlm_mcp.sandbox import wire
 from rlm_mcp.sandbox.portable.boot import Boot
 from rlm_mcp.sandbox.portable.process import engine as engines
-from rlm_mcp.sandbox.portable.process.confine import confine
+from rlm_mcp.sandbox.portable.process.confine import confine, give_way, lower_priority
 from rlm_mcp.sandbox.portable.process.image import read_image
 from rlm_mcp.sandbox.portable.process.instance import Checkpoint, Facts, Instance
 from rlm_mcp.sandbox.portable.process.link import HostLink
@@ -38,15 +38,16 @@ def prepare(boot: Boot, link: HostLink) -> GuestRepl:
     code = (engine, engines.load(engine, Path(boot.compiled)))
     instance = Instance(code, Facts.of(boot.facts), MAX_MEMORY_BYTES, link)
     read_image(Path(boot.image), instance)
+    priority = lower_priority()
     confine()
-    return GuestRepl(instance, link)
+    return GuestRepl(instance, link, priority)
 
 
 class GuestRepl:
     """Serves one REPL; `serve` runs in a thread of its own, `stop` is called from another."""
 
-    def __init__(self, instance: Instance, link: HostLink) -> None:
-        self._instance, self._link = instance, link
+    def __init__(self, instance: Instance, link: HostLink, priority: int) -> None:
+        self._instance, self._link, self._priority = instance, link, priority
         self._kept: Checkpoint | None = None
         self._turn = threading.Lock()  # of `stop`, and of what it looks at
         self._number = 0
@@ -75,8 +76,11 @@ class GuestRepl:
             self._start()
             self._link.send(wire.encode("ready", {}))
             self._keep()
+            frame = self._link.frame()
+            give_way(self._priority)  # not sooner: it would be ready late beside others that work
             while True:
-                self._answer(self._link.frame())
+                self._answer(frame)
+                frame = self._link.frame()
         except GuestError:
             os._exit(ENDED)
         except BaseException as error:  # noqa: BLE001  # the outermost frame: the host is told
