@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -70,9 +70,8 @@ async def test_its_level_is_partial_and_its_layers_are_named(sandbox: PortableSa
 
 def threads_of(repl: Repl) -> list[int]:
     """The threads of the process around a REPL's instance."""
-    process: Any = vars(repl)["_process"].process
-    popen: Any = vars(process)["_popen"]
-    return [int(path.name) for path in Path(f"/proc/{popen.pid}/task").iterdir()]
+    around = cast("Any", repl)._process.process
+    return [int(path.name) for path in Path(f"/proc/{around._popen.pid}/task").iterdir()]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="each thread has a priority on Linux")
