@@ -116,6 +116,27 @@ async def test_a_prompt_that_is_too_long_is_known_at_once(fault: Fault) -> None:
     assert received == 1
 
 
+CUT_AT_ONCE = {"prompt_tokens": 8192, "completion_tokens": 0, "total_tokens": 8192}
+
+
+@pytest.mark.parametrize(
+    ("chars", "is_too_long"),
+    [pytest.param(32_000, True, id="LMDeploy, MiMo"), pytest.param(400, False, id="a short one")],
+)
+async def test_a_reply_of_nothing_that_was_cut_means_that_a_long_prompt_fills_the_window(
+    chars: int, is_too_long: bool
+) -> None:
+    given = answer(completion("length", CUT_AT_ONCE, content=""))
+    message = {"role": "user", "content": "x" * chars}
+    if is_too_long:
+        with pytest.raises(ContextLengthError, match="fills the window"):
+            async with asked([given], messages=(message,)):
+                pass
+        return
+    async with asked([given], messages=(message,)) as (_, reply):
+        assert (reply.text, reply.finish_reason) == ("", "length")
+
+
 @pytest.mark.parametrize(
     "fault",
     [

@@ -21,6 +21,11 @@ CUT_MIN_CHARS = 8000
 GOOGLE_PREFIX = "models/"  # Google takes names with it and without
 # Fields in which servers tell an error where others have a reply.
 _ERROR_FIELDS = ("message", "msg", "error_msg", "error_message", "detail", "errors")
+# What some servers mean with a reply of nothing that was cut: they say no word of the prompt.
+_NO_ROOM = {
+    "message": "the server cut the reply before its first word: the prompt fills the window",
+    "code": "context_length_exceeded",
+}
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 _THOUGHT_FIELDS = ("thinking", "summary", "text")
 _STREAM_STARTS = ("data:", "event:", "id:", "retry:", ":")
@@ -152,7 +157,11 @@ class ReplyParts:
         return self.reply()
 
     def reply(self) -> ChatReply:
-        """Make the reply of what has arrived."""
+        """Make the reply of what has arrived.
+
+        Raises:
+            ErrorInReplyError: the prompt left no room for a reply.
+        """
         text, reasoning = _whole(self._texts), _whole(self._reasoning)
         reason = self._finish_reason or "stop"
         if not text and self._calls:
@@ -163,6 +172,9 @@ class ReplyParts:
             reason = "length"
         given = _count(self._usage, "prompt_tokens", "input_tokens")
         made = _made(self._usage, given)
+        is_full = self._prompt_chars >= CUT_MIN_CHARS and not (text or reasoning or made)
+        if reason == "length" and is_full:
+            raise ErrorInReplyError(_NO_ROOM)
         return ChatReply(
             text,
             reason,
