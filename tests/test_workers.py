@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
+from rlm_mcp import __version__
 from rlm_mcp.errors import (
     BudgetExceededError,
     ConfigurationError,
@@ -23,6 +24,7 @@ from rlm_mcp.errors import (
 from rlm_mcp.service import repls
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.writing import no_report
+from rlm_mcp.service.doctor import check_workers
 from rlm_mcp.service.executor import crew
 from rlm_mcp.service.executor.messages import Refused, given
 from rlm_mcp.service.executor.ray_cluster import open_cluster
@@ -273,6 +275,23 @@ async def test_a_run_fails_with_the_reason_where_no_worker_can_work(
 
     assert state.status == "failed"
     assert "this server 0.0.1" in (state.error or {})["message"]
+
+
+async def test_doctor_says_of_each_worker_its_version_and_its_walls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_in(tmp_path)
+    good = await check_workers(settings, InProcessCluster())
+    monkeypatch.setattr(crew, "__version__", "0.0.1")
+    bad = await check_workers(settings, InProcessCluster(1))
+    none = await check_workers(settings, InProcessCluster(0))
+
+    assert sorted(check.name for check in good) == ["worker 10.0.0.0", "worker 10.0.0.1"]
+    assert {check.found.split(",")[0] for check in good} == {f"rlm-mcp {__version__}"}
+    assert "failed" not in {check.state for check in good}
+    assert [(check.name, check.state) for check in bad] == [("worker 10.0.0.0", "failed")]
+    assert [(check.name, check.state) for check in none] == [("workers", "failed")]
+    assert await check_workers(settings) == []
 
 
 async def test_keys_and_headers_and_passwords_are_not_sent_to_workers(

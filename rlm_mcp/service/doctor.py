@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 import anyio
@@ -40,6 +40,10 @@ from rlm_mcp.store.database import DATABASE_NAME
 from rlm_mcp.store.probe import SQLITE_VERSION, stored_names, try_directory
 from rlm_mcp.text import nearest
 
+if TYPE_CHECKING:
+    from rlm_mcp.service.executor.cluster import Cluster
+    from rlm_mcp.service.executor.messages import WorkerStatus
+
 State = Literal["ok", "warning", "failed"]
 FindLocalModel = Callable[[], OfferedModel | None]
 
@@ -51,6 +55,7 @@ IN_A_CONTAINER = (
 )
 _LITTLE_ROOM_BYTES = 1_000_000_000
 _SHOWN_MODELS = 5
+_WORKERS_SECONDS = 60.0
 # A local server may have to load the model first.
 _ONE_ATTEMPT = RetryPolicy(attempts=1, brief_attempts=1, attempt_seconds=60)
 
@@ -74,6 +79,8 @@ async def check_all(
     yield await _check_database(settings.data_dir / DATABASE_NAME)
     yield await anyio.to_thread.run_sync(_check_paths, settings.allowed_paths)
     yield await _check_isolation(settings)
+    for check in await check_workers(settings):
+        yield check
     async for check in _check_models(settings, find_local):
         yield check
 
@@ -142,6 +149,31 @@ def isolation_check(isolation: Isolation, *, in_container: bool) -> Check:
     if in_container:
         fix = f"{fix} {IN_A_CONTAINER}"
     return Check("isolation", "warning", found, fix)
+
+
+async def check_workers(settings: Settings, cluster: Cluster | None = None) -> list[Check]:
+    """Start a worker on each node of a cluster, by default that of the settings, and end them."""
+    from rlm_mcp.service.executor.opening import open_crew  # noqa: PLC0415  # few have a cluster
+
+    try:
+        async with open_crew(settings, cluster) as crew:
+            if crew is None:
+                return []
+            missing = await crew.settled(_WORKERS_SECONDS)
+            checks = [_worker_check(one.node.address, one.status) for one in crew.workers]
+            for address, error in crew.refusals.items():
+                checks.append(Check(f"worker {address}", "failed", error.message, error.fix))
+            fix = "Read Ray's logs on that node, in /tmp/ray/session_latest/logs."
+            found = f"it did not start in {_WORKERS_SECONDS:.0f} s"
+            return checks + [Check(f"worker {one}", "failed", found, fix) for one in missing]
+    except RLMError as error:
+        return [Check("workers", "failed", error.message, error.fix)]
+
+
+def _worker_check(address: str, status: WorkerStatus) -> Check:
+    walls = isolation_check(status.isolation, in_container=False)
+    found = f"rlm-mcp {status.version}, Python {status.python}, {status.places} runs at once"
+    return Check(f"worker {address}", walls.state, f"{found}, {walls.found}", walls.fix)
 
 
 async def _check_models(settings: Settings, find_local: FindLocalModel) -> AsyncIterator[Check]:

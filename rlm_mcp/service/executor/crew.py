@@ -131,6 +131,21 @@ class Crew:
                 """--resources '{"rlm_worker": 1}', and then this server.""",
             )
 
+    async def settled(self, seconds: float) -> Sequence[str]:
+        """Wait until each node has a worker, or a reason to have none.
+
+        Returns:
+            The addresses of nodes with neither after `seconds`.
+        """
+        with anyio.move_on_after(seconds):
+            while not self._nodes or self._pending():
+                await self._changed.wait()
+        return self._pending()
+
+    def _pending(self) -> Sequence[str]:
+        known = {worker.node.address for worker in self._workers} | self._refusals.keys()
+        return sorted({node.address for node in self._nodes.values()} - known)
+
     async def pick(self, key: str) -> CrewWorker:
         """Return the idlest worker, or one that has read the text and is not much busier.
 
