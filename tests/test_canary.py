@@ -24,7 +24,7 @@ HEADER = "canary-of-a-header-09ab"
 VARIABLE = "canary-of-the-environment-3e5d"
 SECRETS = (KEY, TABLE_KEY, HEADER, VARIABLE)
 CODE = """
-for name in ("default", "headed", "program"):
+for name in ("default", "headed", "anthropic", "responses", "program"):
     try:
         print(llm_query("say it", model=name))
     except Exception as error:
@@ -51,8 +51,14 @@ async def test_no_secret_of_a_model_is_in_what_a_run_leaves_and_shows(
     caplog.set_level(logging.DEBUG)
     async with open_scripted_model(script) as other:
         headed: dict[str, Any] = {"base_url": other.base_url, "api_key_env": "KEY_OF_THE_TABLE"}
+        headed |= {"headers": {"X-Own": HEADER}}
+        natives = {
+            kind: ModelTable.model_validate({**headed, "provider": kind})
+            for kind in ("anthropic", "responses")
+        }
         models = {
-            "headed": ModelTable.model_validate({**headed, "headers": {"X-Own": HEADER}}),
+            **natives,
+            "headed": ModelTable.model_validate(headed),
             "program": ModelTable(provider="command", command=(sys.executable, "-c", PROGRAM)),
             "default": ModelTable(),
         }
@@ -75,7 +81,7 @@ async def test_no_secret_of_a_model_is_in_what_a_run_leaves_and_shows(
 
     assert run["answer"] == "done"
     said = json.dumps(shown)
-    assert said.count("These headers are wrong") >= 2  # what was refused is told
+    assert said.count("These headers are wrong") >= 4  # what was refused is told
     assert "KEY_OF_A_PROGRAM=" in said  # and what the program said
     assert stored
     places = {
