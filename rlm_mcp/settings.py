@@ -17,7 +17,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from rlm_mcp.bearer_tokens import refuse_bad_tokens, refuse_weak, tokens_by_name
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.daily_limits import DailyLimits
-from rlm_mcp.engine.models.tables import ANTHROPIC_KEY, ModelTable
+from rlm_mcp.engine.models.tables import ANTHROPIC_KEY, ModelTable, with_good_names
 from rlm_mcp.errors import ConfigurationError
 from rlm_mcp.text import nearest, without_credentials
 from rlm_mcp.values import DOCKER_IMAGE, IsolationLevel, SandboxName
@@ -25,7 +25,6 @@ from rlm_mcp.values import DOCKER_IMAGE, IsolationLevel, SandboxName
 PREFIX = "RLM_MCP_"
 # Names that other programs use for the same thing; ours win.
 ALSO = {"base_url": "OPENAI_BASE_URL", "api_key": "OPENAI_API_KEY"}
-_MODEL_NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 # What a command that answers as a model does not get: our own settings, and the marks of a host
 # that runs this server, which would take the command for one started inside of itself.
 _NOT_FOR_COMMANDS = ("RLM_MCP_", "CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SSE_PORT")
@@ -128,6 +127,16 @@ class Settings(RLMConfig, DailyLimits):
         gt=0,
         description="Hours for which a text sent in parts waits for its next part.",
     )
+    text_cache_dir: Path | None = Field(
+        default=None,
+        description="Directory of large texts as files; by default `texts` in the data directory.",
+    )
+    text_cache_mb: int | None = Field(
+        default=None,
+        ge=0,
+        description="Megabytes that these files may take; the oldest ones of the user with the "
+        "most are deleted first; 0: no files; by default 20,000, at most a fifth of the disk.",
+    )
     ui: bool = Field(
         default=False,
         description="Whether a server over stdio also serves the page, on this machine only.",
@@ -198,15 +207,7 @@ class Settings(RLMConfig, DailyLimits):
     def _read_models(cls, value: object) -> object:
         return json.loads(value) if isinstance(value, str) else value
 
-    @field_validator("models", mode="after")
-    @classmethod
-    def _check_models(cls, value: dict[str, ModelTable]) -> dict[str, ModelTable]:
-        for name in value:
-            if not _MODEL_NAME.fullmatch(name):
-                raise ValueError(
-                    "a model's name needs 1 to 64 letters, digits, '-', '_', '.' or ':'"
-                )
-        return value
+    _check_models = field_validator("models", mode="after")(with_good_names)
 
     @field_validator("allowed_models", mode="before")
     @classmethod
@@ -222,10 +223,10 @@ class Settings(RLMConfig, DailyLimits):
             return tuple(Path(part).expanduser() for part in value.split(os.pathsep) if part)
         return value
 
-    @field_validator("data_dir", mode="after")
+    @field_validator("data_dir", "text_cache_dir", mode="after")
     @classmethod
-    def _expand_home(cls, value: Path) -> Path:
-        return value.expanduser()
+    def _expand_home(cls, value: Path | None) -> Path | None:
+        return value and value.expanduser()
 
     def config(self) -> RLMConfig:
         """The part that a run takes as its `RLMConfig`."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from rlm_mcp.sandbox.layout import Layout
     from rlm_mcp.values import IsolationLevel
 
 
@@ -55,6 +56,19 @@ class Divisible(Protocol):
 
     def chunks_between(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
         """Yield `(offset, chunk)` for each chunk that begins in a range of bytes. Blocking."""
+        ...
+
+
+@runtime_checkable
+class LaidOutText(Protocol):
+    """A `ContextSource` whose text can be in a file that REPLs map as it is."""
+
+    async def lay_out(self, write: Callable[[int], Awaitable[Layout]]) -> tuple[int, Layout] | None:
+        """Return a descriptor of the file, for reading alone, and its layout; the caller closes it.
+
+        None where there is no such file: the text is small, or there is no room. `write` lays the
+        text out in a file, given its descriptor.
+        """
         ...
 
 

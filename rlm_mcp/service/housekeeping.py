@@ -9,6 +9,7 @@ import anyio
 
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.contexts.forgetting import forget_ended
+from rlm_mcp.store.contexts.text_cache import TextCache
 from rlm_mcp.store.database import Database
 from rlm_mcp.store.retention import Keeping, Retention, shrink
 from rlm_mcp.store.runs.leases import Leases, RunLeases
@@ -31,6 +32,7 @@ class Housekeeping:
     run_leases: RunLeases
     leases: Leases
     keeping: Keeping
+    cache: TextCache | None = None
 
     async def renew_leases(self) -> None:
         """Renew the leases of this process's runs, and end the runs of processes that are gone.
@@ -63,7 +65,8 @@ class Housekeeping:
     async def tidy(self, *, is_due: bool = True) -> None:
         """Drop what belongs to deleted texts and, if it is due, what is old; shrink the file.
 
-        One process at a time does this for all; the others have nothing to do then.
+        One process at a time does this for all; the others have nothing to do then. But each
+        tidies its own directory of text files: another server may have another one.
 
         Raises:
             StoreError: the database could not be written.
@@ -76,3 +79,5 @@ class Housekeeping:
                     await Retention(self.database, self.keeping).drop_old()
                 if await shrink(self.database) or forgotten or is_due:
                     await self.database.merge_log()
+        if self.cache is not None:
+            await self.cache.sweep()

@@ -48,6 +48,7 @@ from rlm_mcp.service.runs.starting import Starter
 from rlm_mcp.service.status import Status, model_status, sandbox_status, store_status
 from rlm_mcp.settings import Settings
 from rlm_mcp.store.contexts.contexts import Contexts
+from rlm_mcp.store.contexts.text_cache import TextCache
 from rlm_mcp.store.database import DATABASE_NAME, Database, open_database
 from rlm_mcp.store.index.indexes import TextIndexes
 from rlm_mcp.store.retention import Keeping
@@ -97,7 +98,8 @@ class Service:
         self._runs = runs = parts.runs.as_caller(caller)
         self._texts = texts = parts.texts.as_caller(caller)
         self.caller = caller
-        defaults = _defaults(parts.settings)
+        settings = parts.settings
+        defaults = RunDefaults(settings.config(), settings.root_model, settings.sub_model)
         self.contexts = ContextService(
             texts,
             Searches(
@@ -285,10 +287,11 @@ async def _parts(
     most, tasks = await _most_at_once(settings), site.tasks
     queue = RunQueue(most)
     marks, grace_seconds = AbandonedMarks(database), settings.cancel_grace_seconds
+    cache = TextCache(database, tasks, settings.text_cache_dir, settings.text_cache_mb)
     return _Parts(
         settings,
         database,
-        Contexts(database),
+        Contexts(database, cache=cache),
         runs,
         queue,
         RunQueue(most),
@@ -309,7 +312,8 @@ def _reached_from(parts: _Parts, *, is_remote: bool) -> _Parts:
 
 def _start_background(parts: _Parts, run_leases: RunLeases, leases: Leases) -> None:
     """Start what the server repeats for as long as it is open, and try the walls once."""
-    house = Housekeeping(parts.database, run_leases, leases, _keeping(parts.settings))
+    keeping, cache = _keeping(parts.settings), parts.texts.cache
+    house = Housekeeping(parts.database, run_leases, leases, keeping, cache)
     for task in (house.renew_leases, house.run_forever, parts.runs.repls.evict):
         parts.tasks.start_soon(task)
     parts.tasks.start_soon(parts.others.watch_cancels)
@@ -343,10 +347,6 @@ async def _log_missing_isolation(sandbox: Sandbox) -> None:
     isolation = await sandbox.isolation()
     if isolation.missing:
         log.warning("isolation is %r; missing: %s", isolation.level, "; ".join(isolation.missing))
-
-
-def _defaults(settings: Settings) -> RunDefaults:
-    return RunDefaults(settings.config(), settings.root_model, settings.sub_model)
 
 
 def _keeping(settings: Settings) -> Keeping:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ ANTHROPIC_BASE_URL = "https://api.anthropic.com"
 ANTHROPIC_KEY = "ANTHROPIC_API_KEY"
 NATIVE = frozenset({"anthropic", "responses"})
 """Providers that are asked through their own packages."""
+_NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 class ModelTable(BaseModel):
@@ -86,3 +88,14 @@ def takes_schemas(table: ModelTable, address: str) -> bool:
         return urlsplit(address).hostname in _SCHEMA_HOSTS
     except ValueError:  # no address; whoever sends to it says so
         return False
+
+
+def with_good_names(tables: dict[str, ModelTable]) -> dict[str, ModelTable]:
+    """Return tables whose names can stand in an argument.
+
+    Raises:
+        ValueError: a name cannot.
+    """
+    if not all(map(_NAME.fullmatch, tables)):
+        raise ValueError("a model's name needs 1 to 64 letters, digits, '-', '_', '.' or ':'")
+    return tables

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import struct
 import sys
 
@@ -31,6 +32,7 @@ _OBJECT_BYTES = 16  # reference count and type
 _HEADER_BYTES = (40, 48)  # from 3.12 on, and before
 _LENGTH, _HASH = 16, 24  # offsets, in bytes
 _NO_HASH = -1
+_FAILED = ctypes.c_void_p(-1).value  # MAP_FAILED
 _NEVER_FREED = 1 << 29  # references; below the numbers that mean "immortal" from 3.12 on
 
 
@@ -46,13 +48,8 @@ def ascii_text(descriptor: int, file_bytes: int, text_bytes: int) -> str | None:
     header = _header(text_bytes)
     if header is None:
         return None
-    file = mmap.mmap(descriptor, file_bytes, access=mmap.ACCESS_COPY)
-    first = ctypes.c_char.from_buffer(file)
-    base = ctypes.addressof(first)
-    _make_read_only(base + mmap.PAGESIZE, file_bytes - mmap.PAGESIZE)
-    start = base + TEXT_START - len(header)
+    start = _mapped(descriptor, file_bytes) + TEXT_START - len(header)
     ctypes.memmove(start, header, len(header))
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(first))  # which keeps the mapping from being closed
     return ctypes.cast(start, ctypes.py_object).value
 
 
@@ -89,8 +86,27 @@ def header_like(sample: bytes, size: int, length: int) -> bytes | None:
     return bytes(header)
 
 
-def _make_read_only(start: int, size: int) -> None:
-    """Split the mapping before anything is written: forks then copy fewer page tables."""
-    if size > 0:
-        protect = ctypes.CDLL(None).mprotect
-        protect(ctypes.c_void_p(start), ctypes.c_size_t(size), ctypes.c_int(mmap.PROT_READ))
+def _mapped(descriptor: int, size: int) -> int:
+    """Map a file for good, its first page writable in a copy of it; return the address.
+
+    Mapped read-only first: what may be written counts as memory that the machine must have, and the
+    text may be larger. And forks copy no page tables of what nobody writes.
+
+    Raises:
+        OSError: the file cannot be mapped.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    library.mmap.restype = ctypes.c_void_p
+    whole = (ctypes.c_size_t(size), mmap.PROT_READ, mmap.MAP_PRIVATE, descriptor, ctypes.c_long(0))
+    address = library.mmap(None, *whole)
+    if address is None or address == _FAILED:
+        raise _last_error()
+    page = (ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE))
+    if library.mprotect(*page, mmap.PROT_READ | mmap.PROT_WRITE):
+        raise _last_error()
+    return address
+
+
+def _last_error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))

@@ -1,4 +1,7 @@
-"""The host writes a text into an anonymous file and passes the descriptor to a REPL's process."""
+"""The host lays a text out in a file, and passes the descriptor to a REPL's process.
+
+The file is an anonymous one in memory, or one that the text's source keeps.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,14 @@ import sys
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import anyio
 from anyio import from_thread, to_thread
 
 from rlm_mcp.errors import SandboxError, first_of
 from rlm_mcp.sandbox.layout import TEXT_START, Layout, table
-from rlm_mcp.sandbox.types import ContextSource, Divisible
+from rlm_mcp.sandbox.types import ContextSource, Divisible, LaidOutText
 from rlm_mcp.sandbox.wire import utf8
 
 if sys.platform != "win32":  # the host imports this everywhere
@@ -25,15 +29,18 @@ _SEALS = ("F_SEAL_SHRINK", "F_SEAL_GROW", "F_SEAL_WRITE", "F_SEAL_SEAL")
 
 
 async def write_text(source: ContextSource) -> tuple[int, Layout]:
-    """Write a source into an anonymous file; the caller closes the descriptor.
+    """Lay a source out in a file, or find it in one; the caller closes the descriptor.
 
     Raises:
         SandboxError: the source gave another number of bytes than announced, or memory is full.
     """
+    if isinstance(source, LaidOutText):
+        kept = await source.lay_out(partial(_write_kept, source))
+        if kept is not None:
+            return kept
     descriptor, layout, tail = await to_thread.run_sync(_begin, source)
     try:
-        is_ascii = await _write_parts(descriptor, source, layout.text_bytes)
-        await to_thread.run_sync(_finish, descriptor, tail, TEXT_START + layout.text_bytes)
+        return descriptor, await _write(descriptor, source, layout, tail)
     except OSError as error:
         os.close(descriptor)
         raise SandboxError(
@@ -43,12 +50,28 @@ async def write_text(source: ContextSource) -> tuple[int, Layout]:
     except BaseException:  # cancelled between two chunks
         os.close(descriptor)
         raise
-    return descriptor, replace(layout, is_ascii=is_ascii)
 
 
 def _begin(source: ContextSource) -> tuple[int, Layout, bytes]:
     """Create the file; return its descriptor, its layout, and the part after the text."""
     return _anonymous_file(), *measured(source)
+
+
+async def _write_kept(source: ContextSource, descriptor: int) -> Layout:
+    """Write a source into a file of its own; return the layout of what was written.
+
+    Raises:
+        OSError: there is no room.
+        SandboxError: the source gave another number of bytes than announced.
+    """
+    layout, tail = await to_thread.run_sync(measured, source)
+    return await _write(descriptor, source, layout, tail)
+
+
+async def _write(descriptor: int, source: ContextSource, layout: Layout, tail: bytes) -> Layout:
+    is_ascii = await _write_parts(descriptor, source, layout.text_bytes)
+    await to_thread.run_sync(_finish, descriptor, tail, TEXT_START + layout.text_bytes)
+    return replace(layout, is_ascii=is_ascii)
 
 
 def measured(source: ContextSource) -> tuple[Layout, bytes]:
@@ -142,5 +165,5 @@ def _seal(descriptor: int) -> None:
     """Seal the file against changes, where the system can."""
     assert sys.platform != "win32"  # noqa: S101  # texts go through a socket there
     seals: Sequence[int] = [getattr(fcntl, name, 0) for name in _SEALS]
-    with contextlib.suppress(OSError):  # a temporary file has no seals
+    with contextlib.suppress(OSError):  # only a file in memory has seals
         fcntl.fcntl(descriptor, getattr(fcntl, "F_ADD_SEALS", 0), sum(seals))

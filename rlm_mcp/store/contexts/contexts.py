@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from sqlite3 import Connection
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -48,6 +49,9 @@ from rlm_mcp.store.paging import (
     row_before,
 )
 
+if TYPE_CHECKING:
+    from rlm_mcp.store.contexts.text_cache import TextCache
+
 PREFIX_CHARS = 4000
 _ABORT_SECONDS = 10.0
 
@@ -57,11 +61,15 @@ class Contexts:
 
     Args:
         caller: the owner of these contexts; empty for everyone who shares the machine.
+        cache: keeps large texts as files, if there is one.
     """
 
-    def __init__(self, database: Database, *, caller: str = "") -> None:
+    def __init__(
+        self, database: Database, *, caller: str = "", cache: TextCache | None = None
+    ) -> None:
         self._database = database
         self._caller = caller
+        self.cache = cache
 
     @property
     def caller(self) -> str:
@@ -70,7 +78,7 @@ class Contexts:
 
     def as_caller(self, caller: str) -> Contexts:
         """Return the contexts of another caller."""
-        return Contexts(self._database, caller=caller)
+        return Contexts(self._database, caller=caller, cache=self.cache)
 
     @asynccontextmanager
     async def open_upload(self, name: str = "") -> AsyncGenerator[Upload]:
@@ -211,6 +219,8 @@ class Contexts:
             patience_seconds=CALLER_PATIENCE_SECONDS,
         )
         await anyio.to_thread.run_sync(drop_index, self._database, self._caller, record.sha256)
+        if self.cache is not None:
+            await self.cache.drop(self._caller, record.sha256)
         if not (is_held or self._caller):
             await drop_text(self._database, text_id)
         await forget_ended(self._database)
@@ -259,7 +269,18 @@ class Contexts:
         prefix = _read(db, caller, handles[0], Span(limit=PREFIX_CHARS)).text
         counts = tuple(record.documents for record in records)
         return StoredSource(
-            self._database, caller, handles, key, names, sizes, chars, prefix, counts
+            self._database,
+            caller,
+            handles,
+            key,
+            names,
+            sizes,
+            chars,
+            prefix,
+            counts,
+            digests=tuple(record.sha256 for record in records),
+            text_bytes=sum(record.bytes for record in records),
+            cache=self.cache,
         )
 
 

@@ -6,12 +6,12 @@ import hashlib
 import io
 from array import array
 from bisect import bisect_right
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate
 from sqlite3 import Connection
-from typing import NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 from rlm_mcp.errors import InvalidInputError, NotFoundError, StoreError
 from rlm_mcp.sandbox.citable import SourcePlace
@@ -20,6 +20,10 @@ from rlm_mcp.store.contexts.pages import pages_at
 from rlm_mcp.store.contexts.records import ContextRecord, Span, TextSlice
 from rlm_mcp.store.database import Database, storable
 from rlm_mcp.store.paging import LARGEST, check_offset
+
+if TYPE_CHECKING:
+    from rlm_mcp.sandbox.layout import Layout
+    from rlm_mcp.store.contexts.text_cache import TextCache
 
 RECORD_COLUMNS = "handle, name, sha256, bytes, chars, lines, documents, created_at, preview"
 
@@ -193,7 +197,8 @@ class StoredSource:
     """A `ContextSource` over a caller's contexts: their documents in order, as one flat list.
 
     `key` identifies the texts and the names under which this caller sees them, so a fork server
-    kept under it serves no other caller. `counts` has the number of documents of each handle.
+    kept under it serves no other caller. `counts` has the number of documents of each handle,
+    `digests` its SHA-256. `cache` keeps the text in files, if it is large.
     """
 
     database: Database
@@ -205,11 +210,22 @@ class StoredSource:
     char_lengths: Sequence[int]
     prefix: str
     counts: Sequence[int]
+    digests: Sequence[str]
+    text_bytes: int
+    cache: TextCache | None = None
 
     @property
     def is_list(self) -> bool:
         """Whether there is more than one document."""
         return len(self.byte_lengths) > 1
+
+    async def lay_out(self, write: Callable[[int], Awaitable[Layout]]) -> tuple[int, Layout] | None:
+        """Return the text as a file; see `types.LaidOutText`.
+
+        Raises:
+            StoreError: a context was deleted meanwhile.
+        """
+        return None if self.cache is None else await self.cache.lay_out(self, write)
 
     def text_at(self, document: int, start: int, end: int) -> str:
         """Return some characters of a document; blocks, on a connection of its own.
