@@ -343,3 +343,16 @@ async def test_a_short_question_beside_a_text_is_put_after_it(sandbox: ProcessSa
     async with a_bench(sandbox, replies) as bench:
         await bench.ask(LOG)
         assert bench.sub_prompts == ["Great stuff\n\nPositive?"]
+
+
+@pytest.mark.parametrize(
+    ("found", "answer", "turns"), [("0 []", "email", 3), ("0", "yes", 2), ("7", "email", 2)]
+)
+async def test_after_nothing_was_found_a_word_of_the_question_is_asked_back_once(
+    sandbox: ProcessSandbox, found: str, answer: str, turns: int
+) -> None:
+    final = code(f'FINAL("{answer}")')
+    replies = [code(f"print('{found}')"), final, final]
+    async with a_bench(sandbox, replies, prompt_variant="small_context") as bench:
+        response = await bench.ask(LOG, "Is there an email? Answer yes or name the email.")
+    assert (response.answer, response.iterations) == (answer, turns)

@@ -55,6 +55,11 @@ class Memory:
         return "\n".join(dict.fromkeys(self._printed[-LATEST_PRINTED:]))
 
     @property
+    def last_printed(self) -> str:
+        """What the last cell printed that printed anything."""
+        return self._printed[-1] if self._printed else ""
+
+    @property
     def outputs(self) -> list[str]:
         """The output of every cell, as it was shown."""
         return [each.truncated_content for each in self.history if each.role == "repl_output"]

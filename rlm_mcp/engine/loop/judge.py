@@ -15,6 +15,7 @@ from rlm_mcp.engine.loop.turn import Turn
 from rlm_mcp.engine.parsing.evidence import (
     EMPTY_ANSWERS,
     is_computed,
+    is_echo,
     is_empty_output,
     is_shown,
     number_tested_as_text,
@@ -162,12 +163,20 @@ def _doubt(run: Run, answer: str, *, is_computed: bool) -> Verdict | None:
         restarts = True
         doubted = doubt_empty(answer, _hint_after_nothing(run))
         message = f"{doubted}\n{prompts.closing(run.question, turn)}"
-    elif not (is_computed or is_direct or is_shown(answer, run.shown, run.question)):
+    elif not (is_computed or is_direct or _is_supported(run, answer)):
         message = f"{doubt_unseen(answer)}\n{prompts.closing(run.question, turn)}"
     else:
         return None
     state = replace(state, guess=answer, doubts=state.doubts + 1)
     return Verdict(state, message=message, restarts=restarts)
+
+
+def _is_supported(run: Run, answer: str) -> bool:
+    """Whether what was shown contains the answer; after nothing, not the question's own words."""
+    printed = run.cells.memory.last_printed
+    if printed and is_empty_output(printed) and is_echo(answer, run.question):
+        return False
+    return is_shown(answer, run.shown, run.question)
 
 
 def _continue(run: Run, turn: Turn) -> Verdict:

@@ -65,6 +65,12 @@ def is_shown(answer: str, shown: str, question: str) -> bool:
     )
 
 
+def is_echo(answer: str, question: str) -> bool:
+    """Whether an answer is made of words of the question alone, judgements apart."""
+    words = set(_words(answer))
+    return words <= set(_words(question)) and words.isdisjoint(_JUDGEMENTS)
+
+
 def number_tested_as_text(code: str) -> str:
     """Return a literal with a number that this code searches for as text: `"500 ms" in line`."""
     tree = read_python(code).tree
