@@ -2,8 +2,8 @@
 
 A real server over stdio adds one directory after another: in each lies a text, and beside it an
 archive of a million names, a bomb, a sheet of 1 GB, a PDF that refers to itself, and so on. Printed
-is for each how long it took, what was stored and left out, how soon a ping was answered meanwhile,
-and how much memory the server's own process took beyond what it took before. With words, only the
+is for each how long it took, what was stored and left out, how soon another call was answered, and
+how much memory the server's own process took beyond what it took before. With words, only the
 attacks whose names hold one of them.
 """
 
@@ -29,7 +29,7 @@ import lines
 from mcp import Client, StdioServerParameters
 
 NAMES = 1_000_000
-PING_SECONDS = 0.02
+LOOK_SECONDS = 0.02
 TEXT = b"a line of a text that is stored whatever lies beside it\n" * 100
 _LOOP = (
     b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
@@ -134,19 +134,19 @@ async def attack(client: Client, directory: Path, name: str) -> None:
     (directory / "text.txt").write_bytes(TEXT)
     (directory / file).write_bytes(await anyio.to_thread.run_sync(make))
     pid = child_of_this_process()
-    before, pings = lines.peak_mb(pid), list[float]()
+    before, waits = lines.peak_mb(pid), list[float]()
     started = time.perf_counter()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(ping, client, pings)
+        tasks.start_soon(look, client, waits)
         result = await client.call_tool("rlm_context_add", {"path": str(directory)})
         tasks.cancel_scope.cancel()
     seconds, added = time.perf_counter() - started, result.structured_content
     assert added is not None, result.content
-    pings.sort()
+    waits.sort()
     print(
         f"| {name} | {seconds:.1f} s | {added['documents']:,} | {reasons(added)} "
-        f"| {1000 * statistics.median(pings):.0f}, {1000 * pings[int(len(pings) * 0.99)]:.0f} and "
-        f"{1000 * pings[-1]:.0f} ms | {lines.peak_mb(pid) - before:.0f} MB |",
+        f"| {1000 * statistics.median(waits):.0f}, {1000 * waits[int(len(waits) * 0.99)]:.0f} and "
+        f"{1000 * waits[-1]:.0f} ms | {lines.peak_mb(pid) - before:.0f} MB |",
         flush=True,
     )
     await client.call_tool("rlm_context_delete", {"handle": added["handle"]})
@@ -156,12 +156,12 @@ def reasons(added: dict[str, Any]) -> str:
     return "; ".join(f"{why}: {count:,}" for why, count in added["skipped_reasons"].items())
 
 
-async def ping(client: Client, seconds: list[float]) -> None:
+async def look(client: Client, seconds: list[float]) -> None:
     while True:
         started = time.perf_counter()
-        await client.send_ping()
+        await client.call_tool("rlm_context_list", {"limit": 1})
         seconds.append(time.perf_counter() - started)
-        await anyio.sleep(PING_SECONDS)
+        await anyio.sleep(LOOK_SECONDS)
 
 
 async def main() -> None:
@@ -173,7 +173,7 @@ async def main() -> None:
             args=["-m", "rlm_mcp"],
             env={**os.environ, **settings, "RLM_MCP_ROOT_MODEL": "none"},
         )
-        print("| beside a text | took | stored | left out | ping: median, 99 %, most | memory |")
+        print("| beside a text | took | stored | left out | calls: median, 99 %, most | memory |")
         print("|---|---|---|---|---|---|")
         async with Client(server) as client:
             await client.call_tool("rlm_status", {})
