@@ -23,6 +23,7 @@ from rlm_mcp.service.contexts.text_reader import (
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.database import DATABASE_NAME, open_database
 from tests.commands import environment, process
+from tests.http_serving import open_site
 from tests.serving import open_served, settings_in, turns
 
 ZSTD = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
@@ -122,7 +123,11 @@ async def test_the_same_bytes_are_the_same_text_by_path_put_and_standard_input(
         "gzip": gzip.compress(GERMAN.encode()),
         "hole": bytes(5000) + b"started\n" * 100,
     }
-    async with open_served(tmp_path, turns("never")) as served:
+    async with (
+        open_served(tmp_path, turns("never")) as served,
+        open_site(tmp_path / "site", turns("never")) as site,
+        site.open_http() as http,
+    ):
         env = environment(tmp_path, served.model.base_url)
         for name, data in cases.items():
             file = tmp_path / "text"
@@ -130,6 +135,8 @@ async def test_the_same_bytes_are_the_same_text_by_path_put_and_standard_input(
             by_path = await served.call("rlm_context_add", path=str(file))
             code, out, _ = await process(env, "contexts", "add", "-", "--json", given=data)
             assert (code, json.loads(out)["handle"]) == (0, by_path["handle"]), name
+            sent = await http.put("/contexts/text", content=data)
+            assert (sent.status_code, sent.json()["handle"]) == (201, by_path["handle"]), name
 
 
 def test_nothing_but_nuls_takes_no_memory_at_its_end() -> None:
