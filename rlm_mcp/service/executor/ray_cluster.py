@@ -7,6 +7,7 @@ it repeats no call and restarts no worker, since only the log says where a run c
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -49,6 +50,8 @@ async def open_cluster(address: str, worker: type[Any]) -> AsyncGenerator[RayClu
 
 
 def _ray() -> Any:
+    # Else Ray sends the working directory of a server that `uv run` started to every node.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         import ray  # noqa: PLC0415  # pyright: ignore[reportMissingImports]  # an extra; half a second
     except ImportError as error:
