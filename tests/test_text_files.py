@@ -136,8 +136,7 @@ async def test_only_its_owner_can_open_a_file_and_nobody_can_write_it(
     handle = await added(database, LARGE)
     async with opened(database) as contexts:
         descriptor, _ = await write_text(await contexts.source([handle]))
-        (draft,) = drafts(tmp_path) or files(tmp_path)
-        modes = {stat.S_IMODE(draft.stat().st_mode)}
+        modes = {stat.S_IMODE(os.fstat(descriptor).st_mode)}  # it may not have its name yet
     (path,) = files(tmp_path)
 
     modes.add(stat.S_IMODE(path.stat().st_mode))
