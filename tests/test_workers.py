@@ -277,6 +277,22 @@ async def test_a_run_fails_with_the_reason_where_no_worker_can_work(
     assert "this server 0.0.1" in (state.error or {})["message"]
 
 
+async def test_what_a_caller_may_use_a_day_holds_on_workers_too(
+    tmp_path: Path, model: ScriptedModel
+) -> None:
+    changes = {"daily_tokens": {"*": 3000}}
+    async with open_front(tmp_path, model, InProcessCluster(), **changes) as service:
+        ann = service.as_caller("ann")
+        state = await ended(ann, await begin(ann))
+        today = (await ann.status()).limits["today"]["tokens"]
+
+    used = state.figures.input_tokens + state.figures.output_tokens
+    assert state.status == "exhausted"
+    assert "daily limit of 'ann'" in (state.error or {})["message"]
+    assert today == {"limit": 3000, "spent": used}
+    assert len(model.requests) < 2 * STEPS + 1
+
+
 async def test_doctor_says_of_each_worker_its_version_and_its_walls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
