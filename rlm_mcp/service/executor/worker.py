@@ -104,7 +104,10 @@ class Worker:
                 __version__, platform.python_version(), os.getpid(), most, isolation
             )
             self._up.set()
-            await anyio.sleep_forever()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                self._outbox.close()  # before the runs end, which would wait for answers
 
     async def status(self) -> WorkerStatus | Refused | None:
         """Describe this worker, once it is up; or say why it cannot be."""
