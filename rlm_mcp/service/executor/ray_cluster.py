@@ -51,7 +51,7 @@ async def open_cluster(address: str, worker: type[Any]) -> AsyncGenerator[RayClu
 
 def _ray() -> Any:
     # Else Ray sends the working directory of a server that `uv run` started to every node.
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     try:
         import ray  # noqa: PLC0415  # pyright: ignore[reportMissingImports]  # an extra; half a second
     except ImportError as error:
