@@ -15,7 +15,8 @@ SERVER = json.loads(os.environ["INTEROP_SERVER"])
 
 async def main() -> None:
     provider = OpenAIProvider(base_url=os.environ["INTEROP_MODEL"] + "/v1", api_key="none")
-    server = MCPToolset(StdioTransport(**SERVER))
+    # Its own limit is 5 seconds, in which a server on a busy machine may not be up.
+    server = MCPToolset(StdioTransport(**SERVER), init_timeout=100)
     agent = Agent(OpenAIChatModel("agent", provider=provider), toolsets=[server])
     async with agent:
         done = await agent.run("Begin.")

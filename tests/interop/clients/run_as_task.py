@@ -10,7 +10,11 @@ from fastmcp import Client
 from fastmcp.client.transports import StdioTransport, StreamableHttpTransport
 from fastmcp.exceptions import ToolError
 from fastmcp_tasks import call_tool_task
+from mcp.client import session
 
+# After 10 seconds, in which a server on a busy machine may not be up, it speaks an older protocol,
+# which has no tasks.
+session.DISCOVER_TIMEOUT_SECONDS = 100.0
 SERVER = json.loads(os.environ["INTEROP_SERVER"])
 TEXT = os.environ["INTEROP_TEXT"]
 
