@@ -42,6 +42,7 @@ from rlm_mcp.testing.scripted_model import (
     ScriptedModel,
     open_scripted_model,
 )
+from tests.killing import children_of_this_process
 from tests.serving import KEY, Served, cell, settings_in
 
 HERE = Path(__file__).resolve().parent.parent
@@ -154,27 +155,19 @@ async def opened(directory: Path, model: ScriptedModel, checkout: Path) -> Async
         "RLM_MCP_ROOT_MODEL": "root",
         "RLM_MCP_MIN_ISOLATION": "process",
     }
-    before = await anyio.to_thread.run_sync(_children)
+    before = await anyio.to_thread.run_sync(children_of_this_process)
     server: Server | None = None
     parameters = StdioServerParameters(
         command=sys.executable, args=["-m", "rlm_mcp"], env=env, cwd=checkout
     )
     try:
         async with Client(stdio_client(parameters)) as client:
-            [pid] = await anyio.to_thread.run_sync(_children) - before
+            [pid] = await anyio.to_thread.run_sync(children_of_this_process) - before
             server = Server(Served(client, model, settings_in(directory)), pid)
             yield server
     except Exception:  # the client of a server that was killed
         if server is None or not server.is_killed:
             raise
-
-
-def _children() -> set[int]:
-    found = set[int]()
-    for task in Path("/proc/self/task").iterdir():
-        with suppress(OSError):
-            found |= set(map(int, (task / "children").read_text().split()))
-    return found
 
 
 async def ask(server: Server, handle: str, model: Model) -> float:

@@ -37,6 +37,7 @@ from rlm_mcp.testing.scripted_model import (
     ScriptedModel,
     open_scripted_model,
 )
+from tests.killing import children_of_this_process
 from tests.serving import KEY, Served, cell, settings_in
 
 HERE = Path(__file__).resolve().parent.parent
@@ -99,10 +100,10 @@ async def measure(load: Load, checkout: Path) -> Cost:
     """Put a load on a server of a checkout, once it is warm."""
     with tempfile.TemporaryDirectory() as directory:
         async with open_scripted_model(load.answer, keep=1) as model:
-            before = await anyio.to_thread.run_sync(_children)
+            before = await anyio.to_thread.run_sync(children_of_this_process)
             parameters = _parameters(Path(directory), model, checkout, load)
             async with Client(stdio_client(parameters)) as client:
-                [pid] = await anyio.to_thread.run_sync(_children) - before
+                [pid] = await anyio.to_thread.run_sync(children_of_this_process) - before
                 served = Served(client, model, settings_in(Path(directory)))
                 return await _measure(load, served, pid)
 
@@ -153,13 +154,6 @@ def _parameters(
 def _cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def _children() -> set[int]:
-    found = set[int]()
-    for task in Path("/proc/self/task").iterdir():
-        found |= set(map(int, (task / "children").read_text().split()))
-    return found
 
 
 async def compare(load: Load, checkouts: dict[str, Path], rounds: int) -> list[str]:

@@ -193,7 +193,7 @@ def _digest(event: dict[str, Any]) -> str:
 async def open_to_be_killed(known: Known, **environment: Any) -> AsyncGenerator[tuple[Served, Any]]:
     """Serve over stdio until it is killed; what its client then raises is expected."""
     is_killed = False
-    before = await anyio.to_thread.run_sync(_children)
+    before = await anyio.to_thread.run_sync(children_of_this_process)
 
     def kill() -> None:
         nonlocal is_killed
@@ -203,14 +203,14 @@ async def open_to_be_killed(known: Known, **environment: Any) -> AsyncGenerator[
 
     try:
         async with open_process(known.directory, known.model, **environment) as served:
-            pids = await anyio.to_thread.run_sync(_children) - before
+            pids = await anyio.to_thread.run_sync(children_of_this_process) - before
             yield served, kill
     except Exception:
         if not is_killed:
             raise
 
 
-def _children() -> set[int]:
+def children_of_this_process() -> set[int]:
     """Processes that this one has started and that are not yet waited for."""
     found = set[int]()
     for task in Path("/proc/self/task").iterdir():

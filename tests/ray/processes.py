@@ -21,20 +21,6 @@ def workers(address: str) -> list[int]:
     ]
 
 
-def descendants(pid: int) -> set[int]:
-    """What a process has started, and what that has."""
-    children: dict[int, list[int]] = {}
-    for one in _command_lines():
-        children.setdefault(_parent(one), []).append(one)
-    found = set[int]()
-    pending = [pid]
-    while pending:
-        below = children.get(pending.pop(), [])
-        found.update(below)
-        pending += below
-    return found
-
-
 def asking(base_url: str) -> set[int]:
     """The processes that hold a connection to a server on this machine."""
     port = f":{urlsplit(base_url).port:04X}"

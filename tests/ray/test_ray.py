@@ -28,6 +28,7 @@ from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
 from tests.killing import Known, open_to_be_killed
 from tests.ray import processes
+from tests.sandbox_battery import descendants
 from tests.serving import Served, cell
 from tests.test_stdio import open_process
 from tests.waiting import until
@@ -209,12 +210,12 @@ async def test_when_a_worker_is_killed_its_run_goes_on_at_another_one(
         run_id = await begin(served, "marker-4")
         await until_asked(model, "marker-4 step 2")
         pid = await worker_of(nodes, model)
-        below = await anyio.to_thread.run_sync(processes.descendants, pid)
+        below = await anyio.to_thread.run_sync(descendants, pid)
         os.kill(pid, signal.SIGKILL)
         now = await served.call("rlm_run_wait", run_id=run_id, wait_seconds=0)
         run = await ended(served, run_id)
         events = await events_of(served, run_id)
-        await until(lambda: not processes.alive(below))
+        await until(lambda: not processes.alive(set(below)))
 
     assert now["status"] == "running"
     assert (run["status"], run["answer"]) == ("completed", answer_of("marker-4"))
