@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator
@@ -177,6 +178,28 @@ async def test_a_server_whose_host_goes_away_ends_and_leaves_its_run_interrupted
             read = await after.call("rlm_run_wait", run_id=run["run_id"], wait_seconds=0)
 
     assert read["status"] == "interrupted"
+
+
+async def test_a_server_whose_host_reads_no_more_ends_without_a_traceback(tmp_path: Path) -> None:
+    env = {"HOME": str(tmp_path), "RLM_MCP_DATA_DIR": str(tmp_path / "data")}
+    command = [sys.executable, "-m", "rlm_mcp"]
+    ping = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"}) + "\n"
+    reading, writing = os.pipe()
+    with anyio.fail_after(120):
+        async with await anyio.open_process(
+            command, stdin=subprocess.PIPE, stdout=writing, env=env
+        ) as server:
+            os.close(writing)
+            os.close(reading)
+            assert server.stdin is not None
+            assert server.stderr is not None
+            await server.stdin.send(ping.encode())
+            await server.stdin.aclose()
+            said = b"".join([piece async for piece in server.stderr])
+            ended = await server.wait()
+
+    assert ended == 0
+    assert b"Traceback" not in said
 
 
 async def test_nothing_but_the_protocol_is_written_to_stdout(tmp_path: Path) -> None:

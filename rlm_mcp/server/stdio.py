@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -41,10 +42,18 @@ from rlm_mcp.server.sendable import sendable
 Incoming = SessionMessage | Exception
 _PROBE = "server/discover"
 
+log = logging.getLogger(__name__)
+
 
 async def serve_stdio(server: Server[Any]) -> None:
-    """Serve over stdin and stdout until the host closes them."""
-    lines = await anyio.to_thread.run_sync(_take_stdin)
+    """Serve over stdin and stdout until the host closes either of them."""
+    try:
+        await _serve(server, await anyio.to_thread.run_sync(_take_stdin))
+    except* BrokenPipeError:
+        log.info("The host reads no more: it has closed this server's stdout.")
+
+
+async def _serve(server: Server[Any], lines: TextIO) -> None:
     # The SDK owns stdout: what others print must not get between the messages.
     async with stdio_server(stdin=anyio.wrap_file(io.StringIO())) as (nothing, outgoing):
         await nothing.aclose()
@@ -118,7 +127,9 @@ async def _lines(file: TextIO) -> AsyncGenerator[str]:
     while True:
         if is_awaited:
             await anyio.wait_readable(file)
-        if not (line := await anyio.to_thread.run_sync(file.readline)):
+        # Where the host reads no more but keeps stdin open, the thread is left at its line.
+        line = await anyio.to_thread.run_sync(file.readline, abandon_on_cancel=True)
+        if not line:
             return
         yield line
 
