@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from rlm_mcp.errors import SandboxError
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.portable.launcher import start_process
 from rlm_mcp.sandbox.portable.module import PythonModule, compile_once, find_module
+from rlm_mcp.sandbox.portable.process.compiler import KEPT_SECONDS
 from rlm_mcp.sandbox.portable.process.image import PAGE_BYTES, changed_runs
 from rlm_mcp.sandbox.portable.sandbox import PortableSandbox
 from rlm_mcp.sandbox.types import CallReply, ReplCall, ReplOptions
@@ -100,6 +104,26 @@ async def test_what_others_may_have_written_is_not_run(
         await compile_once(replace(module, **found))
     assert refused.value.fix is not None
     assert "writable for this user only" in refused.value.fix
+
+
+async def test_what_older_versions_left_a_week_ago_is_removed_once_a_new_image_is_there(
+    module: PythonModule, tmp_path: Path
+) -> None:
+    folder = tmp_path / "portable"
+    folder.mkdir(0o700)
+    compiled, image = folder / module.compiled.name, folder / module.image.name
+    shutil.copyfile(module.compiled, compiled)
+    old, recent, bytecode = folder / "old.image", folder / "recent.cwasm", folder / "bytecode"
+    bytecode.mkdir()
+    for path in (old, recent):
+        path.write_bytes(b"of another version")
+    week_ago = time.time() - KEPT_SECONDS - 60
+    for path in (old, bytecode):
+        os.utime(path, (week_ago, week_ago))
+
+    await compile_once(replace(module, compiled=compiled, image=image))
+
+    assert set(folder.iterdir()) == {compiled, image, recent, bytecode}
 
 
 async def test_bytecode_is_kept_beside_the_module_whatever_the_installer_left(

@@ -10,12 +10,15 @@ import json
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 from rlm_mcp.sandbox.portable.process.sources import BOOT, guest_sources
 
 MEMORY_BYTES = 1 << 30
+# What an older version left may be in use by another installation; that one makes its own again.
+KEPT_SECONDS = 7 * 24 * 3600
 
 
 class _Nowhere:
@@ -59,6 +62,17 @@ def main() -> None:
     thread.join()
     if failed:
         sys.exit(f"{type(failed[0]).__name__}: {failed[0]}")
+    remove_older((compiled, Path(asked["image"])))
+
+
+def remove_older(in_use: tuple[Path, Path]) -> None:
+    """Remove what other versions left in the folder of these files at least a week ago."""
+    for path in in_use[0].parent.iterdir():
+        if path in in_use or path.is_dir():
+            continue
+        with contextlib.suppress(OSError):  # another process removed it, or still maps it
+            if time.time() - path.stat().st_mtime > KEPT_SECONDS:
+                path.unlink()
 
 
 def _make_image(asked: dict[str, Any], compiled: Path) -> None:
