@@ -356,3 +356,90 @@ async def test_after_nothing_was_found_a_word_of_the_question_is_asked_back_once
     async with a_bench(sandbox, replies, prompt_variant="small_context") as bench:
         response = await bench.ask(LOG, "Is there an email? Answer yes or name the email.")
     assert (response.answer, response.iterations) == (answer, turns)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "turns"),
+    [
+        ("Which request is named? Answer with the number only.", "Lena", 3),
+        ("How many requests are there?", "many", 3),
+        ("How many requests are there?", "99", 2),
+        ("Who is named?", "Lena", 2),
+    ],
+)
+async def test_an_answer_without_a_digit_is_asked_back_once_where_a_number_is_asked_for(
+    sandbox: ProcessSandbox, question: str, answer: str, turns: int
+) -> None:
+    final = code(f'FINAL("{answer}")')
+    replies = [code("print(99, 'many', 'Lena')"), final, final]
+    async with a_bench(sandbox, replies, prompt_variant="small_context") as bench:
+        response = await bench.ask(TABLE, question)
+        said = bench.root_requests[-1].messages[-1]["content"]
+    assert (response.answer, response.iterations) == (answer, turns)
+    asked_back = "asks for a number" in said and "parts[1] is 'Omar'" in said
+    assert asked_back == (turns == 3)
+
+
+@pytest.mark.parametrize(
+    ("look", "answer", "turns"),
+    [
+        ("search('krypton')", "yes", 3),
+        ("print('krypton' in context)", "Yes.", 3),
+        ("search('krypton')", "no", 2),
+        ("search('Lena')", "yes", 2),
+    ],
+)
+async def test_a_yes_after_nothing_was_found_is_asked_back_once(
+    sandbox: ProcessSandbox, look: str, answer: str, turns: int
+) -> None:
+    final = code(f'FINAL("{answer}")')
+    async with a_bench(sandbox, [code(look), final, final], prompt_variant="small_context") as b:
+        response = await b.ask(LOG, "Is it named anywhere? Answer yes or no.")
+    assert (response.answer, response.iterations) == (answer, turns)
+
+
+@pytest.mark.parametrize("look", ["search('email')", "print('email' in context)"])
+@pytest.mark.parametrize("as_list", [False, True])
+async def test_what_has_a_form_is_looked_for_by_its_form_after_its_name_was_not_found(
+    sandbox: ProcessSandbox, look: str, as_list: bool
+) -> None:
+    text = "\n".join([LOG, "Write to lena@post.example or omar.b@desk.example.", LOG])
+    replies = [code(look), code("FINAL(len(context))")]
+    async with a_bench(sandbox, replies, prompt_variant="small_context") as bench:
+        await bench.ask([text] * 2 if as_list else text, "Which email addresses are there?")
+        said = bench.root_requests[1].messages[-1]["content"]
+    (proposed,) = [line for line in said.splitlines() if line.startswith("print(sorted(")]
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        exec(f"import re\n{proposed}", {"context": [text] * 2 if as_list else text})
+    assert printed.getvalue() == "['lena@post.example', 'omar.b@desk.example']\n"
+
+
+SIZES = "\n".join(f"10:{n} size={n} day={n} ok" for n in range(10, 60))
+GROWING = "\n".join("the line" + " x" * n for n in range(70))
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "proposed"),
+    [
+        ("Which took the most time?", LOG, "print(max({lines}, {key}, 'ms')))"),
+        ("Which request was fastest?", LOG, "print(min({lines}, {key}, 'ms')))"),
+        ("When was size largest?", SIZES, "print(max({lines}, {key}, 'size')))"),
+        ("Which is longest?", GROWING, "Go through all lines with code."),
+    ],
+)
+async def test_one_of_all_lines_is_not_taken_from_a_search_with_many_ties(
+    sandbox: ProcessSandbox, question: str, text: str, proposed: str
+) -> None:
+    lines, key = "context.splitlines()", "key=lambda line: number_near(line"
+    expected = proposed.format(lines=lines, key=key).replace("'", '"')
+    replies = [
+        code("search('INFO the ok', k=1)"),
+        code('FINAL("Lena")'),
+        code("FINAL(len(context))"),
+    ]
+    async with a_bench(sandbox, replies, prompt_variant="small_context") as bench:
+        await bench.ask(text, question)
+        told, doubted = (each.messages[-1]["content"] for each in bench.root_requests[1:3])
+    assert expected in told
+    assert expected in doubted

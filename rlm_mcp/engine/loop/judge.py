@@ -10,27 +10,16 @@ from typing import Any, Literal
 
 from anyio import to_thread
 
+from rlm_mcp.engine.loop.doubts import MAX_GUESSES_DOUBTED, doubt, with_hint
 from rlm_mcp.engine.loop.run import Run
 from rlm_mcp.engine.loop.turn import Turn
-from rlm_mcp.engine.parsing.evidence import (
-    EMPTY_ANSWERS,
-    is_computed,
-    is_echo,
-    is_empty_output,
-    is_shown,
-    number_tested_as_text,
-)
+from rlm_mcp.engine.parsing.evidence import is_computed
 from rlm_mcp.engine.parsing.reply import Directive
 from rlm_mcp.engine.parsing.typed_answer import read_typed_answer
-from rlm_mcp.engine.prompts.first_look import describe_parts
 from rlm_mcp.engine.prompts.messages import (
     confirm_extent,
     confirm_final,
-    doubt_empty,
-    doubt_unseen,
-    judge_items,
     missing_variable,
-    question_nothing,
     schema_repair,
     show_outputs,
     unfilled_template,
@@ -42,7 +31,6 @@ from rlm_mcp.events import LoopState
 from rlm_mcp.sandbox.types import Final
 
 MAX_SCHEMA_REPAIRS = 3
-MAX_GUESSES_DOUBTED = 3
 GIVEN_NAMES = ("context", "context_names")
 # {total} as a format string has it, and not \\frac{a} or ${x}.
 TEMPLATE_FIELD = re.compile(r"(?<![\\\w$^}])\{([A-Za-z_]\w*)(?:[.\[!:][^{}]*)?\}")
@@ -142,41 +130,12 @@ async def _decide(run: Run, final: Final, origin: Origin, *, is_computed: bool =
 
 
 def _doubt(run: Run, answer: str, *, is_computed: bool) -> Verdict | None:
-    """Question an answer of a weak model where there is cause to.
-
-    Args:
-        run: what was printed and asked so far.
-        answer: as text.
-        is_computed: whether code made it from the text, so that it need not have been shown.
-    """
-    state, prompts = run.state, run.prompts
-    if answer == state.guess or not prompts.is_for_weak_models:
+    """Question an answer of a weak model where there is cause to."""
+    doubted = doubt(run, answer, is_computed=is_computed)
+    if doubted is None:
         return None
-    if state.doubts >= MAX_GUESSES_DOUBTED:
-        return None
-    turn, is_direct = run.next_turn(), run.is_direct
-    restarts = False
-    if not run.cells.memory.has_run_code and not is_direct:
-        message = prompts.nudge("no_code", run.question, turn)
-    elif answer.strip() in EMPTY_ANSWERS:
-        # The code is in the conversation, and would be written again.
-        restarts = True
-        doubted = doubt_empty(answer, _hint_after_nothing(run))
-        message = f"{doubted}\n{prompts.closing(run.question, turn)}"
-    elif not (is_computed or is_direct or _is_supported(run, answer)):
-        message = f"{doubt_unseen(answer)}\n{prompts.closing(run.question, turn)}"
-    else:
-        return None
-    state = replace(state, guess=answer, doubts=state.doubts + 1)
-    return Verdict(state, message=message, restarts=restarts)
-
-
-def _is_supported(run: Run, answer: str) -> bool:
-    """Whether what was shown contains the answer; after nothing, not the question's own words."""
-    printed = run.cells.memory.last_printed
-    if printed and is_empty_output(printed) and is_echo(answer, run.question):
-        return False
-    return is_shown(answer, run.shown, run.question)
+    state = replace(run.state, guess=answer, doubts=run.state.doubts + 1)
+    return Verdict(state, message=doubted.message, restarts=doubted.restarts)
 
 
 def _continue(run: Run, turn: Turn) -> Verdict:
@@ -196,38 +155,13 @@ def _continue(run: Run, turn: Turn) -> Verdict:
         message = prompts.went_in_circles(run.cells.memory.printed, left)
         return Verdict(state, message=message, restarts=True)
     if reason is None:
-        shown = _with_hint(run, turn)
+        shown = with_hint(run, turn)
         message = prompts.feedback(run.question, shown, left, has_failed=turn.has_failed)
     else:
         message = prompts.nudge(
             reason, run.question, left, detail=parsed.syntax or "", shown_cells=turn.shown
         )
     return Verdict(state, message=message)
-
-
-def _with_hint(run: Run, turn: Turn) -> tuple[str, ...]:
-    """Return the outputs; a weak model whose code failed or found nothing gets a hint."""
-    last = turn.cells[-1]
-    if not run.prompts.is_for_weak_models:
-        return turn.shown
-    if last.error:
-        hint = "\n".join(describe_parts(run.sample)) if run.sample else ""
-    elif is_empty_output(last.output):
-        hint = _hint_after_nothing(run, turn.code)
-    else:
-        return turn.shown
-    return (*turn.shown[:-1], f"{turn.shown[-1]}\n{hint}") if hint else turn.shown
-
-
-def _hint_after_nothing(run: Run, code: str = "") -> str:
-    """Say what an empty result often means for a text like this one."""
-    number = number_tested_as_text(code)
-    has_asked = "ask_each" in code or "llm_query" in code
-    can_ask = run.engine.config.enable_sub_calls and not has_asked
-    if run.shape == "items" and can_ask and not number:
-        return judge_items()
-    said = question_nothing(of_replies="llm_query" in code, number=number)
-    return "\n".join((said, *(describe_parts(run.sample) if run.sample else ())))
 
 
 async def _read_variable(run: Run, directive: Directive) -> tuple[Final | None, str]:

@@ -28,6 +28,21 @@ def is_empty_output(output: str) -> bool:
     )
 
 
+def has_found_nothing(output: str) -> bool:
+    """Whether what a cell printed is empty, or a search that found nothing."""
+    return is_empty_output(output) or output.strip().startswith("search: nothing found")
+
+
+def has_many_ties(output: str) -> bool:
+    """Whether a search found far more lines that match as well than it showed."""
+    return output.rstrip().endswith("match just as well: go through all of them with code]")
+
+
+def is_yes(answer: str) -> bool:
+    """Whether an answer says yes."""
+    return _words(answer)[:1] in (["yes"], ["true"])
+
+
 def is_computed(code: str) -> bool:
     """Whether the answer that this code gives comes from the text or from earlier variables.
 

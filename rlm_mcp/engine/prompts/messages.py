@@ -70,6 +70,28 @@ def doubt_unseen(value: str) -> str:
     )
 
 
+def doubt_form(value: str, parts: str = "") -> str:
+    """Question an answer without a number, where the question asks for one; `parts` of a line."""
+    said = (
+        f"Your answer {cut_middle(value, _MAX_GUESS_CHARS)!r} was not accepted yet: the question "
+        "asks for a number. Print the one that it asks for."
+    )
+    return f"{said}\n{parts}" if parts else said
+
+
+def doubt_yes(value: str) -> str:
+    """Question a yes that follows on code which found nothing."""
+    return (
+        f"Your answer {value!r} was not accepted yet: your code found nothing, so the text does "
+        "not have what you looked for. Does that mean yes, or does it mean no?"
+    )
+
+
+def doubt_one_of_many(value: str, hint: str) -> str:
+    """Question an answer that a search showed first among many that match as well."""
+    return f"Your answer {cut_middle(value, _MAX_GUESS_CHARS)!r} was not accepted yet. {hint}"
+
+
 def question_nothing(*, of_replies: bool = False, number: str = "") -> str:
     """Say what a zero or an empty result often means.
 

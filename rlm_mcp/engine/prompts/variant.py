@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.engine.prompts.asked import YES_OR_NO
 from rlm_mcp.engine.prompts.cell_output import cut_middle
 from rlm_mcp.engine.prompts.examples import WORKED_SESSIONS, WorkedSession
 from rlm_mcp.engine.prompts.first_look import TextShape
@@ -22,7 +22,6 @@ from rlm_mcp.engine.prompts.opening import (
 from rlm_mcp.events import Message
 
 _MAX_DETAIL_CHARS = 2_000
-YES_OR_NO = re.compile(r"\byes or no\b", re.IGNORECASE)
 
 
 def variant_of(config: RLMConfig) -> PromptVariant:
