@@ -362,7 +362,9 @@ async def test_after_nothing_was_found_a_word_of_the_question_is_asked_back_once
     ("question", "answer", "turns"),
     [
         ("Which request is named? Answer with the number only.", "Lena", 3),
+        ("Which request is named? Answer with the number of the request only.", "Lena 99", 3),
         ("How many requests are there?", "many", 3),
+        ("How many are there? Reply with the number alone, or say: many.", "many", 2),
         ("How many requests are there?", "99", 2),
         ("Who is named?", "Lena", 2),
     ],
@@ -378,6 +380,24 @@ async def test_an_answer_without_a_digit_is_asked_back_once_where_a_number_is_as
     assert (response.answer, response.iterations) == (answer, turns)
     asked_back = "asks for a number" in said and "parts[1] is 'Omar'" in said
     assert asked_back == (turns == 3)
+
+
+@pytest.mark.parametrize(
+    ("printed", "question", "is_told"),
+    [
+        ("'Lena'", "Which request? Answer with its number only.", True),
+        ("'Lena', 7", "Which request? Answer with its number only.", False),
+        ("['Lena', 'Omar']", "How many names? Answer with the number only.", False),
+    ],
+)
+async def test_an_output_without_a_digit_is_no_number_where_one_is_asked_for(
+    sandbox: ProcessSandbox, printed: str, question: str, is_told: bool
+) -> None:
+    replies = [code(f"print({printed})"), code("FINAL(len(context))")]
+    async with a_bench(sandbox, replies, prompt_variant="small_context") as bench:
+        await bench.ask(TABLE, question)
+        said = bench.root_requests[1].messages[-1]["content"]
+    assert ("This has no number" in said) == is_told
 
 
 @pytest.mark.parametrize(

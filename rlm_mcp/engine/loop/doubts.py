@@ -19,9 +19,10 @@ from rlm_mcp.engine.parsing.evidence import (
 from rlm_mcp.engine.prompts.asked import (
     YES_OR_NO,
     asks_for_extreme,
-    asks_for_number,
+    asks_for_number_in_text,
     compare_all,
     find_by_form,
+    lacks_number,
 )
 from rlm_mcp.engine.prompts.first_look import describe_parts
 from rlm_mcp.engine.prompts.messages import (
@@ -32,6 +33,7 @@ from rlm_mcp.engine.prompts.messages import (
     doubt_yes,
     judge_items,
     question_nothing,
+    want_number,
 )
 
 MAX_GUESSES_DOUBTED = 3
@@ -73,7 +75,7 @@ def doubt(run: Run, answer: str, *, is_computed: bool) -> Doubt | None:
 def _cause(run: Run, answer: str, *, is_computed: bool) -> str:
     """Say why an answer is doubted; empty where nothing speaks against it."""
     question, printed = run.question, run.cells.memory.last_printed
-    if asks_for_number(question) and not any(map(str.isdigit, answer)):
+    if lacks_number(answer, question):
         return doubt_form(answer, _parts(run))
     if is_computed or run.is_direct:
         return ""
@@ -104,6 +106,8 @@ def with_hint(run: Run, turn: Turn) -> tuple[str, ...]:
         hint = _hint_after_nothing(run, turn.code, has_searched=not is_empty_output(last.output))
     elif has_many_ties(last.output) and asks_for_extreme(run.question):
         hint = compare_all(run.question, run.sample)
+    elif asks_for_number_in_text(run.question) and not any(map(str.isdigit, last.output)):
+        hint = want_number()
     return (*turn.shown[:-1], f"{turn.shown[-1]}\n{hint}") if hint else turn.shown
 
 

@@ -8,7 +8,12 @@ from rlm_mcp.engine.prompts.first_look import TextSample
 
 YES_OR_NO = re.compile(r"\byes or no\b", re.IGNORECASE)
 
-_NUMBER = re.compile(r"\bhow many\b|\bwith (?:the|a) number\b|\bnumber only\b", re.IGNORECASE)
+_COUNT = re.compile(r"\bhow (?:many|much|often)\b", re.IGNORECASE)
+_NUMBER = re.compile(r"\bhow many\b|\bwith (?:the|a|its) number\b|\bnumber only\b", re.IGNORECASE)
+_NUMBER_ALONE = re.compile(
+    r"\bnumber(?: of [^.?!]{1,40})? (?:only|alone)\b|\bonly the number\b", re.IGNORECASE
+)
+_BARE_NUMBER = re.compile(r"\W*\d[\d.,]*\W*\w{0,4}\W*")
 _EXTREME = re.compile(
     r"\b(?:most|least|fewest|highest|lowest|longest|shortest|largest|smallest|biggest|greatest|"
     r"latest|earliest|oldest|newest|slowest|fastest|heaviest|lightest|maximum|minimum)\b",
@@ -31,9 +36,19 @@ _KEY = re.compile(r"([A-Za-z_]\w*)[\"']?\s*[=:]\s*[\"']?-?\d")
 _UNIT = re.compile(r"\d[ ]?([A-Za-z%€$]+)(?=\W|$)")
 
 
-def asks_for_number(question: str) -> bool:
-    """Whether the answer must have a number."""
-    return _NUMBER.search(question) is not None
+def asks_for_number_in_text(question: str) -> bool:
+    """Whether the answer is a number that the text has, and not a count."""
+    return _NUMBER.search(question) is not None and not _COUNT.search(question)
+
+
+def lacks_number(answer: str, question: str) -> bool:
+    """Whether a number is asked for, or a number alone, and the answer is something else."""
+    words = re.escape(answer.strip(" .\"'`"))
+    if re.search(rf"\b(?:answer|reply|say|write)\W+{words}", question, re.IGNORECASE):
+        return False  # "If the text does not say it, answer: unknown."
+    if _NUMBER_ALONE.search(question):
+        return _BARE_NUMBER.fullmatch(answer) is None
+    return _NUMBER.search(question) is not None and not any(map(str.isdigit, answer))
 
 
 def asks_for_extreme(question: str) -> bool:

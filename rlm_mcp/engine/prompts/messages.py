@@ -71,12 +71,20 @@ def doubt_unseen(value: str) -> str:
 
 
 def doubt_form(value: str, parts: str = "") -> str:
-    """Question an answer without a number, where the question asks for one; `parts` of a line."""
+    """Question an answer that is no number, where one is asked for; `parts` are those of a line."""
     said = (
         f"Your answer {cut_middle(value, _MAX_GUESS_CHARS)!r} was not accepted yet: the question "
-        "asks for a number. Print the one that it asks for."
+        "asks for a number, and for nothing else. Take it out of the text, and answer with it."
     )
     return f"{said}\n{parts}" if parts else said
+
+
+def want_number() -> str:
+    """Say that an output holds no number, where the question asks for one."""
+    return (
+        "This has no number, and the question asks for a number. Print the whole line, not a part "
+        "of it: print(line)"
+    )
 
 
 def doubt_yes(value: str) -> str:
