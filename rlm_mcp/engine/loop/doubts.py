@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rlm_mcp.engine.loop.run import Run
-from rlm_mcp.engine.loop.turn import Turn
 from rlm_mcp.engine.parsing.evidence import (
     EMPTY_ANSWERS,
     has_found_nothing,
@@ -35,6 +34,10 @@ from rlm_mcp.engine.prompts.messages import (
     question_nothing,
     want_number,
 )
+
+if TYPE_CHECKING:
+    from rlm_mcp.engine.loop.run import Run
+    from rlm_mcp.engine.loop.turn import Turn
 
 MAX_GUESSES_DOUBTED = 3
 
