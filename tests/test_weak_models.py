@@ -329,7 +329,7 @@ async def test_a_question_for_yes_or_no_is_repeated_with_the_form_of_its_answer(
 
 
 async def test_a_search_of_a_weak_model_shows_the_lines_around(sandbox: ProcessSandbox) -> None:
-    text = "\n".join([*["nothing"] * 50, "[cache]", "size = 7", *["nothing"] * 50])
+    text = "\n".join([*["nothing"] * 50, "[cache]", "name = a", "size = 7", *["nothing"] * 50])
     for variant, is_shown in (("small_context", True), ("default", False)):
         replies = [code("search('cache')"), code("FINAL(len(context))")]
         async with a_bench(sandbox, replies, prompt_variant=variant) as bench:
@@ -400,6 +400,20 @@ async def test_an_output_without_a_digit_is_no_number_where_one_is_asked_for(
     assert ("This has no number" in said) == is_told
 
 
+async def test_a_line_for_a_number_is_answered_with_code_that_takes_the_number(
+    sandbox: ProcessSandbox,
+) -> None:
+    proposed = (
+        "FINAL(number_near('2026-03-05 INFO request 98 finished in 105 ms, Lena', 'request'))"
+    )
+    replies = [code("FINAL(context.splitlines()[-1])"), code(proposed)]
+    question = "Which request was last? Answer with the number of the request only."
+    async with a_bench(sandbox, replies, prompt_variant="small_context") as bench:
+        response = await bench.ask(LOG, question)
+        assert proposed in bench.root_requests[1].messages[-1]["content"]
+    assert response.answer == "98"
+
+
 @pytest.mark.parametrize(
     ("look", "answer", "turns"),
     [
@@ -446,9 +460,11 @@ GROWING = "\n".join("the line" + " x" * n for n in range(70))
         ("Which request was fastest?", LOG, "print(min({lines}, {key}, 'ms')))"),
         ("When was size largest?", SIZES, "print(max({lines}, {key}, 'size')))"),
         ("Which is longest?", GROWING, "Go through all lines with code."),
+        ("It is a log. Who? Answer with the name.", LOG, 'tell them apart:\nsearch("Who", k=3)'),
+        ("Name the one.", LOG, 'search("Name the one", k=3)'),
     ],
 )
-async def test_one_of_all_lines_is_not_taken_from_a_search_with_many_ties(
+async def test_one_of_many_lines_is_not_taken_from_a_search_with_many_ties(
     sandbox: ProcessSandbox, question: str, text: str, proposed: str
 ) -> None:
     lines, key = "context.splitlines()", "key=lambda line: number_near(line"

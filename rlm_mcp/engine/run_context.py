@@ -161,5 +161,5 @@ def repl_options(config: RLMConfig, *, seed: int | None = None) -> ReplOptions:
         call_window=min(2 * config.max_concurrent_calls, MAX_CALL_WINDOW),
         seed=seed,
         # What is asked of a weak model often stands beside the line that its words find.
-        search_around=1 if config.prompt_variant == "small_context" else 0,
+        search_around=2 if config.prompt_variant == "small_context" else 0,
     )

@@ -22,6 +22,8 @@ from rlm_mcp.engine.prompts.asked import (
     compare_all,
     find_by_form,
     lacks_number,
+    take_number,
+    tell_apart,
 )
 from rlm_mcp.engine.prompts.first_look import describe_parts
 from rlm_mcp.engine.prompts.messages import (
@@ -79,13 +81,13 @@ def _cause(run: Run, answer: str, *, is_computed: bool) -> str:
     """Say why an answer is doubted; empty where nothing speaks against it."""
     question, printed = run.question, run.cells.memory.last_printed
     if lacks_number(answer, question):
-        return doubt_form(answer, _parts(run))
+        return doubt_form(answer, take_number(answer, question) or _parts(run))
     if is_computed or run.is_direct:
         return ""
     if YES_OR_NO.search(question) and is_yes(answer) and has_found_nothing(printed):
         return doubt_yes(answer)
-    if asks_for_extreme(question) and has_many_ties(printed):
-        return doubt_one_of_many(answer, compare_all(question, run.sample))
+    if has_many_ties(printed) and not YES_OR_NO.search(question):
+        return doubt_one_of_many(answer, _hint_after_ties(run))
     return "" if _is_supported(run, answer) else doubt_unseen(answer)
 
 
@@ -107,8 +109,8 @@ def with_hint(run: Run, turn: Turn) -> tuple[str, ...]:
         hint = _parts(run)
     elif has_found_nothing(last.output):
         hint = _hint_after_nothing(run, turn.code, has_searched=not is_empty_output(last.output))
-    elif has_many_ties(last.output) and asks_for_extreme(run.question):
-        hint = compare_all(run.question, run.sample)
+    elif has_many_ties(last.output):
+        hint = _hint_after_ties(run)
     elif asks_for_number_in_text(run.question) and not any(map(str.isdigit, last.output)):
         hint = want_number()
     return (*turn.shown[:-1], f"{turn.shown[-1]}\n{hint}") if hint else turn.shown
@@ -131,6 +133,12 @@ def _hint_after_nothing(run: Run, code: str = "", *, has_searched: bool = False)
         return ""
     said = question_nothing(of_replies="llm_query" in code, number=number)
     return "\n".join(filter(None, (said, _parts(run))))
+
+
+def _hint_after_ties(run: Run) -> str:
+    if asks_for_extreme(run.question):
+        return compare_all(run.question, run.sample)
+    return tell_apart(run.question)
 
 
 def _parts(run: Run) -> str:

@@ -34,6 +34,9 @@ _FORMS = (
 )
 _KEY = re.compile(r"([A-Za-z_]\w*)[\"']?\s*[=:]\s*[\"']?-?\d")
 _UNIT = re.compile(r"\d[ ]?([A-Za-z%€$]+)(?=\W|$)")
+_BESIDE = re.compile(r"([A-Za-z]+)[ :=#]+\d|\d ([A-Za-z]+)")
+_ASKED = re.compile(r"[^.?!\s][^.?!]*\?")  # the sentences that ask
+_MAX_SEARCHED_CHARS = 240
 
 
 def asks_for_number_in_text(question: str) -> bool:
@@ -82,10 +85,29 @@ def compare_all(question: str, sample: TextSample | None) -> str:
     )
 
 
+def tell_apart(question: str) -> str:
+    """Propose a search for all words of the question, where one has shown the first of many."""
+    asked = " ".join(_ASKED.findall(question)) or question
+    words = re.sub(r"[\s\"\\]+", " ", asked)[:_MAX_SEARCHED_CHARS].strip(" ?.:")
+    return f'These match by chance. More words tell them apart:\nsearch("{words}", k=3)'
+
+
+def take_number(answer: str, question: str) -> str:
+    """Propose code that takes the number that is asked for out of a line; empty where unclear."""
+    beside = [word for pair in _BESIDE.findall(answer) for word in pair if word]
+    named = [word for word in beside if _is_named(word, question)]
+    if not named or len(answer) > _MAX_SEARCHED_CHARS:
+        return ""
+    return f"FINAL(number_near({answer!r}, {named[0]!r}))"
+
+
+def _is_named(word: str, question: str) -> bool:
+    return re.search(rf"\b{re.escape(word)}\b", question, re.IGNORECASE) is not None
+
+
 def _word_beside_number(question: str, sample: TextSample) -> str:
     """Choose the word that stands beside a number in all lines; one of the question before all."""
-    asked = question.casefold()
     beside = [[*_UNIT.findall(line), *_KEY.findall(line)] for line in sample.picked]
     common = [word for word in beside[0] if all(word in words for words in beside)]
-    named = [word for word in common if re.search(rf"\b{re.escape(word.casefold())}\b", asked)]
+    named = [word for word in common if _is_named(word, question)]
     return (named or common or [""])[-1]
