@@ -400,18 +400,20 @@ async def test_an_output_without_a_digit_is_no_number_where_one_is_asked_for(
     assert ("This has no number" in said) == is_told
 
 
+@pytest.mark.parametrize("is_copied", [True, False])
 async def test_a_line_for_a_number_is_answered_with_code_that_takes_the_number(
-    sandbox: ProcessSandbox,
+    sandbox: ProcessSandbox, is_copied: bool
 ) -> None:
     proposed = (
         "FINAL(number_near('2026-03-05 INFO request 98 finished in 105 ms, Lena', 'request'))"
     )
-    replies = [code("FINAL(context.splitlines()[-1])"), code(proposed)]
+    second = proposed if is_copied else "FINAL(98)"  # nothing printed it, the line has it
+    replies = [code("search('INFO', k=1)"), code("FINAL(context.splitlines()[-1])"), code(second)]
     question = "Which request was last? Answer with the number of the request only."
     async with a_bench(sandbox, replies, prompt_variant="small_context") as bench:
         response = await bench.ask(LOG, question)
-        assert proposed in bench.root_requests[1].messages[-1]["content"]
-    assert response.answer == "98"
+        assert proposed in bench.root_requests[2].messages[-1]["content"]
+    assert (response.answer, response.iterations) == ("98", 3)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,8 @@ def _cause(run: Run, answer: str, *, is_computed: bool) -> str:
     question, printed = run.question, run.cells.memory.last_printed
     if lacks_number(answer, question):
         return doubt_form(answer, take_number(answer, question) or _parts(run))
-    if is_computed or run.is_direct:
+    is_from_guess = bool(run.state.guess) and is_shown(answer, run.state.guess or "", "")
+    if is_computed or run.is_direct or is_from_guess:
         return ""
     if YES_OR_NO.search(question) and is_yes(answer) and has_found_nothing(printed):
         return doubt_yes(answer)
