@@ -10,7 +10,7 @@ import sqlite3
 import struct
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +18,15 @@ from typing import Any, cast
 import docx
 import openpyxl
 from ebooklib import epub  # pyright: ignore[reportMissingTypeStubs]
-from odf.opendocument import OpenDocumentText  # pyright: ignore[reportMissingTypeStubs]
+from odf.opendocument import (  # pyright: ignore[reportMissingTypeStubs]
+    OpenDocumentSpreadsheet,
+    OpenDocumentText,
+)
+from odf.table import (  # pyright: ignore[reportMissingTypeStubs]
+    Table,  # pyright: ignore[reportUnknownVariableType]
+    TableCell,  # pyright: ignore[reportUnknownVariableType]
+    TableRow,  # pyright: ignore[reportUnknownVariableType]
+)
 from odf.text import (  # pyright: ignore[reportMissingTypeStubs]
     P,  # pyright: ignore[reportUnknownVariableType]
 )
@@ -83,6 +91,21 @@ def write_odt(path: Path) -> None:
     document: Any = OpenDocumentText()
     document.text.addElement(cast("Any", P)(text="A paragraph of OpenDocument."))
     document.save(str(path))
+
+
+def write_ods(path: Any, sheets: Mapping[str, str]) -> None:
+    """A workbook with a value in each of some sheets, or none."""
+    book: Any = OpenDocumentSpreadsheet()
+    for name, value in sheets.items():
+        sheet: Any = cast("Any", Table)(name=name)
+        if value:
+            row: Any = cast("Any", TableRow)()
+            cell: Any = cast("Any", TableCell)(valuetype="string")
+            cell.addElement(cast("Any", P)(text=value))
+            row.addElement(cell)
+            sheet.addElement(row)
+        book.spreadsheet.addElement(sheet)
+    book.save(path)
 
 
 def write_epub(path: Path) -> None:

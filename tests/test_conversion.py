@@ -6,6 +6,8 @@ import csv
 import gzip
 import hashlib
 import io
+import json
+import lzma
 import os
 import signal
 import sqlite3
@@ -22,7 +24,8 @@ import pytest
 from rlm_mcp.service.documents import kinds
 from rlm_mcp.service.documents.converter import Begun, Converter, Ended, Failed
 from rlm_mcp.service.documents.kinds import kind_of
-from tests.document_samples import PAGES, WRITERS, write_all, write_pdf
+from tests.commands import environment, process
+from tests.document_samples import PAGES, WRITERS, write_all, write_excel_5, write_pdf
 from tests.http_serving import open_site
 from tests.serving import Served, cell, open_served, turns
 
@@ -194,22 +197,58 @@ async def test_a_document_without_text_is_refused_by_name_and_reason(
     assert (await served.call("rlm_context_list"))["contexts"] == []
 
 
-async def test_without_the_extra_a_document_says_what_to_install(
-    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def base_installation(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The extra `documents` is not installed."""
+
     def no_spec(name: str) -> None:
         del name
 
-    monkeypatch.setattr(kinds, "find_spec", no_spec)  # as on a base installation
+    monkeypatch.setattr(kinds, "find_spec", no_spec)
     kinds.is_installed.cache_clear()
-    try:
-        write_pdf(tmp_path / "report.pdf")
-        error = await served.error("rlm_context_add", path=str(tmp_path / "report.pdf"))
-    finally:
-        monkeypatch.undo()
-        kinds.is_installed.cache_clear()
-    assert "a PDF file" in error["message"]
-    assert "pip install 'rlm-mcp[documents]'" in error["message"]
+    yield
+    monkeypatch.undo()
+    kinds.is_installed.cache_clear()
+
+
+@pytest.mark.usefixtures("base_installation")
+async def test_without_the_extra_a_document_says_what_to_install(tmp_path: Path) -> None:
+    write_pdf(tmp_path / "report.pdf")
+    async with (
+        open_site(tmp_path, lambda _: "FINAL(done)") as site,
+        site.open_http() as ann,
+        site.open_client() as client,
+    ):
+        sent = await ann.put("/contexts/a", content=(tmp_path / "report.pdf").read_bytes())
+        page = await ann.put("/contexts/a.html", content=b"<p>words</p>")
+        read = await client.call("rlm_context_read", handle=page.json()["handle"])
+    async with open_served(tmp_path, lambda _: "FINAL(done)") as served:
+        by_path = await served.error("rlm_context_add", path=str(tmp_path / "report.pdf"))
+
+    for error in (sent.json()["error"], by_path):
+        assert error["code"] == "not_text"
+        assert "a PDF file, which needs the extra `documents`" in error["message"]
+        assert "pip install 'rlm-mcp[documents]'" in error["message"]
+    assert read["text"] == "<p>words</p>"
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "built_for", "has_wheel"),
+    [
+        ("linux", "x86_64", "x86_64-pc-linux-gnu", True),
+        ("linux", "x86_64", "x86_64-alpine-linux-musl", False),
+        ("linux", "riscv64", "riscv64-linux-gnu", False),
+        ("darwin", "arm64", "arm-apple-darwin", True),
+        ("darwin", "x86_64", "x86_64-apple-darwin", False),
+        ("win32", "AMD64", "None", True),
+    ],
+)
+def test_a_machine_without_a_wheel_of_the_extra_is_told_so(
+    system: str, machine: str, built_for: str, has_wheel: bool
+) -> None:
+    said = kinds.how_to_install(system, machine, built_for)
+
+    assert ("pip install" in said, "there is no wheel" in said) == (has_wheel, not has_wheel)
 
 
 def test_a_document_that_needs_too_much_memory_costs_none_of_the_others(
@@ -338,6 +377,18 @@ def test_the_process_that_converts_opens_no_file_and_knows_no_environment(
     assert [path for path in opened if path.startswith("/") and path != "/dev/null"] == []
 
 
+def test_one_process_converts_all_documents_of_a_directory(
+    converter: Converter, tmp_path: Path
+) -> None:
+    write_pdf(tmp_path / "a.pdf")
+    processes: set[int] = set()
+    for name in ("a.pdf", "b.pdf", "c.pdf"):
+        said_of(converter, name, (tmp_path / "a.pdf").read_bytes())
+        processes.add(process_of(converter))
+
+    assert len(processes) == 1
+
+
 def process_of(converter: Converter) -> int:
     process: Any = converter._process  # pyright: ignore[reportPrivateUsage]
     return process._popen.pid
@@ -366,6 +417,57 @@ async def test_a_document_that_is_sent_becomes_the_text_that_its_path_gives(
     assert [match["page"] for match in found["matches"]] == ["page 9"]
     assert refused.json()["error"]["code"] == "not_text", refused.text
     assert "damaged" in refused.text
+
+
+@pytest.mark.parametrize(("coding", "compress"), [("gzip", gzip.compress), ("zstd", ZSTD.compress)])
+async def test_a_document_that_is_sent_compressed_is_converted_too(
+    tmp_path: Path, coding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    write_pdf(tmp_path / "report.pdf")
+    data = (tmp_path / "report.pdf").read_bytes()
+    headers = {
+        "Content-Encoding": coding,
+        "X-Content-SHA256": hashlib.sha256(data).hexdigest(),
+    }
+    async with (
+        open_site(tmp_path, lambda _: "FINAL(done)") as site,
+        site.open_http() as ann,
+        site.open_client() as client,
+    ):
+        sent = await ann.put("/contexts/report.pdf", content=compress(data), headers=headers)
+        plain = await ann.put("/contexts/report.pdf", content=data)
+        cut = await ann.put("/contexts/report.pdf", content=compress(data)[:-9], headers=headers)
+        found = await client.call(
+            "rlm_context_search", handles=[sent.json()["handle"]], pattern="region 9 was"
+        )
+
+    assert sent.json()["handle"] == plain.json()["handle"]
+    assert [match["page"] for match in found["matches"]] == ["page 9"]
+    assert cut.json()["error"]["code"] == "invalid_input", cut.text
+
+
+async def test_a_document_is_the_same_by_path_by_put_and_on_standard_input(tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    write_pdf(files / "report.pdf")
+    (files / "book.xls").write_bytes(write_excel_5())
+    WRITERS["logs.tar.gz"](files / "logs")
+    (files / "logs").write_bytes(lzma.compress(gzip.decompress((files / "logs").read_bytes())))
+    given = environment(tmp_path)
+    found: dict[str, set[str]] = {}
+    async with open_site(tmp_path, lambda _: "FINAL(done)") as site, site.open_http() as ann:
+        for path in files.iterdir():
+            sent = await ann.put(f"/contexts/{path.name}", content=path.read_bytes())
+            found[path.name] = {sent.json()["sha256"]}
+    for name, hashes in found.items():
+        for source in (str(files / name), "-"):
+            data = (files / name).read_bytes()
+            code, out, err = await process(given, "contexts", "add", source, "--json", given=data)
+            assert code == 0, err
+            hashes.add(json.loads(out)["sha256"])
+
+    assert {name: len(hashes) for name, hashes in found.items()} == dict.fromkeys(found, 1)
+    assert len(found) == 3
 
 
 async def test_citations_name_the_page_sheet_slide_or_mail_of_each_kind(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ HOMES: dict[str, str | tuple[str, ...]] = {
     "anthropic": "engine/models/native/messages_api.py",
     "genai_prices": "engine/models/kept_prices.py",
     "jwt": "server",
-    "sqlite3": ("store", "service/documents/archives.py"),  # an SQLite file that somebody sends
+    "sqlite3": ("store", "service/documents/databases.py"),  # an SQLite file that somebody sends
     "prometheus_client": "server/http/prometheus.py",
     "kreuzberg": "service/documents/reading.py",
     "sqlite_utils": "store",

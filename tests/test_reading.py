@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
 import io
 import json
@@ -17,10 +18,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import docx
+import openpyxl
 import pytest
 from reportlab.pdfgen.canvas import Canvas  # pyright: ignore[reportMissingTypeStubs]
 
-from rlm_mcp.service.documents import archives, child
+from rlm_mcp.service.documents import archives, child, databases, mailboxes
 from rlm_mcp.service.documents.archives import Member, UnreadableError, tar_members, zip_members
 from rlm_mcp.service.documents.frames import (
     DONE,
@@ -32,8 +34,9 @@ from rlm_mcp.service.documents.frames import (
     write_frame,
 )
 from rlm_mcp.service.documents.kinds import kind_of
+from rlm_mcp.service.documents.pictures import count_pictures
 from rlm_mcp.service.documents.reading import MAX_DEPTH, Converted, LeftOut, convert
-from tests.document_samples import PAGES, WRITERS, mail
+from tests.document_samples import PAGES, WRITERS, mail, write_excel_5, write_ods
 
 
 def converted(name: str, data: bytes) -> list[Converted | LeftOut]:
@@ -167,7 +170,19 @@ def test_a_mail_of_a_mailbox_that_cannot_be_parsed_is_shown_as_it_is() -> None:
 
 
 def test_a_mailbox_of_one_line_holds_no_mail() -> None:
-    assert list(archives.mails_of(b"From a")) == []
+    assert list(mailboxes.mails_of(b"From a")) == []
+
+
+def test_attachments_of_a_mailbox_are_counted(tmp_path: Path) -> None:
+    (note,) = only("box.mbox", sample(tmp_path, "box.mbox")).notes
+
+    assert note == "attachments were left out: notes.txt, notes.txt, notes.txt"
+
+
+def test_an_old_office_file_is_known_by_what_it_holds() -> None:
+    for name in ("sums.xls", "sums.doc", "standard input"):
+        one = only(name, write_excel_5())
+        assert [label for _, label in one.pages] == ["sheet Cost"]
 
 
 def test_the_ending_of_an_old_office_file_says_what_it_is() -> None:
@@ -182,18 +197,91 @@ def test_the_ending_of_an_old_office_file_says_what_it_is() -> None:
 def test_values_of_a_table_are_told_as_text() -> None:
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute('CREATE TABLE "odd ""name" (a, b)')
-        long = "x" * (archives.MAX_CELL_CHARS + 1)
+        long = "x" * (databases.MAX_CELL_CHARS + 1)
         rows = [(b"1234", None), (1.5, "two\nlines"), (long, "")]
         connection.executemany('INSERT INTO "odd ""name" VALUES (?, ?)', rows)
         connection.commit()
         data = connection.serialize()
 
-    (_, schema), (label, rows) = archives.tables_of(data)
+    left_out: list[str] = []
+    (_, schema), (label, rows) = databases.tables_of(data, left_out)
 
     assert schema == [['CREATE TABLE "odd ""name" (a, b);']]
     assert label == 'table odd "name'
     assert rows[:3] == [["a", "b"], ["<4 bytes>", ""], ["1.5", "two\nlines"]]
-    assert rows[3] == ["x" * archives.MAX_CELL_CHARS + "...", ""]
+    assert rows[3] == ["x" * databases.MAX_CELL_CHARS + "...", ""]
+
+
+def saved(directory: Path, *statements: str) -> bytes:
+    with closing(sqlite3.connect(directory / "a.db")) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+    return (directory / "a.db").read_bytes()
+
+
+def test_a_database_with_a_write_ahead_log_is_read(tmp_path: Path) -> None:
+    data = saved(
+        tmp_path, "PRAGMA journal_mode=WAL", "CREATE TABLE a (b)", "INSERT INTO a VALUES (7)"
+    )
+
+    assert data[18:20] == b"\x02\x02"
+    assert only("a.db", data).data.decode().endswith("b\n7\n\n")
+
+
+def test_a_table_that_cannot_be_read_costs_the_others_nothing(tmp_path: Path) -> None:
+    data = saved(
+        tmp_path,
+        "CREATE TABLE a (b)",
+        "INSERT INTO a VALUES (CAST(x'4bf66c6e' AS TEXT)), ('Köln')",
+        "CREATE VIRTUAL TABLE c USING fts5(d)",
+        "CREATE TABLE e (f)",
+    ).replace(b"USING fts5(d)", b"USING fts9(d)")
+
+    one = only("a.db", data)
+
+    assert "b\nK\ufffdln\nKöln\n" in one.data.decode()
+    assert "table e" in [label for _, label in one.pages]
+    assert one.notes == (
+        "the table c cannot be read: no such module: fts9",
+        "1 values are not UTF-8; their bytes became U+FFFD",
+    )
+
+
+def test_a_table_of_one_column_is_rows_that_a_program_reads(tmp_path: Path) -> None:
+    values = ("Smith, John", 'said "no"', "two\nlines", "")
+    rows = ", ".join(f"('{value}')" for value in values)
+    data = saved(tmp_path, "CREATE TABLE a (b)", f"INSERT INTO a VALUES {rows}")
+
+    one = only("a.db", data)
+
+    (start,) = [start for start, label in one.pages if label == "table a"]
+    table = csv.reader(io.StringIO(one.data.decode()[start:].rstrip("\n")))
+    assert list(table) == [["b"], *([value] for value in values)]
+
+
+def test_a_database_or_mailbox_without_anything_in_it_holds_no_text(tmp_path: Path) -> None:
+    for name, data in (("a.db", saved(tmp_path, "PRAGMA user_version=1")), ("a.mbox", b"From a\n")):
+        (left_out,) = converted(name, data)
+        assert isinstance(left_out, LeftOut)
+        assert left_out.reason.startswith("it holds no ")
+
+
+def test_pictures_of_a_pdf_are_counted_without_their_masks() -> None:
+    picture = b"<</Type /XObject /Subtype /Image /SMask 5 0 R>>"
+    mask = b"<</Subtype/Image/ColorSpace/DeviceGray>>"
+
+    assert count_pictures("pdf", picture + mask + b"<</Subtype/Image>> /Subtype/ImageX") == 2
+    assert count_pictures("rtf", rb"{\rtf1 {\pict\pngblip 00} \picture}") == 1
+    assert count_pictures("ipynb", b'{"image/png": "iVBOR", "text/plain": ""}') == 1
+    assert count_pictures("html", b"<img>") == 0
+
+
+def test_a_pdf_behind_a_byte_order_mark_or_an_empty_line_is_one(tmp_path: Path) -> None:
+    data = sample(tmp_path, "report.pdf")
+
+    for before in (b"\xef\xbb\xbf", b"\r\n", b"HTTP/1.1 200 OK\r\n\r\n"):
+        assert len(only("report", before + data).pages) == PAGES
 
 
 # --- archives ---
@@ -221,6 +309,84 @@ def test_a_tar_archive_is_read_however_it_is_compressed(compress: Callable[[byte
         Member("a.txt", b"words"),
         Member("link", reason="not a regular file"),
     ]
+
+
+@pytest.mark.parametrize("compress", [bz2.compress, lzma.compress])
+def test_what_xz_and_bzip2_hold_is_told_once_it_is_unpacked(
+    tmp_path: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    info = tarfile.TarInfo("logs/a.log")
+    pdf = sample(tmp_path, "report.pdf")
+    binary = bytes(range(256))
+
+    assert converted("syslog.2", compress(b"a line\n")) == [Converted("", b"a line\n", is_raw=True)]
+    assert [one.name for one in converted("standard input", compress(tarred((info, b"x"))))] == [
+        "logs/a.log"
+    ]
+    assert len(only("report.pdf.packed", compress(pdf)).pages) == PAGES
+    assert converted("x", compress(binary)) == [Converted("", binary, is_raw=True)]
+    assert converted("x", compress(compress(b"a"))) == [LeftOut("", "compressed more than once")]
+    (broken,) = converted("x", compress(b"a line\n" * 9)[:-3])
+    assert isinstance(broken, LeftOut)
+    assert broken.reason.startswith("damaged")
+
+
+@pytest.mark.parametrize("kind", ["xlsx", "ods"])
+def test_sheets_without_anything_in_them_take_no_name_from_others(kind: str) -> None:
+    packed = io.BytesIO()
+    if kind == "xlsx":
+        book: Any = openpyxl.Workbook()
+        for name, value in (("A", None), ("B", "in b"), ("C", None), ("D", "in d")):
+            book.create_sheet(name)["B2"] = value
+        book.create_chartsheet("Chart")
+        book.create_sheet("E")["A1"] = "in e"
+        book.save(packed)
+    else:
+        write_ods(packed, {"A": "", "B": "in b", "C": "", "D": "in d", "E": "in e"})
+
+    one = only(f"a.{kind}", packed.getvalue())
+
+    text = one.data.decode()
+    assert [label for _, label in one.pages] == ["sheet B", "sheet D", "sheet E"]
+    for (start, label), end in zip(
+        one.pages, [*[at for at, _ in one.pages[1:]], None], strict=True
+    ):
+        assert f"in {label[-1].lower()}" in text[start:end]
+
+
+def test_a_text_that_shows_how_a_pdf_file_begins_is_a_text() -> None:
+    assert kind_of("a.txt", "So beginnt sie:\n%PDF-1.7\nund öffnet sich.".encode()) == ""
+
+
+def test_a_text_that_begins_like_a_compressed_file_is_a_text() -> None:
+    assert kind_of("a.txt", b"BZh9 is how bzip2 begins") == ""
+
+
+@pytest.mark.parametrize(
+    ("charset", "name"),
+    [
+        ("utf-8", "Müller/日本.txt"),
+        ("cp437", "Müller, Straße, réponse/Übersicht.txt"),
+        ("cp850", "ação/señor.txt"),
+        ("cp437", "Ångström.txt"),
+        ("cp932", "議事録/APIデータベース (1).txt"),
+        ("cp932", "新しいテキスト ドキュメント.txt"),
+        ("gbk", "新建文件夹/数据库说明.txt"),
+        ("big5", "新增資料夾/資料庫說明.txt"),
+        ("cp949", "새 폴더/데이터베이스.txt"),
+        ("cp866", "Новая папка/Отчёт №1.txt"),
+    ],
+)
+def test_names_in_an_archive_are_read_though_it_does_not_say_their_charset(
+    charset: str, name: str
+) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("x" * len(name.encode(charset)), "words")
+        archive.writestr("日.txt", "words")  # which is marked as UTF-8
+    data = packed.getvalue().replace(b"x" * len(name.encode(charset)), name.encode(charset))
+
+    assert [one.name for one in converted("a.zip", data)] == [name, "日.txt"]
 
 
 def test_an_archive_within_archives_is_opened_to_a_depth() -> None:

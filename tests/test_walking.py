@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.service.contexts import walking
 from rlm_mcp.service.contexts.files import FoundFiles, find_files
 from rlm_mcp.service.contexts.paths import AllowedPaths
 from rlm_mcp.service.contexts.walking import (
@@ -81,6 +84,26 @@ def test_a_named_directory_is_not_ignored_by_what_stands_above_it(root: Path) ->
     assert names(found_in(root, root / "build")) == ["report.txt"]
 
 
+@pytest.mark.parametrize(
+    ("rules", "left"),
+    [
+        ("\ufeffbuild/\n", ["a.txt", "src/b.txt", "src/gen/c.txt"]),  # as Windows' editors write
+        ("build/\r\nsrc/gen/\r\n", ["a.txt", "src/b.txt"]),
+        ("build/\n!build/keep.txt\n", ["a.txt", "src/b.txt", "src/gen/c.txt"]),
+        ("build/*\n!build/keep.txt\n", ["a.txt", "build/keep.txt", "src/b.txt", "src/gen/c.txt"]),
+        ("/*\n!/src/\n", ["src/b.txt", "src/gen/c.txt"]),
+        ("**/gen/\n/a.txt\nbuild\n", ["src/b.txt"]),
+        ("src/**/c.txt\nbuild\n\\#a.txt\n", ["a.txt", "src/b.txt"]),
+    ],
+)
+def test_rules_mean_what_they_mean_to_git(root: Path, rules: str, left: list[str]) -> None:
+    (root / ".gitignore").write_bytes(rules.encode())
+    for name in ("a.txt", "build/keep.txt", "build/x.txt", "src/b.txt", "src/gen/c.txt"):
+        write(root / name)
+
+    assert names(found_in(root)) == left
+
+
 def test_ignore_files_can_be_switched_off(root: Path) -> None:
     write(root / ".gitignore", "*\n")
     write(root / "a.txt")
@@ -114,6 +137,22 @@ def test_include_and_exclude_narrow_a_directory(root: Path) -> None:
 
     assert names(found) == ["a.py", "b.py"]
     assert found.skipped_total == {"not included": 1, "excluded": 1}
+
+
+def test_a_folder_that_is_excluded_is_not_walked(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walking, "MAX_ENTRIES", 20)
+    write(root / "a.txt")
+    for number in range(30):
+        write(root / "vendor" / f"{number}.txt")
+
+    with pytest.raises(InvalidInputError, match="too large") as refused:
+        found_in(root)
+    found = found_in(root, choice=Choice(exclude=("vendor/",)))
+
+    assert "`exclude`" in refused.value.fix
+    assert (names(found), found.skipped) == (["a.txt"], (("vendor/", "excluded"),))
 
 
 def test_a_file_that_is_too_large_is_left_out_of_a_directory_alone(root: Path) -> None:
@@ -216,7 +255,9 @@ def test_a_folder_that_is_called_like_a_pattern_is_found_by_its_name(root: Path)
     )
 
 
-@pytest.mark.parametrize("form", ["{}", " {}\n", '"{}"', "'{}'", "file://{}", "file://localhost{}"])
+@pytest.mark.parametrize(
+    "form", ["{}", " {}\n", '"{}"', "'{}'", "file:{}", "file://{}", "file://localhost{}"]
+)
 def test_a_path_is_understood_as_people_paste_it(root: Path, form: str) -> None:
     path = write(root / "a.txt")
 
@@ -228,6 +269,34 @@ def test_a_file_url_is_decoded_and_other_normal_forms_are_found(root: Path) -> N
 
     assert names(found_in(root, path.as_uri())) == ["Bericht März.txt"]
     assert names(found_in(root, str(path).replace("ä", "a\u0308"))) == ["Bericht März.txt"]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_are_found_in_whichever_normal_form_each_part_of_a_path_has(
+    root: Path, form: Literal["NFC", "NFD"]
+) -> None:
+    folder = unicodedata.normalize("NFD", "Entwürfe")
+    write(root / folder / unicodedata.normalize("NFC", "März") / "Übersicht.txt")
+    given = [
+        root / "Entwürfe" / "März" / "Übersicht.txt",
+        root / "Entwürfe" / "M?rz" / "Ü*.txt",
+        root / "Entw*" / "**" / "Über*.txt",
+        root / "Entwürfe" / "{März,April}" / "*.txt",
+    ]
+
+    for path in given:
+        found = found_in(root, unicodedata.normalize(form, str(path)))
+        assert [name.rpartition("/")[2] for name in names(found)] == ["Übersicht.txt"]
+    choice = Choice(exclude=(unicodedata.normalize(form, "Entwürfe/"),))
+    assert names(found_in(root, root, choice)) == []
+
+
+def test_spaces_that_a_shell_escaped_are_understood(root: Path) -> None:
+    write(root / "my docs" / "a (1).txt")
+    escaped = str(root / "my docs").replace(" ", "\\ ")
+
+    assert names(found_in(root, f"{escaped}/a\\ \\(1\\).txt")) == ["a (1).txt"]
+    assert names(found_in(root, f"{escaped}/*.txt")) == ["a (1).txt"]
 
 
 def test_a_path_that_exists_as_it_stands_is_not_changed(root: Path) -> None:
@@ -246,7 +315,11 @@ async def test_a_tool_takes_patterns_and_counts_what_was_left_out(tmp_path: Path
         added = await served.call(
             "rlm_context_add", path=str(root), include=["*.py"], exclude=["tests/"]
         )
+        told = text_of(await served.raw("rlm_context_add", path=str(root)))
+        named = await served.call("rlm_context_add", path=str(root / "dist"))
 
+    assert "1 of them by a .gitignore or .ignore: to store one, give its own path." in told
+    assert named["documents"] == 1
     assert (added["documents"], added["skipped_total"]) == (1, 4)
     assert added["skipped_reasons"] == {
         "excluded": 1,
@@ -263,8 +336,10 @@ async def test_the_command_line_takes_patterns_and_can_ignore_ignore_files(tmp_p
     write(root / "b.txt")
     env = environment(tmp_path, "http://127.0.0.1:9/v1")
 
+    _, _, told = await process(env, "contexts", "add", str(root))
     given = ("contexts", "add", str(root), "--json", "--no-ignore", "--exclude", "b.*")
     code, out, _ = await process(env, *given)
 
+    assert "ignored by .gitignore or .ignore: 1 (--no-ignore takes them)" in told
     assert (code, json.loads(out)["documents"]) == (0, 1)
     assert json.loads(out)["preview"] == "some text\n"

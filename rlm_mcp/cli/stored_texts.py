@@ -15,6 +15,7 @@ from rlm_mcp.server.views import added_view, context_page, search_page
 from rlm_mcp.service.contexts.added import Added
 from rlm_mcp.service.contexts.charsets import UTF_8
 from rlm_mcp.service.contexts.requests import NewText, SearchQuery
+from rlm_mcp.service.contexts.walking import IGNORED
 from rlm_mcp.service.service import open_service
 
 _SHOWN_SKIPS = 5
@@ -50,6 +51,8 @@ def _report_added(added: Added) -> None:
     lines += [f"skipped: {path} ({why})" for path, why in added.skipped[:_SHOWN_SKIPS]]
     if added.skipped_total > _SHOWN_SKIPS:
         lines.append(f"skipped: {added.skipped_total - _SHOWN_SKIPS:,} more")
+    if ignored := added.skipped_reasons.get(IGNORED):
+        lines.append(f"ignored by .gitignore or .ignore: {ignored:,} (--no-ignore takes them)")
     say("\n".join(lines), err=True)
 
 

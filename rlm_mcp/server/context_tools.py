@@ -208,6 +208,10 @@ def _added_text(added: Added) -> str:
     if added.skipped:
         some = "; ".join(f"{path}: {reason}" for path, reason in added.skipped[:5])
         lines.append(f"{added.skipped_total:,} files were left out: {some}")
+    if ignored := added.skipped_reasons.get("ignored"):
+        lines.append(
+            f"{ignored:,} of them by a .gitignore or .ignore: to store one, give its own path."
+        )
     if added.preview:
         lines.append(f"It begins: {added.preview}")
     return "\n".join(lines)

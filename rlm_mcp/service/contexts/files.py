@@ -11,6 +11,8 @@ from pathlib import Path
 from rlm_mcp.errors import InvalidInputError, NotTextError, PathNotAllowedError, RLMError
 from rlm_mcp.service.contexts.paths import (
     AllowedPaths,
+    as_on_disk,
+    composed,
     glob_patterns,
     has_wildcard,
     is_match,
@@ -19,7 +21,12 @@ from rlm_mcp.service.contexts.paths import (
 )
 from rlm_mcp.service.contexts.text_reader import MIN_HOLE_BYTES, SNIFFED_BYTES, peek, why_no_text
 from rlm_mcp.service.contexts.walking import EVERYTHING, Check, Choice, Omissions, walk
-from rlm_mcp.service.documents.kinds import EXTRA, is_installed, kind_of, why_not_converted
+from rlm_mcp.service.documents.kinds import (
+    how_to_install,
+    is_installed,
+    kind_of,
+    why_not_converted,
+)
 from rlm_mcp.store.database import storable
 
 _PIECE_BYTES = 1 << 20
@@ -51,9 +58,9 @@ def find_files(
 ) -> FoundFiles:
     """Find the files that `path` names: a file, a directory (recursively), or a glob.
 
-    A path may also be a `file://` URL, stand in quotes, or be spelled in another Unicode normal
-    form than on disk. Links to directories are not followed. `check` is called often, and may
-    raise to stop. `choice` narrows a directory or glob.
+    A path may also be a `file:` URL, stand in quotes, have its spaces escaped as in a shell, or be
+    spelled in another Unicode normal form than on disk. Links to directories are not followed.
+    `check` is called often, and may raise to stop. `choice` narrows a directory or glob.
 
     Raises:
         InvalidInputError: nothing is there, it cannot be read, or there is too much of it.
@@ -100,7 +107,7 @@ def _find(path: str, allowed: AllowedPaths, check: Check, choice: Choice) -> Fou
 
 def _absolute(path: str) -> Path:
     given = Path(path).expanduser()
-    return given if given.is_absolute() else Path.cwd() / given
+    return as_on_disk(given if given.is_absolute() else Path.cwd() / given)
 
 
 def _in_glob(given: str, allowed: AllowedPaths, check: Check, choice: Choice) -> FoundFiles:
@@ -129,7 +136,7 @@ def _matching(
 ) -> Iterator[str]:
     fixed = _fixed_part(pattern)
     base = allowed.check(fixed)
-    wanted = pattern.parts[len(fixed.parts) :]
+    wanted = [composed(part) for part in pattern.parts[len(fixed.parts) :]]
     if not wanted and base.is_file():  # one of several names in braces
         yield str(base)
     if not wanted:
@@ -139,7 +146,7 @@ def _matching(
     choice = replace(choice, has_hidden=choice.has_hidden or names_hidden)
     above = len(with_separator(str(base)))
     for file in walk(base, depth, choice, left_out, check):
-        if is_match(file[above:].replace(os.sep, "/").split("/"), wanted):
+        if is_match(composed(file[above:]).replace(os.sep, "/").split("/"), wanted):
             yield file
 
 
@@ -147,7 +154,7 @@ def fixed_part(path: str) -> Path:
     """The file or directory that a path names; of a glob, where it begins to look."""
     meant = meant_path(path)
     patterns = glob_patterns(meant)
-    return _fixed_part(_absolute(patterns[0])) if patterns else Path(meant).expanduser()
+    return _fixed_part(_absolute(patterns[0])) if patterns else as_on_disk(Path(meant).expanduser())
 
 
 def _fixed_part(pattern: Path) -> Path:
@@ -253,6 +260,12 @@ def require_text(path: Path, allowed: AllowedPaths) -> None:
             f"The file {str(path)!r} holds no text that can be stored: {reason}.",
             fix="Give a file with text in it."
             if reason == "empty"
-            else "Convert it to UTF-8 text first (for example with iconv), or install the extra "
-            f"`documents` for PDF, office files, mail and archives: {EXTRA}.",
+            else f"Convert it to UTF-8 text first (for example with iconv){_or_install()}.",
         )
+
+
+def _or_install() -> str:
+    if is_installed():
+        return ""
+    how = how_to_install()
+    return f", or install the extra `documents` for PDF, office files, mail and archives: {how}"

@@ -26,6 +26,7 @@ if sys.platform == "darwin":
 # A directory may hold more entries than anybody waits for.
 _MAX_LOOKED_AT = 10_000
 MAX_BRACES = 100
+_ESCAPED = re.compile(r"\\(.)")  # as a terminal writes a file that is dropped on it
 WINDOWS_PATH_CHARS = 248  # what a directory's path may have there; a file's has a few more
 # Without the last two, a link or a pipe put in the way would be followed or waited for.
 _OPEN_FLAGS = (
@@ -195,7 +196,7 @@ def paths_starting_with(prefix: str, allowed: AllowedPaths, limit: int) -> list[
 
 
 def meant_path(path: str) -> str:
-    """Return the path that was meant: pasted in quotes, as a `file://` URL, in another normal form.
+    """Return the path that was meant: pasted in quotes, from a shell, or as a `file:` URL.
 
     A path that exists is never changed.
     """
@@ -204,14 +205,40 @@ def meant_path(path: str) -> str:
     stripped = path.strip()
     if len(stripped) > 1 and stripped[0] == stripped[-1] and stripped[0] in "\"'":
         stripped = stripped[1:-1]
-    if stripped.lower().startswith("file://"):
-        address = urlsplit(stripped)
-        if address.netloc in ("", "localhost"):
-            stripped = unquote(address.path)
-            if sys.platform == "win32":
-                stripped = stripped.lstrip("/")  # /C:/texts/a.txt
-    forms = (stripped, *(unicodedata.normalize(form, stripped) for form in ("NFC", "NFD")))
-    return next((form for form in forms if _exists(form)), stripped)
+    if stripped.lower().startswith("file:/"):
+        stripped = _path_of_url(stripped)
+    unescaped = _ESCAPED.sub(r"\1", stripped) if os.sep == "/" else stripped
+    given = unescaped if "\\ " in stripped else stripped  # a glob's wildcards are never escaped
+    forms = (stripped, unescaped)
+    return next((form for form in forms if _exists(str(as_on_disk(Path(form))))), given)
+
+
+def _path_of_url(url: str) -> str:
+    address = urlsplit(url)
+    if address.netloc not in ("", "localhost"):
+        return url
+    path = unquote(address.path + f"?{address.query}" * bool(address.query))  # or a wildcard
+    return path.lstrip("/") if sys.platform == "win32" else path  # /C:/texts/a.txt
+
+
+def as_on_disk(path: Path) -> Path:
+    """Return a path in the Unicode normal forms that its parts have on disk, as far as it exists.
+
+    macOS hands out names in another form than people type.
+    """
+    if str(path).isascii() or _exists(str(path)):
+        return path
+    path = path.expanduser()
+    found = Path(path.anchor)
+    for part in path.parts[len(found.parts) :]:
+        forms = (part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD")))
+        found /= next((form for form in forms if _exists(str(found / form))), part)
+    return found
+
+
+def composed(name: str) -> str:
+    """Return a name in the normal form in which names are compared."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _exists(path: str) -> bool:

@@ -12,13 +12,14 @@ from typing import TypeVar
 import anyio.from_thread
 import anyio.to_thread
 
-from rlm_mcp.errors import InvalidInputError, NotTextError, TooLargeError
+from rlm_mcp.errors import InvalidInputError, NotTextError, RLMError, TooLargeError
 from rlm_mcp.service.contexts.added import Added, Decoded, check_name, sealed_view
+from rlm_mcp.service.contexts.decompression import Unpacker
 from rlm_mcp.service.contexts.file_text import batched, document_pieces
 from rlm_mcp.service.contexts.text_reader import SNIFFED_BYTES, Digest, TextReader, why_no_text
 from rlm_mcp.service.contexts.tickets import Ticket, Tickets
 from rlm_mcp.service.contexts.writing import no_report, write_batches
-from rlm_mcp.service.documents.kinds import is_installed, kind_of
+from rlm_mcp.service.documents.kinds import is_installed, kind_of, why_not_converted
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.contexts.records import ContextRecord
 from rlm_mcp.store.contexts.uploads import Upload
@@ -81,14 +82,15 @@ class TransferService:
         # A digest costs as much as writing, so it is computed only where one was given.
         digest = hashlib.sha256() if expected else None
         start, pieces = await _peeked(body)
-        kind = kind_of(name, start) if is_installed() and not body.coding else ""
+        body = replace(body, pieces=pieces)
+        kind = _kind(name, start, body.coding)
         async with self._store.open_upload(name) as upload:
             await upload.expect(body.size)
             if kind:
-                decoded = await self._convert(upload, kind, replace(body, pieces=pieces), digest)
+                decoded = await self._convert(upload, kind, body, digest)
             else:
                 reader = TextReader(body.charset, body.coding, digest)
-                await self._write(upload, replace(body, pieces=pieces), reader)
+                await self._write(upload, body, reader)
                 decoded = Decoded()
                 decoded.note(name, reader.charset, reader.replaced, reader.hole_bytes)
             if digest and digest.hexdigest() != expected:
@@ -104,7 +106,7 @@ class TransferService:
         """Write the text of a document, which is kept in a temporary file until it is converted."""
         with tempfile.TemporaryFile(buffering=0) as file:
             count = 0
-            async for data in body.pieces:
+            async for data in _uncompressed(body):
                 count += len(data)
                 if body.is_bounded:
                     self.check_size(count)
@@ -206,6 +208,46 @@ async def _peeked(body: Body) -> tuple[bytes, AsyncIterator[bytes]]:
             yield piece
 
     return b"".join(first)[:SNIFFED_BYTES], whole()
+
+
+def _kind(name: str, start: bytes, coding: str) -> str:
+    """Tell the kind of document that a body holds; empty for text.
+
+    Raises:
+        NotTextError: it cannot be converted here.
+    """
+    if coding:
+        try:
+            start = next(Unpacker(coding).unpack(start), b"")
+        except RLMError:  # whoever reads it reports that it is not compressed so
+            return ""
+    kind = kind_of(name, start)
+    if not kind or is_installed():
+        return kind
+    if reason := why_not_converted(kind):
+        raise NotTextError(
+            f"The bytes hold no text that can be stored: {reason}.",
+            fix="Install it for the server, or convert them to text first.",
+        )
+    return ""
+
+
+async def _uncompressed(body: Body) -> AsyncIterator[bytes]:
+    """Yield the bytes of a body without the compression that was announced.
+
+    Raises:
+        InvalidInputError: they are not whole.
+        TooLargeError: they decompress to far more than documents do.
+    """
+    if not body.coding:
+        async for piece in body.pieces:
+            yield piece
+        return
+    unpacker = Unpacker(body.coding)
+    async for piece in body.pieces:
+        for data in await _in_a_thread(unpacker.unpack(piece)):
+            yield data
+    unpacker.end()
 
 
 def _uncounted(texts: Iterator[bytes]) -> Iterator[tuple[bytes, None]]:

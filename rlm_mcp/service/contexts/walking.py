@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlm_mcp.errors import InvalidInputError
-from rlm_mcp.service.contexts.paths import with_separator
+from rlm_mcp.service.contexts.paths import composed, with_separator
 from rlm_mcp.store.database import storable
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ OTHER_REASONS = "other reasons"
 IGNORE_FILES = (".gitignore", ".ignore")
 MAX_IGNORE_BYTES = 1 << 20
 HIDDEN = "hidden"
+IGNORED = "ignored"
 LINKED = "a link to a directory, not followed"
 
 Check = Callable[[], None]
@@ -86,7 +87,7 @@ class _IgnoreFiles:
             if name in files and path.is_file():  # a pipe would be waited for
                 try:
                     with path.open("rb") as file:
-                        text = file.read(MAX_IGNORE_BYTES).decode("utf-8", "replace")
+                        text = file.read(MAX_IGNORE_BYTES).decode("utf-8-sig", "replace")
                 except OSError:
                     continue
                 self.rules.setdefault(folder, []).append(spec_of(text.splitlines()))
@@ -101,7 +102,7 @@ class _IgnoreFiles:
         while self.rules and cut > 0:
             cut = place.rfind("/", 0, cut - 1)
             for spec in reversed(self.rules.get(place[: max(cut, 0)], [])):
-                said = spec.check_file(place[cut + 1 :]).include
+                said = spec.check_file(composed(place[cut + 1 :])).include
                 if said is not None:
                     return said
         return False
@@ -117,7 +118,7 @@ def spec_of(patterns: Sequence[str]) -> GitIgnoreSpec:
             GitIgnoreSpec.from_lines([pattern])
         except ValueError:
             continue
-        good.append(pattern)
+        good.append(composed(pattern))
     return GitIgnoreSpec.from_lines(good)
 
 
@@ -150,23 +151,33 @@ def walk(
         if depth is not None and start.count("/") + 1 >= depth:
             folders.clear()
         folders[:] = [
-            name for name in sorted(folders) if _enters(start + name, choice, ignored, left_out)
+            name
+            for name in sorted(folders)
+            if _enters(start + name, choice, ignored, left_out)
+            and not _is_excluded(f"{start}{name}/", unwanted, left_out)
         ]
         for name in sorted(files):
             place = start + name
             reason = _reason(name, place, choice, ignored)
-            if not reason and wanted is not None and not wanted.match_file(place):
+            if not reason and wanted is not None and not wanted.match_file(composed(place)):
                 reason = "not included"
-            if reason or (unwanted is not None and unwanted.match_file(place)):
-                left_out.note(place, reason or "excluded")
-            else:
+            if reason:
+                left_out.note(place, reason)
+            elif not _is_excluded(place, unwanted, left_out):
                 yield with_separator(parent) + name
+
+
+def _is_excluded(place: str, unwanted: GitIgnoreSpec | None, left_out: Omissions) -> bool:
+    is_excluded = unwanted is not None and unwanted.match_file(composed(place))
+    if is_excluded:
+        left_out.note(place, "excluded")
+    return is_excluded
 
 
 def _reason(name: str, place: str, choice: Choice, ignored: _IgnoreFiles) -> str:
     if name.startswith(".") and not choice.has_hidden:
         return HIDDEN
-    return "ignored" if ignored.ignores(place) else ""
+    return IGNORED if ignored.ignores(place) else ""
 
 
 def _enters(place: str, choice: Choice, ignored: _IgnoreFiles, left_out: Omissions) -> bool:
@@ -176,7 +187,7 @@ def _enters(place: str, choice: Choice, ignored: _IgnoreFiles, left_out: Omissio
     elif folder.is_symlink():
         left_out.note(f"{place}/", LINKED)
     elif ignored.ignores(f"{place}/"):
-        left_out.note(f"{place}/", "ignored")
+        left_out.note(f"{place}/", IGNORED)
     else:
         return True
     return False
@@ -196,5 +207,6 @@ class _Bound:
             raise InvalidInputError(
                 f"The directory {str(self._base)!r} is too large: the search ended after "
                 f"{self._entries:,} entries.",
-                fix="Name a smaller directory, or a glob that begins further down.",
+                fix="Name a smaller directory, leave folders out with `exclude`, or give a glob "
+                "that begins further down.",
             )

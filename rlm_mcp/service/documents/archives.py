@@ -1,10 +1,10 @@
-"""Takes archives, mailboxes and SQLite files apart. Runs in the converter's process."""
+"""Takes archives and compressed files apart. Runs in the converter's process."""
 
 from __future__ import annotations
 
+import bz2
 import io
 import lzma
-import sqlite3
 import stat
 import struct
 import tarfile
@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from rlm_mcp.errors import RLMError
 from rlm_mcp.service.contexts.decompression import ALWAYS_ALLOWED_BYTES, MAX_GROWTH, Unpacker
 from rlm_mcp.service.documents.kinds import packed_coding
+from rlm_mcp.service.documents.member_names import charset_of_names, name_of
 
 MAX_MEMBERS = 100_000
 MAX_MEMBER_BYTES = 256 << 20
 MAX_MEMBER_NAME_CHARS = 1000
-MAX_CELL_CHARS = 10_000
+_REASON_CHARS = 200
 # The member that tells what a zip archive is; a file `mimetype` says it by itself.
 _OFFICE = {"word/document.xml": "docx", "xl/workbook.xml": "xlsx", "ppt/presentation.xml": "pptx"}
 _MIME_TYPES = {
@@ -29,9 +30,6 @@ _MIME_TYPES = {
     "application/vnd.oasis.opendocument.spreadsheet": "ods",
     "application/vnd.oasis.opendocument.presentation": "odp",
 }
-
-
-_PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".emf", ".wmf")
 
 
 class UnreadableError(Exception):
@@ -43,6 +41,8 @@ _DAMAGE = (
     *(OSError, EOFError, ValueError, RuntimeError, MemoryError, IndexError, KeyError),
     *(struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError),
 )
+
+_OPENERS = {"bzip2": bz2.BZ2File, "xz": lzma.LZMAFile}
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,14 @@ def zip_kind(data: bytes) -> str:
     return "archive"
 
 
-def count_images(data: bytes) -> int:
-    """Count the pictures inside an office file or book."""
+def zip_names(data: bytes) -> list[str]:
+    """Return the names in a zip archive.
+
+    Raises:
+        UnreadableError: it is no zip archive.
+    """
     with _opened_zip(data) as archive:
-        names = [name.lower() for name in archive.namelist() if not name.startswith("docProps/")]
-    return sum(name.endswith(_PICTURES) for name in names)
+        return archive.namelist()
 
 
 def zip_members(data: bytes, room: Room | None = None) -> Iterator[Member]:
@@ -128,13 +131,15 @@ def zip_members(data: bytes, room: Room | None = None) -> Iterator[Member]:
     """
     room = room or Room.of(data)
     with _opened_zip(data) as archive:
-        for info in archive.infolist():
+        members = archive.infolist()
+        charset = charset_of_names(members)
+        for info in members:
             if not info.is_dir():
-                yield _zip_member(archive, info, room)
+                name = member_name(name_of(info, charset))
+                yield _zip_member(archive, info, name, room)
 
 
-def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, room: Room) -> Member:
-    name = member_name(info.filename)
+def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, room: Room) -> Member:
     if info.flag_bits & 1:
         return Member(name, reason="encrypted")
     if stat.S_ISLNK(info.external_attr >> 16):
@@ -163,7 +168,7 @@ def tar_members(data: bytes, room: Room | None = None) -> Iterator[Member]:
                 if not info.isdir():
                     yield _tar_member(archive, info, room)
     except _DAMAGE as error:
-        raise UnreadableError(f"damaged: {error or type(error).__name__}") from error
+        raise UnreadableError(_damaged(error)) from error
 
 
 def _tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo, room: Room) -> Member:
@@ -184,9 +189,15 @@ def _unzstd(data: bytes) -> bytes:
 def unpacked(data: bytes, coding: str) -> bytes:
     """Decompress a single file.
 
+    Args:
+        data: the file.
+        coding: how it is compressed, as `packed_coding` tells it.
+
     Raises:
         UnreadableError: it is damaged, or too much comes out of it.
     """
+    if coding in _OPENERS:
+        return _opened(data, coding)
     try:
         unpacker = Unpacker(coding)
         content = b"".join(unpacker.unpack(data))
@@ -196,93 +207,25 @@ def unpacked(data: bytes, coding: str) -> bytes:
     return content
 
 
-_WORD = b"\xec\xa5"  # what a Word file's main stream begins with, at a sector's start
-_WORD_FLAGS, _WORD_ENCRYPTED = 11, 0x01
-_ENCRYPTED_POWERPOINT = b"\x14\x00\x00\x00\xdf\xc4\xd1\xf3"  # of its stream `Current User`
-_ENCRYPTED_PACKAGE = "EncryptedPackage".encode("utf-16-le")
-_SECTOR_BYTES = 512
-
-
-def is_encrypted_office(data: bytes) -> bool:
-    """Whether an office file in an OLE container is encrypted; old Excel files say so themselves.
-
-    Newer ones are OLE containers only where they are encrypted. Where the flags are is said in
-    [MS-OFFCRYPTO], [MS-DOC] 2.5.1 and [MS-PPT] 2.3.2.
-    """
-    if _ENCRYPTED_PACKAGE in data or _ENCRYPTED_POWERPOINT in data:
-        return True
-    starts = range(_SECTOR_BYTES, len(data) - _WORD_FLAGS, _SECTOR_BYTES)
-    return any(
-        data.startswith(_WORD, at) and data[at + _WORD_FLAGS] & _WORD_ENCRYPTED for at in starts
-    )
-
-
-def is_old_excel(data: bytes) -> bool:
-    """Whether a workbook is as Excel stored it before 1997: under another name in its container."""
-    return _stream_name("Book") in data and _stream_name("Workbook") not in data
-
-
-def _stream_name(name: str) -> bytes:
-    return name.encode("utf-16-le").ljust(64, b"\0")
-
-
-def mails_of(data: bytes) -> Iterator[bytes]:
-    """Yield the messages of a mailbox (mbox), each without its separator line."""
-    start = 0
-    while start < len(data):
-        begin = data.find(b"\n", start) + 1
-        if not begin:
-            return
-        end = data.find(b"\n\nFrom ", begin - 1)
-        stop = len(data) if end < 0 else end + 1
-        yield data[begin:stop].replace(b"\n>From ", b"\nFrom ")
-        start = len(data) if end < 0 else end + 2
-
-
-def tables_of(data: bytes) -> Iterator[tuple[str, list[list[str]]]]:
-    """Yield the tables of an SQLite file as rows of text: first the column names.
-
-    A value of bytes is shown as its size, NULL is empty, and a long text is cut.
-
-    Raises:
-        UnreadableError: it is no SQLite file, or a damaged one.
-    """
-    connection = sqlite3.connect(":memory:")
+def _opened(data: bytes, coding: str) -> bytes:
+    most = Room.of(data).left
     try:
-        connection.deserialize(data)
-        connection.execute("PRAGMA trusted_schema = OFF")
-        connection.execute("PRAGMA query_only = ON")
-        schema = connection.execute(
-            "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type, name"
-        ).fetchall()
-        yield "schema", [[f"{sql};"] for _, sql in schema]
-        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-        for (name,) in names:
-            if not name.startswith("sqlite_"):
-                quoted = '"' + name.replace('"', '""') + '"'
-                rows = connection.execute(f"SELECT * FROM {quoted}")  # noqa: S608  # quoted above
-                columns = [column[0] for column in rows.description]
-                yield f"table {name}", [columns, *([_cell(value) for value in row] for row in rows)]
-    except sqlite3.Error as error:
-        raise UnreadableError(f"damaged: {error}") from error
-    finally:
-        connection.close()
+        with _OPENERS[coding](io.BytesIO(data)) as file:
+            content = file.read(most + 1)
+    except _DAMAGE as error:
+        raise UnreadableError(_damaged(error)) from error
+    if len(content) > most:
+        raise UnreadableError(f"it unpacks to more than {MAX_GROWTH} times its size")
+    return content
 
 
-def _cell(value: object) -> str:
-    match value:
-        case None:
-            return ""
-        case bytes():
-            return f"<{len(value):,} bytes>"
-        case str() if len(value) > MAX_CELL_CHARS:
-            return value[:MAX_CELL_CHARS] + "..."
-        case _:
-            return str(value)
+def _damaged(error: BaseException) -> str:
+    words = " ".join(str(error).split()).partition(": - method")[0]  # of those that `tarfile` tried
+    return f"damaged: {words[:_REASON_CHARS] or type(error).__name__}"
 
 
 def _opened_zip(data: bytes) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(io.BytesIO(data))
     except _DAMAGE as error:
-        raise UnreadableError(f"damaged: {error or type(error).__name__}") from error
+        raise UnreadableError(_damaged(error)) from error

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from rlm_mcp.service.contexts.decompression import Unpacker
+from rlm_mcp.service.documents.decoding import load_charsets
 from rlm_mcp.service.documents.frames import (
     BEGUN,
     DATA,
@@ -45,6 +46,33 @@ _PDF = (
     b"2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n"
     b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]>>endobj\ntrailer<</Root 1 0 R>>\n"
 )
+_MAIL = b"""\
+Subject: =?utf-8?q?words?= =?utf-8?b?d29yZHM=?=
+MIME-Version: 1.0
+Content-Type: multipart/mixed; boundary=b
+
+--b
+Content-Type: text/html
+Content-Transfer-Encoding: quoted-printable
+
+<p>words</p>
+--b
+Content-Type: text/plain
+Content-Transfer-Encoding: base64
+
+d29yZHM=
+--b
+Content-Type: message/rfc822
+
+Subject: words
+
+words
+--b
+Content-Type: image/png; name*=utf-8''words
+Content-Transfer-Encoding: x-uuencode
+
+--b--
+"""
 
 
 def main() -> None:
@@ -88,6 +116,7 @@ def warm_up() -> None:
     os.environ["TMPDIR"] = os.environ["TMP"] = own
     try:
         Unpacker("zstd")
+        load_charsets()
         for kind, data in _samples():
             for _ in convert("", kind, data):
                 pass
@@ -99,11 +128,11 @@ def _samples() -> Iterator[tuple[str, bytes]]:
     yield "pdf", _PDF
     yield "html", b"<p>words</p>"
     yield "rtf", b"{\\rtf1 words}"
-    yield "eml", b"Subject: words\n\nwords"
+    yield "eml", _MAIL
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("words.txt", "words")
-    yield "zip", packed.getvalue().replace(b"words.txt", b"words.\xe9xt")  # a name in no UTF-8
+    yield "zip", packed.getvalue()
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w"):
         pass

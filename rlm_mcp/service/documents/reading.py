@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import codecs
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import kreuzberg
@@ -16,19 +16,28 @@ from rlm_mcp.service.documents.archives import (
     Member,
     Room,
     UnreadableError,
-    count_images,
-    is_encrypted_office,
-    is_old_excel,
-    mails_of,
-    tables_of,
     tar_members,
     unpacked,
     zip_kind,
     zip_members,
 )
+from rlm_mcp.service.documents.converted import (
+    Converted,
+    LeftOut,
+    attachments_note,
+    csv_of,
+    joined,
+    lines_of,
+    plain,
+    replaced_note,
+)
+from rlm_mcp.service.documents.databases import SCHEMA, tables_of
+from rlm_mcp.service.documents.decoding import decoded
 from rlm_mcp.service.documents.kinds import kind_of, packed_coding
-
-Pages = tuple[tuple[int, str], ...]
+from rlm_mcp.service.documents.mailboxes import mails_of
+from rlm_mcp.service.documents.mails import Mail, read_mail
+from rlm_mcp.service.documents.ole import is_encrypted_office, is_old_excel, office_kind
+from rlm_mcp.service.documents.pictures import count_pictures
 
 _OFFICE = "application/vnd.openxmlformats-officedocument"
 _ODF = "application/vnd.oasis.opendocument"
@@ -43,7 +52,6 @@ _MIME_TYPES = {
     "epub": "application/epub+zip",
     "rtf": "application/rtf",
     "html": "text/html",
-    "eml": "message/rfc822",
     "ipynb": "application/x-ipynb+json",
     "doc": "application/msword",
     "xls": "application/vnd.ms-excel",
@@ -53,30 +61,10 @@ _MIME_TYPES = {
 _PAGED = {"pdf": "page", "pptx": "slide", "odp": "slide", "ppt": "slide"}
 _SHEETS = ("xlsx", "xls", "ods")
 # Mail keeps its header lines; paged kinds are split at marks, which Markdown would escape.
-_PLAIN = ("eml", "msg", *_PAGED)
+_PLAIN = ("msg", *_PAGED)
+_NAMED_CHARSET = re.compile(rb"""charset\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""", re.IGNORECASE)
+_CHARSET_BYTES = 4096  # of a page, among which it names its charset
 MAX_DEPTH = 2  # an archive within an archive is opened, one within that is not
-
-
-@dataclass(frozen=True)
-class Converted:
-    """One document as text, or as the bytes of a text file from an archive.
-
-    `name` is empty for the file itself, else its path within. `notes` say what was left out.
-    """
-
-    name: str
-    data: bytes
-    is_raw: bool = False
-    pages: Pages = ()
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A document that was not converted, and why."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -104,10 +92,14 @@ def convert(
             data = unpacked(data, packed_coding(data))
             if within is not None:
                 within.room.take(len(data))
-            name = name.rpartition(".")[0]
+            name = name.rpartition(".")[0] or name
             kind = kind_of(name, data[:8192])
         kind = zip_kind(data) if kind == "zip" else kind
-        if kind in ("archive", "tar"):
+        if kind == "packed":
+            yield LeftOut(path, "compressed more than once")
+        elif not kind:
+            yield Converted(path, data, is_raw=True)
+        elif kind in ("archive", "tar"):
             yield from _members(kind, data, path, within or Within(0, Room.of(data)))
         else:
             yield _read(name, kind, data, path)
@@ -157,25 +149,56 @@ def _read(name: str, kind: str, data: bytes, path: str) -> Converted:
 
 def _one(name: str, kind: str, data: bytes, path: str) -> Converted:
     if kind == "sqlite":
-        return _joined(path, ((label, _rows(rows)) for label, rows in tables_of(data)))
+        return _database(data, path)
     if kind == "mbox":
-        mails = (_mail(mail) for mail in mails_of(data))
-        return _joined(path, ((f"mail {number}", text) for number, text in enumerate(mails, 1)))
+        return _mailbox(data, path)
+    if kind == "eml":
+        return _of_mails(path, [_mail(data)], [""])
     if kind == "ole":
         if is_encrypted_office(data):
             raise UnreadableError("encrypted")
-        ending = name.lower().rpartition(".")[2]
-        kind = ending if ending in _MIME_TYPES else "doc"
+        found = office_kind(data, name.lower().rpartition(".")[2])
+        kind = found if found in _MIME_TYPES else "doc"
     return _document(kind, data, path)
+
+
+def _database(data: bytes, path: str) -> Converted:
+    left_out: list[str] = []
+    parts = (
+        (label, lines_of(rows) if label == SCHEMA else csv_of(rows))
+        for label, rows in tables_of(data, left_out)
+    )
+    converted = joined(path, parts)
+    if not converted.data.strip():
+        raise UnreadableError("it holds no table")
+    return replace(converted, notes=tuple(left_out))
+
+
+def _mailbox(data: bytes, path: str) -> Converted:
+    mails = [_mail(mail) for mail in mails_of(data)]
+    return _of_mails(path, mails, (f"mail {number}" for number in count(1)))
+
+
+def _of_mails(path: str, mails: Sequence[Mail], labels: Iterable[str]) -> Converted:
+    converted = joined(path, zip(labels, (mail.text for mail in mails), strict=False))
+    if not converted.data.strip():
+        raise UnreadableError("it holds no mail")
+    attached = [name for mail in mails for name in mail.attachments]
+    notes = (*attachments_note(attached), *replaced_note(converted))
+    return replace(converted, notes=notes)
 
 
 def _document(kind: str, data: bytes, path: str) -> Converted:
     mark = f"{secrets.token_hex(8)}:"  # no document can hold it
+    if kind == "html":
+        data = _html(data)
+    if kind == "ipynb":
+        data = data.removeprefix(codecs.BOM_UTF8)
     result = _extracted(kind, data, mark)
     notes = tuple(_notes(kind, data, result))
     if kind in _SHEETS:
         sheets = _sheets(result)
-        converted = _joined(path, ((f"sheet {name}", _rows(rows)) for name, rows in sheets))
+        converted = joined(path, ((f"sheet {name}", csv_of(rows)) for name, rows in sheets))
     elif kind in _PAGED:
         converted = _paged(path, _PAGED[kind], result.content, mark)
     else:
@@ -184,6 +207,7 @@ def _document(kind: str, data: bytes, path: str) -> Converted:
         raise UnreadableError(_why_empty(kind, converted))
     if kind == "pdf":
         notes += tuple(_blank(converted))
+    notes += tuple(replaced_note(converted))
     return Converted(path, converted.data, pages=converted.pages, notes=notes)
 
 
@@ -213,11 +237,24 @@ def _extracted(kind: str, data: bytes, mark: str) -> Any:
         raise UnreadableError("encrypted" if encrypted else f"damaged: {words[:200]}") from error
 
 
-def _mail(data: bytes) -> str:
+def _mail(data: bytes) -> Mail:
+    """Read a mail; what cannot be parsed is shown as it is."""
     try:
-        return str(_extracted("eml", data, "").content)
-    except UnreadableError:
-        return data.decode("utf-8", "replace")
+        return read_mail(data, _page_text)
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException:  # noqa: BLE001  # also of a parser, which costs other mails nothing
+        return Mail(decoded(data))
+
+
+def _page_text(page: str) -> str:
+    return str(_extracted("html", page.encode("utf-8", "replace"), "").content)
+
+
+def _html(data: bytes) -> bytes:
+    named = _NAMED_CHARSET.search(data[:_CHARSET_BYTES])
+    charset = named[1].decode("ascii", "replace") if named else ""
+    return decoded(data, charset).removeprefix("\ufeff").encode("utf-8", "replace")
 
 
 def _paged(path: str, unit: str, content: str, mark: str) -> Converted:
@@ -225,7 +262,7 @@ def _paged(path: str, unit: str, content: str, mark: str) -> Converted:
     parts = re.split(rf"\n*{mark}(\d+)\n*", content)
     pages = zip(parts[1::2], parts[2::2], strict=True)
     before = [("", parts[0])] if parts[0].strip() else []
-    return _joined(path, [*before, *((f"{unit} {number}", text) for number, text in pages)])
+    return joined(path, [*before, *((f"{unit} {number}", text) for number, text in pages)])
 
 
 def _with_page_breaks(path: str, result: Any) -> Converted:
@@ -233,8 +270,8 @@ def _with_page_breaks(path: str, result: Any) -> Converted:
     pages: list[dict[str, Any]] = result.pages or []
     found = [(f"page {page['page_number']}", str(page["content"])) for page in pages]
     if len(found) > 1 and _letters(text for _, text in found) == _letters([result.content]):
-        return _joined(path, found)
-    return Converted(path, _plain(result.content).encode())
+        return joined(path, found)
+    return Converted(path, plain(result.content).encode())
 
 
 def _letters(texts: Iterable[str]) -> int:
@@ -243,55 +280,16 @@ def _letters(texts: Iterable[str]) -> int:
 
 def _sheets(result: Any) -> Iterator[tuple[str, list[list[str]]]]:
     names = list(result.metadata.get("sheet_names") or [])
-    for number, table in enumerate(result.tables):
-        yield names[number] if number < len(names) else str(number + 1), table.cells
-
-
-def _rows(rows: list[list[str]]) -> str:
-    """Write rows as CSV, which any program parses; the only cell of a row as it is."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    for row in rows:
-        if len(row) == 1:
-            out.write(f"{row[0]}\n")
-        else:
-            writer.writerow(row)
-    return out.getvalue()
-
-
-def _joined(path: str, parts: Iterable[tuple[str, str]]) -> Converted:
-    """Join parts, and note where each begins; one without a label has no mark."""
-    pages: list[tuple[int, str]] = []
-    texts: list[str] = []
-    at = 0
-    for label, raw in parts:
-        text = _plain(raw).strip("\n") + "\n\n"
-        if label:
-            pages.append((at, label))
-        texts.append(text)
-        at += len(text)
-    joined = "".join(texts)
-    return Converted(path, joined.encode("utf-8", "replace"), pages=tuple(pages))
-
-
-def _plain(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\0", "").removeprefix("\ufeff")
+    for table in result.tables:  # a sheet without anything in it has none
+        number = table.page_number
+        yield names[number - 1] if number <= len(names) else str(number), table.cells
 
 
 def _notes(kind: str, data: bytes, result: Any) -> Iterator[str]:
-    images = _counted(kind, data)
+    images = count_pictures(kind, data)
     if images:
         yield f"{images:,} {'picture was' if images == 1 else 'pictures were'} left out"
-    attachments: list[str] = result.metadata.get("attachments") or []
-    if attachments:
-        yield "attachments were left out: " + ", ".join(attachments[:5])
-
-
-def _counted(kind: str, data: bytes) -> int:
-    counters: dict[str, Callable[[bytes], int]] = {"pdf": lambda pdf: pdf.count(b"/Subtype/Image")}
-    zipped = dict.fromkeys(("docx", "pptx", "xlsx", "odt", "ods", "odp", "epub"), count_images)
-    count = (counters | zipped).get(kind)
-    return count(data) if count else 0
+    yield from attachments_note(result.metadata.get("attachments") or ())
 
 
 def _blank(converted: Converted) -> Iterator[str]:

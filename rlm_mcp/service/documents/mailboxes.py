@@ -1,0 +1,29 @@
+"""Cuts mailboxes (mbox) into messages. Runs in the converter's process."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+# A line between two messages: it names a time, or a header follows it. A sentence of a mail that
+# begins with "From" after an empty line, which careless programs leave unquoted, does neither.
+_BETWEEN = re.compile(
+    rb"(?:\A|(?<=\n\n)|(?<=\n\r\n))From (?:[^\n]*\d\d:\d\d[^\n]*\n|[^\n]*\n(?=[!-9;-~]+:))"
+)
+_FIRST = re.compile(rb"\AFrom [^\n]*\n")
+_QUOTED = re.compile(rb"(?m)^>From ")
+
+
+def mails_of(data: bytes) -> Iterator[bytes]:
+    """Yield the messages of a mailbox, each without the line that separates it from others."""
+    first = _FIRST.match(data)
+    start = first.end() if first else len(data)
+    for between in _BETWEEN.finditer(data, start):
+        yield _unquoted(data[start : between.start()])
+        start = between.end()
+    if start < len(data):
+        yield _unquoted(data[start:])
+
+
+def _unquoted(mail: bytes) -> bytes:
+    return _QUOTED.sub(b"From ", mail)
