@@ -51,7 +51,7 @@ async def test_a_question_is_answered_from_the_stored_text(served: Served) -> No
 async def test_progress_is_told_at_once_and_at_each_step(
     tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rlm_mcp.server.run_tools._PROGRESS_SECONDS", 0)  # the model is quick
+    monkeypatch.setattr(runs, "REPORT_SECONDS", 0)  # the model is quick
     async with open_served(tmp_path, turns(LOOK, ANSWER), mode=mode) as served:
         handle = await stored(served)
         run = await served.call("rlm_query", question="What is hidden?", contexts=[handle])

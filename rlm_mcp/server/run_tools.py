@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 MAX_WAITED_EVENTS = 20
 LONGEST_SILENCE_SECONDS = 10.0
-# A person can follow no more, and each costs the host a message.
-_PROGRESS_SECONDS = 0.2
 ATTACHED = (
     "This question was asked before, so no second run was started. To start one, give a new "
     "idempotency_key."
@@ -299,22 +297,20 @@ def _wait_of(ctx: ToolContext, service: Service, given: float | None) -> float:
 
 
 class _Progress:
-    """Reports progress as the protocol wants it, strictly increasing, and not too often."""
+    """Reports progress as the protocol wants it: strictly increasing."""
 
     def __init__(self, ctx: ToolContext) -> None:
         self._ctx = ctx
         self._last = 0.0
-        self._due = 0.0
         self._figures: str | None = None
         self._last_event = -1
 
     async def report(self, state: RunRecord) -> None:
         message = progress_line(state)
         figures = message.rpartition(" · ")[0] or message  # one that waits has no seconds
-        is_early = anyio.current_time() < self._due and state.status == "running"
-        if is_early or self._shows_nothing_new(figures, state):
+        if self._shows_nothing_new(figures, state):
             return
-        self._figures, self._due = figures, anyio.current_time() + _PROGRESS_SECONDS
+        self._figures = figures
         if not self._last:
             message = f"{state.run_id} · {message}"
         self._last = max(state.elapsed_seconds, self._last + 0.001)

@@ -240,6 +240,11 @@ class LiveRun:
                 self._seen = changes, await read()
             return self._seen[1]
 
+    async def until_ended(self, seconds: float) -> None:
+        """Wait until the run has ended here, or for so many seconds."""
+        with anyio.move_on_after(seconds):
+            await self.ended.wait()
+
     def end(self, stop: Stop, error: Mapping[str, Any] | None = None) -> None:
         """Tell the run to stop working and spending now.
 

@@ -25,6 +25,7 @@ from rlm_mcp.store.runs.runs import Runs
 from rlm_mcp.values import RunStatus
 
 HEARTBEAT_SECONDS = 10.0
+REPORT_SECONDS = 0.2  # a person can follow no more, and each report costs a read and a message
 FOLLOWED_EVENTS = 20
 _BUSY_SECONDS = 5.0
 _CANCEL_SECONDS = 5.0
@@ -82,7 +83,9 @@ class RunService:
         self.resume = starter.resume
 
     async def wait(self, run_id: str, seconds: float, report: Report) -> RunState:
-        """Wait for a run to end, reporting at once, at every change and every ten seconds.
+        """Wait for a run to end, reporting at once, after changes and every ten seconds.
+
+        Changes that follow each other quickly are reported together; the end is at once.
 
         Args:
             seconds: how long at most.
@@ -91,7 +94,7 @@ class RunService:
             NotFoundError: there is no such run.
         """
         with anyio.move_on_after(seconds):
-            await self._follow(run_id, report)
+            return await self._follow(run_id, report)
         return await self.state(run_id)
 
     async def state(self, run_id: str) -> RunState:
@@ -113,13 +116,21 @@ class RunService:
         """Say in which process a run continued another one; empty for others."""
         return self._repls.origin(run_id)
 
-    async def _follow(self, run_id: str, report: Report) -> None:
-        async with aclosing(self._changes(run_id)) as changes:
+    async def _follow(self, run_id: str, report: Report) -> RunState:
+        """Report a run's states, the last of which is returned."""
+        state = None
+        async with aclosing(self._changes(run_id, REPORT_SECONDS)) as changes:
             async for state in changes:
                 await report(state)
+        assert state is not None  # noqa: S101  # for the type checker: there is one at once
+        return state
 
-    async def _changes(self, run_id: str) -> AsyncGenerator[RunState]:
-        """Yield a run's state at once, at every change and now and then, until it has ended."""
+    async def _changes(self, run_id: str, pause_seconds: float = 0.0) -> AsyncGenerator[RunState]:
+        """Yield a run's state at once, at every change and now and then, until it has ended.
+
+        Args:
+            pause_seconds: how long changes are gathered after each state, unless the run ends.
+        """
         # The first read is the caller's own, which a run of another caller does not pass.
         has_changed = False
         while True:
@@ -129,6 +140,8 @@ class RunService:
             if state.status != "running":
                 return
             with anyio.move_on_after(HEARTBEAT_SECONDS) as quiet:
+                if pause_seconds and (run := self._live.get(run_id)):
+                    await run.until_ended(pause_seconds)
                 await change()
             has_changed = not quiet.cancelled_caught
 
