@@ -108,13 +108,7 @@ class Database:
         Raises:
             StoreError: as for `write`.
         """
-
-        def write(db: sqlite3.Connection) -> T:
-            if leave_bytes:
-                require_room(self.path, 0, leave_bytes)
-            return fn(db)
-
-        return await self._grouped_writes.run(write)
+        return await self._grouped_writes.run(fn, leave_bytes)
 
     async def _write_group(self) -> None:
         async with self._turns.one():
@@ -128,12 +122,17 @@ class Database:
                 self._grouped_writes.conclude(group)
 
     def _write_together(self, group: Sequence[GroupedCall[Any]]) -> None:
+        if len(group) == 1:  # of one alone nothing else must be kept
+            self._write_alone(group[0])
+            return
+
         def attempt_all(db: sqlite3.Connection) -> None:
             for write in group:
                 write.write(db)
 
         try:
-            self._write(attempt_all, self._busy_seconds, 0)
+            most = max(write.leave_bytes for write in group)
+            self._write(attempt_all, self._busy_seconds, most)
         except StoreBusyError as error:
             for write in group:
                 write.fail(error)
@@ -146,7 +145,7 @@ class Database:
 
     def _write_alone(self, write: GroupedCall[Any]) -> None:
         try:
-            write.succeed(self._write(write.fn, self._busy_seconds, 0))
+            write.succeed(self._write(write.fn, self._busy_seconds, write.leave_bytes))
         except Exception as error:  # noqa: BLE001  # it is raised where the write was asked for
             write.fail(error)
 

@@ -99,10 +99,12 @@ class GroupedCall(Generic[T]):
 
     Args:
         fn: does the work; if its group cannot be committed, it is run again alone.
+        leave_bytes: how much of the disk must be free.
     """
 
-    def __init__(self, fn: Callable[[Connection], T]) -> None:
+    def __init__(self, fn: Callable[[Connection], T], leave_bytes: int) -> None:
         self.fn = fn
+        self.leave_bytes = leave_bytes
         self.woken = anyio.Event()
         """Set when the call is done, or is to lead the next group."""
         self.is_begun = False
@@ -174,15 +176,18 @@ class GroupCommit:
         self._waiting: deque[GroupedCall[Any]] = deque()
         self._has_leader = False
 
-    async def run(self, fn: Callable[[Connection], T]) -> T:
+    async def run(self, fn: Callable[[Connection], T], leave_bytes: int = 0) -> T:
         """Do a call with those that come at the same time.
 
         A caller that is cancelled while its call waits leaves no trace of it.
 
+        Args:
+            leave_bytes: how much of the disk must be free.
+
         Raises:
             StoreError: the database could not do it; and what `fn` raises.
         """
-        call = GroupedCall(fn)
+        call = GroupedCall(fn, leave_bytes)
         self._waiting.append(call)
         try:
             if self._has_leader:

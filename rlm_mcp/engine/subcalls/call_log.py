@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 import anyio
+from anyio.abc import TaskGroup
 
 from rlm_mcp.engine.run_context import RunLog
 from rlm_mcp.errors import RLMError
@@ -86,7 +87,8 @@ class CallLog:
         self._engine = log.engine
         self._batches: dict[int, Batch] = {}
         self._number = 0
-        self._some = anyio.Event()
+        self._tasks: TaskGroup | None = None  # while a cell runs
+        self._is_due = False
 
     async def begin(self, call: ReplCall) -> CallPlace:
         """Give a call its place; the first of a batch is reported."""
@@ -104,6 +106,9 @@ class CallLog:
             self._batches.pop(batch.id, None)
         if is_done or len(batch.unreported) >= CALLS_PER_EVENT:
             await self._report(batch)
+        elif self._tasks is not None and not self._is_due:
+            self._is_due = True
+            self._tasks.start_soon(self._report_soon)
 
     def cut_off(self, place: CallPlace, call: ReplCall, key: str) -> None:
         """Note that a call was cancelled; it is reported when its cell ends."""
@@ -114,20 +119,19 @@ class CallLog:
         self._engine.budget.free_slot(place.slot)
         place.batch.finished += 1
         place.batch.unreported.append(call)
-        self._some.set()
 
     @asynccontextmanager
     async def reporting(self) -> AsyncGenerator[None]:
         """Report calls at each half second while a cell runs, and the last when it ends."""
         failure: RLMError | None = None
+        self._is_due = False
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._keep_reporting)
+            async with anyio.create_task_group() as self._tasks:
                 try:
                     yield
                 except RLMError as error:  # raised again below, not in a group
                     failure = error
-                tasks.cancel_scope.cancel()
+                self._tasks.cancel_scope.cancel()
         except anyio.get_cancelled_exc_class():
             # Calls under way are paid for, so they belong in the log.
             with anyio.move_on_after(LAST_REPORT_SECONDS, shield=True), suppress(RLMError):
@@ -137,17 +141,15 @@ class CallLog:
             raise failure
         await self._report_all()
 
-    async def _keep_reporting(self) -> None:
-        while True:
-            await self._some.wait()
-            self._some = anyio.Event()
-            # All runs report at the same moments, so that the store writes them together.
-            await anyio.sleep(REPORT_SECONDS - time.monotonic() % REPORT_SECONDS)
-            # The end of the cell must not cut off an event, which might then be stored twice.
-            with anyio.move_on_after(LAST_REPORT_SECONDS, shield=True):
-                for batch in list(self._batches.values()):
-                    with suppress(RLMError):  # the next report fails with it too
-                        await self._report(batch)
+    async def _report_soon(self) -> None:
+        # All runs report at the same moments, so that the store writes them together.
+        await anyio.sleep(REPORT_SECONDS - time.monotonic() % REPORT_SECONDS)
+        self._is_due = False
+        # The end of the cell must not cut off an event, which might then be stored twice.
+        with anyio.move_on_after(LAST_REPORT_SECONDS, shield=True):
+            for batch in list(self._batches.values()):
+                with suppress(RLMError):  # the next report fails with it too
+                    await self._report(batch)
 
     async def _report_all(self) -> None:
         batches, self._batches = self._batches, {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from rlm_mcp.events import FinalAnswer
@@ -217,7 +217,7 @@ class Claim:
 
 def models_to_json(used: Usage) -> str | None:
     """Write figures by model as they are kept; None where nothing is known of them."""
-    return json.dumps(list(map(asdict, used.by_model))) if used.by_model else None
+    return json.dumps(list(map(vars, used.by_model))) if used.by_model else None
 
 
 def models_of_json(kept: str | None) -> tuple[ModelUsage, ...]:
@@ -225,10 +225,9 @@ def models_of_json(kept: str | None) -> tuple[ModelUsage, ...]:
     return tuple(ModelUsage(**one) for one in json.loads(kept or "[]"))
 
 
-def to_json(value: object) -> str:
-    """Write JSON; a value that is not JSON-like becomes its `repr` rather than lose an event."""
-    return json.dumps(value, default=_plain, separators=(",", ":"))
-
-
 def _plain(value: object) -> object:
     return dict(value) if isinstance(value, Mapping) else repr(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # any mapping will do
+
+
+to_json = json.JSONEncoder(default=_plain, separators=(",", ":")).encode
+"""Write JSON; a value that is not JSON-like becomes its `repr` rather than lose an event."""

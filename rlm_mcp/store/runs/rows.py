@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from operator import attrgetter
 from sqlite3 import Connection
 from typing import Any, cast
 
@@ -104,15 +105,20 @@ def row_of(db: Connection, caller: str, run_id: str) -> int:
     return row[0]
 
 
-def owned_row(db: Connection, caller: str, run_id: str, owner: str) -> int:
+def owned_row(db: Connection, caller: str, run_id: str, owner: str) -> tuple[int, int]:
     """Return the row number of a caller's run that the process `owner` may write to.
+
+    Returns also which attempt works on it.
 
     Raises:
         NotFoundError: there is no such run.
         RunLostError: it has ended, or another process works on it.
     """
-    row = row_of(db, caller, run_id)
-    status, actual = db.execute("SELECT status, owner FROM runs WHERE id = ?", [row]).fetchone()
+    sql = "SELECT id, status, owner, attempt FROM runs WHERE run_id = ? AND caller = ?"
+    found = db.execute(sql, [storable(run_id), caller]).fetchone()
+    if found is None:
+        raise missing_run(db, caller, run_id)
+    row, status, actual, attempt = found
     if status != "running":
         raise RunLostError(
             f"The run {run_id!r} is {status!r} and accepts no more events.",
@@ -123,22 +129,15 @@ def owned_row(db: Connection, caller: str, run_id: str, owner: str) -> int:
             f"The run {run_id!r} belongs to another process, {actual!r}.",
             fix="rlm_run_wait can follow it from here.",
         )
-    return row
+    return row, attempt
 
 
-def require_attempt(db: Connection, row: int, attempt: int) -> None:
-    """Refuse to write to a run for an attempt that was given up.
-
-    Raises:
-        RunLostError: a later one works on it.
-    """
-    sql = "SELECT run_id, attempt FROM runs WHERE id = ?"
-    run_id, latest = db.execute(sql, [row]).fetchone()
-    if attempt != latest:
-        raise RunLostError(
-            f"The run {run_id!r} is worked on by attempt {latest}; attempt {attempt} was given up.",
-            fix="rlm_run_wait can follow it from here.",
-        )
+def given_up(run_id: str, attempt: int, latest: int) -> RunLostError:
+    """Return the error for a write to a run by an attempt that was given up."""
+    return RunLostError(
+        f"The run {run_id!r} is worked on by attempt {latest}; attempt {attempt} was given up.",
+        fix="rlm_run_wait can follow it from here.",
+    )
 
 
 def ended_row(db: Connection, caller: str, run_id: str) -> int:
@@ -309,9 +308,8 @@ def end_run(
     )
 
 
-def _figures(used: Usage) -> tuple[float | None, ...]:
-    """Return figures in the order of their columns."""
-    return astuple(replace(used, by_model=()))[:-1]
+_figures: Callable[[Usage], tuple[float | None, ...]] = attrgetter(*_FIGURES)
+"""Return figures in the order of their columns."""
 
 
 def elapsed(run_id: str, status: str, work: Sequence[float], clock: WorkClock) -> float:

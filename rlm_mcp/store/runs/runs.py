@@ -331,12 +331,12 @@ class Runs:
 
     def _own_row(self, db: Connection, run_id: str) -> int:
         try:
-            row = rows.owned_row(db, self._caller, run_id, self._owner)
+            row, latest = rows.owned_row(db, self._caller, run_id, self._owner)
         except RunLostError:
             self._clock.end(run_id)
             raise
-        if self._attempt is not None:
-            rows.require_attempt(db, row, self._attempt)
+        if self._attempt is not None and self._attempt != latest:
+            raise rows.given_up(run_id, self._attempt, latest)
         return row
 
     def _row(self, db: Connection, run_id: str) -> int:
