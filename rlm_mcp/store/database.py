@@ -192,7 +192,7 @@ class Database:
         Raises:
             StoreError: as for `write`.
         """
-        return await anyio.to_thread.run_sync(self._scan, fn, limiter=self._scan_limiter)
+        return await anyio.to_thread.run_sync(self._read, fn, limiter=self._scan_limiter)
 
     async def merge_log(self) -> bool:
         """Merge the write-ahead log into the file and empty it; return whether that was possible.
@@ -248,10 +248,6 @@ class Database:
 
     def _read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         with self._translated(), self._reader() as db, transaction(db, "BEGIN"):
-            return fn(db)
-
-    def _scan(self, fn: Callable[[sqlite3.Connection], T]) -> T:
-        with self.open_reader() as db:
             return fn(db)
 
     def _merge_log(self) -> bool:

@@ -100,6 +100,8 @@ def number_tested_as_text(code: str) -> str:
 
 def assigns_context(code: str) -> bool:
     """Whether this code assigns `context` outside of a function."""
+    if code.isascii() and "context" not in code:  # Python folds letters of other alphabets
+        return False
     tree = read_python(code).tree
     return tree is not None and any(map(_stores_context, tree.body))
 
