@@ -19,17 +19,19 @@ from tests.serving import SHARED_SANDBOX
 class InProcess:
     """A worker of this process; `kill` ends all that it does, and it answers no more.
 
-    While it `hangs`, calls to it do not return.
+    While it `hangs`, calls to it do not return. `calls` names the methods that were called.
     """
 
     def __init__(self, sent: Mapping[str, Any], hosts: list[InProcess]) -> None:
         self.hangs = False
+        self.calls: list[str] = []
         self._hosts = hosts
         self._worker = Worker(pickle.loads(pickle.dumps(sent)), SHARED_SANDBOX.get())
         self._dead = anyio.Event()
 
     async def call(self, method: str, *arguments: Any) -> Any:
         """Call a method of the worker."""
+        self.calls.append(method)
         if method == "work":
             self._hosts.append(self)
         given = pickle.loads(pickle.dumps(arguments))
@@ -62,6 +64,8 @@ class InProcessCluster:
         self.offered = [Node(f"node-{number}", f"10.0.0.{number}") for number in range(nodes)]
         self.hosts: list[InProcess] = []
         """The workers that were sent runs, in order."""
+        self.workers: list[InProcess] = []
+        """The workers that were started, in order."""
 
     async def nodes(self) -> Sequence[Node]:
         """Return the nodes that are there."""
@@ -69,4 +73,9 @@ class InProcessCluster:
 
     async def start(self, node: Node, sent: Mapping[str, Any]) -> InProcess:
         """Start a worker."""
-        return InProcess(sent, self.hosts)
+        self.workers.append(worker := InProcess(sent, self.hosts))
+        return worker
+
+    def called(self, method: str) -> list[InProcess]:
+        """Return the workers of which this was asked."""
+        return [worker for worker in self.workers if method in worker.calls]

@@ -37,6 +37,7 @@ async def test_where_all_works_each_part_says_so_and_every_host_is_told_of(tmp_p
     states = {check["name"]: check["state"] for check in found["checks"]}
     assert set(states.values()) <= {"ok", "warning"}
     assert states["settings"] == "warning"
+    assert states["text cache"] == "ok"
     assert "did you mean RLM_MCP_ROOT_MODEL?" in shown.stdout
     assert [request.model for request in model.requests] == ["root", "sub"] * 2
     assert {request.params["max_tokens"] for request in model.requests} == {1}

@@ -477,6 +477,8 @@ async def test_the_status_names_model_sandbox_and_store(served: Served) -> None:
     }
     assert status["store"]["contexts"] == status["store"]["runs"] == 1
     assert status["store"]["bytes"] > 0
+    assert Path(status["store"]["text_cache"]["path"]).name == "texts"
+    assert "cluster" not in status
     assert status["sandbox"]["isolation"] in {"full", "partial", "process"}
     assert status["limits"]["max_sub_calls"] == 500
     assert KEY not in str(status)

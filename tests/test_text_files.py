@@ -393,8 +393,14 @@ async def test_each_of_two_callers_with_the_same_text_has_a_file_of_their_own(
 
     his, _, _ = await laid_out(database, handle, caller="bob")
     async with opened(database, "bob") as contexts:
+        cache = contexts.cache
+        assert cache is not None
+        size = await cache.held_bytes("ann")
+        sizes = [await cache.held_bytes(name) for name in ("bob", "nobody", None)]
         await contexts.delete(handle)
 
+    assert size > len(LARGE)
+    assert sizes == [size, 0, 2 * size]
     assert hers != his
     assert [path.stat().st_ino for path in files(tmp_path)] == [hers]
 
@@ -657,7 +663,11 @@ async def test_a_question_over_a_large_text_leaves_a_file_where_the_settings_say
         large = await served.call("rlm_context_add", text=LARGE)
         await served.call("rlm_query", question="?", contexts=[large["handle"]])
         await until(lambda: len(files(folder)) == 1)
+        status = await served.call("rlm_status")
+        held = await anyio.to_thread.run_sync(text_folder.bytes_below, folder)
 
         await served.call("rlm_context_delete", handle=large["handle"])
 
         assert files(folder) == []
+    assert status["store"]["text_cache"] == {"path": str(folder), "bytes": held}
+    assert held > len(LARGE)

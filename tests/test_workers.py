@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.writing import no_report
 from rlm_mcp.service.doctor import check_workers
 from rlm_mcp.service.executor import crew
+from rlm_mcp.service.executor.cluster import WorkerState
 from rlm_mcp.service.executor.messages import Refused, given
 from rlm_mcp.service.executor.ray_cluster import open_cluster
 from rlm_mcp.service.executor.sent_settings import received, to_send
@@ -308,6 +309,64 @@ async def test_doctor_says_of_each_worker_its_version_and_its_walls(
     assert [(check.name, check.state) for check in bad] == [("worker 10.0.0.0", "failed")]
     assert [(check.name, check.state) for check in none] == [("workers", "failed")]
     assert await check_workers(settings) == []
+
+
+async def worker_once(service: Service, state: str) -> WorkerState:
+    """The only worker, once it is so."""
+    with anyio.fail_after(60):
+        while True:
+            for worker in await workers_of(service):
+                if worker.state == state:
+                    return worker
+            await anyio.sleep(0.02)
+
+
+async def workers_of(service: Service) -> Sequence[WorkerState]:
+    cluster = (await service.status()).cluster
+    assert cluster is not None
+    return cluster.workers
+
+
+async def test_the_status_says_what_each_worker_does(
+    tmp_path: Path, model: ScriptedModel, script: Script
+) -> None:
+    gate = script.gates["3"] = anyio.Event()
+    async with open_front(tmp_path, model, InProcessCluster(1)) as service:
+        ann = service.as_caller("ann")
+        run_id = await begin(ann)
+        with anyio.fail_after(60):
+            await model.until(lambda: any("step 3" in one.text for one in model.requests))
+        working = await worker_once(service, "up")
+        [of_bob] = await workers_of(service.as_caller("bob"))
+        gate.set()
+        await ended(ann, run_id)
+        [idle] = await workers_of(ann)
+
+    assert (working.node, working.version) == ("10.0.0.0", __version__)
+    assert working.isolation in {"full", "partial", "process"}
+    assert working.places > 0
+    assert (working.runs, working.repls) == (1, 0)
+    assert (of_bob.runs, of_bob.repls) == (0, 0)
+    assert (idle.runs, idle.repls) == (0, 1)
+    assert idle.answered_seconds_ago is not None
+
+
+async def test_the_status_names_workers_that_are_late_or_cannot_work(
+    tmp_path: Path, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "PING_SECONDS", 0.05)
+    monkeypatch.setattr(crew, "PINGS_MISSED", 100_000)
+    cluster = InProcessCluster(1)
+    async with open_front(tmp_path / "late", model, cluster) as service:
+        await ended(service, await begin(service))
+        cluster.hosts[-1].hangs = True
+        late = await worker_once(service, "late")
+    monkeypatch.setattr(crew, "__version__", "0.0.1")
+    async with open_front(tmp_path / "old", model, InProcessCluster(1)) as service:
+        failed = await worker_once(service, "failed")
+
+    assert (late.repls, late.error) == (1, None)
+    assert "this server 0.0.1" in str(failed.error)
 
 
 async def test_keys_and_headers_and_passwords_are_not_sent_to_workers(

@@ -236,7 +236,9 @@ async def rlm_status(ctx: ToolContext) -> Annotated[CallToolResult, schemas.Stat
     """Report the state of the server: model endpoint, sandbox, store, limits."""
     state = await (await service_of(ctx)).status()
     status = schemas.Status.model_validate(state, from_attributes=True)
-    return result(status, status.model_dump_json(indent=1))
+    if status.cluster is None:
+        status.model_fields_set.discard("cluster")  # left out where there is none
+    return result(status, status.model_dump_json(indent=1, exclude_unset=True))
 
 
 QUERY_TOOL = ToolSpec(

@@ -316,6 +316,13 @@ class SandboxStatus(BaseModel):
     missing: list[str]
 
 
+class TextCacheStatus(BaseModel):
+    """The files of large texts."""
+
+    path: str | None
+    bytes: int
+
+
 class StoreStatus(BaseModel):
     """The database."""
 
@@ -323,6 +330,30 @@ class StoreStatus(BaseModel):
     contexts: int
     runs: int
     bytes: int
+    text_cache: TextCacheStatus | None
+
+
+class WorkerState(BaseModel):
+    """A worker of the cluster, or why a node has none."""
+
+    state: str
+    node: str | None
+    version: str | None
+    python: str | None
+    isolation: str | None
+    layers: list[str]
+    missing: list[str]
+    places: int
+    runs: int
+    repls: int
+    answered_seconds_ago: float | None
+    error: str | None
+
+
+class ClusterState(BaseModel):
+    """The workers of a server whose runs are on a cluster."""
+
+    workers: list[WorkerState]
 
 
 class Status(BaseModel):
@@ -335,3 +366,4 @@ class Status(BaseModel):
     sandbox: SandboxStatus
     store: StoreStatus
     limits: dict[str, Any]
+    cluster: ClusterState | None = None

@@ -36,6 +36,8 @@ from rlm_mcp.service.local_models import (
 from rlm_mcp.service.machine import is_container
 from rlm_mcp.settings import Settings, environment_of_commands
 from rlm_mcp.store.connection import free_bytes
+from rlm_mcp.store.contexts.text_cache import FOLDER, WORKS_HERE
+from rlm_mcp.store.contexts.text_folder import bytes_below
 from rlm_mcp.store.database import DATABASE_NAME
 from rlm_mcp.store.probe import SQLITE_VERSION, stored_names, try_directory
 from rlm_mcp.text import nearest
@@ -77,6 +79,7 @@ async def check_all(
     yield Check("Python", "ok", f"{platform.python_version()} at {sys.executable}")
     yield await anyio.to_thread.run_sync(_check_directory, settings.data_dir)
     yield await _check_database(settings.data_dir / DATABASE_NAME)
+    yield await anyio.to_thread.run_sync(_check_text_cache, settings)
     yield await anyio.to_thread.run_sync(_check_paths, settings.allowed_paths)
     yield await _check_isolation(settings)
     for check in await check_workers(settings):
@@ -112,6 +115,15 @@ async def _check_database(path: Path) -> Check:
         return Check("database", "failed", error.message, error.fix)
     size = (await anyio.Path(path).stat()).st_size
     return Check("database", "ok", f"{path.name}, {size / 1e6:,.1f} MB")
+
+
+def _check_text_cache(settings: Settings) -> Check:
+    name, directory = "text cache", settings.text_cache_dir or settings.data_dir / FOLDER
+    if not WORKS_HERE:
+        return Check(name, "ok", "not used on this system: REPLs copy their text")
+    if settings.text_cache_mb == 0:
+        return Check(name, "ok", "turned off: RLM_MCP_TEXT_CACHE_MB is 0")
+    return Check(name, "ok", f"{directory}, {bytes_below(directory) / 1e6:,.1f} MB")
 
 
 def _check_paths(paths: Sequence[Path] | None) -> Check:

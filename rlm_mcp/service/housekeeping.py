@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import anyio
 
+from rlm_mcp.settings import Settings
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.contexts.forgetting import forget_ended
 from rlm_mcp.store.contexts.text_cache import TextCache
@@ -81,3 +82,13 @@ class Housekeeping:
                     await self.database.merge_log()
         if self.cache is not None:
             await self.cache.sweep()
+
+
+def keeping_of(settings: Settings) -> Keeping:
+    """Return how long what is stored is kept."""
+    days, megabytes = settings.keep_runs_days, settings.keep_runs_mb
+    return Keeping(
+        run_seconds=days * 86_400 if days else None,
+        run_bytes=megabytes * 1_000_000 if megabytes else None,
+        upload_seconds=settings.keep_uploads_hours * 3600,
+    )

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from keyword import iskeyword
+from typing import Protocol, runtime_checkable
 from weakref import WeakValueDictionary
 
 import anyio
@@ -38,11 +39,25 @@ _EVICTION_SECONDS = 30.0
 _REMEMBERED_ORIGINS = 1000
 
 
+@runtime_checkable
+class DistantRepl(Protocol):
+    """A `Repl` on another machine, which can be lost, and reads there what it holds."""
+
+    async def is_there(self) -> bool:
+        """Whether the machine answers, and still holds the REPL."""
+        ...
+
+    async def saved(self, *, after_cell: bool) -> Sequence[SavedVariable]:
+        """Read what the REPL holds; see `save_variables`."""
+        ...
+
+
 @dataclass(eq=False)
 class OpenRepl:
     """A REPL, and what it was opened over; held open by a task of the process until let go.
 
-    `lost` names the variables of an earlier REPL that this one could not be given.
+    `lost` names the variables of an earlier REPL that this one could not be given. `let_go` is also
+    set when the machine that holds the REPL is lost.
     """
 
     repl: Repl
@@ -77,6 +92,8 @@ class Repls:
         handles: Sequence[str],
         options: ReplOptions,
         variables: Sequence[SavedVariable] = (),
+        *,
+        caller: str = "",
     ) -> OpenRepl:
         """Open a REPL that stays open until it is kept and evicted, or let go.
 
@@ -88,6 +105,7 @@ class Repls:
         """
         # A task of its own enters and leaves it: the run that uses it may end in another one.
         one: OpenRepl = await self._tasks.start(self._hold, source, tuple(handles), options)
+        one.caller = caller
         try:
             one.lost = await restore(one.repl, variables)
         except BaseException:
@@ -139,7 +157,12 @@ class Repls:
             turn.release()
 
     def keep(self, run_id: str, one: OpenRepl, *, caller: str = "") -> None:
-        """Keep a run's REPL; if there are many, let one go of the caller who has most of them."""
+        """Keep a run's REPL; if there are many, let one go of the caller who has most of them.
+
+        One that was let go meanwhile is not kept.
+        """
+        if one.let_go.is_set():
+            return
         one.caller = caller
         one.last_used = anyio.current_time()
         before = self._kept.pop(run_id, one)
@@ -148,24 +171,36 @@ class Repls:
         self._kept[run_id] = one
         if isinstance(one.repl, Pausable):  # threads that its code left burn no core
             one.repl.pause()
-        while len(self._kept) > min(self._most_kept, KEPT_REPLS):
+        while len(self._kept) > self._most():
             counts = Counter(kept.caller for kept in self._kept.values())
             most = max(counts.values())
             oldest = next(each for each, kept in self._kept.items() if counts[kept.caller] == most)
             self._kept.pop(oldest).let_go.set()
 
+    def _most(self) -> int:
+        return min(self._most_kept, KEPT_REPLS)
+
     def count_kept(self, caller: str = "") -> int:
         """Return how many REPLs are kept: a caller's own, or all for the empty name."""
-        return sum(caller in ("", one.caller) for one in self._kept.values())
+        kept = [one for one in self._kept.values() if not one.let_go.is_set()]
+        return sum(caller in ("", one.caller) for one in kept)
 
-    def find(self, run_id: str) -> Repl | None:
-        """Return the REPL that is kept for a run, to read from."""
+    async def find(self, run_id: str) -> Repl | None:
+        """Return the REPL that is kept for a run, to read from; one that is lost is let go."""
         one = self._kept.get(run_id)
+        if one and isinstance(one.repl, DistantRepl) and not await one.repl.is_there():
+            one.let_go.set()
+        one = self.take(run_id)
         if one is None:
             return None
         one.last_used = anyio.current_time()
-        self._kept.move_to_end(run_id)
+        self._kept[run_id] = one
         return one.repl
+
+    def take(self, run_id: str) -> OpenRepl | None:
+        """Remove and return a run's kept REPL, unless it was let go."""
+        one = self._kept.pop(run_id, None)
+        return None if one is None or one.let_go.is_set() else one
 
     def drop(self, run_id: str) -> None:
         """Let a run's REPL go, if it is kept."""
@@ -176,7 +211,7 @@ class Repls:
     def claim(self, run_id: str, handles: Sequence[str], options: ReplOptions) -> OpenRepl | None:
         """Remove and return a run's kept REPL, if it fits."""
         one = self._kept.get(run_id)
-        return self._kept.pop(run_id) if one and one.fits(handles, options) else None
+        return self.take(run_id) if one and one.fits(handles, options) else None
 
     def remember_origin(self, run_id: str, origin: str) -> None:
         """Remember in which process a run continues another one, for its results."""
@@ -215,6 +250,7 @@ MAX_LASTING_BYTES_IN_ALL = 32 << 20
 CELL_LASTING_BYTES = 256 << 10
 CELL_LASTING_BYTES_IN_ALL = 1 << 20
 SAVE_SECONDS = 3.0
+_DISTANT_SECONDS = 15.0  # by then a machine that hangs is given up
 _RESTORE_SECONDS = 30.0
 _NO_TIME = "there was no time to keep it"
 
@@ -233,6 +269,10 @@ async def save_variables(
     Raises:
         SandboxDiedError: the REPL is gone.
     """
+    if isinstance(repl, DistantRepl):
+        with anyio.move_on_after(_DISTANT_SECONDS):
+            kept[:] = await repl.saved(after_cell=after_cell)
+        return
     with anyio.move_on_after(SAVE_SECONDS), suppress(SandboxBusyError):
         listed = (await repl.variables())[:MAX_SAVED_VARIABLES]
         kept[:] = [SavedVariable(**asdict(variable), value=None, json=False) for variable in listed]

@@ -27,7 +27,7 @@ from rlm_mcp.service.contexts.tickets import Ticket, Tickets
 from rlm_mcp.service.contexts.transfers import TransferService
 from rlm_mcp.service.executor.cluster import Cluster
 from rlm_mcp.service.executor.opening import MakeExecutor, WorkSite, open_crew
-from rlm_mcp.service.housekeeping import Housekeeping
+from rlm_mcp.service.housekeeping import Housekeeping, keeping_of
 from rlm_mcp.service.machine import (
     FEW_DESCRIPTORS,
     WANTED_DESCRIPTORS,
@@ -51,7 +51,6 @@ from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.contexts.text_cache import TextCache
 from rlm_mcp.store.database import DATABASE_NAME, Database, open_database
 from rlm_mcp.store.index.indexes import TextIndexes
-from rlm_mcp.store.retention import Keeping
 from rlm_mcp.store.runs.abandoned import AbandonedMarks
 from rlm_mcp.store.runs.counts import count_by_status
 from rlm_mcp.store.runs.leases import Cancels, Leases, RunLeases
@@ -83,6 +82,7 @@ class _Parts:
     tasks: TaskGroup
     builds: IndexBuilds
     make_executor: MakeExecutor
+    site: WorkSite
     tickets: Tickets = field(default_factory=Tickets)
     is_remote: bool = False
 
@@ -208,6 +208,7 @@ class Service:
                 "min_isolation": settings.min_isolation,
                 **await self._today(),
             },
+            cluster=self._parts.site.state(self.caller, is_remote=self._parts.is_remote),
         )
 
 
@@ -244,11 +245,12 @@ async def open_service(
         owner = await anyio.to_thread.run_sync(owner_id)
         leases = RunLeases(database, owner=owner)
         await leases.interrupt_dead()
-        repls = Repls(sandbox, tasks, descriptors.kept)
+        site = WorkSite(crew, leases, tasks)
+        repls = site.repls(sandbox, descriptors.kept)
         stored = Runs(database, owner=owner)
         runs = _run_services(settings, stored, repls, models, sandbox, database)
         others = OtherServers(database, leases, Cancels(database, owner=owner), runs.live)
-        parts = await _parts(settings, database, runs, others, named, WorkSite(crew, leases, tasks))
+        parts = await _parts(settings, database, runs, others, named, site)
         _start_background(parts, leases, Leases(database, owner=owner))
         try:
             yield Service(_reached_from(parts, is_remote=is_remote))
@@ -285,7 +287,7 @@ async def _parts(
 ) -> _Parts:
     """Put together what the services of all callers share."""
     most, tasks = await _most_at_once(settings), site.tasks
-    queue = RunQueue(most)
+    queue, cells = RunQueue(most), RunQueue(most)
     marks, grace_seconds = AbandonedMarks(database), settings.cancel_grace_seconds
     cache = TextCache(database, tasks, settings.text_cache_dir, settings.text_cache_mb)
     return _Parts(
@@ -294,14 +296,15 @@ async def _parts(
         Contexts(database, cache=cache),
         runs,
         queue,
-        RunQueue(most),
+        cells,
         RunQueue(most),
         others,
         AbandonedRuns(marks, runs.live, tasks, grace_seconds),
         await anyio.to_thread.run_sync(_allowed_paths, settings, named),
         tasks,
         IndexBuilds(tasks),
-        site.executors(queue),
+        site.executors(queue, cells),
+        site,
     )
 
 
@@ -312,7 +315,7 @@ def _reached_from(parts: _Parts, *, is_remote: bool) -> _Parts:
 
 def _start_background(parts: _Parts, run_leases: RunLeases, leases: Leases) -> None:
     """Start what the server repeats for as long as it is open, and try the walls once."""
-    keeping, cache = _keeping(parts.settings), parts.texts.cache
+    keeping, cache = keeping_of(parts.settings), parts.texts.cache
     house = Housekeeping(parts.database, run_leases, leases, keeping, cache)
     for task in (house.renew_leases, house.run_forever, parts.runs.repls.evict):
         parts.tasks.start_soon(task)
@@ -347,15 +350,6 @@ async def _log_missing_isolation(sandbox: Sandbox) -> None:
     isolation = await sandbox.isolation()
     if isolation.missing:
         log.warning("isolation is %r; missing: %s", isolation.level, "; ".join(isolation.missing))
-
-
-def _keeping(settings: Settings) -> Keeping:
-    days, megabytes = settings.keep_runs_days, settings.keep_runs_mb
-    return Keeping(
-        run_seconds=days * 86_400 if days else None,
-        run_bytes=megabytes * 1_000_000 if megabytes else None,
-        upload_seconds=settings.keep_uploads_hours * 3600,
-    )
 
 
 async def _most_at_once(settings: Settings) -> int:

@@ -11,6 +11,7 @@ from rlm_mcp.engine.models.named import MILLION, Models
 from rlm_mcp.errors import ModelError
 from rlm_mcp.sandbox.types import Sandbox
 from rlm_mcp.service.catalogue import window_of
+from rlm_mcp.service.executor.cluster import ClusterState
 from rlm_mcp.settings import Settings
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.database import Database
@@ -59,6 +60,17 @@ class SandboxStatus:
 
 
 @dataclass(frozen=True)
+class TextCacheStatus:
+    """The large texts that lie in files, so that REPLs map them; of one caller of several, theirs.
+
+    `path` is None for callers on other machines.
+    """
+
+    path: str | None
+    bytes: int
+
+
+@dataclass(frozen=True)
 class StoreStatus:
     """The database file, and what the caller has in it.
 
@@ -71,6 +83,7 @@ class StoreStatus:
     contexts: int
     runs: int
     bytes: int
+    text_cache: TextCacheStatus | None
 
 
 @dataclass(frozen=True)
@@ -82,6 +95,7 @@ class Status:
     sandbox: SandboxStatus
     store: StoreStatus
     limits: Mapping[str, Any]
+    cluster: ClusterState | None = None
 
 
 async def model_status(models: Models, settings: Settings) -> ModelStatus:
@@ -157,4 +171,15 @@ async def store_status(
         contexts=await contexts.count(),
         runs=await runs.count(),
         bytes=await (contexts.total_bytes() if is_shared else database.size_bytes()),
+        text_cache=await _text_cache(contexts, is_shared=is_shared, is_remote=is_remote),
     )
+
+
+async def _text_cache(
+    contexts: Contexts, *, is_shared: bool, is_remote: bool
+) -> TextCacheStatus | None:
+    cache = contexts.cache
+    if cache is None:
+        return None
+    path = None if is_remote else str(cache.directory)
+    return TextCacheStatus(path, await cache.held_bytes(contexts.caller if is_shared else None))

@@ -238,6 +238,36 @@ async def test_when_a_worker_hangs_its_run_goes_on_at_another_one(
     assert calls(model) <= NEEDED + 1
 
 
+async def test_a_cell_runs_where_its_run_left_the_repl_and_gets_what_was_saved_when_that_is_killed(
+    tmp_path: Path, model: ScriptedModel, nodes: Nodes
+) -> None:
+    async with open_front(tmp_path, model, nodes) as served:
+        run = await ended(served, await begin(served, "marker-8"))
+
+        async def execute(code: str) -> dict[str, Any]:
+            return await served.call("rlm_exec", run_id=run["run_id"], code=code)
+
+        first = await execute("alive = (one for one in replies)\nprint(next(alive))")
+        second = await execute("print(next(alive), llm_query('marker-8 step 9'))")
+        workers = (await served.call("rlm_status"))["cluster"]["workers"]
+        [holder] = [worker for worker in workers if worker["repls"]]
+        [pid] = await anyio.to_thread.run_sync(processes.workers, holder["node"])
+        below = await anyio.to_thread.run_sync(descendants, pid)
+        os.kill(pid, signal.SIGKILL)
+        third = await execute("print(replies[2], 'alive' in dir())")
+        await until(lambda: not processes.alive(set(below)))
+
+    assert (first["output"], first["note"]) == ("marker-8 0\n", None)
+    assert (second["output"], second["note"]) == ("marker-8 1 marker-8 9\n", None)
+    assert {worker["node"] for worker in workers} == set(nodes.nodes)
+    assert (holder["runs"], holder["repls"]) == (0, 1)
+    # Late where the machine is busy.
+    assert {worker["state"] for worker in workers} <= {"up", "late"}
+    assert holder["isolation"] in {"full", "partial"}
+    assert (third["output"], third["error"]) == ("marker-8 2 False\n", None)
+    assert "a new one got the saved variables; not restored: alive" in third["note"]
+
+
 async def test_when_a_server_is_killed_its_workers_stop_and_the_next_one_goes_on(
     tmp_path: Path, model: ScriptedModel, nodes: Nodes
 ) -> None:

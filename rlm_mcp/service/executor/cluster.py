@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 
 class WorkerLostError(Exception):
@@ -17,6 +17,36 @@ class Node:
 
     node_id: str
     address: str
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """A worker at this moment, or why a node has none.
+
+    `state`: `late` is one that has not answered the last ping yet; of one that is `starting` or
+    has `failed` nothing else is known. `runs` are those at work there, `repls` those that are kept
+    for cells, both of the caller who asks. `answered_seconds_ago`: when it answered a ping last.
+    """
+
+    state: Literal["up", "late", "starting", "failed"]
+    node: str | None
+    version: str | None = None
+    python: str | None = None
+    isolation: str | None = None
+    layers: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    places: int = 0
+    runs: int = 0
+    repls: int = 0
+    answered_seconds_ago: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class ClusterState:
+    """The cluster at this moment: the worker of each node."""
+
+    workers: Sequence[WorkerState]
 
 
 class WorkerProcess(Protocol):

@@ -22,6 +22,8 @@ from rlm_mcp.service.executor.cluster import Cluster, Node, WorkerLostError, Wor
 from rlm_mcp.service.executor.messages import (
     Answer,
     Ask,
+    CellCall,
+    Place,
     Question,
     Refused,
     TextPart,
@@ -40,16 +42,16 @@ _LOCAL_BIAS = 8  # runs that a worker which read the text may have more than the
 log = logging.getLogger(__name__)
 
 
-class RemoteRun(Protocol):
-    """A run that a worker works on, as the server stands for it."""
+class Asked(Protocol):
+    """What a worker works on, as the server stands for it: a run, or a REPL for cells."""
 
     @property
-    def attempt(self) -> int:
-        """Whose questions are answered."""
+    def caller(self) -> str:
+        """Whose it is."""
         ...
 
     async def answer(self, question: Question) -> Any:
-        """Do what the worker asks for the run.
+        """Do what the worker asks for it.
 
         Raises:
             RLMError: it cannot be done.
@@ -61,27 +63,48 @@ class RemoteRun(Protocol):
         ...
 
 
+class RemoteRun(Asked, Protocol):
+    """A run at work on a worker."""
+
+    @property
+    def attempt(self) -> int:
+        """Whose questions are answered."""
+        ...
+
+
+class AskedRepl(Asked, Protocol):
+    """A REPL that a worker holds for cells of callers."""
+
+    is_busy: bool
+
+
 @dataclass(eq=False)
 class CrewWorker:
-    """One worker: its process, the runs that it works on, and the texts that it has read."""
+    """One worker: its process, the runs that it works on, the REPLs that it holds for cells of
+    callers, and the texts that it has read."""
 
     node: Node
     process: WorkerProcess
     status: WorkerStatus
     runs: dict[str, RemoteRun] = field(default_factory=dict[str, RemoteRun])
+    repls: dict[Place, AskedRepl] = field(default_factory=dict[Place, AskedRepl])
     texts: set[str] = field(default_factory=set[str])
+    answered_at: float = field(default_factory=anyio.current_time)
 
     async def answer(self, ask: Ask) -> Answer:
-        """Have the run that is asked for answer, unless it works elsewhere by now."""
+        """Have the run or REPL that is asked for answer, unless it is elsewhere by now."""
         run = self.runs.get(ask.run_id)
-        if run is None or run.attempt != ask.attempt:
+        asked: Asked | None = self.repls.get((ask.run_id, ask.attempt))
+        if run is not None and run.attempt == ask.attempt:
+            asked = run
+        if asked is None:
             lost = RunLostError(
                 f"Attempt {ask.attempt} at the run {ask.run_id!r} was given up.",
                 fix="rlm_run_wait can follow it from here.",
             )
             return Answer(ask.number, Refused.of(lost))
         try:
-            return Answer(ask.number, await run.answer(ask.question))
+            return Answer(ask.number, await asked.answer(ask.question))
         except RLMError as error:
             return Answer(ask.number, Refused.of(error))
 
@@ -138,18 +161,23 @@ class Crew:
             The addresses of nodes with neither after `seconds`.
         """
         with anyio.move_on_after(seconds):
-            while not self._nodes or self._pending():
+            while not self._nodes or self.pending():
                 await self._changed.wait()
-        return self._pending()
+        return self.pending()
 
-    def _pending(self) -> Sequence[str]:
+    def pending(self) -> Sequence[str]:
+        """Return the addresses of nodes whose worker is not up yet."""
         known = {worker.node.address for worker in self._workers} | self._refusals.keys()
         return sorted({node.address for node in self._nodes.values()} - known)
 
-    async def pick(self, key: str) -> CrewWorker:
+    async def pick(self, key: str, before: CrewWorker | None = None) -> CrewWorker:
         """Return the idlest worker, or one that has read the text and is not much busier.
 
         Waits for one to be up.
+
+        Args:
+            key: of the text.
+            before: has worked on what comes before; no others are near where it is up.
 
         Raises:
             RLMError: none can be, as every node says.
@@ -161,6 +189,7 @@ class Crew:
             await self._changed.wait()
         idlest = min(self._workers, key=_load)
         near = [worker for worker in self._workers if key in worker.texts]
+        near = [before] if before in self._workers else near
         best = min(near, key=_load, default=idlest)
         return best if _load(best) <= _load(idlest) + _LOCAL_BIAS else idlest
 
@@ -226,15 +255,15 @@ class Crew:
         finally:
             self._workers.remove(worker)
             self._tell()
-            for run in worker.runs.values():
-                run.lose()
+            for one in (*worker.runs.values(), *worker.repls.values()):
+                one.lose()
 
     async def _serve(self, worker: CrewWorker, tasks: TaskGroup) -> None:
         """Do what the worker asks, for as long as it lives."""
         while True:
             asks: list[Ask] = await worker.process.call("take")
-            slow = [ask for ask in asks if isinstance(ask.question, TextPart)]
-            quick = [ask for ask in asks if not isinstance(ask.question, TextPart)]
+            slow = [ask for ask in asks if isinstance(ask.question, TextPart | CellCall)]
+            quick = [ask for ask in asks if not isinstance(ask.question, TextPart | CellCall)]
             for group in ([quick] if quick else []) + [[ask] for ask in slow]:
                 tasks.start_soon(self._settle, worker, group)
 
@@ -270,6 +299,7 @@ class Crew:
     async def _ping(self, worker: CrewWorker, answered: anyio.Event) -> None:
         share = max(1, self._calls // max(1, len(self._workers)))
         await worker.process.call("ping", share, tuple(self.watched()))
+        worker.answered_at = anyio.current_time()
         answered.set()
 
     def _tell(self) -> None:
@@ -283,7 +313,7 @@ def _ignore(_places: int) -> None:
 
 
 def _load(worker: CrewWorker) -> int:
-    return len(worker.runs)
+    return len(worker.runs) + sum(one.is_busy for one in worker.repls.values())
 
 
 async def _started(node: Node, process: WorkerProcess) -> WorkerStatus:

@@ -11,10 +11,14 @@ from rlm_mcp.errors import RLMError, StoreError
 
 if TYPE_CHECKING:
     from rlm_mcp.engine.budget import Pricing
-    from rlm_mcp.sandbox.types import ContextSource, Isolation
+    from rlm_mcp.sandbox.types import ContextSource, Isolation, ReplCall, ReplOptions
     from rlm_mcp.service.runs.execution import RunSpec
     from rlm_mcp.store.runs.records import NewEvent, Outcome, SavedVariable
     from rlm_mcp.values import Usage
+
+
+Place = tuple[str, int]
+"""Names a REPL that a worker holds: the run that it was opened for and the attempt, or a number."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class TextLabel:
 class Job:
     """A run for a worker to work on, with what was spent on it before.
 
-    No key of a model is in it: Ray keeps arguments of actors where others can read them.
+    `repl` is the REPL that the worker holds of it, if any. No key of a model is in it: Ray keeps
+    arguments of actors where others can read them.
     """
 
     spec: RunSpec
@@ -54,6 +59,18 @@ class Job:
     pricing: Pricing
     spent: Usage
     spent_seconds: float = 0.0
+    repl: Place | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WantedRepl:
+    """A REPL for a worker to open, and the saved variables that it begins with."""
+
+    caller: str
+    text: TextLabel
+    handles: Sequence[str]
+    options: ReplOptions
+    variables: Sequence[SavedVariable]
 
 
 @dataclass(frozen=True)
@@ -118,21 +135,38 @@ class Piece:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a worker's part of a run ended, what it used, and what its REPL held."""
+    """How a worker's part of a run ended, what it used, and what its REPL held.
+
+    `holds_repl`: the worker holds the REPL for cells of the caller.
+    """
 
     outcome: Outcome
     usage: Usage
     variables: Sequence[SavedVariable] | None
+    holds_repl: bool = False
 
 
+@dataclass(frozen=True)
+class CellCall:
+    """A call that a cell of the caller makes: the server answers it."""
+
+    call: ReplCall
+
+
+@dataclass(frozen=True)
+class ReplGone:
+    """Says that the worker holds a REPL no longer."""
+
+
+TextQuestion = TextPart | Passage | PlaceOfPassage
 Question = (
-    Line | Earlier | FindReplies | KeepReplies | TextPart | Passage | PlaceOfPassage | Piece | Ended
+    Line | Earlier | FindReplies | KeepReplies | TextQuestion | Piece | Ended | CellCall | ReplGone
 )
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One question of a worker, asked for an attempt at a run."""
+    """One question of a worker, asked for an attempt at a run, or for a REPL by its `Place`."""
 
     number: int
     run_id: str

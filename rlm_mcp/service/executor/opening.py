@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.abc import TaskGroup
 
-from rlm_mcp.service.executor.cluster import Cluster
+from rlm_mcp.sandbox.types import Sandbox
+from rlm_mcp.service.executor.cluster import Cluster, ClusterState
 from rlm_mcp.service.executor.local import LocalExecutor
+from rlm_mcp.service.repls import Repls
 from rlm_mcp.service.runs.execution import RunExecutor, RunServices
 from rlm_mcp.service.runs.live import RunQueue
 from rlm_mcp.settings import Settings
@@ -75,11 +77,36 @@ class WorkSite:
     leases: RunLeases
     tasks: TaskGroup
 
-    def executors(self, queue: RunQueue) -> MakeExecutor:
-        """Return what makes the executor of each caller; `queue` gets as many places as a crew."""
+    def repls(self, sandbox: Sandbox, most_kept: int) -> Repls:
+        """Return what opens and keeps REPLs for cells of callers.
+
+        Args:
+            sandbox: of this process.
+            most_kept: how many are kept here at most.
+        """
+        if self.crew is None:
+            return Repls(sandbox, self.tasks, most_kept)
+        from rlm_mcp.service.executor.remote_repls import RemoteRepls  # noqa: PLC0415  # few
+
+        return RemoteRepls(sandbox, self.tasks, self.crew)
+
+    def state(self, caller: str, *, is_remote: bool) -> ClusterState | None:
+        """Describe the cluster, if there is one; see `cluster_state`."""
+        if self.crew is None:
+            return None
+        from rlm_mcp.service.executor.worker_states import cluster_state  # noqa: PLC0415  # few
+
+        return cluster_state(self.crew, caller, is_remote=is_remote)
+
+    def executors(self, *queues: RunQueue) -> MakeExecutor:
+        """Return what makes the executor of each caller; `queues` get as many places as a crew."""
         if self.crew is None:
             return lambda services, _texts: LocalExecutor(services, self.tasks)
         from rlm_mcp.service.executor.remote import CrewDuty, RemoteExecutor  # noqa: PLC0415  # few
 
-        self.crew.on_places = queue.resize
+        def resize(places: int) -> None:
+            for queue in queues:
+                queue.resize(places)
+
+        self.crew.on_places = resize
         return partial(RemoteExecutor, duty=CrewDuty(self.crew, self.leases, self.tasks))

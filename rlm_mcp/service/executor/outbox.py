@@ -7,7 +7,7 @@ of all runs travel together: while one group is under way, the next one fills up
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from rlm_mcp.service.executor.messages import (
     FindReplies,
     KeepReplies,
     Line,
+    Place,
     Question,
     Refused,
     given,
@@ -104,13 +105,20 @@ class RemoteJournal:
         at: the run, and the attempt whose lines these are.
         caller: whose run it is.
         allowance: what the caller may use today, where that is limited.
+        hold_repl: holds the run's REPL at its end, and returns whether there is one.
     """
 
     def __init__(
-        self, outbox: Outbox, at: tuple[str, int], caller: str, allowance: Allowance | None
+        self,
+        outbox: Outbox,
+        at: Place,
+        caller: str,
+        allowance: Allowance | None,
+        hold_repl: Callable[[Place], bool],
     ) -> None:
         self._outbox = outbox
         self._at = at
+        self._hold_repl = hold_repl
         self.caller = caller
         self.allowance = allowance
 
@@ -147,13 +155,14 @@ class RemoteJournal:
         Raises:
             StoreError: the run is another attempt's by now.
         """
-        await self._outbox.ask(*self._at, Ended(outcome, event.figures, variables))
+        is_held = self._hold_repl(self._at)
+        await self._outbox.ask(*self._at, Ended(outcome, event.figures, variables, is_held))
 
 
 class RemoteReplies:
     """The replies of sub-calls that the server keeps for the caller of one run."""
 
-    def __init__(self, outbox: Outbox, at: tuple[str, int]) -> None:
+    def __init__(self, outbox: Outbox, at: Place) -> None:
         self._outbox = outbox
         self._at = at
 

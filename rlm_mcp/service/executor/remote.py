@@ -13,11 +13,9 @@ from anyio.abc import TaskGroup
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.daily_limits import Spent
-from rlm_mcp.engine.run_context import RLMEvent
+from rlm_mcp.engine.run_context import RLMEvent, repl_options
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.events import FORMAT_VERSION, RunStarted
-from rlm_mcp.sandbox.citable import Citable
-from rlm_mcp.sandbox.types import Divisible
 from rlm_mcp.service.executor.cluster import WorkerLostError
 from rlm_mcp.service.executor.crew import Crew, CrewWorker
 from rlm_mcp.service.executor.messages import (
@@ -29,12 +27,14 @@ from rlm_mcp.service.executor.messages import (
     Line,
     Passage,
     Piece,
+    Place,
     PlaceOfPassage,
     Question,
     TextLabel,
     TextPart,
 )
-from rlm_mcp.service.executor.remote_repl import RemoteRepl
+from rlm_mcp.service.executor.remote_repl import HeldRepl, RemoteRepl, stand_in
+from rlm_mcp.service.executor.remote_text import read_text
 from rlm_mcp.service.runs.execution import Execution, RunServices, Task, new_event
 from rlm_mcp.service.runs.live import LiveRun, Ticket
 from rlm_mcp.service.runs.resuming import Resumer
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 # A worker that does not say by then that it stopped spends no more than what is in flight: what
 # follows is refused.
 _STOP_SECONDS = 8.0
+_SAME = "Install the same version of rlm-mcp on all nodes."
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class RemoteWork:
         self._resumer = resumer
         self._settled = anyio.Event()
         self._ended: Ended | None = None
+        self._worker: CrewWorker | None = None
         self.usage: Usage = budget.snapshot()
         self.variables: Sequence[SavedVariable] | None = None
 
@@ -111,6 +113,11 @@ class RemoteWork:
     def attempt(self) -> int:
         """Which attempt at the run this is."""
         return self._task.attempt
+
+    @property
+    def caller(self) -> str:
+        """Whose run it is."""
+        return self._services.runs.caller
 
     async def perform(self, run: LiveRun) -> Outcome:
         """Wait for a place, and have workers work until one of them has an outcome.
@@ -120,7 +127,8 @@ class RemoteWork:
         """
         await self._wait_in_line(run.ticket)
         while True:
-            worker = await self._duty.crew.pick(self._task.source.key)
+            before = await self._held_by(self._task.run_id, self._task.continues)
+            worker = await self._duty.crew.pick(self._task.source.key, before)
             outcome = await self._work_on(worker, run)
             if outcome is not None:
                 return outcome
@@ -135,15 +143,23 @@ class RemoteWork:
             self._budget.start_clock()
             self._services.live.notify(self._task.run_id)
 
+    async def _held_by(self, *run_ids: str) -> CrewWorker | None:
+        """Return the worker that holds the REPL of the first of these runs of which one does."""
+        for run_id in run_ids:
+            repl = await self._services.repls.find(run_id)
+            if isinstance(repl, HeldRepl):
+                return repl.worker
+        return None
+
     async def _work_on(self, worker: CrewWorker, run: LiveRun) -> Outcome | None:
         """Have a worker work; return how that ended, or None where the worker is lost."""
         run_id = run.run_id
-        self._settled, self._ended = anyio.Event(), None
+        self._settled, self._ended, self._worker = anyio.Event(), None, worker
         worker.runs[run_id] = self
         worker.texts.add(self._task.source.key)
-        run.repl = RemoteRepl(worker, run_id)
+        run.repl = RemoteRepl(worker, (run_id, self.attempt))
         try:
-            await worker.process.call("work", self._job())
+            await worker.process.call("work", self._job(self._lent_to(worker)))
             await self._settled.wait()
         except WorkerLostError:
             return None
@@ -156,15 +172,35 @@ class RemoteWork:
             del worker.runs[run_id]
         return self._ended.outcome if self._ended else None
 
-    def _job(self) -> Job:
+    def _lent_to(self, worker: CrewWorker) -> Place | None:
+        """Give the run's REPL back to the worker that holds it; let one elsewhere go."""
+        task, repls = self._task, self._services.repls
+        one = repls.claim(task.run_id, task.handles, repl_options(task.config, seed=task.seed))
+        if one is None:
+            return None
+        if isinstance(one.repl, HeldRepl) and one.repl.worker is worker:
+            return one.repl.lend()
+        one.let_go.set()
+        return None
+
+    def _hold(self, worker: CrewWorker) -> None:
+        """Keep the REPL, which the worker holds for cells of the caller."""
+        task = self._task
+        held = HeldRepl(worker, (task.run_id, task.attempt), task.source, self.caller)
+        options = repl_options(task.config, seed=task.seed)
+        one = stand_in(held, task.handles, options, self._duty.tasks)
+        self._services.repls.keep(task.run_id, one, caller=self.caller)
+
+    def _job(self, repl: Place | None) -> Job:
         task, budget = self._task, self._budget
         return Job(
             spec=task.spec,
-            caller=self._services.runs.caller,
+            caller=self.caller,
             text=TextLabel.of(task.source),
             pricing=budget.pricing,
             spent=budget.snapshot(),
             spent_seconds=budget.elapsed_seconds,
+            repl=repl,
         )
 
     async def _stop(self, worker: CrewWorker, run: LiveRun) -> None:
@@ -230,7 +266,9 @@ class RemoteWork:
             return await services.cache.get_many(list(question.keys))
         if isinstance(question, KeepReplies):
             return await services.cache.paid_by(run_id).put_many(question.texts)
-        return await anyio.to_thread.run_sync(_read, self._task.source, question)
+        if isinstance(question, TextPart | Passage | PlaceOfPassage):
+            return await anyio.to_thread.run_sync(read_text, self._task.source, question)
+        raise InvalidInputError(f"A run is not asked for {type(question).__name__!r}.", fix=_SAME)
 
     async def _write(self, line: Line) -> Spent | None:
         """Make a line durable, then notify whoever waits; return what was used today."""
@@ -251,6 +289,8 @@ class RemoteWork:
     def _end(self, ended: Ended) -> None:
         self._ended = ended
         self.usage, self.variables = ended.usage, ended.variables
+        if ended.holds_repl and self._worker is not None:
+            self._hold(self._worker)
         self._settled.set()
 
     async def _hear(self, piece: str) -> None:
@@ -263,14 +303,3 @@ def _used_since(before: Usage, after: Usage) -> tuple[int, float]:
     """Return the tokens and the USD between two moments of a run."""
     tokens = after.input_tokens + after.output_tokens - before.input_tokens - before.output_tokens
     return max(0, tokens), max(0.0, (after.cost_usd or 0.0) - (before.cost_usd or 0.0))
-
-
-def _read(source: object, question: TextPart | Passage | PlaceOfPassage) -> Any:
-    """Read of a text what a worker asks for; blocks."""
-    if isinstance(question, TextPart) and isinstance(source, Divisible):
-        return list(source.chunks_between(question.start, question.end))
-    if isinstance(question, Passage) and isinstance(source, Citable):
-        return source.text_at(question.document, question.start, question.end)
-    if isinstance(question, PlaceOfPassage) and isinstance(source, Citable):
-        return source.place_of(question.document, question.start)
-    raise InvalidInputError("The text cannot be read in parts.", fix="Store it as a context.")

@@ -8,8 +8,18 @@ from typing import Any
 
 from anyio import from_thread
 
-from rlm_mcp.sandbox.citable import SourcePlace
-from rlm_mcp.service.executor.messages import Passage, PlaceOfPassage, Question, TextLabel, TextPart
+from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.sandbox.citable import Citable, SourcePlace
+from rlm_mcp.sandbox.types import ContextSource, Divisible
+from rlm_mcp.service.executor.messages import (
+    Passage,
+    Place,
+    PlaceOfPassage,
+    Question,
+    TextLabel,
+    TextPart,
+    TextQuestion,
+)
 from rlm_mcp.service.executor.outbox import Outbox
 
 PART_BYTES = 8 << 20
@@ -19,12 +29,12 @@ PART_BYTES = 8 << 20
 class RemoteSource:
     """A `ContextSource` whose text the server sends; read in threads of the worker.
 
-    `at` names the run that it is read for, and the attempt.
+    `at` names the run that it is read for, and the attempt; or the REPL.
     """
 
     label: TextLabel
     outbox: Outbox
-    at: tuple[str, int]
+    at: Place
 
     @property
     def key(self) -> str:
@@ -92,3 +102,18 @@ class RemoteSource:
 
     def _ask(self, question: Question) -> Any:
         return from_thread.run(self.outbox.ask, *self.at, question)
+
+
+def read_text(source: ContextSource, question: TextQuestion) -> Any:
+    """Read of a text of the store what a worker asks for; blocks.
+
+    Raises:
+        StoreError: its context was deleted.
+    """
+    if isinstance(question, TextPart) and isinstance(source, Divisible):
+        return list(source.chunks_between(question.start, question.end))
+    if isinstance(question, Passage) and isinstance(source, Citable):
+        return source.text_at(question.document, question.start, question.end)
+    if isinstance(question, PlaceOfPassage) and isinstance(source, Citable):
+        return source.place_of(question.document, question.start)
+    raise InvalidInputError("The text cannot be read in parts.", fix="Store it as a context.")

@@ -22,10 +22,20 @@ from rlm_mcp.engine.daily_limits import Allowance
 from rlm_mcp.engine.models.named import Models, open_models
 from rlm_mcp.errors import RLMError
 from rlm_mcp.sandbox.choice import OwnedSandbox, make_sandbox
-from rlm_mcp.sandbox.types import ReplOptions
+from rlm_mcp.sandbox.types import Repl, ReplOptions
 from rlm_mcp.service.catalogue import catalogue_of
+from rlm_mcp.service.executor.held_repls import HeldRepls
 from rlm_mcp.service.executor.local import QuestionWork
-from rlm_mcp.service.executor.messages import Answer, Ask, Job, Piece, Refused, WorkerStatus
+from rlm_mcp.service.executor.messages import (
+    Answer,
+    Ask,
+    Job,
+    Piece,
+    Place,
+    Refused,
+    WantedRepl,
+    WorkerStatus,
+)
 from rlm_mcp.service.executor.outbox import Outbox, RemoteJournal, RemoteReplies
 from rlm_mcp.service.executor.remote_text import RemoteSource
 from rlm_mcp.service.executor.sent_settings import received
@@ -47,6 +57,7 @@ class _Open:
     models: Models
     sandbox: OwnedSandbox
     repls: Repls
+    held: HeldRepls
     limiter: anyio.CapacityLimiter
     tasks: TaskGroup
 
@@ -94,9 +105,10 @@ class Worker:
             anyio.create_task_group() as tasks,
         ):
             isolation = await sandbox.require_isolation()
-            # A REPL that is kept here could be out of date by the time it is wanted.
-            repls = Repls(sandbox, tasks, most_kept=0)
-            self._open = _Open(models, sandbox, repls, limiter, tasks)
+            repls = Repls(sandbox, tasks, descriptors.kept)
+            tasks.start_soon(repls.evict)
+            held = HeldRepls(repls, self._outbox, tasks)
+            self._open = _Open(models, sandbox, repls, held, limiter, tasks)
             most = settings.max_concurrent_runs or await anyio.to_thread.run_sync(
                 places, ReplOptions().memory_bytes
             )
@@ -147,7 +159,10 @@ class Worker:
         run = LiveRun(spec.run_id, self._queue.enter(job.caller))
         self._live.add(run)
         self._attempts[spec.run_id] = spec.attempt
-        journal = RemoteJournal(outbox, at, job.caller, self._allowance(job))
+        held = self._open.held
+        if job.repl is not None:
+            held.give(job.repl)
+        journal = RemoteJournal(outbox, at, job.caller, self._allowance(job), held.hold)
         place = Workplace(
             journal,
             self._open.sandbox,
@@ -184,21 +199,53 @@ class Worker:
             run.end(stop)
             await run.ended.wait()
 
-    async def variables(self, run_id: str) -> Any:
-        """List the variables of a run at work; none while its REPL is not open."""
-        run = self._live.get(run_id)
-        if run is None or run.repl is None:
-            return []
-        return await _refused(run.repl.variables())
+    async def variables(self, at: Place) -> Any:
+        """List the variables of a REPL; none while it is not open."""
+        repl = self._repl(at)
+        return [] if repl is None else await _refused(repl.variables())
 
-    async def read_variable(
-        self, run_id: str, name: str, start: int, limit: int, whole: bool
-    ) -> Any:
-        """Read a slice of a variable of a run at work."""
-        run = self._live.get(run_id)
-        if run is None or run.repl is None:
-            return Refused("SandboxBusyError", f"The REPL of {run_id!r} is not open.")
-        return await _refused(run.repl.read_variable(name, start=start, limit=limit, whole=whole))
+    async def read_variable(self, at: Place, name: str, start: int, limit: int, whole: bool) -> Any:
+        """Read a slice of a variable of a REPL."""
+        repl = self._repl(at)
+        if repl is None:
+            return Refused("SandboxBusyError", f"The REPL of {at[0]!r} is not open.")
+        return await _refused(repl.read_variable(name, start=start, limit=limit, whole=whole))
+
+    def _repl(self, at: Place) -> Repl | None:
+        """Return the REPL of a run at work, or one that is held for cells."""
+        run = self._live.get(at[0])
+        if run is not None:
+            return run.repl
+        return self._held.find(at)
+
+    @property
+    def _held(self) -> HeldRepls:
+        assert self._open is not None  # noqa: S101  # only a worker that is up is asked
+        return self._open.held
+
+    async def open_repl(self, at: Place, wanted: WantedRepl) -> Any:
+        """Open a REPL for cells; see `HeldRepls`, as of the methods below."""
+        return await _refused(self._held.open(at, wanted))
+
+    async def run_cell(self, at: Place, code: str, timeout_seconds: float) -> Any:
+        """Run a cell of the caller."""
+        return await _refused(self._held.run_cell(at, code, timeout_seconds))
+
+    async def stop_cell(self, at: Place) -> None:
+        """Stop the cell that runs in a REPL, or its opening; returns when that has ended."""
+        await self._held.stop(at)
+
+    async def holds_repl(self, at: Place) -> bool:
+        """Whether a REPL is still held here."""
+        return self._held.find(at) is not None
+
+    async def saved(self, at: Place, after_cell: bool) -> Any:
+        """Read what a REPL holds."""
+        return await _refused(self._held.saved(at, after_cell=after_cell))
+
+    async def close_repl(self, at: Place) -> None:
+        """Let a REPL go."""
+        await self._held.close(at)
 
 
 async def _refused(asked: Awaitable[Any]) -> Any:

@@ -102,7 +102,8 @@ class CellService:
         task = await self._task(f"run_{secrets.token_hex(16)}", handles)
         emit = self._emitting(self._services.runs.append_event, task.run_id)
         cell = _Cell(self._services, task, await self._budget(task), emit)
-        one = await self._services.repls.open(task.source, handles, repl_options(task.config))
+        options, caller = repl_options(task.config), self._services.runs.caller
+        one = await self._services.repls.open(task.source, handles, options, caller=caller)
         try:
             await self._record(task)
         except BaseException:  # without a run nobody would close the REPL
@@ -141,12 +142,13 @@ class CellService:
             self._services.live.tally(self._services.runs.caller).add_use(before, cell.usage)
 
     async def _repl_of(self, task: Task) -> tuple[OpenRepl, str | None]:
-        options = repl_options(task.config)
-        one = self._services.repls.claim(task.run_id, task.handles, options)
+        options, runs, repls = repl_options(task.config), self._services.runs, self._services.repls
+        await repls.find(task.run_id)  # one that is lost is let go
+        one = repls.claim(task.run_id, task.handles, options)
         if one is not None:
             return one, None
-        saved = await self._services.runs.saved_variables(task.run_id)
-        one = await self._services.repls.open(task.source, task.handles, options, saved)
+        saved = await runs.saved_variables(task.run_id)
+        one = await repls.open(task.source, task.handles, options, saved, caller=runs.caller)
         note = "The run's REPL had ended; a new one got the saved variables"
         return one, f"{note}; not restored: {names_in_line(one.lost)}." if one.lost else f"{note}."
 

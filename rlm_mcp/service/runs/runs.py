@@ -230,7 +230,7 @@ class RunService:
             SandboxBusyError: a cell of it runs.
         """
         state = await self.state(run_id)
-        repl = self._repl(run_id)
+        repl = await self._repl(run_id)
         if repl is None:
             found = list(await self._runs.variables(run_id))
         else:
@@ -251,7 +251,7 @@ class RunService:
         state = await self.state(run_id)
         if name == ANSWER_NAME:
             return _answer_slice(state, start, limit)
-        repl = self._repl(run_id)
+        repl = await self._repl(run_id)
         if repl is not None:
             with _while_idle(run_id):
                 return await repl.read_variable(name, start=start, limit=limit)
@@ -272,12 +272,12 @@ class RunService:
             NotFoundError: there is no such run.
         """
         is_at_work = (await self._runs.get(run_id)).status == "running"
-        return is_at_work and self._live.get(run_id) is None and self._repl(run_id) is None
+        return is_at_work and self._live.get(run_id) is None and await self._repl(run_id) is None
 
-    def _repl(self, run_id: str) -> Repl | None:
+    async def _repl(self, run_id: str) -> Repl | None:
         """The REPL of a run at work, or the one that is kept of it."""
         run = self._live.get(run_id)
-        return run.repl if run else self._repls.find(run_id)
+        return run.repl if run else await self._repls.find(run_id)
 
 
 async def _unreported_state(state: RunState) -> None:

@@ -255,7 +255,7 @@ class Starter:
         After a cell of a caller less is saved than at the end of a question.
         """
         saved = await self._services.runs.saved_variables(run_id)
-        repl = self._services.repls.find(run_id)
+        repl = await self._services.repls.find(run_id)
         if repl is None or not any(one.reason for one in saved):
             return saved
         with suppress(SandboxBusyError):

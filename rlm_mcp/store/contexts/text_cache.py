@@ -134,6 +134,17 @@ class TextCache:
         if await self._has_files():
             await anyio.to_thread.run_sync(lambda: self._folder().drop(caller, sha256))
 
+    @property
+    def directory(self) -> Path:
+        """Where the files are."""
+        return self._directory
+
+    async def held_bytes(self, caller: str | None = None) -> int:
+        """Return what the files of a caller take; of all callers for None."""
+        if not await self._has_files():
+            return 0
+        return await anyio.to_thread.run_sync(lambda: self._folder().held_bytes(caller))
+
     async def sweep(self) -> int:
         """Delete what is of no use any more; return how many files. See `TextFolder.sweep`.
 

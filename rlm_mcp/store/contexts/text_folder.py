@@ -130,9 +130,10 @@ class TextFolder:
             most = min(_USUAL_BYTES, int(_SHARE_OF_DISK * disk.total))
         return min(most, self.held_bytes() + disk.free - _LEAVES_BYTES)
 
-    def held_bytes(self) -> int:
-        """Return what the files take."""
-        return sum(one.bytes for one in self._files())
+    def held_bytes(self, caller: str | None = None) -> int:
+        """Return what the files of a caller take; of all callers for None."""
+        files = self._files() if caller is None else _files_in(self._of_caller(caller))
+        return sum(one.bytes for one in files)
 
     def _evict(self, most_bytes: int) -> int:
         """Delete the oldest file of the caller who has most, again and again; return how many."""
@@ -178,6 +179,16 @@ class TextFolder:
     def _files(self) -> Iterator[_Found]:
         for folder in _folders(self.path):
             yield from _files_in(folder)
+
+
+def bytes_below(directory: Path) -> int:
+    """Return what the files of all databases take in a directory, which may not be there."""
+    return sum(
+        one.bytes
+        for database in _folders(directory)
+        for folder in _folders(database)
+        for one in _files_in(folder)
+    )
 
 
 def _short_digest(text: str) -> str:
