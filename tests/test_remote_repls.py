@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,19 @@ from typing import Any
 import anyio
 import pytest
 
-from rlm_mcp.errors import NotFoundError, SandboxDiedError
+from rlm_mcp.errors import NotFoundError, SandboxBusyError, SandboxDiedError
 from rlm_mcp.service import repls
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.writing import no_report
-from rlm_mcp.service.executor import crew
+from rlm_mcp.service.executor import crew, remote_repls
+from rlm_mcp.service.executor.cluster import Node
 from rlm_mcp.service.runs.exec import CellDone
 from rlm_mcp.service.runs.questions import Question
 from rlm_mcp.service.runs.runs import RunState
 from rlm_mcp.service.service import Service, open_service
 from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
-from tests.in_process_cluster import InProcessCluster
+from tests.in_process_cluster import InProcess, InProcessCluster
 from tests.serving import KEY, SHARED_SANDBOX, cell, settings_in
 from tests.waiting import until
 
@@ -290,6 +291,33 @@ async def test_a_repl_over_a_deleted_text_is_closed_at_its_worker(tmp_path: Path
         measured = await service.measures()
 
     assert measured.kept_repls == 0
+
+
+class SlowCluster(InProcessCluster):
+    """A cluster whose workers do not come up."""
+
+    async def start(self, node: Node, sent: Mapping[str, Any]) -> InProcess:
+        """Start no worker."""
+        await anyio.sleep_forever()
+        raise AssertionError
+
+
+async def test_without_a_worker_a_cell_is_refused_and_the_status_says_that_one_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_repls, "_WORKER_SECONDS", 0.05)
+    async with open_scripted_model(work) as model:
+        settings = settings_in(tmp_path, base_url=model.base_url)
+        async with open_service(
+            settings, shared=SHARED_SANDBOX.get(), cluster=SlowCluster(1), is_remote=True
+        ) as service:
+            with pytest.raises(SandboxBusyError, match="No worker of the cluster is up"):
+                await begin(service, "x = 1", await stored(service))
+            cluster = (await service.status()).cluster  # by now it has seen its nodes
+
+    assert cluster is not None
+    # Callers may be on other machines, and learn no address of this one.
+    assert [(one.state, one.node) for one in cluster.workers] == [("starting", None)]
 
 
 async def test_each_worker_adds_to_the_repls_that_are_kept(
