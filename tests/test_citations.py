@@ -209,6 +209,58 @@ async def test_documents_are_named_and_spans_and_matches_can_be_cited(tmp_path: 
         assert texts[one["document"]][one["start"] : one["end"]] == one["quote"]
 
 
+async def test_citations_are_heard_in_the_forms_that_models_write(tmp_path: Path) -> None:
+    given = (
+        "[{'quote': 'nine ships', 'page': 3}, {'start': 4, 'end': 11}, [4, 11], b'harbour',"
+        " (c for c in ['in the fog']), 'nowhere in it', {'page': 9, 'text': 'ten ships'}]"
+    )
+    async with open_served(tmp_path, turns(cell(f"FINAL('nine', citations={given})"))) as served:
+        found = await asked(served, BOOK)
+
+    assert [(one["quote"], one["verified"]) for one in found.run["citations"]] == [
+        ("nine ships", True),
+        ("harbour", True),
+        ("in the fog", True),
+        ("nowhere in it", False),
+        ("ten ships", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("7", "a int cites nothing"),
+        ("[None]", "a NoneType cites nothing"),
+        ("[{'page': 3}]", "a NoneType cites nothing"),
+        ("['  ']", "an empty quote cites nothing"),
+        ("[(5, 999_999)]", "no passage from 5 to 999,999"),
+    ],
+)
+async def test_what_cites_nothing_is_told_to_the_model_and_costs_no_answer(
+    tmp_path: Path, given: str, problem: str
+) -> None:
+    script = turns(cell(f"FINAL('nine', citations={given})"), cell("FINAL('nine')"))
+    async with open_served(tmp_path, script) as served:
+        found = await asked(served, BOOK)
+        told = str(served.model.requests[-1].messages[-1]["content"])
+
+    assert problem in told
+    assert (found.run["answer"], found.run["citations"]) == ("nine", [])
+
+
+async def test_a_long_quote_and_one_of_another_document_are_placed(tmp_path: Path) -> None:
+    long = "word " * 200_000
+    code = f"FINAL('x', citations=[{long[:50]!r} * 20_000, 'only in the second', 'in all three'])"
+    texts = [f"in all three {long}", "only in the second, in all three", "in all three"]
+    async with open_served(tmp_path, turns(cell(code))) as served:
+        found = await asked(served, *texts)
+
+    cited, second, first = found.run["citations"]
+    assert (len(cited["quote"]), cited["verified"], cited["document"]) == (2_000, True, 0)
+    assert (second["document"], second["start"]) == (1, 0)
+    assert (first["document"], first["start"]) == (0, 0)
+
+
 async def test_a_guess_a_direct_answer_and_a_best_effort_are_told_apart(tmp_path: Path) -> None:
     async with open_served(tmp_path, turns("FINAL(nine)")) as served:
         long = await asked(served, BOOK * 100)
@@ -283,6 +335,41 @@ def test_passages_are_found_wherever_the_text_is_cut(chunk: int) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "quote"),
+    [
+        ("a careful exami-\nnation of all", "careful examination of"),
+        ("a careful exami-\r\n  nation of all", "careful examination of"),
+        ("ein auf\xadfäl\xadliges Zeichen", "ein auffälliges Zeichen"),
+        ("made by a well-\nknown author", "a well-known author"),
+        ("he waited… then left", "he waited... then left"),
+        ("he waited... then left", "waited… then"),
+        ("the cafe\u0301 in Ko\u0308ln", "café in Köln"),
+        ("the café in Köln", "cafe\u0301 in Ko\u0308ln"),
+        ("each word was hyphen-\nated, over-\nlong", "hyphenated, overlong"),
+    ],
+)
+def test_words_cut_at_line_ends_dots_and_accents_may_differ(text: str, quote: str) -> None:
+    source = TextContext.of(f"Before it.\n-- -\n{text}\nAfter it.")
+
+    found, _ = find_passages(source, [quote, f"no {quote}"], 60)
+
+    [(of_quote, place)] = found.items()
+    spelled = source.documents[0][place.start : place.end]
+    assert (of_quote, place.is_exact) == (quote, False)
+    assert spelled in text
+    assert (spelled.split()[0][0], spelled.split()[-1][-1]) == (quote[0], spelled[-1])
+    assert len(spelled) >= len(quote) - 2
+
+
+def test_a_passage_that_goes_over_into_another_document_is_looked_for_further_on() -> None:
+    source = TextContext(("one two", "three two three"), names=("a", "b"))
+
+    assert find_passages(source, ["twothree", "two three"], 60)[0] == {
+        "two three": Found(1, 6, 15, is_exact=True)
+    }
+
+
 @dataclass(frozen=True)
 class _Cut(TextContext):
     """A text that comes in chunks of some characters."""
@@ -337,6 +424,8 @@ def test_quotations_are_those_between_marks_that_are_long_enough() -> None:
         ("a, b, citations = ('x',)", ("a, b", ("x",))),
         ("'x', citations='one'", ("'x'", ("one",))),
         ("see citations=[1]", ("see citations=[1]", ())),
+        ("x, citations=[{'quote': 'a', 'page': 3}, 7]", ("x", ("a", "7"))),
+        ("x, citations={'text': 'a'}", ("x", ("a",))),
         ("x, citations=[not python]", ("x, citations=[not python]", ())),
     ],
 )

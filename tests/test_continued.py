@@ -109,6 +109,51 @@ async def kept(directory: Path, assign: str, check: str) -> str:
             "{'k': D(x=5)}",
         ),
         (
+            "from collections import OrderedDict, defaultdict, deque\n"
+            "import datetime as dt, decimal, fractions, enum\n"
+            "class Colour(enum.Enum):\n    RED = 1\n"
+            "loop = [1]\nloop.append(loop)\n"
+            "many = [OrderedDict(b=1, a=2), defaultdict(list, {1: [2]}), deque([1, 2], 9),"
+            " {(1, 2): {3}}, dt.datetime(2026, 1, 2, 3, tzinfo=dt.UTC), dt.timedelta(3),"
+            " decimal.Decimal('0.10'), fractions.Fraction(1, 3), range(3), slice(1, 2), ...,"
+            " Colour.RED, 10 ** 50]",
+            "many, loop[1] is loop, many[1][7], many[11] is Colour.RED",
+            "([OrderedDict([('b', 1), ('a', 2)]), defaultdict(<class 'list'>, {1: [2], 7: []}), "
+            "deque([1, 2], maxlen=9), {(1, 2): {3}}, datetime.datetime(2026, 1, 2, 3, 0, "
+            "tzinfo=datetime.timezone.utc), datetime.timedelta(days=3), Decimal('0.10'), "
+            "Fraction(1, 3), range(0, 3), slice(1, 2, None), Ellipsis, <Colour.RED: 1>, "
+            f"{10**50}], True, [], True)",
+        ),
+        (
+            "from collections import namedtuple\nPoint = namedtuple('Point', 'x y', defaults=[0])\n"
+            "points = {'a': Point(1), 'b': Point(1, 2)}",
+            "points, Point(3).y, points['b']._asdict()",
+            "({'a': Point(x=1, y=0), 'b': Point(x=1, y=2)}, 0, {'x': 1, 'y': 2})",
+        ),
+        (
+            "table = {'a': 1}\ndef look(key, table=table):\n    return table[key]",
+            "look('a')",
+            "1",
+        ),
+        (
+            "from functools import cache\n@cache\ndef fib(n):\n"
+            "    return n if n < 2 else fib(n - 1) + fib(n - 2)\nfib(9)",
+            "fib(90), type(fib).__name__",
+            "(2880067194370816120, '_lru_cache_wrapper')",
+        ),
+        (
+            "from collections import defaultdict\n"
+            "counts = defaultdict(lambda: [0, *more], {'a': [1]})\nmore = [7]\n"
+            "rules = [('even', lambda n, *, by=2: n % by == 0)]",
+            "counts['x'], counts['a'], rules[0][1](4), rules[0][1](4, by=3)",
+            "([0, 7], [1], True, False)",
+        ),
+        (
+            "big = 'ü' * 5_000_000",
+            "len(big), set(big)",
+            "(5000000, {'ü'})",
+        ),
+        (
             "text = context",
             "text is context, len(text)",
             "(True, 60000)",

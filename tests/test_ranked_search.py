@@ -12,9 +12,10 @@ from rlm_mcp.store.contexts.records import ContextRecord
 from rlm_mcp.store.database import DATABASE_NAME, open_database
 from rlm_mcp.store.index import building
 from rlm_mcp.store.index.files import FOLDER, sweep_indexes
+from rlm_mcp.store.index.folding import fold, fold_char, split_scripts
 from rlm_mcp.store.index.indexes import TextIndexes
 from rlm_mcp.store.index.locating import best_line
-from rlm_mcp.store.index.passages import PASSAGE_BYTES, cut_passages, split_scripts
+from rlm_mcp.store.index.passages import PASSAGE_BYTES, cut_passages
 from rlm_mcp.store.index.ranking import query_terms
 from tests.commands import command, environment
 from tests.serving import Served, open_served, turns
@@ -110,6 +111,18 @@ async def test_pages_by_words_join_to_what_one_page_gives(served: Served) -> Non
         ("Müller", "Kunde MÜLLER bestätigt"),
         ("muller", "Kunde Müller bestätigt"),
         ("ошибка", "Ошибка при открытии"),
+        ("рабочий", "Рабочий стол пользователя"),
+        ("Ελλάδα", "Η ΕΛΛΆΔΑ είναι εδώ"),
+        ("ΕΛΛΑΔΑ", "Η Ελλάδα είναι εδώ"),
+        ("हिन्दी", "यह हिन्दी भाषा है।"),
+        ("வணக்கம்", "அனைவருக்கும் வணக்கம் நண்பர்களே"),
+        ("أحمد", "كتب أَحْمَد رسالة"),
+        ("أَحْمَد", "كتب أحمد رسالة"),
+        ("می‌خواهم", "من میخواهم بروم"),
+        ("שלום", "הוא אמר שָׁלוֹם לכולם"),
+        ("Köln", "Der Dom in Ko\u0308ln steht"),
+        ("strasse", "Die Straße nach Hause"),
+        ("office", "The o\ufb03ce is closed"),
     ],
 )
 async def test_words_of_any_script_are_found(served: Served, words: str, line: str) -> None:
@@ -234,8 +247,27 @@ def test_passages_join_to_the_documents_whatever_the_chunks() -> None:
 
 def test_unspaced_scripts_are_indexed_apart() -> None:
     assert split_scripts("plain words") == ("plain words", "")
-    assert split_scripts("log 日志 of 世界") == ("log   of  ", "日志  世界  ")
+    assert split_scripts("LOG 日志 of 世界") == ("log   of  ", "日志  世界  ")
     assert query_terms("Log-file 日志文件, LOG") == (("log", "file"), ("日志文件",))
+
+
+@pytest.mark.parametrize(
+    "line", ["plain WORDS", "Ὀδυσσεύς ﬃ ½", "Herr Mu\u0308ller, 日志 Straße", "हिन्दी שָׁלוֹם"]
+)
+def test_a_line_is_folded_as_its_characters_are(line: str) -> None:
+    assert fold(line) == "".join(map(fold_char, line))
+
+
+def test_the_words_found_on_a_line_are_told_by_their_place_in_it() -> None:
+    passage = "Ein Dom in Ko\u0308ln, Hauptstraß, ein Cafe\u0301 dort\n"
+
+    for words, found in (
+        (("koln", "hauptstrass"), "Ko\u0308ln, Hauptstraß"),
+        (("cafe",), "Cafe\u0301"),
+        (("dom",), "Dom"),
+    ):
+        place = best_line(passage, dict.fromkeys(words, 1.0), 0)
+        assert passage[place.start : place.end] == found
 
 
 def test_the_best_line_is_given_with_lines_around_it() -> None:

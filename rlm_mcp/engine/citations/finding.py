@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import time
-from bisect import bisect_right
-from collections.abc import Callable, Generator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
+from operator import itemgetter
 from typing import NamedTuple
 
-from rlm_mcp.engine.citations.quotations import any_spelling, longest_word
+from rlm_mcp.engine.citations.quotations import any_spelling, telling_word
 from rlm_mcp.sandbox.types import ContextSource
 
 # A passage may lie over the edge of two chunks: so much of the first is looked at again.
@@ -27,6 +29,54 @@ class Found(NamedTuple):
     is_exact: bool
 
 
+Span = tuple[int, int]
+# A word that is cut at the end of a line, or holds a mark where it may be cut.
+_CUT = re.compile(
+    rb"\xc2\xad|(?<=[A-Za-z\x80-\xff])(?:-|\xe2\x80\x90)\r?\n[ \t]*(?=[a-z\x80-\xff])"
+)
+_SIGNS_OF_CUTS = (b"-\n", b"-\r\n", b"\xc2\xad", b"\xe2\x80\x90")  # found much sooner
+
+
+class _Window:
+    """A part of the text, and the same with its words whole."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+
+    def spans(self, needle: _Needle) -> Iterator[tuple[int, int, bool]]:
+        """Yield the places of a passage: word for word, then in other spellings."""
+        at = self.text.find(needle.exact)
+        while at >= 0:
+            yield at, at + len(needle.exact), True
+            at = self.text.find(needle.exact, at + 1)
+        for start, end in needle.spelled(self.text):
+            yield start, end, False
+        if self._cuts:
+            for start, end in needle.spelled(self._whole_words):
+                yield self._place(start, bisect_right), self._place(end, bisect_left), False
+
+    @cached_property
+    def _cuts(self) -> Sequence[Span]:
+        """Where words are cut: in the text with whole words, and where they go on in the text."""
+        if not any(sign in self.text for sign in _SIGNS_OF_CUTS):
+            return ()
+        spans = [match.span() for match in _CUT.finditer(self.text)]
+        gone = accumulate((end - start for start, end in spans), initial=0)
+        return [(start - less, end) for (start, end), less in zip(spans, gone, strict=False)]
+
+    @cached_property
+    def _whole_words(self) -> bytes:
+        return _CUT.sub(b"", self.text)
+
+    def _place(self, at: int, bisect: Callable[..., int]) -> int:
+        """Return where a byte of the text with whole words is in the text itself."""
+        before = bisect(self._cuts, at, key=itemgetter(0))
+        if not before:
+            return at
+        whole, end = self._cuts[before - 1]
+        return end + at - whole
+
+
 @dataclass(frozen=True)
 class _Needle:
     quote: str
@@ -36,17 +86,14 @@ class _Needle:
 
     @classmethod
     def of(cls, quote: str) -> _Needle:
-        exact = quote.encode("utf-8", "replace")
-        return cls(quote, exact, longest_word(quote) or exact, any_spelling(quote))
+        return cls(
+            quote, quote.encode("utf-8", "replace"), telling_word(quote), any_spelling(quote)
+        )
 
-    def spans(self, text: bytes) -> list[tuple[int, int, bool]]:
-        """Return its place: word for word, else in another spelling."""
-        if text.find(self.anchor) < 0:
-            return []
-        at = text.find(self.exact)
-        if at >= 0:
-            return [(at, at + len(self.exact), True)]
-        return [(*match.span(), False) for match in self.pattern.finditer(text)]
+    def spelled(self, text: bytes) -> Iterator[Span]:
+        """Yield where it is in any spelling."""
+        if text.find(self.anchor) >= 0:
+            yield from (match.span() for match in self.pattern.finditer(text))
 
 
 class _Documents:
@@ -87,32 +134,33 @@ def find_passages(
                 break
             if clock() > end:
                 return found, False
-            window = held + chunk
+            text = held + chunk
+            window = _Window(text)
             missing = [
                 needle
                 for needle in missing
                 if not _note(needle, window, (byte, char), documents, found)
             ]
-            held = _tail(window)
-            gone = window[: len(window) - len(held)]
+            held = _tail(text)
+            gone = text[: len(text) - len(held)]
             byte, char = byte + len(gone), char + _chars(gone)
     return found, True
 
 
 def _note(
     needle: _Needle,
-    window: bytes,
+    window: _Window,
     before: tuple[int, int],
     documents: _Documents,
     found: dict[str, Found],
 ) -> bool:
     """Note the place of a passage in a window; return whether it is there."""
-    for start, end, is_exact in needle.spans(window):
+    for start, end, is_exact in window.spans(needle):
         place = documents.place(
             before[0] + start,
             end - start,
-            before[1] + _chars(window[:start]),
-            _chars(window[start:end]),
+            before[1] + _chars(window.text[:start]),
+            _chars(window.text[start:end]),
             is_exact=is_exact,
         )
         if place is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 MIN_QUOTATION_CHARS = 20
 MAX_QUOTATIONS = 50
@@ -26,8 +27,12 @@ _ALIKE = (
 )
 _PLAIN = {ord(one): plain for plain, alike in _ALIKE for one in alike}
 _CLASSES = {one: alike for _, alike in _ALIKE for one in alike}
+_HYPHENS = _ALIKE[-1][1]
+_DOTS, _ANY_DOTS = "...", rb"(?:\.\.\.|\xe2\x80\xa6)"
+_SOFT_HYPHEN = "\xad"
 _SPACE_BYTES = rb"(?:[\s\x1c-\x1f]|\xc2[\x85\xa0]|\xe2\x80[\x80-\x8b\xa8\xa9\xaf]|\xe3\x80\x80)"
 _WORD_OF_LETTERS = re.compile(r"\w+")
+_ASCII_WORD = re.compile(r"[0-9A-Za-z]{3,}")
 
 
 def quotations(answer: str) -> list[str]:
@@ -46,23 +51,46 @@ def quotations(answer: str) -> list[str]:
 
 
 def normalised(text: str) -> str:
-    """Return a text with plain quotation marks and dashes, and one space for all white space."""
-    return " ".join(text.translate(_PLAIN).split())
+    """Return a text with plain quotation marks, dashes and dots, and one space for white space."""
+    return " ".join(_composed(text).translate(_PLAIN).split())
 
 
-def longest_word(quote: str) -> bytes:
-    """Return the longest word of a quote, which every spelling of it holds."""
-    return max(_WORD_OF_LETTERS.findall(quote), key=len, default="").encode()
+def _composed(text: str) -> str:
+    """Return a text with each accent and its letter as one character, where there is one."""
+    return unicodedata.normalize("NFC", text).replace("…", _DOTS).replace(_SOFT_HYPHEN, "")
+
+
+def telling_word(quote: str) -> bytes:
+    """Return the longest word of a quote, which every spelling of it holds; empty if none does."""
+    composed = _composed(quote)
+    plain = max(_ASCII_WORD.findall(composed), key=len, default="")
+    if plain:
+        return plain.encode()
+    word = max(_WORD_OF_LETTERS.findall(composed), key=len, default="")
+    return word.encode() if unicodedata.is_normalized("NFD", word) else b""
 
 
 def any_spelling(quote: str) -> re.Pattern[bytes]:
-    """Match a quote in UTF-8, whatever its white space, quotation marks and dashes."""
-    words = (b"".join(map(_any_mark, word)) for word in quote.split())
+    """Match a quote in UTF-8, whatever its white space, quotation marks, dashes and accents."""
+    words = map(_any_word, _composed(quote).split())
     return re.compile((_SPACE_BYTES + b"+").join(words))
 
 
-def _any_mark(char: str) -> bytes:
+def _any_word(word: str) -> bytes:
+    return _ANY_DOTS.join(
+        b"".join(_any_mark(char, is_last=place == len(part)) for place, char in enumerate(part, 1))
+        for part in word.split(_DOTS)
+    )
+
+
+def _any_mark(char: str, *, is_last: bool) -> bytes:
     alike = _CLASSES.get(char)
     if alike is None:
-        return re.escape(char.encode("utf-8", "replace"))
-    return b"(?:" + b"|".join(re.escape(one.encode()) for one in alike) + b")"
+        apart = unicodedata.normalize("NFD", char)
+        spellings = [
+            re.escape(one.encode("utf-8", "replace")) for one in dict.fromkeys((char, apart))
+        ]
+        return spellings[0] if len(spellings) == 1 else b"(?:" + b"|".join(spellings) + b")"
+    any_of = b"(?:" + b"|".join(re.escape(one.encode()) for one in alike) + b")"
+    # A compound may be parted at the end of a line.
+    return any_of + _SPACE_BYTES + b"*" if char in _HYPHENS and not is_last else any_of

@@ -12,9 +12,12 @@ from typing import NamedTuple, cast
 from rlm_mcp.sandbox import wire
 from rlm_mcp.sandbox.child.documents import Documents
 from rlm_mcp.sandbox.child.search import Match
+from rlm_mcp.sandbox.child.values import type_name
 from rlm_mcp.sandbox.types import Citation
 
 _SINGLE, _IN_LIST = 2, 3  # numbers of a span: start and end, of a document before them
+# Where models write a citation as a dict.
+_QUOTES, _SPANS = ("quote", "text", "passage", "citation"), ("document", "start", "end")
 _SHOWN_CHARS = 80
 
 
@@ -23,10 +26,12 @@ def cite(context: str | Documents, given: Iterable[object], found: list[Citation
 
     Args:
         context: the text.
-        given: quotes, spans, matches of `re` and of `search`, or lists of them.
+        given: quotes, spans, matches of `re` and of `search`, or lists of them; dicts with a
+            quote or a span too.
         found: where to add them.
 
     Raises:
+        TypeError: something cites nothing, such as a number.
         ValueError: a span lies outside the text, or there are too many.
     """
     added = [_citation(context, one) for one in _flat(given)]
@@ -60,28 +65,43 @@ def packed_citations(citations: Iterable[Citation]) -> PackedCitations:
 
 def _flat(given: Iterable[object]) -> Iterable[object]:
     for one in given:
-        is_single = isinstance(one, str | Match) or _is_span(one)
-        if not is_single and isinstance(one, list | tuple | set | frozenset):
-            yield from _flat(cast("Iterable[object]", one))
-        else:
+        if isinstance(one, dict):
+            yield _of_dict(cast("dict[object, object]", one))
+        elif isinstance(one, str | bytes | Match) or _is_span(one) or not isinstance(one, Iterable):
             yield one
+        else:
+            yield from _flat(cast("Iterable[object]", one))
+
+
+def _of_dict(fields: dict[object, object]) -> object:
+    quote = next((fields[name] for name in _QUOTES if fields.get(name)), None)
+    span = tuple(fields[name] for name in _SPANS if fields.get(name) is not None)
+    return span if quote is None and _is_span(span) else quote
 
 
 def _is_span(value: object) -> bool:
-    if not isinstance(value, tuple):
+    if not isinstance(value, tuple | list):
         return False
     numbers = cast("tuple[object, ...]", value)
     return len(numbers) in (_SINGLE, _IN_LIST) and all(type(one) is int for one in numbers)
 
 
 def _citation(context: str | Documents, given: object) -> Citation:
-    if isinstance(given, Match):
-        return _quoted(context, given.text.strip("…"))
-    if isinstance(given, re.Match):
-        return _matched(context, cast("re.Match[str]", given))
-    if isinstance(given, tuple):
-        return _span(context, cast("tuple[int, ...]", given))
-    return _quoted(context, str(given))
+    match given:
+        case Match():
+            return _quoted(context, given.text.strip("…"))
+        case re.Match():
+            return _matched(context, cast("re.Match[str]", given))
+        case tuple() | list():
+            return _span(context, cast("tuple[int, ...]", given))
+        case str():
+            return _quoted(context, given)
+        case bytes():
+            return _quoted(context, given.decode("utf-8", "replace"))
+        case _:
+            raise TypeError(
+                f"a {type_name(given)} cites nothing: give a quote, a span (start, end) or a match"
+            )
 
 
 def _matched(context: str | Documents, match: re.Match[str]) -> Citation:

@@ -7,14 +7,18 @@ The host keeps what comes out and never opens it: only a confined REPL does.
 from __future__ import annotations
 
 import ast
+import functools
+import importlib.util
 import inspect
 import linecache
+import marshal
 import pickle
 import re
+import sys
 import textwrap
 import types
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from rlm_mcp.sandbox.child.saved_variables import Bounded, FullError
 from rlm_mcp.sandbox.child.values import is_foreign, size_of, type_name
@@ -24,6 +28,10 @@ SOURCE = b"source\0"
 _OPENED = "<cell {number}>"
 _CELL = re.compile(r"<cell \d+>")
 _FIRST_OPENED = 1_000_000_000  # numbers of cells that no run reaches
+# What is opened may need what comes after it, such as the value of a default argument.
+_PASSES = 4
+_SCALARS = (str, bytes, int, float, bool, type(None))
+_CachedFunction = type(functools.lru_cache(len))
 
 
 class Lasting(NamedTuple):
@@ -66,17 +74,31 @@ def _too_large(left: int, most: int) -> str:
 
 def open_kept(payloads: Iterable[tuple[str, bytes]], variables: dict[str, Any]) -> list[str]:
     """Put back what was kept, in order; return the names that could be opened."""
+    closed = list(enumerate(payloads, _FIRST_OPENED))
     opened: list[str] = []
-    for number, (name, payload) in enumerate(payloads, _FIRST_OPENED):
-        try:
-            if payload.startswith(SOURCE):
-                _run(payload[len(SOURCE) :].decode(), number, variables)
+    for _ in range(_PASSES):
+        failed: list[tuple[int, tuple[str, bytes]]] = []
+        for number, one in closed:
+            if _open(number, one, variables):
+                opened.append(one[0])
             else:
-                variables[name] = pickle.loads(payload)  # noqa: S301  # only in a confined child
-        except Exception:  # noqa: BLE001, S112  # what it needs may not exist here
-            continue
-        opened.append(name)
+                failed.append((number, one))
+        if len(failed) in (0, len(closed)):
+            break
+        closed = failed
     return opened
+
+
+def _open(number: int, kept: tuple[str, bytes], variables: dict[str, Any]) -> bool:
+    name, payload = kept
+    try:
+        if payload.startswith(SOURCE):
+            _run(payload[len(SOURCE) :].decode(), number, variables)
+        else:
+            variables[name] = pickle.loads(payload)  # noqa: S301  # only in a confined child
+    except Exception:  # noqa: BLE001  # what it needs may not exist here
+        return False
+    return True
 
 
 def _order(value: object) -> int:
@@ -92,7 +114,7 @@ def _kept(name: str, value: Any, context: object, most: int, limit: int) -> Last
         if source is not None:
             return Lasting(name, SOURCE + source.encode())
         target = Bounded(most)
-        pickle.Pickler(target, protocol=5).dump(value)
+        _Pickler(target, protocol=5).dump(value)
         return Lasting(name, b"".join(target.parts))
     except FullError:
         return Lasting(name, reason=_too_large(most, limit))
@@ -104,6 +126,36 @@ def _kept(name: str, value: Any, context: object, most: int, limit: int) -> Last
         return Lasting(name, reason=f"a value of type {type_name(value)} cannot be kept")
 
 
+class _Pickler(pickle.Pickler):
+    """Keeps functions within values, such as the `lambda` of a `defaultdict`, by their code."""
+
+    def reducer_override(self, obj: Any) -> Any:  # any object that is not of a built-in type
+        """Leave to pickle what is known by name or cannot be made again."""
+        if type(obj) is not types.FunctionType or obj.__module__ != "__main__" or obj.__closure__:
+            return NotImplemented
+        if getattr(sys.modules.get("__main__"), obj.__qualname__, None) is obj:
+            return NotImplemented
+        code = importlib.util.MAGIC_NUMBER + marshal.dumps(obj.__code__)
+        return function_of, (code, obj.__name__, obj.__defaults__, obj.__kwdefaults__)
+
+
+def function_of(
+    code: bytes, name: str, defaults: tuple[Any, ...] | None, by_name: dict[str, Any] | None
+) -> types.FunctionType:
+    """Make a function again. What was kept names this function: it stays here, by this name.
+
+    Raises:
+        ValueError: another version of Python wrote it.
+    """
+    magic = importlib.util.MAGIC_NUMBER
+    if not code.startswith(magic):
+        raise ValueError("code of another version of Python")
+    body = marshal.loads(code[len(magic) :])  # noqa: S302  # only in a confined child
+    made = types.FunctionType(body, vars(sys.modules["__main__"]), name, defaults)
+    made.__kwdefaults__ = by_name
+    return made
+
+
 class _NoSourceError(Exception):
     """Why code has no source that makes it again."""
 
@@ -112,12 +164,18 @@ def _source(name: str, value: Any) -> str | None:
     """Return code that makes a module, or a function or class of a cell, again; None for others."""
     if isinstance(value, types.ModuleType):
         return f"import {value.__name__} as {name}"
-    if isinstance(value, types.FunctionType) and value.__module__ == "__main__":
-        if value.__closure__:
+    if isinstance(value, types.FunctionType | _CachedFunction) and value.__module__ == "__main__":
+        inner: Any = inspect.unwrap(cast("Any", value))
+        if isinstance(inner, types.FunctionType) and inner.__closure__:
             raise _NoSourceError("a function that uses variables of another function")
-        return _definition(name, value)
+        return _definition(name, inner)
     if isinstance(value, type) and is_foreign(value):
-        return _definition(name, value)
+        try:
+            return _definition(name, value)
+        except _NoSourceError:
+            if code := _named_tuple(name, value):
+                return code
+            raise
     return None
 
 
@@ -151,6 +209,17 @@ def _class_source(value: type) -> str:
                 lines = source.splitlines(keepends=True)[first - 1 : node.end_lineno]
                 return "".join(lines)
     raise OSError(value.__name__)
+
+
+def _named_tuple(name: str, value: Any) -> str:
+    """Return code that makes a class of `collections.namedtuple` again; empty for other classes."""
+    fields: Any = getattr(value, "_fields", None)
+    defaults: dict[str, Any] = getattr(value, "_field_defaults", {})
+    is_plain = all(type(one) in _SCALARS for one in defaults.values())
+    if value.__bases__ != (tuple,) or not fields or not is_plain:
+        return ""
+    given = f"{value.__name__!r}, {list(fields)!r}, defaults={list(defaults.values())!r}"
+    return f"{name} = __import__('collections').namedtuple({given})"
 
 
 def _statements(source: str) -> list[ast.stmt]:

@@ -12,9 +12,10 @@ from uuid import uuid4
 from rlm_mcp.errors import StoreError
 from rlm_mcp.store.connection import PAGE_BYTES
 from rlm_mcp.store.index.files import DRAFT_SUFFIX
-from rlm_mcp.store.index.passages import Passage, cut_passages, split_scripts
+from rlm_mcp.store.index.folding import split_scripts
+from rlm_mcp.store.index.passages import Passage, cut_passages
 
-FORMAT = 1
+FORMAT = 2  # an index of another format is made anew
 # The extension of SQLite that indexes words.
 FTS_MODULE = "fts5"
 _PASSAGES_A_STEP = 2000

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 # About a page of a book: small enough that its words belong together, and large enough that
 # 100 MB are 50,000 of them, which SQLite ranks in less than a tenth of a second.
 PASSAGE_BYTES = 2000
-
-# Scripts that put no spaces between words, and Korean, whose words carry their particles: Thai,
-# Lao, Burmese, Khmer, kana, Han and Hangul. They are found by groups of three characters.
-UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
-    "\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
-)
-_UNSPACED_RUN = re.compile(f"[{UNSPACED}]+")
 
 
 class Passage(NamedTuple):
@@ -54,15 +45,6 @@ def cut_passages(
             yield Passage(position, char, line, byte, len(piece)), text
             char, line = char + len(text), line + piece.count(b"\n")
             at, byte = at + len(piece), byte + len(piece)
-
-
-def split_scripts(text: str) -> tuple[str, str]:
-    """Return the words of a text that spaces part, and its runs of the unspaced scripts, apart."""
-    if text.isascii():
-        return text, ""
-    runs = _UNSPACED_RUN.findall(text)
-    # The spaces at the end complete the groups of three that begin at a run's last characters.
-    return (_UNSPACED_RUN.sub(" ", text), "  ".join(runs) + "  ") if runs else (text, "")
 
 
 def _end_within(piece: bytes) -> int:

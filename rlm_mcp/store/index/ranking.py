@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import NamedTuple
 
-from rlm_mcp.store.index.passages import UNSPACED, Passage
+from rlm_mcp.store.index.folding import UNSPACED, fold, is_unspaced
+from rlm_mcp.store.index.passages import Passage
 
 MAX_WORDS = 64
 # How many of the best passages are given, over all pages of a result.
@@ -26,7 +27,6 @@ _COMMON_TERMS = 3
 _GRAM = 3
 
 _WORD = re.compile(rf"[{UNSPACED}]+|[^\W_{UNSPACED}]+")
-_IS_UNSPACED = re.compile(f"[{UNSPACED}]")
 
 
 class QueryTerms(NamedTuple):
@@ -56,23 +56,12 @@ class Ranking:
     weights: Mapping[str, float]
 
 
-def fold(text: str) -> str:
-    """Return a text in lower case and without accents, character by character."""
-    return text.lower() if text.isascii() else "".join(map(_folded, text))
-
-
-def _folded(char: str) -> str:
-    if char.isascii() or _IS_UNSPACED.match(char):  # a kana with its mark is another kana
-        return char.lower()
-    return unicodedata.normalize("NFD", char)[0].lower()[:1]
-
-
 def query_terms(query: str) -> QueryTerms:
     """Read a query's distinct terms, in order; at most `MAX_WORDS` of them."""
     composed = unicodedata.normalize("NFC", query)
     found = list(dict.fromkeys(_WORD.findall(fold(composed))))[:MAX_WORDS]
-    words = tuple(term for term in found if not _IS_UNSPACED.match(term))
-    runs = tuple(term for term in found if _IS_UNSPACED.match(term))
+    words = tuple(term for term in found if not is_unspaced(term))
+    runs = tuple(term for term in found if is_unspaced(term))
     longer = tuple(run for run in runs if len(run) > 1)
     # A single character is in too many groups of three to be looked for beside anything else.
     return QueryTerms(words, longer or (() if words else runs))
