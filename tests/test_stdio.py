@@ -396,3 +396,4 @@ async def test_every_line_is_answered_also_one_with_half_a_character_or_that_is_
     [added] = [one["result"] for one in answers if one["id"] == "add"]
     assert codes == [(None, -32700), (7, -32600), (None, -32600), (None, -32700)]
     assert added["structuredContent"]["preview"] == "cut ? here \\ud83d, whole 😀"
+    assert "Half a character" in added["structuredContent"]["note"]

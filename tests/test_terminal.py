@@ -98,6 +98,53 @@ async def test_no_command_sends_what_a_text_an_answer_or_a_name_holds(tmp_path: 
     assert json.loads(found) == json.loads(piped.stdout)
 
 
+async def test_no_rarer_command_sends_what_names_and_files_hold(tmp_path: Path) -> None:
+    strange = f"a{HOSTILE}".replace("/", "")
+    source = tmp_path / f"{strange}.txt"
+    source.write_text(f"line {HOSTILE}\n" * 20)
+    questions = tmp_path / f"{strange}.jsonl"
+    lines = [{"id": strange, "question": f"what {HOSTILE}?", "contexts": [source.name]}]
+    bad = [{"id": strange}, {"id": "x", "question": "?", "contexts": [f"no {HOSTILE}"]}]
+    questions.write_text("".join(f"{json.dumps(one)}\n" for one in (*lines, *bad)) + f"{HOSTILE}\n")
+    script = turns(cell(f"FINAL({f'see {HOSTILE}'!r} + chr(0xd83d))"))
+    async with open_scripted_model(script) as model:
+        given = environment(tmp_path, model.base_url)
+        named = given | {"RLM_MCP_ROOT_MODEL": f"root{HOSTILE}", "RLM_MCP_NO" + "\x1b[31m": "1"}
+        named["RLM_MCP_DATA_DIR"] = str(tmp_path / strange)
+
+        async def shown(*arguments: str, variables: Mapping[str, str] = given) -> str:
+            return await anyio.to_thread.run_sync(on_a_terminal, variables, *arguments)
+
+        out = tmp_path / f"out{strange}"
+        asked = ("batch", str(questions), "--texts", str(source), "--out", str(out))
+        outputs = {"batch": await shown(*asked, "--report")}
+        handle = json.loads((await command(given, "contexts", "list", "--json")).stdout)
+        handle = handle["contexts"][0]["handle"]
+        runs = json.loads((await command(given, "runs", "list", "--json")).stdout)["runs"]
+        run_id = runs[0]["run_id"]
+        outputs |= {
+            "estimate": await shown(
+                *("query", f"{HOSTILE}?", "--estimate", "--context", handle), variables=named
+            ),
+            "words": await shown("contexts", "search", "--words", "line", handle),
+            "backup": await shown("backup", str(tmp_path / f"copy{strange}")),
+            "doctor": await shown("doctor", variables=named),
+            "export": await shown("runs", "export", run_id, str(tmp_path / f"run{strange}")),
+            "exported": await shown("runs", "export", run_id, "-", "--json"),
+            "cancel": await shown("runs", "cancel", f"run{HOSTILE}"),
+            "delete": await shown("contexts", "delete", f"ctx{HOSTILE}"),
+            "config": await shown("--config", str(tmp_path / strange), "runs", "list"),
+            "schema": await shown("query", "?", "--context", handle, "--schema", str(source)),
+            "nowhere": await shown(*asked[:-1], str(tmp_path / f"no{strange}" / "out")),
+        }
+
+    assert {name: sent(text) for name, text in outputs.items() if sent(text)} == {}
+    assert {name for name, text in outputs.items() if "Traceback" in text} == set()
+    results = [json.loads(line) for line in out.read_text().split("\n") if line]
+    [answer] = [one["answer"] for one in results if one["id"] == strange]
+    assert answer == f"see {HOSTILE}?"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -142,7 +189,7 @@ async def test_what_goes_into_a_pipe_is_exact(tmp_path: Path) -> None:
         ("dos\r\nlines\r\n", "dos\r\nlines\r\n"),
         ("\x1b[31mred", "\\u001b[31mred"),
         ("a\rb", "a\\u000db"),
-        ("\x9b\x7f\x00\u202e", "\\u009b\\u007f\\u0000\\u202e"),
+        ("\x9b\x7f\x00\u202e\u061c", "\\u009b\\u007f\\u0000\\u202e\\u061c"),
     ],
 )
 def test_controls_are_written_out(text: str, expected: str) -> None:

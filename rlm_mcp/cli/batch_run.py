@@ -15,6 +15,7 @@ from rlm_mcp.cli.output import say
 from rlm_mcp.cli.sources import add_source
 from rlm_mcp.cli.terminal import messages
 from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.server.sendable import sendable
 from rlm_mcp.service.batch.batch import BatchOptions
 from rlm_mcp.service.batch.lines import BadLine, BatchLine, read_lines
 from rlm_mcp.service.batch.opening import OpenBatch, open_batch
@@ -28,8 +29,10 @@ async def run_batch(launch: Launch, given: Mapping[str, Any]) -> bool:
     """Ask all questions; return whether each of them has an answer.
 
     Raises:
-        InvalidInputError: a text cannot be stored, or with `strict` a line is bad.
+        InvalidInputError: a text cannot be stored, the results cannot be written, or with
+            `strict` a line is bad.
     """
+    await _check_out(given["out"])
     lines, bad = await _read(given["questions"])
     _name_bad(bad, is_strict=given["strict"])
     async with open_batch(
@@ -41,6 +44,16 @@ async def run_batch(launch: Launch, given: Mapping[str, Any]) -> bool:
         say(json.dumps(summary, ensure_ascii=False, indent=2))
     say(f"{answered} of {summary['questions']} questions answered.", err=True)
     return not bad and answered == summary["questions"]
+
+
+async def _check_out(path: Path) -> None:
+    try:
+        await (await anyio.open_file(path, "a", encoding="utf-8")).aclose()
+    except OSError as error:
+        raise InvalidInputError(
+            f"The file {str(path)!r} cannot be written: {error.strerror}.",
+            fix="Name another file with --out.",
+        ) from error
 
 
 async def _read(path: Path) -> tuple[list[BatchLine], list[BadLine]]:
@@ -87,7 +100,7 @@ async def _write(batch: OpenBatch, lines: Sequence[BatchLine], out: Path) -> int
             aclosing(batch.run(lines)) as answered,
         ):
             async for result in answered:
-                await file.write(json.dumps(result, ensure_ascii=False) + "\n")
+                await file.write(json.dumps(sendable(result), ensure_ascii=False) + "\n")
                 await file.flush()
                 written += 1
                 answers += result["answer"] is not None

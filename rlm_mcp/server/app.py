@@ -54,7 +54,7 @@ from rlm_mcp.server.results import (
     protocol_error,
     with_notes,
 )
-from rlm_mcp.server.stdio import serve_stdio
+from rlm_mcp.server.stdio import HALVES_META_KEY, serve_stdio
 from rlm_mcp.server.tasks import Tasks
 from rlm_mcp.server.tool import RUN_VIEW, ToolSpec, fit_for, service_of
 from rlm_mcp.server.toolbox import Toolbox
@@ -65,6 +65,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_HALVES_NOTE = (
+    "Half a character (a lone surrogate) in the arguments became '?': cut texts between characters."
+)
 WEBSITE = "https://pypi.org/project/rlm-mcp/"
 # Three lines of a text, and the piece of it that somebody looks at.
 ICON = (
@@ -226,6 +229,8 @@ class RLMServer(MCPServer[PendingService]):
                 return await super().call_tool(name, arguments, context)  # which refuses it
             arguments, notes = made.rules.usable(arguments)
             context = context or Context(mcp_server=self)
+            if (context.request_context.meta or {}).get(HALVES_META_KEY):
+                notes.append(_HALVES_NOTE)
             result = await made.tool.run(arguments, context, convert_result=True)
             return fit_for(context.request_context, with_notes(result, notes))
         except RLMError as error:

@@ -41,6 +41,8 @@ from rlm_mcp.server.sendable import sendable
 
 Incoming = SessionMessage | Exception
 _PROBE = "server/discover"
+# In `_meta` of a call whose arguments held half a surrogate pair: says so to whoever answers it.
+HALVES_META_KEY = "rlm-mcp/half-characters"
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ async def _serve(server: Server[Any], lines: TextIO) -> None:
 
 
 def parse_message(line: str) -> JSONRPCMessage:
-    """Read one message; half a surrogate pair in it becomes a `?`.
+    """Read one message; half a surrogate pair in it becomes a `?`, which its `_meta` says.
 
     Raises:
         ValueError: it is not JSON, or not a message.
@@ -81,8 +83,17 @@ def parse_message(line: str) -> JSONRPCMessage:
     """
     value = json.loads(line)
     if "\\ud" in line or "\\uD" in line:
-        value = sendable(value)
+        value = _without_halves(value)
     return jsonrpc_message_adapter.validate_python(value, by_name=False)
+
+
+def _without_halves(value: Any) -> Any:
+    fit: Any = sendable(value)
+    if fit != value and isinstance(fit, dict):
+        params: Any = cast("dict[str, Any]", fit).get("params")
+        if isinstance(params, dict):
+            cast("dict[str, Any]", params).setdefault("_meta", {})[HALVES_META_KEY] = True
+    return cast("Any", fit)
 
 
 def refusal(line: str) -> JSONRPCError:
