@@ -22,10 +22,10 @@ class InProcess:
     While it `hangs`, calls to it do not return. `calls` names the methods that were called.
     """
 
-    def __init__(self, sent: Mapping[str, Any], hosts: list[InProcess]) -> None:
+    def __init__(self, sent: Mapping[str, Any], cluster: InProcessCluster) -> None:
         self.hangs = False
         self.calls: list[str] = []
-        self._hosts = hosts
+        self._cluster = cluster
         self._worker = Worker(pickle.loads(pickle.dumps(sent)), SHARED_SANDBOX.get())
         self._dead = anyio.Event()
 
@@ -33,7 +33,7 @@ class InProcess:
         """Call a method of the worker."""
         self.calls.append(method)
         if method == "work":
-            self._hosts.append(self)
+            self._cluster.hosts.append(self)
         given = pickle.loads(pickle.dumps(arguments))
         result = None
         async with anyio.create_task_group() as tasks:
@@ -46,6 +46,7 @@ class InProcess:
             tasks.cancel_scope.cancel()
         if self._dead.is_set():
             raise WorkerLostError("it was killed")
+        self._cluster.note(method, self)
         return pickle.loads(pickle.dumps(result))
 
     async def _until_dead(self, scope: anyio.CancelScope) -> None:
@@ -66,6 +67,19 @@ class InProcessCluster:
         """The workers that were sent runs, in order."""
         self.workers: list[InProcess] = []
         """The workers that were started, in order."""
+        self._answered: dict[str, set[InProcess]] = {}
+        self._news = anyio.Event()
+
+    def note(self, method: str, worker: InProcess) -> None:
+        """Take note that a worker answered a call of a method."""
+        self._answered.setdefault(method, set()).add(worker)
+        self._news.set()
+
+    async def until_called(self, method: str, workers: int = 1) -> None:
+        """Wait until so many workers have answered a call of a method."""
+        while len(self._answered.get(method, ())) < workers:
+            self._news = anyio.Event()
+            await self._news.wait()
 
     async def nodes(self) -> Sequence[Node]:
         """Return the nodes that are there."""
@@ -73,7 +87,7 @@ class InProcessCluster:
 
     async def start(self, node: Node, sent: Mapping[str, Any]) -> InProcess:
         """Start a worker."""
-        self.workers.append(worker := InProcess(sent, self.hosts))
+        self.workers.append(worker := InProcess(sent, self))
         return worker
 
     def called(self, method: str) -> list[InProcess]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -70,6 +70,8 @@ class Endpoint:
         """Whether the provider finds the prompt it has read by the name of its conversation."""
         self.takes_schemas = False
         """Whether the provider makes replies that fit a JSON Schema."""
+        self.on_crowded: Callable[[float], None] = _nobody_asks
+        """Told for how many seconds the provider is left alone, when it has refused a call."""
 
     def model(self, name: str) -> ChatModel:
         """One model of this endpoint, asked by name."""
@@ -85,6 +87,10 @@ class Endpoint:
             ModelAuthenticationError: the key was rejected.
         """
         return await self._wire.check()
+
+    def hold(self, seconds: float) -> None:
+        """Leave the provider alone for that long: another process was refused a call."""
+        self._limits.pace.slow_down(seconds)
 
     async def complete(self, model: str, request: ChatRequest) -> ChatReply:
         """Ask until there is an answer or patience ends.
@@ -118,7 +124,9 @@ class Endpoint:
             return
         pause = patience.pause_after(failed)
         if failed.is_crowded:
-            self._limits.pace.slow_down(pause)  # the next attempt waits with all the others
+            # The next attempt waits with all the others.
+            if self._limits.pace.slow_down(pause):
+                self.on_crowded(pause)
         else:
             await self._limits.timing.sleep(pause)
 
@@ -153,6 +161,10 @@ class Endpoint:
             optional["stream_options"] = {"include_usage": True}
         taken = {k: v for k, v in optional.items() if v is not None and k not in refused}
         return {**body, **taken}
+
+
+def _nobody_asks(_seconds: float) -> None:
+    """No other process asks the same provider."""
 
 
 @dataclass(frozen=True)
@@ -296,16 +308,22 @@ class Pace:
                 await self._sleep(pause)
             yield
 
-    def slow_down(self, pause_seconds: float) -> None:
-        """Hold every call back for that long, and let fewer go at once afterwards."""
+    def slow_down(self, pause_seconds: float) -> bool:
+        """Hold every call back for that long, and let fewer go at once afterwards.
+
+        Returns:
+            Whether this is news: thirty calls refused together are one sign of a crowd, not thirty.
+        """
         now = self._clock()
+        is_later = now + pause_seconds >= self._closed_until + SECONDS_BETWEEN_SLOWDOWNS
         self._closed_until = max(self._closed_until, now + pause_seconds)
-        # Thirty calls refused together are one sign of a crowd, not thirty.
-        if now - self._slowed_at >= SECONDS_BETWEEN_SLOWDOWNS:
+        is_new = now - self._slowed_at >= SECONDS_BETWEEN_SLOWDOWNS
+        if is_new:
             self._slowed_at = now
             self._successes = 0
             in_use = max(1, self._window.borrowed_tokens)
             self._window.total_tokens = max(1, min(self.window, in_use) // 2)
+        return is_new or is_later
 
     def recover(self) -> None:
         """Let one more call go at once, after enough successes."""

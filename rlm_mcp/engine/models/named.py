@@ -142,9 +142,9 @@ class Models:
         endpoints: Mapping[str, Endpoint],
     ) -> None:
         self.catalogue = catalogue
-        self._default = default
         self._named = dict(named)
-        self._endpoints = endpoints
+        self.endpoints = {"": default, **endpoints}
+        """By the name of their table; that of all other models has none."""
         self._known: dict[str, KnownModel | None] = {}
 
     def model(self, name: str) -> ChatModel:
@@ -161,7 +161,7 @@ class Models:
         if isinstance(target, CommandModel):
             await target.check()
             return []
-        return await self._endpoints.get(name, self._default).check()
+        return await self.endpoints.get(name, self.endpoints[""]).check()
 
     async def prices(self, *names: str) -> PriceList:
         """Return prices of these models and of those of tables.
@@ -220,7 +220,7 @@ class Models:
             command = preset_command(preset, "", self.catalogue.environment)
             limiter = anyio.CapacityLimiter(CALLS_AT_ONCE)
             known = self._named[name] = CommandModel(name, command, limiter)
-        return known or self._default.model(name)
+        return known or self.endpoints[""].model(name)
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,6 +23,8 @@ from rlm_mcp.service.executor.messages import (
     Answer,
     Ask,
     CellCall,
+    Crowded,
+    Demand,
     Place,
     Question,
     Refused,
@@ -30,6 +32,7 @@ from rlm_mcp.service.executor.messages import (
     WorkerStatus,
     given,
 )
+from rlm_mcp.service.executor.shares import CallShares
 
 PING_SECONDS = 1.0
 PINGS_MISSED = 5  # after so many a worker is given up
@@ -37,6 +40,7 @@ _NODES_SECONDS = 2.0
 _START_SECONDS = 120.0
 RESTART_SECONDS = 1.0
 _KILL_SECONDS = 30.0
+_HOLD_SECONDS = 10.0
 _LOCAL_BIAS = 8  # runs that a worker which read the text may have more than the idlest one
 
 log = logging.getLogger(__name__)
@@ -93,6 +97,8 @@ class CrewWorker:
 
     async def answer(self, ask: Ask) -> Answer:
         """Have the run or REPL that is asked for answer, unless it is elsewhere by now."""
+        if isinstance(ask.question, Crowded):  # of no run
+            return Answer(ask.number)
         run = self.runs.get(ask.run_id)
         asked: Asked | None = self.repls.get((ask.run_id, ask.attempt))
         if run is not None and run.attempt == ask.attempt:
@@ -121,7 +127,7 @@ class Crew:
     def __init__(self, cluster: Cluster, sent: Mapping[str, Any], calls: int) -> None:
         self._cluster = cluster
         self._sent = sent
-        self._calls = calls
+        self._shares = CallShares(calls)
         self._nodes: dict[str, Node] = {}
         self._refusals: dict[str, RLMError] = {}
         self._workers: list[CrewWorker] = []
@@ -248,12 +254,14 @@ class Crew:
     @contextmanager
     def _employed(self, worker: CrewWorker) -> Generator[None]:
         self._workers.append(worker)
+        self._shares.add(worker)
         self._refusals.pop(worker.node.address, None)
         self._tell()
         try:
             yield
         finally:
             self._workers.remove(worker)
+            self._shares.remove(worker)
             self._tell()
             for one in (*worker.runs.values(), *worker.repls.values()):
                 one.lose()
@@ -262,6 +270,9 @@ class Crew:
         """Do what the worker asks, for as long as it lives."""
         while True:
             asks: list[Ask] = await worker.process.call("take")
+            for ask in asks:
+                if isinstance(ask.question, Crowded):
+                    tasks.start_soon(self._hold_others, worker, ask.question)
             slow = [ask for ask in asks if isinstance(ask.question, TextPart | CellCall)]
             quick = [ask for ask in asks if not isinstance(ask.question, TextPart | CellCall)]
             for group in ([quick] if quick else []) + [[ask] for ask in slow]:
@@ -278,14 +289,26 @@ class Crew:
                 tasks.start_soon(answer, ask)
         await worker.process.call("settle", answers)
 
+    async def _hold_others(self, worker: CrewWorker, crowded: Crowded) -> None:
+        """Have all but a worker leave a provider alone that refused that one a call."""
+
+        async def hold(other: CrewWorker) -> None:
+            # One that is lost, or hangs, is seen to by whoever watches it.
+            with anyio.move_on_after(_HOLD_SECONDS), suppress(WorkerLostError):
+                await other.process.call("hold", crowded)
+
+        async with anyio.create_task_group() as tasks:
+            for other in self.workers:
+                if other is not worker:
+                    tasks.start_soon(hold, other)
+
     async def _watch(self, worker: CrewWorker) -> None:
-        """Ask a worker every second whether it is there.
+        """Ask a worker at once, and then every second, whether it is there.
 
         Raises:
             WorkerLostError: it does not answer.
         """
         while True:
-            await anyio.sleep(PING_SECONDS)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._ping, worker, answered := anyio.Event())
                 # Counted one by one: if this server stood still, only one of them was missed.
@@ -295,10 +318,12 @@ class Crew:
                         break
                 else:
                     raise WorkerLostError(f"it did not answer for {PINGS_MISSED} seconds")
+            await anyio.sleep(PING_SECONDS)
 
     async def _ping(self, worker: CrewWorker, answered: anyio.Event) -> None:
-        share = max(1, self._calls // max(1, len(self._workers)))
-        await worker.process.call("ping", share, tuple(self.watched()))
+        share = self._shares.grant(worker)
+        demand: Demand = await worker.process.call("ping", share, tuple(self.watched()))
+        self._shares.learn(worker, share, demand)
         worker.answered_at = anyio.current_time()
         answered.set()
 

@@ -147,6 +147,25 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class Crowded:
+    """A provider refused a call: it is to be left alone by all workers; of no run.
+
+    `table` names its model's table; empty for the default endpoint.
+    """
+
+    table: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Model calls of a worker: those under way, and those that wait for their turn."""
+
+    under_way: int
+    waiting: int
+
+
+@dataclass(frozen=True)
 class CellCall:
     """A call that a cell of the caller makes: the server answers it."""
 
@@ -166,12 +185,15 @@ Question = (
 
 @dataclass(frozen=True)
 class Ask:
-    """One question of a worker, asked for an attempt at a run, or for a REPL by its `Place`."""
+    """One question of a worker, asked for an attempt at a run, or for a REPL by its `Place`.
+
+    Something to tell all workers is asked for neither.
+    """
 
     number: int
     run_id: str
     attempt: int
-    question: Question
+    question: Question | Crowded
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import anyio
 from rlm_mcp.service.executor.messages import (
     Answer,
     Ask,
+    Crowded,
     Earlier,
     Ended,
     FindReplies,
@@ -76,7 +77,7 @@ class Outbox:
             del self._waiting[number]
         return given(waiting.value)
 
-    def tell(self, run_id: str, attempt: int, question: Question) -> None:
+    def tell(self, run_id: str, attempt: int, question: Question | Crowded) -> None:
         """Send something that needs no answer."""
         self._asks.append(Ask(next(self._numbers), run_id, attempt, question))
         self._news.set()

@@ -10,6 +10,7 @@ import os
 import platform
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import anyio
@@ -29,6 +30,8 @@ from rlm_mcp.service.executor.local import QuestionWork
 from rlm_mcp.service.executor.messages import (
     Answer,
     Ask,
+    Crowded,
+    Demand,
     Job,
     Piece,
     Place,
@@ -58,7 +61,8 @@ class _Open:
     sandbox: OwnedSandbox
     repls: Repls
     held: HeldRepls
-    limiter: anyio.CapacityLimiter
+    calls: anyio.CapacityLimiter
+    most_calls: int
     tasks: TaskGroup
 
 
@@ -95,12 +99,13 @@ class Worker:
 
     async def _host_runs(self, settings: Settings) -> None:
         descriptors = await anyio.to_thread.run_sync(share_descriptors)
-        limiter = anyio.CapacityLimiter(min(settings.max_concurrent_calls, descriptors.calls))
+        most_calls = min(settings.max_concurrent_calls, descriptors.calls)
+        calls = anyio.CapacityLimiter(1)  # until the server tells this worker's share
         sandbox = self._shared or make_sandbox(
             settings.sandbox, settings.min_isolation, docker_image=settings.docker_image
         )
         async with (
-            open_models(catalogue_of(settings), limiter=limiter) as models,
+            open_models(catalogue_of(settings), limiter=calls) as models,
             sandbox,
             anyio.create_task_group() as tasks,
         ):
@@ -108,7 +113,9 @@ class Worker:
             repls = Repls(sandbox, tasks, descriptors.kept)
             tasks.start_soon(repls.evict)
             held = HeldRepls(repls, self._outbox, tasks)
-            self._open = _Open(models, sandbox, repls, held, limiter, tasks)
+            for name, endpoint in models.endpoints.items():
+                endpoint.on_crowded = partial(self._tell_crowded, name)
+            self._open = _Open(models, sandbox, repls, held, calls, most_calls, tasks)
             most = settings.max_concurrent_runs or await anyio.to_thread.run_sync(
                 places, ReplOptions().memory_bytes
             )
@@ -126,21 +133,38 @@ class Worker:
         await self._up.wait()
         return self._status
 
-    async def ping(self, calls: int, watched: Sequence[str]) -> None:
-        """Answer at once, and take note of what the server says with it.
+    async def ping(self, calls: int, watched: Sequence[str]) -> Demand:
+        """Say how many model calls there are, and take note of what the server says.
 
         Args:
             calls: how many model calls may be under way here at once.
             watched: runs whose root model's words somebody reads as they come.
         """
-        if self._open is not None:
-            self._open.limiter.total_tokens = max(1, calls)
         for run_id in self._live.root_texts.keys() - set(watched):
             del self._live.root_texts[run_id]
         for run_id in watched:
             if self._live.get(run_id) is not None and run_id not in self._live.root_texts:
                 at = run_id, self._attempts[run_id]
                 self._live.root_texts[run_id] = _SentText(self._outbox, at)
+        return self._share(calls)
+
+    def _share(self, calls: int) -> Demand:
+        """Have so many calls under way at once from now on; return how many there are to make."""
+        if self._open is None:
+            return Demand(0, 0)
+        limiter, most = self._open.calls, self._open.most_calls
+        limiter.total_tokens = max(1, min(calls, most))
+        found = limiter.statistics()
+        under_way = found.borrowed_tokens
+        return Demand(under_way, max(0, min(found.tasks_waiting, most - under_way)))
+
+    def _tell_crowded(self, table: str, seconds: float) -> None:
+        self._outbox.tell("", 0, Crowded(table, seconds))
+
+    async def hold(self, crowded: Crowded) -> None:
+        """Leave a provider alone that refused another worker a call."""
+        if self._open is not None and crowded.table in self._open.models.endpoints:
+            self._open.models.endpoints[crowded.table].hold(crowded.seconds)
 
     async def take(self) -> list[Ask]:
         """Wait for something that the server is to do, and return the next group of it."""

@@ -1,0 +1,71 @@
+"""Deals out how many model calls each worker may have under way: by demand, and no more in all."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from rlm_mcp.service.executor.messages import Demand
+
+
+@dataclass
+class _Part:
+    """What a worker wants, and how many calls it may have under way at most by what is known."""
+
+    wanted: int = 1
+    held: int = 0
+
+
+class CallShares:
+    """The shares of workers in `total` calls at once; each has one call at least.
+
+    A worker learns of its share when it is pinged. One that gets less keeps what it has under way;
+    others get that only once its calls have ended.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._parts: dict[Hashable, _Part] = {}
+
+    def add(self, worker: Hashable) -> None:
+        """Have a further worker take part."""
+        self._parts[worker] = _Part()
+
+    def remove(self, worker: Hashable) -> None:
+        """Have a lost worker take part no more."""
+        del self._parts[worker]
+
+    def grant(self, worker: Hashable) -> int:
+        """Return what a worker is to be told now."""
+        part = self._parts[worker]
+        others = sum(one.held for one in self._parts.values() if one is not part)
+        wanted = fair_shares(self._total, [one.wanted for one in self._parts.values()])
+        mine = dict(zip(self._parts, wanted, strict=True))[worker]
+        share = max(1, min(mine, self._total - others))
+        part.held = max(part.held, share)
+        return share
+
+    def learn(self, worker: Hashable, share: int, demand: Demand) -> None:
+        """Take in what a worker says of its calls, now that it knows its share."""
+        part = self._parts.get(worker)
+        if part is not None:  # it may be lost meanwhile
+            part.held = max(share, demand.under_way)
+            part.wanted = demand.under_way + demand.waiting + 1  # one may come any moment
+
+
+def fair_shares(total: int, wanted: Sequence[int]) -> list[int]:
+    """Divide calls: nobody gets less than wanted while another gets more than that one.
+
+    What nobody wants is divided equally, for what may come.
+    """
+    shares = [0] * len(wanted)
+    left = total
+    by_want = sorted(range(len(wanted)), key=wanted.__getitem__)
+    for done, place in enumerate(by_want):
+        shares[place] = min(wanted[place], left // (len(wanted) - done))
+        left -= shares[place]
+    for done, place in enumerate(by_want):
+        more = left // (len(wanted) - done)
+        shares[place] += more
+        left -= more
+    return shares
