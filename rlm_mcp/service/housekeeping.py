@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import anyio
@@ -34,9 +35,11 @@ class Housekeeping:
     leases: Leases
     keeping: Keeping
     cache: TextCache | None = None
+    take_up: Callable[[], Awaitable[None]] | None = None
+    """Continues the runs of processes that are gone; None: they end as `interrupted`."""
 
     async def renew_leases(self) -> None:
-        """Renew the leases of this process's runs, and end the runs of processes that are gone.
+        """Renew the leases of this process's runs, and see to those of processes that are gone.
 
         A task of its own: housekeeping can take minutes, and a process that cannot see this one
         live must not take its runs for lost meanwhile.
@@ -44,11 +47,14 @@ class Housekeeping:
         while True:
             try:
                 await self.run_leases.renew()
-                await self.run_leases.interrupt_dead()
-                await self.run_leases.interrupt_expired()
+                await (self.take_up or self._interrupt)()
             except Exception:  # the outermost frame of this task: the server continues without it
                 log.exception("renewing leases failed; will retry")
             await anyio.sleep(_ROUND_SECONDS)
+
+    async def _interrupt(self) -> None:
+        await self.run_leases.interrupt_dead()
+        await self.run_leases.interrupt_expired()
 
     async def run_forever(self) -> None:
         """Drop what belongs to deleted texts every twenty seconds, and what is old every hour."""

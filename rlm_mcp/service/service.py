@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from rlm_mcp.service.contexts.contexts import ContextService, Searches
 from rlm_mcp.service.contexts.files import fixed_part
 from rlm_mcp.service.contexts.paths import AllowedPaths
 from rlm_mcp.service.contexts.ranked_search import IndexBuilds
-from rlm_mcp.service.contexts.tickets import Ticket, Tickets
+from rlm_mcp.service.contexts.tickets import SharedTickets, Ticket
 from rlm_mcp.service.contexts.transfers import TransferService
 from rlm_mcp.service.executor.cluster import Cluster
 from rlm_mcp.service.executor.opening import MakeExecutor, WorkSite, open_crew
@@ -83,7 +83,7 @@ class _Parts:
     builds: IndexBuilds
     make_executor: MakeExecutor
     site: WorkSite
-    tickets: Tickets = field(default_factory=Tickets)
+    tickets: SharedTickets
     is_remote: bool = False
 
 
@@ -157,13 +157,14 @@ class Service:
         newest = (*(text.handle for text in texts.items), *(run.run_id for run in runs.items))
         return (newest, await self._texts.count(), await self._runs.runs.count())
 
-    def redeem(self, secret: str) -> tuple[Service, Ticket]:
+    async def redeem(self, secret: str) -> tuple[Service, Ticket]:
         """Use up a permission to send a text; returns the service of the caller who gave it.
 
         Raises:
             NotFoundError: it was used, has expired, or never was.
+            StoreError: that it was used could not be stored.
         """
-        ticket = self._parts.tickets.redeem(secret)
+        ticket = await self._parts.tickets.redeem(secret)
         return self.as_caller(ticket.caller), ticket
 
     async def interrupt_runs(self) -> None:
@@ -220,6 +221,7 @@ async def open_service(
     shared: OwnedSandbox | None = None,
     is_remote: bool = False,
     cluster: Cluster | None = None,
+    takes_up_runs: bool = False,
 ) -> AsyncGenerator[Service]:
     """Open the store and the model endpoint; runs that work at the end are interrupted.
 
@@ -229,6 +231,7 @@ async def open_service(
         named: paths and globs that may be read too where the settings do not say what may be.
         cluster: where workers are; None for the one of the settings, if they name one.
         shared: a sandbox of several services, whose least isolation holds; None for one of its own.
+        takes_up_runs: where there are workers, runs of servers that are gone continue here.
 
     Raises:
         StoreError: the database cannot be opened.
@@ -244,14 +247,13 @@ async def open_service(
     ):
         owner = await anyio.to_thread.run_sync(owner_id)
         leases = RunLeases(database, owner=owner)
-        await leases.interrupt_dead()
-        site = WorkSite(crew, leases, tasks)
+        site = WorkSite(crew, leases, tasks, takes_up_runs=takes_up_runs)
         repls = site.repls(sandbox, descriptors.kept)
         stored = Runs(database, owner=owner)
         runs = _run_services(settings, stored, repls, models, sandbox, database)
         others = OtherServers(database, leases, Cancels(database, owner=owner), runs.live)
         parts = await _parts(settings, database, runs, others, named, site)
-        _start_background(parts, leases, Leases(database, owner=owner))
+        _start_background(parts, site, Leases(database, owner=owner))
         try:
             yield Service(_reached_from(parts, is_remote=is_remote))
         finally:
@@ -286,6 +288,7 @@ async def _parts(
     site: WorkSite,
 ) -> _Parts:
     """Put together what the services of all callers share."""
+    await site.end_lost_runs()
     most, tasks = await _most_at_once(settings), site.tasks
     queue, cells = RunQueue(most), RunQueue(most)
     marks, grace_seconds = AbandonedMarks(database), settings.cancel_grace_seconds
@@ -305,6 +308,7 @@ async def _parts(
         IndexBuilds(tasks),
         site.executors(queue, cells),
         site,
+        SharedTickets(settings.data_dir, Leases(database, owner="uploads")),
     )
 
 
@@ -313,10 +317,11 @@ def _reached_from(parts: _Parts, *, is_remote: bool) -> _Parts:
     return replace(parts, allowed=allowed, is_remote=is_remote)
 
 
-def _start_background(parts: _Parts, run_leases: RunLeases, leases: Leases) -> None:
+def _start_background(parts: _Parts, site: WorkSite, leases: Leases) -> None:
     """Start what the server repeats for as long as it is open, and try the walls once."""
     keeping, cache = keeping_of(parts.settings), parts.texts.cache
-    house = Housekeeping(parts.database, run_leases, leases, keeping, cache)
+    take_up = site.taking_up(parts.runs, parts.texts, parts.make_executor, parts.queue)
+    house = Housekeeping(parts.database, site.leases, leases, keeping, cache, take_up)
     for task in (house.renew_leases, house.run_forever, parts.runs.repls.evict):
         parts.tasks.start_soon(task)
     parts.tasks.start_soon(parts.others.watch_cancels)

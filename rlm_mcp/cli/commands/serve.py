@@ -101,7 +101,7 @@ def _open_service(settings: Settings) -> AbstractAsyncContextManager[Service]:
     """Load and open the service; the server has answered its first requests by then."""
     from rlm_mcp.service.service import open_service
 
-    return open_service(settings)
+    return open_service(settings, takes_up_runs=True)
 
 
 @asynccontextmanager

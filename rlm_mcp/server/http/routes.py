@@ -53,7 +53,7 @@ async def put_context(request: Request) -> Response:
 
 async def put_upload(request: Request) -> Response:
     """Store the body for the caller who made this URL."""
-    service, ticket = request.app.state.service.redeem(request.path_params["secret"])
+    service, ticket = await request.app.state.service.redeem(request.path_params["secret"])
     sha256 = check_sha256(request.headers.get("x-content-sha256", ""))
     if sha256 and ticket.sha256 and sha256 != ticket.sha256:
         raise InvalidInputError(

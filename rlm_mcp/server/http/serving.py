@@ -111,7 +111,9 @@ async def open_http_server(
     # Callers may not own this machine's files, so readable paths must be set explicitly.
     settings = settings.model_copy(update={"allowed_paths": settings.allowed_paths or ()})
     with _listening(place) as sock:
-        async with open_service(settings, shared=shared, is_remote=True) as service:
+        async with open_service(
+            settings, shared=shared, is_remote=True, takes_up_runs=True
+        ) as service:
             make = build or build_http_mcp
             mcp = await anyio.to_thread.run_sync(make, lambda: nullcontext(service))
             app = Exchanges(_build_app(mcp, service, place, settings), patience)

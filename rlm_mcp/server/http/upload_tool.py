@@ -23,7 +23,7 @@ async def rlm_context_upload_url(
 ) -> Annotated[CallToolResult, schemas.UploadURL]:
     """Get a URL for one upload (HTTP PUT) of a text of any size, for files that are not on the
     server's machine. The answer to the PUT holds the handle."""
-    secret, ticket = (await service_of(ctx)).transfers.issue_ticket(name, sha256)
+    secret, ticket = await (await service_of(ctx)).transfers.issue_ticket(name, sha256)
     request: Request | None = ctx.request_context.request
     if request is None:
         raise AssertionError  # only HTTP serves this tool

@@ -17,7 +17,7 @@ from rlm_mcp.service.contexts.added import Added, Decoded, check_name, sealed_vi
 from rlm_mcp.service.contexts.decompression import Unpacker
 from rlm_mcp.service.contexts.file_text import batched, document_pieces
 from rlm_mcp.service.contexts.text_reader import SNIFFED_BYTES, Digest, TextReader, why_no_text
-from rlm_mcp.service.contexts.tickets import Ticket, Tickets
+from rlm_mcp.service.contexts.tickets import SharedTickets, Ticket
 from rlm_mcp.service.contexts.writing import no_report, write_batches
 from rlm_mcp.service.documents.kinds import is_installed, kind_of, why_not_converted
 from rlm_mcp.store.contexts.contexts import Contexts
@@ -53,7 +53,7 @@ class TransferService:
     """Use cases over streams, for one caller."""
 
     def __init__(
-        self, store: Contexts, tickets: Tickets, *, caller: str, max_upload_bytes: int
+        self, store: Contexts, tickets: SharedTickets, *, caller: str, max_upload_bytes: int
     ) -> None:
         self._store = store
         self._tickets = tickets
@@ -149,14 +149,15 @@ class TransferService:
                 fix="Send it in parts, or have the operator raise RLM_MCP_MAX_UPLOAD_BYTES.",
             )
 
-    def issue_ticket(self, name: str, sha256: str) -> tuple[str, Ticket]:
+    async def issue_ticket(self, name: str, sha256: str) -> tuple[str, Ticket]:
         """Make a permission to send one text as this caller; see `Tickets.issue`.
 
         Raises:
             InvalidInputError: the name or digest cannot be used, or too many are open.
+            StoreError: the key of permissions cannot be read or made.
         """
         check_name(name)
-        return self._tickets.issue(self._caller, name, check_sha256(sha256))
+        return await self._tickets.issue(self._caller, name, check_sha256(sha256))
 
     async def record(self, handle: str) -> ContextRecord:
         """Return a context's record.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -71,11 +71,18 @@ class WorkSite:
         crew: works on the runs; None for this process.
         leases: of this process.
         tasks: of this process, in the background.
+        takes_up_runs: a crew continues the runs of servers that are gone.
     """
 
     crew: Crew | None
     leases: RunLeases
     tasks: TaskGroup
+    takes_up_runs: bool = False
+
+    async def end_lost_runs(self) -> None:
+        """End the runs of dead servers as `interrupted`, unless they are to be continued here."""
+        if self.crew is None or not self.takes_up_runs:
+            await self.leases.interrupt_dead()
 
     def repls(self, sandbox: Sandbox, most_kept: int) -> Repls:
         """Return what opens and keeps REPLs for cells of callers.
@@ -110,3 +117,13 @@ class WorkSite:
 
         self.crew.on_places = resize
         return partial(RemoteExecutor, duty=CrewDuty(self.crew, self.leases, self.tasks))
+
+    def taking_up(
+        self, services: RunServices, texts: Contexts, make_executor: MakeExecutor, queue: RunQueue
+    ) -> Callable[[], Awaitable[None]] | None:
+        """Return what continues the runs of servers that are gone; None where they end."""
+        if self.crew is None or not self.takes_up_runs:
+            return None
+        from rlm_mcp.service.executor.taking_up import LostRuns  # noqa: PLC0415  # few
+
+        return LostRuns(services, texts, queue, make_executor, self.leases).take_up

@@ -48,8 +48,9 @@ class OtherServers:
             StoreBusyError: another process is writing and does not end.
         """
         await self._cancels.request(run_id)
-        await self._leases.interrupt_dead()
-        await self._leases.interrupt_expired()
+        await self._leases.interrupt(
+            [one for one in await self._leases.lost() if one.run_id == run_id]
+        )
 
     async def watch_cancels(self) -> None:
         """Cancel the runs of ours that others want cancelled, for as long as the server runs."""

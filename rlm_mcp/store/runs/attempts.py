@@ -1,13 +1,16 @@
 """Attempts at a run: each has a number, and only the latest may write to the log.
 
 A run that has ended is resumed as its next attempt. One at work can be taken over as its next
-attempt and stays `running`: so the run of a lost worker of a cluster goes to another worker. In a
-server without a cluster, a run that is lost with the process ends as `interrupted`.
+attempt and stays `running`: so the run of a lost worker of a cluster goes to another worker, and
+the runs of a lost server to the next one over the same cluster. Without a cluster, a run that is
+lost with its process ends as `interrupted`.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
 from sqlite3 import Connection
 
 from rlm_mcp.store.runs.records import Claim, NewEvent, Outcome, ResumedRun, to_json
@@ -81,3 +84,62 @@ def take_over_run(
     )
     append_rows(db, row, [replace(event, figures=Usage(*figures))], mine.now)
     return attempt + 1
+
+
+@dataclass(frozen=True)
+class LostRun:
+    """A running run whose process is gone, as it was found.
+
+    `worked_seconds` are those of earlier stretches, and of this one until its last event.
+    """
+
+    run_id: str
+    caller: str
+    owner: str
+    attempt: int
+    last_event: int
+    is_question: bool
+    worked_seconds: float
+
+
+def lost_runs(db: Connection, mine: str, is_lost: Callable[[str, float], bool]) -> list[LostRun]:
+    """Find the running runs of other processes that are gone, oldest first.
+
+    Args:
+        mine: this process.
+        is_lost: says of a process and the end of its lease whether its runs are lost.
+    """
+    found = db.execute(
+        "SELECT run_id, caller, owner, attempt, last_event, question != '', elapsed_seconds, "
+        "started, (SELECT at FROM events WHERE run = runs.id ORDER BY seq DESC LIMIT 1), "
+        "lease_until FROM runs WHERE status = 'running' AND owner != ? ORDER BY id",
+        [mine],
+    )
+    return [
+        LostRun(run_id, caller, owner, attempt, last, bool(asks), past + _worked(started, heard))
+        for run_id, caller, owner, attempt, last, asks, past, started, heard, lease_until in found
+        if is_lost(owner, lease_until)
+    ]
+
+
+def _worked(started: float, heard: str | None) -> float:
+    """Return how long a run worked: until its last event at least, and nothing after it counts."""
+    return max(0.0, datetime.fromisoformat(heard).timestamp() - started) if heard else 0.0
+
+
+def move_run(db: Connection, lost: LostRun, event: NewEvent, mine: Claim) -> int | None:
+    """Take over a lost run, which waits for a place here; return the number of its attempt.
+
+    None where it is no longer as it was found, or ends here; see `take_over_run`.
+    """
+    moved = db.execute(
+        "UPDATE runs SET elapsed_seconds = ?, started = ? WHERE run_id = ? AND caller = ? "
+        "AND status = 'running' AND owner = ? AND attempt = ? AND last_event = ?",
+        [
+            *(lost.worked_seconds, NOT_YET, lost.run_id, lost.caller),
+            *(lost.owner, lost.attempt, lost.last_event),
+        ],
+    )
+    if not moved.rowcount:
+        return None
+    return take_over_run(db, lost.run_id, lost.attempt, event, mine)

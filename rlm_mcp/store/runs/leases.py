@@ -15,7 +15,7 @@ import anyio.to_thread
 
 from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database
 from rlm_mcp.store.runs import rows
-from rlm_mcp.store.runs.attempts import take_over_run
+from rlm_mcp.store.runs.attempts import LostRun, lost_runs, move_run, take_over_run
 from rlm_mcp.store.runs.owners import is_surely_alive, is_surely_dead
 from rlm_mcp.store.runs.records import LEASE_SECONDS, Claim, NewEvent, Outcome
 from rlm_mcp.values import stored_error
@@ -67,6 +67,50 @@ class RunLeases(_AsProcess):
 
         return await self._database.write(take)
 
+    async def lost(self) -> list[LostRun]:
+        """Find the running runs of processes that are gone, oldest first.
+
+        A process is gone if it is known to be dead, or if its lease is over and it is not known to
+        live.
+        """
+        now = self._clock()
+        sql = "SELECT owner, min(lease_until) FROM runs WHERE status = 'running' GROUP BY owner"
+        owners: list[tuple[str, float]] = await self._database.read(
+            lambda db: db.execute(sql).fetchall()
+        )
+        dead, late = await anyio.to_thread.run_sync(_gone, owners, now)
+
+        def is_lost(owner: str, lease_until: float) -> bool:
+            return owner in dead or (owner in late and lease_until < now)
+
+        if not dead and not late:
+            return []
+        return await self._database.read(lambda db: lost_runs(db, self._owner, is_lost))
+
+    async def move(
+        self, lost: LostRun, event: NewEvent, seconds: float = LEASE_SECONDS
+    ) -> int | None:
+        """Take over a run whose process is gone; see `move_run`."""
+
+        def take(db: Connection) -> int | None:
+            now = self._clock()
+            return move_run(db, lost, event, Claim(self._owner, now, now + seconds))
+
+        return await self._database.write(take)
+
+    async def interrupt(self, lost: Sequence[LostRun]) -> list[str]:
+        """End runs whose process is gone as `interrupted`, if they are as they were found."""
+        if not lost:
+            return []
+        sql = "SELECT id FROM runs WHERE run_id = ? AND status = 'running' AND owner = ?"
+
+        def interrupt(db: Connection) -> list[str]:
+            return [
+                ended for one in lost for ended in self._interrupt(db, sql, [one.run_id, one.owner])
+            ]
+
+        return await self._database.write(interrupt)
+
     async def interrupt_expired(self, now: float | None = None) -> list[str]:
         """Mark runs of other processes whose lease is over as `interrupted`; return their ids.
 
@@ -110,6 +154,13 @@ class RunLeases(_AsProcess):
         return [rows.interrupt_run(db, row, _LOST, now) for row in ids]
 
 
+def _gone(owners: Sequence[tuple[str, float]], now: float) -> tuple[set[str], set[str]]:
+    """Return who of the owners is surely dead, and who is late and not surely alive; blocks."""
+    dead = {owner for owner, _ in owners if is_surely_dead(owner)}
+    late = {owner for owner, until in owners if until < now and not is_surely_alive(owner)}
+    return dead, late
+
+
 _RELEASE_SECONDS = 5.0
 
 
@@ -135,6 +186,24 @@ class Leases(_AsProcess):
             if is_held:
                 with anyio.move_on_after(_RELEASE_SECONDS, shield=True):
                     await self._database.write(lambda db: self._release(db, name))
+
+    async def take_once(self, name: str, until: float) -> bool:
+        """Take a lease that nobody gives back; return False where somebody has taken it before.
+
+        It is forgotten once `until` is over, in seconds since the epoch. The first word of its name
+        says what it is for.
+
+        Raises:
+            StoreError: the database could not be written.
+        """
+
+        def take(db: Connection) -> bool:
+            kind = f"{name.partition(' ')[0]} *"
+            db.execute("DELETE FROM leases WHERE name GLOB ? AND until < ?", [kind, self._clock()])
+            sql = "INSERT OR IGNORE INTO leases(name, owner, until) VALUES (?, ?, ?)"
+            return db.execute(sql, [name, self._owner, until]).rowcount > 0
+
+        return await self._database.write(take)
 
     def _take(self, db: Connection, name: str, seconds: float, gone: str | None) -> bool:
         now = self._clock()
