@@ -1,8 +1,8 @@
 """A Ray cluster on loopback: a head, and nodes that each offer a worker, killed on command.
 
-`python -m tests.ray.nodes` says where the cluster is, obeys `kill ADDRESS` and `add`, one a line on
-its standard input, and ends the cluster when that is closed. Nodes get addresses of their own from
-127.0.0.2 on: Ray takes 127.0.0.1 for the machine's public address.
+`python -m tests.ray.nodes NUMBER` starts so many, says where the cluster is, obeys `kill ADDRESS`
+and `add`, one a line on its standard input, and ends the cluster when that is closed. Nodes get
+addresses of their own from 127.0.0.2 on: Ray takes 127.0.0.1 for the machine's public address.
 """
 
 from __future__ import annotations
@@ -29,9 +29,13 @@ ENVIRONMENT = {
     "RAY_health_check_failure_threshold": "3",
     "RAY_object_manager_pull_timeout_ms": "1000",
 }
-NODES = 2
 _STORE_BYTES = 100 << 20
 _UNUSED_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port")
+
+
+def key_of(address: str) -> str:
+    """The key for models that a node has, so that what a model was asked tells who asked."""
+    return f"key-of-{address}"
 
 
 def main() -> None:
@@ -50,6 +54,7 @@ def main() -> None:
 
     def add() -> None:
         address = f"127.0.0.{next(numbers)}"
+        os.environ["RLM_MCP_API_KEY"] = key_of(address)
         offer = {"num_cpus": 1, "resources": {"rlm_worker": 1}, **shared}
         offer["runtime_env_agent_port"] = _free_port()
         nodes[address] = cluster.add_node(node_ip_address=address, **offer)
@@ -58,7 +63,7 @@ def main() -> None:
         cluster.remove_node(nodes.pop(address), allow_graceful=False)
 
     try:
-        for _ in range(NODES):
+        for _ in range(int(sys.argv[1])):
             add()
         _obey(add, remove, lambda: {"address": cluster.address, "nodes": list(nodes)})
     finally:

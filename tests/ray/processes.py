@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 PROC = Path("/proc")
 
@@ -19,20 +18,6 @@ def workers(address: str) -> list[int]:
         for pid, line in _command_lines().items()
         if line.startswith("ray::Worker") and _parent(pid) in here
     ]
-
-
-def asking(base_url: str) -> set[int]:
-    """The processes that hold a connection to a server on this machine."""
-    port = f":{urlsplit(base_url).port:04X}"
-    rows = [line.split() for line in (PROC / "net" / "tcp").read_text().splitlines()[1:]]
-    sockets = {f"socket:[{row[9]}]" for row in rows if row[2].endswith(port) and row[3] == "01"}
-    found = set[int]()
-    for entry in PROC.iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                if any(str(one.readlink()) in sockets for one in (entry / "fd").iterdir()):
-                    found.add(int(entry.name))
-    return found
 
 
 def alive(pids: set[int]) -> set[int]:
