@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import anyio
+import pytest
 
 from tests.reference import ROOT
 
@@ -37,15 +38,16 @@ async def test_nothing_that_an_oracle_answers_is_lost(tmp_path: Path) -> None:
     assert len(rows) == 2 * FAMILIES
 
 
-async def test_the_report_of_the_oracle_is_made_from_its_figures(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["oracle", "qwen2.5-coder-1.5b"])
+async def test_the_report_of_a_model_is_made_from_its_figures(tmp_path: Path, model: str) -> None:
     document = tmp_path / DOCUMENT.name
     shutil.copy(DOCUMENT, document)
     (tmp_path / "images").mkdir()
-    figures = DOCUMENT.with_name("long-context-oracle.json")
+    figures = DOCUMENT.with_name(f"long-context-{model}.json")
 
     await suite("report.py", figures, "--document", document)
 
-    plot = Path("images", "long-context-oracle.svg")
+    plot = Path("images", f"long-context-{model}.svg")
     assert document.read_text() == DOCUMENT.read_text()
     assert (tmp_path / plot).read_text() == (DOCUMENT.parent / plot).read_text()
 

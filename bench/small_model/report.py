@@ -25,6 +25,12 @@ TITLES = {
     "fresh": "ten new ones, played once",
 }
 
+NAMES = {
+    "rlm_mcp": "rlm-mcp",
+    "rlm_mcp_attempts": "rlm-mcp, three attempts",
+    "rlm_mcp_before": "rlm-mcp before",
+}
+
 
 def main() -> None:
     """Print right answers of tries by part, then each try."""
@@ -49,7 +55,7 @@ def latest(rows: Iterable[Row]) -> list[Row]:
 
 def tables(rows: Sequence[Row]) -> str:
     """Write both tables as Markdown."""
-    engines = list(dict.fromkeys(row["engine"] for row in rows))
+    engines: list[str] = list(dict.fromkeys(str(row["engine"]) for row in rows))
     by_part = [
         [TITLES[part], *(_share(_of(rows, engine, part=part)) for engine in engines)]
         for part in PARTS
@@ -62,7 +68,7 @@ def tables(rows: Sequence[Row]) -> str:
         for part in PARTS.values()
         for task in part
     ]
-    header = [f"`{engine}`" for engine in engines]
+    header = [NAMES.get(engine, engine) for engine in engines]
     return "\n".join(
         [
             _table(["right, of tries", *header], by_part),
