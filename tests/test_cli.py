@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -155,3 +157,16 @@ async def test_a_data_directory_that_cannot_be_written_is_told_without_a_traceba
 
     assert done.exit_code == 2
     assert "/proc/nowhere" in done.output
+
+
+def test_what_a_server_has_loaded_is_no_part_of_later_collections_of_garbage() -> None:
+    code = """if True:
+        import gc
+        from rlm_mcp.cli.commands import serve
+        from rlm_mcp.settings import Settings
+
+        serve._open_service(Settings())
+        print(gc.get_freeze_count() > 10_000)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

@@ -25,6 +25,14 @@ from rlm_mcp.service.contexts.paths import AllowedPaths
 from rlm_mcp.service.documents import archives
 from rlm_mcp.service.documents.archives import MAX_MEMBER_NAME_CHARS
 from rlm_mcp.service.documents.converter import Begun, Converter, Ended, Failed
+from rlm_mcp.service.documents.frames import (
+    DATA,
+    DONE,
+    MAX_FRAME_BYTES,
+    FrameError,
+    FrameReader,
+    write_frame,
+)
 from rlm_mcp.service.documents.kinds import kind_of
 from rlm_mcp.service.documents.reading import Converted, LeftOut, convert
 from tests.document_samples import write_excel_5
@@ -224,3 +232,22 @@ def found_in(path: Path) -> FoundFiles:
 def pieces_of(found: FoundFiles, directory: Path) -> list[Piece]:
     batches = read_batches(found, AllowedPaths.chosen([directory]))
     return [piece for batch in batches for piece in batch]
+
+
+@pytest.mark.parametrize("size", [1, 4, 7, 100_000])
+def test_frames_come_whole_however_their_bytes_arrive(size: int) -> None:
+    sent, stream = [(DATA, b"words"), (DATA, b"x" * 70_000), (DONE, b"")], io.BytesIO()
+    for kind, body in sent:
+        write_frame(stream, kind, body)
+    data, reader = stream.getvalue(), FrameReader()
+
+    arrived = [reader.feed(data[start : start + size]) for start in range(0, len(data), size)]
+
+    assert [frame for frames in arrived for frame in frames] == sent
+    with pytest.raises(FrameError, match="ended"):
+        reader.feed(b"")
+
+
+def test_a_frame_that_says_it_is_endless_is_refused_before_it_arrives() -> None:
+    with pytest.raises(FrameError, match="frame of"):
+        FrameReader().feed(DATA + (MAX_FRAME_BYTES + 1).to_bytes(4, "big"))

@@ -149,6 +149,23 @@ async def test_a_text_comes_back_whole_and_in_ranges(site: Site) -> None:
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "not_found")
 
 
+async def test_texts_that_are_sent_at_once_do_not_mix(site: Site) -> None:
+    texts = [
+        f"{name} é {number}\n" * 200_000 for number, name in enumerate(("one", "two", "three"))
+    ]
+    digests = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+    found: list[str] = []
+
+    async def send(client: httpx2.AsyncClient, text: str, digest: str) -> None:
+        found.append((await put(client, text, digest[:8]))["sha256"])
+
+    async with site.open_http() as client, anyio.create_task_group() as tasks:
+        for text, digest in zip(texts, digests, strict=True):
+            tasks.start_soon(send, client, text, digest)
+
+    assert sorted(found) == sorted(digests)
+
+
 async def test_nothing_is_stored_of_a_text_that_is_not_whole_or_not_what_was_said(
     site: Site,
 ) -> None:

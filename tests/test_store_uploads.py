@@ -239,15 +239,15 @@ async def test_an_upload_of_any_size_takes_a_few_megabytes(contexts: Contexts) -
     tracemalloc.start()
     try:
         async with contexts.open_upload() as upload:
-            for _ in range(512):
+            for _ in range(1024):
                 await upload.write(piece)
             record = (await upload.seal()).record
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert record.bytes == 32 * MIB
-    assert record.lines == 2 * MIB
-    assert peak < 24 * MIB
+    assert record.bytes == 64 * MIB
+    assert record.lines == 4 * MIB
+    assert peak < 40 * MIB
 
 
 CHILD = """

@@ -101,7 +101,16 @@ def _open_service(settings: Settings) -> AbstractAsyncContextManager[Service]:
     """Load and open the service; the server has answered its first requests by then."""
     from rlm_mcp.service.service import open_service
 
+    _spare_what_is_loaded()
     return open_service(settings, takes_up_runs=True)
+
+
+def _spare_what_is_loaded() -> None:
+    """Let full collections of garbage pass over what stays loaded.
+
+    All calls wait for one, and without this it looks at every object of every library.
+    """
+    gc.freeze()
 
 
 @asynccontextmanager
@@ -121,6 +130,7 @@ def _announce_page(url: str, file: Path) -> None:
 
 
 def _announce(settings: Settings, url: str) -> None:
+    _spare_what_is_loaded()
     has_token = bool(settings.http_token or settings.http_tokens or settings.oauth_issuer)
     header = " --header 'Authorization: Bearer TOKEN'" if has_token else ""
     lines = [

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rlm_mcp.errors import InvalidInputError, PathNotAllowedError, TooLargeError
+from rlm_mcp.service.contexts.charsets import Counted
 from rlm_mcp.service.contexts.files import FoundFiles
 from rlm_mcp.service.contexts.paths import AllowedPaths
 from rlm_mcp.service.contexts.text_reader import (
@@ -44,6 +45,7 @@ class OpenedFile(Protocol):
 class Piece:
     """Part of a document, in UTF-8; `name` is there on its first part alone.
 
+    `chars` is how many whole characters in valid UTF-8 it is, where that is known.
     Its last part holds the charset that the file was in, how many characters that lacks, how many
     NUL bytes at the start were left out, and where its pages begin. `left_out` names documents, or
     parts of this one, that were not converted, with the reason; such a piece may hold nothing else.
@@ -51,6 +53,7 @@ class Piece:
 
     data: bytes
     name: str | None = None
+    chars: int | None = None
     charset: str = ""
     replaced: int = 0
     hole_bytes: int = 0
@@ -153,7 +156,7 @@ def _pieces(name: str, path: Path, allowed: AllowedPaths, converter: Converter) 
 
 
 def _text(name: str, file: OpenedFile) -> Iterator[Piece]:
-    reader, text = TextReader(), b""
+    reader, held = TextReader(), Counted(b"", 0)
     first: str | None = name
     pieces = _as_it_was(file)
     begin = next(pieces, b"")
@@ -162,22 +165,26 @@ def _text(name: str, file: OpenedFile) -> Iterator[Piece]:
         return
     try:
         for data in chain((begin,), pieces):
-            for more in reader.feed(data):
-                if text:
-                    yield Piece(text, first)
+            for more in reader.read(data):
+                if held.data:
+                    yield Piece(held.data, first, held.chars)
                     first = None
-                text = more
+                held = more
         # What is in no UTF-8 comes at the end, as a whole.
-        text += b"".join(reader.end())
+        rest = b"".join(reader.end())
     except (InvalidInputError, TooLargeError, OSError):
-        if text:  # what came before the damage
-            yield Piece(text, first)
+        if held.data:  # what came before the damage
+            yield Piece(held.data, first, held.chars)
         raise
-    *some, last = range(0, max(len(text), 1), BATCH_BYTES)
+    if held.data and rest:
+        yield Piece(held.data, first, held.chars)
+        first, held = None, Counted(b"", 0)
+    *some, last = range(0, max(len(rest), 1), BATCH_BYTES)
     for start in some:
-        yield Piece(text[start : start + BATCH_BYTES], first)
+        yield Piece(rest[start : start + BATCH_BYTES], first)
         first = None
-    yield Piece(text[last:], first, reader.charset, reader.replaced, reader.hole_bytes)
+    text, chars = (rest[last:], None) if rest else held
+    yield Piece(text, first, chars, reader.charset, reader.replaced, reader.hole_bytes)
 
 
 def _converted(name: str, kind: str, file: OpenedFile, converter: Converter) -> Iterator[Piece]:
@@ -228,7 +235,7 @@ class _Incoming:
             return Piece(b"", self._first, pages=ended.pages, left_out=left_out)
         rest, reader = b"".join(self._reader.end()), self._reader
         found = (reader.charset, reader.replaced, reader.hole_bytes)
-        return Piece(rest, self._first, *found, left_out=left_out)
+        return Piece(rest, self._first, None, *found, left_out=left_out)
 
 
 def _as_it_was(file: OpenedFile) -> Iterator[bytes]:

@@ -15,6 +15,9 @@ MIN_HOLE_BYTES = 512
 SNIFFED_BYTES = 8192
 _SIGNS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _SIGN_BYTES = 4
+# So much is looked at at once: it is in the processor's cache then, and other threads of Python do
+# not wait long for their turn.
+_READ_BYTES = 64 << 10
 
 
 class Digest(Protocol):
@@ -67,6 +70,11 @@ class TextReader:
         return self._decoder.replaced
 
     @property
+    def is_packed(self) -> bool:
+        """Whether the bytes are compressed, as far as is known."""
+        return self._unpacker is not None
+
+    @property
     def waiting(self) -> bytes:
         """What was taken in of a text in known UTF-8, and is not returned yet; no NULs."""
         return self._line_ends.waiting + self._held
@@ -96,26 +104,27 @@ class TextReader:
         self._is_begun, self._is_at_start = True, False
         self._line_ends.end()
 
-    def pass_quickly(self, data: bytes) -> Counted | None:
-        """Take in bytes that pass as they are; None if `feed` must take them.
-
-        It takes no longer than it takes to look at them once.
-        """
-        is_plain = self._is_begun and self._unpacker is None and not self._is_at_start
-        if not (is_plain and self._line_ends.is_quick):
-            return None
-        passed = self._decoder.pass_quickly(data)
-        if passed is not None and self._digest is not None:
-            self._digest.update(data)
-        return passed
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the UTF-8 of more bytes, in pieces of a megabyte or so.
+    def read(self, data: bytes) -> Iterator[Counted]:
+        """Yield the UTF-8 of more bytes, with its number of characters where that is known.
 
         Raises:
             InvalidInputError: they are not whole gzip or zstd.
             TooLargeError: they decompress to far more than text does.
         """
+        for raw in self._unpacked(data):
+            for start in range(0, len(raw), _READ_BYTES):
+                yield self._counted(raw[start : start + _READ_BYTES])
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield the UTF-8 of more bytes, in pieces of a megabyte or so.
+
+        Raises:
+            InvalidInputError, TooLargeError: as for `read`.
+        """
+        for raw in self._unpacked(data):
+            yield self._line_ends.feed(self._decode(raw))
+
+    def _unpacked(self, data: bytes) -> Iterator[bytes]:
         if self._digest is not None and not self._is_announced:
             self._digest.update(data)
         if not self._is_begun:
@@ -124,8 +133,17 @@ class TextReader:
                 self._held = data
                 return
             self._begin(data)
-        for raw in self._unpacker.unpack(data) if self._unpacker else (data,):
-            yield self._line_ends.feed(self._decode(raw))
+        yield from self._unpacker.unpack(data) if self._unpacker else (data,)
+
+    def _counted(self, raw: bytes) -> Counted:
+        """Take in bytes, which need only be looked at once if all of them pass as they are."""
+        if not self._is_at_start and self._line_ends.is_quick:
+            passed = self._decoder.pass_quickly(raw)
+            if passed is not None:
+                if self._digest is not None and self._is_announced:
+                    self._digest.update(raw)
+                return passed
+        return Counted(self._line_ends.feed(self._decode(raw)), None)
 
     def end(self, *, is_whole: bool = True) -> Iterator[bytes]:
         """Yield the rest; a character that was cut short is replaced.

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import anyio.from_thread
 import anyio.to_thread
 
 from rlm_mcp.errors import InvalidInputError, NotTextError, RLMError, TooLargeError
 from rlm_mcp.service.contexts.added import Added, Decoded, check_name, sealed_view
+from rlm_mcp.service.contexts.charsets import Counted
 from rlm_mcp.service.contexts.decompression import Unpacker
 from rlm_mcp.service.contexts.file_text import batched, document_pieces
 from rlm_mcp.service.contexts.text_reader import SNIFFED_BYTES, Digest, TextReader, why_no_text
@@ -24,9 +24,9 @@ from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.contexts.records import ContextRecord
 from rlm_mcp.store.contexts.uploads import Upload
 
-T = TypeVar("T")
-
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+# What is in memory at once where few bytes become many.
+_AT_ONCE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -121,21 +121,17 @@ class TransferService:
 
     async def _write(self, upload: Upload, body: Body, reader: TextReader) -> None:
         """Write and count what comes in, and look at its beginning."""
-        head, count = _Head(), 0
+        check = self.check_size if body.is_bounded else _no_check
+        intake, count = _Intake(reader, check), 0
         async for data in body.pieces:
-            # Most texts are UTF-8: those bytes pass without a thread.
-            passed = reader.pass_quickly(data)
-            found = [passed] if passed else await _in_a_thread(_uncounted(reader.feed(data)))
-            for text, chars in found:
-                count += len(text)
-                if body.is_bounded:
-                    self.check_size(count)
-                head.look(text)
-                await upload.write(text, chars)
-        for text in await _in_a_thread(reader.end()):
-            head.look(text)
-            await upload.write(text)
-        head.end()
+            count += len(data)
+            check(count)
+            if intake.is_plain:  # the thread that cuts it reads it too
+                await upload.write_all(intake.read(data), len(data))
+            else:
+                await _written(upload, intake.read(data))
+        await upload.flush()
+        await _written(upload, intake.end())
 
     def check_size(self, count: int) -> None:
         """Refuse a text that is larger than the server's limit.
@@ -246,25 +242,81 @@ async def _uncompressed(body: Body) -> AsyncIterator[bytes]:
         return
     unpacker = Unpacker(body.coding)
     async for piece in body.pieces:
-        for data in await _in_a_thread(unpacker.unpack(piece)):
+        unpacked = unpacker.unpack(piece)
+        while data := await anyio.to_thread.run_sync(next, unpacked, b""):
             yield data
     unpacker.end()
 
 
-def _uncounted(texts: Iterator[bytes]) -> Iterator[tuple[bytes, None]]:
-    return ((text, None) for text in texts)
+async def _written(upload: Upload, pieces: Iterator[Counted]) -> None:
+    """Write pieces as they are read, so that what must be refused is refused at once."""
+    while some := await anyio.to_thread.run_sync(_some_of, pieces):
+        await upload.write_all(some, sum(len(piece.data) for piece in some))
 
 
-async def _in_a_thread(items: Iterator[T]) -> list[T]:
-    return await anyio.to_thread.run_sync(list, items)
+def _some_of(pieces: Iterator[Counted]) -> list[Counted]:
+    some: list[Counted] = []
+    size = 0
+    for piece in pieces:
+        some.append(piece)
+        size += len(piece.data)
+        if size >= _AT_ONCE_BYTES:
+            break
+    return some
+
+
+def _no_check(count: int) -> None:
+    del count
+
+
+class _Intake:
+    """Reads the bytes of a body, counts its text and looks at its beginning; in worker threads.
+
+    Args:
+        reader: makes UTF-8 of the bytes.
+        check: is called with the number of bytes of text so far, and may raise.
+    """
+
+    def __init__(self, reader: TextReader, check: Callable[[int], None]) -> None:
+        self._reader = reader
+        self._check = check
+        self._head = _Head()
+        self._count = 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing but its size can be wrong with what comes next."""
+        return self._head.is_seen and not self._reader.is_packed
+
+    def read(self, data: bytes) -> Iterator[Counted]:
+        """Yield the text of more bytes."""
+        for piece in self._reader.read(data):
+            self._take(piece.data)
+            yield piece
+
+    def end(self) -> Iterator[Counted]:
+        """Yield the rest."""
+        for text in self._reader.end():
+            self._take(text)
+            yield Counted(text, None)
+        self._head.end()
+
+    def _take(self, text: bytes) -> None:
+        self._count += len(text)
+        self._check(self._count)
+        self._head.look(text)
 
 
 class _Head:
-    """The first bytes of a text as they arrive, checked as soon as there are enough."""
+    """The first bytes of a text as they arrive, checked as soon as there are enough.
+
+    Attributes:
+        is_seen: whether they were checked.
+    """
 
     def __init__(self) -> None:
         self._bytes = b""
-        self._is_seen = False
+        self.is_seen = False
 
     def look(self, piece: bytes, *, is_last: bool = False) -> None:
         """Refuse what is not text; an incomplete sample is refused only for what no text has.
@@ -272,11 +324,11 @@ class _Head:
         Raises:
             NotTextError: the bytes are not text, or there are none.
         """
-        if self._is_seen:
+        if self.is_seen:
             return
         self._bytes = (self._bytes + piece)[:SNIFFED_BYTES]
-        self._is_seen = is_last or len(self._bytes) == SNIFFED_BYTES
-        reason = why_no_text(self._bytes) if self._is_seen or b"\0" in self._bytes else ""
+        self.is_seen = is_last or len(self._bytes) == SNIFFED_BYTES
+        reason = why_no_text(self._bytes) if self.is_seen or b"\0" in self._bytes else ""
         if reason:
             raise NotTextError(
                 f"The bytes hold no text that can be stored: {reason}.",

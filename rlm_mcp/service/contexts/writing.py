@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import aclosing
+from contextlib import aclosing, closing
+from typing import NamedTuple
 
 import anyio
 import anyio.to_thread
 
 from rlm_mcp.errors import NotTextError
+from rlm_mcp.service.contexts import file_text
 from rlm_mcp.service.contexts.added import Decoded
-from rlm_mcp.service.contexts.file_text import Piece
-from rlm_mcp.store.contexts.uploads import Upload
+from rlm_mcp.store.contexts.uploads import Pages, Piece, Upload
 
 _REPORT_SECONDS = 0.5
 
 ReportBytes = Callable[[int, int], Awaitable[None]]
-Batches = Generator[list[Piece]]
+Batches = Generator[list[file_text.Piece]]
+
+
+class _Prepared(NamedTuple):
+    """A batch as an upload takes it, so that no step on the event loop grows with it."""
+
+    pieces: list[Piece]
+    size: int
+    has_documents: bool
 
 
 async def no_report(done: int, total: int) -> None:
@@ -39,27 +48,41 @@ async def write_batches(
     Raises:
         NotTextError: all documents were left out.
     """
-    done, reported, decoded, name = 0, 0.0, Decoded(), ""
+    done, reported, decoded, has_documents = 0, 0.0, Decoded(), False
     await report(0, total)
-    async with aclosing(_in_threads(batches)) as read:
-        async for batch in read:
+    async with aclosing(_in_threads(_prepared(batches, decoded))) as prepared:
+        async for batch in prepared:
+            await upload.write_all(batch.pieces, batch.size, len(batch.pieces))
+            has_documents = has_documents or batch.has_documents
+            done += batch.size
+            if anyio.current_time() - reported > _REPORT_SECONDS:
+                reported = anyio.current_time()
+                await report(min(done, total), total)
+    if not has_documents:
+        raise _nothing_converted(shown, decoded)
+    await report(total, total)
+    return decoded
+
+
+def _prepared(batches: Batches, decoded: Decoded) -> Generator[_Prepared]:
+    """Yield batches as an upload takes them, and note what decoding found."""
+    name = ""
+    with closing(batches):
+        for batch in batches:
+            pieces: list[Piece] = []
             for piece in batch:
                 if piece.name is not None:
-                    await upload.begin_document(piece.name)
-                await upload.write(piece.data)
-                upload.mark_pages(piece.pages)
-                done += len(piece.data)
+                    pieces.append(piece.name)
+                if piece.data:
+                    pieces.append((piece.data, piece.chars))
+                if piece.pages:
+                    pieces.append(Pages(piece.pages))
                 name = piece.name or name
                 decoded.note(name, piece.charset, piece.replaced, piece.hole_bytes)
                 for what, reason in piece.left_out:
                     decoded.left_out.note(what, reason)
-            if anyio.current_time() - reported > _REPORT_SECONDS:
-                reported = anyio.current_time()
-                await report(min(done, total), total)
-    if not upload.has_documents:
-        raise _nothing_converted(shown, decoded)
-    await report(total, total)
-    return decoded
+            has_documents = any(piece.name is not None for piece in batch)
+            yield _Prepared(pieces, sum(len(piece.data) for piece in batch), has_documents)
 
 
 def _nothing_converted(shown: str, decoded: Decoded) -> NotTextError:
@@ -71,10 +94,9 @@ def _nothing_converted(shown: str, decoded: Decoded) -> NotTextError:
     )
 
 
-async def _in_threads(batches: Batches) -> AsyncGenerator[list[Piece]]:
-    end: list[Piece] = []
+async def _in_threads(batches: Generator[_Prepared]) -> AsyncGenerator[_Prepared]:
     try:
-        while batch := await anyio.to_thread.run_sync(next, batches, end):
+        while batch := await anyio.to_thread.run_sync(next, batches, None):
             yield batch
     finally:
         with anyio.CancelScope(shield=True):  # it ends a process that converts

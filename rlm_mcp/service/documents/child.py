@@ -78,6 +78,7 @@ Content-Transfer-Encoding: x-uuencode
 def main() -> None:
     """Answer requests until standard input ends."""
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    give_way_to_the_server()
     warm_up()
     confine()
     with contextlib.suppress(FrameError):
@@ -89,6 +90,14 @@ def main() -> None:
                 tell(answers, answer)
             write_frame(answers, DONE, b"")
             answers.flush()
+
+
+def give_way_to_the_server() -> None:
+    """Lower this process's priority: loading the parsers, too, takes time of the processor."""
+    if sys.platform == "linux":
+        from rlm_mcp.sandbox.walls.confine import give_way, repl_niceness  # noqa: PLC0415
+
+        give_way(repl_niceness())
 
 
 def tell(answers: BinaryIO, answer: Converted | LeftOut) -> None:
@@ -154,13 +163,10 @@ def confine() -> None:
         from rlm_mcp.sandbox.walls.confine import (  # noqa: PLC0415
             WallReport,
             confine_repl,
-            give_way,
-            repl_niceness,
             try_walls,
         )
 
         wanted = Walls(namespaces=False, thread_limit=False)
-        give_way(repl_niceness())
         confine_repl(try_walls(wanted, WallReport()), MEMORY_BYTES, mapped_bytes())
     else:
         limit(MEMORY_BYTES, mapped_bytes())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
@@ -23,13 +25,13 @@ from rlm_mcp.service.documents.frames import (
     PIECE_BYTES,
     REQUEST,
     FrameError,
-    read_frame,
+    FrameReader,
     write_json,
 )
 
 DOCUMENT_SECONDS = 120.0
 _POLL_SECONDS = 0.2
-_FRAMES_AHEAD = 4  # of a megabyte at most: what the server holds of a document that is converted
+_READS_AHEAD = 4  # of about a megabyte at most: what the server holds of what is converted
 MAX_DOCUMENT_BYTES = 512 << 20
 
 
@@ -155,7 +157,10 @@ class _Process:
                 f"No process to convert documents can be started: {error.strerror}.",
                 fix="End other programs, then try again.",
             ) from error
-        self._frames: Queue[tuple[bytes, bytes] | FrameError] = Queue(_FRAMES_AHEAD)
+        # Frames go from thread to thread by as many as arrived together: of an archive with many
+        # small files each would take a turn of both, and other threads would wait for these.
+        self._arrived: Queue[list[tuple[bytes, bytes]] | FrameError] = Queue(_READS_AHEAD)
+        self._frames = deque[tuple[bytes, bytes]]()
         self._is_over = Event()
         Thread(target=self._read, args=(self._stream(self._popen.stdout),), daemon=True).start()
 
@@ -182,10 +187,12 @@ class _Process:
             Empty: none came in this time.
             FrameError: the process has ended.
         """
-        frame = self._frames.get(timeout=seconds)
-        if isinstance(frame, FrameError):
-            raise frame
-        return frame
+        if not self._frames:
+            arrived = self._arrived.get(timeout=seconds)
+            if isinstance(arrived, FrameError):
+                raise arrived
+            self._frames.extend(arrived)
+        return self._frames.popleft()
 
     def how_it_ended(self) -> str:
         """Say how the process ended, in a few words."""
@@ -201,21 +208,20 @@ class _Process:
             self._stream(self._popen.stdin).close()
 
     def _read(self, stream: BinaryIO) -> None:
-        frame: tuple[bytes, bytes] | FrameError
-        while not self._is_over.is_set():
+        reader, is_at_end = FrameReader(), False
+        while not (self._is_over.is_set() or is_at_end):
             try:
-                frame = read_frame(stream)
+                frames = reader.feed(os.read(stream.fileno(), PIECE_BYTES))
             except (FrameError, OSError, ValueError) as error:
-                frame = FrameError(str(error))
-            self._put(frame)
-            if isinstance(frame, FrameError):
-                break
+                frames, is_at_end = FrameError(str(error)), True
+            if frames:
+                self._put(frames)
         stream.close()
 
-    def _put(self, frame: tuple[bytes, bytes] | FrameError) -> None:
+    def _put(self, frames: list[tuple[bytes, bytes]] | FrameError) -> None:
         while not self._is_over.is_set():
             with contextlib.suppress(Full):
-                self._frames.put(frame, timeout=_POLL_SECONDS)
+                self._arrived.put(frames, timeout=_POLL_SECONDS)
                 return
 
     @staticmethod

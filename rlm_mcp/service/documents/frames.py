@@ -40,8 +40,7 @@ def read_frame(stream: BinaryIO) -> tuple[bytes, bytes]:
         FrameError: the stream ended, or the frame is too large.
     """
     kind, size = _HEADER.unpack(read_exactly(stream, _HEADER.size))
-    if size > MAX_FRAME_BYTES:
-        raise FrameError(f"a frame of {size:,} bytes")
+    _check_size(size)
     return kind, read_exactly(stream, size)
 
 
@@ -58,3 +57,37 @@ def read_exactly(stream: BinaryIO, size: int) -> bytes:
             raise FrameError("the stream ended")
         data += more
     return bytes(data)
+
+
+class FrameReader:
+    """Takes frames out of bytes that arrive split anywhere."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
+        """Take in more; return the frames that are whole by now.
+
+        Raises:
+            FrameError: the stream ended, which no bytes mean, or a frame is too large.
+        """
+        if not data:
+            raise FrameError("the stream ended")
+        self._data += data
+        frames: list[tuple[bytes, bytes]] = []
+        at = 0
+        while len(self._data) - at >= _HEADER.size:
+            kind, size = _HEADER.unpack_from(self._data, at)
+            _check_size(size)
+            end = at + _HEADER.size + size
+            if end > len(self._data):
+                break
+            frames.append((kind, bytes(self._data[end - size : end])))
+            at = end
+        del self._data[:at]
+        return frames
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_FRAME_BYTES:
+        raise FrameError(f"a frame of {size:,} bytes")

@@ -81,6 +81,7 @@ class TextCutter:
         self._tail_start = Place()
         self._cut = Cut([], [])
         self._digest: ContentDigest | None = ContentDigest()
+        self._digested = 0  # pieces of the tail
 
     @classmethod
     def resumed(cls, state: str, tail: Chunk | None) -> TextCutter:
@@ -145,9 +146,14 @@ class TextCutter:
         for start in range(0, len(data), _PIECE_BYTES):
             self._take_in(self._undecoded + data[start : start + _PIECE_BYTES], is_last=False)
 
-    def feed_whole(self, data: bytes, chars: int) -> None:
-        """Add whole characters in valid UTF-8, which are `chars` of them; they are not decoded."""
-        if self._undecoded or self.end.byte == self._start.byte:
+    def feed_whole(self, data: bytes, chars: int | None) -> None:
+        """Add whole characters in valid UTF-8, which are `chars` of them; they are not decoded.
+
+        Args:
+            data: the bytes.
+            chars: None where it is not known what the bytes are; then `feed` takes them.
+        """
+        if chars is None or self._undecoded or self.end.byte == self._start.byte:
             self.feed(data)  # it may end a character, or begin with a byte order mark
         else:
             self._append(data, chars)
@@ -160,6 +166,7 @@ class TextCutter:
             self._take_in(self._undecoded, is_last=True)
         self._is_open = False
         if self._digest is not None:
+            self._digest_tail(self._digest)
             self._digest.end(self._name)
         start, end = self._start, self.end
         lines = end.line - start.line + (not self._ends_line)
@@ -190,8 +197,6 @@ class TextCutter:
     def _append(self, encoded: bytes, chars: int) -> None:
         if not encoded:
             return
-        if self._digest is not None:
-            self._digest.update(encoded)
         self._ends_line = encoded.endswith(b"\n")
         while self._tail_bytes + len(encoded) >= CHUNK_BYTES:
             size = CHUNK_BYTES - self._tail_bytes
@@ -201,9 +206,23 @@ class TextCutter:
             before = _chars_before(encoded, size, chars)
             self._grow(encoded[:size], before)
             encoded, chars = encoded[size:], chars - before
-            self._cut.chunks.append(Chunk(self._tail_start, b"".join(self._tail)))
-            self._tail, self._tail_bytes, self._tail_start = [], 0, self.end
+            self._end_chunk()
         self._grow(encoded, chars)
+
+    def _end_chunk(self) -> None:
+        data = b"".join(self._tail)
+        if self._digest is not None and self._digested:
+            self._digest_tail(self._digest)
+        elif self._digest is not None:
+            self._digest.update(data)
+        self._cut.chunks.append(Chunk(self._tail_start, data))
+        self._tail, self._tail_bytes, self._tail_start, self._digested = [], 0, self.end, 0
+
+    def _digest_tail(self, digest: ContentDigest) -> None:
+        """Digest what is not yet: few and large pieces, as other threads get their turn at each."""
+        for piece in self._tail[self._digested :]:
+            digest.update(piece)
+        self._digested = len(self._tail)
 
     def _grow(self, encoded: bytes, chars: int) -> None:
         if encoded:

@@ -6,8 +6,9 @@ import secrets
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from sqlite3 import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio.from_thread
 import anyio.to_thread
@@ -34,9 +35,19 @@ from rlm_mcp.store.database import Database, storable
 # Pieces are collected up to this size before a worker thread cuts them: threads that take turns
 # seldom wait less for each other.
 _GATHERED_BYTES = 4 * CHUNK_BYTES
-_GATHERED_PIECES = 20_000
-# A document's name, bytes of it, or whole characters of it with their number.
-_Piece = str | bytes | tuple[bytes, int]
+# What a piece counts besides its bytes: 20,000 empty documents are enough for one write.
+_PIECE_BYTES = _GATHERED_BYTES // 20_000
+
+
+class Pages(NamedTuple):
+    """Where pages of a document begin: the character, and what each is called."""
+
+    starts: tuple[tuple[int, str], ...]
+
+
+# What a document begins with, its name; bytes of it; whole characters in valid UTF-8 with their
+# number, which is None where it is not known; and where its pages begin.
+Piece = str | bytes | tuple[bytes, int | None] | Pages
 
 
 class Upload:
@@ -55,18 +66,12 @@ class Upload:
         self._claim: str = row["claim"]
         self._database = database
         self._cutter = cutter
-        self._pieces: list[_Piece] = []
+        self._pieces: list[Iterable[Piece]] = []
         self._gathered = 0
         self._was_cut, self._written = behind.cutting, behind.writing
         self._is_broken = False
-        self._begun = 0
         self._marks: list[PageMark] = []
         self.is_kept = False
-
-    @property
-    def has_documents(self) -> bool:
-        """Whether a document was begun since this upload was opened."""
-        return self._begun > 0
 
     async def expect(self, size: int) -> None:
         """Reject a text of so many bytes before any of it is written, if there is no room.
@@ -79,28 +84,19 @@ class Upload:
 
     async def begin_document(self, name: str) -> None:
         """Start a document; without this, text goes to one with the context's name."""
-        self._pieces.append(name)
-        self._begun += 1
-        if len(self._pieces) >= _GATHERED_PIECES:
-            await self._drain()
+        await self.write_all((name,), 0)
 
     def mark_pages(self, pages: Iterable[tuple[int, str]]) -> None:
         """Say where pages of the current document begin: the character, and what it is called.
 
         They are kept once the text is sealed, not over a pause.
         """
-        document = max(0, self._begun - 1)
-        self._marks += (PageMark(document, start, label) for start, label in pages)
+        self._pieces.append((Pages(tuple(pages)),))
 
-    async def write(self, data: bytes, chars: int | None = None) -> None:
+    async def write(self, data: bytes) -> None:
         """Add bytes to the document: UTF-8, split anywhere.
 
         They are written while more is taken in, so an error may come with a later call.
-
-        Args:
-            data: the bytes.
-            chars: how many characters they are, where they are known to be whole ones and valid:
-                they are not decoded once more.
 
         Raises:
             InvalidInputError: another call has continued this upload in the meantime.
@@ -108,18 +104,36 @@ class Upload:
             StoreError: the database could not take it.
         """
         self._require_unbroken()
-        if chars is not None:
-            await self._gather((data, chars), len(data))
-            return
         for start in range(0, len(data), CHUNK_BYTES):
             piece = bytes(data[start : start + CHUNK_BYTES])
-            await self._gather(piece, len(piece))
+            await self.write_all((piece,), len(piece))
 
-    async def _gather(self, piece: _Piece, size: int) -> None:
-        self._pieces.append(piece)
-        self._gathered += size
-        if self._gathered >= _GATHERED_BYTES or len(self._pieces) >= _GATHERED_PIECES:
+    async def write_all(self, pieces: Iterable[Piece], size: int, count: int = 1) -> None:
+        """Add pieces in order, however many: they are iterated in the thread that cuts.
+
+        Args:
+            pieces: may be an iterator, which then does its work there.
+            size: about how many bytes they are.
+            count: how many pieces.
+
+        Raises:
+            RLMError: as for `write`, and what `pieces` raised.
+        """
+        self._require_unbroken()
+        self._pieces.append(pieces)
+        self._gathered += size + count * _PIECE_BYTES
+        if self._gathered >= _GATHERED_BYTES:
             await self._drain()
+
+    async def flush(self) -> None:
+        """Have all that was added cut; `pieces` of earlier calls are read to their ends then.
+
+        Raises:
+            RLMError: as for `write_all`.
+        """
+        await self._drain()
+        with self._unbroken():
+            await self._was_cut.done()
 
     @property
     def reader_state(self) -> str:
@@ -177,12 +191,12 @@ class Upload:
         """Have what was collected cut, and then written, while more is taken in."""
         pieces, self._pieces, self._gathered = self._pieces, [], 0
         with self._unbroken():
-            await self._was_cut.done()
+            await self._was_cut.room()
             self._was_cut.start(lambda: self._cut_and_write(pieces))
 
-    async def _cut_and_write(self, pieces: Sequence[_Piece]) -> None:
+    async def _cut_and_write(self, pieces: Sequence[Iterable[Piece]]) -> None:
         cut = await anyio.to_thread.run_sync(self._cut, pieces)
-        await self._written.done()
+        await self._written.room()
         if cut.chunks or cut.documents:
             self._written.start(lambda: self._write_cut(cut))
 
@@ -191,9 +205,8 @@ class Upload:
 
     async def _drain_all(self) -> None:
         """Cut and write all that was collected."""
-        await self._drain()
+        await self.flush()
         with self._unbroken():
-            await self._was_cut.done()
             await self._written.done()
 
     @contextmanager
@@ -212,18 +225,22 @@ class Upload:
                 fix="Continue it from its last pause, or start a new one.",
             )
 
-    def _cut(self, pieces: Iterable[_Piece]) -> Cut:
-        for piece in pieces:
+    def _cut(self, pieces: Iterable[Iterable[Piece]]) -> Cut:
+        cutter = self._cutter
+        for piece in chain.from_iterable(pieces):
             if isinstance(piece, str):
-                self._cutter.begin(piece)
+                cutter.begin(piece)
                 continue
-            if self._cutter.documents == 0:
-                self._cutter.begin(self.name)
-            if isinstance(piece, bytes):
-                self._cutter.feed(piece)
+            if cutter.documents == 0:
+                cutter.begin(self.name)
+            if isinstance(piece, Pages):
+                document = cutter.documents - 1
+                self._marks += (PageMark(document, *start) for start in piece.starts)
+            elif isinstance(piece, bytes):
+                cutter.feed(piece)
             else:
-                self._cutter.feed_whole(*piece)
-        return self._cutter.take()
+                cutter.feed_whole(*piece)
+        return cutter.take()
 
     def _store(self, db: Connection, cut: Cut) -> None:
         self._check_claim(db)
