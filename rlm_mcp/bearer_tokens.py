@@ -17,9 +17,11 @@ def tokens_by_name(text: str) -> dict[str, str]:
     """Read `name=token,name=token`.
 
     Raises:
-        ValueError: a name is given twice.
+        ValueError: a part has no `=`, or a name is given twice.
     """
     pairs = [part.strip().partition("=") for part in text.split(",") if part.strip()]
+    if not all(equals for _, equals, _ in pairs):
+        raise ValueError("write it as name=token,name=token")
     names = [name.strip() for name, _, _ in pairs]
     if len(set(names)) < len(names):
         raise ValueError("a name is given twice")

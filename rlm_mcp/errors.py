@@ -33,6 +33,12 @@ import errno
 from typing import Any, ClassVar, TypeVar, cast
 
 
+def with_fix(message: str, fix: str) -> str:
+    """Join both parts of an error; a message in a provider's words may lack its full stop."""
+    ends = not message or not fix or message[-1] in ".!?:…"
+    return f"{message}{'' if ends else '.'} {fix}".strip()
+
+
 class RLMError(Exception):
     """The root of the tree.
 
@@ -50,7 +56,7 @@ class RLMError(Exception):
         self.fix = fix
 
     def __str__(self) -> str:
-        return f"{self.message} {self.fix}".rstrip()
+        return with_fix(self.message, self.fix)
 
     @property
     def fields(self) -> dict[str, Any]:

@@ -19,10 +19,9 @@ from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.daily_limits import DailyLimits
 from rlm_mcp.engine.models.tables import ANTHROPIC_KEY, ModelTable, with_good_names
 from rlm_mcp.errors import ConfigurationError
-from rlm_mcp.text import nearest, without_credentials
+from rlm_mcp.refused_settings import PREFIX, problem_of, unknown_names
 from rlm_mcp.values import DOCKER_IMAGE, IsolationLevel, SandboxName
 
-PREFIX = "RLM_MCP_"
 # Names that other programs use for the same thing; ours win.
 ALSO = {"base_url": "OPENAI_BASE_URL", "api_key": "OPENAI_API_KEY"}
 # What a command that answers as a model does not get: our own settings, and the marks of a host
@@ -205,7 +204,10 @@ class Settings(RLMConfig, DailyLimits):
     @field_validator("models", mode="before")
     @classmethod
     def _read_models(cls, value: object) -> object:
-        return json.loads(value) if isinstance(value, str) else value
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except json.JSONDecodeError as error:
+            raise ValueError(f"it is not JSON: {error}") from error
 
     _check_models = field_validator("models", mode="after")(with_good_names)
 
@@ -247,18 +249,20 @@ def load_settings(
     try:
         return Settings.model_validate(values | _read_variables(os.environ) | dict(given or {}))
     except ValidationError as error:
-        problems = "; ".join(_problem(problem) for problem in error.errors(include_url=False))
+        known = Settings.model_fields
+        shown = {name for name in known if not _is_secret(name)}
+        found = error.errors(include_url=False)
+        problems = "; ".join(problem_of(one, shown, known) for one in found)
         # No cause is chained: pydantic's own text could show the value of a secret.
         raise ConfigurationError(
-            f"These settings cannot be used: {problems}.",
+            f"These settings cannot be used: {problems}{'' if problems.endswith('?') else '.'}",
             fix="Correct them in the environment or in the file given by --config.",
         ) from None
 
 
 def as_variables(settings: Settings) -> dict[str, str]:
     """Give what was set as environment variables that set the same; secrets are left out."""
-    fields = settings.model_fields_set - {"models"}  # which hold headers, and are in the file
-    open_fields = {name for name in fields if not _is_secret(name)}
+    open_fields = {name for name in settings.model_fields_set if not _is_secret(name)}
     given = settings.model_dump(mode="json", include=open_fields, exclude_none=True)
     return {PREFIX + field.upper(): _as_text(value) for field, value in given.items()}
 
@@ -310,13 +314,8 @@ def directory_named_by(variable: str, otherwise: Path) -> Path:
 
 def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
     """Describe variables that carry our prefix but name no setting, with the nearest that does."""
-    known = [PREFIX + name.upper() for name in Settings.model_fields]
-    return [
-        f"{name} is not a setting"
-        + "".join(f"; did you mean {near}?" for near in nearest(name, known))
-        for name in sorted(environ)
-        if name.startswith(PREFIX) and name not in known
-    ]
+    ours = sorted(name for name in environ if name.startswith(PREFIX))
+    return list(unknown_names(ours, Settings.model_fields))
 
 
 def _read_variables(environ: Mapping[str, str]) -> dict[str, str]:
@@ -330,7 +329,8 @@ def _read_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _is_secret(field: str) -> bool:
-    return "Secret" in str(Settings.model_fields[field].annotation)
+    # A table of a model may hold a key in its headers.
+    return field == "models" or "Secret" in str(Settings.model_fields[field].annotation)
 
 
 def _as_text(value: object) -> str:
@@ -339,20 +339,6 @@ def _as_text(value: object) -> str:
     if isinstance(value, dict):
         return ",".join(f"{name}={one}" for name, one in cast("dict[str, object]", value).items())
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _problem(problem: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in problem["loc"])
-    name = f"{PREFIX}{place.upper()}"
-    # What is no setting may be a misspelt secret, so its value is not shown either.
-    is_open = place in Settings.model_fields and not _is_secret(place)
-    value = f"={_shown(problem['input'])!r}" if is_open else ""
-    return f"{name}{value}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
-
-
-def _shown(value: object) -> object:
-    """Return a value as it may be quoted: an address without its name and password."""
-    return without_credentials(value) if isinstance(value, str) and "@" in value else value
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -233,6 +233,22 @@ async def test_a_batch_whose_results_cannot_be_written_ends(tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
 
 
+async def test_files_of_a_batch_that_cannot_be_used_are_told_before_anything_is_asked(
+    tmp_path: Path,
+) -> None:
+    await anyio.to_thread.run_sync(write_batch, tmp_path, 1)
+    env = environment(tmp_path, "http://127.0.0.1:9/v1")
+    out = tmp_path / "missing" / "results.jsonl"
+    unwritten = await command(env, *arguments(tmp_path, "--out", str(out)))
+    (tmp_path / "questions.jsonl").write_bytes(b"\xff\xff")
+    unread = await command(env, *arguments(tmp_path))
+
+    assert (unwritten.exit_code, unread.exit_code) == (2, 2)
+    assert f"The file {str(out)!r} cannot be written: No such file" in unwritten.stderr
+    assert "questions.jsonl' cannot be read: " in unread.stderr
+    assert "Traceback" not in unwritten.stderr + unread.stderr
+
+
 def judged(request: ChatRequestView) -> Answer:
     """Answers questions, and as a judge finds only the answer to the first one right."""
     said = str(request.messages)

@@ -207,14 +207,25 @@ async def test_an_error_on_a_terminal_is_broken_between_words(tmp_path: Path) ->
     assert " ".join(lines).endswith("rlm-mcp contexts list lists them all.")
 
 
-def test_an_error_names_the_option_where_a_tool_has_an_argument() -> None:
-    error = {
-        "code": "invalid_input",
-        "message": "It ended.",
-        "fix": "Use continue_run of rlm_query.",
-    }
+@pytest.mark.parametrize(
+    ("message", "fix", "told"),
+    [
+        (
+            "It ended.",
+            "Use continue_run of rlm_query.",
+            "It ended. Use --continue of rlm-mcp query.",
+        ),
+        ("answer_schema is wrong.", "Set literal=true.", "--schema is wrong. Set --literal."),
+        ("It said: no model 'x'", "Name another.", "It said: no model 'x'. Name another."),
+        ("It said: no model 'x'", "", "It said: no model 'x'"),
+    ],
+)
+def test_an_error_names_the_option_where_a_tool_has_an_argument(
+    message: str, fix: str, told: str
+) -> None:
+    error = {"code": "invalid_input", "message": message, "fix": fix}
 
-    assert error_line(error) == "invalid_input: It ended. Use --continue of rlm-mcp query."
+    assert error_line(error) == f"invalid_input: {told}"
 
 
 async def test_a_run_that_ends_without_an_answer_ends_the_command_with_1(

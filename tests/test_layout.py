@@ -24,6 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("server", "testing"),
     ("service",),
     ("settings",),
+    ("refused_settings",),
     ("engine", "store"),
     ("sandbox",),
     ("events",),

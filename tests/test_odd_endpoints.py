@@ -198,8 +198,10 @@ async def test_a_web_page_is_told_as_one_and_asked_for_briefly(streams: bool) ->
     page = Fault(body="<html>Sign in</html>", headers={"content-type": "text/html; charset=utf-8"})
     with anyio.fail_after(60):
         async with open_scripted_model(lambda _: page) as server:
-            with pytest.raises(ModelReplyError, match="is a web page, not a model: '<html>Sign"):
+            said = "is a web page, not a model: '<html>Sign"
+            with pytest.raises(ModelReplyError, match=said) as raised:
                 await ask(a_provider(server.base_url), RetryPolicy(), streams=streams)
+            assert "RLM_MCP_BASE_URL" in raised.value.fix
             assert server.received == RetryPolicy().brief_attempts
 
 
@@ -372,7 +374,7 @@ async def test_proxies_are_those_of_the_environment(
     ("proxy", "error", "part"),
     [
         ("socks5://user:pass@127.0.0.1:9", ConfigurationError, "'socks5://127.0.0.1:9'"),
-        ("http://user:pass@127.0.0.1:9", ModelConnectionError, "No connection"),
+        ("http://user:pass@127.0.0.1:9", ModelConnectionError, "No connection.*NO_PROXY"),
     ],
 )
 async def test_a_proxy_that_cannot_be_used_is_named_without_its_password(

@@ -400,7 +400,7 @@ async def test_a_limit_in_usd_without_prices_is_refused(served: Served) -> None:
         ({"question": "?", "text": "x", "options": {"temprature": 1}}, "'temperature'"),
         ({"question": "?", "text": "x", "options": {"max_usd": 1}}, "part of `budget`"),
         ({"question": "?", "text": "x", "options": {"temperature": 9}}, "temperature=9"),
-        ({"question": "?", "text": "x", "budget": {"max_calls": 1}}, "max_calls"),
+        ({"question": "?", "text": "x", "budget": {"max_calls": 1}}, "there are max_usd, max_tok"),
         ({"question": "?", "continue_run": "run_none"}, "run_none"),
         ({"question": "?", "text": "x", "wait_seconds": -1}, "wait_seconds=-1"),
     ],

@@ -120,6 +120,51 @@ def test_a_misspelt_variable_is_told_with_the_nearest_setting() -> None:
     assert told == ["RLM_MCP_ROOT_MODLE is not a setting; did you mean RLM_MCP_ROOT_MODEL?"]
 
 
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (
+            "root_modle = 'x'",
+            "RLM_MCP_ROOT_MODLE is not a setting; did you mean RLM_MCP_ROOT_MODEL?",
+        ),
+        (
+            "[models.Big]\nmodle = 'x'",
+            "RLM_MCP_MODELS[Big][modle] is not a field of a model's table; did you mean model?",
+        ),
+        ("models = 'x'", "RLM_MCP_MODELS: it is not JSON: "),
+        ("daily_usd = 'ann=much'", "RLM_MCP_DAILY_USD[ann]='much': input should be a valid number"),
+        ("ray_address = 'x'", "RLM_MCP_RAY_ADDRESS='x': it must be HOST:PORT, such as "),
+        ("docker_image = '-x'", "RLM_MCP_DOCKER_IMAGE='-x': it must be the name of an image, "),
+        ("oauth_issuer = 'x'", "RLM_MCP_OAUTH_ISSUER='x': it must begin with https://"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_named_with_what_it_must_be(
+    tmp_path: Path, lines: str, told: str
+) -> None:
+    file = tmp_path / "rlm.toml"
+    file.write_text(lines)
+
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings(file)
+
+    assert f"These settings cannot be used: {told}" in str(raised.value)
+    assert "?." not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "tables", ['{"a": {"headers": {"key": "canary-0123456789"}},}', '["canary-0123456789"]']
+)
+def test_tables_of_models_that_cannot_be_read_are_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, tables: str
+) -> None:
+    monkeypatch.setenv("RLM_MCP_MODELS", tables)
+
+    with pytest.raises(ConfigurationError, match="RLM_MCP_MODELS") as raised:
+        load_settings()
+
+    assert "canary" not in str(raised.value)
+
+
 def test_tokens_of_several_users_come_from_a_line_or_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,7 +191,8 @@ def test_tokens_of_several_users_come_from_a_line_or_a_table(
         ("HTTP_TOKENS", "ann=canary-0123456789,ann=canary-9876543210", "twice"),
         ("HTTP_TOKENS", "ann=canary-0123456789,bob=canary-0123456789", "same token"),
         ("HTTP_TOKENS", "ann=canary-single-token", "same token"),
-        ("HTTP_TOKENS", "canary-0123456789", "at least 16"),
+        ("HTTP_TOKENS", "canary-0123456789", "name=token,name=token"),
+        ("HTTP_TOKENS", "ann=canary-short", "at least 16"),
         ("HTTP_TOKENS", "an n=canary-0123456789", "a name has"),
         ("HTTP_TOKENS", "=canary-0123456789", "a name has"),
     ],

@@ -29,7 +29,7 @@ async def run_batch(launch: Launch, given: Mapping[str, Any]) -> bool:
     """Ask all questions; return whether each of them has an answer.
 
     Raises:
-        InvalidInputError: a text cannot be stored, the results cannot be written, or with
+        InvalidInputError: a file cannot be read or written, a text cannot be stored, or with
             `strict` a line is bad.
     """
     await _check_out(given["out"])
@@ -57,7 +57,13 @@ async def _check_out(path: Path) -> None:
 
 
 async def _read(path: Path) -> tuple[list[BatchLine], list[BadLine]]:
-    text = await anyio.Path(path).read_text("utf-8-sig")
+    try:
+        text = await anyio.Path(path).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(
+            f"The file {str(path)!r} cannot be read: {error}.",
+            fix="Give a file in UTF-8 with one JSON object per line.",
+        ) from error
     return read_lines(text.split("\n"))  # JSON may hold other ends of lines as they are
 
 

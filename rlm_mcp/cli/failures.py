@@ -12,13 +12,13 @@ from typing import IO, Any
 import click
 
 from rlm_mcp.cli.output import say, visible
-from rlm_mcp.errors import RLMError, first_of
+from rlm_mcp.errors import RLMError, first_of, with_fix
 
 NO_ANSWER = 1
 REFUSED = 2
 INTERRUPTED = 130
 
-# Errors name tools as the next step; at a terminal the command is named instead.
+# Errors name tools and their arguments; at a terminal commands and options are named instead.
 _COMMANDS = {
     "rlm_context_add": "rlm-mcp contexts add",
     "rlm_context_list": "rlm-mcp contexts list",
@@ -33,6 +33,8 @@ _COMMANDS = {
     "rlm_run_resume": "rlm-mcp runs resume",
     "rlm_status": "rlm-mcp doctor",
     "continue_run": "--continue",
+    "answer_schema": "--schema",
+    "literal=true": "--literal",
 }
 
 
@@ -113,9 +115,9 @@ def print_error(line: str) -> None:
 
 def error_line(error: Mapping[str, Any]) -> str:
     """Format an error (`{code, message, fix}`) as one line, with commands in place of tools."""
-    text = " ".join(f"{error['code']}: {error['message']} {error['fix']}".split())
+    text = " ".join(f"{error['code']}: {with_fix(error['message'], error['fix'])}".split())
     return re.sub(
-        r"\b(?:rlm_\w+|continue_run)\b",
+        r"\b(?:rlm_\w+|continue_run|answer_schema|literal=true)\b",
         lambda found: _COMMANDS.get(found[0], found[0]),
         text,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from mcp_types import CallToolResult, ResourceLink, TextContent
 from mcp_types.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS
 from pydantic import BaseModel, ValidationError
 
-from rlm_mcp.errors import InvalidInputError, NotFoundError, RLMError
+from rlm_mcp.errors import InvalidInputError, NotFoundError, RLMError, with_fix
 from rlm_mcp.server.sendable import sendable, structured
 from rlm_mcp.text import cut
 
@@ -98,7 +98,7 @@ def error_result(error: RLMError) -> CallToolResult:
     """
     info = error_info(error)
     return CallToolResult(
-        content=[TextContent(text=f"{info.code}: {info.message} {info.fix}".rstrip())],
+        content=[TextContent(text=f"{info.code}: {with_fix(info.message, info.fix)}")],
         is_error=True,
         _meta={ERROR_META_KEY: info.model_dump()},
     )
@@ -109,7 +109,7 @@ def protocol_error(error: RLMError) -> MCPError:
     info = error_info(error)
     is_callers = isinstance(error, InvalidInputError | NotFoundError)
     code = INVALID_PARAMS if is_callers else INTERNAL_ERROR
-    return MCPError(code, f"{info.message} {info.fix}".rstrip(), info.model_dump())
+    return MCPError(code, with_fix(info.message, info.fix), info.model_dump())
 
 
 @contextmanager
@@ -129,13 +129,21 @@ def invalid_arguments(tool: str, error: ValidationError) -> InvalidInputError:
     """Name the arguments that are not valid, each with its value and what is expected."""
     problems = [
         f"{'.'.join(str(part) for part in problem['loc'])}={_shown(problem['input'])}: "
-        f"{problem['msg'][:1].lower()}{problem['msg'][1:]}"
+        f"{_told(problem)}"
         for problem in error.errors(include_url=False)
     ]
     return InvalidInputError(
         f"Invalid arguments of {tool}: {'; '.join(problems)}.",
         fix="Correct these and call it again; nothing was changed.",
     )
+
+
+def _told(problem: Mapping[str, Any]) -> str:
+    if problem["type"] == "extra_forbidden":  # a budget alone refuses what it does not know
+        from rlm_mcp.server.schemas import BudgetArguments  # noqa: PLC0415  # as above
+
+        return f"there is no such limit; there are {', '.join(BudgetArguments.model_fields)}"
+    return f"{problem['msg'][:1].lower()}{problem['msg'][1:]}"
 
 
 def more(cursor: str | None) -> str:

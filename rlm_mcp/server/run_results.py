@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mcp_types import CallToolResult
 
+from rlm_mcp.errors import with_fix
 from rlm_mcp.server import schemas
 from rlm_mcp.server.results import MAX_TEXT_CHARS, beside, result, run_link
 from rlm_mcp.server.schemas import Event, EventLine
@@ -59,7 +60,7 @@ def _run_text(run: schemas.Run, state: RunRecord, events: Sequence[EventLine] = 
     tokens = f"{run.input_tokens:,} tokens in, {run.output_tokens:,} out"
     lines = [f"{run.run_id} is {run.status}: {progress_line(state)} · {tokens}"]
     if run.error:
-        lines.append(f"{run.error.code}: {run.error.message} {run.error.fix}".rstrip())
+        lines.append(f"{run.error.code}: {with_fix(run.error.message, run.error.fix)}")
     if run.answer is not None:
         lines[:0] = [run.answer + "\n", *citation_lines(run)]
     if run.next:

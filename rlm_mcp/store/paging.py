@@ -52,7 +52,9 @@ def check_offset(name: str, value: int) -> int:
     if value < 0:
         raise InvalidInputError(
             f"{name} must not be negative, not {value!r}.",
-            fix="Offsets start at 0; to read the end, start that far before `total`.",
+            fix="Offsets start at 0; to read the end, start that far before `total`."
+            if name == "start"
+            else "Leave it out to begin at the start.",
         )
     return min(value, LARGEST)
 

@@ -14,7 +14,7 @@ from rlm_mcp.cli.failures import NO_ANSWER
 def doctor(launch: Launch, as_json: bool) -> None:
     """Check settings, store, sandbox and models.
 
-    Says how to fix what fails, and what to write into each host's file. Calls each model once, for
+    Says how to fix what fails, and what to write into a host's file. Calls each model once, for
     one token. Exit code 1: something that is needed does not work.
     """
     from rlm_mcp.cli.checks import report, run_checks

@@ -20,6 +20,11 @@ from rlm_mcp.text import without_credentials
 
 QUOTED_CHARS = 500
 _FIX = "Set RLM_MCP_BASE_URL (or OPENAI_BASE_URL), and see that the server runs."
+_PROXY_FIX = (
+    "A proxy of the environment is between: correct HTTPS_PROXY or HTTP_PROXY, or name the "
+    "endpoint's host in NO_PROXY."
+)
+_OF_PROXIES = ("ClientProxyConnectionError", "ClientHttpProxyError", "ProxyError")
 _TRUST = (
     "Add the certificate, or its authority, to those that this system trusts; on Linux "
     "SSL_CERT_FILE may name a file of trusted certificates."
@@ -54,12 +59,14 @@ class Faults:
             said = f"The certificate of {self._at} is not trusted: {problem}."
             return Diagnosis(ModelConnectionError(said, fix=_TRUST))
         fix = TooManyFilesError().fix if lacks_descriptors(why) else _FIX
+        if type(why).__name__ in _OF_PROXIES:
+            fix = _PROXY_FIX
         error = ModelConnectionError(f"No connection to {self._at}: {_said(why)}.", fix=fix)
         return Diagnosis(error, "yes" if was_there else "briefly", was_idle=was_idle)
 
-    def odd(self, why: Exception, *, lasts: bool = False) -> Diagnosis:
+    def odd(self, why: Exception, *, lasts: bool = False, fix: str = "") -> Diagnosis:
         """What came is no completion; `lasts` where another attempt would hardly bring one."""
-        error = ModelReplyError(f"From {self._at}: {_said(why)}")
+        error = ModelReplyError(f"From {self._at}: {_said(why)}", fix=fix)
         is_for_long = lasts or isinstance(why, NoChoicesError)
         return Diagnosis(error, "briefly" if is_for_long else "yes")
 

@@ -39,7 +39,7 @@ from rlm_mcp.engine.models.diagnosis import Faults, passwords_in
 from rlm_mcp.engine.models.endpoint import optional_parts
 from rlm_mcp.engine.models.event_stream import Events, EventStream
 from rlm_mcp.engine.models.http_session import HttpOptions, HttpRoute, find_route, open_session
-from rlm_mcp.engine.models.refusals import Refused
+from rlm_mcp.engine.models.refusals import PATH_FIX, Refused
 from rlm_mcp.engine.models.retry import AttemptFailedError
 from rlm_mcp.errors import (
     ConfigurationError,
@@ -289,7 +289,7 @@ class ProviderWire:
         if _holds(reply, "text/html"):
             text = (await _read_some(reply, MAX_ERROR_BYTES)).decode("utf-8", "replace")
             page = ModelReplyError(f"{_place(reply)!r} is a web page, not a model: {text[:200]!r}.")
-            diagnosis = replace(self._faults.odd(page, lasts=True), is_elsewhere=True)
+            diagnosis = replace(self._faults.odd(page, lasts=True, fix=PATH_FIX), is_elsewhere=True)
             raise self._faults.failed(diagnosis, None)
 
     async def _read_whole(self, reply: ClientResponse, request: ChatRequest) -> ChatReply:

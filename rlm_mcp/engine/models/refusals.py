@@ -121,7 +121,7 @@ _CREDIT_FIX = (
     "Add credit at the provider, or set RLM_MCP_API_KEY, RLM_MCP_BASE_URL and "
     "RLM_MCP_ROOT_MODEL to a provider where there is some."
 )
-_PATH_FIX = (
+PATH_FIX = (
     "Check the names of the models and RLM_MCP_BASE_URL: most servers want it to end with /v1."
 )
 
@@ -235,7 +235,7 @@ def _passing(case: _Case) -> Diagnosis | None:
 def _unknown(case: _Case) -> Diagnosis:
     status, problem = case.status, case.problem
     is_elsewhere = status in {404, 405} or bool(_NO_ENDPOINT.search(problem.message))
-    unknown = ModelRequestError(case.said, fix=_PATH_FIX if is_elsewhere else "")
+    unknown = ModelRequestError(case.said, fix=PATH_FIX if is_elsewhere else "")
     unknown.may_be_too_long = status in {400, 422} and not problem.parameter
     return Diagnosis(unknown, is_elsewhere=is_elsewhere)
 

@@ -81,13 +81,13 @@ class HostCheck:
             return refusal(
                 421,
                 f"Host {host[:200]!r} is not allowed.",
-                fix="Use the address it was started with, or start it with --allowed-host.",
+                fix="Use the server's own address, or start the server with --allowed-host.",
             )
         if origin is not None and not self._known.allows_origin(origin, host):
             return refusal(
                 403,
                 f"Origin {origin[:200]!r} is not allowed.",
-                fix="Start it with --allowed-origin to let them.",
+                fix="Start the server with --allowed-origin to let pages of that site call it.",
             )
         return None
 

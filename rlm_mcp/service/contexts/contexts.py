@@ -154,7 +154,7 @@ class ContextService:
             raise NotTextError(
                 f"The path {new.path!r} holds no text file; "
                 f"{sum(found.skipped_total.values()):,} were left out"
-                + (f", such as {found.skipped[0]}" if found.skipped else "")
+                + "".join(f", such as {name!r} ({why})" for name, why in found.skipped[:1])
                 + ".",
                 fix="Give a directory or glob with text files in it.",
             )
