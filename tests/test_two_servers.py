@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.from_thread
@@ -36,7 +37,7 @@ def script(request: ChatRequestView) -> Answer:
 
 @asynccontextmanager
 async def open_two(
-    directory: Path, model: ScriptedModel, **environment: str
+    directory: Path, model: ScriptedModel, **environment: Any
 ) -> AsyncGenerator[tuple[Served, Served]]:
     """Two servers on one data directory; nothing may be on their stderr once they have ended."""
     logs = [directory / "one.log", directory / "two.log"]
