@@ -81,5 +81,11 @@ def _printable(text: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str], count: int = 1, cutoff: float = 0.6) -> list[str]:
-    """Return up to `count` of the known names that are most like `name`, the nearest first."""
-    return difflib.get_close_matches(name[:200], list(known), n=count, cutoff=cutoff)
+    """Return up to `count` of the known names that are most like `name`, the nearest first.
+
+    Those that `name` is the beginning of come before all others: `temp` means `temperature`.
+    """
+    names = list(known)
+    longer = [one for one in names if len(name) > 2 and one.startswith(name)]
+    alike = difflib.get_close_matches(name[:200], names, n=count, cutoff=cutoff)
+    return list(dict.fromkeys([*longer, *alike]))[:count]

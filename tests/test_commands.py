@@ -346,6 +346,42 @@ async def test_a_reader_that_leaves_early_is_no_error_to_be_told(
     assert done.stderr == b""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no file that is always full")
+async def test_output_that_cannot_be_written_is_told_in_one_line(
+    tmp_path: Path, file: Path
+) -> None:
+    env = {**os.environ, **environment(tmp_path)}
+    full = os.open("/dev/full", os.O_WRONLY)
+    with anyio.fail_after(120):
+        done = await anyio.run_process(
+            started("contexts", "add", str(file)), stdout=full, check=False, env=env
+        )
+    os.close(full)
+
+    assert done.returncode == 2
+    assert done.stderr.decode().splitlines() == [
+        "Error: invalid_input: The output cannot be written: No space left on device. Make room"
+        " where it goes, or write it elsewhere."
+    ]
+
+
+async def test_an_exhausted_run_is_told_with_the_command_that_gives_it_more_room(
+    tmp_path: Path, file: Path
+) -> None:
+    async with open_scripted_model(lambda _: cell("print(len(context))")) as model:
+        env = environment(tmp_path, model.base_url)
+        asked = ("query", "Who?", "-f", str(file), "--max-iterations", "2")
+        done = await command(env, *asked)
+        quiet = await command(env, *asked, "--quiet")
+
+    assert done.exit_code == 1
+    told = done.stderr.splitlines()[-1]
+    assert re.fullmatch(
+        r"Resume it with more room: rlm-mcp runs resume run_\w+ --max-iterations 4", told
+    )
+    assert "Resume it" not in quiet.stderr
+
+
 async def test_handles_and_runs_are_completed_by_the_shell(
     tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

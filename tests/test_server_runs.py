@@ -398,6 +398,7 @@ async def test_a_limit_in_usd_without_prices_is_refused(served: Served) -> None:
         ({"question": "q" * 10_000_000, "text": "x"}, "10,000,000 characters"),
         ({"question": "?", "contexts": ["ctx_0123456789abcdef"]}, "ctx_0123456789abcdef"),
         ({"question": "?", "text": "x", "options": {"temprature": 1}}, "'temperature'"),
+        ({"question": "?", "text": "x", "options": {"temp": 1}}, "'temperature'"),
         ({"question": "?", "text": "x", "options": {"max_usd": 1}}, "part of `budget`"),
         ({"question": "?", "text": "x", "options": {"temperature": 9}}, "temperature=9"),
         ({"question": "?", "text": "x", "budget": {"max_calls": 1}}, "there are max_usd, max_tok"),

@@ -216,6 +216,34 @@ async def test_nothing_but_the_protocol_is_written_to_stdout(tmp_path: Path) -> 
     assert b"RLM_MCP_TYPO is not a setting" in done.stderr
 
 
+NOISY = """
+from rlm_mcp.cli.commands.main import main
+from rlm_mcp.server import stdio
+
+inner = stdio.parse_message
+
+def parse_message(line):
+    print("a library's own words")
+    return inner(line)
+
+stdio.parse_message = parse_message
+main(["serve"])
+"""
+
+
+async def test_what_a_library_prints_reaches_the_host_at_no_time(tmp_path: Path) -> None:
+    env = {"HOME": str(tmp_path), "RLM_MCP_DATA_DIR": str(tmp_path / "data")}
+    ping = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "server/discover"}) + "\n"
+    with anyio.fail_after(120):
+        done = await anyio.run_process(
+            [sys.executable, "-c", NOISY], env=env, input=ping.encode(), check=False
+        )
+
+    assert done.returncode == 0
+    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [1]
+    assert b"a library's own words" in done.stderr
+
+
 async def test_a_setting_that_cannot_be_used_ends_the_start_with_its_name(tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path), "RLM_MCP_MAX_ITERATIONS": "many"}
     with anyio.fail_after(60):

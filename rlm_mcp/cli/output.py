@@ -8,10 +8,14 @@ goes through `say` or through the console of `terminal`; a test looks for other 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
+from typing import TextIO
 
 import click
+
+from rlm_mcp.errors import InvalidInputError
 
 # C0 and C1 but for tab and line ends, a carriage return that no line feed follows, and the marks
 # that turn the direction of writing.
@@ -35,13 +39,33 @@ def say(
         err: to stderr.
         nl: whether a line end follows.
         colour: of the text, on a terminal.
+
+    Raises:
+        BrokenPipeError: nobody reads stdout any more.
+        InvalidInputError: stdout cannot be written to, as on a full disk.
     """
     stream = sys.stderr if err else sys.stdout
     shown = visible(str(text)) if err or stream.isatty() else str(text)
     if colour and stream.isatty():
         shown = click.style(shown, fg=colour)
     # With colours, or click would take escape sequences out of what is piped.
-    click.echo(shown, err=err, nl=nl, color=True)
+    try:
+        click.echo(shown, err=err, nl=nl, color=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _let_go_of(stream)
+        raise InvalidInputError(
+            f"The output cannot be written: {error.strerror}.",
+            fix="Make room where it goes, or write it elsewhere.",
+        ) from error
+
+
+def _let_go_of(stream: TextIO) -> None:
+    """Send what is still buffered nowhere, or Python would complain of it at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 class VisibleFormatter(logging.Formatter):

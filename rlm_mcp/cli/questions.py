@@ -20,7 +20,7 @@ from rlm_mcp.server.run_results import citation_lines
 from rlm_mcp.server.views import run_view
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.runs.estimating import Estimate
-from rlm_mcp.service.runs.questions import Question
+from rlm_mcp.service.runs.questions import Question, more_room
 from rlm_mcp.service.runs.runs import RunState
 from rlm_mcp.service.service import Service, open_service
 
@@ -46,8 +46,16 @@ class RunDisplay:
             say(state.run_id)
         if state.error and not self.as_json:
             print_error(error_line(state.error))
+            if state.status == "exhausted" and self.verbosity != "nothing":
+                say(_way_on(state), err=True)
         if state.status != "running" and state.answer is None:
             raise SystemExit(NO_ANSWER)
+
+
+def _way_on(state: RunState) -> str:
+    room = more_room(state)
+    limits = [f" --{name.replace('_', '-')} {room[name]:g}" for name in room]
+    return f"Resume it with more room: rlm-mcp runs resume {state.run_id}{''.join(limits)}"
 
 
 async def add_sources(launch: Launch, sources: Sequence[str]) -> tuple[str, ...]:

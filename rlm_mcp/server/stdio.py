@@ -72,6 +72,7 @@ async def _serve(server: Server[Any], lines: TextIO) -> None:
                     )
                     serving.start_soon(loop, server, receiver, outgoing.clone())
             reading.cancel_scope.cancel()
+        sys.stdout.flush()  # what others printed goes to stderr, but once this ends to the host
 
 
 def parse_message(line: str) -> JSONRPCMessage:
