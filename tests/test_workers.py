@@ -25,7 +25,7 @@ from rlm_mcp.service import repls
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.writing import no_report
 from rlm_mcp.service.doctor import check_workers
-from rlm_mcp.service.executor import crew
+from rlm_mcp.service.executor import answering, crew
 from rlm_mcp.service.executor.cluster import WorkerState
 from rlm_mcp.service.executor.messages import Refused, given
 from rlm_mcp.service.executor.ray_cluster import open_cluster
@@ -119,6 +119,29 @@ async def _unreported(state: RunState) -> None:
 
 def keys_seen(model: ScriptedModel) -> set[str]:
     return {request.headers["authorization"] for request in model.requests}
+
+
+@pytest.mark.parametrize(
+    ("soon_seconds", "travels"), [(60.0, "with the next call"), (0.0, "by itself")]
+)
+async def test_an_answer_that_is_soon_there_travels_with_the_call_for_more_questions(
+    tmp_path: Path,
+    model: ScriptedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    soon_seconds: float,
+    travels: str,
+) -> None:
+    monkeypatch.setattr(answering, "SOON_SECONDS", soon_seconds)
+    cluster = InProcessCluster()
+    async with open_front(tmp_path, model, cluster) as service:
+        state = await ended(service, await begin(service))
+
+    [worker] = cluster.hosts
+    settled, taken = (worker.calls.count(one) for one in ("settle", "take"))
+    assert state.answer == ANSWER
+    assert taken > STEPS
+    # What is read of a text goes by itself in any case.
+    assert (settled < STEPS) == (travels == "with the next call")
 
 
 async def test_a_run_is_worked_on_by_a_worker_with_the_key_of_its_node(

@@ -18,17 +18,16 @@ from anyio.abc import TaskGroup
 
 from rlm_mcp import __version__
 from rlm_mcp.errors import ConfigurationError, RLMError, RunLostError, first_of
+from rlm_mcp.service.executor.answering import serve_worker
 from rlm_mcp.service.executor.cluster import Cluster, Node, WorkerLostError, WorkerProcess
 from rlm_mcp.service.executor.messages import (
     Answer,
     Ask,
-    CellCall,
     Crowded,
     Demand,
     Place,
     Question,
     Refused,
-    TextPart,
     WorkerStatus,
     given,
 )
@@ -244,7 +243,7 @@ class Crew:
                 worker = CrewWorker(node, process, await _started(node, process))
                 with self._employed(worker):
                     tasks.start_soon(self._watch, worker)
-                    await self._serve(worker, tasks)
+                    await serve_worker(worker, tasks, self._hold_others)
         except BaseExceptionGroup as group:  # the first error without the wrapping
             raise first_of(group) from None
         finally:
@@ -265,29 +264,6 @@ class Crew:
             self._tell()
             for one in (*worker.runs.values(), *worker.repls.values()):
                 one.lose()
-
-    async def _serve(self, worker: CrewWorker, tasks: TaskGroup) -> None:
-        """Do what the worker asks, for as long as it lives."""
-        while True:
-            asks: list[Ask] = await worker.process.call("take")
-            for ask in asks:
-                if isinstance(ask.question, Crowded):
-                    tasks.start_soon(self._hold_others, worker, ask.question)
-            slow = [ask for ask in asks if isinstance(ask.question, TextPart | CellCall)]
-            quick = [ask for ask in asks if not isinstance(ask.question, TextPart | CellCall)]
-            for group in ([quick] if quick else []) + [[ask] for ask in slow]:
-                tasks.start_soon(self._settle, worker, group)
-
-    async def _settle(self, worker: CrewWorker, asks: Sequence[Ask]) -> None:
-        answers: list[Answer] = []
-
-        async def answer(ask: Ask) -> None:
-            answers.append(await worker.answer(ask))
-
-        async with anyio.create_task_group() as tasks:
-            for ask in asks:
-                tasks.start_soon(answer, ask)
-        await worker.process.call("settle", answers)
 
     async def _hold_others(self, worker: CrewWorker, crowded: Crowded) -> None:
         """Have all but a worker leave a provider alone that refused that one a call."""

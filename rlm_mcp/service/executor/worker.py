@@ -166,8 +166,9 @@ class Worker:
         if self._open is not None and crowded.table in self._open.models.endpoints:
             self._open.models.endpoints[crowded.table].hold(crowded.seconds)
 
-    async def take(self) -> list[Ask]:
-        """Wait for something that the server is to do, and return the next group of it."""
+    async def take(self, answers: Sequence[Answer]) -> list[Ask]:
+        """Take answers of the server in, wait for what it is to do next, and return that."""
+        self._outbox.settle(answers)
         return await self._outbox.take()
 
     async def settle(self, answers: Sequence[Answer]) -> None:
