@@ -193,7 +193,7 @@ async def test_a_command_that_fails_says_why_without_a_secret(tmp_path: Path) ->
         ("gemini", 'Loading…\n{\n "error": {"message": "no such login", "code": 41}\n}\n',
          "exit code 41: no such login"),
         ("gemini", "\x1b[31mnot in a trusted directory\x1b[0m\n",
-         "exit code 41: not in a trusted directory Try"),
+         "exit code 41: not in a trusted directory. Try"),
     ],
 )  # fmt: skip
 async def test_the_reason_for_a_failure_is_read_from_what_a_command_complains(
