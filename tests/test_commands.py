@@ -17,6 +17,7 @@ from click.shell_completion import BashComplete
 
 from rlm_mcp.cli.commands.main import main
 from rlm_mcp.cli.failures import error_line
+from rlm_mcp.service.runs import runs
 from rlm_mcp.testing.scripted_model import open_scripted_model
 from rlm_mcp.testing.scripted_replies import Reply, unauthorized
 from tests.commands import command, environment, process, started
@@ -35,8 +36,9 @@ def file(tmp_path: Path) -> Path:
 
 
 async def test_a_question_over_a_file_prints_the_answer_and_nothing_else_to_stdout(
-    tmp_path: Path, file: Path
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(runs, "REPORT_SECONDS", 0)  # the model is quick
     async with open_scripted_model(SCRIPT) as model:
         env = environment(tmp_path, model.base_url)
         done = await command(env, "query", "Who keeps the light?", "--file", str(file))
