@@ -38,7 +38,8 @@ def problem_of(found: Mapping[str, Any], shown: Collection[str], known: Collecti
         near = _did_you_mean(inner[-1], ModelTable.model_fields)
         return f"{name} is not a field of a model's table{near}"
     if found["type"] == "extra_forbidden":
-        return next(unknown_names([name], known))
+        lower_case = f"{field} is not a setting; write it in lower case, as {field.lower()}"
+        return next(unknown_names([name], known), lower_case)
     # What is no setting may be a misspelt secret, so its value is not shown either.
     value = f"={_shown(found['input'])!r}" if field in shown else ""
     said: str = found["msg"].removeprefix("Value error, ")

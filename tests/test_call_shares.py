@@ -90,6 +90,16 @@ def test_an_idle_workers_share_goes_to_a_busy_one_and_comes_back() -> None:
     assert both[-2:] == [4, 4]
 
 
+def test_a_worker_that_was_lost_a_moment_ago_is_told_a_share_that_nobody_counts() -> None:
+    shares = CallShares(8)
+    for name in "ab":
+        shares.add(name)
+    shares.remove("a")
+
+    assert shares.grant("a") == 1
+    assert shares.grant("b") == 8
+
+
 def _demands(*demands: tuple[int, int]) -> list[tuple[str, tuple[int, int]]]:
     return list(zip("ab", demands, strict=True))
 

@@ -197,11 +197,14 @@ async def test_what_cannot_be_continued_is_interrupted_and_keeps_no_other_run_fr
         runs = Runs(database, owner=dead)
         await runs.create(NewRun("run_cell", ""), NewEvent("run_started"))
         await runs.create(NewRun("run_textless", "?", ("ctx_gone",)), NewEvent("run_started"))
+        limits = {"max_iterations": -1}  # another version may have other bounds
+        await runs.create(NewRun("run_unread", "?", (), limits), NewEvent("run_started"))
+    lost = ("run_cell", "run_textless", "run_unread")
     async with open_front(directory, model) as service:
-        states = [await ended(service, one) for one in ("run_cell", "run_textless", run_id)]
+        states = [await ended(service, one) for one in (*lost, run_id)]
 
-    assert [state.status for state in states] == ["interrupted", "interrupted", "completed"]
-    assert {(state.error or {})["code"] for state in states[:2]} == {"interrupted"}
+    assert [state.status for state in states] == ["interrupted"] * 3 + ["completed"]
+    assert {(state.error or {})["code"] for state in states[:3]} == {"interrupted"}
 
 
 async def test_a_cancel_ends_the_run_of_a_lost_server_and_no_other(

@@ -91,13 +91,15 @@ def test_mail_whose_parts_are_nested_without_end_is_shown_as_it_is() -> None:
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_a_mailbox_is_cut_at_the_lines_between_its_mails(end: str) -> None:
     lines = ["From - Fri Jan 02 10:00:00 2026", "Subject: one", "", "First paragraph."]
-    lines += ["", "From the start it was clear.", "", "From x", "Subject: two", "", "Bye.", ""]
+    lines += ["", "From the start it was clear.", "", "From now on we meet at 10:30 sharp."]
+    lines += ["", "From x", "Subject: two", "", "Bye.", ""]
     box = end.join(lines).encode()
 
     assert [mail.split()[1] for mail in mailboxes.mails_of(box)] == [b"one", b"two"]
     one = only("box.mbox", box)
     assert [label for _, label in one.pages] == ["mail 1", "mail 2"]
     assert "From the start it was clear." in one.data.decode()
+    assert "From now on we meet at 10:30 sharp." in one.data.decode()
 
 
 # --- pages ---

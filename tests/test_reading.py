@@ -34,6 +34,7 @@ from rlm_mcp.service.documents.frames import (
     write_frame,
 )
 from rlm_mcp.service.documents.kinds import kind_of
+from rlm_mcp.service.documents.member_names import charset_of_names, name_of
 from rlm_mcp.service.documents.pictures import count_pictures
 from rlm_mcp.service.documents.reading import MAX_DEPTH, Converted, LeftOut, convert
 from tests.document_samples import PAGES, WRITERS, mail, write_excel_5, write_ods
@@ -387,6 +388,13 @@ def test_names_in_an_archive_are_read_though_it_does_not_say_their_charset(
     data = packed.getvalue().replace(b"x" * len(name.encode(charset)), name.encode(charset))
 
     assert [one.name for one in converted("a.zip", data)] == [name, "日.txt"]
+
+
+def test_a_name_that_a_field_of_the_archive_tells_is_taken_as_it_is() -> None:
+    member = zipfile.ZipInfo("Привет.txt")
+    member.orig_filename = "Привет.txt".encode("cp866").decode("cp437")
+
+    assert name_of(member, charset_of_names([member])) == "Привет.txt"
 
 
 def test_an_archive_within_archives_is_opened_to_a_depth() -> None:

@@ -185,6 +185,7 @@ async def test_a_worker_that_hangs_costs_a_cell_its_repl_and_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crew, "PING_SECONDS", 0.05)
+    monkeypatch.setattr(crew, "PINGS_MISSED", 60)  # this process may stand still for long
     cluster = InProcessCluster()
     async with open_front(tmp_path, cluster) as (service, _):
         first = await begin(service, "kept = 41", await stored(service))

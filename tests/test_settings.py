@@ -92,11 +92,18 @@ def test_a_secret_is_not_shown_when_it_does_not_fit(tmp_path: Path) -> None:
     assert "canary-key" not in str(raised.value)
 
 
-def test_an_unknown_name_in_the_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("rot_model", "ROT_MODEL is not a setting; did you mean RLM_MCP_ROOT_MODEL"),
+        ("ROOT_MODEL", "ROOT_MODEL is not a setting; write it in lower case, as root_model"),
+    ],
+)
+def test_an_unknown_name_in_the_file_is_refused(tmp_path: Path, name: str, told: str) -> None:
     file = tmp_path / "rlm.toml"
-    file.write_text("rot_model = 'x'\n")
+    file.write_text(f"{name} = 'x'\n")
 
-    with pytest.raises(ConfigurationError, match="ROT_MODEL"):
+    with pytest.raises(ConfigurationError, match=told):
         load_settings(file)
 
 

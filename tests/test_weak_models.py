@@ -9,6 +9,7 @@ from contextlib import redirect_stdout
 
 import pytest
 
+from rlm_mcp.engine.prompts.asked import lacks_number, take_number, tell_apart
 from rlm_mcp.engine.prompts.first_look import (
     SAMPLE_CODE,
     TextSample,
@@ -42,6 +43,17 @@ async def sandbox() -> AsyncGenerator[ProcessSandbox]:
 def grumbler(frame: Frame) -> str:
     """A sub-model that finds what is broken or lost."""
     return "Yes, it is." if "leaks" in frame.text(0) or "never" in frame.text(0) else "No."
+
+
+# --- what a question asks for
+
+
+def test_an_answer_that_goes_on_and_on_is_no_bare_number_and_takes_no_time() -> None:
+    endless = f"7{'.' * 200_000} etcetera"
+
+    assert lacks_number(endless, "Which floor is it? Answer with the number only.")
+    assert take_number("floor " * 100_000, "Which floor is it?") == ""
+    assert tell_apart("word " * 100_000).startswith("These match by chance.")
 
 
 # --- ask_each

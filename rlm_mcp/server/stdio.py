@@ -93,7 +93,8 @@ def _without_halves(value: Any) -> Any:
     if fit != value and isinstance(fit, dict):
         params: Any = cast("dict[str, Any]", fit).get("params")
         if isinstance(params, dict):
-            cast("dict[str, Any]", params).setdefault("_meta", {})[HALVES_META_KEY] = True
+            meta = cast("dict[str, Any]", params).get("_meta")
+            params["_meta"] = (meta if isinstance(meta, dict) else {}) | {HALVES_META_KEY: True}
     return cast("Any", fit)
 
 

@@ -197,7 +197,7 @@ async def test_a_run_is_worked_on_by_a_worker_and_its_log_streams_to_the_caller(
     [key] = {one.authorization for one in requests_of(model, "marker-2")}
     assert key in {f"Bearer {key_of(address)}" for address in nodes.nodes}
     assert calls(model, "marker-2") == NEEDED
-    assert len(served.progress) - told > STEPS
+    assert len(served.progress) - told >= 2
 
 
 async def test_a_cancel_waits_for_no_reply_and_no_model_is_asked_after_it(

@@ -37,6 +37,9 @@ _UNIT = re.compile(r"\d[ ]?([A-Za-z%€$]+)(?=\W|$)")
 _BESIDE = re.compile(r"([A-Za-z]+)[ :=#]+\d|\d ([A-Za-z]+)")
 _ASKED = re.compile(r"[^.?!\s][^.?!]*\?")  # the sentences that ask
 _MAX_SEARCHED_CHARS = 240
+# More is no short answer; and these patterns take the square of the length, or its cube.
+_MAX_ANSWER_CHARS = 100
+_MAX_QUESTION_CHARS = 2_000
 
 
 def asks_for_number_in_text(question: str) -> bool:
@@ -46,11 +49,12 @@ def asks_for_number_in_text(question: str) -> bool:
 
 def lacks_number(answer: str, question: str) -> bool:
     """Whether a number is asked for, or a number alone, and the answer is something else."""
+    is_short = len(answer) <= _MAX_ANSWER_CHARS
     words = re.escape(answer.strip(" .\"'`"))
-    if re.search(rf"\b(?:answer|reply|say|write)\W+{words}", question, re.IGNORECASE):
+    if is_short and re.search(rf"\b(?:answer|reply|say|write)\W+{words}", question, re.IGNORECASE):
         return False  # "If the text does not say it, answer: unknown."
     if _NUMBER_ALONE.search(question):
-        return _BARE_NUMBER.fullmatch(answer) is None
+        return not is_short or _BARE_NUMBER.fullmatch(answer) is None
     return _NUMBER.search(question) is not None and not any(map(str.isdigit, answer))
 
 
@@ -87,16 +91,18 @@ def compare_all(question: str, sample: TextSample | None) -> str:
 
 def tell_apart(question: str) -> str:
     """Propose a search for all words of the question, where one has shown the first of many."""
-    asked = " ".join(_ASKED.findall(question)) or question
+    asked = " ".join(_ASKED.findall(question[-_MAX_QUESTION_CHARS:])) or question
     words = re.sub(r"[\s\"\\]+", " ", asked)[:_MAX_SEARCHED_CHARS].strip(" ?.:")
     return f'These match by chance. More words tell them apart:\nsearch("{words}", k=3)'
 
 
 def take_number(answer: str, question: str) -> str:
     """Propose code that takes the number that is asked for out of a line; empty where unclear."""
+    if len(answer) > _MAX_SEARCHED_CHARS:
+        return ""
     beside = [word for pair in _BESIDE.findall(answer) for word in pair if word]
     named = [word for word in beside if _is_named(word, question)]
-    if not named or len(answer) > _MAX_SEARCHED_CHARS:
+    if not named:
         return ""
     return f"FINAL(number_near({answer!r}, {named[0]!r}))"
 

@@ -188,7 +188,10 @@ def _make_key(path: Path) -> None:
     part = path.with_name(f"{KEY_NAME}.{secrets.token_hex(8)}")
     part.touch(mode=0o600, exist_ok=False)
     try:
-        part.write_bytes(secrets.token_bytes(KEY_BYTES))
+        with part.open("wb") as file:
+            file.write(secrets.token_bytes(KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
         os.link(part, path)
     except FileExistsError:
         pass

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-# A line between two messages: it names a time, or a header follows it. A sentence of a mail that
-# begins with "From" after an empty line, which careless programs leave unquoted, does neither.
+# A line between two messages: it ends with a time and a year, or a header follows it. A sentence of
+# a mail that begins with "From" after an empty line, which careless programs leave unquoted, does
+# neither.
 _BETWEEN = re.compile(
-    rb"(?:\A|(?<=\n\n)|(?<=\n\r\n))From (?:[^\n]*\d\d:\d\d[^\n]*\n|[^\n]*\n(?=[!-9;-~]+:))"
+    rb"(?:\A|(?<=\n\n)|(?<=\n\r\n))From "
+    rb"(?:[^\n]{0,200}\d\d:\d\d[^\n]{0,40}\b\d{4}\b[^\n]{0,12}\n|[^\n]*\n(?=[!-9;-~]+:))"
 )
 _FIRST = re.compile(rb"\AFrom [^\n]*\n")
 _QUOTED = re.compile(rb"(?m)^>From ")

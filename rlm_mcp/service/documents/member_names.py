@@ -44,11 +44,18 @@ def name_of(member: ZipInfo, charset: str) -> str:
 
 
 def _is_unknown(member: ZipInfo) -> bool:
-    return not member.flag_bits & _IS_UTF8 and not member.filename.isascii()
+    """Whether the charset of a name is not told, by its flag or by a field with the name itself."""
+    if member.flag_bits & _IS_UTF8 or member.orig_filename.isascii():
+        return False
+    return member.filename.replace("\\", "/") == _as_read(member).replace("\\", "/")
+
+
+def _as_read(member: ZipInfo) -> str:
+    return member.orig_filename.partition("\0")[0]
 
 
 def _raw(member: ZipInfo) -> bytes:
-    return member.filename.encode(_USUAL, "replace")
+    return _as_read(member).encode(_USUAL, "replace")
 
 
 def _fits(names: bytes, charset: str, letters: re.Pattern[str]) -> bool:

@@ -37,7 +37,9 @@ class CallShares:
 
     def grant(self, worker: Hashable) -> int:
         """Return what a worker is to be told now."""
-        part = self._parts[worker]
+        part = self._parts.get(worker)
+        if part is None:  # it was lost a moment ago
+            return 1
         others = sum(one.held for one in self._parts.values() if one is not part)
         wanted = fair_shares(self._total, [one.wanted for one in self._parts.values()])
         mine = dict(zip(self._parts, wanted, strict=True))[worker]

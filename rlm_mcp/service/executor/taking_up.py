@@ -50,12 +50,16 @@ class LostRuns:
             StoreError: the database failed.
         """
         for lost in await self.leases.lost():
+            await self.leases.renew()  # a long log takes long to read
             try:
                 await self._take_up(lost)
             except StoreError:  # it is tried again
                 raise
             except RLMError as error:
                 log.warning("run %s of a lost server cannot continue: %s", lost.run_id, error)
+                await self.leases.interrupt([lost])
+            except Exception:  # what cannot be read must not keep the others waiting for ever
+                log.exception("run %s of a lost server cannot continue", lost.run_id)
                 await self.leases.interrupt([lost])
 
     async def _take_up(self, lost: LostRun) -> None:

@@ -183,6 +183,7 @@ class Worker:
         at = spec.run_id, spec.attempt
         run = LiveRun(spec.run_id, self._queue.enter(job.caller))
         self._live.add(run)
+        self._attempts = {one: at for one, at in self._attempts.items() if self._live.get(one)}
         self._attempts[spec.run_id] = spec.attempt
         held = self._open.held
         if job.repl is not None:
