@@ -446,7 +446,7 @@ def test_what_cannot_last_is_lost_with_the_reason(here: Here) -> None:
         "def outer():\n    seen = []\n    def inner(): return seen\n    return inner\n"
         "closure = outer()\n"
         "exec('def unknown(): pass')\n"
-        "pairs = [lambda: 1, lambda: 2]\nfirst = pairs[0]\n"
+        "locks = [lock]\nfirst = [lambda: 1, lambda: 2][0]\n"
         "large = 'x' * 5000\nnested = [['y' * 3000]]\n"
         "made = type('made', (), {})\n"
     )
@@ -456,7 +456,7 @@ def test_what_cannot_last_is_lost_with_the_reason(here: Here) -> None:
         "lock": "a value of type lock cannot be kept",
         "closure": "a function that uses variables of another function",
         "unknown": "code whose source is not known",
-        "pairs": "a value of type list cannot be kept",
+        "locks": "a value of type list cannot be kept",
         "first": "code whose source is not known",
         "large": "it is larger than is kept",
         "nested": "it is larger than is kept",
