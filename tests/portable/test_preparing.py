@@ -65,7 +65,7 @@ def test_install_prepares_what_the_platform_will_use_and_tells_what_fails(
     monkeypatch.setattr(portable, "find_module", refuse)
     prepare_sandbox(settings_in(tmp_path, sandbox=sandbox), platform)
 
-    told = "it cannot be had Get it. Then run `rlm-mcp doctor`." in capsys.readouterr().err
+    told = "it cannot be had. Get it. Then run `rlm-mcp doctor`." in capsys.readouterr().err
     assert told == prepares
 
 
