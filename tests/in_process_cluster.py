@@ -6,14 +6,19 @@ It stands for Ray where a test needs no real processes; `tests/ray` has those.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
 
 from rlm_mcp.service.executor.cluster import Node, WorkerLostError
 from rlm_mcp.service.executor.worker import Worker
-from tests.serving import SHARED_SANDBOX
+from rlm_mcp.service.runs.runs import RunState
+from rlm_mcp.service.service import Service, open_service
+from rlm_mcp.testing.scripted_model import ScriptedModel
+from tests.serving import SHARED_SANDBOX, settings_in
 
 
 class InProcess:
@@ -93,3 +98,25 @@ class InProcessCluster:
     def called(self, method: str) -> list[InProcess]:
         """Return the workers of which this was asked."""
         return [worker for worker in self.workers if method in worker.calls]
+
+
+@asynccontextmanager
+async def open_front(
+    directory: Path, model: ScriptedModel, cluster: InProcessCluster, **changes: Any
+) -> AsyncGenerator[Service]:
+    """A server whose runs are worked on by the workers of a cluster."""
+    settings = settings_in(directory, base_url=model.base_url, **changes)
+    async with open_service(settings, shared=SHARED_SANDBOX.get(), cluster=cluster) as service:
+        yield service
+
+
+async def ended(service: Service, run_id: str) -> RunState:
+    """Wait until a run has ended; return how."""
+    with anyio.fail_after(120):
+        while (state := await service.runs.wait(run_id, 30, _unreported)).status == "running":
+            pass
+    return state
+
+
+async def _unreported(state: RunState) -> None:
+    """Nobody watches."""

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -19,11 +16,11 @@ from rlm_mcp.service.executor import crew
 from rlm_mcp.service.executor.messages import Demand
 from rlm_mcp.service.executor.shares import CallShares, fair_shares
 from rlm_mcp.service.runs.questions import Question
-from rlm_mcp.service.service import Service, open_service
-from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model, rate_limited
+from rlm_mcp.service.service import Service
+from rlm_mcp.testing.scripted_model import open_scripted_model, rate_limited
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
-from tests.in_process_cluster import InProcessCluster
-from tests.serving import SHARED_SANDBOX, cell, settings_in
+from tests.in_process_cluster import InProcessCluster, ended, open_front
+from tests.serving import cell
 
 RETRY_SECONDS = 3
 
@@ -104,16 +101,6 @@ def _demands(*demands: tuple[int, int]) -> list[tuple[str, tuple[int, int]]]:
     return list(zip("ab", demands, strict=True))
 
 
-@asynccontextmanager
-async def open_front(
-    directory: Path, model: ScriptedModel, cluster: InProcessCluster, **changes: Any
-) -> AsyncGenerator[Service]:
-    """A server whose runs are worked on by the workers of a cluster."""
-    settings = settings_in(directory, base_url=model.base_url, **changes)
-    async with open_service(settings, shared=SHARED_SANDBOX.get(), cluster=cluster) as service:
-        yield service
-
-
 @pytest.fixture(autouse=True)
 def settings_of_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLM_MCP_API_KEY", "key-of-the-nodes")
@@ -128,14 +115,8 @@ async def begin(service: Service, question: str) -> str:
 
 
 async def completed(service: Service, run_id: str) -> None:
-    with anyio.fail_after(120):
-        while (state := await service.runs.wait(run_id, 30, _unreported)).status == "running":
-            pass
+    state = await ended(service, run_id)
     assert state.status == "completed", state
-
-
-async def _unreported(state: object) -> None:
-    """Nobody watches."""
 
 
 @pytest.mark.usefixtures("one_sandbox_for_all")

@@ -19,7 +19,6 @@ from rlm_mcp.service.contexts.writing import no_report
 from rlm_mcp.service.runs.live import LiveRuns
 from rlm_mcp.service.runs.other_servers import OtherServers
 from rlm_mcp.service.runs.questions import Question
-from rlm_mcp.service.runs.runs import RunState
 from rlm_mcp.service.service import Service, open_service
 from rlm_mcp.store.database import DATABASE_NAME, open_database
 from rlm_mcp.store.runs.attempts import MAX_ATTEMPTS
@@ -29,7 +28,7 @@ from rlm_mcp.store.runs.records import NewEvent, NewRun
 from rlm_mcp.store.runs.runs import Runs
 from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
-from tests.in_process_cluster import InProcessCluster
+from tests.in_process_cluster import InProcessCluster, ended
 from tests.serving import SHARED_SANDBOX, cell, settings_in
 
 pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")
@@ -85,7 +84,7 @@ def dead() -> str:
 
 
 @asynccontextmanager
-async def open_front(
+async def open_next(
     directory: Path, model: ScriptedModel, *, has_workers: bool = True
 ) -> AsyncGenerator[Service]:
     """A server that takes runs up, over a cluster of this process or with none."""
@@ -97,20 +96,9 @@ async def open_front(
         yield service
 
 
-async def ended(service: Service, run_id: str) -> RunState:
-    with anyio.fail_after(120):
-        while (state := await service.runs.wait(run_id, 30, _unreported)).status == "running":
-            pass
-    return state
-
-
-async def _unreported(state: RunState) -> None:
-    """Nobody watches."""
-
-
 async def left_behind(directory: Path, model: ScriptedModel, owner: str) -> tuple[Path, str]:
     """Copy the file of a server that is at work on a run, as one that was killed then leaves it."""
-    async with open_front(directory / "first", model) as service:
+    async with open_next(directory / "first", model) as service:
         added = await service.contexts.add(NewText(text="nothing of note " * 1000), no_report)
         run_id = (await service.runs.begin(Question("What?", (str(added.handle),)))).run_id
         with anyio.fail_after(60):
@@ -141,7 +129,7 @@ async def test_the_next_server_continues_a_run_by_itself_and_it_stays_running(
     directory, run_id = await left_behind(tmp_path, model, dead)
     script.holds = False
     asked = len(model.requests)
-    async with open_front(directory, model) as service:
+    async with open_next(directory, model) as service:
         first = await service.runs.state(run_id)
         state = await ended(service, run_id)
         events = await service.runs.events(run_id, 0, 500)
@@ -158,7 +146,7 @@ async def test_a_server_without_workers_finds_it_interrupted(
 ) -> None:
     directory, run_id = await left_behind(tmp_path, model, dead)
     script.holds = False
-    async with open_front(directory, model, has_workers=False) as service:
+    async with open_next(directory, model, has_workers=False) as service:
         first = await service.runs.state(run_id)
         await service.runs.resume(run_id, {})
         state = await ended(service, run_id)
@@ -180,7 +168,7 @@ async def test_a_run_that_was_to_be_cancelled_or_lost_too_many_servers_ends(
     directory, run_id = await left_behind(tmp_path, model, dead)
     await anyio.to_thread.run_sync(_set, directory / "data", change)
     asked = len(model.requests)
-    async with open_front(directory, model) as service:
+    async with open_next(directory, model) as service:
         state = await ended(service, run_id)
 
     assert state.status == status
@@ -200,7 +188,7 @@ async def test_what_cannot_be_continued_is_interrupted_and_keeps_no_other_run_fr
         limits = {"max_iterations": -1}  # another version may have other bounds
         await runs.create(NewRun("run_unread", "?", (), limits), NewEvent("run_started"))
     lost = ("run_cell", "run_textless", "run_unread")
-    async with open_front(directory, model) as service:
+    async with open_next(directory, model) as service:
         states = [await ended(service, one) for one in (*lost, run_id)]
 
     assert [state.status for state in states] == ["interrupted"] * 3 + ["completed"]

@@ -22,7 +22,7 @@ from rlm_mcp.service.runs.runs import RunState
 from rlm_mcp.service.service import Service, open_service
 from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
-from tests.in_process_cluster import InProcess, InProcessCluster
+from tests.in_process_cluster import InProcess, InProcessCluster, ended
 from tests.serving import KEY, SHARED_SANDBOX, cell, settings_in
 from tests.waiting import until
 
@@ -66,18 +66,7 @@ async def stored(service: Service, text: str = TEXT) -> str:
 
 async def ask(service: Service, question: Question) -> RunState:
     """Ask, and wait for the end."""
-    return await end_of(service, (await service.runs.begin(question)).run_id)
-
-
-async def end_of(service: Service, run_id: str) -> RunState:
-    with anyio.fail_after(120):
-        while (state := await service.runs.wait(run_id, 30, _unreported)).status == "running":
-            pass
-    return state
-
-
-async def _unreported(state: RunState) -> None:
-    """Nobody watches."""
+    return await ended(service, (await service.runs.begin(question)).run_id)
 
 
 async def execute(service: Service, code: str, run_id: str) -> CellDone:
@@ -254,7 +243,7 @@ async def test_a_run_that_is_resumed_continues_in_its_repl_at_its_worker(tmp_pat
         run = await ask(service, Question("What?", (handle,), budget=budget))
         await execute(service, "next(alive)", run.run_id)
         await service.runs.resume(run.run_id, {"max_iterations": 6})
-        state = await end_of(service, run.run_id)
+        state = await ended(service, run.run_id)
         done = await execute(service, "print(next(alive))", run.run_id)
 
     assert run.status == "exhausted"

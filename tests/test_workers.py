@@ -6,9 +6,7 @@ import pickle
 import re
 import sys
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -37,7 +35,7 @@ from rlm_mcp.service.service import Service, open_service
 from rlm_mcp.store.runs.attempts import MAX_ATTEMPTS
 from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
-from tests.in_process_cluster import InProcessCluster
+from tests.in_process_cluster import InProcessCluster, ended, open_front
 from tests.serving import KEY, SHARED_SANDBOX, cell, settings_in
 
 STEPS = 5
@@ -91,30 +89,9 @@ async def model(script: Script) -> AsyncGenerator[ScriptedModel]:
         yield model
 
 
-@asynccontextmanager
-async def open_front(
-    directory: Path, model: ScriptedModel, cluster: InProcessCluster, **changes: Any
-) -> AsyncGenerator[Service]:
-    """A server whose runs are worked on by the workers of a cluster."""
-    settings = settings_in(directory, base_url=model.base_url, **changes)
-    async with open_service(settings, shared=SHARED_SANDBOX.get(), cluster=cluster) as service:
-        yield service
-
-
 async def begin(service: Service, text: str = TEXT) -> str:
     added = await service.contexts.add(NewText(text=text), no_report)
     return (await service.runs.begin(Question("What?", (str(added.handle),)))).run_id
-
-
-async def ended(service: Service, run_id: str) -> RunState:
-    with anyio.fail_after(120):
-        while (state := await service.runs.wait(run_id, 30, _unreported)).status == "running":
-            pass
-    return state
-
-
-async def _unreported(state: RunState) -> None:
-    """Nobody watches."""
 
 
 def keys_seen(model: ScriptedModel) -> set[str]:
