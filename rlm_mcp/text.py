@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import math
 import re
@@ -14,6 +15,26 @@ NAME_CHARS = 100  # of a name that model code made up, in a message
 def without_surrogates(text: str) -> str:
     """Replace lone surrogates, which UTF-8 cannot hold, by `?`."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+# So much is decoded at once: it is in the processor's cache then, and other threads of Python wait
+# not long for their turn.
+_DECODED_BYTES = 64 << 10
+
+
+def count_utf8(data: bytes) -> tuple[int, int]:
+    """Count the whole characters in UTF-8, and their bytes: the last one may be cut short.
+
+    Raises:
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    chars, used, view = 0, 0, memoryview(data)
+    while used < len(data):
+        text, size = codecs.utf_8_decode(view[used : used + _DECODED_BYTES], "strict", False)
+        if not size:
+            break
+        chars, used = chars + len(text), used + size
+    return chars, used
 
 
 # Tokens of a character: four ASCII characters make one; a Han character or a kana is about one.

@@ -12,6 +12,8 @@
 | mcp | `Server.create_initialization_options(notification_options, experimental_capabilities)` | `server/app` |
 | mcp | `MCPServer._lowlevel_server`, which takes handlers by method | `server/app` |
 | uvicorn | `H11Protocol`: `cycle.response_complete`, `loop`, `transport`, `send_400_response` called while the error is handled, and methods of asyncio's protocol | `server/http/timeouts` |
+| uvicorn | `RequestResponseCycle.body`, which may be `bytes` and is then given to the application uncopied, and `message_event`; `H11Protocol.flow` | `server/http/timeouts` |
+| h11 | `Connection._reader`, and of one for a body of known length `_remaining`: how many of its bytes must come yet | `server/http/timeouts` |
 | uvicorn | `Server.capture_signals()` is a context manager around serving | `server/http/serving` |
 | openai | `create` is a plain function of a module of the package, unless somebody patched it | `engine/models/client_wire` |
 | openai | `post(path, cast_to=httpx2.Response, body=…)` gives the response as it came | `engine/models/client_wire` |
@@ -32,6 +34,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import h11
 import httpx2
 import openai
 import pytest
@@ -145,6 +148,27 @@ def test_a_connection_of_uvicorn_has_what_its_timers_look_at() -> None:
         assert callable(getattr(H11Protocol, method))
     refused = inspect.getsource(H11Protocol.handle_events).partition("RemoteProtocolError")[2]
     assert "self.send_400_response(" in refused.partition("return")[0]
+
+
+def test_a_body_of_uvicorn_may_be_bytes_and_wakes_the_application() -> None:
+    given = inspect.getsource(RequestResponseCycle.receive)
+    assert "bytes(self.body)" in given
+    assert "await self.message_event.wait()" in given
+    made = inspect.getsource(H11Protocol.handle_events)
+    assert "self.cycle.body += event.data" in made
+    assert "self.flow.pause_reading()" in made
+
+
+def test_h11_counts_what_must_come_of_a_body_in_its_reader() -> None:
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(b"PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n")
+    assert isinstance(connection.next_event(), h11.Request)
+    reader = vars(connection)["_reader"]
+    assert reader._remaining == 5
+    reader._remaining = 2
+    connection.receive_data(b"de")
+    events = [connection.next_event() for _ in range(2)]
+    assert [type(event) for event in events] == [h11.Data, h11.EndOfMessage]
 
 
 def test_uvicorn_captures_signals_in_a_context_manager() -> None:

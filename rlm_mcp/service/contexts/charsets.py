@@ -19,6 +19,7 @@ from rlm_mcp.service.contexts.guessing import (
     telling_lines,
 )
 from rlm_mcp.service.contexts.spool import Spool
+from rlm_mcp.text import count_utf8
 
 UTF_8 = "utf-8"
 # So much is looked at before what is valid UTF-8 passes on: text of other charsets can begin so.
@@ -137,11 +138,11 @@ class CharsetDecoder:
         if b"\0" in data or _has_shift(data):
             return None
         try:
-            text, used = codecs.utf_8_decode(data, "strict", False)
+            chars, used = count_utf8(data)
         except UnicodeDecodeError:
             return None
         self._held = data[used:]
-        return Counted(data[:used] if self._held else data, len(text))
+        return Counted(data[:used] if self._held else data, chars)
 
     def _pass_on(self, data: bytes, *, is_last: bool) -> bytes:
         """Return what can pass; hold back what may not be UTF-8, or spool it from there on."""

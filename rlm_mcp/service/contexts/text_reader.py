@@ -15,9 +15,8 @@ MIN_HOLE_BYTES = 512
 SNIFFED_BYTES = 8192
 _SIGNS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _SIGN_BYTES = 4
-# So much is looked at at once: it is in the processor's cache then, and other threads of Python do
-# not wait long for their turn.
-_READ_BYTES = 64 << 10
+# So much is looked at at once; as much as a socket gives, which is then not copied for it.
+_READ_BYTES = 256 << 10
 
 
 class Digest(Protocol):
