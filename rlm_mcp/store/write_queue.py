@@ -2,7 +2,8 @@
 
 Group commit: small writes that come at the same time share one transaction, and so do reads.
 While one group is at work, the next one gathers, so under load a thread and a commit serve many
-calls, and alone a call waits for nobody. Each write has a savepoint of its own: one that fails is
+calls, and alone a call waits for nobody. After a group of several the next one waits for what the
+other tasks that are ready have to write. Each write has a savepoint of its own: one that fails is
 undone alone. A write is in the file once its caller has its result.
 """
 
@@ -17,6 +18,7 @@ from sqlite3 import Connection, Error
 from typing import Any, Generic, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 from rlm_mcp.errors import StoreError
 from rlm_mcp.store.connection import busy
@@ -175,6 +177,7 @@ class GroupCommit:
         self._do_group = do_group
         self._waiting: deque[GroupedCall[Any]] = deque()
         self._has_leader = False
+        self._has_company = False  # whether the last group was one of several calls
 
     async def run(self, fn: Callable[[Connection], T], leave_bytes: int = 0) -> T:
         """Do a call with those that come at the same time.
@@ -204,6 +207,7 @@ class GroupCommit:
         group = [self._waiting.popleft() for _ in range(min(MAX_GROUP, len(self._waiting)))]
         for call in group:
             call.is_begun = True
+        self._has_company = len(group) > 1
         return group
 
     @staticmethod
@@ -225,6 +229,8 @@ class GroupCommit:
     async def _lead(self) -> None:
         self._has_leader = True
         try:
+            if self._has_company:
+                await anyio.lowlevel.checkpoint()
             await self._do_group()
         finally:
             self._pass_on()
