@@ -15,7 +15,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from rlm_mcp.errors import InvalidInputError, StoreError
+from rlm_mcp.errors import InvalidInputError, StoreBusyError, StoreError
 from rlm_mcp.store.database import Database, open_database
 
 WRITERS = 100
@@ -186,6 +186,31 @@ async def test_whoever_is_cancelled_no_write_is_lost_doubled_or_left_waiting(
     kept = await noted(database)
     assert len(kept) == len(set(kept))
     assert set(done) <= set(kept) <= set(done) | cancelled
+
+
+async def test_callers_who_cannot_wait_long_are_all_told_at_the_same_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlm_mcp.store.database.CALLER_PATIENCE_SECONDS", 0.05)
+    held, told = Held(database), list[StoreBusyError]()
+
+    async def write(number: int) -> None:
+        try:
+            await database.write_grouped(note(number), is_patient=False)
+        except StoreBusyError as error:
+            told.append(error)
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as group:
+            group.start_soon(held.write)
+            await anyio.to_thread.run_sync(held.has_begun.wait)
+            async with anyio.create_task_group() as callers:
+                for number in range(5):
+                    callers.start_soon(write, number)
+            held.let_go()
+    assert len(told) == 5
+    await write(6)
+    assert (len(told), await noted(database)) == (5, [6])
 
 
 async def test_reads_that_come_at_the_same_time_each_get_their_own_result(

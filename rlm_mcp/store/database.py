@@ -62,6 +62,7 @@ class Database:
         self._idle_readers: list[sqlite3.Connection] = []
         self._turns = WriteTurns(path if names_path else Path(path.name))
         self._grouped_writes = GroupCommit(self._write_group)
+        self._callers_writes = GroupCommit(self._write_callers_group)
         self._grouped_reads = GroupCommit(self._read_group)
         self._write_limiter = anyio.CapacityLimiter(1)
         self._read_limiter = anyio.CapacityLimiter(READERS)
@@ -95,7 +96,11 @@ class Database:
             )
 
     async def write_grouped(
-        self, fn: Callable[[sqlite3.Connection], T], *, leave_bytes: int = 0
+        self,
+        fn: Callable[[sqlite3.Connection], T],
+        *,
+        leave_bytes: int = 0,
+        is_patient: bool = True,
     ) -> T:
         """Run a short `fn` in a transaction that it shares with others which come at the same time.
 
@@ -104,26 +109,39 @@ class Database:
 
         Args:
             leave_bytes: how much of the disk must be free.
+            is_patient: else it waits for other writes no longer than `CALLER_PATIENCE_SECONDS`.
 
         Raises:
             StoreError: as for `write`.
         """
-        return await self._grouped_writes.run(fn, leave_bytes)
+        writes = self._grouped_writes if is_patient else self._callers_writes
+        return await writes.run(fn, leave_bytes)
 
     async def _write_group(self) -> None:
         async with self._turns.one():
-            group = self._grouped_writes.take()
-            try:
-                with anyio.CancelScope(shield=True):  # others wait for it too
-                    await anyio.to_thread.run_sync(
-                        self._write_together, group, limiter=self._write_limiter
-                    )
-            finally:
-                self._grouped_writes.conclude(group)
+            await self._write_all(self._grouped_writes, self._busy_seconds)
 
-    def _write_together(self, group: Sequence[GroupedCall[Any]]) -> None:
+    async def _write_callers_group(self) -> None:
+        patience = CALLER_PATIENCE_SECONDS
+        try:
+            async with self._turns.one(patience):
+                await self._write_all(self._callers_writes, min(self._busy_seconds, patience))
+        except StoreBusyError as error:
+            self._callers_writes.fail(error)  # else each would wait as long
+
+    async def _write_all(self, writes: GroupCommit, busy_seconds: float) -> None:
+        group = writes.take()
+        try:
+            with anyio.CancelScope(shield=True):  # others wait for it too
+                await anyio.to_thread.run_sync(
+                    self._write_together, group, busy_seconds, limiter=self._write_limiter
+                )
+        finally:
+            writes.conclude(group)
+
+    def _write_together(self, group: Sequence[GroupedCall[Any]], busy_seconds: float) -> None:
         if len(group) == 1:  # of one alone nothing else must be kept
-            self._write_alone(group[0])
+            self._write_alone(group[0], busy_seconds)
             return
 
         def attempt_all(db: sqlite3.Connection) -> None:
@@ -132,20 +150,20 @@ class Database:
 
         try:
             most = max(write.leave_bytes for write in group)
-            self._write(attempt_all, self._busy_seconds, most)
+            self._write(attempt_all, busy_seconds, most)
         except StoreBusyError as error:
             for write in group:
                 write.fail(error)
         except StoreError:  # one of them, or the commit, failed: run each alone to find out which
             for write in group:
-                self._write_alone(write)
+                self._write_alone(write, busy_seconds)
         else:
             for write in group:
                 write.commit()
 
-    def _write_alone(self, write: GroupedCall[Any]) -> None:
+    def _write_alone(self, write: GroupedCall[Any], busy_seconds: float) -> None:
         try:
-            write.succeed(self._write(write.fn, self._busy_seconds, write.leave_bytes))
+            write.succeed(self._write(write.fn, busy_seconds, write.leave_bytes))
         except Exception as error:  # noqa: BLE001  # it is raised where the write was asked for
             write.fail(error)
 

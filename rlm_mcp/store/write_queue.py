@@ -210,6 +210,13 @@ class GroupCommit:
         self._has_company = len(group) > 1
         return group
 
+    def fail(self, error: StoreError) -> None:
+        """End all calls that wait with an error."""
+        group = self.take()
+        for call in group:
+            call.fail(error)
+        self.conclude(group)
+
     @staticmethod
     def conclude(group: Sequence[GroupedCall[Any]]) -> None:
         """Wake the callers of a group that is done."""

@@ -97,10 +97,10 @@ class Runs:
             StoreError: the database could not store it.
         """
         events = [] if started is None else [started]
-        record = await self._database.write(
+        record = await self._database.write_grouped(
             lambda db: self._create(db, run, events, lease_seconds),
-            patience_seconds=CALLER_PATIENCE_SECONDS,
             leave_bytes=LOG_LEAVES_BYTES,
+            is_patient=False,
         )
         if record.run_id == run.run_id and not run.is_queued:
             self._clock.begin(run.run_id)
