@@ -106,7 +106,7 @@ class Opening:
         """Look at the text: all of it where it is short; lines and matches for a weak model."""
         preview: ContextPreview | None = None
         if self.is_direct and may_be_whole:
-            whole = await anyio.to_thread.run_sync(_read_documents, self.source)
+            whole = await _documents_of(self.source)
             preview = ContextPreview(whole=show_whole(whole, self.source))
         if not self.prompts.is_for_weak_models:
             return preview
@@ -136,6 +136,13 @@ async def _printed(repl: Repl, code: str) -> str:
 
 async def _no_calls(call: ReplCall) -> CallReply:
     return CallReply(error=f"{call.name} is not available here.")
+
+
+async def _documents_of(source: ContextSource) -> list[str]:
+    """Return all documents, without reading them where the prefix is all there is."""
+    if list(source.char_lengths) == [len(source.prefix)]:
+        return [source.prefix]
+    return await anyio.to_thread.run_sync(_read_documents, source)
 
 
 def _read_documents(source: ContextSource) -> list[str]:

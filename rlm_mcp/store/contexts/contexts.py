@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from rlm_mcp.store.contexts.text_cache import TextCache
 
 PREFIX_CHARS = 4000
+FEW_DOCUMENTS = 100  # whose names and lengths are read at once
 _ABORT_SECONDS = 10.0
 
 
@@ -259,7 +260,14 @@ class Contexts:
         """
         if not handles:
             raise InvalidInputError("No context was given.", fix="Pass at least one handle.")
-        return await self._database.scan(lambda db: self._source(db, tuple(handles)))
+        asked = tuple(handles)
+        few = await self._database.read_grouped(lambda db: self._source_of_few(db, asked))
+        return few or await self._database.scan(lambda db: self._source(db, asked))
+
+    def _source_of_few(self, db: Connection, handles: tuple[str, ...]) -> StoredSource | None:
+        """Return a source that is made quickly, else None."""
+        documents = sum(_get(db, self._caller, handle).documents for handle in handles)
+        return self._source(db, handles) if documents <= FEW_DOCUMENTS else None
 
     def _source(self, db: Connection, handles: tuple[str, ...]) -> StoredSource:
         caller = self._caller
