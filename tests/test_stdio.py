@@ -19,7 +19,10 @@ import anyio.streams.buffered
 import pytest
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCResponse
 
+from rlm_mcp.server.stdio import write_messages
 from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
 from rlm_mcp.testing.scripted_replies import Reply
 from tests import walls
@@ -244,6 +247,41 @@ async def test_what_a_library_prints_reaches_the_host_at_no_time(tmp_path: Path)
     assert b"a library's own words" in done.stderr
 
 
+def responses(count: int) -> list[SessionMessage]:
+    return [
+        SessionMessage(JSONRPCResponse(jsonrpc="2.0", id=number, result={}))
+        for number in range(count)
+    ]
+
+
+def ids_in(path: Path) -> list[int]:
+    return [json.loads(line)["id"] for line in path.read_bytes().splitlines()]
+
+
+async def test_messages_that_wait_together_are_written_in_order(tmp_path: Path) -> None:
+    outgoing, messages = anyio.create_memory_object_stream[SessionMessage](0)
+    with (tmp_path / "stdout").open("wb") as file, anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write_messages, messages, file)
+            async with outgoing, anyio.create_task_group() as senders:
+                for response in responses(20):
+                    senders.start_soon(outgoing.send, response)
+
+    assert ids_in(tmp_path / "stdout") == list(range(20))
+
+
+async def test_a_message_sent_just_before_the_end_is_written(tmp_path: Path) -> None:
+    outgoing, messages = anyio.create_memory_object_stream[SessionMessage](0)
+    with (tmp_path / "stdout").open("wb") as file, anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write_messages, messages, file)
+            await anyio.wait_all_tasks_blocked()
+            outgoing.send_nowait(responses(1)[0])
+            outgoing.close()
+
+    assert ids_in(tmp_path / "stdout") == [0]
+
+
 async def test_a_setting_that_cannot_be_used_ends_the_start_with_its_name(tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path), "RLM_MCP_MAX_ITERATIONS": "many"}
     with anyio.fail_after(60):
@@ -418,7 +456,9 @@ async def test_every_line_is_answered_also_one_with_half_a_character_or_that_is_
             await server.stdin.send(GREETING + strange + HALF + NO_META)
             lines = anyio.streams.buffered.BufferedByteReceiveStream(server.stdout)
             while len(answers) < ANSWERS:
-                answers.append(json.loads(await lines.receive_until(b"\n", 1_000_000)))
+                said = json.loads(await lines.receive_until(b"\n", 1_000_000))
+                if "id" in said:  # a slow server also tells meanwhile that the list has changed
+                    answers.append(said)
             await server.stdin.aclose()
             await server.wait()
 

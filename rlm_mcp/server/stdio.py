@@ -2,7 +2,8 @@
 
 The SDK's own reader drops a line that it cannot parse, including every line with half of a
 surrogate pair in it, which programs write that cut a text in the middle of a character. It also
-blocks all other work while it parses a large text four times over.
+blocks all other work while it parses a large text four times over. Its writer goes to a thread
+twice for each message; ours goes once for all that wait.
 
 The SDK lets the first request decide between the protocol's two eras. But a client may only probe
 with `server/discover`, and greet with `initialize` when the answer comes late: so probes that come
@@ -16,16 +17,17 @@ import json
 import logging
 import os
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, TextIO, cast
+from typing import Any, BinaryIO, TextIO, cast
 
 import anyio
 import anyio.to_thread
 from anyio.abc import ObjectSendStream
+from anyio.streams.memory import MemoryObjectReceiveStream
 from mcp.server.lowlevel import Server
 from mcp.server.runner import serve_dual_era_loop
-from mcp.server.stdio import stdio_server
 from mcp.shared.message import SessionMessage
 from mcp_types import (
     INVALID_REQUEST,
@@ -56,23 +58,23 @@ async def serve_stdio(server: Server[Any]) -> None:
 
 
 async def _serve(server: Server[Any], lines: TextIO) -> None:
-    # The SDK owns stdout: what others print must not get between the messages.
-    async with stdio_server(stdin=anyio.wrap_file(io.StringIO())) as (nothing, outgoing):
-        await nothing.aclose()
-        async with server.lifespan(server) as state, anyio.create_task_group() as reading:
-            async with outgoing, anyio.create_task_group() as serving:
-                probes, first = anyio.create_memory_object_stream[Incoming](0)
-                incoming, rest = anyio.create_memory_object_stream[Incoming](0)
-                reading.start_soon(_read, lines, probes, incoming, outgoing.send)
-                for receiver in (first, rest):
-                    loop = partial(
-                        serve_dual_era_loop,
-                        lifespan_state=state,
-                        init_options=server.create_initialization_options(),
-                    )
-                    serving.start_soon(loop, server, receiver, outgoing.clone())
-            reading.cancel_scope.cancel()
-        sys.stdout.flush()  # what others printed goes to stderr, but once this ends to the host
+    outgoing, messages = anyio.create_memory_object_stream[SessionMessage](0)
+    with _own_stdout() as file:
+        async with anyio.create_task_group() as writing:
+            writing.start_soon(write_messages, messages, file)
+            async with server.lifespan(server) as state, anyio.create_task_group() as reading:
+                async with outgoing, anyio.create_task_group() as serving:
+                    probes, first = anyio.create_memory_object_stream[Incoming](0)
+                    incoming, rest = anyio.create_memory_object_stream[Incoming](0)
+                    reading.start_soon(_read, lines, probes, incoming, outgoing.send)
+                    for receiver in (first, rest):
+                        loop = partial(
+                            serve_dual_era_loop,
+                            lifespan_state=state,
+                            init_options=server.create_initialization_options(),
+                        )
+                        serving.start_soon(loop, server, receiver, outgoing.clone())
+                reading.cancel_scope.cancel()
 
 
 def parse_message(line: str) -> JSONRPCMessage:
@@ -133,6 +135,28 @@ async def _read(
                 await chosen.send(SessionMessage(message))
 
 
+async def write_messages(
+    messages: MemoryObjectReceiveStream[SessionMessage], file: BinaryIO
+) -> None:
+    """Write messages in order, all that wait at once, until nobody sends any more."""
+    async with messages:
+        async for first in messages:
+            lines = [_line(first)]
+            with suppress(anyio.WouldBlock, anyio.EndOfStream):
+                while True:
+                    lines.append(_line(messages.receive_nowait()))
+            await anyio.to_thread.run_sync(_send, file, b"".join(lines))
+
+
+def _line(sent: SessionMessage) -> bytes:
+    return f"{sent.message.model_dump_json(by_alias=True, exclude_unset=True)}\n".encode()
+
+
+def _send(file: BinaryIO, lines: bytes) -> None:
+    file.write(lines)
+    file.flush()
+
+
 async def _lines(file: TextIO) -> AsyncGenerator[str]:
     # A thread that reads cannot be cancelled: at a terminal, Ctrl-C would wait for the next line.
     # A terminal returns one line at a time, so none stays unread in the buffer.
@@ -158,3 +182,29 @@ def _take_stdin() -> TextIO:
         return sys.stdin  # it cannot be replaced, so it is read directly
     # A worker thread may still wait for this descriptor at the end, so it is never closed.
     return io.TextIOWrapper(os.fdopen(own, "rb", closefd=False), encoding="utf-8", errors="replace")
+
+
+@contextmanager
+def _own_stdout() -> Generator[BinaryIO]:
+    """Have stdout alone: what others in this process print meanwhile goes to stderr; blocks."""
+    try:
+        number = sys.stdout.fileno()
+        own, theirs = os.dup(number), _stderr_or_nothing()
+        os.dup2(theirs, number)
+        os.close(theirs)
+    except (OSError, ValueError, io.UnsupportedOperation):
+        yield sys.stdout.buffer  # it cannot be replaced, so it is written to directly
+        return
+    try:
+        # A worker thread may still wait for this descriptor at the end, so it is never closed.
+        yield os.fdopen(own, "wb", closefd=False)
+    finally:
+        sys.stdout.flush()  # else what others printed goes to the host
+        os.dup2(own, number)
+
+
+def _stderr_or_nothing() -> int:
+    try:
+        return os.dup(sys.stderr.fileno())
+    except (OSError, ValueError, io.UnsupportedOperation):
+        return os.open(os.devnull, os.O_WRONLY)
