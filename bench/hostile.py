@@ -1,31 +1,42 @@
-"""What files that are made to do harm cost a server: `python bench/hostile.py [WORD]...`.
+"""What files that are made to do harm cost a server: `python bench/hostile.py [WAY] [WORD]...`.
 
-A real server over stdio adds one directory after another: in each lies a text, and beside it an
-archive of a million names, a bomb, a sheet of 1 GB, a PDF that refers to itself, and so on. Printed
-is for each how long it took, what was stored and left out, how soon another call was answered, and
-how much memory the server's own process took beyond what it took before. With words, only the
-attacks whose names hold one of them.
+A real server takes one directory after another: in each lies a text, and beside it an archive of a
+million names, a bomb, a sheet of 1 GB, a PDF that refers to itself, and so on. Printed is for each
+how long it took, what was stored and left out, how soon another call was answered, and how much
+memory the server's own process took beyond what it took before. With words, only the attacks whose
+names hold one of them.
+
+WAY is how they come in: `path` (a call over stdio, if none is given), `http` (the same call over
+HTTP), `put` (the file alone, in the body of a PUT), `cli` (`rlm-mcp contexts add` beside the
+server, on the same database).
 """
 
 from __future__ import annotations
 
+import http.client
 import io
+import json
 import os
 import statistics
 import struct
+import subprocess
 import sys
 import tarfile
 import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
 import lines
+from anyio.streams.buffered import BufferedByteReceiveStream
 from mcp import Client, StdioServerParameters
 
 NAMES = 1_000_000
@@ -120,6 +131,80 @@ ATTACKS: dict[str, tuple[str, Callable[[], bytes]]] = {
 }
 
 
+@dataclass
+class Server:
+    """A server, and what attacks it needs to know."""
+
+    client: Client
+    pid: int
+    environment: dict[str, str]
+    url: str = ""
+
+
+@asynccontextmanager
+async def over_stdio(environment: dict[str, str]) -> AsyncGenerator[Server]:
+    command = StdioServerParameters(command=sys.executable, args=["-m", "rlm_mcp"], env=environment)
+    async with Client(command) as client:
+        await client.call_tool("rlm_status", {})
+        yield Server(client, child_of_this_process(), environment)
+
+
+@asynccontextmanager
+async def over_http(environment: dict[str, str]) -> AsyncGenerator[Server]:
+    command = [sys.executable, "-m", "rlm_mcp", "serve", "--http", "--port", "0"]
+    async with await anyio.open_process(
+        command, env=environment, stderr=subprocess.STDOUT
+    ) as process:
+        assert process.stdout is not None
+        try:
+            said = await BufferedByteReceiveStream(process.stdout).receive_until(b"/mcp;", 1000)
+            url = said.decode().partition("serving MCP at ")[2]
+            async with Client(f"{url}/mcp") as client:
+                await client.call_tool("rlm_status", {})
+                yield Server(client, process.pid, environment, url)
+        finally:
+            process.terminate()
+
+
+async def by_call(server: Server, directory: Path) -> dict[str, Any]:
+    return await called(server, "rlm_context_add", path=str(directory))
+
+
+async def by_put(server: Server, directory: Path) -> dict[str, Any]:
+    return await anyio.to_thread.run_sync(put, server.url, directory)
+
+
+def put(url: str, directory: Path) -> dict[str, Any]:
+    [file] = [path for path in directory.iterdir() if path.name != "text.txt"]
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=600)
+    with file.open("rb") as body:
+        connection.request("PUT", f"/contexts/{file.name}", body)
+        answer: dict[str, Any] = json.loads(connection.getresponse().read())
+    connection.close()
+    return answer
+
+
+async def by_command(server: Server, directory: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "rlm_mcp", "contexts", "add", str(directory), "--json"]
+    done = await anyio.run_process(command, env=server.environment, stderr=None)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+async def called(server: Server, tool: str, **arguments: Any) -> dict[str, Any]:
+    result = await server.client.call_tool(tool, arguments)
+    assert result.structured_content is not None, result.content
+    return result.structured_content
+
+
+WAYS: dict[str, tuple[Callable[..., Any], Callable[[Server, Path], Awaitable[dict[str, Any]]]]] = {
+    "path": (over_stdio, by_call),
+    "http": (over_http, by_call),
+    "put": (over_http, by_put),
+    "cli": (over_stdio, by_command),
+}
+
+
 def child_of_this_process() -> int:
     found = [
         pid
@@ -129,30 +214,36 @@ def child_of_this_process() -> int:
     return int(found[-1])
 
 
-async def attack(client: Client, directory: Path, name: str) -> None:
+async def attack(
+    server: Server,
+    send: Callable[[Server, Path], Awaitable[dict[str, Any]]],
+    directory: Path,
+    name: str,
+) -> None:
     file, make = ATTACKS[name]
     (directory / "text.txt").write_bytes(TEXT)
     (directory / file).write_bytes(await anyio.to_thread.run_sync(make))
-    pid = child_of_this_process()
-    before, waits = lines.peak_mb(pid), list[float]()
+    before, waits = lines.peak_mb(server.pid), list[float]()
     started = time.perf_counter()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(look, client, waits)
-        result = await client.call_tool("rlm_context_add", {"path": str(directory)})
+        tasks.start_soon(look, server.client, waits)
+        added = await send(server, directory)
         tasks.cancel_scope.cancel()
-    seconds, added = time.perf_counter() - started, result.structured_content
-    assert added is not None, result.content
+    seconds = time.perf_counter() - started
     waits.sort()
     print(
-        f"| {name} | {seconds:.1f} s | {added['documents']:,} | {reasons(added)} "
+        f"| {name} | {seconds:.1f} s | {added.get('documents', 0):,} | {reasons(added)} "
         f"| {1000 * statistics.median(waits):.0f}, {1000 * waits[int(len(waits) * 0.99)]:.0f} and "
-        f"{1000 * waits[-1]:.0f} ms | {lines.peak_mb(pid) - before:.0f} MB |",
+        f"{1000 * waits[-1]:.0f} ms | {lines.peak_mb(server.pid) - before:.0f} MB |",
         flush=True,
     )
-    await client.call_tool("rlm_context_delete", {"handle": added["handle"]})
+    if "handle" in added:
+        await server.client.call_tool("rlm_context_delete", {"handle": added["handle"]})
 
 
 def reasons(added: dict[str, Any]) -> str:
+    if "error" in added:
+        return f"refused: {added['error']['message']}"
     return "; ".join(f"{why}: {count:,}" for why, count in added["skipped_reasons"].items())
 
 
@@ -165,23 +256,21 @@ async def look(client: Client, seconds: list[float]) -> None:
 
 
 async def main() -> None:
-    wanted = sys.argv[1:]
+    way, *wanted = (
+        sys.argv[1:] if sys.argv[1:2] and sys.argv[1] in WAYS else ["path", *sys.argv[1:]]
+    )
+    serve, send = WAYS[way]
     with tempfile.TemporaryDirectory() as place:
         settings = {"RLM_MCP_DATA_DIR": f"{place}/data", "RLM_MCP_ALLOWED_PATHS": place}
-        server = StdioServerParameters(
-            command=sys.executable,
-            args=["-m", "rlm_mcp"],
-            env={**os.environ, **settings, "RLM_MCP_ROOT_MODEL": "none"},
-        )
+        environment = {**os.environ, **settings, "RLM_MCP_ROOT_MODEL": "none"}
         print("| beside a text | took | stored | left out | calls: median, 99 %, most | memory |")
         print("|---|---|---|---|---|---|")
-        async with Client(server) as client:
-            await client.call_tool("rlm_status", {})
+        async with serve(environment) as server:
             for number, name in enumerate(ATTACKS):
                 if not wanted or any(word in name for word in wanted):
                     directory = Path(place) / str(number)
                     directory.mkdir()
-                    await attack(client, directory, name)
+                    await attack(server, send, directory, name)
 
 
 if __name__ == "__main__":

@@ -12,17 +12,20 @@ import os
 import signal
 import sqlite3
 import sys
+import time
 import zipfile
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import closing
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from rlm_mcp.service.documents import kinds
-from rlm_mcp.service.documents.converter import Begun, Converter, Ended, Failed
+from rlm_mcp.service.documents.converter import Converter, Ended, Said
+from rlm_mcp.service.documents.frames import Small
 from rlm_mcp.service.documents.kinds import kind_of
 from tests.commands import environment, process
 from tests.document_samples import PAGES, WRITERS, write_all, write_excel_5, write_pdf
@@ -32,7 +35,6 @@ from tests.serving import Served, cell, open_served, turns
 pytestmark = pytest.mark.usefixtures("one_sandbox_for_all")
 
 ZSTD = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
-Said = Begun | bytes | Ended | Failed
 
 
 @pytest.fixture
@@ -141,7 +143,7 @@ def test_a_compressed_document_that_is_damaged_is_left_out_with_the_reason(
 ) -> None:
     [failed] = converter.convert("a.pdf.packed", "packed", len(data), iter([data]))
 
-    assert isinstance(failed, Failed)
+    assert isinstance(failed, Small)
     assert reason in failed.reason
 
 
@@ -168,7 +170,7 @@ def test_an_encrypted_office_file_is_left_out_as_such(
     ole = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
     assert said_of(converter, name, (ole + bytes(504) + data).ljust(8192, b"\0")) == [
-        Failed("", "encrypted")
+        Small("", reason="encrypted")
     ]
 
 
@@ -260,7 +262,7 @@ def test_a_document_that_needs_too_much_memory_costs_none_of_the_others(
         connection.execute(f"CREATE TABLE trap (a, {columns})")
         connection.execute("INSERT INTO trap VALUES (1)")
     [failed] = said_of(converter, "trap.db", (tmp_path / "trap.db").read_bytes())
-    assert failed == Failed("", "it needs more memory than a document may use")
+    assert failed == Small("", reason="it needs more memory than a document may use")
 
     write_pdf(tmp_path / "next.pdf")
     *_, ended = said_of(converter, "next.pdf", (tmp_path / "next.pdf").read_bytes())
@@ -284,7 +286,7 @@ def slow_database() -> bytes:
 def test_a_document_that_takes_too_long_is_given_up(slow_database: bytes) -> None:
     with closing(Converter(lambda: None, seconds=2)) as converter:
         said = said_of(converter, "slow.db", slow_database)
-    assert said == [Failed("", "not converted within 2 s")]
+    assert said == [Small("", reason="not converted within 2 s")]
 
 
 def test_a_document_that_kills_its_parser_costs_none_of_the_others(
@@ -303,9 +305,46 @@ def test_a_document_that_kills_its_parser_costs_none_of_the_others(
         write_pdf(tmp_path / "next.pdf")
         *_, ended = said_of(converter, "next.pdf", (tmp_path / "next.pdf").read_bytes())
 
-    assert isinstance(failed, Failed)
+    assert isinstance(failed, Small)
     assert failed.reason.startswith("its parser ended (signal 9)")
     assert isinstance(ended, Ended)
+
+
+def test_texts_before_a_document_that_kills_its_parser_are_kept(slow_database: bytes) -> None:
+    data = zipped({"a.txt": b"words", "b.txt": b"more words", "slow.db": slow_database})
+    said: list[Said] = []
+
+    with closing(Converter(lambda: None)) as converter:
+        for one in converter.convert("a.zip", "zip", len(data), iter([data])):
+            said.append(one)
+            if one == Small("b.txt", b"more words"):
+                os.kill(process_of(converter), signal.SIGKILL)
+
+    assert said[:2] == [Small("a.txt", b"words"), Small("b.txt", b"more words")]
+    assert isinstance(said[2], Small)
+    assert said[2].reason.startswith("its parser ended (signal 9)")
+
+
+def test_short_texts_of_an_archive_arrive_many_at_a_time() -> None:
+    names, looks = [f"{number}.txt" for number in range(2000)], 0
+
+    def look() -> None:  # for each frame, and five times a second while none comes
+        nonlocal looks
+        looks += 1
+
+    with closing(Converter(look)) as converter:
+        said = said_of(converter, "a.zip", zipped({name: name.encode() for name in names}))
+
+    assert said == [Small(name, name.encode()) for name in names]
+    assert looks < len(names)
+
+
+def zipped(members: Mapping[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return packed.getvalue()
 
 
 def test_a_cancel_ends_a_conversion_and_its_process(slow_database: bytes) -> None:
@@ -337,7 +376,7 @@ def test_archives_within_archives_are_opened_to_a_depth(converter: Converter, la
             archive.writestr(name, data)
         data, name = packed.getvalue(), f"{layer}.zip"
     said = said_of(converter, name, data)
-    assert [type(one) for one in said] == [Failed]
+    assert [type(one) for one in said] == [Small]
     assert "an archive within archives" in str(said)
 
 
@@ -348,8 +387,8 @@ def test_a_zip_bomb_is_left_out_and_the_server_holds_little_of_it(converter: Con
         for number in range(20):
             archive.writestr(f"{number}.txt", bytes(20_000_000))
     said = said_of(converter, "bomb.zip", packed.getvalue())
-    assert Begun("good.txt", is_raw=True) in said
-    assert said[-1] == Failed("", "it unpacks to more than 250 times its size")
+    assert Small("good.txt", b"words") in said
+    assert said[-1] == Small("", reason="it unpacks to more than 250 times its size")
 
 
 def test_an_encrypted_member_is_left_out_by_name(converter: Converter) -> None:
@@ -359,7 +398,7 @@ def test_an_encrypted_member_is_left_out_by_name(converter: Converter) -> None:
     data = bytearray(packed.getvalue())
     for sign, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         data[data.index(sign) + offset] |= 1
-    assert said_of(converter, "a.zip", bytes(data)) == [Failed("secret.txt", "encrypted")]
+    assert said_of(converter, "a.zip", bytes(data)) == [Small("secret.txt", reason="encrypted")]
 
 
 def test_the_process_that_converts_opens_no_file_and_knows_no_environment(
@@ -387,6 +426,24 @@ def test_one_process_converts_all_documents_of_a_directory(
         processes.add(process_of(converter))
 
     assert len(processes) == 1
+
+
+def test_the_process_outlives_the_thread_that_used_it_first(tmp_path: Path) -> None:
+    write_pdf(tmp_path / "a.pdf")
+    data = (tmp_path / "a.pdf").read_bytes()
+    with closing(Converter(lambda: None)) as converter:
+        thread = Thread(target=lambda: said_of(converter, "a.pdf", data))
+        thread.start()
+        place = Path(f"/proc/self/task/{thread.native_id}")
+        thread.join()
+        until = time.monotonic() + 60
+        while place.exists() and time.monotonic() < until:
+            time.sleep(0.01)  # the system ends a thread a little later than Python
+        pid = process_of(converter)
+        *_, ended = said_of(converter, "a.pdf", data)
+
+        assert isinstance(ended, Ended)
+        assert process_of(converter) == pid
 
 
 def process_of(converter: Converter) -> int:

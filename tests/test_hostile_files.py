@@ -24,13 +24,14 @@ from rlm_mcp.service.contexts.files import FoundFiles, find_files
 from rlm_mcp.service.contexts.paths import AllowedPaths
 from rlm_mcp.service.documents import archives
 from rlm_mcp.service.documents.archives import MAX_MEMBER_NAME_CHARS
-from rlm_mcp.service.documents.converter import Begun, Converter, Ended, Failed
+from rlm_mcp.service.documents.converter import Begun, Converter, Ended
 from rlm_mcp.service.documents.frames import (
     DATA,
     DONE,
     MAX_FRAME_BYTES,
     FrameError,
     FrameReader,
+    Small,
     write_frame,
 )
 from rlm_mcp.service.documents.kinds import kind_of
@@ -86,8 +87,8 @@ def test_names_within_an_archive_are_labels_and_harm_nothing(tmp_path: Path) -> 
 def test_a_name_of_many_megabytes_is_cut(converter: Converter) -> None:
     said = said_of(converter, "a.tar.gz", gzip.compress(tarred({"n" * (20 << 20): WORDS}), 1))
 
-    [begun] = [one for one in said if isinstance(one, Begun)]
-    assert len(begun.name) == MAX_MEMBER_NAME_CHARS
+    [small] = said
+    assert (len(small.name), small.data) == (MAX_MEMBER_NAME_CHARS, WORDS)
 
 
 def test_an_archive_with_too_many_names_gives_the_first_and_says_so(
@@ -151,7 +152,7 @@ def test_a_pdf_with_a_password_is_left_out_as_encrypted(
         canvas.drawString(72, 700, "Words behind a password.")
         canvas.save()
 
-    assert said_of(converter, "locked.pdf", locked.read_bytes()) == [Failed("", "encrypted")]
+    assert said_of(converter, "locked.pdf", locked.read_bytes()) == [Small("", reason="encrypted")]
     # It restricts printing alone, and any reader shows it.
     assert b"Words behind" in b"".join(
         one for one in said_of(converter, "a.pdf", readable.read_bytes()) if isinstance(one, bytes)
@@ -165,10 +166,11 @@ def test_a_parser_that_panics_costs_an_archive_nothing_else_and_says_what_to_do(
 
     said = said_of(converter, "books.zip", zipped(books))
 
-    assert said[0] == Failed(
-        "a.xls", "an Excel 5 or 95 file that its parser cannot read: save it as .xlsx first"
+    assert said[0] == Small(
+        "a.xls", reason="an Excel 5 or 95 file that its parser cannot read: save it as .xlsx first"
     )
-    assert [one.name for one in said[1:] if isinstance(one, Begun)] == ["b.xls", "c.txt"]
+    assert [one.name for one in said if isinstance(one, Begun)] == ["b.xls"]
+    assert said[-1] == Small("c.txt", WORDS)
     assert Ended(((0, "sheet Cost"),), ()) in said
 
 

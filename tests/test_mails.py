@@ -135,6 +135,37 @@ def test_a_page_is_read_in_its_charset(text: str, charset: str, named: str) -> N
     assert (one.data.decode().strip(), one.notes) == (f"# {text}", ())
 
 
+@pytest.mark.parametrize(
+    "charset",
+    ["utf-8-sig", *(f"utf-{bits}{end}" for bits in (16, 32) for end in ("", "-le", "-be"))],
+)
+@pytest.mark.parametrize("head", ["", "<meta charset=utf-16>", "<meta charset=iso-8859-1>"])
+def test_a_page_in_a_wide_charset_is_read_with_and_without_a_mark(charset: str, head: str) -> None:
+    for before in ("", "\r\n\t "):
+        for text in (GERMAN, JAPANESE):
+            one = only("a.html", (before + page(text, head)).encode(charset))
+
+            assert text in one.data.decode()
+            assert one.notes == ()
+
+
+def test_a_page_that_names_a_wide_charset_and_is_in_none_is_utf_8() -> None:
+    for charset in ("utf-16", "utf-16le", "utf-32"):
+        for text in (GERMAN, JAPANESE, "plain words"):
+            one = only("a.html", page(text, f"<meta charset={charset}>").encode())
+
+            assert text in one.data.decode()
+
+
+@pytest.mark.parametrize("named", ["iso-8859-2", "ISO-8859-2", "utf-16"])
+def test_a_page_is_read_in_the_charset_that_its_xml_declaration_names(named: str) -> None:
+    charset = "utf-16-be" if named == "utf-16" else named
+    text = "Łódź i Gdańsk"
+    declared = f"<?xml version='1.0' encoding='{named}'?>\n" + page(text, "")
+
+    assert text in only("a.xhtml", declared.encode(charset)).data.decode()
+
+
 def test_what_a_page_lacks_of_its_charset_is_counted() -> None:
     data = page("Ж is Zhe", "<meta charset=cp1252>").encode("cp1251").replace(b"\xc6", b"\x81")
 

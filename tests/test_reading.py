@@ -25,13 +25,18 @@ from reportlab.pdfgen.canvas import Canvas  # pyright: ignore[reportMissingTypeS
 from rlm_mcp.service.documents import archives, child, databases, mailboxes
 from rlm_mcp.service.documents.archives import Member, UnreadableError, tar_members, zip_members
 from rlm_mcp.service.documents.frames import (
+    BEGUN,
+    DATA,
     DONE,
+    ENDED,
     MAX_FRAME_BYTES,
     PIECE_BYTES,
+    SMALL,
     FrameError,
+    Small,
     read_exactly,
     read_frame,
-    write_frame,
+    small_of,
 )
 from rlm_mcp.service.documents.kinds import kind_of
 from rlm_mcp.service.documents.member_names import charset_of_names, name_of
@@ -464,15 +469,13 @@ def test_a_long_document_is_told_in_pieces_that_make_it_up_again() -> None:
     whole = Converted("a", b"x" * (PIECE_BYTES + 1), pages=pages, notes=("a note",))
     answers = io.BytesIO()
 
-    child.tell(answers, whole)
-    child.tell(answers, LeftOut("b", "damaged"))
-    write_frame(answers, DONE, b"")
+    telling = child.Telling(answers)
+    telling.tell(whole)
+    telling.tell(LeftOut("b", "damaged"))
+    telling.end()
 
-    answers.seek(0)
-    frames: list[tuple[bytes, bytes]] = []
-    while not frames or frames[-1][0] != DONE:
-        frames.append(read_frame(answers))
-    assert [kind for kind, _ in frames] == [b"B", b"D", b"D", b"E", b"E", b"E", b"L", b"F"]
+    frames = frames_of(answers)
+    assert [kind for kind, _ in frames] == [b"B", b"D", b"D", b"E", b"E", b"E", b"S", b"F"]
     assert b"".join(body for kind, body in frames if kind == b"D") == whole.data
     ends = [cast("dict[str, Any]", json.loads(body)) for kind, body in frames if kind == b"E"]
     assert [tuple(page) for end in ends for page in end["pages"]] == list(pages)
@@ -481,7 +484,73 @@ def test_a_long_document_is_told_in_pieces_that_make_it_up_again() -> None:
         ([], False),
         (["a note"], True),
     ]
-    assert json.loads(frames[-2][1]) == {"name": "b", "reason": "damaged"}
+    assert list(small_of(frames[-2][1])) == [Small("b", reason="damaged")]
+
+
+def frames_of(answers: io.BytesIO) -> list[tuple[bytes, bytes]]:
+    answers.seek(0)
+    frames: list[tuple[bytes, bytes]] = []
+    while not frames or frames[-1][0] != DONE:
+        frames.append(read_frame(answers))
+    return frames
+
+
+def test_short_texts_go_many_in_a_frame_and_in_order() -> None:
+    answers, count = io.BytesIO(), 3 * child.MAX_TOGETHER
+    told: list[Converted | LeftOut] = [
+        Converted(f"{number}.txt", b"Gr\xc3\xbc\xc3\x9fe", is_raw=True) for number in range(count)
+    ]
+    told[1] = LeftOut("1.txt", "encrypted")
+    told[2] = Converted("2.txt", b"", is_raw=True)
+
+    telling = child.Telling(answers)
+    for one in told:
+        telling.tell(one)
+    telling.end()
+
+    frames = frames_of(answers)
+    assert [kind for kind, _ in frames] == [SMALL] * 3 + [DONE]
+    small = [one for _, body in frames[:-1] for one in small_of(body)]
+    assert [one.name for one in small] == [f"{number}.txt" for number in range(count)]
+    assert small[:4] == [
+        Small("0.txt", b"Gr\xc3\xbc\xc3\x9fe"),
+        Small("1.txt", reason="encrypted"),
+        Small("2.txt", reason="empty"),
+        Small("3.txt", b"Gr\xc3\xbc\xc3\x9fe"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "Grüße".encode("latin-1"),
+        "words".encode("utf-16"),
+        b"\xef\xbb\xbfwords",
+        b"one\rtwo\r",
+        gzip.compress(b"words"),
+        b"\0binary",
+        b"x" * (child.MAX_TOGETHER_BYTES + 1),
+    ],
+)
+def test_a_text_that_is_not_stored_as_it_is_or_is_long_goes_by_itself(data: bytes) -> None:
+    answers = io.BytesIO()
+
+    telling = child.Telling(answers)
+    telling.tell(Converted("a.txt", data, is_raw=True))
+    telling.end()
+
+    assert [kind for kind, _ in frames_of(answers)] == [BEGUN, DATA, ENDED, DONE]
+
+
+def test_what_came_before_a_document_is_sent_before_its_parser_begins() -> None:
+    steps: list[str] = []
+    data = zipped({"a.txt": b"words", "b.html": b"<p>words</p>", "c.txt": b"words"})
+
+    found = convert("a.zip", "zip", data, before_parser=lambda: steps.append("sent"))
+    while one := next(found, None):
+        steps.append(one.name)
+
+    assert steps == ["a.txt", "sent", "b.html", "c.txt"]
 
 
 def test_a_stream_that_ends_or_says_no_frame_is_refused() -> None:

@@ -107,7 +107,7 @@ class CharsetDecoder:
             if len(data) < _MARK_BYTES:
                 self._held = data
                 return b""
-            if charset := _mark(data):
+            if charset := charset_of_mark(data):
                 self._take(charset)
                 return self._decode(data, is_last=False)
         return self._pass_on(data, is_last=False)
@@ -118,7 +118,7 @@ class CharsetDecoder:
             yield self._decode(b"", is_last=True)
             return
         held, self._held = self._held, b""
-        if not self._is_begun and (charset := _mark(held)):
+        if not self._is_begun and (charset := charset_of_mark(held)):
             self._take(charset)
             yield self._decode(held, is_last=True)
             return
@@ -129,8 +129,7 @@ class CharsetDecoder:
 
     def _take(self, charset: str) -> None:
         self._is_decided = self._is_begun = True
-        self.charset = charset
-        self.is_guessed = charset != UTF_8
+        self.charset, self.is_guessed = charset, charset != UTF_8
         self._decoder = _decoder(charset)
 
     def _pass_utf8(self, data: bytes) -> Counted | None:
@@ -174,7 +173,7 @@ class CharsetDecoder:
 
     def _decode_spooled(self, spool: Spool) -> Iterator[bytes]:
         head = spool.head(SAMPLE_BYTES)
-        if certain := _wide_charset(head) or shifting_charset(head):
+        if certain := wide_charset(head) or shifting_charset(head):
             yield from self._decode_all(spool, certain)
             return
         lines = _Lines.of(spool)
@@ -263,7 +262,7 @@ def _is_plain(data: bytes) -> bool:
 
 def is_plain_utf8(data: bytes) -> bool:
     """Whether bytes are whole UTF-8 without NUL, byte order mark or shift sequence."""
-    if b"\0" in data or _has_shift(data) or _mark(data):
+    if b"\0" in data or _has_shift(data) or charset_of_mark(data):
         return False
     try:
         codecs.utf_8_decode(data, "strict", True)
@@ -321,7 +320,8 @@ def _decoder(charset: str) -> IncrementalDecoder | None:
     return None if charset == UTF_8 else codecs.getincrementaldecoder(charset)("replace")
 
 
-def _mark(data: bytes) -> str:
+def charset_of_mark(data: bytes) -> str:
+    """Tell a charset by the byte order mark that bytes begin with; empty without one."""
     return next((charset for mark, charset in _MARKS if data.startswith(mark)), "")
 
 
@@ -342,7 +342,7 @@ def _ascii_length(data: bytes) -> int:
     return len(data)
 
 
-def _wide_charset(sample: bytes) -> str:
+def wide_charset(sample: bytes) -> str:
     """Know UTF-16 and UTF-32 without a mark by their zeros, in mostly Latin text."""
     least = max(len(sample) // 5, MIN_STRANGE)
     zeros = tuple(sample[at::4].count(0) for at in range(4))

@@ -6,10 +6,9 @@ import os
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from rlm_mcp.errors import InvalidInputError, PathNotAllowedError, TooLargeError
 from rlm_mcp.service.contexts.charsets import Counted
@@ -23,7 +22,8 @@ from rlm_mcp.service.contexts.text_reader import (
     why_no_text,
 )
 from rlm_mcp.service.contexts.walking import Check
-from rlm_mcp.service.documents.converter import Begun, Converter, Ended, Failed
+from rlm_mcp.service.documents.converter import Begun, Converter, Ended
+from rlm_mcp.service.documents.frames import Small
 from rlm_mcp.service.documents.kinds import is_installed, kind_of
 
 BATCH_BYTES = 1 << 20
@@ -41,8 +41,7 @@ class OpenedFile(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """Part of a document, in UTF-8; `name` is there on its first part alone.
 
     `chars` is how many whole characters in valid UTF-8 it is, where that is known.
@@ -119,7 +118,11 @@ def _one_of_many(name: str, pieces: Iterator[Piece]) -> Iterator[Piece]:
         reason = f"cannot be read: {error.message}"
     else:
         return
-    yield Piece(b"", left_out=((name, f"its rest {reason}" if is_begun else reason),))
+    yield _left_out(name, f"its rest {reason}" if is_begun else reason)
+
+
+def _left_out(name: str, reason: str) -> Piece:
+    return Piece(b"", left_out=((name, reason),))
 
 
 def document_pieces(
@@ -193,12 +196,13 @@ def _converted(name: str, kind: str, file: OpenedFile, converter: Converter) -> 
     size = os.fstat(file.fileno()).st_size
     for said in converter.convert(name, kind, size, _as_it_was(file)):
         match said:
+            case Small():
+                whole = _inner(name, said.name)
+                yield _left_out(whole, said.reason) if said.reason else Piece(said.data, whole)
             case Begun():
                 document = _Incoming(_inner(name, said.name), is_raw=said.is_raw)
             case Ended():
                 yield document.end(said)
-            case Failed():
-                yield Piece(b"", left_out=((_inner(name, said.name), said.reason),))
             case data:
                 yield from document.feed(data)
 
@@ -229,7 +233,7 @@ class _Incoming:
 
     def end(self, ended: Ended) -> Piece:
         if self._reason:
-            return Piece(b"", left_out=((self._name, self._reason),))
+            return _left_out(self._name, self._reason)
         left_out = tuple((self._name, note) for note in ended.notes)
         if self._reader is None:
             return Piece(b"", self._first, pages=ended.pages, left_out=left_out)

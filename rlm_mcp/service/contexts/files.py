@@ -19,7 +19,13 @@ from rlm_mcp.service.contexts.paths import (
     meant_path,
     with_separator,
 )
-from rlm_mcp.service.contexts.text_reader import MIN_HOLE_BYTES, SNIFFED_BYTES, peek, why_no_text
+from rlm_mcp.service.contexts.text_reader import (
+    EMPTY,
+    MIN_HOLE_BYTES,
+    SNIFFED_BYTES,
+    peek,
+    why_no_text,
+)
 from rlm_mcp.service.contexts.walking import EVERYTHING, Check, Choice, Omissions, walk
 from rlm_mcp.service.documents.kinds import (
     how_to_install,
@@ -259,7 +265,7 @@ def require_text(path: Path, allowed: AllowedPaths) -> None:
         raise NotTextError(
             f"The file {str(path)!r} holds no text that can be stored: {reason}.",
             fix="Give a file with text in it."
-            if reason == "empty"
+            if reason == EMPTY
             else f"Convert it to UTF-8 text first (for example with iconv){_or_install()}.",
         )
 

@@ -15,6 +15,7 @@ MIN_HOLE_BYTES = 512
 SNIFFED_BYTES = 8192
 _SIGNS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _SIGN_BYTES = 4
+EMPTY = "empty"  # why a document without a byte is not stored
 # So much is looked at at once; as much as a socket gives, which is then not copied for it.
 _READ_BYTES = 256 << 10
 
@@ -229,7 +230,7 @@ def peek(head: bytes, limit: int) -> bytes:
 def why_no_text(head: bytes) -> str:
     """Say why bytes that begin so cannot be stored as text; empty if they can."""
     if not head:
-        return "empty"
+        return EMPTY
     if b"\0" in head:
         return "binary"
     if _undecodable_share(head) > 0.1:

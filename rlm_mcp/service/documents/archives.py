@@ -37,7 +37,7 @@ class UnreadableError(Exception):
 
 
 # What the standard library raises for archives that are damaged, or made to be.
-_DAMAGE = (
+DAMAGE = (
     *(OSError, EOFError, ValueError, RuntimeError, MemoryError, IndexError, KeyError),
     *(struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError),
 )
@@ -149,7 +149,7 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, room
     try:
         with archive.open(info) as file:
             content = file.read(info.file_size + 1)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         return Member(name, reason=f"cannot be unpacked: {error or type(error).__name__}")
     room.take(len(content))
     return Member(name, content)
@@ -167,7 +167,7 @@ def tar_members(data: bytes, room: Room | None = None) -> Iterator[Member]:
             for info in archive:
                 if not info.isdir():
                     yield _tar_member(archive, info, room)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UnreadableError(_damaged(error)) from error
 
 
@@ -212,7 +212,7 @@ def _opened(data: bytes, coding: str) -> bytes:
     try:
         with _OPENERS[coding](io.BytesIO(data)) as file:
             content = file.read(most + 1)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UnreadableError(_damaged(error)) from error
     if len(content) > most:
         raise UnreadableError(f"it unpacks to more than {MAX_GROWTH} times its size")
@@ -227,5 +227,5 @@ def _damaged(error: BaseException) -> str:
 def _opened_zip(data: bytes) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(io.BytesIO(data))
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UnreadableError(_damaged(error)) from error

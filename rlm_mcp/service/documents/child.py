@@ -23,24 +23,29 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from rlm_mcp.service.contexts.decompression import Unpacker
+from rlm_mcp.service.contexts.text_reader import EMPTY, is_stored_as_it_is
 from rlm_mcp.service.documents.decoding import load_charsets
 from rlm_mcp.service.documents.frames import (
     BEGUN,
     DATA,
     DONE,
     ENDED,
-    LEFT_OUT,
     PIECE_BYTES,
     FrameError,
+    Small,
     read_exactly,
     read_frame,
     write_frame,
     write_json,
+    write_small,
 )
 from rlm_mcp.service.documents.reading import Converted, LeftOut, convert
 
 MEMORY_BYTES = 2 << 30
 PROCESSOR_SECONDS = 3600  # of its whole life; the server limits each document by the clock
+# Short texts of an archive travel together: so many, or so many bytes with their names.
+MAX_TOGETHER = 500
+MAX_TOGETHER_BYTES = 64 << 10
 _PDF = (
     b"%PDF-1.1\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
     b"2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n"
@@ -85,11 +90,12 @@ def main() -> None:
         while True:
             _, header = read_frame(requests)
             wanted = json.loads(header)
-            data = read_exactly(requests, wanted["size"])
-            for answer in convert(wanted["name"], wanted["kind"], data):
-                tell(answers, answer)
-            write_frame(answers, DONE, b"")
-            answers.flush()
+            data, telling = read_exactly(requests, wanted["size"]), Telling(answers)
+            # A document may kill its parser: what came before it is safe by then.
+            found = convert(wanted["name"], wanted["kind"], data, before_parser=telling.send)
+            for answer in found:
+                telling.tell(answer)
+            telling.end()
 
 
 def give_way_to_the_server() -> None:
@@ -100,19 +106,67 @@ def give_way_to_the_server() -> None:
         give_way(repl_niceness())
 
 
-def tell(answers: BinaryIO, answer: Converted | LeftOut) -> None:
-    """Write one document, or that it was left out."""
-    if isinstance(answer, LeftOut):
-        write_json(answers, LEFT_OUT, {"name": answer.name, "reason": answer.reason})
-        return
-    write_json(answers, BEGUN, {"name": answer.name, "is_raw": answer.is_raw})
-    for start in range(0, len(answer.data), PIECE_BYTES):
-        write_frame(answers, DATA, answer.data[start : start + PIECE_BYTES])
-    pages = [list(page) for page in answer.pages]
+class Telling:
+    """Writes the answers to one request; short texts, and what was left out, many at once."""
+
+    def __init__(self, answers: BinaryIO) -> None:
+        self._answers = answers
+        self._some: list[Small] = []
+        self._bytes = 0
+
+    def tell(self, answer: Converted | LeftOut) -> None:
+        """Write one document, or that it was left out."""
+        small = _left_out(answer) if isinstance(answer, LeftOut) else _small(answer)
+        if isinstance(small, Converted):
+            self._write_some()
+            _write_document(self._answers, small)
+            return
+        self._some.append(small)
+        self._bytes += len(small.name) + len(small.data)
+        if len(self._some) >= MAX_TOGETHER or self._bytes >= MAX_TOGETHER_BYTES:
+            self._write_some()
+
+    def send(self) -> None:
+        """Have all that was told so far reach the server."""
+        self._write_some()
+        self._answers.flush()
+
+    def end(self) -> None:
+        """End the request."""
+        self._write_some()
+        write_frame(self._answers, DONE, b"")
+        self._answers.flush()
+
+    def _write_some(self) -> None:
+        if self._some:
+            write_small(self._answers, self._some)
+        self._some, self._bytes = [], 0
+
+
+def _left_out(answer: LeftOut) -> Small:
+    return Small(answer.name, reason=answer.reason)
+
+
+def _small(document: Converted) -> Small | Converted:
+    """Return a short text that is stored as it is as such; any other document as it is."""
+    if not document.is_raw or document.notes or len(document.data) > MAX_TOGETHER_BYTES:
+        return document
+    if not document.data:
+        return Small(document.name, reason=EMPTY)
+    if is_stored_as_it_is(document.data):
+        return Small(document.name, document.data)
+    return document
+
+
+def _write_document(answers: BinaryIO, document: Converted) -> None:
+    write_json(answers, BEGUN, {"name": document.name, "is_raw": document.is_raw})
+    for start in range(0, len(document.data), PIECE_BYTES):
+        write_frame(answers, DATA, document.data[start : start + PIECE_BYTES])
+    pages = [list(page) for page in document.pages]
     for start in range(0, len(pages), 10_000):
         more = {"pages": pages[start : start + 10_000]}
         write_json(answers, ENDED, more | {"notes": [], "is_last": False})
-    write_json(answers, ENDED, {"pages": [], "notes": answer.notes, "is_last": True})
+    write_json(answers, ENDED, {"pages": [], "notes": document.notes, "is_last": True})
 
 
 def warm_up() -> None:

@@ -21,11 +21,13 @@ from rlm_mcp.service.documents.frames import (
     DATA,
     DONE,
     ENDED,
-    LEFT_OUT,
     PIECE_BYTES,
     REQUEST,
+    SMALL,
     FrameError,
     FrameReader,
+    Small,
+    small_of,
     write_json,
 )
 
@@ -51,12 +53,8 @@ class Ended:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Failed:
-    """A document was not converted, and why. `name` is empty for the file itself."""
-
-    name: str
-    reason: str
+# A document that begins, its bytes and its end; or one that is short, or was left out.
+Said = Begun | bytes | Ended | Small
 
 
 class Converter:
@@ -74,9 +72,7 @@ class Converter:
         self._seconds = seconds
         self._process: _Process | None = None
 
-    def convert(
-        self, name: str, kind: str, size: int, pieces: Iterator[bytes]
-    ) -> Iterator[Begun | bytes | Ended | Failed]:
+    def convert(self, name: str, kind: str, size: int, pieces: Iterator[bytes]) -> Iterator[Said]:
         """Yield the documents that a file holds.
 
         Args:
@@ -86,7 +82,7 @@ class Converter:
             pieces: the file's bytes.
         """
         if size > MAX_DOCUMENT_BYTES:
-            yield Failed("", f"larger than {MAX_DOCUMENT_BYTES:,} bytes")
+            yield Small("", reason=f"larger than {MAX_DOCUMENT_BYTES:,} bytes")
             return
         process = self._process = self._process or _Process()
         until = time.monotonic() + self._seconds
@@ -95,10 +91,10 @@ class Converter:
             yield from self._answers(process, until)
         except (FrameError, BrokenPipeError) as error:
             self.close()
-            yield Failed("", f"its parser ended ({process.how_it_ended()}): {error}")
+            yield Small("", reason=f"its parser ended ({process.how_it_ended()}): {error}")
         except TimeoutError:
             self.close()
-            yield Failed("", f"not converted within {self._seconds:g} s")
+            yield Small("", reason=f"not converted within {self._seconds:g} s")
         except BaseException:  # such as a cancel: what the process still says is of no use
             self.close()
             raise
@@ -109,10 +105,13 @@ class Converter:
         if process is not None:
             process.kill()
 
-    def _answers(self, process: _Process, until: float) -> Iterator[Begun | bytes | Ended | Failed]:
+    def _answers(self, process: _Process, until: float) -> Iterator[Said]:
         pages: list[tuple[int, str]] = []
         while True:
             kind, body = self._next(process, until)
+            if kind == SMALL:
+                yield from small_of(body)
+                continue
             if kind == DATA:
                 yield body
                 continue
@@ -121,8 +120,6 @@ class Converter:
                 return
             if kind == BEGUN:
                 yield Begun(said["name"], said["is_raw"])
-            elif kind == LEFT_OUT:
-                yield Failed(said["name"], said["reason"])
             elif kind == ENDED:
                 pages += [(start, label) for start, label in said["pages"]]
                 if said["is_last"]:
@@ -138,31 +135,39 @@ class Converter:
                 return process.next_frame(_POLL_SECONDS)
 
 
+def _start() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # our own interpreter and our own code
+        [sys.executable, "-I", "-B", "-m", "rlm_mcp.service.documents.child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={},
+        start_new_session=True,
+    )
+
+
 class _Process:
-    """The child, and a thread that reads what it says."""
+    """The child, and a thread that starts it and reads what it says.
+
+    On Linux the child ends with the thread that started it. One of a pool ends when it had nothing
+    to do for a while, though the child is at work and others of the pool read what it made.
+    """
 
     def __init__(self) -> None:
-        command = [sys.executable, "-I", "-B", "-m", "rlm_mcp.service.documents.child"]
-        try:
-            self._popen = subprocess.Popen(  # noqa: S603  # our own interpreter and our own code
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={},
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise StoreError(
-                f"No process to convert documents can be started: {error.strerror}.",
-                fix="End other programs, then try again.",
-            ) from error
         # Frames go from thread to thread by as many as arrived together: of an archive with many
         # small files each would take a turn of both, and other threads would wait for these.
         self._arrived: Queue[list[tuple[bytes, bytes]] | FrameError] = Queue(_READS_AHEAD)
         self._frames = deque[tuple[bytes, bytes]]()
         self._is_over = Event()
-        Thread(target=self._read, args=(self._stream(self._popen.stdout),), daemon=True).start()
+        started: Queue[subprocess.Popen[bytes] | OSError] = Queue()
+        Thread(target=self._start_and_read, args=(started,), daemon=True).start()
+        popen = started.get()
+        if isinstance(popen, OSError):
+            raise StoreError(
+                f"No process to convert documents can be started: {popen.strerror}.",
+                fix="End other programs, then try again.",
+            ) from popen
+        self._popen = popen
 
     def send(self, header: dict[str, Any], pieces: Iterator[bytes]) -> None:
         """Send a document: exactly as many bytes as the header says.
@@ -206,6 +211,15 @@ class _Process:
         self._popen.wait()
         with contextlib.suppress(OSError):
             self._stream(self._popen.stdin).close()
+
+    def _start_and_read(self, started: Queue[subprocess.Popen[bytes] | OSError]) -> None:
+        try:
+            popen = _start()
+        except OSError as error:
+            started.put(error)
+            return
+        started.put(popen)
+        self._read(self._stream(popen.stdout))
 
     def _read(self, stream: BinaryIO) -> None:
         reader, is_at_end = FrameReader(), False

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import re
 from encodings.aliases import aliases
 
+from rlm_mcp.service.contexts.charsets import charset_of_mark, wide_charset
 from rlm_mcp.service.contexts.guessing import (
     MIN_STRANGE,
     guess_charset,
@@ -13,11 +15,17 @@ from rlm_mcp.service.contexts.guessing import (
     telling_lines,
 )
 
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
+_WIDE = ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")
+# How a page without a mark begins in these: with a `<`.
+_WIDE_PAGES = (
+    ("utf-32-le", re.compile(rb"(?:[\t\n\r ]\0\0\0)*<\0\0\0")),
+    ("utf-32-be", re.compile(rb"(?:\0\0\0[\t\n\r ])*\0\0\0<")),
+    ("utf-16-le", re.compile(rb"(?:[\t\n\r ]\0)*<\0")),
+    ("utf-16-be", re.compile(rb"(?:\0[\t\n\r ])*\0<")),
 )
+_XML_CHARSET = re.compile(rb"""\A\s*<\?xml\b[^>]*\bencoding\s*=\s*["']\s*([\w.:-]+)""")
+_META_CHARSET = re.compile(rb"""charset\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
+_NAMED_WITHIN = 4096  # bytes of a page, by which it names its charset
 # What browsers take a name for: the larger charset, in which most texts of that name are.
 _MEANT = {
     **dict.fromkeys(("iso8859-1", "ascii", "latin-1"), "cp1252"),
@@ -40,10 +48,15 @@ def decoded(data: bytes, named: str = "") -> str:
         data: what is decoded.
         named: the charset that the document names; empty if it names none.
     """
-    for mark, charset in _MARKS:
-        if data.startswith(mark):
-            return data.decode(charset, "replace")
+    if charset := charset_of_mark(data):
+        return data.decode(charset, "replace").removeprefix("\ufeff")
     known = _meant(named)
+    if b"\0" in data[:_LOOKED_AT]:
+        known = known if known in _WIDE else wide_charset(data[:_LOOKED_AT]) or known
+        if known in _WIDE:
+            return data.decode(known, "replace")
+    elif known in _WIDE and data.isascii():
+        known = ""
     for charset in (*(["utf-8"] * (not data.isascii())), *([known] * bool(known))):
         try:
             return data.decode(charset)
@@ -52,9 +65,24 @@ def decoded(data: bytes, named: str = "") -> str:
     return data.decode(known or _guessed(data), "replace")
 
 
+def decoded_page(data: bytes) -> str:
+    """Return the text of an HTML page.
+
+    One that names UTF-16 in bytes that are read as ASCII is in none, and as browsers do it is taken
+    for UTF-8.
+    """
+    for charset, beginning in _WIDE_PAGES:
+        if beginning.match(data):
+            return data.decode(charset, "replace")
+    head = data[:_NAMED_WITHIN]
+    found = _XML_CHARSET.search(head) or _META_CHARSET.search(head)
+    named = found[1].decode("ascii", "replace") if found else ""
+    return decoded(data, "" if _meant(named) in _WIDE else named)
+
+
 def load_charsets() -> None:
     """Load all that decoding needs, while files may still be opened."""
-    for name in {*aliases.values(), *(charset for _, charset in _MARKS)}:
+    for name in {*aliases.values(), *_WIDE}:
         _known(name)
     guess_charset("Grüße aus Köln, wo Änderungen möglich sind".encode("cp1252"))
 

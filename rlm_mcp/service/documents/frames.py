@@ -1,21 +1,35 @@
 """What the converter's process and the server say to each other: frames over two pipes.
 
 A request is a header with the document's name, kind and size, and then its bytes. The answers are
-documents, each as a header, data and an end, and documents that were left out; a last frame ends
-the request. Standard library alone: both processes import this.
+documents, each as a header, data and an end, and small texts and what was left out, many in one
+frame; a last frame ends the request. Standard library alone: both processes import this.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from typing import Any, BinaryIO
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, NamedTuple
 
-BEGUN, DATA, ENDED, LEFT_OUT, DONE = b"B", b"D", b"E", b"L", b"F"
+BEGUN, DATA, ENDED, SMALL, DONE = b"B", b"D", b"E", b"S", b"F"
 REQUEST = b"R"
 PIECE_BYTES = 1 << 20
 MAX_FRAME_BYTES = 16 << 20
 _HEADER = struct.Struct("!cI")
+_SIZE = struct.Struct("!I")
+
+
+class Small(NamedTuple):
+    """A short text that is stored as it is, or a document that was left out and why.
+
+    `name` is empty for the file itself. An archive may hold a hundred thousand of them, so they
+    cost the server as little as can be.
+    """
+
+    name: str
+    data: bytes = b""
+    reason: str = ""
 
 
 class FrameError(Exception):
@@ -31,6 +45,22 @@ def write_frame(stream: BinaryIO, kind: bytes, body: bytes) -> None:
 def write_json(stream: BinaryIO, kind: bytes, value: Any) -> None:
     """Write a frame whose body is JSON."""
     write_frame(stream, kind, json.dumps(value).encode())
+
+
+def write_small(stream: BinaryIO, some: Sequence[Small]) -> None:
+    """Write a frame of short texts and of what was left out, in order."""
+    header = json.dumps([(one.name, len(one.data), one.reason) for one in some]).encode()
+    body = (_SIZE.pack(len(header)), header, *(one.data for one in some))
+    write_frame(stream, SMALL, b"".join(body))
+
+
+def small_of(body: bytes) -> Iterator[Small]:
+    """Yield what a frame of `write_small` holds."""
+    (size,) = _SIZE.unpack_from(body)
+    at = _SIZE.size + size
+    for name, length, reason in json.loads(body[_SIZE.size : at]):
+        yield Small(name, body[at : at + length], reason)
+        at += length
 
 
 def read_frame(stream: BinaryIO) -> tuple[bytes, bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import kreuzberg
 
 from rlm_mcp.service.documents.archives import (
-    Member,
     Room,
     UnreadableError,
     tar_members,
@@ -32,7 +31,7 @@ from rlm_mcp.service.documents.converted import (
     replaced_note,
 )
 from rlm_mcp.service.documents.databases import SCHEMA, tables_of
-from rlm_mcp.service.documents.decoding import decoded
+from rlm_mcp.service.documents.decoding import decoded, decoded_page
 from rlm_mcp.service.documents.kinds import kind_of, packed_coding
 from rlm_mcp.service.documents.mailboxes import mails_of
 from rlm_mcp.service.documents.mails import Mail, read_mail
@@ -62,8 +61,6 @@ _PAGED = {"pdf": "page", "pptx": "slide", "odp": "slide", "ppt": "slide"}
 _SHEETS = ("xlsx", "xls", "ods")
 # Mail keeps its header lines; paged kinds are split at marks, which Markdown would escape.
 _PLAIN = ("msg", *_PAGED)
-_NAMED_CHARSET = re.compile(rb"""charset\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""", re.IGNORECASE)
-_CHARSET_BYTES = 4096  # of a page, among which it names its charset
 MAX_DEPTH = 2  # an archive within an archive is opened, one within that is not
 
 
@@ -75,8 +72,17 @@ class Within:
     room: Room
 
 
+def _nothing() -> None:
+    return
+
+
 def convert(
-    name: str, kind: str, data: bytes, path: str = "", within: Within | None = None
+    name: str,
+    kind: str,
+    data: bytes,
+    path: str = "",
+    within: Within | None = None,
+    before_parser: Callable[[], None] = _nothing,
 ) -> Iterator[Converted | LeftOut]:
     """Yield the texts of one document; an archive holds several.
 
@@ -86,6 +92,7 @@ def convert(
         data: the file's bytes.
         path: its path within the archive it comes from; empty outside.
         within: the archives around it, if there are any.
+        before_parser: is called before a parser of documents begins, which may end this process.
     """
     try:
         if kind == "packed":
@@ -100,32 +107,33 @@ def convert(
         elif not kind:
             yield Converted(path, data, is_raw=True)
         elif kind in ("archive", "tar"):
-            yield from _members(kind, data, path, within or Within(0, Room.of(data)))
+            within = within or Within(0, Room.of(data))
+            yield from _members(kind, data, path, within, before_parser)
         else:
+            before_parser()
             yield _read(name, kind, data, path)
     except UnreadableError as error:
         yield LeftOut(path, str(error))
 
 
-def _members(kind: str, data: bytes, path: str, within: Within) -> Iterator[Converted | LeftOut]:
+def _members(
+    kind: str, data: bytes, path: str, within: Within, before_parser: Callable[[], None]
+) -> Iterator[Converted | LeftOut]:
     if within.depth >= MAX_DEPTH:
         yield LeftOut(path, "an archive within archives")
         return
     members = zip_members if kind == "archive" else tar_members
     for member in members(data, within.room):
-        yield from _member(member, f"{path}/{member.name}" if path else member.name, within)
-
-
-def _member(member: Member, path: str, within: Within) -> Iterator[Converted | LeftOut]:
-    if member.reason:
-        yield LeftOut(path, member.reason)
-        return
-    kind = kind_of(member.name, member.data[:8192])
-    if kind:
-        inner = Within(within.depth + 1, within.room)
-        yield from convert(member.name, kind, member.data, path, inner)
-    else:
-        yield Converted(path, member.data, is_raw=True)
+        inner_path = f"{path}/{member.name}" if path else member.name
+        if member.reason:
+            yield LeftOut(inner_path, member.reason)
+            continue
+        kind = kind_of(member.name, member.data[:8192])
+        if kind:
+            inner = Within(within.depth + 1, within.room)
+            yield from convert(member.name, kind, member.data, inner_path, inner, before_parser)
+        else:
+            yield Converted(inner_path, member.data, is_raw=True)
 
 
 def _read(name: str, kind: str, data: bytes, path: str) -> Converted:
@@ -191,7 +199,7 @@ def _of_mails(path: str, mails: Sequence[Mail], labels: Iterable[str]) -> Conver
 def _document(kind: str, data: bytes, path: str) -> Converted:
     mark = f"{secrets.token_hex(8)}:"  # no document can hold it
     if kind == "html":
-        data = _html(data)
+        data = decoded_page(data).encode("utf-8", "replace")
     if kind == "ipynb":
         data = data.removeprefix(codecs.BOM_UTF8)
     result = _extracted(kind, data, mark)
@@ -249,12 +257,6 @@ def _mail(data: bytes) -> Mail:
 
 def _page_text(page: str) -> str:
     return str(_extracted("html", page.encode("utf-8", "replace"), "").content)
-
-
-def _html(data: bytes) -> bytes:
-    named = _NAMED_CHARSET.search(data[:_CHARSET_BYTES])
-    charset = named[1].decode("ascii", "replace") if named else ""
-    return decoded(data, charset).removeprefix("\ufeff").encode("utf-8", "replace")
 
 
 def _paged(path: str, unit: str, content: str, mark: str) -> Converted:
