@@ -133,6 +133,8 @@ def test_an_error_is_told_by_its_cells_alone_with_its_line(here: Here) -> None:
 
 def test_an_error_names_what_was_probably_meant(here: Here) -> None:
     assert here.error("numbers = 1\nprint(nunbers)").endswith("Did you mean: 'numbers'?")
+    assert here.error("Final(numbers)").endswith("Did you mean: 'FINAL'?")
+    assert here.error("LLM_Query('?')").endswith("Did you mean: 'llm_query'?")
     assert "Did you mean" not in here.error("zzzzzz")
 
 

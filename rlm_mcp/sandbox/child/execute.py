@@ -174,8 +174,9 @@ def _hint(error: BaseException, names: Iterable[str]) -> str:
     if not isinstance(error, NameError) or not isinstance(missing, str):
         return ""
     missing = exact_text(missing)[:NAME_CHARS]
-    close = difflib.get_close_matches(missing, list(names), n=1)
-    return f". Did you mean: {close[0]!r}?" if close else ""
+    alike = {name.casefold(): name for name in names}  # models write `Final` for `FINAL`
+    close = difflib.get_close_matches(missing.casefold(), list(alike), n=1)
+    return f". Did you mean: {alike[close[0]]!r}?" if close else ""
 
 
 def _cut(text: str, limit: int) -> str:
