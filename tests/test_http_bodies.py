@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import itertools
 import re
+import socket
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
@@ -97,3 +99,18 @@ async def test_what_follows_a_refused_text_in_its_body_is_no_request(site: Site)
 
     assert statuses(answers)[0] == "400"
     assert "201" not in statuses(answers)
+
+
+async def test_the_body_of_an_answer_does_not_wait_until_its_head_was_received(site: Site) -> None:
+    port = int(site.url.rpartition(":")[2])
+    async with site.open_http() as client:
+        assert (await client.get("/healthz")).status_code == 200
+        found = [one for one in gc.get_objects() if isinstance(one, socket.socket)]
+        ours = [one for one in found if one.fileno() >= 0 and is_at(one, port)]
+        assert len(ours) >= 2  # it listens, and is connected
+        for one in ours:
+            assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def is_at(one: socket.socket, port: int) -> bool:
+    return one.family == socket.AF_INET and one.getsockname()[1] == port

@@ -229,6 +229,9 @@ def _listening(place: Place) -> Generator[socket.socket]:
             fix="Choose another with --host and --port.",
         ) from error
     with sock:
+        # asyncio sets it only where a socket names TCP as its protocol, which this one does not. An
+        # answer is a head and a body, and without it the body would wait for the head's receipt.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield sock
 
 
