@@ -3,7 +3,7 @@
 1. Runs of three turns, whose model takes 1.5 s for each, with 20 places a worker: on one node, and
    on two. Waiting is what takes the time, so that two nodes on one machine can show how it scales.
 2. A run of five turns alone, with replies at once: on a worker, and in a server's own process, in
-   turns, so that both meet the same noise.
+   turns, so that both meet the same noise. `--runs 0` measures this alone.
 3. Memory of the cluster and of a worker, as a share of what processes share (PSS).
 
 The nodes are real ones on loopback, the servers real ones over stdio.
@@ -140,10 +140,14 @@ async def measure(options: argparse.Namespace) -> None:
         nodes = await enter(open_nodes(1))
         where = shared | {"RLM_MCP_RAY_ADDRESS": nodes.address}
         one = await _open(directory, model, stack, "one", where)
-        took = [await measure_scale(one, 1, options.runs)]
-        await print_memory(nodes, "one node")
+        took: list[float] = []
+        if options.runs:
+            took.append(await measure_scale(one, 1, options.runs))
+            await print_memory(nodes, "one node")
         alone = await _open(directory, model, stack, "alone", shared)
         await measure_alone(one, alone, options.rounds)
+        if not options.runs:
+            return
         await nodes.tell("add")
         took.append(await measure_scale(one, 2, options.runs))
         await print_memory(nodes, "two nodes")

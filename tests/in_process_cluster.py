@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio
 
+from rlm_mcp.sandbox.choice import OwnedSandbox
 from rlm_mcp.service.executor.cluster import Node, WorkerLostError
 from rlm_mcp.service.executor.worker import Worker
 from rlm_mcp.service.runs.runs import RunState
@@ -31,7 +32,8 @@ class InProcess:
         self.hangs = False
         self.calls: list[str] = []
         self._cluster = cluster
-        self._worker = Worker(pickle.loads(pickle.dumps(sent)), SHARED_SANDBOX.get())
+        shared = cluster.sandbox or SHARED_SANDBOX.get()
+        self._worker = Worker(pickle.loads(pickle.dumps(sent)), shared)
         self._dead = anyio.Event()
 
     async def call(self, method: str, *arguments: Any) -> Any:
@@ -49,6 +51,8 @@ class InProcess:
             if self.hangs:
                 await anyio.sleep_forever()
             tasks.cancel_scope.cancel()
+        if method == "take":
+            self._cluster.count_take(self)
         if self._dead.is_set():
             raise WorkerLostError("it was killed")
         self._cluster.note(method, self)
@@ -58,15 +62,29 @@ class InProcess:
         await self._dead.wait()
         scope.cancel()
 
+    def die(self) -> None:
+        """End the worker at once."""
+        self._dead.set()
+
     async def kill(self) -> None:
         """End the worker."""
-        self._dead.set()
+        self.die()
 
 
 class InProcessCluster:
-    """Some nodes, each of which offers a worker."""
+    """Some nodes, each of which offers a worker.
 
-    def __init__(self, nodes: int = 2) -> None:
+    Args:
+        nodes: how many.
+        last_take: a worker dies instead of answering the so many-th `take` of all; 0 for none.
+        sandbox: of all workers; None for that of the tests.
+    """
+
+    def __init__(
+        self, nodes: int = 2, *, last_take: int = 0, sandbox: OwnedSandbox | None = None
+    ) -> None:
+        self.sandbox = sandbox
+        self._takes_left = last_take
         self.offered = [Node(f"node-{number}", f"10.0.0.{number}") for number in range(nodes)]
         self.hosts: list[InProcess] = []
         """The workers that were sent runs, in order."""
@@ -79,6 +97,12 @@ class InProcessCluster:
         """Take note that a worker answered a call of a method."""
         self._answered.setdefault(method, set()).add(worker)
         self._news.set()
+
+    def count_take(self, worker: InProcess) -> None:
+        """Take note that a worker has questions for the server; it dies with the last ones."""
+        self._takes_left -= 1
+        if self._takes_left == 0:
+            worker.die()
 
     async def until_called(self, method: str, workers: int = 1) -> None:
         """Wait until so many workers have answered a call of a method."""

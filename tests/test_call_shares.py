@@ -148,6 +148,70 @@ async def test_one_busy_worker_of_two_has_more_than_half_of_the_calls_and_all_no
     assert model.most_in_flight <= 6
 
 
+async def call(service: Service, handle: str) -> None:
+    """Run a cell that makes a sub-call, which the server asks."""
+    with anyio.fail_after(120):
+        done = await service.cells.execute("print(llm_query('What?'))", "", (handle,), 60)
+    assert done.output == "fine\n"
+
+
+@pytest.mark.usefixtures("one_sandbox_for_all")
+async def test_a_refusal_that_the_server_hears_holds_its_workers_back(tmp_path: Path) -> None:
+    refused: list[float] = []
+
+    def script(request: ChatRequestView) -> Answer:
+        if not refused:
+            refused.append(request.at)
+            return rate_limited(str(RETRY_SECONDS))
+        return Reply("fine") if request.model == "sub" else cell("FINAL('done')")
+
+    cluster = InProcessCluster(2)
+    async with (
+        open_scripted_model(script) as model,
+        open_front(tmp_path, model, cluster) as service,
+    ):
+        with anyio.fail_after(60):
+            await cluster.until_called("ping", workers=2)
+        added = await service.contexts.add(NewText(text="a text"), no_report)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call, service, str(added.handle))
+            with anyio.fail_after(60):
+                await cluster.until_called("hold", workers=2)
+            await completed(service, await begin(service, "What?"))
+
+    late = [one for one in model.requests if one.at > refused[0]]
+    assert len(late) == 2
+    assert min(one.at for one in late) >= refused[0] + RETRY_SECONDS
+
+
+@pytest.mark.usefixtures("one_sandbox_for_all")
+async def test_a_refusal_that_a_worker_hears_holds_the_server_back(tmp_path: Path) -> None:
+    refused: list[float] = []
+
+    def script(request: ChatRequestView) -> Answer:
+        if not refused:
+            refused.append(request.at)
+            return rate_limited(str(RETRY_SECONDS))
+        return Reply("fine") if request.model == "sub" else cell("FINAL('done')")
+
+    cluster = InProcessCluster(2)
+    async with (
+        open_scripted_model(script) as model,
+        open_front(tmp_path, model, cluster) as service,
+    ):
+        with anyio.fail_after(60):
+            await cluster.until_called("ping", workers=2)
+        run_id = await begin(service, "What?")
+        with anyio.fail_after(60):
+            await cluster.until_called("hold")
+        added = await service.contexts.add(NewText(text="a text"), no_report)
+        await call(service, str(added.handle))
+        await completed(service, run_id)
+
+    [asked] = [one.at for one in model.requests if one.model == "sub"]
+    assert asked >= refused[0] + RETRY_SECONDS
+
+
 @pytest.mark.usefixtures("one_sandbox_for_all")
 async def test_a_refusal_that_one_worker_hears_holds_all_of_them_back(tmp_path: Path) -> None:
     """The one run is refused while the other's call is under way, whose next one has to wait."""

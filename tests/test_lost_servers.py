@@ -90,9 +90,7 @@ async def open_next(
     """A server that takes runs up, over a cluster of this process or with none."""
     settings = settings_in(directory, base_url=model.base_url)
     shared, cluster = SHARED_SANDBOX.get(), InProcessCluster() if has_workers else None
-    async with open_service(
-        settings, shared=shared, cluster=cluster, takes_up_runs=True
-    ) as service:
+    async with open_service(settings, shared=shared, cluster=cluster, purpose="serve") as service:
         yield service
 
 
@@ -121,6 +119,21 @@ def _copy(place: Path, to: Path) -> None:
 def _set(place: Path, change: str, *values: Any) -> None:
     with closing(sqlite3.connect(place / DATABASE_NAME)) as db, db:
         db.execute(f"UPDATE runs SET {change}", values)
+
+
+async def test_whoever_only_looks_leaves_the_run_of_a_lost_server_to_the_next_one(
+    tmp_path: Path, model: ScriptedModel, script: Script, dead: str
+) -> None:
+    directory, run_id = await left_behind(tmp_path, model, dead)
+    script.holds = False
+    settings = settings_in(directory, base_url=model.base_url, ray_address="127.0.0.9:6379")
+    async with open_service(settings, shared=SHARED_SANDBOX.get(), purpose="look") as service:
+        seen = await service.runs.state(run_id)
+    async with open_next(directory, model) as service:
+        state = await ended(service, run_id)
+
+    assert (seen.status, seen.attempt) == ("running", 1)
+    assert (state.status, state.attempt) == ("completed", 2)
 
 
 async def test_the_next_server_continues_a_run_by_itself_and_it_stays_running(

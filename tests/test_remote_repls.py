@@ -252,6 +252,45 @@ async def test_a_run_that_is_resumed_continues_in_its_repl_at_its_worker(tmp_pat
     assert len(set(cluster.hosts)) == 1
 
 
+async def test_a_run_that_is_resumed_leaves_a_worker_that_is_busy_and_gets_what_its_cells_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "_LOCAL_BIAS", 1)
+    gate = anyio.Event()
+
+    def script(request: ChatRequestView) -> Answer:
+        if "held back" in str(request.messages):
+            return Reply(cell("FINAL('done')"), gate=gate)
+        turn = sum(message["role"] == "assistant" for message in request.messages)
+        replies = (cell("made = [len(context)]"), "FINAL(perhaps)")
+        return Reply(replies[turn]) if turn < len(replies) else cell("FINAL(made[0])")
+
+    cluster = InProcessCluster(2)
+    async with open_front(tmp_path, cluster, script) as (service, model):
+        with anyio.fail_after(60):
+            await cluster.until_called("ping", workers=2)
+        handle = await stored(service)
+        run = await ask(service, Question("What?", (handle,), budget={"max_iterations": 2}))
+        others = [
+            (await service.runs.begin(Question(f"What is held back, {number}?", (handle,)))).run_id
+            for number in range(2)
+        ]
+        with anyio.fail_after(60):
+            await model.until(lambda: model.in_flight == len(others))
+        await service.runs.resume(run.run_id, {"max_iterations": 6})
+        state = await ended(service, run.run_id)
+        gate.set()
+        for other in others:
+            await ended(service, other)
+
+    assert run.status == "exhausted"
+    assert (state.status, state.answer) == ("completed", str(len(TEXT)))
+    first, *waiting, last = cluster.hosts
+    assert set(waiting) == {first}
+    assert last is not first
+    assert "close_repl" in first.calls
+
+
 async def test_a_repl_that_its_worker_closed_is_known_to_be_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,27 @@ async def added(env: dict[str, str], directory: Path, **texts: str) -> list[str]
     return handles
 
 
+async def test_commands_that_work_on_no_run_need_nothing_of_a_cluster(tmp_path: Path) -> None:
+    """No Ray is at that address, and where it is not installed nothing could reach it."""
+    env = environment(tmp_path, RLM_MCP_RAY_ADDRESS="127.0.0.9:6379")
+    file = tmp_path / "words.txt"
+    file.write_text("some words of no note")
+    handle = (await command(env, "contexts", "add", str(file))).stdout.strip()
+    done = [
+        await command(env, *line)
+        for line in (
+            ("contexts", "list"),
+            ("contexts", "search", "note", handle),
+            ("contexts", "show", handle),
+            ("runs", "list"),
+            ("query", "What?", "--context", handle, "--estimate"),
+            ("contexts", "delete", handle),
+        )
+    ]
+
+    assert [(one.exit_code, one.stderr) for one in done if one.exit_code] == []
+
+
 async def test_adding_reports_charset_what_could_not_be_decoded_and_what_was_skipped(
     env: dict[str, str], tmp_path: Path
 ) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import sys
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -19,11 +23,13 @@ from rlm_mcp.errors import (
     RunLostError,
     StoreError,
 )
+from rlm_mcp.sandbox.choice import OwnedSandbox
+from rlm_mcp.sandbox.types import Isolation
 from rlm_mcp.service import repls
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.writing import no_report
 from rlm_mcp.service.doctor import check_workers
-from rlm_mcp.service.executor import answering, crew
+from rlm_mcp.service.executor import answering, crew, remote_text
 from rlm_mcp.service.executor.cluster import WorkerState
 from rlm_mcp.service.executor.messages import Refused, given
 from rlm_mcp.service.executor.ray_cluster import open_cluster
@@ -35,8 +41,9 @@ from rlm_mcp.service.service import Service, open_service
 from rlm_mcp.store.runs.attempts import MAX_ATTEMPTS
 from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
-from tests.in_process_cluster import InProcessCluster, ended, open_front
+from tests.in_process_cluster import InProcess, InProcessCluster, ended, open_front
 from tests.serving import KEY, SHARED_SANDBOX, cell, settings_in
+from tests.walls import a_sandbox
 
 STEPS = 5
 TEXT = "MAGIC-7 " + "nothing of note " * 4000
@@ -137,6 +144,84 @@ async def test_a_run_is_worked_on_by_a_worker_with_the_key_of_its_node(
     assert keys_seen(model) == {"Bearer key-of-the-nodes"}
     assert KEY not in repr(to_send(settings_in(tmp_path)))
     assert len(cluster.hosts) == 1
+
+
+@asynccontextmanager
+async def open_weaker() -> AsyncGenerator[tuple[OwnedSandbox, Isolation]]:
+    """A sandbox for workers that says of itself what that of the server does not say."""
+    shared = SHARED_SANDBOX.get()
+    assert shared is not None
+    found = await shared.isolation()
+    told = replace(found, missing=(*found.missing, "a wall: this test says so"))
+    async with a_sandbox(min_isolation="process", isolation=told) as sandbox:
+        yield sandbox, told
+
+
+async def walls_told(service: Service, run_id: str) -> list[Any]:
+    events = await service.runs.events(run_id, 0, 500)
+    return [one.detail.get("isolation") for one in events if one.type == "run_started"]
+
+
+async def test_a_log_says_what_walls_the_worker_has_not_those_of_the_server(
+    tmp_path: Path, model: ScriptedModel, script: Script
+) -> None:
+    """When a run begins, when another worker takes it over, when it is resumed, and for cells."""
+    gate = script.gates["3"] = anyio.Event()
+    async with (
+        open_weaker() as (sandbox, told),
+        open_front(tmp_path, model, cluster := InProcessCluster(sandbox=sandbox)) as service,
+    ):
+        with anyio.fail_after(60):
+            await cluster.until_called("ping", workers=2)
+        run_id = await begin(service)
+        with anyio.fail_after(60):
+            await model.until(lambda: any("step 3" in one.text for one in model.requests))
+        await cluster.hosts[-1].kill()
+        with anyio.fail_after(60):
+            await model.until(lambda: sum("step 3" in one.text for one in model.requests) == 2)
+        await service.runs.cancel(run_id)
+        gate.set()
+        await service.runs.resume(run_id, {})
+        await ended(service, run_id)
+        walls = await walls_told(service, run_id)
+        handle = (await service.contexts.list(1, "")).items[0].handle
+        done = await service.cells.execute("1", "", (str(handle),), 30)
+        walls += await walls_told(service, done.run_id)
+
+    assert walls == [json.loads(json.dumps(asdict(told)))] * 4
+
+
+async def test_a_run_that_began_before_a_worker_was_up_says_later_what_walls_there_are(
+    tmp_path: Path, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    up, start = anyio.Event(), InProcessCluster.start
+
+    async def start_later(self: InProcessCluster, *given: Any) -> InProcess:
+        await up.wait()
+        return await start(self, *given)
+
+    monkeypatch.setattr(InProcessCluster, "start", start_later)
+    async with open_front(tmp_path, model, InProcessCluster(1)) as service:
+        run_id = await begin(service)
+        up.set()
+        state = await ended(service, run_id)
+        events = await service.runs.events(run_id, 0, 100)
+        level = (await service.status()).sandbox.isolation
+
+    assert state.status == "completed"
+    assert "isolation" not in events[0].detail
+    assert events[1].preview.startswith(f"The worker's isolation is {level!r}: ")
+
+
+def test_of_what_a_worker_has_read_no_more_is_remembered_than_it_may_still_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(remote_text, "MOST_RECENT", 3)
+    texts = remote_text.RecentTexts()
+    for key in "abcadeab":
+        texts.add(key)
+
+    assert [key for key in "abcde" if key in texts] == ["a", "b", "e"]
 
 
 async def test_the_variables_of_a_run_at_work_are_read_at_its_worker(

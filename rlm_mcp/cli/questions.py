@@ -64,7 +64,7 @@ async def add_sources(launch: Launch, sources: Sequence[str]) -> tuple[str, ...]
     Raises:
         RLMError: one cannot be read or stored.
     """
-    async with open_service(launch.settings, named=sources) as service:
+    async with open_service(launch.settings, named=sources, purpose=launch.to_look) as service:
         added = [await add_source(service, NewText(path=source)) for source in sources]
     return tuple(str(one.handle) for one in added)
 
@@ -86,7 +86,7 @@ async def estimate(launch: Launch, question: Question) -> Estimate:
     Raises:
         RLMError: what was asked cannot be used.
     """
-    async with open_service(launch.settings) as service:
+    async with open_service(launch.settings, purpose=launch.to_look) as service:
         return await service.runs.estimate(question)
 
 
@@ -107,7 +107,7 @@ async def watch(launch: Launch, display: RunDisplay, seconds: float) -> RunState
     Raises:
         NotFoundError: there is no such run.
     """
-    async with open_service(launch.settings) as service:
+    async with open_service(launch.settings, purpose=launch.to_look) as service:
         return await _follow(service, display, seconds)
 
 

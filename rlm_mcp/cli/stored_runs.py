@@ -28,7 +28,7 @@ async def list_runs(launch: Launch, asked: Mapping[str, Any], as_json: bool) -> 
     Raises:
         InvalidInputError: the cursor is not one that this list printed.
     """
-    async with open_service(launch.settings) as service:
+    async with open_service(launch.settings, purpose=launch.to_look) as service:
         page = run_page(await service.runs.list(**asked))
     if as_json:
         print_json(page)
@@ -58,7 +58,7 @@ async def show_trace(launch: Launch, run_id: str, after: int, as_json: bool) -> 
     Raises:
         NotFoundError: there is no such run.
     """
-    async with open_service(launch.settings) as service:
+    async with open_service(launch.settings, purpose=launch.to_look) as service:
         if as_json:
             print_json(
                 trace_view(await service.runs.events(run_id, after, _TRACE_LIMIT + 1), _TRACE_LIMIT)
@@ -75,7 +75,7 @@ async def show_variables(launch: Launch, run_id: str, as_json: bool) -> None:
     Raises:
         NotFoundError: there is no such run.
     """
-    async with open_service(launch.settings) as service:
+    async with open_service(launch.settings, purpose=launch.to_look) as service:
         found = await service.runs.variables(run_id)
     if as_json:
         print_json(variables_view(found))
@@ -92,7 +92,7 @@ async def show_variable(launch: Launch, run_id: str, name: str, as_json: bool) -
     Raises:
         NotFoundError: there is no such run or variable.
     """
-    async with open_service(launch.settings) as service:
+    async with open_service(launch.settings, purpose=launch.to_look) as service:
         piece = await service.runs.variable(run_id, name, 0, _READ_CHARS)
         if as_json:
             print_json(variable_view(name, piece))
@@ -111,7 +111,7 @@ async def cancel_run(launch: Launch, run_id: str, as_json: bool) -> None:
         NotFoundError: there is no such run.
         StoreBusyError: another process is writing and does not end.
     """
-    async with open_service(launch.settings) as service:
+    async with open_service(launch.settings, purpose=launch.to_look) as service:
         state = await service.runs.cancel(run_id)
     if as_json:
         print_json(run_view(state))
@@ -130,7 +130,7 @@ async def export_run(launch: Launch, run_id: str, wanted: str, file: str, has_te
         NotFoundError: there is no such run.
         InvalidInputError: the file cannot be written.
     """
-    async with open_service(launch.settings) as service:
+    async with open_service(launch.settings, purpose=launch.to_look) as service:
         made = await run_file(service, run_id, wanted, has_texts=has_texts)
         if file == "-":
             async for piece in made.pieces:

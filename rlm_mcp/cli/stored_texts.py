@@ -28,7 +28,7 @@ async def add_texts(launch: Launch, sources: Sequence[NewText], as_json: bool) -
         RLMError: one cannot be read or stored; those before it are stored.
     """
     named = [source.path for source in sources]
-    async with open_service(launch.settings, named=named) as service:
+    async with open_service(launch.settings, named=named, purpose=launch.to_look) as service:
         for source in sources:
             added = await add_source(service, source)
             if as_json:
@@ -62,7 +62,7 @@ async def list_texts(launch: Launch, limit: int, cursor: str, as_json: bool) -> 
     Raises:
         InvalidInputError: the cursor is not one that this list printed.
     """
-    async with open_service(launch.settings) as service:
+    async with open_service(launch.settings, purpose=launch.to_look) as service:
         page = context_page(await service.contexts.list(limit, cursor))
     if as_json:
         print_json(page)
@@ -87,7 +87,7 @@ async def show_text(launch: Launch, span: Mapping[str, Any], as_json: bool) -> N
         InvalidInputError: an offset is negative.
         NotFoundError: there is no such text or document.
     """
-    async with open_service(launch.settings) as service:
+    async with open_service(launch.settings, purpose=launch.to_look) as service:
         piece = await service.contexts.read(**span)
     if as_json:
         print_json(schemas.ContextSlice.model_validate(piece, from_attributes=True))
@@ -107,7 +107,7 @@ async def search_texts(
         InvalidInputError: the pattern or the cursor cannot be used.
         NotFoundError: there is no such text.
     """
-    async with open_service(launch.settings) as service:
+    async with open_service(launch.settings, purpose=launch.to_look) as service:
         found = await service.contexts.search(tuple(handles), query, cursor, math.inf)
     page = search_page(found)
     if as_json:
@@ -128,7 +128,7 @@ async def delete_texts(launch: Launch, handles: Sequence[str], as_json: bool) ->
     Raises:
         NotFoundError: there is no such text; those before it are deleted.
     """
-    async with open_service(launch.settings) as service:
+    async with open_service(launch.settings, purpose=launch.to_look) as service:
         for handle in handles:
             freed = await service.contexts.delete(handle)
             if as_json:

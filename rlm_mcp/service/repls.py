@@ -19,6 +19,7 @@ from rlm_mcp.errors import NotFoundError, RLMError, SandboxBusyError
 from rlm_mcp.sandbox.types import (
     CallReply,
     ContextSource,
+    Isolation,
     Lasting,
     LastingVariable,
     Pausable,
@@ -57,7 +58,7 @@ class OpenRepl:
     """A REPL, and what it was opened over; held open by a task of the process until let go.
 
     `lost` names the variables of an earlier REPL that this one could not be given. `let_go` is also
-    set when the machine that holds the REPL is lost.
+    set when the machine that holds the REPL is lost; `isolation` is that of another machine.
     """
 
     repl: Repl
@@ -66,6 +67,7 @@ class OpenRepl:
     last_used: float
     caller: str = ""
     lost: list[str] = field(default_factory=list[str])
+    isolation: Isolation | None = None
     let_go: anyio.Event = field(default_factory=anyio.Event)
 
     def fits(self, handles: Sequence[str], options: ReplOptions) -> bool:

@@ -26,7 +26,7 @@ from rlm_mcp.service.contexts.ranked_search import IndexBuilds
 from rlm_mcp.service.contexts.tickets import SharedTickets, Ticket
 from rlm_mcp.service.contexts.transfers import TransferService
 from rlm_mcp.service.executor.cluster import Cluster
-from rlm_mcp.service.executor.opening import MakeExecutor, WorkSite, open_crew
+from rlm_mcp.service.executor.opening import MakeExecutor, Purpose, WorkSite, open_crew
 from rlm_mcp.service.housekeeping import Housekeeping, keeping_of
 from rlm_mcp.service.machine import (
     FEW_DESCRIPTORS,
@@ -221,7 +221,7 @@ async def open_service(
     shared: OwnedSandbox | None = None,
     is_remote: bool = False,
     cluster: Cluster | None = None,
-    takes_up_runs: bool = False,
+    purpose: Purpose = "work",
 ) -> AsyncGenerator[Service]:
     """Open the store and the model endpoint; runs that work at the end are interrupted.
 
@@ -231,7 +231,7 @@ async def open_service(
         named: paths and globs that may be read too where the settings do not say what may be.
         cluster: where workers are; None for the one of the settings, if they name one.
         shared: a sandbox of several services, whose least isolation holds; None for one of its own.
-        takes_up_runs: where there are workers, runs of servers that are gone continue here.
+        purpose: what it is opened for; see `WorkSite`.
 
     Raises:
         StoreError: the database cannot be opened.
@@ -242,12 +242,12 @@ async def open_service(
         open_database(settings.data_dir / DATABASE_NAME, names_path=not is_remote) as database,
         open_models(catalogue_of(settings), limiter=limiter) as models,
         shared or _own_sandbox(settings) as sandbox,
-        open_crew(settings, cluster) as crew,
+        open_crew(settings, cluster, purpose) as crew,
         anyio.create_task_group() as tasks,
     ):
         owner = await anyio.to_thread.run_sync(owner_id)
         leases = RunLeases(database, owner=owner)
-        site = WorkSite(crew, leases, tasks, takes_up_runs=takes_up_runs)
+        site = WorkSite(crew, leases, tasks, purpose)
         repls = site.repls(sandbox, descriptors.kept)
         stored = Runs(database, owner=owner)
         runs = _run_services(settings, stored, repls, models, sandbox, database)
@@ -306,7 +306,7 @@ async def _parts(
         await anyio.to_thread.run_sync(_allowed_paths, settings, named),
         tasks,
         IndexBuilds(tasks),
-        site.executors(queue, cells),
+        site.executors(runs.models, queue, cells),
         site,
         SharedTickets(settings.data_dir, Leases(database, owner="uploads")),
     )

@@ -16,6 +16,7 @@ from rlm_mcp.errors import RLMError
 
 if TYPE_CHECKING:
     from rlm_mcp.cli.display import Verbosity
+    from rlm_mcp.service.executor.opening import Purpose
     from rlm_mcp.settings import Settings
     from rlm_mcp.store.probe import Kind
 
@@ -100,3 +101,8 @@ class Launch:
         for problem in unknown_variables():
             say(f"rlm-mcp: {problem}", err=True)
         return settings
+
+    @property
+    def to_look(self) -> Purpose:
+        """For what a command opens the service that works on no run: a cluster is let be."""
+        return "look" if self.settings.ray_address else "work"

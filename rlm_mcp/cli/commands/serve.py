@@ -110,7 +110,7 @@ def _open_service(settings: Settings) -> AbstractAsyncContextManager[Service]:
     from rlm_mcp.service.service import open_service
 
     _spare_what_is_loaded()
-    return open_service(settings, takes_up_runs=True)
+    return open_service(settings, purpose="serve")
 
 
 def _keep_freed_memory() -> None:

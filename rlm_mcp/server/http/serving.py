@@ -112,7 +112,7 @@ async def open_http_server(
     settings = settings.model_copy(update={"allowed_paths": settings.allowed_paths or ()})
     with _listening(place) as sock:
         async with open_service(
-            settings, shared=shared, is_remote=True, takes_up_runs=True
+            settings, shared=shared, is_remote=True, purpose="serve"
         ) as service:
             make = build or build_http_mcp
             mcp = await anyio.to_thread.run_sync(make, lambda: nullcontext(service))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.abc import TaskGroup
 
-from rlm_mcp.service.executor.messages import Answer, Ask, CellCall, Crowded, TextPart
+from rlm_mcp.service.executor.messages import NOBODY, Answer, Ask, CellCall, Crowded, TextPart
 
 if TYPE_CHECKING:
     from rlm_mcp.service.executor.crew import CrewWorker
@@ -34,14 +34,14 @@ class _Group:
 async def serve_worker(
     worker: CrewWorker,
     tasks: TaskGroup,
-    hold_others: Callable[[CrewWorker, Crowded], Coroutine[Any, Any, None]],
+    hold: Callable[[CrewWorker | None, Crowded], Coroutine[Any, Any, None]],
 ) -> None:
     """Do what a worker asks, for as long as it lives.
 
     Args:
         worker: who asks.
         tasks: where what takes longer is done; it ends when the worker is lost.
-        hold_others: has the other workers leave a provider alone that refused this one a call.
+        hold: has all others leave a provider alone that refused this one a call.
 
     Raises:
         WorkerLostError: the worker is lost.
@@ -52,9 +52,11 @@ async def serve_worker(
         quick: list[Ask] = []
         for ask in asks:
             if isinstance(ask.question, Crowded):
-                tasks.start_soon(hold_others, worker, ask.question)
+                tasks.start_soon(hold, worker, ask.question)
             elif isinstance(ask.question, TextPart | CellCall):
                 tasks.start_soon(_answer, worker, _Group([ask], is_sent_alone=True))
+            elif ask.number == NOBODY:
+                tasks.start_soon(worker.answer, ask)
             else:
                 quick.append(ask)
         answers = await _answers_soon(worker, tasks, quick) if quick else ()

@@ -31,6 +31,7 @@ from rlm_mcp.service.executor.messages import (
     WorkerStatus,
     given,
 )
+from rlm_mcp.service.executor.remote_text import RecentTexts
 from rlm_mcp.service.executor.shares import CallShares
 
 PING_SECONDS = 1.0
@@ -84,14 +85,14 @@ class AskedRepl(Asked, Protocol):
 @dataclass(eq=False)
 class CrewWorker:
     """One worker: its process, the runs that it works on, the REPLs that it holds for cells of
-    callers, and the texts that it has read."""
+    callers, and the texts that it has read of late."""
 
     node: Node
     process: WorkerProcess
     status: WorkerStatus
     runs: dict[str, RemoteRun] = field(default_factory=dict[str, RemoteRun])
     repls: dict[Place, AskedRepl] = field(default_factory=dict[Place, AskedRepl])
-    texts: set[str] = field(default_factory=set[str])
+    texts: RecentTexts = field(default_factory=RecentTexts)
     answered_at: float = field(default_factory=anyio.current_time)
 
     async def answer(self, ask: Ask) -> Answer:
@@ -135,6 +136,8 @@ class Crew:
         """Names the runs whose root model's words somebody reads as they come."""
         self.on_places: Callable[[int], None] = _ignore
         """Told how many runs the workers can host, when that changes."""
+        self.on_crowded: Callable[[Crowded], None] = _ignore
+        """Told when a provider refused a worker a call: this server asks models too."""
 
     @property
     def workers(self) -> Sequence[CrewWorker]:
@@ -187,11 +190,17 @@ class Crew:
         Raises:
             RLMError: none can be, as every node says.
         """
-        while not self._workers:
+        while (best := self.likely(key, before)) is None:
             addresses = {node.address for node in self._nodes.values()}
             if addresses and addresses <= self._refusals.keys():
                 raise self._refusals[min(addresses)]
             await self._changed.wait()
+        return best
+
+    def likely(self, key: str, before: CrewWorker | None = None) -> CrewWorker | None:
+        """Return the worker that `pick` would return now; None where none is up."""
+        if not self._workers:
+            return None
         idlest = min(self._workers, key=_load)
         near = [worker for worker in self._workers if key in worker.texts]
         near = [before] if before in self._workers else near
@@ -243,7 +252,7 @@ class Crew:
                 worker = CrewWorker(node, process, await _started(node, process))
                 with self._employed(worker):
                     tasks.start_soon(self._watch, worker)
-                    await serve_worker(worker, tasks, self._hold_others)
+                    await serve_worker(worker, tasks, self.hold)
         except BaseExceptionGroup as group:  # the first error without the wrapping
             raise first_of(group) from None
         finally:
@@ -265,8 +274,10 @@ class Crew:
             for one in (*worker.runs.values(), *worker.repls.values()):
                 one.lose()
 
-    async def _hold_others(self, worker: CrewWorker, crowded: Crowded) -> None:
-        """Have all but a worker leave a provider alone that refused that one a call."""
+    async def hold(self, heard_by: CrewWorker | None, crowded: Crowded) -> None:
+        """Have all others leave a provider alone that refused a worker, or this server, a call."""
+        if heard_by is not None:
+            self.on_crowded(crowded)
 
         async def hold(other: CrewWorker) -> None:
             # One that is lost, or hangs, is seen to by whoever watches it.
@@ -275,7 +286,7 @@ class Crew:
 
         async with anyio.create_task_group() as tasks:
             for other in self.workers:
-                if other is not worker:
+                if other is not heard_by:
                     tasks.start_soon(hold, other)
 
     async def _watch(self, worker: CrewWorker) -> None:
@@ -309,7 +320,7 @@ class Crew:
         changed.set()
 
 
-def _ignore(_places: int) -> None:
+def _ignore(_told: object) -> None:
     """Nobody is to be told."""
 
 

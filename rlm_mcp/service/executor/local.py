@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -48,6 +49,11 @@ class LocalExecutor:
     def __init__(self, services: RunServices, tasks: TaskGroup) -> None:
         self._services = services
         self._tasks = tasks
+
+    async def walls(self, key: str) -> Mapping[str, Any]:
+        """Describe what stands between model code and this machine."""
+        del key
+        return asdict(await self._services.sandbox.isolation())
 
     def execute(self, task: Task, budget: Budget, ticket: Ticket) -> None:
         """Start working on a run, or waiting for a place to; returns at once."""

@@ -74,10 +74,15 @@ class WantedRepl:
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line for the log of a run; answered with what its caller has used today, once it lasts."""
+class Lines:
+    """Lines for the log of a run; answered with what its caller has used today, once they last.
 
-    event: NewEvent
+    `is_awaited`: the worker waits for that. It learns of no other lines that they were refused, so
+    none may follow them then.
+    """
+
+    events: Sequence[NewEvent]
+    is_awaited: bool = True
 
 
 @dataclass(frozen=True)
@@ -179,15 +184,19 @@ class ReplGone:
 
 TextQuestion = TextPart | Passage | PlaceOfPassage
 Question = (
-    Line | Earlier | FindReplies | KeepReplies | TextQuestion | Piece | Ended | CellCall | ReplGone
+    Lines | Earlier | FindReplies | KeepReplies | TextQuestion | Piece | Ended | CellCall | ReplGone
 )
 
 
-@dataclass(frozen=True)
+NOBODY = 0
+"""Numbers what is told: nobody waits for an answer."""
+
+
+@dataclass(frozen=True, eq=False)
 class Ask:
     """One question of a worker, asked for an attempt at a run, or for a REPL by its `Place`.
 
-    Something to tell all workers is asked for neither.
+    Something to tell all workers is asked for neither. What is only told is numbered `NOBODY`.
     """
 
     number: int

@@ -7,10 +7,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 
 from rlm_mcp.sandbox.types import Sandbox
 from rlm_mcp.service.executor.cluster import Cluster, ClusterState
@@ -23,22 +24,27 @@ from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.runs.leases import RunLeases
 
 if TYPE_CHECKING:
+    from rlm_mcp.engine.models.named import Models
     from rlm_mcp.service.executor.crew import Crew
 
 MakeExecutor = Callable[[RunServices, Contexts], RunExecutor]
 """Makes the executor of one caller's runs, over that caller's texts."""
 
+Purpose = Literal["serve", "work", "look"]
+
 
 @asynccontextmanager
 async def open_crew(
-    settings: Settings, cluster: Cluster | None = None
+    settings: Settings, cluster: Cluster | None = None, purpose: Purpose = "work"
 ) -> AsyncGenerator[Crew | None]:
     """Have workers on a cluster, by default the one that the settings name; None without one.
+
+    Nobody who only looks has any.
 
     Raises:
         ConfigurationError: there is no such cluster, or nothing to reach it with, or no worker.
     """
-    if cluster is None and settings.ray_address is None:
+    if purpose == "look" or (cluster is None and settings.ray_address is None):
         yield None
         return
     # Few have a cluster: nothing of it is loaded for the others.
@@ -71,17 +77,18 @@ class WorkSite:
         crew: works on the runs; None for this process.
         leases: of this process.
         tasks: of this process, in the background.
-        takes_up_runs: a crew continues the runs of servers that are gone.
+        purpose: where somebody only looks, nothing is worked on, and runs of servers that are gone
+            are let be. Else they end, but those that the crew of a server continues.
     """
 
     crew: Crew | None
     leases: RunLeases
     tasks: TaskGroup
-    takes_up_runs: bool = False
+    purpose: Purpose = "work"
 
     async def end_lost_runs(self) -> None:
-        """End the runs of dead servers as `interrupted`, unless they are to be continued here."""
-        if self.crew is None or not self.takes_up_runs:
+        """End the runs of dead servers as `interrupted`, where that is to be done here."""
+        if self.purpose == "work" or (self.purpose == "serve" and self.crew is None):
             await self.leases.interrupt_dead()
 
     def repls(self, sandbox: Sandbox, most_kept: int) -> Repls:
@@ -105,24 +112,35 @@ class WorkSite:
 
         return cluster_state(self.crew, caller, is_remote=is_remote)
 
-    def executors(self, *queues: RunQueue) -> MakeExecutor:
-        """Return what makes the executor of each caller; `queues` get as many places as a crew."""
-        if self.crew is None:
+    def executors(self, models: Models, *queues: RunQueue) -> MakeExecutor:
+        """Return what makes the executor of each caller.
+
+        Args:
+            models: of this server; what providers refuse here or at a worker holds everywhere.
+            queues: get as many places as a crew.
+        """
+        crew, start = self.crew, self.tasks.start_soon
+        if crew is None:
             return lambda services, _texts: LocalExecutor(services, self.tasks)
         from rlm_mcp.service.executor.remote import CrewDuty, RemoteExecutor  # noqa: PLC0415  # few
+        from rlm_mcp.service.executor.shares import hold, tell_refusals  # noqa: PLC0415  # few
 
         def resize(places: int) -> None:
             for queue in queues:
                 queue.resize(places)
 
-        self.crew.on_places = resize
-        return partial(RemoteExecutor, duty=CrewDuty(self.crew, self.leases, self.tasks))
+        crew.on_places = resize
+        crew.on_crowded = partial(hold, models)
+        tell_refusals(models, lambda crowded: start(crew.hold, None, crowded))
+        return partial(RemoteExecutor, duty=CrewDuty(crew, self.leases, self.tasks))
 
     def taking_up(
         self, services: RunServices, texts: Contexts, make_executor: MakeExecutor, queue: RunQueue
     ) -> Callable[[], Awaitable[None]] | None:
         """Return what continues the runs of servers that are gone; None where they end."""
-        if self.crew is None or not self.takes_up_runs:
+        if self.purpose == "look":
+            return checkpoint
+        if self.purpose == "work" or self.crew is None:
             return None
         from rlm_mcp.service.executor.taking_up import LostRuns  # noqa: PLC0415  # few
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from rlm_mcp.service.executor.messages import (
+    NOBODY,
     Answer,
     Ask,
     Crowded,
@@ -22,7 +23,7 @@ from rlm_mcp.service.executor.messages import (
     Ended,
     FindReplies,
     KeepReplies,
-    Line,
+    Lines,
     Place,
     Question,
     Refused,
@@ -35,7 +36,10 @@ if TYPE_CHECKING:
     from rlm_mcp.store.runs.records import NewEvent, Outcome, RunRecord, SavedVariable
 
 MOST_AT_ONCE = 256
-_NOBODY = Refused("RunLostError", "The worker has ended.")
+# Lines after which no model is asked before a further line: that one waits for them too. They are
+# those of a run itself; a judge of several attempts is asked without a line before it.
+TOLD = frozenset({"code_generated", "code_executed", "sub_calls_finished", "final_answer"})
+_ENDED = Refused("RunLostError", "The worker has ended.")
 
 
 @dataclass
@@ -57,7 +61,7 @@ class Outbox:
     def close(self) -> None:
         """Refuse all that was asked and is asked from now on: nobody answers any more."""
         self._is_closed = True
-        self.settle([Answer(number, _NOBODY) for number in self._waiting])
+        self.settle([Answer(number, _ENDED) for number in self._waiting])
 
     async def ask(self, run_id: str, attempt: int, question: Question) -> Any:
         """Ask the server, and wait for the answer.
@@ -66,7 +70,7 @@ class Outbox:
             RLMError: it was refused.
         """
         if self._is_closed:
-            return given(_NOBODY)
+            return given(_ENDED)
         number = next(self._numbers)
         waiting = self._waiting[number] = _Waiting()
         self._asks.append(Ask(number, run_id, attempt, question))
@@ -77,10 +81,19 @@ class Outbox:
             del self._waiting[number]
         return given(waiting.value)
 
-    def tell(self, run_id: str, attempt: int, question: Question | Crowded) -> None:
+    def tell(self, run_id: str, attempt: int, question: Question | Crowded) -> Ask:
         """Send something that needs no answer."""
-        self._asks.append(Ask(next(self._numbers), run_id, attempt, question))
+        ask = Ask(NOBODY, run_id, attempt, question)
+        self._asks.append(ask)
         self._news.set()
+        return ask
+
+    def take_back(self, told: Ask) -> bool:
+        """Send something that was told no more; returns False where it was fetched by now."""
+        if told not in self._asks:
+            return False
+        self._asks.remove(told)
+        return True
 
     async def take(self) -> list[Ask]:
         """Wait until there is something to ask, and return the next group."""
@@ -120,6 +133,7 @@ class RemoteJournal:
         self._outbox = outbox
         self._at = at
         self._hold_repl = hold_repl
+        self._told: Ask | None = None
         self.caller = caller
         self.allowance = allowance
 
@@ -127,14 +141,29 @@ class RemoteJournal:
         """Do nothing: a run waits in line at the server, before it is sent."""
 
     async def append_event(self, run_id: str, event: NewEvent) -> None:
-        """Append a line; it lasts once this returns.
+        """Append a line; it lasts once this returns, with all lines before it.
+
+        One after which no model is asked before a further line is told and not waited for, as are
+        those that are `TOLD`: the further line waits for it.
 
         Raises:
-            StoreError: it could not be stored, or the run is another attempt's by now.
+            StoreError: it or a line before it could not be stored, or the run is another attempt's
+                by now.
         """
-        spent: Spent | None = await self._outbox.ask(*self._at, Line(event))
+        events = (*self._not_fetched(), event)
+        if event.depth == 0 and event.type in TOLD:
+            self._told = self._outbox.tell(*self._at, Lines(events, is_awaited=False))
+            return
+        spent: Spent | None = await self._outbox.ask(*self._at, Lines(events))
         if self.allowance is not None and spent is not None:
             self.allowance.learn(spent)
+
+    def _not_fetched(self) -> Sequence[NewEvent]:
+        """Take back lines that were told and not fetched, so that they travel with the next one."""
+        told, self._told = self._told, None
+        if told is None or not isinstance(told.question, Lines):
+            return ()
+        return told.question.events if self._outbox.take_back(told) else ()
 
     async def get(self, run_id: str) -> RunRecord:
         """Return the record of a run of the same caller.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,8 @@ from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.daily_limits import Spent
 from rlm_mcp.engine.run_context import RLMEvent, repl_options
 from rlm_mcp.errors import InvalidInputError
-from rlm_mcp.events import FORMAT_VERSION, RunStarted
+from rlm_mcp.events import FORMAT_VERSION, RunStarted, RunWarning
+from rlm_mcp.service.executor.attempt_log import AttemptLog
 from rlm_mcp.service.executor.cluster import WorkerLostError
 from rlm_mcp.service.executor.crew import Crew, CrewWorker
 from rlm_mcp.service.executor.messages import (
@@ -24,7 +25,7 @@ from rlm_mcp.service.executor.messages import (
     FindReplies,
     Job,
     KeepReplies,
-    Line,
+    Lines,
     Passage,
     Piece,
     Place,
@@ -39,7 +40,7 @@ from rlm_mcp.service.runs.execution import Execution, RunServices, Task, new_eve
 from rlm_mcp.service.runs.live import LiveRun, Ticket
 from rlm_mcp.service.runs.resuming import Resumer
 from rlm_mcp.store.runs.records import INTERRUPTED, Outcome, SavedVariable
-from rlm_mcp.values import Usage
+from rlm_mcp.values import Usage, error_fields
 
 if TYPE_CHECKING:
     from rlm_mcp.store.contexts.contexts import Contexts
@@ -73,7 +74,12 @@ class RemoteExecutor:
         self._services = services
         self._duty = duty
         duty.crew.watched = partial(tuple, services.live.root_texts)
-        self._resumer = Resumer(services.runs, texts, services.sandbox, services.pricing)
+        self._resumer = Resumer(services.runs, texts, self.walls, services.pricing)
+
+    async def walls(self, key: str) -> Mapping[str, Any] | None:
+        """Describe the walls of the worker that is likely to work; None while none is up."""
+        worker = self._duty.crew.likely(key)
+        return None if worker is None else asdict(worker.status.isolation)
 
     def execute(self, task: Task, budget: Budget, ticket: Ticket) -> None:
         """Start working on a run, or waiting for a place to; returns at once."""
@@ -103,6 +109,7 @@ class RemoteWork:
         self._services = services
         self._duty = duty
         self._resumer = resumer
+        self._log = AttemptLog(services.runs, task.run_id)
         self._settled = anyio.Event()
         self._ended: Ended | None = None
         self._worker: CrewWorker | None = None
@@ -159,6 +166,7 @@ class RemoteWork:
         worker.texts.add(self._task.source.key)
         run.repl = RemoteRepl(worker, (run_id, self.attempt))
         try:
+            await self._tell_walls(worker)
             await worker.process.call("work", self._job(self._lent_to(worker)))
             await self._settled.wait()
         except WorkerLostError:
@@ -171,6 +179,19 @@ class RemoteWork:
             run.repl = None
             del worker.runs[run_id]
         return self._ended.outcome if self._ended else None
+
+    async def _tell_walls(self, worker: CrewWorker) -> None:
+        """Log what stands between model code and the worker, where the log says otherwise.
+
+        Raises:
+            StoreError: it could not be stored.
+        """
+        isolation = worker.status.isolation
+        if asdict(isolation) != self._task.isolation:
+            self._task = replace(self._task, isolation=asdict(isolation))
+            line = f"The worker's isolation is {isolation.level!r}: {', '.join(isolation.layers)}."
+            warning = RLMEvent.of(RunWarning(), self.usage.iterations, line, usage=self.usage)
+            await self._write(Lines([new_event(warning)]))
 
     def _lent_to(self, worker: CrewWorker) -> Place | None:
         """Give the run's REPL back to the worker that holds it; let one elsewhere go."""
@@ -225,13 +246,14 @@ class RemoteWork:
             RLMError: it cannot continue.
         """
         run_id, runs = self._task.run_id, self._services.runs
-        record = await runs.get(run_id)
+        record, worker = await runs.get(run_id), self._duty.crew.likely(self._task.source.key)
+        walls = None if worker is None else asdict(worker.status.isolation)
         started = RunStarted(
             version=FORMAT_VERSION,
             question=record.question,
             contexts=record.contexts,
             options=record.config,
-            isolation=asdict(await self._services.sandbox.isolation()),
+            isolation=walls,
             resumed=record.status,
         )
         event = new_event(RLMEvent.of(started, 0, "continues on another worker"))
@@ -240,10 +262,12 @@ class RemoteWork:
             return False
         self._services = self._services.as_attempt(attempt)
         self.execution.runs = self._services.runs
+        self._log = AttemptLog(self._services.runs, run_id)
         self._task = replace(self._task, attempt=attempt)
         self._services.live.notify(run_id)
         ready = await self._resumer.prepare(await runs.get(run_id), {})
-        self._task, self._budget = replace(ready.task, attempt=attempt), ready.budget
+        self._task = replace(ready.task, attempt=attempt, isolation=walls)
+        self._budget = ready.budget
         self.usage = self._budget.snapshot()
         return True
 
@@ -255,8 +279,8 @@ class RemoteWork:
         """
         services, run_id = self._services, self._task.run_id
         if isinstance(question, Ended):
-            return self._end(question)
-        if isinstance(question, Line):
+            return await self._end(question)
+        if isinstance(question, Lines):
             return await self._write(question)
         if isinstance(question, Piece):
             return await self._hear(question.text)
@@ -270,27 +294,34 @@ class RemoteWork:
             return await anyio.to_thread.run_sync(read_text, self._task.source, question)
         raise InvalidInputError(f"A run is not asked for {type(question).__name__!r}.", fix=_SAME)
 
-    async def _write(self, line: Line) -> Spent | None:
-        """Make a line durable, then notify whoever waits; return what was used today."""
-        event, services, run_id = line.event, self._services, self._task.run_id
-        text = services.live.root_texts.get(run_id)
-        if event.depth == 0 and text is not None:
-            text.begin(event.iteration)
+    async def _write(self, lines: Lines) -> Spent | None:
+        """Make lines durable, then notify whoever waits; return what was used today."""
+        last, live, run_id = lines.events[-1], self._services.live, self._task.run_id
+        text = live.root_texts.get(run_id)
+        if last.depth == 0 and text is not None:
+            text.begin(last.iteration)
         began = anyio.current_time()
-        await services.runs.append_event(run_id, event)
-        services.live.tally(services.runs.caller).add_lag(anyio.current_time() - began)
+        await self._log.append(lines)
+        for _ in lines.events:
+            live.tally(self.caller).add_lag(anyio.current_time() - began)
         allowance = self._budget.pricing.allowance
         if allowance is not None:
-            allowance.charge(*_used_since(self.usage, event.figures))
-        self.usage = event.figures
-        services.live.notify(run_id)
+            allowance.charge(*_used_since(self.usage, last.figures))
+        self.usage = last.figures
+        live.notify(run_id)
         return None if allowance is None else allowance.spent
 
-    def _end(self, ended: Ended) -> None:
+    async def _end(self, ended: Ended) -> None:
+        """Take in how the work ended; it failed where lines could not be stored."""
+        refusal = await self._log.settled()
+        if refusal is not None:
+            ended = replace(ended, outcome=Outcome("failed", error=error_fields(refusal)))
         self._ended = ended
         self.usage, self.variables = ended.usage, ended.variables
         if ended.holds_repl and self._worker is not None:
             self._hold(self._worker)
+            if refusal is not None:  # what the REPL holds differs from the log
+                self._services.repls.drop(self._task.run_id)
         self._settled.set()
 
     async def _hear(self, piece: str) -> None:

@@ -229,6 +229,7 @@ def stand_in(
 ) -> OpenRepl:
     """Return a REPL of a worker as `Repls` keeps it; a task closes it there once it is let go."""
     now = anyio.current_time()
-    one = OpenRepl(held, tuple(handles), options, now, let_go=held.let_go)
+    walls = held.worker.status.isolation
+    one = OpenRepl(held, tuple(handles), options, now, isolation=walls, let_go=held.let_go)
     tasks.start_soon(held.close_when_let_go)
     return one

@@ -23,6 +23,25 @@ from rlm_mcp.service.executor.messages import (
 from rlm_mcp.service.executor.outbox import Outbox
 
 PART_BYTES = 8 << 20
+MOST_RECENT = 1000
+
+
+class RecentTexts:
+    """The keys of the texts that a worker has read last; what it read long ago it may not have."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, None] = {}
+
+    def __contains__(self, key: str) -> bool:
+        """Whether it is one of them."""
+        return key in self._keys
+
+    def add(self, key: str) -> None:
+        """Take note that a text is read."""
+        self._keys.pop(key, None)
+        self._keys[key] = None
+        if len(self._keys) > MOST_RECENT:
+            del self._keys[next(iter(self._keys))]
 
 
 @dataclass(frozen=True)

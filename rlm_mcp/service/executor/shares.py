@@ -1,11 +1,32 @@
-"""Deals out how many model calls each worker may have under way: by demand, and no more in all."""
+"""What workers share of models: calls at once, dealt out by demand, and refusals, told to all."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
-from rlm_mcp.service.executor.messages import Demand
+from rlm_mcp.service.executor.messages import Crowded, Demand
+
+if TYPE_CHECKING:
+    from rlm_mcp.engine.models.named import Models
+
+
+def tell_refusals(models: Models, tell: Callable[[Crowded], object]) -> None:
+    """Have the refusals told that providers give here."""
+
+    def crowded(table: str, seconds: float) -> None:
+        tell(Crowded(table, seconds))
+
+    for table, endpoint in models.endpoints.items():
+        endpoint.on_crowded = partial(crowded, table)
+
+
+def hold(models: Models, crowded: Crowded) -> None:
+    """Leave a provider alone that refused a call elsewhere."""
+    if crowded.table in models.endpoints:
+        models.endpoints[crowded.table].hold(crowded.seconds)
 
 
 @dataclass

@@ -67,10 +67,10 @@ class LostRuns:
             await self.leases.interrupt([lost])
             return
         services, texts = self.services.as_caller(lost.caller), self.texts.as_caller(lost.caller)
-        resumer = Resumer(services.runs, texts, services.sandbox, services.pricing)
+        executor = self.make_executor(services, texts)
+        resumer = Resumer(services.runs, texts, executor.walls, services.pricing)
         record = replace(await services.runs.get(lost.run_id), elapsed_seconds=lost.worked_seconds)
         ready = await resumer.prepare(record, {})
-        executor = self.make_executor(services, texts)
         # Whoever ends this server must not leave a run behind that nobody works on.
         with anyio.CancelScope(shield=True):
             await self._move(lost, ready, executor)

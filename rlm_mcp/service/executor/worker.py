@@ -42,6 +42,7 @@ from rlm_mcp.service.executor.messages import (
 from rlm_mcp.service.executor.outbox import Outbox, RemoteJournal, RemoteReplies
 from rlm_mcp.service.executor.remote_text import RemoteSource
 from rlm_mcp.service.executor.sent_settings import received
+from rlm_mcp.service.executor.shares import hold, tell_refusals
 from rlm_mcp.service.machine import places, share_descriptors
 from rlm_mcp.service.repls import Repls
 from rlm_mcp.service.runs.execution import Execution, RunSpec, Task, Workplace
@@ -113,8 +114,7 @@ class Worker:
             repls = Repls(sandbox, tasks, descriptors.kept)
             tasks.start_soon(repls.evict)
             held = HeldRepls(repls, self._outbox, tasks)
-            for name, endpoint in models.endpoints.items():
-                endpoint.on_crowded = partial(self._tell_crowded, name)
+            tell_refusals(models, partial(self._outbox.tell, "", 0))
             self._open = _Open(models, sandbox, repls, held, calls, most_calls, tasks)
             most = settings.max_concurrent_runs or await anyio.to_thread.run_sync(
                 places, ReplOptions().memory_bytes
@@ -158,13 +158,10 @@ class Worker:
         under_way = found.borrowed_tokens
         return Demand(under_way, max(0, min(found.tasks_waiting, most - under_way)))
 
-    def _tell_crowded(self, table: str, seconds: float) -> None:
-        self._outbox.tell("", 0, Crowded(table, seconds))
-
     async def hold(self, crowded: Crowded) -> None:
-        """Leave a provider alone that refused another worker a call."""
-        if self._open is not None and crowded.table in self._open.models.endpoints:
-            self._open.models.endpoints[crowded.table].hold(crowded.seconds)
+        """Leave a provider alone that refused another worker, or the server, a call."""
+        if self._open is not None:
+            hold(self._open.models, crowded)
 
     async def take(self, answers: Sequence[Answer]) -> list[Ask]:
         """Take answers of the server in, wait for what it is to do next, and return that."""

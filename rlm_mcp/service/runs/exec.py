@@ -105,7 +105,7 @@ class CellService:
         options, caller = repl_options(task.config), self._services.runs.caller
         one = await self._services.repls.open(task.source, handles, options, caller=caller)
         try:
-            await self._record(task)
+            await self._record(task, one)
         except BaseException:  # without a run nobody would close the REPL
             one.let_go.set()
             raise
@@ -168,14 +168,15 @@ class CellService:
         pricing = await self._services.pricing(task.sub_model, task.sub_model)
         return Budget(task.config, spent=spent, pricing=pricing)
 
-    async def _record(self, task: Task) -> None:
+    async def _record(self, task: Task, one: OpenRepl) -> None:
+        isolation = one.isolation or await self._services.sandbox.isolation()
         options = task.config.model_dump()
         new = NewRun(task.run_id, "", contexts=task.handles, config=options)
         started = RunStarted(
             version=FORMAT_VERSION,
             contexts=tuple(task.handles),
             options=options,
-            isolation=asdict(await self._services.sandbox.isolation()),
+            isolation=asdict(isolation),
         )
         event = new_event(RLMEvent.of(started, 0, "code of the caller"))
         await self._services.runs.create(new, event)

@@ -43,7 +43,7 @@ class RunSpec:
     Whoever works on it lays its texts out by `handles`, and writes to its log as `attempt`.
     `continues` is the run whose REPL it continues; `variables` are what was saved of that, for
     when the REPL is gone. `recording` is what the log holds of a run that is resumed; its REPL was
-    opened for `seed_run`, where that is another.
+    opened for `seed_run`, where that is another. `isolation` is what its log says of the walls.
     """
 
     run_id: str
@@ -58,6 +58,7 @@ class RunSpec:
     recording: Recording = field(default_factory=Recording)
     seed_run: str = ""
     attempt: int = 1
+    isolation: Mapping[str, Any] | None = None
 
     @property
     def seed(self) -> int:
@@ -80,6 +81,16 @@ class Task(RunSpec):
 class RunExecutor(Protocol):
     """Where the runs of one caller are worked on."""
 
+    async def walls(self, key: str) -> Mapping[str, Any] | None:
+        """Describe what stands between model code and the machine that works on a run.
+
+        None where it is not known yet; where it is another one in the end, the log says so.
+
+        Args:
+            key: of the run's text.
+        """
+        ...
+
     def execute(self, task: Task, budget: Budget, ticket: Ticket) -> None:
         """Start working on a run, or waiting for a place to; returns at once.
 
@@ -98,8 +109,8 @@ log = logging.getLogger(__name__)
 class Journal(Protocol):
     """Where one caller's runs are written down, by whoever works on them.
 
-    What is written lasts once a method has returned. A run that has ended, or that a later attempt
-    works on, takes no more: `RunLostError`.
+    What is written lasts once a method has returned, or else before a model is asked again. A run
+    that has ended, or that a later attempt works on, takes no more: `RunLostError`.
     """
 
     @property

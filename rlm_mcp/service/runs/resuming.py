@@ -12,7 +12,7 @@ from rlm_mcp.engine.recording import RecordedCell, Recording, read_recording
 from rlm_mcp.engine.run_context import RLMEvent
 from rlm_mcp.errors import InvalidInputError, NotFoundError
 from rlm_mcp.events import FORMAT_VERSION, RunFinished, RunStarted
-from rlm_mcp.sandbox.types import ContextSource, Sandbox
+from rlm_mcp.sandbox.types import ContextSource
 from rlm_mcp.service.runs.execution import Task, new_event
 from rlm_mcp.service.runs.questions import more_room, used_of, with_budget
 from rlm_mcp.store.runs.records import Event, ResumedRun, RunRecord
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _EVENTS_AT_ONCE = 500
 
 FindPricing = Callable[[str, str], Awaitable[Pricing]]
+FindWalls = Callable[[str], Awaitable[Mapping[str, Any] | None]]
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,21 @@ class Resumption:
 
 
 class Resumer:
-    """Prepares runs that have ended to be resumed; `find_pricing` says what two models cost."""
+    """Prepares runs that have ended to be resumed.
+
+    Args:
+        runs: those of a caller.
+        texts: of that caller.
+        find_walls: says what stands between model code and the machine, as `RunExecutor.walls`.
+        find_pricing: says what two models cost.
+    """
 
     def __init__(
-        self, runs: Runs, texts: Contexts, sandbox: Sandbox, find_pricing: FindPricing
+        self, runs: Runs, texts: Contexts, find_walls: FindWalls, find_pricing: FindPricing
     ) -> None:
         self._runs = runs
         self._texts = texts
-        self._sandbox = sandbox
+        self._find_walls = find_walls
         self._find_pricing = find_pricing
 
     async def prepare(self, record: RunRecord, limits: Mapping[str, Any]) -> Resumption:
@@ -77,22 +85,12 @@ class Resumer:
         before, first = await self._before(record)
         task = self._task(record, rebuilt, config, source)
         task = replace(
-            task, recording=replace(task.recording, before=before), seed_run=first.run_id
+            task,
+            recording=replace(task.recording, before=before),
+            seed_run=first.run_id,
+            isolation=await self._find_walls(source.key),
         )
-        return Resumption(task, budget, await self._resumed(record, rebuilt, config))
-
-    async def _resumed(self, record: RunRecord, rebuilt: Rebuilt, config: RLMConfig) -> ResumedRun:
-        options = {**rebuilt.config, **config.model_dump()}
-        started = RunStarted(
-            version=FORMAT_VERSION,
-            question=rebuilt.question,
-            contexts=rebuilt.contexts,
-            options=options,
-            isolation=asdict(await self._sandbox.isolation()),
-            resumed=record.status,
-        )
-        event = new_event(RLMEvent.of(started, 0, f"resumed after it was {record.status}"))
-        return ResumedRun(options, event, rebuilt.last_event)
+        return Resumption(task, budget, _resumed(record, rebuilt, task))
 
     def _task(
         self, record: RunRecord, rebuilt: Rebuilt, config: RLMConfig, source: ContextSource
@@ -268,3 +266,17 @@ def rebuild(events: Sequence[Event]) -> Rebuilt:
         last_event=events[-1].seq,
         recording=recording,
     )
+
+
+def _resumed(record: RunRecord, rebuilt: Rebuilt, task: Task) -> ResumedRun:
+    options = {**rebuilt.config, **task.config.model_dump()}
+    started = RunStarted(
+        version=FORMAT_VERSION,
+        question=rebuilt.question,
+        contexts=rebuilt.contexts,
+        options=options,
+        isolation=task.isolation,
+        resumed=record.status,
+    )
+    event = new_event(RLMEvent.of(started, 0, f"resumed after it was {record.status}"))
+    return ResumedRun(options, event, rebuilt.last_event)

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -18,7 +18,7 @@ from rlm_mcp.engine.parsing.typed_answer import check_schema
 from rlm_mcp.engine.run_context import RLMEvent
 from rlm_mcp.errors import ConfigurationError, InvalidInputError, SandboxBusyError, StoreError
 from rlm_mcp.events import FORMAT_VERSION, RunStarted
-from rlm_mcp.sandbox.types import Isolation, Particular
+from rlm_mcp.sandbox.types import Particular
 from rlm_mcp.service.contexts.contexts import ContextService
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.text_reader import read_inline
@@ -54,7 +54,7 @@ class Starter:
         self._texts = texts
         self._executor = executor
         self._defaults = defaults
-        self._resumer = Resumer(services.runs, texts, services.sandbox, services.pricing)
+        self._resumer = Resumer(services.runs, texts, executor.walls, services.pricing)
 
     async def begin(self, question: Question) -> Begun:
         """Begin a run that outlives its caller, or find it at work.
@@ -74,25 +74,26 @@ class Starter:
         if question.answer_schema is not None:
             await anyio.to_thread.run_sync(check_schema, question.answer_schema)
         handles, variables = await self._material(question)
+        source = await self._texts.source(handles)
         task = Task(
             run_id=f"run_{secrets.token_hex(16)}",
             question=question.text,
             config=config,
-            source=await self._texts.source(handles),
+            source=source,
             root_model=root_model,
             sub_model=sub_model,
             answer_schema=question.answer_schema,
             handles=handles,
             continues=question.continue_run,
             variables=variables,
+            isolation=await self._executor.walls(source.key),
         )
         begun = Begun(task.run_id)
-        isolation = await self._services.sandbox.isolation()
         if isinstance(self._services.sandbox, Particular):
             self._services.sandbox.check(task.source)
         # A caller that gives up here must not leave a run behind that nobody works on.
         with anyio.CancelScope(shield=True):
-            begun = await self._begin(task, question, budget, isolation)
+            begun = await self._begin(task, question, budget)
         return begun  # noqa: RET504  # a scope may swallow what is raised in it, as types go
 
     async def check_limits(self, question: Question) -> None:
@@ -124,13 +125,11 @@ class Starter:
             pricing.allowance.refuse_spent("runs", "usd", "tokens")
         return config, Budget(config, pricing=pricing)
 
-    async def _begin(
-        self, task: Task, question: Question, budget: Budget, isolation: Isolation
-    ) -> Begun:
+    async def _begin(self, task: Task, question: Question, budget: Budget) -> Begun:
         ticket = self._queue.enter(self._services.runs.caller)
         begun = Begun("")
         try:
-            begun = await self._record(task, question, isolation, is_queued=ticket.has_waited)
+            begun = await self._record(task, question, is_queued=ticket.has_waited)
         finally:
             if begun.run_id != task.run_id:
                 ticket.leave()
@@ -138,9 +137,7 @@ class Starter:
             self._executor.execute(task, budget, ticket)
         return begun
 
-    async def _record(
-        self, task: Task, question: Question, isolation: Isolation, *, is_queued: bool
-    ) -> Begun:
+    async def _record(self, task: Task, question: Question, *, is_queued: bool) -> Begun:
         """Record that a run begins, or find the run that already answers it."""
         models = task.root_model, task.sub_model
         options = _stored_options(task.config, models, task.answer_schema)
@@ -152,7 +149,7 @@ class Starter:
             question=task.question,
             contexts=tuple(task.handles),
             options=options,
-            isolation=asdict(isolation),
+            isolation=task.isolation,
         )
         event = new_event(RLMEvent.of(started, 0, task.question[:200]))
         record = await self._services.runs.create(new, event)
