@@ -92,7 +92,7 @@ async def ended(
 ) -> RLMResponse:
     """Do one turn of work, and then what ends the run."""
 
-    async def emit(_: RLMEvent) -> None:
+    async def emit(*_: RLMEvent) -> None:
         await anyio.lowlevel.checkpoint()
 
     def root(request: Any) -> Answer:

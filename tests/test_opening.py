@@ -54,7 +54,7 @@ class OneCellRepl:
 
 
 def an_opening(question: str = "Where?", text: str = "It is here.", **config: Any) -> Opening:
-    async def emit(_: RLMEvent) -> None:
+    async def emit(*_: RLMEvent) -> None:
         raise NotImplementedError
 
     settings = RLMConfig(**config)

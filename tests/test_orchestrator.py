@@ -62,6 +62,7 @@ class Bench:
     engine: Engine
     server: ScriptedModel
     events: list[RLMEvent] = field(default_factory=list[RLMEvent])
+    kept: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
 
     async def ask(self, text: str | Sequence[str] = TEXT, question: str = "What?") -> RLMResponse:
         source = TextContext.of(text)
@@ -96,9 +97,11 @@ async def a_bench(
     **config: Any,  # fields of RLMConfig, which checks them
 ) -> AsyncGenerator[Bench]:
     events: list[RLMEvent] = []
+    kept: list[tuple[str, ...]] = []
 
-    async def emit(event: RLMEvent) -> None:
-        events.append(event)
+    async def emit(*told: RLMEvent) -> None:
+        events.extend(told)
+        kept.append(tuple(event.type for event in told))
         await anyio.lowlevel.checkpoint()
 
     with anyio.fail_after(60):
@@ -120,7 +123,7 @@ async def a_bench(
                 model_names=("root", "sub"),
                 answer_schema=answer_schema,
             )
-            yield Bench(engine, server, events)
+            yield Bench(engine, server, events, kept)
 
 
 async def outcome_of(
@@ -131,6 +134,38 @@ async def outcome_of(
 ) -> RLMResponse:
     async with a_bench(sandbox, root, sub, **config) as bench:
         return await bench.ask()
+
+
+async def test_the_line_of_a_turns_last_cell_is_kept_with_that_of_the_next_turn(
+    sandbox: ProcessSandbox,
+) -> None:
+    two = code("x = 1") + "\n" + code("print(x)")
+    async with a_bench(sandbox, [two, "FINAL(x is 1)"]) as bench:
+        await bench.ask()
+
+    assert bench.kept == [
+        ("iteration_start",),
+        ("code_generated",),
+        ("code_executed",),
+        ("code_executed", "iteration_start"),
+        ("code_generated",),
+        ("final_answer",),
+    ]
+
+
+async def test_the_line_of_the_last_cell_is_kept_also_where_no_turn_follows(
+    sandbox: ProcessSandbox,
+) -> None:
+    replies = [code("x = 1"), code("x = 2")]
+    async with a_bench(sandbox, replies, max_iterations=2) as bench:
+        response = await bench.ask()
+
+    assert (response.status, response.answer) == ("exhausted", None)
+    assert bench.kept[-3:] == [
+        ("code_executed", "iteration_start"),
+        ("code_generated",),
+        ("code_executed",),
+    ]
 
 
 # --- how answers are taken

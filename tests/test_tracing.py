@@ -97,7 +97,7 @@ async def sandbox() -> AsyncGenerator[ProcessSandbox]:
 async def ask(
     sandbox: ProcessSandbox, replies: list[str], recorder: Recorder | None, **config: Any
 ) -> RLMResponse:
-    async def emit(_: RLMEvent) -> None:
+    async def emit(*_: RLMEvent) -> None:
         await anyio.lowlevel.checkpoint()
 
     settings = RLMConfig(**config)

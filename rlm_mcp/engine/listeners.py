@@ -32,13 +32,14 @@ class Listeners:
         """Whether there is a function for pieces of replies."""
         return self._on_delta is not None
 
-    async def emit(self, event: RLMEvent) -> None:
-        """Hand on an event."""
-        if self._is_verbose:
-            indent = "  " * event.depth
-            sys.stderr.write(f"{indent}[{event.iteration}] {event.type}: {event.preview}\n")
-        if self._on_event is not None:
-            await self._call("on_event", partial(self._on_event, event))
+    async def emit(self, *events: RLMEvent) -> None:
+        """Hand on events."""
+        for event in events:
+            if self._is_verbose:
+                indent = "  " * event.depth
+                sys.stderr.write(f"{indent}[{event.iteration}] {event.type}: {event.preview}\n")
+            if self._on_event is not None:
+                await self._call("on_event", partial(self._on_event, event))
 
     async def emit_delta(self, text: str) -> None:
         """Hand on a piece of the root's reply; `""` when the reply begins again."""

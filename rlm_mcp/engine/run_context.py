@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.cache import SubCallCache
@@ -60,7 +62,12 @@ class RLMEvent:
         return cls(detail.type, iteration, preview, detail.to_detail(), depth, usage)
 
 
-EventSink = Callable[[RLMEvent], Awaitable[None]]
+class EventSink(Protocol):
+    """Takes events in order; those that come together are kept together."""
+
+    async def __call__(self, *events: RLMEvent) -> None:
+        """Take events, all of which are kept once this returns."""
+        ...
 
 
 def _always() -> bool:
@@ -138,6 +145,7 @@ class RunLog:
         self.engine = engine
         self.turn = 0
         self._has_warned_of_cut = False
+        self._held: tuple[RLMEvent, ...] = ()  # it goes with the next one
 
     async def warn_of_cut_prompt(self, reply: ChatReply, prompt_chars: int) -> None:
         """Emit a warning, once, if the provider read only a part of a prompt."""
@@ -145,11 +153,30 @@ class RunLog:
             self._has_warned_of_cut = True
             await self.emit(RunWarning(), describe_cut_prompt(reply, prompt_chars))
 
-    async def emit(self, detail: EventDetail, line: str) -> None:
-        """Emit one event; `line` is its preview."""
+    async def emit(self, detail: EventDetail, line: str, *, is_followed: bool = False) -> None:
+        """Emit one event; `line` is its preview.
+
+        Args:
+            is_followed: nothing is awaited until the next event or `end`, with which it is kept:
+                one write in place of two.
+        """
         engine = self.engine
         usage = engine.budget.snapshot()
-        await engine.emit(RLMEvent.of(detail, self.turn, line, depth=engine.depth, usage=usage))
+        event = RLMEvent.of(detail, self.turn, line, depth=engine.depth, usage=usage)
+        held, self._held = self._held, ()
+        if is_followed:
+            self._held = (*held, event)
+        elif held:
+            with anyio.CancelScope(shield=True):  # a run whose time is over goes on with its log
+                await engine.emit(*held, event)
+        else:
+            await engine.emit(event)
+
+    async def end(self) -> None:
+        """Emit what no other event has followed."""
+        held, self._held = self._held, ()
+        if held:
+            await self.engine.emit(*held)
 
 
 def repl_options(config: RLMConfig, *, seed: int | None = None) -> ReplOptions:

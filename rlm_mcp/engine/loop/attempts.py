@@ -222,8 +222,8 @@ def _seed(question: str, number: int) -> int:
 
 
 def _one_level_down(emit: EventSink) -> EventSink:
-    async def tell(event: RLMEvent) -> None:
-        await emit(replace(event, depth=event.depth + 1))
+    async def tell(*events: RLMEvent) -> None:
+        await emit(*(replace(event, depth=event.depth + 1) for event in events))
 
     return tell
 

@@ -112,10 +112,13 @@ def _reason_to_end(run: Run) -> BudgetExceededError | None:
 
 async def _best_answer(run: Run, reason: BudgetExceededError) -> Outcome:
     if run.turn >= run.engine.config.max_iterations:
+        await run.log.end()
         return Outcome("exhausted", run.state.guess, origin="guess", error=reason)
     run.begin_last_word(reason.message)
     with turn_span(run.engine.tracer, run.turn + 1):
-        return await judge_last(run, await run.take_turn(), reason)
+        turn = await run.take_turn()
+        await run.log.end()
+        return await judge_last(run, turn, reason)
 
 
 async def _out_of_time(run: Run) -> Outcome:

@@ -21,7 +21,7 @@ from rlm_mcp.engine.recording import PendingTurn, Recording, cell_record
 from rlm_mcp.engine.run_context import RunLog
 from rlm_mcp.engine.telemetry import cell_span
 from rlm_mcp.errors import SandboxError
-from rlm_mcp.events import RunWarning
+from rlm_mcp.events import CodeExecuted, RunWarning
 from rlm_mcp.sandbox.types import CellResult, Final, Repl
 from rlm_mcp.text import preview
 
@@ -94,8 +94,11 @@ class Cells:
         most = 1 if self._prompts.is_for_weak_models else len(parsed.blocks)
         cells: list[CellResult] = []
         shown: list[str] = []
-        for block in parsed.blocks[:most]:
-            result, as_shown = await self.execute_one(block.code)
+        blocks = parsed.blocks[:most]
+        for place, block in enumerate(blocks, start=1):
+            # After a turn's last block, without an answer, the next turn begins at once.
+            is_followed = place == len(blocks) and parsed.final is None
+            result, as_shown = await self.execute_one(block.code, is_followed=is_followed)
             cells.append(result)
             shown.append(as_shown)
             if result.error is not None or result.final is not None:
@@ -103,8 +106,11 @@ class Cells:
         shown += _left_out(parsed.blocks, cells)
         return cells, shown
 
-    async def execute_one(self, code: str) -> tuple[CellResult, str]:
+    async def execute_one(self, code: str, *, is_followed: bool = False) -> tuple[CellResult, str]:
         """Run one cell; returns its result and how it is shown.
+
+        Args:
+            is_followed: unless it gives an answer, the next event follows at once.
 
         Raises:
             SandboxError: the REPL is gone for good.
@@ -125,7 +131,12 @@ class Cells:
         shown = self._show(code, result)
         self.memory.add_cell(code, result, shown, self._log.turn)
         self.citations += result.citations
-        await self._report(code, result, shown, wall_seconds)
+        executed = self._executed(code, result, shown, wall_seconds)
+        problem = f"{result.error.type}: {result.error.message}" if result.error else ""
+        is_followed = is_followed and result.final is None
+        await self._log.emit(executed, preview(problem or result.output), is_followed=is_followed)
+        if result.lost_variables:
+            await self._log.emit(RunWarning(), "The REPL was replaced; its variables are gone.")
         return result, shown
 
     async def variables(self) -> dict[str, str]:
@@ -157,15 +168,13 @@ class Cells:
         shown = show_cell(result, limit, fold=self._prompts.is_for_weak_models)
         return f"{shown}\n{CONTEXT_RESTORED}" if assigns_context(code) else shown
 
-    async def _report(self, code: str, result: CellResult, shown: str, wall_seconds: float) -> None:
-        problem = f"{result.error.type}: {result.error.message}" if result.error else ""
+    def _executed(
+        self, code: str, result: CellResult, shown: str, wall_seconds: float
+    ) -> CodeExecuted:
         balances = self.calls.take_balances()
         record = cell_record(result, shown)
         wall = round(wall_seconds, 3)
-        executed = replace(record, code=code, balances=balances, wall_seconds=wall)
-        await self._log.emit(executed, preview(problem or result.output))
-        if result.lost_variables:
-            await self._log.emit(RunWarning(), "The REPL was replaced; its variables are gone.")
+        return replace(record, code=code, balances=balances, wall_seconds=wall)
 
 
 def _left_out(blocks: Sequence[CodeBlock], cells: Sequence[CellResult]) -> list[str]:

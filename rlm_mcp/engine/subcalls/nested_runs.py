@@ -28,8 +28,13 @@ class InnerPart:
     def within(self, emit: EventSink) -> EventSink:
         """Return a sink that emits this run's events as those of an inner run."""
 
-        async def tell(event: RLMEvent) -> None:
-            await emit(replace(event, detail=within_inner_run(self.name, event.detail)))
+        async def tell(*events: RLMEvent) -> None:
+            await emit(
+                *(
+                    replace(event, detail=within_inner_run(self.name, event.detail))
+                    for event in events
+                )
+            )
 
         return tell
 

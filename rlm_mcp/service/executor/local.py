@@ -27,6 +27,7 @@ from rlm_mcp.service.runs.execution import (
     Task,
     Workplace,
     new_event,
+    write_lines,
 )
 from rlm_mcp.service.runs.live import LiveRun, Ticket
 from rlm_mcp.store.runs.records import Outcome, SavedVariable
@@ -162,14 +163,9 @@ class QuestionWork:
         if text := self._services.live.root_texts.get(self._task.run_id):
             await text.add(piece)
 
-    async def _emit(self, event: RLMEvent) -> None:
-        """Make an event durable, then notify whoever waits."""
-        if event.depth == 0 and (text := self._services.live.root_texts.get(self._task.run_id)):
-            text.begin(event.iteration)
-        runs, began = self._services.runs, anyio.current_time()
-        await runs.append_event(self._task.run_id, new_event(event))
-        self._services.live.tally(runs.caller).add_lag(anyio.current_time() - began)
-        self._services.live.notify(self._task.run_id)
+    async def _emit(self, *events: RLMEvent) -> None:
+        """Make events durable, then notify whoever waits."""
+        await write_lines(self._services, self._task.run_id, list(map(new_event, events)))
 
 
 def _origin(run_id: str, lost: Sequence[str]) -> str:

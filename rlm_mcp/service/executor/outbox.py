@@ -140,6 +140,15 @@ class RemoteJournal:
     async def begin_work(self, run_id: str) -> None:
         """Do nothing: a run waits in line at the server, before it is sent."""
 
+    async def append_events(self, run_id: str, events: Sequence[NewEvent]) -> None:
+        """Append lines, one after another; they last once this returns.
+
+        Raises:
+            StoreError: as for `append_event`.
+        """
+        for event in events:
+            await self.append_event(run_id, event)
+
     async def append_event(self, run_id: str, event: NewEvent) -> None:
         """Append a line; it lasts once this returns, with all lines before it.
 

@@ -12,7 +12,7 @@ from rlm_mcp.engine.citations.checking import check_citations
 from rlm_mcp.engine.loop.orchestrator import calls_of
 from rlm_mcp.engine.prompts.cell_output import cut_middle
 from rlm_mcp.engine.recording import cell_record
-from rlm_mcp.engine.run_context import RLMEvent, repl_options
+from rlm_mcp.engine.run_context import EventSink, RLMEvent, repl_options
 from rlm_mcp.errors import InvalidInputError, RLMError
 from rlm_mcp.events import (
     FORMAT_VERSION,
@@ -37,8 +37,6 @@ MAX_CODE_CHARS = 100_000
 MAX_OUTPUT_CHARS = 16_000
 _PLACE_SECONDS = 30.0
 _AGAIN = "Call rlm_exec with its run_id to continue in its REPL."
-
-Emit = Callable[[RLMEvent], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -181,9 +179,12 @@ class CellService:
         event = new_event(RLMEvent.of(started, 0, "code of the caller"))
         await self._services.runs.create(new, event)
 
-    def _emitting(self, append: Callable[[str, NewEvent], Awaitable[object]], run_id: str) -> Emit:
-        async def emit(event: RLMEvent) -> None:
-            await append(run_id, new_event(event))
+    def _emitting(
+        self, append: Callable[[str, NewEvent], Awaitable[object]], run_id: str
+    ) -> EventSink:
+        async def emit(*events: RLMEvent) -> None:
+            for event in events:
+                await append(run_id, new_event(event))
             self._services.live.notify(run_id)
 
         return emit
@@ -200,7 +201,7 @@ class _Ran:
 class _Cell:
     """One cell: its calls to models, what it cites, and its lines in the log."""
 
-    def __init__(self, services: RunServices, task: Task, budget: Budget, emit: Emit) -> None:
+    def __init__(self, services: RunServices, task: Task, budget: Budget, emit: EventSink) -> None:
         self._budget = budget
         self._emit = emit
         self._has_model = bool(task.sub_model)

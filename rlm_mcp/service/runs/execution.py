@@ -122,8 +122,8 @@ class Journal(Protocol):
         """Start counting the time of a run that has waited in line."""
         ...
 
-    async def append_event(self, run_id: str, event: NewEvent) -> object:
-        """Append one line to a run's log."""
+    async def append_events(self, run_id: str, events: Sequence[NewEvent]) -> object:
+        """Append lines to a run's log, all or none."""
         ...
 
     async def get(self, run_id: str) -> RunRecord:
@@ -324,6 +324,18 @@ def new_event(event: RLMEvent) -> NewEvent:
         detail=event.detail,
         figures=event.usage,
     )
+
+
+async def write_lines(services: Workplace, run_id: str, lines: Sequence[NewEvent]) -> None:
+    """Make lines of a run's log durable, then notify whoever waits."""
+    live, runs, began = services.live, services.runs, anyio.current_time()
+    if text := live.root_texts.get(run_id):
+        for line in lines:
+            if line.depth == 0:
+                text.begin(line.iteration)
+    await runs.append_events(run_id, lines)
+    live.tally(runs.caller).add_lag(anyio.current_time() - began, len(lines))
+    live.notify(run_id)
 
 
 def _stopped(run: LiveRun) -> Outcome:

@@ -171,10 +171,10 @@ class Tally:
         self.output_tokens += after.output_tokens - before.output_tokens
         self.cost_usd += max(0.0, (after.cost_usd or 0.0) - (before.cost_usd or 0.0))
 
-    def add_lag(self, seconds: float) -> None:
-        """Count a line of a log by the time that writing it took."""
-        self.lags[bisect_left(LAG_BOUNDS, seconds)] += 1
-        self.lag_seconds += seconds
+    def add_lag(self, seconds: float, lines: int = 1) -> None:
+        """Count lines of a log by the time that writing them together took."""
+        self.lags[bisect_left(LAG_BOUNDS, seconds)] += lines
+        self.lag_seconds += seconds * lines
 
     def add(self, other: Tally) -> None:
         """Add another tally."""
