@@ -22,6 +22,7 @@ from rlm_mcp.service.runs.live import LiveRun, LiveRuns, Ticket
 from rlm_mcp.store.runs.records import (
     CANCELLED,
     INTERRUPTED,
+    Event,
     NewEvent,
     Outcome,
     RunRecord,
@@ -122,8 +123,10 @@ class Journal(Protocol):
         """Start counting the time of a run that has waited in line."""
         ...
 
-    async def append_events(self, run_id: str, events: Sequence[NewEvent]) -> object:
-        """Append lines to a run's log, all or none."""
+    async def append_events(
+        self, run_id: str, events: Sequence[NewEvent]
+    ) -> Sequence[Event] | None:
+        """Append lines to a run's log, in order; return them, if they are stored here."""
         ...
 
     async def get(self, run_id: str) -> RunRecord:
@@ -136,8 +139,8 @@ class Journal(Protocol):
         outcome: Outcome,
         event: NewEvent,
         variables: Sequence[SavedVariable] | None = None,
-    ) -> object:
-        """Store how a run ended, with its last line and its variables."""
+    ) -> RunRecord | None:
+        """Store how a run ended, with its last line and its variables; return it, if here."""
         ...
 
 
@@ -305,12 +308,16 @@ class Execution:
         line = f"{outcome.status}{reason}"
         event = new_event(RLMEvent.of(finished, usage.iterations, line, usage=usage))
         try:
-            await self.runs.finish(self._run.run_id, outcome, event, self._work.variables)
+            variables = self._work.variables
+            ended = await self.runs.finish(self._run.run_id, outcome, event, variables)
         except RunLostError as error:
             log.warning("run %s was ended by another process: %s", self._run.run_id, error)
         except StoreError as error:
             log.warning("storing the end of run %s failed: %s", self._run.run_id, error)
             return error
+        else:
+            if ended is not None:
+                self._run.record.set(ended)
         return None
 
 
@@ -333,9 +340,9 @@ async def write_lines(services: Workplace, run_id: str, lines: Sequence[NewEvent
         for line in lines:
             if line.depth == 0:
                 text.begin(line.iteration)
-    await runs.append_events(run_id, lines)
+    stored = await runs.append_events(run_id, lines)
     live.tally(runs.caller).add_lag(anyio.current_time() - began, len(lines))
-    live.notify(run_id)
+    live.notify(run_id, stored[-1] if stored else None)
 
 
 def _stopped(run: LiveRun) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
@@ -15,7 +15,7 @@ import anyio
 from rlm_mcp.errors import SandboxBusyError
 from rlm_mcp.sandbox.types import Repl
 from rlm_mcp.service.runs.root_text import RootText
-from rlm_mcp.store.runs.records import RunRecord
+from rlm_mcp.store.runs.records import Event, SharedRecord
 from rlm_mcp.values import NO_USAGE, EndStatus, Usage
 
 
@@ -207,7 +207,7 @@ class LiveRun:
     """One run at work, or in line for it with its `ticket`.
 
     `stop` says how it ends when it is stopped, and `stop_error` why, where that is not the usual
-    reason; `repl` is set while it is open.
+    reason; `repl` is set while it is open; `record` is what its watchers share.
     """
 
     run_id: str
@@ -217,11 +217,9 @@ class LiveRun:
     repl: Repl | None = None
     stop: Stop = "interrupted"
     stop_error: Mapping[str, Any] | None = None
-    changes: int = 0
+    record: SharedRecord = field(default_factory=SharedRecord)
     _work: Using | None = None
     _used_before: Usage = NO_USAGE
-    _seen: tuple[int, RunRecord] | None = None
-    _reading: anyio.Lock = field(default_factory=anyio.Lock)
 
     def begin(self, work: Using) -> None:
         """Count what is used from now on."""
@@ -231,14 +229,6 @@ class LiveRun:
         """Add what this process has used for the run."""
         if self._work is not None:
             tally.add_use(self._used_before, self._work.usage)
-
-    async def read_shared(self, read: Callable[[], Awaitable[RunRecord]]) -> RunRecord:
-        """Read the run's record, once for all who watch it, as of its last change or later."""
-        async with self._reading:
-            if self._seen is None or self._seen[0] != self.changes:
-                changes = self.changes
-                self._seen = changes, await read()
-            return self._seen[1]
 
     async def until_ended(self, seconds: float) -> None:
         """Wait until the run has ended here, or for so many seconds."""
@@ -316,10 +306,14 @@ class LiveRuns:
         """
         return self._news[run_id] if run_id in self._runs else anyio.Event()
 
-    def notify(self, run_id: str) -> None:
-        """Wake whoever waits for news of a run."""
+    def notify(self, run_id: str, line: Event | None = None) -> None:
+        """Wake whoever waits for news of a run.
+
+        Args:
+            line: the line of its log that is the news; None: the store tells what it is.
+        """
         if run_id in self._runs:
-            self._runs[run_id].changes += 1
+            self._runs[run_id].record.change(line)
         event = self._news.pop(run_id, None)
         if event is not None:
             event.set()

@@ -131,26 +131,34 @@ class RunService:
         Args:
             pause_seconds: how long changes are gathered after each state, unless the run ends.
         """
-        # The first read is the caller's own, which a run of another caller does not pass.
-        has_changed = False
+        run, is_quiet = None, False
         while True:
-            change = await self._next_change(run_id)
-            state = await (self._changed_state if has_changed else self.state)(run_id)
+            run = self._live.get(run_id) or run
+            state = self._end_of(run)
+            change = None
+            if state is None:
+                change = await self._next_change(run_id)
+                state = await (self.state(run_id) if is_quiet else self._latest(run_id))
             yield state
-            if state.status != "running":
+            if change is None or state.status != "running":
                 return
             with anyio.move_on_after(HEARTBEAT_SECONDS) as quiet:
-                if pause_seconds and (run := self._live.get(run_id)):
+                if pause_seconds and run is not None:
                     await run.until_ended(pause_seconds)
                 await change()
-            has_changed = not quiet.cancelled_caught
+            is_quiet = quiet.cancelled_caught
 
-    async def _changed_state(self, run_id: str) -> RunState:
-        """Return the state after a change; all who watch a run of this process share the read."""
+    def _end_of(self, run: LiveRun | None) -> RunState | None:
+        """Return how a run ended that this process worked on and the caller owns, if it did."""
+        known = run.record.known if run and run.ticket.caller == self._runs.caller else None
+        return known if known and known.status != "running" else None
+
+    async def _latest(self, run_id: str) -> RunState:
+        """Return a run's state; all who watch a run of this process share what is known of it."""
         run = self._live.get(run_id)
-        if run is None:
+        if run is None or run.ticket.caller != self._runs.caller:
             return await self.state(run_id)
-        return await self._seen(await run.read_shared(partial(self._runs.get, run_id)), run)
+        return await self._seen(await run.record.get(partial(self._runs.get, run_id)), run)
 
     async def _next_change(self, run_id: str) -> Callable[[], Awaitable[None]]:
         """Return a function that waits until the run changes, whoever works on it."""

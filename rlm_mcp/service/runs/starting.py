@@ -129,15 +129,19 @@ class Starter:
         ticket = self._queue.enter(self._services.runs.caller)
         begun = Begun("")
         try:
-            begun = await self._record(task, question, is_queued=ticket.has_waited)
+            begun, record = await self._record(task, question, is_queued=ticket.has_waited)
         finally:
             if begun.run_id != task.run_id:
                 ticket.leave()
         if begun.run_id == task.run_id:
             self._executor.execute(task, budget, ticket)
+            if run := self._services.live.get(task.run_id):
+                run.record.set(record)  # its lines bring that up to date
         return begun
 
-    async def _record(self, task: Task, question: Question, *, is_queued: bool) -> Begun:
+    async def _record(
+        self, task: Task, question: Question, *, is_queued: bool
+    ) -> tuple[Begun, RunRecord]:
         """Record that a run begins, or find the run that already answers it."""
         models = task.root_model, task.sub_model
         options = _stored_options(task.config, models, task.answer_schema)
@@ -154,8 +158,8 @@ class Starter:
         event = new_event(RLMEvent.of(started, 0, task.question[:200]))
         record = await self._services.runs.create(new, event)
         if record.run_id != task.run_id:
-            return Begun(_same_run(record, new), is_attached=True)
-        return Begun(task.run_id)
+            return Begun(_same_run(record, new), is_attached=True), record
+        return Begun(task.run_id), record
 
     async def find(self, question: Question) -> str | None:
         """Return the run that `begin` would find for a question; begins and stores nothing.

@@ -1,12 +1,14 @@
-"""What the store takes and returns about runs, and the clock that they work by."""
+"""What the store takes and returns about runs, what watchers share of it, and the runs' clock."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import anyio
 
 from rlm_mcp.events import FinalAnswer
 from rlm_mcp.values import NO_USAGE, EndStatus, ModelUsage, RunStatus, Usage, stored_error
@@ -170,6 +172,80 @@ class RunRecord:
     abandoned_at: float | None = None
     final: FinalAnswer | None = None
     attempt: int = 1
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A record as it was after so many changes of the run; its seconds are those at `at`."""
+
+    changes: int
+    record: RunRecord
+    at: float
+
+
+class SharedRecord:
+    """A run's record: as it was stored or read last, brought up to the lines written since.
+
+    A line of the log says all that it changes, so watching a run costs no reads of the store.
+    Other changes are read, once for all.
+    """
+
+    def __init__(self) -> None:
+        self._changes = 0
+        self._seen: _Seen | None = None
+        self._reading = anyio.Lock()
+
+    def change(self, line: Event | None) -> None:
+        """Note a change: a line of the log, or something that only the store tells."""
+        before, self._changes = self._seen, self._changes + 1
+        if line is not None and before is not None and before.changes == self._changes - 1:
+            self._seen = _Seen(self._changes, _with_line(before.record, line), before.at)
+
+    def set(self, record: RunRecord) -> None:
+        """Take the record as it was stored just now."""
+        self._set(record, self._changes)
+
+    @property
+    def known(self) -> RunRecord | None:
+        """The record as of the last change; None where the store must be asked."""
+        seen = self._seen
+        if seen is None or seen.changes != self._changes:
+            return None
+        record = seen.record
+        if record.status != "running" or record.queue_position is not None:
+            return record
+        seconds = record.elapsed_seconds + anyio.current_time() - seen.at
+        return replace(record, elapsed_seconds=seconds)
+
+    async def get(self, read: Callable[[], Awaitable[RunRecord]]) -> RunRecord:
+        """Return the record as of the last change or later.
+
+        Args:
+            read: reads it; called where it is not known, once for all who ask at that time.
+        """
+        if (known := self.known) is not None:
+            return known
+        async with self._reading:
+            if (known := self.known) is not None:
+                return known
+            changes = self._changes
+            record = await read()
+            self._set(record, changes)
+            return record
+
+    def _set(self, record: RunRecord, changes: int) -> None:
+        if record.abandoned_at is None:  # a mark is read each time, until it is removed
+            self._seen = _Seen(changes, record, anyio.current_time())
+
+
+def _with_line(record: RunRecord, line: Event) -> RunRecord:
+    """Return a record with a line of the log, unless that is in it already."""
+    if line.seq <= record.last_event:
+        return record
+    figures = line.figures
+    if not figures.by_model:  # nothing is known of them, so they stay
+        figures = replace(figures, by_model=record.figures.by_model)
+    return replace(record, last_event=line.seq, figures=figures)
 
 
 class WorkClock:
