@@ -101,6 +101,7 @@ class Engine:
         before: what the first message says of earlier questions over the same REPL.
         place_of: says where the model of a name answers, which tells apart those that have one name
             at several places; empty where models have none.
+        lists_variables: whether the response holds the variables, for which the REPL is asked.
         tracer: takes spans; by default the one that the process was set up with, if any.
     """
 
@@ -120,6 +121,7 @@ class Engine:
     recording: Recording = field(default_factory=Recording)
     before: str = ""
     place_of: Callable[[str], str] = _nowhere
+    lists_variables: bool = True
     tracer: Tracer | None = field(default_factory=find_tracer)
 
     @property

@@ -144,6 +144,7 @@ async def _respond(run: Run, outcome: Outcome) -> RLMResponse:
         )
         await run.log.emit(final, preview(outcome.answer))
     usage = run.engine.budget.snapshot()
+    variables = await run.cells.variables() if run.engine.lists_variables else {}
     return RLMResponse(
         answer=outcome.answer,
         status=outcome.status,
@@ -160,7 +161,7 @@ async def _respond(run: Run, outcome: Outcome) -> RLMResponse:
         citations=citations,
         support=support,
         history=run.history,
-        repl_variables=await run.cells.variables(),
+        repl_variables=variables,
     )
 
 
@@ -205,6 +206,7 @@ async def _recurse(
         root=engine.sub,
         answer_schema=None,
         before="",
+        lists_variables=False,
         on_root_delta=None,
         depth=engine.depth + 1,
         recording=part.recording,

@@ -75,7 +75,8 @@ class Run:
         preview = await self._opening.look(self.cells.repl, may_be_whole=may_be_whole)
         self._preview = preview or ContextPreview()
         self.is_direct = bool(self._preview.whole)
-        self.dialogue.open_with(self._opening.conversation(self._first_turn, preview))
+        if preview is not None or not may_be_whole:  # else it begins as it was made
+            self.dialogue.open_with(self._opening.conversation(self._first_turn, preview))
 
     async def _restore(self) -> None:
         recording = self.engine.recording

@@ -177,6 +177,7 @@ class Workplace:
             answer_schema=task.answer_schema,
             recording=task.recording,
             place_of=self.models.catalogue.place_of,
+            lists_variables=False,  # they are read for the store
         )
 
 
