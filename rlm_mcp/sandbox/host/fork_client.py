@@ -85,6 +85,7 @@ class ForkedProcess:
     handle: int
     is_watched: bool = False  # whether the kernel does not limit its threads
     grace_seconds: float = GRACE_SECONDS
+    _is_paused: bool = False
 
     async def watch(self) -> None:
         """Kill it when it has too many threads."""
@@ -103,11 +104,13 @@ class ForkedProcess:
     def pause(self) -> None:
         """Send SIGSTOP."""
         assert sys.platform == "linux"  # noqa: S101  # nothing else has a fork server
+        self._is_paused = True
         self._send(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Send SIGCONT."""
         assert sys.platform == "linux"  # noqa: S101  # nothing else has a fork server
+        self._is_paused = False
         self._send(signal.SIGCONT)
 
     def _send(self, number: int) -> None:
@@ -117,6 +120,10 @@ class ForkedProcess:
 
     async def end(self) -> str:
         """Kill it if it lives, wait until it is gone, and say how it ended."""
+        if self._is_paused:  # it cannot exit by itself
+            self.kill()
+            await wait_for_end(self.handle)
+            return "it was ended while it was paused"
         with anyio.move_on_after(0.1, shield=True):  # it may be about to exit
             await anyio.wait_readable(self.handle)
         self.kill()
