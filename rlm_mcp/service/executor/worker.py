@@ -1,6 +1,6 @@
 """A worker: hosts many runs on one node, with the REPLs and walls that a server has.
 
-Only what its runs write is elsewhere: each line goes to the server, and lasts before work goes on.
+Only what its runs write is elsewhere: lines go to the server, and last before a model is asked.
 The server starts the worker, calls it, and ends it; when the server dies, so does the worker.
 """
 
