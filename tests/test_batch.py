@@ -146,6 +146,8 @@ async def test_bad_lines_and_unknown_texts_are_named_and_money_ends_a_batch(
         ("number", "5", "none", 0.0),
         ("regex", "ship 12", r"\d+", 1.0),
         ("regex", "ship", "(", 0.0),
+        ("regex", "ship", "s{99999999999}", 0.0),
+        ("regex", "ship", "(" * 3000 + ")" * 3000, 0.0),
         ("f1", "red and green", "green", 0.5),
         ("f1", "red", "green", 0.0),
     ],
@@ -159,9 +161,10 @@ def test_an_answer_is_compared_with_the_expected_one(
 def test_each_bad_line_has_its_number_and_reason() -> None:
     lines = ["", "[]", '{"id": 1, "question": "?", "score": "best"}']
     lines += ['{"id": 1, "question": "?", "contexts": "a"}', '{"id": 1, "question": "?", "k": 1}']
+    lines += ["[" * 100_000]
     good, bad = read_lines([*lines, '{"id": 1, "question": "?", "expected": 3}'])
     assert [(line.id, line.expected) for line in good] == [("1", "3")]
-    assert [line.number for line in bad] == [2, 3, 4, 5]
+    assert [line.number for line in bad] == [2, 3, 4, 5, 6]
 
 
 def test_a_report_of_nothing_is_whole() -> None:

@@ -219,6 +219,17 @@ async def test_a_text_may_come_compressed_and_in_any_charset(site: Site) -> None
     assert (told.json()["charset"], told.json()["preview"]) == ("iso8859-15", "Größe")
 
 
+@pytest.mark.parametrize(
+    "kind", ["text/plain; charset*", "text/plain;charset*=", ";=;", 'a/b; c="']
+)
+async def test_a_content_type_that_says_nothing_of_a_charset_is_no_reason_to_fail(
+    site: Site, kind: str
+) -> None:
+    async with site.open_http() as client:
+        sent = await client.put("/contexts/a", content=b"hay", headers={"content-type": kind})
+    assert (sent.status_code, sent.json().get("charset")) == (201, "utf-8"), sent.text
+
+
 async def test_what_is_not_compressed_as_was_said_is_refused_and_bombs_are_bounded(
     site: Site,
 ) -> None:

@@ -49,6 +49,7 @@ HOMES: dict[str, str | tuple[str, ...]] = {
         "sandbox",
         "service/documents/converter.py",
         "engine/models/commands",
+        "engine/parsing/guarded_answer.py",
         "cli/detaching.py",
     ),
     "click": "cli",

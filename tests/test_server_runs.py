@@ -377,6 +377,11 @@ async def refused(served: Served, tool: str, **arguments: Any) -> dict[str, Any]
 
 
 async def test_a_budget_below_zero_is_refused(served: Served) -> None:
+    error = await refused(
+        served, "rlm_query", question="?", text="x", budget={"max_tokens": 1 << 64}
+    )
+    assert (error["code"], "max_tokens" in error["message"]) == ("invalid_input", True)
+
     error = await refused(served, "rlm_query", question="?", text="x", budget={"max_usd": -1})
 
     assert "budget.max_usd=-1" in error["text"]
@@ -491,6 +496,8 @@ async def test_the_status_names_model_sandbox_and_store(served: Served) -> None:
         ({"type": "objekt"}, "objekt"),
         ({"$ref": "http://127.0.0.1:9/schema.json"}, "http://127.0.0.1:9/schema.json"),
         ({"$ref": "#"}, "without end"),
+        ({"pattern": "a{99999999999}"}, "too large"),
+        ({"pattern": "(" * 3000 + ")" * 3000}, "recursion"),
     ],
 )
 async def test_an_answer_schema_that_cannot_be_used_is_refused(

@@ -56,6 +56,16 @@ def test_0_where_nothing_can_be_had_for_it_is_the_default(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TOOLS)
+def test_a_number_that_no_float_holds_is_left_to_validation(name: str) -> None:
+    endless = 10**400
+    for field in parameters(name).keys() & {"limit", "timeout_seconds"}:
+        assert ArgumentRules(TOOLS[name]).usable({field: endless}) == ({field: endless}, [])
+    if "budget" in parameters(name):
+        budget = {"budget": {"max_tokens": endless}}
+        assert ArgumentRules(TOOLS[name]).usable(budget) == (budget, [])
+
+
+@pytest.mark.parametrize("name", TOOLS)
 def test_descriptions_name_defaults_and_bounds(name: str) -> None:
     """Hosts drop these keywords of a schema, but no description."""
     silent: list[str] = []

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
-
-from anyio import to_thread
 
 from rlm_mcp.engine.loop.doubts import MAX_GUESSES_DOUBTED, doubt, with_hint
 from rlm_mcp.engine.loop.run import Run
 from rlm_mcp.engine.loop.turn import Turn
 from rlm_mcp.engine.parsing.evidence import is_computed
+from rlm_mcp.engine.parsing.guarded_answer import read_answer
 from rlm_mcp.engine.parsing.reply import Directive
-from rlm_mcp.engine.parsing.typed_answer import read_typed_answer
 from rlm_mcp.engine.prompts.messages import (
     confirm_extent,
     confirm_final,
@@ -184,7 +181,7 @@ async def _accept(run: Run, final: Final, origin: Origin) -> Verdict:
     if schema is None:
         return Verdict(state, Outcome("completed", final.text, _data_of(final), origin))
     try:
-        data = await _typed(final, schema)
+        data = await read_answer(final, schema)
     except InvalidInputError as error:
         state = replace(state, repairs=state.repairs + 1)
         if state.repairs <= MAX_SCHEMA_REPAIRS:
@@ -193,11 +190,6 @@ async def _accept(run: Run, final: Final, origin: Origin) -> Verdict:
         unfit = ModelReplyError(f"The answer does not fit the schema: {error.message}")
         return Verdict(state, Outcome("failed", final.text, None, origin, unfit))
     return Verdict(state, Outcome("completed", final.text, data, origin))
-
-
-async def _typed(final: Final, schema: Mapping[str, Any]) -> Any:
-    # In a thread: the validator is loaded on first use, and an answer may be long.
-    return await to_thread.run_sync(read_typed_answer, final, schema)
 
 
 async def judge_last(run: Run, turn: Turn, reason: BudgetExceededError) -> Outcome:
@@ -215,7 +207,7 @@ async def judge_last(run: Run, turn: Turn, reason: BudgetExceededError) -> Outco
     if schema is None:
         return Outcome("exhausted", final.text, _data_of(final), origin, reason)
     try:
-        data = await _typed(final, schema)
+        data = await read_answer(final, schema)
     except InvalidInputError:
         data = None
     return Outcome("exhausted", final.text, data, origin, reason)

@@ -38,6 +38,11 @@ def check_schema(schema: Mapping[str, Any]) -> None:
             f"answer_schema is not a JSON Schema: {error.message}",
             fix="Correct it, or ask without one.",
         ) from error
+    except (OverflowError, RecursionError) as error:
+        raise InvalidInputError(
+            f"answer_schema is nested too deeply, or a pattern in it cannot be compiled: {error}.",
+            fix="Make it simpler, or ask without one.",
+        ) from error
 
 
 def read_typed_answer(final: Final, schema: Mapping[str, Any]) -> Any:  # any JSON
@@ -76,6 +81,8 @@ def _problem(data: object, schema: Mapping[str, Any]) -> str | None:
         raise InvalidInputError(
             "answer_schema refers to itself without end.", fix="Let every $ref lead to a type."
         ) from endless
+    except OverflowError as error:  # such as 10**400 where `multipleOf` is a fraction
+        raise InvalidInputError(f"A number is too large: {error}.") from error
     return "; ".join(map(_in_words, errors)) or None
 
 

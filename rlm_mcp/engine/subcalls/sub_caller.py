@@ -153,13 +153,13 @@ class SubCaller:
         if used.reply.error is not None:
             return used
         try:
-            data = read_typed_reply(used.reply.text, schema)
+            data = await read_typed_reply(used.reply.text, schema)
         except InvalidInputError as error:
             again = corrected(request.messages, used.reply.text, error.message)
             used = used.plus(await self._ask(replace(request, messages=again), None))
             if used.reply.error is not None:
                 return used
-            data = read_typed_reply(used.reply.text, schema)
+            data = await read_typed_reply(used.reply.text, schema)
         text = json.dumps(data, ensure_ascii=False)
         is_own = used.model is not None
         await self._keep(key + OWN if is_own else self._placed(key, call.model), text)

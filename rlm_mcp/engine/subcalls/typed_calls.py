@@ -9,7 +9,8 @@ from typing import Any, cast
 import anyio
 from anyio import to_thread
 
-from rlm_mcp.engine.parsing.typed_answer import check_schema, read_typed_answer
+from rlm_mcp.engine.parsing.guarded_answer import read_answer
+from rlm_mcp.engine.parsing.typed_answer import check_schema
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.sandbox.types import Final
 
@@ -65,14 +66,14 @@ def typed_messages(prompt: str, schema: str) -> Messages:
     return ({"role": "user", "content": asked},)
 
 
-def read_typed_reply(reply: str, schema: Mapping[str, Any]) -> Any:  # any JSON
+async def read_typed_reply(reply: str, schema: Mapping[str, Any]) -> Any:  # any JSON
     """Read a reply as JSON that fits the schema.
 
     Raises:
         InvalidInputError: it does not; the message says where.
     """
     try:
-        return read_typed_answer(Final(reply, "str", None), schema)
+        return await read_answer(Final(reply, "str", None), schema)
     except InvalidInputError as error:
         raise InvalidInputError(f"The reply does not fit the schema: {error.message}") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from email.message import EmailMessage
+from email.message import Message
 from urllib.parse import unquote_to_bytes
 
 from sse_starlette.event import ServerSentEvent
@@ -78,7 +78,7 @@ async def _store(request: Request, service: Service, name: str, sha256: str) -> 
 
 
 def _charset(request: Request) -> str:
-    message = EmailMessage()
+    message = Message()  # `EmailMessage` fails at `charset*` without a value
     message["content-type"] = request.headers.get("content-type", "")
     return message.get_content_charset("")
 

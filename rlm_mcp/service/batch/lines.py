@@ -68,7 +68,7 @@ def read_lines(text: Iterable[str]) -> tuple[list[BatchLine], list[BadLine]]:
 def _line(raw: str) -> BatchLine:
     try:
         found = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _BadLineError(f"not JSON: {error}") from error
     if not isinstance(found, dict):
         raise _BadLineError("not a JSON object")

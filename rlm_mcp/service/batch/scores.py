@@ -30,7 +30,7 @@ def regex(answer: str, expected: str) -> float:
     """The expected pattern is found in the answer; an invalid pattern is never found."""
     try:
         return float(re.search(expected, answer) is not None)
-    except re.error:
+    except (re.error, OverflowError, RecursionError):
         return 0.0
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 MAX_QUESTION_CHARS = 20_000
+LARGEST_NUMBER = (1 << 63) - 1
 BUDGET_FIELDS = {
     "max_usd": "max_usd",
     "max_tokens": "max_tokens",
@@ -141,6 +142,12 @@ def _chosen(budget: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _valid(fields: Mapping[str, Any]) -> RLMConfig:
+    for name, value in fields.items():
+        if isinstance(value, int) and value > LARGEST_NUMBER:  # no float holds some of these
+            raise InvalidInputError(
+                f"{name} is larger than {LARGEST_NUMBER}.",
+                fix="Give a smaller number, or leave it out for the default.",
+            )
     try:
         return RLMConfig.model_validate(fields)
     except ValidationError as error:

@@ -1,0 +1,82 @@
+"""Typed answers whose schema has patterns, read in a process that ends in time.
+
+A pattern such as `(a+)+$` can take years, and while `re` matches no other thread of its process
+runs. Callers write schemas, and so does model code: neither may stop the server. The process starts
+only for a schema with patterns, which few have.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from subprocess import DEVNULL
+from typing import Any
+
+import anyio
+from anyio import to_thread
+
+from rlm_mcp.engine.parsing.typed_answer import read_typed_answer
+from rlm_mcp.errors import InvalidInputError, SandboxError
+from rlm_mcp.sandbox.types import Final
+
+PROCESSOR_SECONDS = 5
+_LONGEST_SECONDS = 120.0  # where the system does not count the processor's time, or has none to give
+# `patternProperties` begins with it too.
+_MARK = '"pattern'
+
+
+async def read_answer(final: Final, schema: Mapping[str, Any]) -> Any:  # any JSON
+    """Read an answer as JSON and check it.
+
+    Raises:
+        InvalidInputError: it is not JSON, or does not fit, or its patterns take too long.
+        SandboxError: no process can be started.
+    """
+    if _MARK not in json.dumps(schema):
+        # In a thread: the validator is loaded on first use, and an answer may be long.
+        return await to_thread.run_sync(read_typed_answer, final, schema)
+    said = json.loads(await _said_of(json.dumps([asdict(final), schema]).encode()))
+    if "problem" in said:
+        raise InvalidInputError(said["problem"])
+    return said["data"]
+
+
+async def _said_of(asked: bytes) -> bytes:
+    command = [sys.executable, "-I", "-B", "-m", "rlm_mcp.engine.parsing.guarded_answer"]
+    try:
+        with anyio.move_on_after(_LONGEST_SECONDS):
+            done = await anyio.run_process(
+                command, input=asked, stderr=DEVNULL, check=False, env={}, start_new_session=True
+            )
+            if done.returncode == 0:
+                return done.stdout
+    except OSError as error:
+        raise SandboxError(
+            f"No process to check an answer can be started: {error.strerror}.",
+            fix="End other programs, then try again.",
+        ) from error
+    raise InvalidInputError(
+        f"Checking the answer against the patterns of the schema took over {PROCESSOR_SECONDS} s.",
+        fix="Avoid nested repetition such as (a+)+ in them.",
+    )
+
+
+def main() -> None:
+    """Read one answer from standard input, and write what came of it."""
+    if sys.platform != "win32":
+        import resource  # noqa: PLC0415  # Windows has none
+
+        resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR_SECONDS, PROCESSOR_SECONDS))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    final, schema = json.load(sys.stdin.buffer)
+    try:
+        said = {"data": read_typed_answer(Final(**final), schema)}
+    except InvalidInputError as error:
+        said = {"problem": error.message}
+    sys.stdout.write(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main()
