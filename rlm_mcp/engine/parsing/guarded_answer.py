@@ -22,7 +22,7 @@ from rlm_mcp.errors import InvalidInputError, SandboxError
 from rlm_mcp.sandbox.types import Final
 
 PROCESSOR_SECONDS = 5
-_LONGEST_SECONDS = 120.0  # where the system does not count the processor's time, or has none to give
+_LONGEST_SECONDS = 120.0  # where the processor's time is not counted, or scarce
 # `patternProperties` begins with it too.
 _MARK = '"pattern'
 
