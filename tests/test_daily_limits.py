@@ -12,6 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from rlm_mcp.errors import BudgetExceededError
+from rlm_mcp.service.contexts.requests import NewText
+from rlm_mcp.service.contexts.writing import no_report
 from rlm_mcp.service.runs.questions import Question
 from rlm_mcp.service.runs.runs import RunState
 from rlm_mcp.service.service import Service, open_service
@@ -66,6 +68,48 @@ async def test_a_caller_is_refused_once_a_limit_of_the_day_is_used_up(
         assert told["starts_anew"] in caught.value.fix
         [(name, row)] = [(name, row) for name, row in told.items() if name != "starts_anew"]
         assert row["spent"] == {"usd": 0.2, "tokens": 200_020, "runs": 1}[name]
+
+
+async def test_runs_that_begin_at_the_same_time_are_counted_one_by_one(tmp_path: Path) -> None:
+    begun: list[str] = []
+    refused: list[str] = []
+    async with opened(tmp_path, daily_runs="2") as service:
+        ann = service.as_caller("ann")
+
+        async def begin(question: str) -> None:
+            try:
+                run = await ann.runs.begin(Question(question, inline_text="some text"))
+                begun.append(run.run_id)
+            except BudgetExceededError as error:
+                refused.append(error.message)
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(6):
+                tasks.start_soon(begin, f"What is {number}?")
+        listed = await ann.runs.list(None, 50, "")
+    assert (len(begun), len(listed.items), len(refused)) == (2, 2, 4)
+    assert "2 of 2 runs" in refused[0]
+
+
+async def test_a_question_that_is_at_work_already_is_counted_once(tmp_path: Path) -> None:
+    async with opened(tmp_path, daily_runs="2") as service:
+        ann = service.as_caller("ann")
+        asked = Question("What?", inline_text="some text", idempotency_key="k")
+        first, second = await ann.runs.begin(asked), await ann.runs.begin(asked)
+        assert (second.run_id, second.is_attached) == (first.run_id, True)
+        await ask(ann, "And then?")
+        with pytest.raises(BudgetExceededError, match="2 of 2 runs"):
+            await ask(ann, "And after that?")
+
+
+async def test_a_run_of_ones_own_code_counts_as_any_other(tmp_path: Path) -> None:
+    async with opened(tmp_path, daily_runs="1") as service:
+        ann = service.as_caller("ann")
+        handle = str((await ann.contexts.add(NewText(text="some text"), no_report)).handle)
+        done = await ann.cells.execute("print(1)", "", (handle,), 60)
+        with pytest.raises(BudgetExceededError, match="1 of 1 runs"):
+            await ann.cells.execute("print(2)", "", (handle,), 60)
+        assert "3" in (await ann.cells.execute("print(3)", done.run_id, (), 60)).output
 
 
 async def test_a_run_at_work_ends_where_the_limit_of_the_day_does(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -109,6 +110,19 @@ class Allowance:
                     fix=f"It resets at {self._starts_anew()}.",
                 )
 
+    def begin_run(self) -> None:
+        """Count a run that begins now: of several at the same time, each sees the others.
+
+        Raises:
+            BudgetExceededError: there are too many already.
+        """
+        self.refuse_spent("runs")
+        self.spent.runs += 1
+
+    def give_back_run(self) -> None:
+        """Take note that a run which was counted did not begin."""
+        self.spent.runs = max(0, self.spent.runs - 1)
+
     def as_json(self) -> dict[str, Any]:
         """Return limits, what of them is spent, and when they reset."""
         self._begin_day()
@@ -125,3 +139,21 @@ class Allowance:
     def _starts_anew(self) -> str:
         day = datetime.fromisoformat(self.spent.day).replace(tzinfo=UTC)
         return (day + timedelta(days=1)).isoformat()
+
+
+@contextmanager
+def one_run(allowance: Allowance | None) -> Generator[None]:
+    """Count a run that begins in the block, unless that fails.
+
+    Raises:
+        BudgetExceededError: the caller began as many today as it may.
+    """
+    if allowance is None:
+        yield
+        return
+    allowance.begin_run()
+    try:
+        yield
+    except BaseException:
+        allowance.give_back_run()
+        raise

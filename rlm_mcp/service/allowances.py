@@ -27,6 +27,7 @@ class Allowances:
         day = today()
         count, tokens, usd = await runs.used_since(day)
         before = allowance.spent if allowance.spent.day == day else Spent(day)
-        # What ended a moment ago may not be stored yet.
-        allowance.spent = Spent(day, max(usd, before.usd), max(tokens, before.tokens), count)
+        # What ended or began a moment ago may not be stored yet.
+        runs_begun = max(count, before.runs)
+        allowance.spent = Spent(day, max(usd, before.usd), max(tokens, before.tokens), runs_begun)
         return allowance

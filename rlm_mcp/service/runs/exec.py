@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.citations.checking import check_citations
+from rlm_mcp.engine.daily_limits import one_run
 from rlm_mcp.engine.loop.orchestrator import calls_of
 from rlm_mcp.engine.prompts.cell_output import cut_middle
 from rlm_mcp.engine.recording import cell_record
@@ -78,6 +79,7 @@ class CellService:
             InvalidInputError: the code is empty or too long, or both or neither of `run_id` and
                 `handles` are given.
             NotFoundError: there is no such run or context.
+            BudgetExceededError: the caller began as many runs today as it may.
             StoreError: the run has not ended, or its end cannot be stored.
             SandboxBusyError: too many cells run, or one of this run, and none of them ends.
             SandboxError: no REPL can be opened.
@@ -99,11 +101,13 @@ class CellService:
         """Open a REPL and record the run that it is for."""
         task = await self._task(f"run_{secrets.token_hex(16)}", handles)
         emit = self._emitting(self._services.runs.append_event, task.run_id)
-        cell = _Cell(self._services, task, await self._budget(task), emit)
+        budget = await self._budget(task)
+        cell = _Cell(self._services, task, budget, emit)
         options, caller = repl_options(task.config), self._services.runs.caller
         one = await self._services.repls.open(task.source, handles, options, caller=caller)
         try:
-            await self._record(task, one)
+            with one_run(budget.pricing.allowance):
+                await self._record(task, one)
         except BaseException:  # without a run nobody would close the REPL
             one.let_go.set()
             raise

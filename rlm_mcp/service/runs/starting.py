@@ -126,13 +126,17 @@ class Starter:
         return config, Budget(config, pricing=pricing)
 
     async def _begin(self, task: Task, question: Question, budget: Budget) -> Begun:
+        allowance, begun = budget.pricing.allowance, Begun("")
+        if allowance is not None:
+            allowance.begin_run()
         ticket = self._queue.enter(self._services.runs.caller)
-        begun = Begun("")
         try:
             begun, record = await self._record(task, question, is_queued=ticket.has_waited)
         finally:
             if begun.run_id != task.run_id:
                 ticket.leave()
+                if allowance is not None:
+                    allowance.give_back_run()
         if begun.run_id == task.run_id:
             self._executor.execute(task, budget, ticket)
             if run := self._services.live.get(task.run_id):
