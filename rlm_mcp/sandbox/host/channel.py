@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from rlm_mcp.errors import SandboxError, WireError
+from rlm_mcp.errors import SandboxError, TooManyFilesError, WireError
 from rlm_mcp.sandbox import wire
 from rlm_mcp.sandbox.wire import Frame
 
@@ -211,17 +211,22 @@ class Control:
         Raises:
             OSError: the process is gone.
             SandboxError: the order failed.
+            TooManyFilesError: this process has no room for the descriptors of the answer.
         """
         assert sys.platform == "linux"  # noqa: S101  # nothing else has a fork server
         with _closed_as_gone():
             await anyio.wait_readable(self._sock)
-        data, descriptors, _, _ = socket.recv_fds(self._sock, MAX_ANSWER_BYTES, 4)
+        data, descriptors, flags, _ = socket.recv_fds(self._sock, MAX_ANSWER_BYTES, 4)
         if not data:
             raise ConnectionResetError("its process is gone")
         said = json.loads(data)
-        if "error" in said:
+        is_cut = bool(flags & socket.MSG_CTRUNC)  # there was no room for the descriptors
+        if is_cut or "error" in said:
             for descriptor in descriptors:
                 os.close(descriptor)
+        if is_cut:
+            raise TooManyFilesError
+        if "error" in said:
             raise SandboxError(f"the fork server failed: {said['error']}")
         return said, descriptors
 

@@ -54,7 +54,8 @@ async def write_text(source: ContextSource) -> tuple[int, Layout]:
 
 def _begin(source: ContextSource) -> tuple[int, Layout, bytes]:
     """Create the file; return its descriptor, its layout, and the part after the text."""
-    return _anonymous_file(), *measured(source)
+    layout, tail = measured(source)
+    return _anonymous_file(), layout, tail
 
 
 async def _write_kept(source: ContextSource, descriptor: int) -> Layout:

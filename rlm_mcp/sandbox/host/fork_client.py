@@ -197,8 +197,13 @@ class Warm:
             await self._evict()
 
     async def _fill(self, source: ContextSource) -> Holder:
-        text, layout = await write_text(source)
         control, theirs = control_pair()
+        try:
+            text, layout = await write_text(source)
+        except BaseException:
+            control.close()
+            theirs.close()
+            raise
         try:
             order = {"do": "hold", "layout": asdict(layout)}
             # Acknowledged at once, so that a process that is stopped is noticed here.

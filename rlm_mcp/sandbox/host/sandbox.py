@@ -241,9 +241,14 @@ class PlainLauncher:
         Raises:
             SandboxError: the process cannot be started, or the text not loaded.
         """
-        text, layout = await write_text(self._source)
         ours, theirs = socket_pair()
         channel = Channel(ours)
+        try:
+            text, layout = await write_text(self._source)
+        except BaseException:
+            channel.close()
+            theirs.close()
+            raise
         argument = Start(theirs.fileno(), text, layout, self.options).to_json()
         given = (theirs.fileno(), text)
         try:
