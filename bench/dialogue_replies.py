@@ -212,9 +212,30 @@ def _forms() -> Iterator[Case]:
     for name, final in shapes.items():
         yield Case("forms of answers", name, [_block(CODE), final], tries_final=True)
     template = [_block(CODE), "FINAL(your answer here)", BY_TEXT]
+    yield from _behind_words()
     yield Case("forms of answers", "a template", template, turns=3, tries_final=True)
     unfilled = [_block(CODE), "FINAL(It is {total}.)", BY_TEXT]
     yield Case("forms of answers", "an unfilled name", unfilled, turns=3, tries_final=True)
+
+
+def _behind_words() -> Iterator[Case]:
+    """Answers that do not stand on a line of their own, or that are taken back."""
+    shapes = {
+        "a sentence before it": "I have counted them all. FINAL(42)",
+        "in a sentence": "So the answer is FINAL(42).",
+        "a heading": "## Final Answer\n\n42",
+        "reasons beside it": '{"reasoning": "6 times 7", "answer": "42"}',
+        "an object behind words": 'It is:\n```json\n{"final_answer": 42}\n```',
+        "a call of a tool": '{"name": "finish", "arguments": {"answer": "42", "sure": true}}',
+        "another language": "最终答案：42",
+        "taken back": "FINAL(41)\n\nWait, that is wrong.\n\nFINAL(42)",
+        "a name in braces": "FINAL({total})",
+        "an expression": "FINAL([total][0])",
+    }
+    for name, final in shapes.items():
+        yield Case("answers behind words", name, [_block(CODE), final], tries_final=True)
+    plan = [_block(CODE), "Once I have the count I call FINAL(count).", BY_TEXT]
+    yield Case("answers behind words", "spoken of", plan, turns=3, tries_final=True)
 
 
 def _values() -> Iterator[Case]:
@@ -222,10 +243,22 @@ def _values() -> Iterator[Case]:
     shapes = {
         "a dict of Python's": ("total = {'a': None, 'b': True}", '{"a": null, "b": true}'),
         "a list": ("total = [1, 2, 3]", "[1, 2, 3]"),
+        "a generator": ("total = (n for n in (1, 2))", "[1, 2]"),
+        "a set of dates": (
+            "import datetime\ntotal = {'days': {datetime.date(2026, 1, 2)}}",
+            '{"days": ["2026-01-02"]}',
+        ),
         "a long text": ("total = 'word ' * 9000 + 'end'", "word " * 9000 + "end"),
     }
     for name, (code, want) in shapes.items():
         yield Case("values", name, [_block(code), BY_NAME], want)
+    refused = {
+        "an object without a text": "class A: pass\ntotal = A()",
+        "an empty text": "total = ''",
+        "a copy of the text": "total = str(context) + ' '",
+    }
+    for name, code in refused.items():
+        yield Case("values", name, [_block(code), BY_NAME, BY_TEXT], turns=3)
 
 
 def _code_as_written() -> Iterator[Case]:
@@ -235,6 +268,12 @@ def _code_as_written() -> Iterator[Case]:
         "invisible characters": CODE.replace(" ", "\u00a0") + "\u200b",
         "a pool of threads": "from multiprocessing.pool import ThreadPool\n"
         "total = sum(ThreadPool(2).map(int, ['40', '2']))",
+        "gather of values": "import asyncio\ntotal = sum(await asyncio.gather(*[40, 2]))",
+        "a pool of processes": "from concurrent.futures import ProcessPoolExecutor\n"
+        "with ProcessPoolExecutor() as pool:\n    total = sum(pool.map(int, ['40', '2']))",
+        "a magic": f"%%time\n!pip install numpy\n{CODE}",
+        "curly quotes": "total = int(“42”)",
+        "helpers of a package": f"from rlm import llm_query, FINAL_VAR\n{CODE}",
         "true and null": "found = [true, null, false]\ntotal = 41 + found[0]",
     }
     for name, code in shapes.items():
@@ -242,6 +281,8 @@ def _code_as_written() -> Iterator[Case]:
     asked = "total = llm_query('How much is it?', 'a chunk of the text ' * 40)"
     replies = [_block(asked), "42", BY_NAME]
     yield Case("code as written", "a question and a chunk", replies, turns=3)
+    named = "total = llm_query(question='How much is it?', context='a chunk', max_tokens=9)"
+    yield Case("code as written", "names of arguments", [_block(named), "42", BY_NAME], turns=3)
 
 
 def _names() -> Iterator[Case]:

@@ -59,6 +59,56 @@ AS_WRITTEN = {
         "from multiprocessing import Pool\nwith Pool() as pool:\n    print(pool.starmap(max, [(1, 2)]), list(pool.imap(len, ['ab'])), pool.apply_async(len, ('a',)).get())",
         "[2] [2] 1\n",
     ),
+    "gather of replies": (
+        "import asyncio\ntasks = [llm_query(c) for c in 'ab']\nprint(await asyncio.gather(*tasks))",
+        "['A', 'B']\n",
+    ),
+    "tasks of replies": (
+        "import asyncio\nasync def main():\n    ts = [asyncio.create_task(llm_query(c)) for c in 'ab']\n    return [await t for t in ts]\nprint(asyncio.run(main()))",
+        "['A', 'B']\n",
+    ),
+    "a loop of a reply": ("import asyncio\nprint(asyncio.run(llm_query('a')))", "A\n"),
+    "a reply awaited later": ("r = llm_query('a')\nprint(await r)", "A\n"),
+    "an asynchronous generator": (
+        "async def g():\n    for c in 'ab':\n        yield await llm_query(c)\nprint([x async for x in g()])",
+        "['A', 'B']\n",
+    ),
+    "nest_asyncio": (
+        "import nest_asyncio, asyncio\nnest_asyncio.apply()\nasync def f():\n    return llm_query('a')\nprint(asyncio.run(f()))",
+        "A\n",
+    ),
+    "an executor of processes": (
+        "from concurrent.futures import ProcessPoolExecutor\nwith ProcessPoolExecutor(4) as ex:\n    print(list(ex.map(llm_query, 'ab')))",
+        "['A', 'B']\n",
+    ),
+    "a process": (
+        "import multiprocessing as mp\nfound = []\np = mp.Process(target=found.append, args=(1,))\np.start(); p.join()\nprint(found)",
+        "[1]\n",
+    ),
+    "a text by name": ("print(llm_query('what?', context='abc'))", "ABC\n\nWHAT?\n"),
+    "a question by name": ("print(llm_query(question='what?', chunk='abc'))", "ABC\n\nWHAT?\n"),
+    "settings of a chat": ("print(llm_query('a', max_tokens=50, temperature=0))", "A\n"),
+    "messages": (
+        "print(llm_query(messages=[{'role': 'system', 'content': 's'}, {'role': 'user', 'content': 'abc'}]))",
+        "S\n\nABC\n",
+    ),
+    "one question for a list of texts": (
+        "print(llm_query_batch('what?', ['x', 'y']))",
+        "['X\\n\\nWHAT?', 'Y\\n\\nWHAT?']\n",
+    ),
+    "pairs in a batch": ("print(llm_query_batch([('p?', 'x')]))", "['P?\\n\\nX']\n"),
+    "pairs for inner runs": ("print(rlm_query_batch([('p', 'x'), ('q', 'y')]))", "['Px', 'Qy']\n"),
+    "an inner run by names": ("print(rlm_query(query='p', text='x'))", "Px\n"),
+    "helpers of a package": (
+        "from rlm import llm_query, FINAL, context\nprint(llm_query('a'), len(context))",
+        "A 4\n",
+    ),
+    "helpers of this package": ("from rlm_mcp import llm_query as ask\nprint(ask('a'))", "A\n"),
+    "a package of helpers": ("import rlm\nprint(rlm.llm_query('a'))", "A\n"),
+    "a name that a real module has": (
+        "from re import search\nprint(search('a', context).group())",
+        "a\n",
+    ),
     "the first context": ("print(context_0 == context)", "True\n"),
     "batched inner runs": (
         "print(rlm_query_batched(['p', 'q'], ['x', ['y', 'z']]))",
@@ -87,6 +137,25 @@ FINALS = {
     "a keyword of a name": ("n = 42\nFINAL_VAR(name='n')", "42"),
     "several values": ("FINAL(1, 'b')", '[1,"b"]'),
     "names of the texts": ("FINAL_VAR('context_names')", '["context"]'),
+    "a generator": ("FINAL(x for x in 'ab')", '["a","b"]'),
+    "keys of a dict": ("FINAL({'a': 1}.keys())", '["a"]'),
+    "a match": ("import re\nFINAL(re.search('a', context))", "a"),
+    "a date in a dict": (
+        "import datetime\nFINAL({'day': datetime.date(2026, 1, 2)})",
+        '{"day": "2026-01-02"}',
+    ),
+    "a decimal in a list": ("from decimal import Decimal\nFINAL([Decimal('1.5')])", "[1.5]"),
+    "sets in a dict": ("FINAL({'a': {'y', 'x'}})", '{"a": ["x","y"]}'),
+    "an expression in quotes": ("r = {'n': 42}\nFINAL_VAR('r[\"n\"]')", "42"),
+    "assigned, not called": ("FINAL = 42", "42"),
+    "a variable assigned, not called": ("total = 42\nFINAL_VAR = total", "42"),
+    "in small letters": ("final_answer(42)", "42"),
+    "another name of the dict": ("a = answer\na['content'] = 'x'\na['ready'] = True", "x"),
+    "a dict set in a function": (
+        "def f():\n    answer['content'] = 'x'\n    answer['ready'] = True\nf()",
+        "x",
+    ),
+    "the dict itself": ("answer['content'] = 'x'\nFINAL(answer)", "x"),
     "a dict that is ready": ("answer = {'content': 'x', 'ready': True}", "x"),
     "a dict made ready": ("answer['content'] = 'x'\nanswer['ready'] = True", "x"),
     "a dict updated": ("answer.update(content='x', ready=True)", "x"),
@@ -124,6 +193,56 @@ async def test_the_context_under_its_other_name_is_no_answer(repl: Repl) -> None
     result = await run(repl, "FINAL(context_0)")
     assert result.error is not None
     assert "whole context" in result.error.message
+
+
+NO_ANSWERS = {
+    "an object": ("class A: pass\nFINAL(A())", "no text but where it is in memory"),
+    "objects in a list": ("class A: pass\nFINAL([A()])", "no text but where it is in memory"),
+    "a coroutine": ("async def f(): return 'x'\nFINAL(f())", "await it first"),
+    "an iterator without end": ("import itertools\nFINAL(itertools.count())", "so many items"),
+    "a blank text": ("FINAL('  \\n')", "say so in words"),
+    "the dict that nothing was put into": ("FINAL(answer)", "still empty"),
+    "the same, by its name": ("FINAL_VAR('answer')", "still empty"),
+    "a failed call": ("FINAL(llm_query_batch(['fail'])[0])", "a failed call cannot"),
+    "a dict that is ready and empty": ("answer['ready'] = True", "say so in words"),
+}
+
+
+@pytest.mark.parametrize("name", NO_ANSWERS)
+async def test_what_is_no_answer_is_refused_with_the_reason(repl: Repl, name: str) -> None:
+    code, reason = NO_ANSWERS[name]
+    result = await run(repl, code)
+    assert result.final is None
+    assert result.error is not None
+    assert reason in result.error.message
+
+
+async def test_a_copy_of_the_context_is_no_answer(sandbox: OwnedSandbox) -> None:
+    text = TextContext.of("a line of the text\n" * 20)
+    async with sandbox.open_repl(text, ReplOptions()) as opened:
+        for copy in ("context.strip()", "''.join(context.splitlines(True))"):
+            result = await run(opened, f"FINAL({copy})")
+            assert result.error is not None
+            assert "whole context" in result.error.message
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("llm_query('a', colour='red')", "llm_query(prompt, model=None, schema=None)"),
+        ("llm_query()", "takes a prompt"),
+        ("llm_query_batch('a')", "takes a list of prompts"),
+        ("llm_query('a', schema={'name': str})", "schema is a dict, a JSON Schema"),
+        ("llm_query('a', schema=int)", "schema is a dict, a JSON Schema"),
+        ("rlm_query('a', 'b', 'c')", "takes a question and a text"),
+    ],
+)
+async def test_a_call_that_cannot_be_read_shows_how_it_is_made(
+    repl: Repl, code: str, reason: str
+) -> None:
+    result = await run(repl, code)
+    assert result.error is not None
+    assert reason in result.error.message
 
 
 async def test_unequal_numbers_of_questions_and_contexts_are_refused(repl: Repl) -> None:

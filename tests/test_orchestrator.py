@@ -239,7 +239,7 @@ async def test_a_bare_name_of_a_variable_gives_its_value(sandbox: ProcessSandbox
 
 
 async def test_a_word_that_names_no_variable_is_the_answer(sandbox: ProcessSandbox) -> None:
-    for final in ("FINAL(green)", 'FINAL("total")', "FINAL(context)"):
+    for final in ("FINAL(green)", 'FINAL("total")'):
         async with a_bench(sandbox, [code("total = 42"), final]) as bench:
             response = await bench.ask()
             assert bench.told("final_answer")[0].detail["origin"] == "text"
@@ -1158,6 +1158,52 @@ async def test_a_typed_answer_is_read_in_the_forms_that_models_give_it(
     assert (response.status, response.data) == ("completed", {"n": 3, "ok": True})
 
 
+@pytest.mark.parametrize(
+    "reply", ['{"n": 3, "ok": true}', '```json\n{"n": 3, "ok": true}\n```', "{'n': 3, 'ok': True}"]
+)
+async def test_json_alone_is_the_answer_where_json_is_asked_for(
+    sandbox: ProcessSandbox, reply: str
+) -> None:
+    async with a_bench(sandbox, [code("x = 1"), reply], answer_schema=TYPED) as bench:
+        response = await bench.ask()
+    assert (response.status, response.data) == ("completed", {"n": 3, "ok": True})
+
+
+async def test_json_alone_that_does_not_fit_is_repaired(sandbox: ProcessSandbox) -> None:
+    replies = [code("x = 1"), '{"answer": "three"}', '{"n": 3, "ok": true}']
+    schema = {**TYPED, "required": ["n", "ok"]}
+    async with a_bench(sandbox, replies, answer_schema=schema) as bench:
+        response = await bench.ask()
+        assert "repair 1 of 3" in bench.root_requests[2].text
+    assert response.data == {"n": 3, "ok": True}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["FINAL({total})", 'FINAL(found["k"])', "FINAL(found['k'] + 0)", "FINAL(answer=total)"],
+)
+async def test_a_final_that_reads_variables_gives_their_value(
+    sandbox: ProcessSandbox, reply: str
+) -> None:
+    first = code("total = 42", "found = {'k': total}")
+    response = await outcome_of(sandbox, [first, reply])
+    assert (response.answer, response.iterations) == ("42", 2)
+
+
+async def test_the_name_of_the_context_in_a_final_is_not_the_answer(
+    sandbox: ProcessSandbox,
+) -> None:
+    response = await outcome_of(sandbox, ["FINAL(context)", "FINAL(green)"])
+    assert (response.answer, response.iterations) == ("green", 2)
+
+
+async def test_a_word_of_examples_is_asked_back_once(sandbox: ProcessSandbox) -> None:
+    async with a_bench(sandbox, ["FINAL(answer)", "FINAL(answer)"]) as bench:
+        response = await bench.ask()
+        assert "no variable has that name" in bench.root_requests[1].text
+    assert (response.answer, response.status) == ("answer", "completed")
+
+
 async def test_a_repair_shows_the_first_errors_with_their_paths(sandbox: ProcessSandbox) -> None:
     replies = ['FINAL({"n": "3", "ok": 1})', 'FINAL({"n": 3, "ok": true})']
     async with a_bench(sandbox, replies, answer_schema=TYPED) as bench:
@@ -1211,7 +1257,10 @@ async def test_typed_sub_calls_give_checked_values_and_failures_say_why(
 
 @pytest.mark.parametrize(
     ("schema", "reason"),
-    [("'text'", "schema is a dict"), ("{'type': 'no such'}", "schema is not a JSON Schema")],
+    [
+        ("'text'", "schema is a dict"),
+        ("{'type': 'no such'}", "schema is not a JSON Schema"),
+    ],
 )
 async def test_a_schema_that_is_none_is_refused_before_a_model_is_asked(
     sandbox: ProcessSandbox, schema: str, reason: str

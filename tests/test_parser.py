@@ -162,9 +162,9 @@ NOT_CODE: dict[str, tuple[str, ParsedReply]] = {
     "json": ('```json\n{"a": 1}\n```', nothing("not_code", '```json\n{"a": 1}\n```')),
     "bash": ("```bash\nls\n```", nothing("not_code", "```bash\nls\n```")),
     "text": ("```text\nprint(1)\n```", nothing("not_code", "```text\nprint(1)\n```")),
-    "a final in text": (
-        "```text\nFINAL(42)\n```",
-        nothing("not_code", "```text\nFINAL(42)\n```"),
+    "a final in text, as an example": (
+        "You answer so:\n```text\nFINAL(42)\n```",
+        nothing("not_code", "You answer so:\n```text\nFINAL(42)\n```"),
     ),
     "markdown that holds Python": (
         "```markdown\n# Title\n```python\nprint(1)\n```\n```",
@@ -522,6 +522,185 @@ OWN_FORMS: dict[str, tuple[str, ParsedReply]] = {
         nothing("promise", "I will look at the text"),
     ),
 }
+
+LATE: dict[str, str] = {
+    "at the end of a sentence": "I have counted all of them. FINAL(42)",
+    "behind a label": "Output: FINAL(42)",
+    "in a sentence that gives it": "So the answer is FINAL(42).",
+    "behind a sign": "✅ FINAL(42)",
+    "in quotation marks": '"FINAL(42)"',
+    "in an element": "<p>FINAL(42)</p>",
+    "alone in a block of text": "```text\nFINAL(42)\n```",
+    "below a heading": "## Final Answer\n\n42",
+    "below a line in bold": "**Final Answer**\n\n**42**",
+    "set apart in a sentence": "The final answer is **42**.",
+}
+
+SPOKEN_OF = {
+    "a plan": "Next, I will compute it and give FINAL(total).",
+    "advice": "To finish, call FINAL(answer) or FINAL_VAR(name).",
+    "a condition": "Once I have the count I can call FINAL(count).",
+    "a denial": "I cannot give FINAL(42) yet.",
+    "an example in a block": "You answer so:\n```text\nFINAL(42)\n```",
+    "no answer yet": "The final answer is not known yet.",
+}
+
+WRAPPED: dict[str, str] = {
+    "a box with braces of its own": r"\boxed{\frac{1}{2}}",
+    "a box in a final": r"FINAL($\boxed{\frac{1}{2}}$)",
+    "a box behind a label": r"**Final Answer:** \boxed{\frac{1}{2}}",
+    "a tag in a final": r"FINAL(<answer>\frac{1}{2}</answer>)",
+    "a tag with an attribute": r'<answer type="text">\frac{1}{2}</answer>',
+    "a tag in brackets": r"[ANSWER]\frac{1}{2}[/ANSWER]",
+    "an object with the reasons": r'{"reasoning": "By hand.", "answer": "\\frac{1}{2}"}',
+    "an object behind words": 'So:\n```json\n{"final_answer": "\\\\frac{1}{2}"}\n```',
+    "an object that is ready": r'{"content": "\\frac{1}{2}", "ready": true}',
+    "a call of a tool": r'{"name": "finish", "arguments": {"answer": "\\frac{1}{2}", "sure": 1}}',
+    "a call in elements": r"<function=FINAL><parameter=answer>\frac{1}{2}</parameter></function>",
+}
+
+
+@pytest.mark.parametrize("reply", LATE.values(), ids=LATE.keys())
+def test_a_final_behind_words_is_heard(reply: str) -> None:
+    final = parse_reply(reply).final
+    assert final is not None
+    assert final.value == "42"
+
+
+@pytest.mark.parametrize("reply", SPOKEN_OF.values(), ids=SPOKEN_OF.keys())
+def test_a_final_that_is_spoken_of_is_not_given(reply: str) -> None:
+    assert parse_reply(reply).final is None
+
+
+@pytest.mark.parametrize("reply", WRAPPED.values(), ids=WRAPPED.keys())
+def test_an_answer_is_taken_out_of_what_is_around_it(reply: str) -> None:
+    final = parse_reply(reply).final
+    assert final is not None
+    assert final.value == r"\frac{1}{2}"
+
+
+def test_a_call_that_names_a_variable_gives_its_value() -> None:
+    for call in (
+        '{"name": "FINAL_VAR", "arguments": {"variable_name": "total"}}',
+        "<function=FINAL_VAR>\n<parameter=name>\ntotal\n</parameter>\n</function>",
+    ):
+        assert parse_reply(call).final == Directive("variable", "total")
+
+
+@pytest.mark.parametrize(
+    "label", ["最终答案：", "Réponse finale : ", "**Respuesta final:** ", "Endgültige Antwort: "]
+)
+def test_an_answer_is_heard_in_other_languages(label: str) -> None:
+    assert parse_reply(f"{label}42") == text("42")
+
+
+@pytest.mark.parametrize(
+    "word", ["{{answer}}", "$ANSWER", "<final answer goes here>", "YOUR_ANSWER_HERE", "TBD", "___"]
+)
+def test_a_template_is_no_answer_whatever_its_signs(word: str) -> None:
+    assert parse_reply(f"FINAL({word})").final is None
+
+
+def test_a_final_that_is_taken_back_gives_way_to_the_next() -> None:
+    reply = "FINAL(41)\n\nWait, that is wrong.\n\nFINAL(42)"
+    assert parse_reply(reply).final == Directive("text", "42")
+
+
+@pytest.mark.parametrize(
+    ("argument", "names"),
+    [
+        ("total", ("total",)),
+        ("{total}", ("total",)),
+        ('found["k"]', ("found",)),
+        ("rows[0].name", ("rows",)),
+        ("'total'", ()),
+        ("forty two", ()),
+        ("[1, 2]", ()),
+    ],
+)
+def test_a_text_that_may_be_an_expression_names_what_it_reads(
+    argument: str, names: tuple[str, ...]
+) -> None:
+    final = parse_reply(f"FINAL({argument})").final
+    assert final is not None
+    assert final.names == names
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ['"It is " + total', '"It is %d" % total', "[row.name for row in rows]"],
+)
+def test_text_that_is_put_together_is_code(argument: str) -> None:
+    assert parse_reply(f"FINAL({argument})") == code(f"FINAL({argument})")
+
+
+ENDS = {
+    "escaped parentheses": r"^\d{3}\)\s\(\w+$",
+    "an escaped parenthesis alone": r"the pattern \( only",
+    "an address": "https://en.wikipedia.org/wiki/Lantern_(tower)",
+    "letters as marks over lines": "Items:\n(a) first\n(b) second",
+    "half open over lines": "Buckets:\n- [0, 10): 3\n- [10, 20): 4",
+    "without end": "(-∞, 0] ∪ [1, ∞)",
+    "dates": "[2020-01-01, 2021-01-01)",
+    "a range and an interval": "range(0, 10) covers [0, 10)",
+    "a block of Python": "```python\nx = f(1)\n```",
+}
+
+
+@pytest.mark.parametrize("answer", ENDS.values(), ids=ENDS.keys())
+def test_an_answer_with_parentheses_of_its_own_arrives_whole(answer: str) -> None:
+    assert parse_reply(f"FINAL({answer})").final == Directive("text", answer)
+
+
+def test_an_end_that_may_be_another_is_asked_about() -> None:
+    final = parse_reply("FINAL(| a |\n|---|\n| 1) | (2 |\n)").final
+    assert final is not None
+    assert not final.is_certain
+
+
+REPAIRED = {
+    "a magic": ("%%time\nx = 1", "\nx = 1"),
+    "a statement that is measured": ("%time x = f()", "x = f()"),
+    "escapes of HTML": ("if n &gt; 3:\n    print(n)", "if n > 3:\n    print(n)"),
+    "escaped ends of lines": (r"x = 1\nprint(x)", "x = 1\nprint(x)"),
+    "curly quotes": ("print(“hello”)", 'print("hello")'),
+    "curly quotes in a string": ('print("say “hi”", ‘a’)', "print(\"say “hi”\", 'a')"),
+    "wide signs": ("print（1，2）", "print(1,2)"),
+    "a minus sign": ("x = 3 − 1", "x = 3 - 1"),
+}
+
+
+@pytest.mark.parametrize(("written", "meant"), REPAIRED.values(), ids=REPAIRED.keys())
+def test_code_from_elsewhere_is_put_right_where_it_is_no_python(written: str, meant: str) -> None:
+    assert parse_reply(f"```repl\n{written}\n```") == code(meant)
+
+
+def test_what_is_left_out_of_code_is_told() -> None:
+    (block,) = parse_reply("```python\n!pip install numpy\nprint(1)\n```").blocks
+    assert block.code.startswith("print('Not run: !pip install numpy")
+    assert block.code.endswith("\nprint(1)")
+
+
+@pytest.mark.parametrize(
+    "label", ["code", "jupyter", "python-repl", "Python code", "python copy", "python:main.py"]
+)
+def test_python_is_known_by_other_names(label: str) -> None:
+    assert parse_reply(f"```{label}\n{P}\n```") == code(P)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f"[PYTHON]\n{P}\n[/PYTHON]",
+        f"<|python_start|>{P}<|python_end|>",
+        f"<execute_ipython>\n{P}\n</execute_ipython>",
+        f'<code language="python">\n{P}\n</code>',
+        f"````repl\n{P}\n```",
+    ],
+)
+def test_code_is_found_between_marks_of_other_models(reply: str) -> None:
+    assert [block.code for block in parse_reply(reply).blocks] == [P]
+
 
 SHAPES = {
     f"{group}: {name}": shape

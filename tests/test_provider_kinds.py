@@ -722,6 +722,13 @@ async def test_a_prompt_that_was_cut_is_noticed_in_each_kind_of_reply(is_streame
                      "data: [DONE]\n\n", id="each event in a list"),
         pytest.param('data: {"choices": [], "prompt_filter_results": []}\n\n'
                      f"data: {chunk('FINAL(do')}\n\ndata: {chunk('ne)', 'stop')}\n\n", id="Azure"),
+        pytest.param(f"{chunk('FINAL(do')}\n{chunk('ne)', 'stop')}\n", id="lines of JSON alone"),
+        pytest.param(json.dumps(completion(content="FINAL(done)"), indent=2), id="JSON whole"),
+        pytest.param(f"data: ping\n\ndata: {chunk('FINAL(do')}\n\ndata: keep-alive\n\n"
+                     f"data: {chunk('ne)')}\n\ndata: [done]\n\n", id="words as signs of life"),
+        pytest.param(f"data: data: {chunk('FINAL(done)', 'stop')}\n\n", id="the prefix twice"),
+        pytest.param(f"data: {chunk('FINAL(done)')}\n\nevent: done\ndata: {{}}\n\n",
+                     id="an end by its name"),
         pytest.param('data: {"choices": [{"delta": null, "message": {"content": "FINAL(done)"}, '
                      '"finish_reason": "stop"}]}\n\ndata: [DONE]\n\n', id="a message, no delta"),
     ],
@@ -752,6 +759,13 @@ async def test_a_stream_is_read_as_each_server_writes_it(body: str) -> None:
 async def test_a_stream_that_fails_on_the_way_is_asked_for_again(body: str) -> None:
     async with asked([Fault(body=body, headers=SSE), "whole"], on_delta=hear) as (server, reply):
         assert (reply.text, server.received) == ("whole", 2)
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_a_reply_that_calls_itself_a_web_page_is_read(is_streamed: bool) -> None:
+    given = answer(completion(content="text"), content_type="text/html; charset=utf-8")
+    async with asked([given], on_delta=hear if is_streamed else None) as (_, reply):
+        assert reply.text == "text"
 
 
 async def test_an_answer_without_any_choice_is_not_asked_for_many_times() -> None:

@@ -61,6 +61,15 @@ def diagnosed(
         (429, words("Request too large for m on TPM: Limit 10000, Requested 12000.")),
         (200, {"message": "context window exceeded", "code": 400}),
         (400, {"object": "error", "message": "Prompt contains 70000 tokens, too large for model"}),
+        (400, words("The decoder prompt (length 9) is longer than the maximum model length of 8.")),
+        (422, {"error": "Input validation error: `inputs` must have less than 8 tokens. Given: 9"}),
+        (400, words("the input token count is 9 but model only supports up to 8.")),
+        (400, {"message": "Malformed input request: expected maxLength: 8, actual: 9"}),
+        (400, words("Your prompt has 9 tokens; the limit is 8.")),
+        (400, words("Prompt too long: 9 tokens")),
+        (400, words("x", code="ContextWindowExceeded")),
+        (500, {"error": "llama runner process: input exceeds context"}),
+        (400, words("请求文本长度超过模型限制")),
     ],
 )  # fmt: skip
 def test_a_prompt_too_long_is_known_in_many_words(status: int, body: object) -> None:
@@ -107,6 +116,11 @@ def test_the_reason_is_told_wherever_it_stands(body: object, part: str) -> None:
         (503, words("Loading model"), ModelConnectionError, "patiently"),
         (500, {"error": "model qwen is currently loading"}, ModelConnectionError, "patiently"),
         (404, words("model is warming up"), ModelConnectionError, "patiently"),
+        (424, words("Model m is not loaded yet"), ModelConnectionError, "patiently"),
+        (403, words("You have exceeded your monthly quota"), ModelRateLimitError, "no"),
+        (403, words("You have exceeded a secondary rate limit"), ModelRateLimitError, "patiently"),
+        (403, words("Invalid API key"), ModelAuthenticationError, "no"),
+        (499, "", ModelConnectionError, "yes"),
     ],
 )
 def test_an_error_means_the_same_whatever_it_comes_in(
@@ -132,13 +146,23 @@ def test_lack_of_credit_says_what_to_do() -> None:
         (500, {"error": "Conversation roles must alternate user/assistant/…"}, SYSTEM_ROLE),
         (400, words("Developer instruction is not enabled for models/gemma"), SYSTEM_ROLE),
         (400, words("messages[0].role: invalid role 'system'"), SYSTEM_ROLE),
+        (400, words("'system' is not one of ['user'] - 'messages.0.role'"), SYSTEM_ROLE),
+        (400, words("Conversation must start with a user message"), SYSTEM_ROLE),
+        (400, words("First message must be from user"), SYSTEM_ROLE),
+        (400, words("messages[0]: role 'system' is not allowed"), SYSTEM_ROLE),
+        (400, words("Role must be one of user, assistant"), SYSTEM_ROLE),
+        (400, words("Sampling parameters are not supported by this model"), "temperature"),
+        (400, words("Streaming is not supported for this model"), "stream"),
+        (400, words("This model does not support JSON schema output"), "response_format"),
+        (500, {"error": "guided decoding is not available"}, "response_format"),
         (400, words("purple elephants are not allowed"), None),
     ],
 )
 def test_what_of_a_request_is_refused_is_named(
     status: int, body: object, refused: str | None
 ) -> None:
-    diagnosis = diagnosed(status, body, None, "temperature", SYSTEM_ROLE)
+    sent = ("temperature", "stream", "response_format", SYSTEM_ROLE)
+    diagnosis = diagnosed(status, body, None, *sent)
     assert diagnosis.refused_parameter == refused
 
 
@@ -153,6 +177,12 @@ def test_what_of_a_request_is_refused_is_named(
         ({"anthropic-ratelimit-requests-remaining": "0",
           "anthropic-ratelimit-requests-reset": "2026-11-23T10:00:20Z"}, 20.0),
         ({"ratelimit-remaining": "0", "ratelimit-reset": "5"}, 5.0),
+        ({"retry-after": "30s"}, 30.0),
+        ({"retry-after": "PT30S"}, 30.0),
+        ({"retry-after": "2026-11-23T10:00:20Z"}, 20.0),
+        ({"retry-after": str(int(NOW.timestamp()) + 20)}, 20.0),
+        ({"x-retry-after": "9"}, 9.0),
+        ({"x-ratelimit-reset": "Mon, 23 Nov 2026 10:00:20 GMT"}, 20.0),
         ({}, None),
     ],
 )  # fmt: skip
@@ -171,6 +201,15 @@ def test_a_wait_is_read_from_headers_of_every_kind(
         ("your quota resets in 5 hours", 18_000.0),
         ("please wait 2 minutes", 120.0),
         ("please wait before trying again", None),
+        ("retry in 2 minutes and 5 seconds", 125.0),
+        ("Please wait 1 minute, 5 seconds", 65.0),
+        ("Please try again after one minute", 60.0),
+        ("next request available in 00:01:30", 90.0),
+        ("Retry after: 30", 30.0),
+        ("cooldown: 12s", 12.0),
+        ("available in 2 days", 172_800.0),
+        ("1分30秒後に再試行してください", 90.0),
+        ("Retry after 3 attempts", None),
     ],
 )
 def test_a_wait_is_read_from_words(text: str, seconds: float | None) -> None:
@@ -180,6 +219,8 @@ def test_a_wait_is_read_from_words(text: str, seconds: float | None) -> None:
 def test_a_wait_is_read_from_fields() -> None:
     info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "18s"}
     assert diagnosed(429, [words("quota", details=[info])]).retry_after_seconds == 18.0
+    for told in ({"retry_after": "18"}, {"retryAfter": 18}, {"detail": {"retryAfterMs": 18_000}}):
+        assert diagnosed(429, told).retry_after_seconds == 18.0
     loading = {"error": "Model m is currently loading", "estimated_time": 20.5}
     assert diagnosed(503, loading).retry_after_seconds == 20.5
 
@@ -235,6 +276,12 @@ async def test_a_system_message_that_is_refused_goes_into_the_first_of_the_user(
         ("https://h/api/v1/models/", "https://h/api/v1"),
         ("http://h:11434/api/chat", "http://h:11434"),
         (" http://h/v1?api-version=1 ", "http://h/v1?api-version=1"),
+        ("HTTP://h/v1", "http://h/v1"),
+        ('"https://h/v1"', "https://h/v1"),
+        ("<https://h/v1>;", "https://h/v1"),
+        ("https://h/v1/chat", "https://h/v1"),
+        ("https://h/v1/Chat/Completions", "https://h/v1"),
+        ("https://h/v1/engines/m/completions", "https://h/v1"),
         ("https://h/openai/deployments/d/chat/completions?api-version=1",
          "https://h/openai/deployments/d?api-version=1"),
     ],
@@ -333,6 +380,13 @@ def completion(finish: str | None = "stop", usage: Any = None, **message: Any) -
         ("content_filter", False, "content_filter"),
         ("SAFETY", False, "SAFETY"),
         ("something_new", False, "something_new"),
+        ("stop-sequence", True, "stop-sequence"),
+        ("endTurn", True, "endTurn"),
+        ("<|im_end|>", True, "<|im_end|>"),
+        ("maxTokens", False, "length"),
+        ("max tokens", False, "length"),
+        ("length_limit", False, "length"),
+        ("context_window_exceeded", False, "length"),
     ],
 )
 def test_a_reply_is_whole_only_where_its_model_ended_it(
@@ -346,6 +400,43 @@ def test_a_reply_is_whole_only_where_its_model_ended_it(
 def test_a_reply_that_broke_off_is_an_error(finish: str) -> None:
     with pytest.raises(ErrorInReplyError, match=finish):
         read_completion(completion(finish, content="half"), 0)
+
+
+CHOICE = {"message": {"content": "text"}, "finish_reason": "stop"}
+CALLED = {"name": "python", "arguments": {"code": "1"}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"choices": [{"message": {"content": ["te", "xt"]}}]},
+        {"choices": [{"message": {"content": {"type": "text", "text": "text"}}}]},
+        {"choices": [{"message": {"content": [{"text": {"value": "text"}}]}}]},
+        {"choices": [{"message": "text"}]},
+        {"choices": [{"message": {"content": ""}}, CHOICE]},
+        {"code": 0, "message": "success", "data": {"choices": [CHOICE]}},
+        {"success": True, "errors": [], "result": {"choices": [CHOICE]}},
+        {"statusCode": 200, "body": json.dumps({"choices": [CHOICE]})},
+        {"choices": [CHOICE], "error": {"code": 0, "message": ""}},
+    ],
+)
+def test_a_text_is_found_in_each_shape_of_a_reply(body: object) -> None:
+    assert read_completion(json.dumps(body), 0).text == "text"
+
+
+@pytest.mark.parametrize(
+    "call", [CALLED, {"function": CALLED}, {"custom": {"name": "python", "input": {"code": "1"}}}]
+)
+def test_a_call_of_a_tool_is_found_in_each_shape(call: object) -> None:
+    body = {"choices": [{"message": {"content": None, "tool_calls": [call]}}]}
+    text = read_completion(json.dumps(body), 0).text
+    said = json.loads(text.removeprefix("<tool_call>").removesuffix("</tool_call>"))
+    assert json.loads(said["arguments"]) == {"code": "1"}
+
+
+def test_a_reason_to_stop_by_another_name_is_one() -> None:
+    body = {"choices": [{"message": {"content": "half"}, "stop_reason": "max_tokens"}]}
+    assert read_completion(json.dumps(body), 0).finish_reason == "length"
 
 
 async def test_a_reply_that_its_upstream_broke_off_is_asked_for_again() -> None:

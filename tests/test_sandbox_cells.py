@@ -249,7 +249,8 @@ def test_replies_that_have_a_schema_are_values() -> None:
     here = Here(answer=lambda frame: '{"n": 4}' if frame.text(0) == "a" else "")
     assert here.output("llm_query('a', schema={'type': 'object'})['n']") == "4\n"
     assert here.output("llm_query_batch(['a'], schema={})") == "[{'n': 4}]\n"
-    assert "schema is a dict, a JSON Schema, not str" in here.error("llm_query('a', schema='{}')")
+    assert here.output("llm_query('a', schema='{}')['n']") == "4\n"
+    assert "schema is a dict, a JSON Schema, not str" in here.error("llm_query('a', schema='x')")
     assert here.output("budget()") == "{}\n"
 
 

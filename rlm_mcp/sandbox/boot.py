@@ -23,6 +23,7 @@ main()
 # What a REPL without this package's files is sent, in a container and in WebAssembly.
 CHILD_MODULES = (
     "errors",
+    "sandbox.child.answers",
     "sandbox.child.calls",
     "sandbox.child.citing",
     "sandbox.child.documents",
@@ -34,9 +35,12 @@ CHILD_MODULES = (
     "sandbox.child.output",
     "sandbox.child.saved_variables",
     "sandbox.child.search",
-    "sandbox.child.thread_pool",
     "sandbox.child.values",
     "sandbox.child.worker",
+    "sandbox.child.written.awaits",
+    "sandbox.child.written.imports",
+    "sandbox.child.written.pools",
+    "sandbox.child.written.prompts",
     "sandbox.layout",
     "sandbox.types",
     "sandbox.wire",

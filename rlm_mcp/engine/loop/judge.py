@@ -16,6 +16,7 @@ from rlm_mcp.engine.parsing.reply import Directive
 from rlm_mcp.engine.prompts.messages import (
     confirm_extent,
     confirm_final,
+    confirm_word,
     missing_variable,
     schema_repair,
     show_outputs,
@@ -31,6 +32,18 @@ MAX_SCHEMA_REPAIRS = 3
 GIVEN_NAMES = ("context", "context_names")
 # {total} as a format string has it, and not \\frac{a} or ${x}.
 TEMPLATE_FIELD = re.compile(r"(?<![\\\w$^}])\{([A-Za-z_]\w*)(?:[.\[!:][^{}]*)?\}")
+
+# A reply that is an object or a list, in a fence or not.
+BARE_JSON = re.compile(
+    r"\s*(?:```|~~~)(?:json)?\s*[{\[].*[}\]]\s*(?:```|~~~)\s*|\s*[{\[].*[}\]]\s*", re.DOTALL
+)
+# Words that stand for the answer in examples of a call.
+EXAMPLE_WORDS = frozenset(
+    [
+        *("answer", "final_answer", "my_answer", "result", "results", "final_result", "output"),
+        *("value", "variable", "variable_name", "var_name", "response"),
+    ]
+)
 
 Origin = Literal["code", "variable", "text", "prose", "guess"]
 
@@ -80,6 +93,8 @@ async def _judge(run: Run, turn: Turn) -> Verdict:
     parsed = turn.parsed
     if turn.final is not None:
         return await _decide(run, turn.final, "code", is_computed=is_computed(turn.code))
+    if (typed := _bare_json(run, turn)) is not None:
+        return await _decide(run, typed, "text")
     if parsed.final is None or parsed.problem is not None or turn.has_failed:
         return _continue(run, turn)
     if not await _names_variable(run, parsed.final):
@@ -92,11 +107,21 @@ async def _judge(run: Run, turn: Turn) -> Verdict:
     return Verdict(state, message=run.prompts.feedback(run.question, shown, run.next_turn()))
 
 
+def _bare_json(run: Run, turn: Turn) -> Final | None:
+    """Return a reply that is nothing but JSON, where the answer is to be JSON."""
+    parsed = turn.parsed
+    is_given = run.engine.answer_schema is not None and not turn.cells
+    if not is_given or (parsed.final is None and parsed.problem not in {"no_code", "not_code"}):
+        return None
+    return Final(parsed.prose, "str") if BARE_JSON.fullmatch(parsed.prose) else None
+
+
 async def _names_variable(run: Run, final: Directive) -> bool:
-    """Whether the value of a variable is meant: `FINAL(total)` too, where the code made `total`."""
+    """Whether a value is meant: also by `FINAL(total)` and `FINAL(found["k"])`, if code made it."""
     if final.kind == "variable":
         return True
-    return final.is_name and final.value in await run.cells.variables()
+    known = {*GIVEN_NAMES, *await run.cells.variables()} if final.names else set[str]()
+    return bool(final.names) and known.issuperset(final.names)
 
 
 async def _judge_text(run: Run, final: Directive, turn: Turn) -> Verdict:
@@ -117,6 +142,8 @@ async def _question_text(run: Run, final: Directive) -> str:
     names = TEMPLATE_FIELD.findall(final.value)
     if names and not set(names).isdisjoint(await run.cells.variables()):
         return unfilled_template(final.value)
+    if final.names and final.value.lower() in EXAMPLE_WORDS:
+        return confirm_word(final.value)
     return "" if final.is_certain else confirm_extent(final.value)
 
 
@@ -163,7 +190,7 @@ def _continue(run: Run, turn: Turn) -> Verdict:
 
 async def _read_variable(run: Run, directive: Directive) -> tuple[Final | None, str]:
     """Read the value that `FINAL_VAR` names in the REPL; without one, say why."""
-    name = directive.value
+    name = directive.value if directive.kind == "variable" else directive.expression
     if name.isidentifier():
         existing = tuple(await run.cells.variables())
         if name not in (*existing, *GIVEN_NAMES):

@@ -8,9 +8,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
+from rlm_mcp.errors import ConfigurationError
+from rlm_mcp.text import without_credentials
+
 _ENDPOINTS = re.compile(
-    r"/(chat/completions|completions?|responses|messages|models|embeddings|api/(chat|generate)"
-    r"|models/[^/]+:\w+|[^/]+/invocations)/*$"  # Google's own; Databricks'
+    r"/(chat/completions|engines/[^/]+/completions|chat|completions?|responses|messages|models|embeddings|api/(chat|generate)"
+    r"|models/[^/]+:\w+|[^/]+/invocations)/*$",  # Google's own; Databricks'
+    re.IGNORECASE,
 )
 _VERSION = re.compile(r"/v\d+[a-z0-9]*(/|$)")
 _AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
@@ -21,17 +25,54 @@ MOST_REDIRECTS = 5
 _PORTS = {"http": 80, "https": 443}
 
 
+def cleaned(address: str) -> str:
+    """Return an address without what is around it where it was copied, its scheme in lower case."""
+    bare = address.strip().strip("\"'<>`;,").strip()
+    scheme, colon, rest = bare.partition(":")
+    return f"{scheme.lower()}{colon}{rest}" if scheme.lower() in {"http", "https"} else bare
+
+
 def base_of(address: str) -> str:
     """Return what endpoints are added to: the address without one, without a slash at its end."""
     try:
-        parts = urlsplit(address.strip())
+        parts = urlsplit(cleaned(address))
     except ValueError:  # no address; whoever sends to it says so
-        return address.strip()
+        return cleaned(address)
     path = re.sub("//+", "/", parts.path)
     if not _is_models_of_azure(parts.hostname, path):
         path = _ENDPOINTS.sub("", path)
     path = path.rstrip("/")
     return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+
+
+def refuse_unusable(base_url: str, api_key: str) -> None:
+    """Refuse what no request can be made of.
+
+    Raises:
+        ConfigurationError: the address or the key is none.
+    """
+    if not all("!" <= character <= "~" for character in api_key):
+        # Refused here, since an error of the HTTP library would quote the header it cannot send.
+        raise ConfigurationError(
+            "The API key contains invalid characters.", fix="Copy it again from the provider."
+        )
+    if not base_url.startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"The base URL {without_credentials(base_url)!r} is not a web address.",
+            fix="Set RLM_MCP_BASE_URL to one that begins with http:// or https://.",
+        )
+    try:
+        _ = urlsplit(base_url).port
+    except ValueError:
+        raise unusable(base_url) from None  # whose text quotes the address
+
+
+def unusable(base_url: str) -> ConfigurationError:
+    """Say that an address cannot be used, without its password."""
+    return ConfigurationError(
+        f"The base URL {without_credentials(base_url)!r} cannot be used.",
+        fix="Check host and port; in a name and a password write / ? # @ as %2F %3F %23 %40.",
+    )
 
 
 def _is_models_of_azure(host: str | None, path: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -30,6 +31,14 @@ WHOLE = frozenset(
         "normal",
         "stop_words",
         "stop_criteria_met",
+        "stop_token",
+        "stopped",
+        "success",
+        "tool_call",
+        "eos_found",
+        "im_end",
+        "end_of_turn",
+        "end_of_sequence",
     ]
 )
 """Finish reasons of replies that their models ended; any other reply may lack something."""
@@ -48,6 +57,7 @@ CUT = frozenset(
         "max_completion_tokens",
         "model_context_window_exceeded",
         "context_length_exceeded",
+        "context_window_exceeded",
         "error_limit",
         "incomplete",
     ]
@@ -83,13 +93,27 @@ UNENDED = frozenset({"", "null", "none", "unspecified"})
 """What some servers send as the finish reason of a reply that goes on."""
 
 
+_CASES = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_SIGNS = re.compile(r"[^a-z0-9:]+")
+_NAMED_FIRST = re.compile(r"^(?:finish_reason_|function_call_filter: ?_?)")
+
+
 def bare_reason(reason: str) -> str:
     """Write a finish reason in lower case, without the enum or the filter that it names first.
 
-    `FinishReason.STOP`, `FINISH_REASON_MAX_TOKENS`, `function_call_filter: UNEXPECTED_TOOL_CALL`.
+    `FinishReason.STOP`, `FINISH_REASON_MAX_TOKENS`, `maxTokens`, `stop-sequence`,
+    `function_call_filter: UNEXPECTED_TOOL_CALL`.
     """
-    bare = reason.strip().lower().removeprefix("finishreason.").removeprefix("finish_reason_")
-    return bare.removeprefix("function_call_filter: ")
+    bare = _SIGNS.sub("_", _CASES.sub("_", reason.strip()).lower()).strip("_")
+    return _NAMED_FIRST.sub("", bare)
+
+
+def is_cut(reason: str) -> bool:
+    """Whether a finish reason says that a reply was cut at a limit."""
+    bare = bare_reason(reason)
+    words = set(bare.split("_"))
+    is_limit = {"max", "tokens"} <= words or {"token", "limit"} <= words or "length" in words
+    return bare in CUT or is_limit
 
 
 OnDelta = Callable[[str], Awaitable[None]]

@@ -19,7 +19,7 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 
-from rlm_mcp.engine.models.addresses import REDIRECTS, place_of
+from rlm_mcp.engine.models.addresses import REDIRECTS, place_of, refuse_unusable
 from rlm_mcp.engine.models.chat import ChatReply, ChatRequest, OnDelta
 from rlm_mcp.engine.models.completions import (
     ErrorInReplyError,
@@ -31,7 +31,7 @@ from rlm_mcp.engine.models.completions import (
 from rlm_mcp.engine.models.diagnosis import Faults, passwords_in
 from rlm_mcp.engine.models.endpoint import optional_parts
 from rlm_mcp.engine.models.event_stream import EventStream
-from rlm_mcp.engine.models.http_provider import CHECK_SECONDS, refuse_unusable
+from rlm_mcp.engine.models.http_provider import CHECK_SECONDS
 from rlm_mcp.engine.models.refusals import Refused
 from rlm_mcp.engine.models.retry import AttemptFailedError, Diagnosis
 from rlm_mcp.errors import (

@@ -8,7 +8,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
-from rlm_mcp.engine.models.chat import BROKEN, CUT, UNENDED, ChatReply, bare_reason
+from rlm_mcp.engine.models.chat import BROKEN, UNENDED, ChatReply, bare_reason, is_cut
+from rlm_mcp.engine.models.content import (
+    calls_as_text,
+    list_of,
+    mapping_of,
+    merged,
+    parts_of,
+    reasoning_of,
+    text_of,
+    thoughts_of,
+    unlisted,
+    unwrapped,
+)
 from rlm_mcp.engine.models.event_stream import EventStream
 from rlm_mcp.engine.models.metering import CHARS_PER_TOKEN, estimate_tokens
 from rlm_mcp.engine.models.problems import NoChoicesError, shortened
@@ -26,8 +38,6 @@ _NO_ROOM = {
     "message": "the server cut the reply before its first word: the prompt fills the window",
     "code": "context_length_exceeded",
 }
-_REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
-_THOUGHT_FIELDS = ("thinking", "summary", "text")
 _STREAM_STARTS = ("data:", "event:", "id:", "retry:", ":")
 
 
@@ -51,9 +61,11 @@ def read_completion(body: bytes | bytearray | str, prompt_chars: int) -> ChatRep
     if text.lstrip().startswith(_STREAM_STARTS):
         return _read_unasked_stream(text, prompt_chars)
     try:
-        data = json.loads(text)
+        data, end = json.JSONDecoder().raw_decode(text, len(text) - len(text.lstrip()))
     except (ValueError, RecursionError) as error:
         raise ModelReplyError(f"The reply is not JSON: {shortened(text)}.") from error
+    if text[end:].lstrip().startswith("{"):  # pieces of a stream, one a line
+        return _read_unasked_stream(text, prompt_chars)
     return read_decoded(data, prompt_chars)
 
 
@@ -66,14 +78,14 @@ def read_decoded(data: object, prompt_chars: int) -> ChatReply:
     """
     if isinstance(data, str):
         raise ModelReplyError(f"The reply is not JSON: {shortened(data)}.")
-    completion = _unlisted(data)
+    completion = unwrapped(unlisted(data))
     if problem := _problem_in(completion):
         raise ErrorInReplyError(problem)
     choices = completion.get("choices")
     if not isinstance(choices, list) or not choices:
         raise NoChoicesError(f"The reply has no choices: {shortened(json.dumps(data))}.")
     parts = ReplyParts(prompt_chars)
-    parts.add_choice(mapping_of(cast("list[Any]", choices)[0]), "message")
+    parts.add_choice(merged(cast("list[object]", choices)), "message")
     parts.add_usage(completion.get("usage"))
     return parts.reply()
 
@@ -100,10 +112,12 @@ class ReplyParts:
         if problem := choice.get("error"):
             raise ErrorInReplyError(problem)
         message = choice.get(name) or choice.get("message" if name == "delta" else "delta")
+        message = {"content": message} if isinstance(message, str) else message
         text = self._add_message(mapping_of(message or {"content": choice.get("text")}))
         if usage := choice.get("usage"):
             self.add_usage(usage)
-        if reason := choice.get("finish_reason"):
+        told = choice.get("finish_reason") or choice.get("finish_details")
+        if reason := told or choice.get("stop_reason"):
             self._add_reason(reason)
         return text
 
@@ -121,7 +135,7 @@ class ReplyParts:
         Raises:
             ErrorInReplyError: it is an error.
         """
-        data = _unlisted(chunk)
+        data = unlisted(chunk)
         if problem := _problem_in(data):
             raise ErrorInReplyError(problem)
         text = ""
@@ -165,10 +179,10 @@ class ReplyParts:
         text, reasoning = _whole(self._texts), _whole(self._reasoning)
         reason = self._finish_reason or "stop"
         if not text and self._calls:
-            text = _calls_as_text(self._calls)
+            text = calls_as_text(self._calls)
         if not text and any(self._refusal):
             text, reason = _whole(self._refusal), "refusal"
-        if bare_reason(reason) in CUT:
+        if is_cut(reason):
             reason = "length"
         given = _count(self._usage, "prompt_tokens", "input_tokens")
         made = _made(self._usage, given)
@@ -189,25 +203,27 @@ class ReplyParts:
 
     def _add_message(self, message: Mapping[str, Any]) -> str:
         content = message.get("content")
-        text = content if isinstance(content, str) else _text_of(content)
+        text = content if isinstance(content, str) else text_of(content)
         self._texts.append(text)
         thoughts = ""
         if isinstance(content, list):
             parts = cast("list[Any]", content)
-            thoughts = _thoughts_of(parts)
-            self._refusal.append(_parts_of(parts, "refusal"))
-        self._reasoning.append(thoughts or _reasoning_of(message))
+            thoughts = thoughts_of(parts)
+            self._refusal.append(parts_of(parts, "refusal"))
+        self._reasoning.append(thoughts or reasoning_of(message))
         if refusal := message.get("refusal"):
-            self._refusal.append(_text_of(refusal))
+            self._refusal.append(text_of(refusal))
         if calls := message.get("tool_calls"):
-            for place, call in enumerate(_list_of(calls)):
+            for place, call in enumerate(list_of(calls) or [calls]):
                 self._add_call(place, mapping_of(call))
         if message.get("function_call"):  # as tools were called before there were several
             self._add_call(0, {"function": message["function_call"]})
         return text
 
     def _add_call(self, place: int, call: Mapping[str, Any]) -> None:
-        index, function = call.get("index"), mapping_of(call.get("function"))
+        index = call.get("index")
+        # Of a tool with free text; and some servers leave the object in between out.
+        function = mapping_of(call.get("function") or call.get("custom") or call)
         index = index if isinstance(index, int) else place
         name, given = str(function.get("name") or ""), str(call.get("id") or "")
         number, known = self._open_calls.get(index, ("", None))
@@ -217,7 +233,7 @@ class ReplyParts:
             self._open_calls[index] = (given, known)
             self._calls.append(known)
         known["name"] = known["name"] or name
-        arguments = function.get("arguments") or ""
+        arguments = function.get("arguments") or function.get("input") or ""
         known["arguments"] += arguments if isinstance(arguments, str) else json.dumps(arguments)
 
     def _is_prompt_cut(self, counted: int | None) -> bool:
@@ -263,23 +279,12 @@ def _whole(pieces: Sequence[str]) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def mapping_of(value: object) -> Mapping[str, Any]:
-    """Return what is an object; an empty one in place of anything else."""
-    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
-
-
-def _unlisted(data: object) -> Mapping[str, Any]:
-    """Return an object, also out of the list that some servers put it into."""
-    if isinstance(data, dict):
-        return cast("Mapping[str, Any]", data)
-    listed = _list_of(data)
-    return mapping_of(listed[0] if listed else data)
-
-
 def _problem_in(data: Mapping[str, Any]) -> object:
     """Return the error that an answer holds in place of a reply, however it is written."""
-    if problem := data.get("error"):
-        return problem
+    problem: object = data.get("error")
+    is_void = isinstance(problem, dict) and not any(mapping_of(cast("object", problem)).values())
+    if problem and not is_void:
+        return cast("object", problem)
     if data.get("choices"):
         return None
     told = mapping_of(data.get("base_resp"))  # MiniMax's
@@ -287,50 +292,6 @@ def _problem_in(data: Mapping[str, Any]) -> object:
         return told
     is_told = any(data.get(name) for name in _ERROR_FIELDS)
     return data if is_told else None
-
-
-def _text_of(content: object) -> str:
-    if isinstance(content, str):
-        return content
-    # Parts, as multimodal providers send them; some have the model's thinking among them.
-    return _parts_of([part for part in _list_of(content) if not _is_thought(part)], "text")
-
-
-def _parts_of(content: object, name: str) -> str:
-    """Join one field of the parts of a message."""
-    return "".join(_text_of(mapping_of(part).get(name)) for part in _list_of(content))
-
-
-def _is_thought(part: object) -> bool:
-    return str(mapping_of(part).get("type")).startswith(("thinking", "reasoning"))
-
-
-def _thoughts_of(content: object) -> str:
-    """Join the parts of a message that are thinking: a text, or parts of their own."""
-    thoughts = (mapping_of(part) for part in _list_of(content) if _is_thought(part))
-    texts = (
-        next(filter(None, (_text_of(one.get(name)) for name in _THOUGHT_FIELDS)), "")
-        for one in thoughts
-    )
-    return "".join(texts)
-
-
-def _reasoning_of(message: Mapping[str, Any]) -> str:
-    """Return the thinking that stands beside the content."""
-    for name in _REASONING_FIELDS:
-        if (told := message.get(name)) and (text := _text_of(told)):
-            return text
-    details = message.get("reasoning_details")  # OpenRouter's
-    return _thoughts_of(details) if details else ""
-
-
-def _list_of(value: object) -> list[Any]:
-    return cast("list[Any]", value) if isinstance(value, list) else []
-
-
-def _calls_as_text(calls: Iterable[Mapping[str, str]]) -> str:
-    """Write native tool calls as models write them in text, so that one parser reads both."""
-    return "\n".join(f"<tool_call>{json.dumps(dict(call))}</tool_call>" for call in calls)
 
 
 def _count(usage: Mapping[str, Any], *names: str) -> int | None:

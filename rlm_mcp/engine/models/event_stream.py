@@ -13,7 +13,10 @@ from typing import Protocol, cast
 
 from rlm_mcp.errors import ModelReplyError
 
-DONE = "[DONE]"
+_DONE = ("[DONE]", "DONE")
+_END_KINDS = frozenset({"done", "end", "close"})
+# What some proxies send as an event so that a connection is not closed.
+_SIGNS_OF_LIFE = frozenset({"ping", "heartbeat", "keep-alive", "keepalive", "keep alive", "null"})
 _Decoder = codecs.getincrementaldecoder("utf-8-sig")  # a byte order mark may stand first
 
 
@@ -71,8 +74,11 @@ class EventStream:
             yield from self._line(line)
 
     def _line(self, line: str) -> Iterator[object]:
+        line = line.lstrip(" \0")
         if line.startswith("data:"):
             self._data.append(line.removeprefix("data:").removeprefix(" "))
+        elif line.startswith(("{", "[")) and not self._data and _is_json(line):
+            yield from self._event("", line)  # of a server that sends JSON and no events
         elif line.startswith("error:"):  # as llama.cpp sent them
             self._kind = "error"
             self._data.append(line.removeprefix("error:"))
@@ -85,10 +91,12 @@ class EventStream:
                 yield from self._event(kind, event)
 
     def _event(self, kind: str, event: str) -> Iterator[object]:
-        self.is_done = self.is_done or event.strip().startswith(DONE)
-        if self.is_done:
+        bare = event.strip().removeprefix("data:").strip()
+        self.is_done = self.is_done or bare.upper().startswith(_DONE)
+        if self.is_done or bare.lower() in _SIGNS_OF_LIFE:
             return
-        chunk = _parsed(event)
+        chunk = _parsed(bare if event.lstrip().startswith("data:") else event)
+        self.is_done = kind in _END_KINDS
         is_bare = kind == "error" and not (isinstance(chunk, dict) and "error" in chunk)
         yield {"error": chunk} if is_bare else chunk
 
@@ -103,6 +111,14 @@ def _events_of(lines: Sequence[str]) -> Sequence[str]:
     except (ValueError, RecursionError):
         return [line for line in lines if line.strip()]
     return [joined]
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _parsed(event: str) -> object:

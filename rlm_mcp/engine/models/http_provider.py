@@ -21,11 +21,14 @@ from rlm_mcp.engine.models.addresses import (
     MOST_REDIRECTS,
     REDIRECTS,
     base_of,
+    cleaned,
     is_azure,
     is_same_host,
     join,
     other_bases,
     place_of,
+    refuse_unusable,
+    unusable,
 )
 from rlm_mcp.engine.models.chat import ChatReply, ChatRequest, OnDelta
 from rlm_mcp.engine.models.completions import (
@@ -42,7 +45,6 @@ from rlm_mcp.engine.models.http_session import HttpOptions, HttpRoute, find_rout
 from rlm_mcp.engine.models.refusals import PATH_FIX, Refused
 from rlm_mcp.engine.models.retry import AttemptFailedError
 from rlm_mcp.errors import (
-    ConfigurationError,
     ModelAuthenticationError,
     ModelConnectionError,
     ModelReplyError,
@@ -74,34 +76,8 @@ class Provider:
     api_key: str = field(default="", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
-
-def refuse_unusable(base_url: str, api_key: str) -> None:
-    """Refuse what no request can be made of.
-
-    Raises:
-        ConfigurationError: the address or the key is none.
-    """
-    if not all("!" <= character <= "~" for character in api_key):
-        # Refused here, since an error of the HTTP library would quote the header it cannot send.
-        raise ConfigurationError(
-            "The API key contains invalid characters.", fix="Copy it again from the provider."
-        )
-    if not base_url.startswith(("http://", "https://")):
-        raise ConfigurationError(
-            f"The base URL {without_credentials(base_url)!r} is not a web address.",
-            fix="Set RLM_MCP_BASE_URL to one that begins with http:// or https://.",
-        )
-    try:
-        _ = urlsplit(base_url).port
-    except ValueError:
-        raise _unusable(base_url) from None  # whose text quotes the address
-
-
-def _unusable(base_url: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"The base URL {without_credentials(base_url)!r} cannot be used.",
-        fix="Check host and port; in a name and a password write / ? # @ as %2F %3F %23 %40.",
-    )
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "base_url", cleaned(self.base_url))
 
 
 class ProviderWire:
@@ -179,7 +155,9 @@ class ProviderWire:
         )
         with self._translated(body), anyio.fail_after(self._attempt_seconds):
             async with self._requested(session, "POST", url, data) as reply:
-                await self._refuse(reply, body, asked=url)
+                odd = await self._refuse(reply, body, asked=url)
+                if odd is not None:
+                    return self.read_body(odd, request.chars)
                 if request.on_delta is None or _holds(reply, "/json"):
                     return await self._read_whole(reply, request)
                 return await self._read_stream(reply, request)
@@ -225,7 +203,7 @@ class ProviderWire:
         try:
             return yarl.URL(address)
         except ValueError:
-            raise _unusable(self._provider.base_url) from None  # whose text quotes the address
+            raise unusable(self._provider.base_url) from None  # whose text quotes the address
 
     async def close(self) -> None:
         """Close the connections."""
@@ -277,7 +255,14 @@ class ProviderWire:
             url = self._url(place)
         raise self._faults.failed(self._faults.moved(str(url)), None)
 
-    async def _refuse(self, reply: ClientResponse, body: Mapping[str, Any], *, asked: URL) -> None:
+    async def _refuse(
+        self, reply: ClientResponse, body: Mapping[str, Any], *, asked: URL
+    ) -> bytes | None:
+        """Refuse errors and web pages; returns a reply that calls itself a web page.
+
+        Raises:
+            AttemptFailedError: it is no reply.
+        """
         if reply.status >= 400:
             text = (await _read_some(reply, MAX_ERROR_BYTES)).decode("utf-8", "replace")
             headers = {name.lower(): value for name, value in reply.headers.items()}
@@ -287,13 +272,19 @@ class ProviderWire:
                 diagnosis.error.fix = f"The request was redirected to {_place(reply)!r}: set that."
             raise self._faults.failed(diagnosis, None)
         if _holds(reply, "text/html"):
-            text = (await _read_some(reply, MAX_ERROR_BYTES)).decode("utf-8", "replace")
+            read = await _read_some(reply, MAX_REPLY_BYTES)
+            if read.lstrip().startswith((b"{", b"data:")):
+                return read
+            text = read.decode("utf-8", "replace")
             page = ModelReplyError(f"{_place(reply)!r} is a web page, not a model: {text[:200]!r}.")
             diagnosis = replace(self._faults.odd(page, lasts=True, fix=PATH_FIX), is_elsewhere=True)
             raise self._faults.failed(diagnosis, None)
+        return None
 
-    async def _read_whole(self, reply: ClientResponse, request: ChatRequest) -> ChatReply:
-        body = bytearray()
+    async def _read_whole(
+        self, reply: ClientResponse, request: ChatRequest, begun: bytes = b""
+    ) -> ChatReply:
+        body = bytearray(begun)
         async for piece in reply.content.iter_any():
             body += piece
             self._refuse_endless(len(body))
@@ -309,6 +300,8 @@ class ProviderWire:
         parts, events, size = ReplyParts(request.chars), self.events(), 0
         on_delta = cast("OnDelta", request.on_delta)
         async for piece in reply.content.iter_any():
+            if not size and piece.lstrip()[:1] in {b"{", b"["}:  # no events, whatever it is called
+                return await self._read_whole(reply, request, piece)
             size += len(piece)
             self._refuse_endless(size)
             for text in parts.add_events(events.feed(piece)):
@@ -343,7 +336,7 @@ class ProviderWire:
             refused = Refused(200, error.body, {}, optional_parts(body))
             raise faults.failed(refused.diagnose(), error) from None
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
-            raise _unusable(self._provider.base_url) from None  # whose text quotes the address
+            raise unusable(self._provider.base_url) from None  # whose text quotes the address
         except aiohttp.ClientConnectorError as error:
             raise faults.failed(faults.gone(error, was_there=False), error) from None
         except (aiohttp.ClientResponseError, ModelReplyError, UnicodeError) as error:

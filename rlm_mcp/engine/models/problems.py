@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -16,7 +17,7 @@ QUOTED_CHARS = 500
 _MAX_DEPTH = 6
 _INNER = (
     *("error", "errors", "message", "detail", "details", "metadata", "raw", "innererror"),
-    *("cause", "base_resp", "fault", "fieldViolations"),
+    *("cause", "base_resp", "fault", "fieldViolations", "parameters"),
 )
 _TEXTS = (
     *("message", "msg", "status_msg", "error_msg", "error_message", "error_description"),
@@ -25,14 +26,22 @@ _TEXTS = (
 _CODES = ("code", "type", "status", "reason", "error_type", "error_code", "errorcode")
 _PARAMETERS = ("param", "parameter")
 _NAME = re.compile(r"[A-Za-z_]\w*")
+_NO_LETTERS = re.compile(r"[^a-z]")
 _TAGS = re.compile(r"<[^<>]*>|\s+")
 
-# Fields that tell a wait, with the seconds that their unit has.
+# Fields that tell a wait, by their letters alone, with the seconds that their unit has.
 _WAITS = {
-    "retry_after": 1.0,
-    "retry_after_seconds": 1.0,
-    "retry_after_ms": 0.001,
-    "estimated_time": 1.0,
+    "retryafter": 1.0,
+    "retryafterseconds": 1.0,
+    "retryaftersecs": 1.0,
+    "retryafterms": 0.001,
+    "retryinseconds": 1.0,
+    "resetafter": 1.0,
+    "resetinseconds": 1.0,
+    "resetsinseconds": 1.0,
+    "waitseconds": 1.0,
+    "waittime": 1.0,
+    "estimatedtime": 1.0,
 }
 
 # What kinds of error call themselves where there is no HTTP status.
@@ -92,6 +101,11 @@ class Problem:
             _status(parts, codes),
             _wait(parts, message),
         )
+
+    @property
+    def bare_codes(self) -> frozenset[str]:
+        """The codes without what is no letter."""
+        return frozenset(_NO_LETTERS.sub("", code) for code in self.codes)
 
     def is_about(self, name: str) -> bool:
         """Whether the parameter that is named is this one, or inside it."""
@@ -172,10 +186,10 @@ def _wait(parts: list[Mapping[str, Any] | str], message: str) -> float | None:
         delay = part.get("retryDelay")  # of google.rpc.RetryInfo
         if isinstance(delay, str) and (seconds := seconds_of(delay)) is not None:
             return seconds
-        for name, unit in _WAITS.items():
-            value = part.get(name)
-            if isinstance(value, (int, float)) and value >= 0:
-                return value * unit
+        for name, value in part.items():
+            unit = _WAITS.get(_NO_LETTERS.sub("", name.lower()))
+            if unit is not None and (seconds := _number(value)) is not None:
+                return seconds * unit
         headers = part.get("headers")  # of whoever is behind OpenRouter
         if isinstance(headers, Mapping):
             named = cast("Mapping[str, object]", headers).items()
@@ -183,6 +197,15 @@ def _wait(parts: list[Mapping[str, Any] | str], message: str) -> float | None:
             if told is not None:
                 return told
     return told_in_words(message)
+
+
+def _number(value: object) -> float | None:
+    """Read a number that is not below 0, also one in a text."""
+    number = math.nan
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        with suppress(ValueError):
+            number = float(value)
+    return number if 0 <= number < math.inf else None
 
 
 def _as_json(text: str) -> object:

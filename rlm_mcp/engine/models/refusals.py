@@ -21,23 +21,18 @@ from rlm_mcp.errors import (
 SYSTEM_ROLE = "system"
 """The name under which a model that takes no system message is remembered to refuse it."""
 
+# Codes are compared by their letters alone: `ContextWindowExceeded`, `context_window_exceeded`.
 _TOO_LONG_CODES = frozenset(
     [
-        "context_length_exceeded",
-        "exceed_context_size_error",
-        "tokens_limit_reached",
-        "request_too_large",
-        "model_max_prompt_tokens_exceeded",
-        "string_above_max_length",
-        "prompt_too_long",
-        "context_window_exceeded",
-        "max_tokens_exceeded",
-        "input_too_long",
+        *("contextlengthexceeded", "exceedcontextsizeerror", "tokenslimitreached"),
+        *("requesttoolarge", "modelmaxprompttokensexceeded", "stringabovemaxlength"),
+        *("prompttoolong", "prompttoolarge", "contextwindowexceeded", "maxtokensexceeded"),
+        *("inputtoolong", "invalidparameteroversizedtext", "contextlengthexceedederror"),
     ]
 )
 _TOO_LONG = re.compile(
-    r"context.?(length|window|size)|exceeds? the (available )?context|(prompt|input|request"
-    r"|message|conversation)s? (is|are|was) too (long|large)"
+    r"context.?(length|window|size)|exceeds? (the )?(available )?context|(prompt|input|request"
+    r"|message|conversation)s? (is |are |was )?too (long|large)"
     r"|too many (input |prompt )?tokens(?! per)"
     r"|(input|prompt|maximum|total)\b.{0,40}\btokens?\b.{0,60}\bexceeds?"
     r"|exceeds?\b.{0,40}\b(maximum|max|limit)\b.{0,40}\btokens?"
@@ -50,7 +45,10 @@ _TOO_LONG = re.compile(
     r"|(prompt|input|sequence|query)[ _]?length\b.{0,60}\b(exceed|longer|larger|greater)"
     r"|(prompt|input|messages?)\b.{0,20}\bexceeds?\b.{0,30}\blength"
     r"|(maximum|max) (supported|allowed)\b.{0,20}\b(sequence|prompt|input) length"
-    r"|(prompt|输入|提示|上下文|消息|内容|tokens?).{0,20}(超长|过长|超过|超出)",
+    r"|longer than the (maximum|max|model)|exceeds? (n_ctx|max_model_len|max_seq)|\bmaxLength\b"
+    r"|must have (less|fewer|at most)\b.{0,20}\btokens?|\btoken count\b.{0,60}\b(supports|limit)"
+    r"|\d tokens\b.{0,40}\b(limit|maximum|max|window|more than)\b|memory slot for batch"
+    r"|(prompt|输入|提示|上下文|消息|内容|文本|长度|tokens?).{0,20}(超长|过长|超过|超出)|長すぎ",
     re.IGNORECASE,
 )
 _ASKED_OF_LIMIT = re.compile(
@@ -58,16 +56,9 @@ _ASKED_OF_LIMIT = re.compile(
 )
 _NO_CREDIT_CODES = frozenset(
     [
-        "insufficient_quota",
-        "billing_hard_limit_reached",
-        "insufficient_balance",
-        "payment_required",
-        "billing_not_active",
-        "insufficient_credits",
-        "insufficient_funds",
-        "exceeded_current_quota_error",
-        "accountoverdueerror",
-        "arrearage",
+        *("insufficientquota", "billinghardlimitreached", "insufficientbalance", "arrearage"),
+        *("paymentrequired", "billingnotactive", "insufficientcredits", "insufficientfunds"),
+        *("exceededcurrentquotaerror", "accountoverdueerror"),
     ]
 )
 _NO_CREDIT = re.compile(
@@ -76,9 +67,14 @@ _NO_CREDIT = re.compile(
     r"|(have|has) any credits|used (all|up)\b.{0,20}\bcredits?|spending limit|余额不足|欠费",
     re.IGNORECASE,
 )
+# Where access is refused, a used up quota is no wrong key.
+_USED_UP = re.compile(
+    r"\b(monthly|weekly|daily|usage|current|free)\b.{0,20}\b(quota|limits?|allowance)\b", re.I
+)
 _LOADING = re.compile(
     r"\bloading\b.{0,30}\bmodel|model\b.{0,60}\b(loading|starting|warming)|warming up"
     r"|(server|model|engine|worker|endpoint)\b.{0,60}\b(not (yet )?ready|is starting)"
+    r"|not (yet )?loaded\b.{0,10}\byet|model\b.{0,40}\bnot yet (loaded|available)"
     r"|scal(ing|ed) (up|to zero|from zero)|cold.?start|\bmodel (was |is )?(un|re)loaded",
     re.IGNORECASE | re.DOTALL,
 )
@@ -87,10 +83,14 @@ _NO_SYSTEM = re.compile(
     r"\b(not|n't|unsupported|only|invalid|must be)\b|roles? must alternate"
     r"|(unsupported|invalid|unknown|unexpected)\b.{0,30}\brole\b.{0,20}\b(system|developer)"
     r"|(not|n't|cannot) (support|accept|allow|take)\b.{0,30}\b(system|developer)\b"
-    r"|only user\b.{0,15}\bassistant\b.{0,20}\broles?\b",
+    r"|only user\b.{0,15}\bassistant\b.{0,20}\broles?\b|roles? must be\b.{0,20}\buser\b"
+    r"|\brole\b.{0,20}\b(system|developer)\b.{0,20}\b(not|n't|unsupported|invalid)\b"
+    r"|(system|developer)\b.{0,3} is not (one of|allowed|valid|supported)"
+    r"|(must|should|has to|needs to) (start|begin) with (a |the )?user\b"
+    r"|first message (must|should|has to)\b.{0,20}\buser\b",
     re.IGNORECASE | re.DOTALL,
 )
-_NO_KEY_CODES = frozenset(["api_key_invalid", "invalid_api_key", "authentication_error"])
+_NO_KEY_CODES = frozenset(["apikeyinvalid", "invalidapikey", "authenticationerror"])
 _NO_KEY = re.compile(
     r"(incorrect|invalid|missing|expired|malformed) (or \w+ )?(api[ _-]?key|authorization)"
     r"|api[ _-]?key (is )?(not valid|not found|expired|invalid|missing)",
@@ -111,11 +111,16 @@ _ALSO_CALLED = {
     "max_completion_tokens": _MAX_TOKENS,
     "reasoning_effort": re.compile(r"\b(thinking|reasoning)\b", re.IGNORECASE),
     "response_format": re.compile(
-        r"response_?(json_?)?schema|json_schema|structured outputs?|json mode|grammar",
+        r"response_?(json_?)?schema|json[ _]schema|structured outputs?|json mode|grammar"
+        r"|guided (decoding|generation)",
         re.IGNORECASE,
     ),
     "stream_options": re.compile(r"include_usage"),
+    "stream": re.compile(r"\bstreaming\b", re.IGNORECASE),
+    "temperature": re.compile(r"\bsampling (parameters?|settings?)\b", re.IGNORECASE),
 }
+_PASSING_STATUSES = frozenset([408, 409, 420, 423, 424, 425, 499])
+_CROWDED_STATUSES = frozenset([429, 498])
 _NO_ENDPOINT = re.compile(r"(unexpected|unknown|no such|invalid) (endpoint|route|url|path)", re.I)
 _CREDIT_FIX = (
     "Add credit at the provider, or set RLM_MCP_API_KEY, RLM_MCP_BASE_URL and "
@@ -178,7 +183,8 @@ def _diagnose(case: _Case) -> Diagnosis:
 
 def _no_credit(case: _Case) -> Diagnosis | None:
     problem = case.problem
-    words = problem.codes & _NO_CREDIT_CODES or _NO_CREDIT.search(problem.message)
+    words = problem.bare_codes & _NO_CREDIT_CODES or _NO_CREDIT.search(problem.message)
+    words = words or (case.status == 403 and _USED_UP.search(problem.message))
     if case.wait_seconds is not None or not (case.status == 402 or words):
         return None
     error = ModelRequestError if case.status == 402 else ModelRateLimitError
@@ -202,15 +208,17 @@ def _too_long(case: _Case) -> Diagnosis | None:
 
 def _rejected_key(case: _Case) -> Diagnosis | None:
     problem = case.problem
-    is_told = bool(problem.codes & _NO_KEY_CODES or _NO_KEY.search(problem.message))
-    if case.status not in {401, 403} and not (case.status == 400 and is_told):
+    is_told = bool(problem.bare_codes & _NO_KEY_CODES or _NO_KEY.search(problem.message))
+    is_limit = case.status == 403 and not is_told and _RATE.search(problem.message)
+    if is_limit or (case.status not in {401, 403} and not (case.status == 400 and is_told)):
         return None
     fix = "Set RLM_MCP_API_KEY (or OPENAI_API_KEY), or give the client a valid key."
     return Diagnosis(ModelAuthenticationError(case.said, fix=fix))
 
 
 def _rate_limit(case: _Case) -> Diagnosis | None:
-    if case.status != 429:
+    is_limit = case.status == 403 and _RATE.search(case.problem.message)
+    if case.status not in _CROWDED_STATUSES and not is_limit:
         return None
     fix = "Lower RLM_MCP_MAX_CONCURRENT_CALLS, or ask later."
     error = ModelRateLimitError(case.said, fix=fix)
@@ -226,7 +234,7 @@ def _passing(case: _Case) -> Diagnosis | None:
     status = case.status
     if status in {503, 529} and case.wait_seconds is not None:
         return _come_again(case, "Ask again later.", is_crowded=True)
-    if status not in {408, 409, 425} and status < 500:
+    if status not in _PASSING_STATUSES and status < 500:
         return None
     error = ModelReplyError if case.is_inside else ModelConnectionError
     return Diagnosis(error(case.said, fix="Ask again later."), "yes", case.wait_seconds)
@@ -249,7 +257,7 @@ def _come_again(case: _Case, fix: str, *, is_crowded: bool = False) -> Diagnosis
 
 
 def _is_too_long(case: _Case) -> bool:
-    if case.status == 413 or case.problem.codes & _TOO_LONG_CODES:
+    if case.status == 413 or case.problem.bare_codes & _TOO_LONG_CODES:
         return True
     may_be = case.is_inside or case.status in {400, 404, 422, 500}
     return may_be and bool(_TOO_LONG.search(case.problem.message))
@@ -283,7 +291,9 @@ def _name_refused(case: _Case) -> str | None:
     names = [name for name in case.sent if name != SYSTEM_ROLE]
     by_field = (name for name in names if problem.is_about(name))
     by_word = (name for name in names if re.search(rf"\b{name}\b", message))
-    by_other = (name for name in names if case.status < 500 and _is_called(name, message))
+    # A grammar that cannot be made of a schema is an error of the server to some.
+    others = names if case.status < 500 else [name for name in names if name == "response_format"]
+    by_other = (name for name in others if _is_called(name, message))
     return next(by_field, None) or next(by_word, None) or next(by_other, None)
 
 

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
+from rlm_mcp.engine.parsing.code_repairs import repair
 from rlm_mcp.engine.parsing.python_source import (
     Reading,
     is_code,
     layouts,
     read_python,
-    without_invisible,
-    without_prompts,
 )
 
 _MARKS = r"(?P<indent>[ \t]*(?:(?:[-*+>]|\d+[.)])[ \t]+)*)"
 _OPENER = re.compile(rf"^{_MARKS}(?P<fence>`{{3,}}|~{{3,}})(?P<info>.*)$")
-_PYTHON = re.compile(r"^(?:i?python[\d.]*|py[\d.]*|pycon|repl|tool_code)$", re.IGNORECASE)
+_PYTHON = re.compile(
+    r"^(?:i?python[\d.]*|py[\d.]*|pycon|repl|tool_code|code|jupyter|notebook|cell|exec(?:ute)?"
+    r"|(?:i?python|py|repl|tool|code)[-_](?:repl|code|exec(?:ute)?|python|block|input))$",
+    re.IGNORECASE,
+)
 _AFTER_PROSE = re.compile(
     r"(?P<fence>`{3,})[ \t]*(?P<info>i?python\d*|py\d*|repl|tool_code)[ \t]*$", re.IGNORECASE
 )
 _ONE_LINE = re.compile(r"^(?P<body>.*?[^`~])(?P<fence>`{3,}|~{3,})[ \t]*$")
+_ONLY_FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[ \t]*$")
 _GLUED = re.compile(r"[^`\s][ \t]*(?P<fence>`{3,})[ \t]*$")
-_ATTRIBUTE = re.compile(r"^(?:\{.*\}|\w+=\S.*)$")
+_ATTRIBUTE = re.compile(r"^(?:\{.*\}|\w+=\S.*|copy|code|cell|script|block|snippet|repl)$", re.I)
 _LOOKS_LIKE_PYTHON = re.compile(
     r"^[ \t]*(?:import \w|from [\w.]+ import |def \w+\(|for .+ in .+:|with .+:|\w+ = \S"
     r"|print\(|FINAL(?:_VAR)?\()|\bllm_query(?:_batch)?\(",
@@ -129,7 +134,7 @@ def python_spans(lines: Sequence[str]) -> list[tuple[int, int]]:
 def _split_info(info: str) -> tuple[str, str]:
     """Split an info string into a language and what follows it."""
     word, _, rest = info.partition(" ")
-    name = word.strip("{}.:").lower()
+    name = word.strip("{}.:").partition(":")[0].lower()  # `python:main.py`
     if _PYTHON.match(name):
         return name, rest.strip()
     if re.fullmatch(r"[\w+#.-]*", name) and not rest:
@@ -170,6 +175,8 @@ def _block_to(
 ) -> tuple[Block, bool]:
     """Make the block up to `end`; returns also whether it ends within a string."""
     stop = end.line if end else len(lines)
+    if end is None and stop > start + 1 and _ONLY_FENCE.match(lines[stop - 1]):
+        stop -= 1  # of another kind than the opening one
     code, reading = _laid_out(_body(lines, start, stop, fence, end), fence)
     after = stop if end is None or end.opens else stop + 1
     rest = end.after if end else ""
@@ -225,12 +232,7 @@ def _laid_out(body: list[str], fence: Fence) -> tuple[str, Reading]:
             if "Indentation" not in (reading.problem or ""):
                 break
     code = "\n".join(body)
-    visible = without_invisible(code)
-    reading = read_python(visible) if visible != code else plain
-    if reading.tree is not None:
-        return visible, reading
-    session = without_prompts(code)
-    return (code, plain) if session == code else (session, read_python(session))
+    return repair(textwrap.dedent(code), is_certain=fence.is_python) or (code, plain)
 
 
 def _is_bare_python(block: Block) -> bool:

@@ -5,29 +5,31 @@ from __future__ import annotations
 import ast
 import builtins
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from rlm_mcp.engine.parsing.argument_end import argument_length, has_another_end
 from rlm_mcp.engine.parsing.cited_finals import split_citations
-from rlm_mcp.engine.parsing.python_source import parse_arguments
+from rlm_mcp.engine.parsing.python_source import free_names, parse_arguments
 
 _OPENING = re.compile(
-    r"^(?P<marks>(?:[#>*+\-•~`_ \t]|\d+[.)][ \t])*)"
+    r"^(?P<marks>(?:[#>*+\-•~`_ \t]|(?:\d+|[a-z])[.)][ \t])*)"
     r"(?:(?:the |my )?(?:final )?answer(?: is)?[*_]*:[*_` \t]*)?"
     r"(?P<word>(?P<var>FINAL[_ ]?VAR)|FINAL(?:[_ ]?ANSWER)?)[*_`]*(?P<gap>[ \t]*)[(（]",
     re.IGNORECASE,
 )
+# What models that reply in other languages call it.
+_LABELS = (
+    r"r[ée]ponse finale|respuesta final|resposta final|risposta finale"
+    r"|(?:endgültige|finale) antwort|(?:окончательный|итоговый|финальный) ответ"
+    r"|最终(?:答案|回答)|最終(?:答案|回答)|최종 ?(?:답변|답)"
+)
 # "FINAL: 42", "**Final answer:** 42", "FINAL_VAR: total"; in capitals, unlike in a sentence.
 _COLON = re.compile(
     r"^(?P<marks>(?:[#>*+\-•~`_ \t]|\d+[.)][ \t])*)"
-    r"(?:(?P<var>FINAL[_ ]?VAR)|FINAL(?:[_ ]ANSWER)?|(?i:(?:the |my )?final answer))"
-    r"[*_`]*[ \t]*[:：][*_`]*(?P<body>.*)$"
+    r"(?:(?P<var>FINAL[_ ]?VAR)|FINAL(?:[_ ]ANSWER)?|(?i:(?:the |my )?final answer(?: is)?"
+    rf"|{_LABELS}))[*_`]*[ \t]*(?:[:：]|->|=>|→)[*_`]*(?P<body>.*)$"
 )
-# [0, 10) and ]0, 1) close no parenthesis, nor do \left( and \right).
-_HALF_OPEN = re.compile(r"[\[\]][^\[\]()\n]{1,60}[,;][^\[\]()\n]{1,60}$")
-_OPEN_LEFT = re.compile(r"[^\[\]()\n]{1,60}[,;][^\[\]()\n]{1,60}\]")
-_LATEX_SIZE = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)[ ]?$")
 # "FINAL(x) will be called later" is a sentence about the call.
 _SENTENCE = re.compile(
     r"^[ \t*_]*(?:will|would|should|can|could|once|when|after|later|until|if|to|ends?"
@@ -36,26 +38,30 @@ _SENTENCE = re.compile(
 )
 _LINE_REST = re.compile(r"[^\n]*")
 _ONLY_MARKS = re.compile(r"^[\s*_`~.]*$")
-_LIST_MARK = re.compile(r"(?:^|[\s:;,.])(\d{1,2}|[a-zA-Z])$")
-# A default, as in `args=()`, is no face.
-_FACE = re.compile(r"(?:[:;]|(?<![\w\])])=)['\-]?$")
-_LITERAL_START = re.compile(r"\s*(?:\w+\s*=\s*)?[rRfFbBuU]{0,2}[\"']")
 # Placeholders that templates have where the answer should be.
 _PLACEHOLDER = re.compile(
-    r"\.\.\.|…|[<\[{(]?(?:(?:insert|put|write) )?(?:the |your )?(?:final |your )?_?answer"
-    r"(?: here| goes here)?[>\]})]|(?:insert |put )?your[ _](?:final[ _])?answer(?: here)?",
+    r"\.\.\.|…|_{2,}|tbd|to be determined"
+    r"|[<\[{($%]*(?:(?:insert|put|write)[ _])?(?:the[ _]|your[ _])?(?:final[ _]|your[ _])?_?answer"
+    r"(?:[ _]here|[ _]goes[ _]here)?[>\]})%]+|\$\{?answer\}?"
+    r"|(?:insert[ _]|put[ _])?your[ _](?:final[ _])?answer(?:[ _](?:goes[ _])?here)?",
     re.IGNORECASE,
 )
-_GOES_ON = re.compile(r"[ \t]+\S|[()]")
-_QUOTED = re.compile(r"\"[^\"\n]*\"|(?<!\w)'[^'\n]*'(?!\w)")
-_WIDE = str.maketrans("（）", "()")
-_QUOTES = (('"""', '"""'), ("'''", "'''"), ('"', '"'), ("'", "'"), ("“", "”"), ("「", "」"))
-_LAST_PARENTHESIS = re.compile(r"(?P<last>[)）])[*_.]*`?[*_.]*$")
+# A name that was to be filled in: {total}, ${total}, <total>, `total`.
+_MARKED_NAME = re.compile(r"[`<{$%]+[ ]?(?P<name>[A-Za-z_]\w*)[ ]?[`>}%]*")
+# A box or tag around the whole answer.
+_WHOLE_BOX = re.compile(r"\$*\\boxed[ ]?\{(?P<body>(?:[^{}]|\{[^{}]*\})*)\}\$*\.?")
+_WHOLE_TAG = re.compile(
+    r"<(?P<tag>final|answer|final_answer|result)>\s*(?P<body>.*?)\s*</(?P=tag)>",
+    re.DOTALL | re.IGNORECASE,
+)
+_QUOTES = (
+    *(('"""', '"""'), ("'''", "'''"), ('"', '"'), ("'", "'"), ("“", "”"), ("‘", "’")),
+    *(("„", "“"), ("«", "»"), ("「", "」"), ("『", "』")),
+)
 _APOSTROPHE = re.compile(r"(?<=\w)'(?=\w)")
 _METHODS = frozenset({"join", "format", "strip", "replace", "split", "dumps", "most_common", "get"})
 _BUILTINS = frozenset(vars(builtins))
 _KEYWORD = re.compile(r"\s*(?:final_)?(?:answer|value|result|text)\s*=(?!=)\s*")
-_MAX_TRIES = 100
 
 
 FinalKind = Literal["text", "variable", "code", "empty", "bad_variable"]
@@ -71,7 +77,9 @@ class FoundFinal:
         value: text, name or expression.
         length: characters from the start of the line to the end of the directive.
         closed: whether its parenthesis was closed.
-        is_name: whether a text is one bare word that could name a variable.
+        expression: what a text is as Python, such as `total` or `found["k"]`; empty where it is
+            words. Its value is meant where all of `names` are variables.
+        names: those that the expression reads.
         is_certain: whether the line holds no other parenthesis that may be the end.
         citations: quotes that were given with it.
     """
@@ -80,7 +88,8 @@ class FoundFinal:
     value: str
     length: int
     closed: bool = True
-    is_name: bool = False
+    expression: str = ""
+    names: tuple[str, ...] = ()
     is_certain: bool = True
     citations: tuple[str, ...] = ()
 
@@ -106,7 +115,7 @@ def read_final(text: str) -> FoundFinal | None:
     if opening["gap"] and not opening["word"].isupper():
         return None
     body = text[opening.end() :]
-    length = _argument_length(body.translate(_WIDE))
+    length = argument_length(body)
     argument = body if length is None else body[:length]
     if length is not None and _is_mention(opening["marks"], body[length + 1 :]):
         return None
@@ -115,11 +124,11 @@ def read_final(text: str) -> FoundFinal | None:
     end = len(text) if length is None else min(len(text), opening.end() + length + 1)
     argument, citations = split_citations(argument)
     is_variable, argument = _unwrapped(bool(opening["var"]), argument.strip())
+    argument = argument if is_variable else _without_keyword(argument)
     kind, value = _read_variable(argument) if is_variable else _read_text(argument)
-    is_name = kind == "text" and value == argument and value.isidentifier()
-    is_certain = length is None or not _has_another_end(body, length)
+    is_certain = length is None or not has_another_end(body, length)
     found = FoundFinal(kind, value, end, closed=length is not None, citations=citations)
-    return replace(found, is_name=is_name, is_certain=is_certain)
+    return replace(_with_names(found, argument), is_certain=is_certain)
 
 
 def _read_colon(text: str) -> FoundFinal | None:
@@ -138,28 +147,25 @@ def _read_colon(text: str) -> FoundFinal | None:
     if is_placeholder(body) or opens_final(body):
         return None
     kind, value = _read_variable(body) if opening["var"] else _read_text(body)
-    is_name = kind == "text" and value == body and value.isidentifier()
-    return FoundFinal(kind, value, end, is_name=is_name)
+    return _with_names(FoundFinal(kind, value, end), body)
 
 
-def _has_another_end(body: str, length: int) -> bool:
-    """Whether the rest of the line has an unmatched `)`, which may be the end instead."""
-    if _LITERAL_START.match(body):
-        return False
-    rest = _LINE_REST.match(body.translate(_WIDE), length + 1)
-    depth = 0
-    for character in re.sub(r"[:;=8][-^']?[()]", "", rest[0] if rest else ""):
-        depth += (character == "(") - (character == ")")
-        if depth < 0:
-            return True
-    return False
+def _with_names(found: FoundFinal, argument: str) -> FoundFinal:
+    """Note which variables a text may be made of; text in quotes is made of none."""
+    if found.kind != "text" or found.value != argument:
+        return found
+    marked = _MARKED_NAME.fullmatch(argument)
+    expression = marked["name"] if marked else argument
+    node = _only_argument(expression)
+    names = free_names(node) if node is not None else ()
+    return replace(found, expression=expression, names=names) if names else found
 
 
 def _unwrapped(is_variable: bool, argument: str) -> tuple[bool, str]:
     """Return the inner of two nested finals, as in `FINAL(FINAL_VAR(x))`."""
     inner = _OPENING.match(argument)
     body = argument[inner.end() :] if inner else ""
-    if inner is None or _argument_length(body.translate(_WIDE)) != len(body) - 1:
+    if inner is None or argument_length(body) != len(body) - 1:
         return is_variable, argument
     return bool(inner["var"]), body[:-1]
 
@@ -172,125 +178,22 @@ def _is_mention(marks: str, after: str) -> bool:
     return bool(_SENTENCE.match(line))
 
 
-def _argument_length(body: str) -> int | None:
-    """Find the parenthesis that closes the argument; None when there is none.
-
-    Strictness falls step by step: a Python literal, then plain balance that ends where the text
-    does, then text whose faces and list marks, as in "1) first 2) then", are text and not
-    parentheses, then plain balance wherever it ends, at last without quotes.
-    """
-    if ")" not in body:
-        return None
-    if _LITERAL_START.match(body):
-        length = _literal_length(body)
-        if length is not None:
-            return length
-    for quotes in (True, False):
-        length = _balanced_length(body, quotes=quotes, marks=False)
-        if length is not None and _ends_with(body, length):
-            return length
-    for quotes in (True, False):
-        length = _balanced_length(body, quotes=quotes, marks=True)
-        if length is not None and _is_plausible(body, length):
-            return length
-    for quotes in (True, False):
-        length = _balanced_length(body, quotes=quotes, marks=False)
-        if length is not None:
-            return length
-    return _unbalanced_length(body)
-
-
-def _unbalanced_length(body: str) -> int | None:
-    """End where the paragraph ends with a parenthesis.
-
-    It may close the argument, or one in it when the last was forgotten; kept, it harms least.
-    """
-    paragraph = body.split("\n\n", 1)[0].rstrip()
-    end = _LAST_PARENTHESIS.search(paragraph, max(0, len(paragraph) - 10))
-    return end.end("last") if end else None
-
-
-def _literal_length(body: str) -> int | None:
-    for count, match in enumerate(re.finditer(r"\)", body)):
-        if count >= _MAX_TRIES:
-            return None
-        call = parse_arguments(body[: match.start()])
-        if call is not None:
-            return match.start()
-    return None
-
-
-def _ends_with(body: str, length: int) -> bool:
-    """Whether the paragraph ends with the argument, so that no other parenthesis can close it."""
-    return bool(_ONLY_MARKS.match(body[length + 1 :].split("\n\n", 1)[0]))
-
-
-def _is_plausible(body: str, length: int) -> bool:
-    """Text over several lines ends where a line ends."""
-    rest = _LINE_REST.match(body, length + 1)
-    return "\n" not in body[:length] or bool(rest and _ONLY_MARKS.match(rest[0]))
-
-
-def _balanced_length(body: str, *, quotes: bool, marks: bool) -> int | None:
-    depth = listed = 0
-    for index, parenthesis in _parentheses(body, quotes=quotes):
-        before = body[max(0, index - 4) : index]
-        if marks and _FACE.search(before) and _goes_on(body, index):
-            continue
-        if marks and _is_notation(body, index, parenthesis):
-            continue
-        if parenthesis == "(":
-            depth += 1
-        elif depth:
-            depth -= 1
-        elif marks and _is_list_mark(before, listed + 1) and _goes_on(body, index):
-            listed += 1
-        else:
-            return index
-    return None
-
-
-def _is_notation(body: str, index: int, parenthesis: str) -> bool:
-    """Whether a parenthesis belongs to mathematical notation that does not balance."""
-    before = body[max(0, index - 130) : index]
-    if _LATEX_SIZE.search(before):
-        return True
-    if parenthesis == "(":
-        return _OPEN_LEFT.match(body, index + 1) is not None
-    is_last = ")" not in body[index + 1 :]
-    return not is_last and _HALF_OPEN.search(before) is not None
-
-
-def _parentheses(body: str, *, quotes: bool) -> Iterator[tuple[int, str]]:
-    pattern = rf"{_QUOTED.pattern}|[()]" if quotes else r"[()]"
-    for match in re.finditer(pattern, body):
-        if match[0] in "()":
-            yield match.start(), match[0]
-
-
-def _goes_on(body: str, index: int) -> bool:
-    """Whether more text follows the parenthesis on its line."""
-    return _GOES_ON.match(body, index + 1) is not None
-
-
-def _is_list_mark(before: str, number: int) -> bool:
-    match = _LIST_MARK.search(before)
-    if match is None:
-        return False
-    mark = match[1]
-    return int(mark) == number if mark.isdecimal() else ord(mark.lower()) - 96 == number
-
-
 def _read_text(argument: str) -> tuple[FinalKind, str]:
     node = _only_argument(argument)
-    if node is not None and (keyword := _KEYWORD.match(argument)):
-        argument = argument[keyword.end() :]
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return ("text", node.value) if node.value.strip() else ("empty", "")
     if node is not None and _is_computed(node):
         return "code", argument.strip()
     text = _unquoted(argument.strip())
+    boxed = _WHOLE_BOX.fullmatch(text) or _WHOLE_TAG.fullmatch(text)
+    text = boxed["body"].strip() if boxed else text
     return ("text", text) if text else ("empty", "")
+
+
+def _without_keyword(argument: str) -> str:
+    keyword = _KEYWORD.match(argument)
+    is_only = keyword is not None and _only_argument(argument) is not None
+    return argument[keyword.end() :].strip() if keyword and is_only else argument
 
 
 def _read_variable(argument: str) -> tuple[FinalKind, str]:
@@ -319,11 +222,21 @@ def _only_argument(text: str) -> ast.expr | None:
 
 def _is_computed(node: ast.expr) -> bool:
     """Whether the text is clearly an expression whose value is the answer."""
-    if isinstance(node, ast.JoinedStr):
+    if isinstance(node, ast.JoinedStr | ast.ListComp | ast.DictComp | ast.SetComp):
         return True
-    if not isinstance(node, ast.Call | ast.BinOp | ast.Subscript | ast.IfExp | ast.ListComp):
+    if isinstance(node, ast.BinOp) and _joins_text(node):
+        return True
+    if not isinstance(node, ast.Call | ast.BinOp | ast.Subscript | ast.IfExp):
         return False
     return any(_calls_python(part) for part in ast.walk(node))
+
+
+def _joins_text(node: ast.BinOp) -> bool:
+    """Whether text in quotes is joined with something, or filled in."""
+    sides = (node.left, node.right) if isinstance(node.op, ast.Add) else (node.left,)
+    is_text = any(isinstance(side, ast.Constant) and isinstance(side.value, str) for side in sides)
+    deeper = (side for side in sides if isinstance(side, ast.BinOp))
+    return isinstance(node.op, ast.Add | ast.Mod) and (is_text or any(map(_joins_text, deeper)))
 
 
 def _calls_python(node: ast.AST) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 import textwrap
 import warnings
@@ -16,6 +17,7 @@ _PROMPT = re.compile(r"^(?:>>>|\.\.\.)(?: |$)")
 
 _ODD_SPACES = re.compile("[\u00a0\u2000-\u200a\u202f\u205f\u3000]")
 _INVISIBLE = re.compile("[\ufeff\u200b-\u200f\u2060-\u2064\u00ad]")
+_BUILTINS = frozenset(vars(builtins))
 _CODE_EXPRESSIONS = (
     ast.Call,
     ast.Subscript,
@@ -32,11 +34,13 @@ class Reading:
     """The result of parsing: a tree, or the reason why there is none.
 
     `in_string` says that the text ends inside a triple-quoted string, so more text may complete it.
+    `place` is the line and the column of the problem, from 1, where they are known.
     """
 
     tree: ast.Module | None = None
     problem: str | None = None
     in_string: bool = False
+    place: tuple[int, int] | None = None
 
 
 def read_python(code: str) -> Reading:
@@ -49,7 +53,9 @@ def read_python(code: str) -> Reading:
             warnings.simplefilter("ignore")
             return Reading(tree=ast.parse(code))
     except SyntaxError as error:
-        return Reading(problem=_describe(error), in_string="triple-quoted" in (error.msg or ""))
+        is_open = "triple-quoted" in (error.msg or "")
+        place = (error.lineno, error.offset) if error.lineno and error.offset else None
+        return Reading(problem=_describe(error), in_string=is_open, place=place)
     except (ValueError, MemoryError, RecursionError) as error:  # null bytes, surrogates, nesting
         reason = str(error) or "too deeply nested to be parsed"
         return Reading(problem=f"SyntaxError: {reason}")
@@ -82,6 +88,13 @@ def is_empty(tree: ast.Module) -> bool:
         and statement.value.value is ...
         for statement in tree.body
     )
+
+
+def free_names(node: ast.expr) -> tuple[str, ...]:
+    """Return the names that an expression reads, apart from builtins and those it binds itself."""
+    names = [each for each in ast.walk(node) if isinstance(each, ast.Name)]
+    bound = {each.id for each in names if not isinstance(each.ctx, ast.Load)} | _BUILTINS
+    return tuple(dict.fromkeys(each.id for each in names if each.id not in bound))
 
 
 def layouts(lines: list[str], width: int) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from rlm_mcp.engine.parsing.fences import Block, Fence, opening_fence, python_spans, read_block
 from rlm_mcp.engine.parsing.finals import FoundFinal, opens_final, read_final
+from rlm_mcp.engine.parsing.late_finals import read_late_final
 from rlm_mcp.engine.parsing.problems import ReplyProblem
 from rlm_mcp.engine.parsing.python_source import is_code, is_empty, read_python, without_returns
 from rlm_mcp.engine.parsing.reasoning import (
@@ -36,6 +37,12 @@ _PLAN = re.compile(
     r"|split|explore|inspect|extract|begin|run)\b",
     re.IGNORECASE,
 )
+# What takes back a final that was just given.
+_CORRECTION = re.compile(
+    r"^\W*(?:wait|hold on|hmm|actually|correction|sorry|oops|no,|let me (?:re-?check|correct)"
+    r"|on second thought|I made a mistake|that (?:is|was) (?:wrong|incorrect|not right))",
+    re.IGNORECASE | re.MULTILINE,
+)
 _BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+\n")
 
 
@@ -51,14 +58,16 @@ class Directive:
     """A final written outside code.
 
     `text`: `value` is the answer. `variable`: `value` is a name or an expression for the REPL.
-    `is_name`: a text that is one bare word; where a variable has that name, its value is meant.
+    `expression`: what a text is as Python, such as `total` or `found["k"]`; where all of `names`,
+    which it reads, are variables, its value is meant.
     `is_certain`: False where the end of the text is not clear, so that the model is to be asked.
     `citations`: quotes that were given with it.
     """
 
     kind: Literal["text", "variable"]
     value: str
-    is_name: bool = field(default=False, compare=False)
+    expression: str = field(default="", compare=False)
+    names: tuple[str, ...] = field(default=(), compare=False)
     is_certain: bool = field(default=True, compare=False)
     citations: tuple[str, ...] = field(default=(), compare=False)
 
@@ -94,6 +103,7 @@ class _Draft:
     syntax: str | None = None
     saw_other: bool = False
     finals: int = 0
+    said: int = 0  # how much prose there was at the last final
 
 
 def parse_reply(reply: str, *, was_cut: bool = False) -> ParsedReply:
@@ -117,7 +127,11 @@ def parse_reply(reply: str, *, was_cut: bool = False) -> ParsedReply:
     wrapped = None if was_cut else read_wrapped_final(text)
     if wrapped is not None and not _PLAN.match(wrapped):
         return replace(parsed, final=Directive("text", wrapped))
-    return _from_tool_call(parsed, text) or replace(parsed, problem=_fruitless(draft, prose))
+    called = _from_tool_call(parsed, text)
+    late = None if called or was_cut else read_late_final(prose)
+    if late is not None and not _PLAN.match(late.value):
+        return replace(parsed, final=_directive(late))
+    return called or replace(parsed, problem=_fruitless(draft, prose))
 
 
 def _unfenced_code(text: str) -> str | None:
@@ -138,7 +152,7 @@ def _walk(lines: list[str], draft: _Draft) -> None:
         line = lines[index]
         if find_reasoning(line) and not _is_fenced_line(line):
             index = _skip_reasoning(lines, index, draft)
-        elif fence := opening_fence(line):
+        elif (fence := opening_fence(line)) and not opens_final(fence.prose):
             index = _take_block(lines, index, fence, draft)
         elif opens_final(line) and draft.finals < _MAX_FINALS:
             index = _take_final(lines, index, draft)
@@ -256,9 +270,13 @@ def _holds_python(lines: list[str]) -> bool:
 
 
 def _record(found: FoundFinal, draft: _Draft) -> None:
-    """Keep the first final of a reply: what follows it is often an invented next question."""
-    if draft.final is not None:
+    """Keep the first final of a reply: what follows it is often an invented next question.
+
+    A later one counts where the words between the two take the first back.
+    """
+    if draft.final is not None and not _CORRECTION.search("\n".join(draft.prose[draft.said :])):
         return
+    draft.said = len(draft.prose)
     if found.kind == "code":
         cited = f", citations={list(found.citations)!r}" if found.citations else ""
         draft.blocks.append(CodeBlock(f"FINAL({found.value}{cited})"))
@@ -266,12 +284,17 @@ def _record(found: FoundFinal, draft: _Draft) -> None:
         draft.prose.append(found.value)
         draft.problem = "promise"
     elif found.kind in ("text", "variable"):
-        draft.final = Directive(
-            found.kind, found.value, found.is_name, found.is_certain, found.citations
-        )
+        draft.final = _directive(found)
         draft.problem = None if found.closed else "unclosed_final"
     else:
         draft.problem = "empty_final" if found.kind == "empty" else "bad_variable"
+
+
+def _directive(found: FoundFinal) -> Directive:
+    kind = "variable" if found.kind == "variable" else "text"
+    return Directive(
+        kind, found.value, found.expression, found.names, found.is_certain, found.citations
+    )
 
 
 def _from_tool_call(parsed: ParsedReply, text: str) -> ParsedReply | None:
@@ -280,6 +303,8 @@ def _from_tool_call(parsed: ParsedReply, text: str) -> ParsedReply | None:
         return None
     if calls.answer:
         return ParsedReply(final=Directive("text", calls.answer))
+    if calls.variable:
+        return ParsedReply(final=Directive("variable", calls.variable))
     if calls.codes:
         return ParsedReply(blocks=tuple(CodeBlock(code) for code in calls.codes))
     return replace(parsed, problem="tool_call")

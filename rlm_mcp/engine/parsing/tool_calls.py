@@ -14,45 +14,80 @@ _CODE_KEYS = ("code", "source", "python", "script", "python_code", "code_string"
 _ARGUMENT_KEYS = ("arguments", "args", "parameters", "params", "input", "action_input", "function")
 _NAME_KEYS = ("name", "tool", "tool_name", "action", "recipient_name")
 _TAGGED = re.compile(
-    r"<(?P<tag>python|repl|code|tool_code|execute|execute_python|py)>(?P<code>.*?)(?:</(?P=tag)>|$)",
+    r"<(?P<tag>python|repl|code|tool_code|execute|execute_python|execute_ipython|py)(?: [^<>\n]*)?>"
+    r"(?P<code>.*?)(?:</(?P=tag)>|$)",
     re.DOTALL,
 )
+_BRACKETED = re.compile(r"\[(?P<tag>PYTHON|CODE)\](?P<code>.*?)\[/(?P=tag)\]", re.DOTALL)
 _PARAMETER = re.compile(
     r"<parameter(?: name)?=[\"']?(?P<key>\w+)[\"']?>(?P<code>.*?)</parameter>", re.DOTALL
 )
-_PYTHON_TAG = re.compile(r"<\|python_tag\|>(?P<code>.+)", re.DOTALL)
-_SHAPE = re.compile(r"<tool_call>|<function[=_]|<invoke |\[TOOL_CALLS\]|<\|python_tag\|>")
+_ELEMENT = re.compile(r"<(?:function=|invoke name=)[\"']?(?P<name>\w+)[\"']?>")
+# Names of calls that end the work, of this engine and of those that models were trained with.
+_FINALS = frozenset({"FINAL", "FINAL_ANSWER", "FINISH", "SUBMIT", "SUBMIT_ANSWER"})
+_FINAL_VARS = frozenset({"FINAL_VAR", "FINALVAR"})
+_ANSWER_KEYS = (
+    *("answer", "final_answer", "value", "text", "result", "name", "variable", "variable_name"),
+    *("content", "output", "response"),
+)
+_PYTHON_TAG = re.compile(
+    r"<\|python_(?:tag|start)\|>(?P<code>.+?)(?:<\|python_end\|>|\Z)", re.DOTALL
+)
+_SHAPE = re.compile(r"<tool_call>|<function[=_]|<invoke |\[TOOL_CALLS\]|<\|python_(?:tag|start)\|>")
 _MAX_OBJECTS = 20
 
 
 @dataclass(frozen=True)
 class FoundCalls:
-    """Code found in tool calls, in order; empty when they do not call the REPL."""
+    """Code found in tool calls, in order; empty when they do not call the REPL.
+
+    `answer` is what a call named after FINAL was given, `variable` one named after FINAL_VAR.
+    """
 
     codes: tuple[str, ...] = ()
     answer: str | None = None
+    variable: str | None = None
 
 
 def read_tool_calls(text: str) -> FoundCalls | None:
-    """Read `text` as tool calls; None when it holds none.
-
-    A call named after FINAL, with one string, gives an `answer`.
-    """
+    """Read `text` as tool calls; None when it holds none."""
     codes = tuple(_tagged_codes(text))
     if codes:
         return FoundCalls(codes)
     calls = [value for value in _json_values(text) if _is_call(value)]
     if not calls:
-        return FoundCalls() if _SHAPE.search(text) else None
-    if len(calls) == 1 and _name_of(calls[0]).upper() in {"FINAL", "FINAL_ANSWER"}:
-        return FoundCalls(answer=_only_text(_arguments_of(calls[0])))
+        return _element_call(text) or (FoundCalls() if _SHAPE.search(text) else None)
+    if len(calls) == 1 and _name_of(calls[0]).upper() in _FINALS | _FINAL_VARS:
+        return _final_call(_name_of(calls[0]), _arguments_of(calls[0]))
     found = [_code_of(call) for call in calls]
     # Running only some of the calls would not be what the model asked for.
     return FoundCalls(tuple(code for code in found if code) if all(found) else ())
 
 
+def _element_call(text: str) -> FoundCalls | None:
+    """Read the only call of a final in elements: `<function=FINAL><parameter=answer>42</…>`."""
+    calls = list(_ELEMENT.finditer(text))
+    if len(calls) != 1 or calls[0]["name"].upper() not in _FINALS | _FINAL_VARS:
+        return None
+    given = {each["key"]: each["code"].strip() for each in _PARAMETER.finditer(text)}
+    return _final_call(calls[0]["name"], given)
+
+
+def _final_call(name: str, arguments: Mapping[str, Any]) -> FoundCalls:
+    """Read a call that gives the answer: its only argument, or the one that is named so."""
+    named = (arguments[key] for key in _ANSWER_KEYS if arguments.get(key) is not None)
+    value = next(named, None)
+    if value is None and len(arguments) == 1:
+        [value] = arguments.values()
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return FoundCalls()
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    is_variable = name.upper() in _FINAL_VARS
+    return FoundCalls(variable=text) if is_variable else FoundCalls(answer=text)
+
+
 def _tagged_codes(text: str) -> Iterator[str]:
-    for match in _TAGGED.finditer(text):
+    for match in (*_TAGGED.finditer(text), *_BRACKETED.finditer(text)):
         if _is_python(match["code"]):
             yield match["code"].strip("\n")
     for match in _PARAMETER.finditer(text):

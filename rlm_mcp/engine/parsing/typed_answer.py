@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
-from itertools import islice
+from collections.abc import Iterator, Mapping
+from itertools import chain, islice
 from typing import Any, cast
 
+from rlm_mcp.engine.parsing.literals import find_pieces, read_lines, read_values
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.sandbox.types import Final
 
-_BLOCK = re.compile(r"```\w*\n(.*?)\n\s*```", re.DOTALL)
-_EXTRA_COMMA = re.compile(r",(?=\s*[}\]])")
-_MAX_LITERAL_CHARS = 1_000_000
+_WRAPPERS = frozenset({"answer", "final_answer", "final", "result", "output", "response", "value"})
 _MAX_PROBLEMS = 3
-_FENCED = re.compile(r"\A\s*(?:```|~~~)\w*\n(.*)\n\s*(?:```|~~~)\s*\Z", re.DOTALL)
+_FENCED = re.compile(r"\A\s*(?:```|~~~)\w*[ \t]*\r?\n(.*)\n\s*(?:```|~~~)\s*\Z", re.DOTALL)
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:
@@ -27,16 +24,15 @@ def check_schema(schema: Mapping[str, Any]) -> None:
         InvalidInputError: it is not one; the message is the validator's.
     """
     # Loaded at first use: most runs have no schema, and loading it slows every start.
-    from jsonschema import Draft202012Validator  # noqa: PLC0415
     from jsonschema.exceptions import SchemaError  # noqa: PLC0415
 
     try:
-        Draft202012Validator.check_schema(schema)
+        _validator_for(schema).check_schema(schema)
         _problem(None, schema)
     except SchemaError as error:
         raise InvalidInputError(
             f"answer_schema is not a JSON Schema: {error.message}",
-            fix="Correct it, or ask without one.",
+            fix='Correct it, or ask without one. An older draft is to be named in "$schema".',
         ) from error
     except (OverflowError, RecursionError) as error:
         raise InvalidInputError(
@@ -53,22 +49,29 @@ def read_typed_answer(final: Final, schema: Mapping[str, Any]) -> Any:  # any JS
             the validator's, with their paths.
     """
     problems: list[str] = []
+    read: list[Any] = []
     for data in _readings(final):
         problem = _problem(data, schema)
         if problem is None:
             return data
         problems.append(problem)
-    raise InvalidInputError(problems[0] if problems else "The answer is not JSON.")
+        read.append(data)
+    for data in chain.from_iterable(map(_inner_values, read)):
+        if _problem(data, schema) is None:
+            return data
+    said = problems[0] if problems else "The answer is not JSON."
+    if len(read) == 1 and read[0] == final.text and final.text.lstrip()[:1] in {"{", "["}:
+        said = f"The answer is not JSON that can be read: {_why_unreadable(final.text)}"
+    raise InvalidInputError(said)
 
 
 def _problem(data: object, schema: Mapping[str, Any]) -> str | None:
-    from jsonschema import Draft202012Validator  # noqa: PLC0415  # as above
     from jsonschema.exceptions import best_match  # noqa: PLC0415  # pyright: ignore[reportUnknownVariableType]  # its own types are not known
     from referencing import Registry  # noqa: PLC0415
     from referencing.exceptions import Unresolvable  # noqa: PLC0415
 
     # An empty registry: a reference must not make this process fetch an address.
-    validator = cast("Any", Draft202012Validator(schema, registry=Registry()))
+    validator = _validator_for(schema)(schema, registry=cast("Any", Registry)())
     try:
         found = list[Any](islice(validator.iter_errors(data), _MAX_PROBLEMS))
         errors = [cast("Any", best_match)([error]) for error in found]
@@ -83,7 +86,34 @@ def _problem(data: object, schema: Mapping[str, Any]) -> str | None:
         ) from endless
     except OverflowError as error:  # such as 10**400 where `multipleOf` is a fraction
         raise InvalidInputError(f"A number is too large: {error}.") from error
-    return "; ".join(map(_in_words, errors)) or None
+    return "; ".join(map(_in_words, errors)) or _endless(data)
+
+
+def _why_unreadable(text: str) -> str:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    return "it is too deep"
+
+
+def _validator_for(schema: Mapping[str, Any]) -> Any:
+    """Return the validator of the draft that a schema names; the newest where it names none."""
+    from jsonschema import Draft202012Validator  # noqa: PLC0415  # as above
+    from jsonschema.validators import (  # noqa: PLC0415  # as above
+        validator_for,  # pyright: ignore[reportUnknownVariableType]  # its own types are not known
+    )
+
+    return cast("Any", validator_for)(schema, default=Draft202012Validator)
+
+
+def _endless(data: object) -> str | None:
+    """Say that a number is none that JSON has."""
+    try:
+        json.dumps(data, allow_nan=False)
+    except ValueError:
+        return "JSON has no NaN and no infinite number: use null, or a number"
+    return None
 
 
 def _in_words(error: Any) -> str:
@@ -96,44 +126,24 @@ def _readings(final: Final) -> Iterator[Any]:
     if final.json is not None and final.type != "str":
         yield json.loads(final.json)
     fenced = _FENCED.match(final.text)
-    text = (fenced.group(1) if fenced else final.text).strip()
-    for piece in (text, *_pieces(text)):
-        yield from _values(piece)
+    text = (fenced.group(1) if fenced else final.text).strip().lstrip("\ufeff")
+    yield from read_values(text)
+    for piece in find_pieces(text):
+        yield from read_values(piece)
+    lines = read_lines(text)
+    if lines is not None:
+        yield lines
     if final.type == "str":
         yield final.text  # a schema may ask for a string
 
 
-def _values(text: str) -> Iterator[Any]:
-    """Read a text as JSON, else as Python writes it, else as JSON with a comma too many."""
-    with suppress(ValueError, RecursionError):
-        yield json.loads(text)
-        return
-    if len(text) > _MAX_LITERAL_CHARS:
-        return
-    with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        yield _as_json(ast.literal_eval(text))
-        return
-    with suppress(ValueError, RecursionError):
-        yield json.loads(_EXTRA_COMMA.sub("", text))
-
-
-def _as_json(value: object) -> Any:
-    """Turn a Python literal into what JSON has: lists for tuples and sets, str for other keys."""
-    if isinstance(value, dict):
-        items = cast("dict[object, object]", value).items()
-        return {key if isinstance(key, str) else str(key): _as_json(one) for key, one in items}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_as_json(one) for one in cast("Iterable[object]", value)]
-    if isinstance(value, bytes | complex) or value is ...:
-        raise ValueError("JSON has no such value")
-    return value
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """Yield fenced blocks and the outermost braces or brackets, with words around them left out."""
-    yield from (match[1] for match in _BLOCK.finditer(text))
-    starts = [at for at in (text.find("{"), text.find("[")) if at >= 0]
-    for start in sorted(starts):
-        end = text.rfind("}" if text[start] == "{" else "]")
-        if end > start and (start, end + 1) != (0, len(text)):
-            yield text[start : end + 1]
+def _inner_values(value: Any) -> Iterator[Any]:
+    """Yield what is alone in an object or a list, which models put around their answer."""
+    if isinstance(value, dict) and len(cast("dict[str, Any]", value)) == 1:
+        [(key, inner)] = cast("dict[str, Any]", value).items()
+        if isinstance(inner, dict | list) or key.lower() in _WRAPPERS:
+            yield inner
+    elif isinstance(value, list) and len(cast("list[Any]", value)) == 1:
+        inner = cast("list[Any]", value)[0]
+        if isinstance(inner, dict):
+            yield inner

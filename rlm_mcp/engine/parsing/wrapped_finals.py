@@ -8,12 +8,22 @@ from typing import cast
 
 from rlm_mcp.engine.parsing.finals import is_placeholder
 
-_BOXED = re.compile(r"\\boxed[ ]?\{")
+Fields = dict[str, object]
+
+_BOXED = re.compile(r"\\f?box(?:ed)?[ ]?\{")
 _TAGGED = re.compile(
-    r"<(?P<tag>final|answer|final_answer|result)>(?P<body>.*?)</(?P=tag)>",
+    r"[<\[](?P<tag>final|answer|final_answer|result)(?: [^<>\n]*)?[>\]]"
+    r"(?P<body>.*?)[<\[]/(?P=tag)[>\]]",
     re.DOTALL | re.IGNORECASE,
 )
 _ANSWER_KEYS = ("final_answer", "final", "answer")
+# What models write beside the answer in one object.
+_BESIDE = re.compile(
+    r"reasoning|thoughts?|thinking|explanation|rationale|analysis|confidence|certainty|evidence"
+    r"|sources?|status|type|ready|done|steps?|notes?|summary|plan",
+    re.IGNORECASE,
+)
+_JSON_BLOCK = re.compile(r"```(?:json)?[ \t]*\n(\{.*?\})\s*```", re.DOTALL)
 _MAX_BOX_CHARS = 20_000
 _JSON_FENCE = re.compile(r"\A```(?:json)?\s*\n|\n\s*```\Z")
 
@@ -43,16 +53,29 @@ def _braced(text: str, start: int) -> str | None:
 
 
 def _only_json_answer(text: str) -> str | None:
+    """Read the answer in an object that is the whole reply, or its only block."""
     body = _JSON_FENCE.sub("", text.strip())
     if not body.startswith("{"):
-        return None
+        blocks = _JSON_BLOCK.findall(text)
+        body = blocks[0] if len(blocks) == 1 else ""
     try:
-        data = json.loads(body)
+        data = json.loads(body, strict=False)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(data, dict) or len(cast("dict[str, object]", data)) != 1:
+    if not isinstance(data, dict):
         return None
-    [(key, value)] = cast("dict[str, object]", data).items()
-    if key.lower() not in _ANSWER_KEYS or value is None:
+    value = _answer_in({str(key).lower(): one for key, one in cast("Fields", data).items()})
+    if value is None:
         return None
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _answer_in(fields: Fields) -> object:
+    """Return the answer among what models write beside it; None where it may be data."""
+    if fields.get("ready") is True and set(fields) == {"ready", "content"}:
+        return fields["content"]
+    keys = [key for key in _ANSWER_KEYS if key in fields]
+    others = [key for key in fields if key not in keys]
+    if len(keys) != 1 or not all(map(_BESIDE.fullmatch, others)):
+        return None
+    return fields[keys[0]]

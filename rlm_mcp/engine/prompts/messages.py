@@ -49,6 +49,15 @@ def confirm_extent(answer: str) -> str:
     )
 
 
+def confirm_word(word: str) -> str:
+    """Ask whether a word is the answer that stands for it in examples, and names no variable."""
+    return (
+        f"FINAL({word}) gives the word {word!r} as the answer: no variable has that name. If that "
+        "is the answer, give the same FINAL again. If not, write the answer out, or assign it in a "
+        "code block and return it with FINAL_VAR."
+    )
+
+
 def unfilled_template(answer: str) -> str:
     """Say that an answer has fields in braces that nothing was put into."""
     return (

@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from rlm_mcp.sandbox import wire
+from rlm_mcp.sandbox.child.written.prompts import as_text, read_schema
 
 SENT_AT_ONCE_BYTES = 64 << 10
 
@@ -178,28 +179,26 @@ def _available(inbox: SimpleQueue[Any]) -> Iterator[_Reply]:
 
 
 def llm_query(
-    desk: CallDesk, prompt: object, model: str | None = None, schema: object = None
+    desk: CallDesk, prompt: str, model: str | None = None, schema: object = None
 ) -> Any:  # a str, or what the schema asks for
     """Ask a model once; with a JSON Schema, the host checks the reply, and its value is returned.
 
     Raises:
         SubCallError: the call failed, or the reply does not fit.
     """
-    (text,), model = with_long_text([as_prompt(prompt)], model)
+    (text,), model = with_long_text([prompt], model)
     reply = desk.ask(_model_request(model, schema), text)
     return reply if schema is None else json.loads(reply)
 
 
 def llm_query_batch(
     desk: CallDesk,
-    prompts: Iterable[object] | None,
+    prompts: Iterable[str],
     model: str | None = None,
     schema: object = None,
 ) -> list[Any]:  # as for `llm_query`
     """Ask a model many times at once; a failed call gives a false value that says why."""
-    if prompts is None or isinstance(prompts, (str, bytes)):
-        raise TypeError(f"llm_query_batch takes a list of prompts, not {type(prompts).__name__}")
-    texts, model = with_long_text([as_prompt(prompt) for prompt in prompts], model)
+    texts, model = with_long_text(list(prompts), model)
     replies = desk.ask_all([_model_request(model, schema)] * len(texts), texts)
     if schema is None:
         return list(replies)
@@ -209,9 +208,7 @@ def llm_query_batch(
 def _model_request(model: str | None, schema: object) -> Request:
     if schema is None:
         return Request("llm_query", model)
-    if not isinstance(schema, dict):
-        raise TypeError(f"schema is a dict, a JSON Schema, not {type(schema).__name__}")
-    return Request("typed_query", model, (json.dumps(schema),))
+    return Request("typed_query", model, (read_schema(schema),))
 
 
 def rlm_query(desk: CallDesk, question: object, context: Any) -> str:  # from model code
@@ -220,7 +217,7 @@ def rlm_query(desk: CallDesk, question: object, context: Any) -> str:  # from mo
     Raises:
         SubCallError: the call failed.
     """
-    return desk.ask(_inner_request(context), as_prompt(question))
+    return desk.ask(_inner_request(context), as_text(question))
 
 
 def rlm_query_batch(desk: CallDesk, questions: Any, contexts: Any) -> list[str]:
@@ -239,7 +236,7 @@ def rlm_query_batch(desk: CallDesk, questions: Any, contexts: Any) -> list[str]:
             f"rlm_query_batch got {len(asked)} questions and {len(texts)} contexts; give as many "
             "of one as of the other, or one question"
         )
-    return desk.ask_all(list(map(_inner_request, texts)), list(map(as_prompt, asked)))
+    return desk.ask_all(list(map(_inner_request, texts)), list(map(as_text, asked)))
 
 
 def _inner_request(context: Any) -> Request:
@@ -267,8 +264,3 @@ def with_long_text(prompts: list[str], model: str | None) -> tuple[list[str], st
         return prompts, model
     pairs = (sorted((prompt, model), key=len, reverse=True) for prompt in prompts)
     return [f"{first}\n\n{last}" for first, last in pairs], None
-
-
-def as_prompt(prompt: object) -> str:
-    """Return what model code gave as a prompt as text."""
-    return prompt if isinstance(prompt, str) else str(prompt)

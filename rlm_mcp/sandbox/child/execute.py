@@ -9,18 +9,20 @@ import linecache
 import re
 import traceback
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import CodeType
+from types import CodeType, MappingProxyType
 from typing import Any
 
 from rlm_mcp.sandbox.child.search import Matches
 from rlm_mcp.sandbox.child.values import NAME_CHARS, exact_text, type_name
+from rlm_mcp.sandbox.child.written.awaits import AWAITABLE, TolerantAwaits, awaitable
+from rlm_mcp.sandbox.child.written.imports import WithoutHelperImports
 
+NO_HELPERS: Mapping[str, Any] = MappingProxyType({})
 MESSAGE_CHARS = 4_000
 TRACEBACK_CHARS = 16_000
 _MOST_LINES = 1 << 31
-_SYNCHRONOUS = ("llm_query", "rlm_query")
 _CELL_NAME = re.compile(r"<cell \d+>")
 
 
@@ -39,7 +41,11 @@ class Failure:
 
 
 def run(
-    code: str, number: int, namespace: dict[str, Any], echo: Callable[[object], object]
+    code: str,
+    number: int,
+    namespace: dict[str, Any],
+    echo: Callable[[object], object],
+    helpers: Mapping[str, Any] = NO_HELPERS,
 ) -> None:
     """Run a cell in a namespace; echo the value of a final expression, as a notebook does.
 
@@ -50,7 +56,11 @@ def run(
     linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
     tree = ast.parse(code, name)
     if "await" in code:
-        tree = ast.fix_missing_locations(_WithoutNeedlessAwaits().visit(tree))
+        namespace[AWAITABLE] = awaitable
+        tree = ast.fix_missing_locations(TolerantAwaits().visit(tree))
+    if "import" in code:
+        without = WithoutHelperImports(helpers, namespace)
+        tree = ast.fix_missing_locations(without.visit(tree))
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     parts: list[CodeType] = [compile(tree, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)]
     if isinstance(last, ast.Expr):
@@ -78,17 +88,6 @@ def _evaluate(parts: Sequence[CodeType], namespace: dict[str, Any]) -> list[Any]
         return values
 
     return asyncio.run(main())
-
-
-class _WithoutNeedlessAwaits(ast.NodeTransformer):
-    """Removes `await` before calls of helpers, which return their values at once."""
-
-    def visit_Await(self, node: ast.Await) -> ast.expr:  # the name that `ast` calls
-        self.generic_visit(node)
-        call = node.value
-        called = call.func if isinstance(call, ast.Call) else None
-        is_helper = isinstance(called, ast.Name) and called.id.startswith(_SYNCHRONOUS)
-        return call if is_helper else node
 
 
 def failure(error: BaseException, names: Iterable[str]) -> Failure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import collections
 import itertools
@@ -10,27 +11,26 @@ import math
 import random
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, NoReturn, cast
 
 from rlm_mcp.sandbox.child import calls, items, search
+from rlm_mcp.sandbox.child.answers import answer_of
 from rlm_mcp.sandbox.child.calls import CallDesk
 from rlm_mcp.sandbox.child.citing import cite
 from rlm_mcp.sandbox.child.documents import Documents
 from rlm_mcp.sandbox.child.execute import CellEnd
 from rlm_mcp.sandbox.child.values import (
-    TooLongError,
-    exact_text,
     is_machinery,
-    json_text,
     names_in_words,
     preview,
     size_of,
     type_name,
 )
+from rlm_mcp.sandbox.child.written import awaits, prompts
+from rlm_mcp.sandbox.child.written.imports import HelperModule
 from rlm_mcp.sandbox.types import Citation, ReplOptions
-from rlm_mcp.sandbox.wire import MAX_ANSWER_CHARS
 
 MAX_NAME_CHARS = 200
 # Models use these without an import; a NameError would waste a turn.
@@ -42,29 +42,18 @@ IMPORTED_NAMES = ("llm_query", "llm_query_batch", "ask_each", "number_near", "se
 _NO_ANSWER: dict[str, Any] = {"content": "", "ready": False}
 
 
-class _HelperModule(ModuleType):
-    """A module that is called like the helper after which it is named, and holds all others."""
-
-    def __init__(self, name: str, helper: Callable[..., Any], variables: dict[str, Any]) -> None:
-        super().__init__(name)
-        self._helper = helper
-        self._variables = variables
-
-    def __call__(self, *values: Any, **named: Any) -> Any:
-        return self._helper(*values, **named)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name not in self._variables:
-            raise AttributeError(name)
-        return self._variables[name]
-
-
 def _is_shown(name: object) -> bool:
     return type(name) is str and len(name) <= MAX_NAME_CHARS and name.isprintable()
 
 
-def _too_long() -> ValueError:
-    return ValueError(f"the answer is too long: at most {MAX_ANSWER_CHARS:,} characters")
+def _content_of(value: object) -> object:
+    """Return the content of a dict that is made as `answer` is; anything else as it is."""
+    fields = cast("dict[object, object]", value) if type(value) is dict else dict[object, object]()
+    return fields["content"] if fields.keys() == _NO_ANSWER.keys() else cast("object", value)
+
+
+def _is_ready(ready: object) -> bool:
+    return ready is True or (type(ready) in (int, str) and ready in (1, "true", "True", "yes"))
 
 
 def _only_value(name: str, values: tuple[object, ...], named: dict[str, object]) -> object:
@@ -97,6 +86,8 @@ class Namespace:
             "null": None,  # JSON pasted into code
             "number_near": items.number_near,
         }
+        # As outside code: FINAL_ANSWER(x) gives the answer too.
+        self._expected |= dict.fromkeys(("FINAL_ANSWER", "final_answer"), self._final)
         if options.sub_calls:
             self._expected["ask_each"] = self._ask_each
         self.module = ModuleType("__main__")
@@ -118,7 +109,13 @@ class Namespace:
         for name in IMPORTED_NAMES:
             helper: Any = self._given.get(name) or self._expected.get(name)
             if f"import {name}" in code or f"from {name}" in code:
-                sys.modules[name] = _HelperModule(name, helper, self.variables)
+                sys.modules[name] = HelperModule(name, self.variables, helper)
+        awaits.offer_nest_asyncio(code)
+
+    @property
+    def helpers(self) -> Mapping[str, Any]:
+        """What the REPL gives under names of its own."""
+        return {**self._given, **self._expected}
 
     def names(self) -> list[str]:
         """Return all names that can be shown; model code may use any object as a key."""
@@ -173,10 +170,23 @@ class Namespace:
         Raises:
             ValueError: its content cannot be an answer.
         """
+        state = self.answer_state()
+        if state is not None:
+            self.record(state[1])
+
+    def assigned_final(self) -> object:
+        """Return what a cell assigned to `FINAL` or `FINAL_VAR`, instead of calling it."""
+        given = (self.variables.get(name) for name in ("FINAL", "FINAL_VAR"))
+        return next((one for one in given if one is not None and not callable(one)), None)
+
+    def answer_state(self) -> tuple[object, object] | None:
+        """Return what a dict named `answer` says: that it is ready, and its content."""
         found = self.variables.get("answer")
         answer = cast("dict[str, Any]", found) if type(found) is dict else {}
-        if answer.get("ready") is True and "content" in answer:
-            self.record(answer["content"])
+        ready, content = answer.get("ready"), answer.get("content")
+        if not _is_ready(ready) or "content" not in answer:
+            return None
+        return None if ready is not True and content == "" else (ready, content)
 
     def record(self, value: object) -> None:
         """Set the final answer.
@@ -184,22 +194,9 @@ class Namespace:
         Raises:
             ValueError: the value cannot be an answer.
         """
-        if value is self._context:
-            raise ValueError(
-                "the whole context cannot be the answer; give the part that answers the question"
-            )
-        if value is None:
-            raise ValueError("None cannot be the answer; give a value")
-        if is_machinery(value):
-            raise ValueError(f"a {type_name(value)} cannot be the answer; give a value")
-        try:
-            as_json = json_text(value, MAX_ANSWER_CHARS)
-        except TooLongError:
-            raise _too_long() from None
-        text = exact_text(str(value)) if as_json is None else as_json
-        if len(text) > MAX_ANSWER_CHARS:
-            raise _too_long()
-        self.final = (text, type_name(value), as_json is not None)
+        if value is self._expected["answer"] and self._is_untouched("answer", value):
+            raise ValueError("`answer` is still empty; assign it first, or give another variable")
+        self.final = answer_of(_content_of(value), self._context)
 
     def _helpers(self, options: ReplOptions) -> dict[str, Callable[..., Any]]:
         helpers: dict[str, Callable[..., Any]] = {
@@ -221,27 +218,27 @@ class Namespace:
             helpers["rlm_query_batched"] = self._rlm_query_batch
         return helpers
 
-    def _llm_query(self, prompt: object, model: str | None = None, schema: object = None) -> Any:
-        return calls.llm_query(self._desk, prompt, model, schema)
+    def _llm_query(self, *values: Any, **named: Any) -> Any:
+        if len(values) == 1 and not named:
+            return calls.llm_query(self._desk, prompts.as_text(values[0]))
+        given = prompts.read_call("llm_query", values, named)
+        prompt = prompts.with_text(given.question, given.text)
+        return calls.llm_query(self._desk, prompt, given.model, given.schema)
 
-    def _llm_query_batch(
-        self,
-        prompts: Iterable[object] | None = None,
-        model: str | None = None,
-        schema: object = None,
-        *,
-        queries: Iterable[object] | None = None,
-    ) -> list[Any]:
-        asked = prompts if queries is None else queries
-        return calls.llm_query_batch(self._desk, asked, model, schema)
+    def _llm_query_batch(self, *values: Any, **named: Any) -> list[Any]:
+        given = prompts.read_call("llm_query_batch", values, named)
+        asked = prompts.paired("llm_query_batch", given.question, given.text)
+        return calls.llm_query_batch(self._desk, asked, given.model, given.schema)
 
-    def _rlm_query(self, question: object, context: object = None) -> str:
-        return calls.rlm_query(self._desk, question, self._context if context is None else context)
+    def _rlm_query(self, *values: Any, **named: Any) -> str:
+        question, text = prompts.read_inner("rlm_query", values, named)
+        return calls.rlm_query(self._desk, question, self._context if text is None else text)
 
-    def _rlm_query_batch(
-        self, questions: Iterable[object] | str, contexts: Iterable[object] | str | None = None
-    ) -> list[str]:
-        given = self._context if contexts is None else contexts
+    def _rlm_query_batch(self, *values: Any, **named: Any) -> list[str]:
+        questions, texts = prompts.read_inner("rlm_query_batch", values, named)
+        if texts is None and prompts.are_pairs(questions):
+            questions, texts = zip(*questions, strict=True)
+        given = self._context if texts is None else texts
         return calls.rlm_query_batch(self._desk, questions, given)
 
     def _cite(self, *quotes: object) -> list[str]:
@@ -267,7 +264,7 @@ class Namespace:
             return self._given[name]
         if name in self._given:
             raise ValueError(f"{name!r} is not one of your variables; assign your answer to one")
-        if name in self.variables:
+        if name in self.variables and not self._is_offered(name):
             return self.variables[name]
         if any(value is name for value in self.variables.values()):
             return name
@@ -275,7 +272,27 @@ class Namespace:
             raise NameError(
                 f"no variable is named {name!r}; existing: {names_in_words(self.assigned())}"
             )
-        return name
+        return self._computed(name)
+
+    def _is_offered(self, name: str) -> bool:
+        """Whether a name is one that models expect, and none has assigned."""
+        return (
+            name in self._expected
+            and name not in {"answer", "context_0"}
+            and (self._is_untouched(name, self.variables[name]))
+        )
+
+    def _computed(self, text: str) -> object:
+        """Return the value of an expression over variables, such as `found["k"]`; else the text."""
+        try:
+            tree = ast.parse(text, mode="eval")
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return text
+        read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        own = set(self.assigned()) | {"context", "context_names"}
+        if not read & own or not read <= own | set(vars(builtins)):
+            return text
+        return eval(compile(tree, "<answer>", "eval"), self.variables)  # noqa: S307  # as in a cell
 
     def _ask_each(self, items_or_text: object, question: object) -> list[Any]:
         return items.ask_each(self._desk, items_or_text, question)

@@ -99,8 +99,18 @@ def size_of(value: object) -> int:
         return 1
 
 
-def json_text(value: object, most: int = WHOLE_CHARS) -> str | None:
+Simplify = Callable[[Any], Any]
+
+
+def json_text(
+    value: object, most: int = WHOLE_CHARS, simplify: Simplify | None = None
+) -> str | None:
     """Return a container or number as JSON; None if JSON cannot represent it.
+
+    Args:
+        value: anything.
+        most: how long the JSON may be.
+        simplify: turns what JSON does not have into something simpler, or raises `TypeError`.
 
     Raises:
         TooLongError: the JSON is longer than `most` characters.
@@ -108,7 +118,7 @@ def json_text(value: object, most: int = WHOLE_CHARS) -> str | None:
     if issubclass(type(value), str):
         return None
     try:
-        plain = _PlainCopy(most).of(value)
+        plain = _PlainCopy(most, simplify).of(value)
         text = json.dumps(plain, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         return None
@@ -120,8 +130,9 @@ def json_text(value: object, most: int = WHOLE_CHARS) -> str | None:
 class _PlainCopy:
     """Copies JSON-like values into plain containers, and stops when they are too long as JSON."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, simplify: Simplify | None) -> None:
         self._left = most
+        self._simplify = simplify
 
     def of(self, value: Any) -> Any:  # any value of model code
         """Copy a value.
@@ -157,7 +168,9 @@ class _PlainCopy:
             return self._items(
                 _LIST_OF(value) if issubclass(kind, list) else _PART_OF(value, slice(None))
             )
-        raise TypeError("not JSON-like")
+        if self._simplify is None:
+            raise TypeError("not JSON-like")
+        return self.of(self._simplify(value))
 
     def _key(self, key: object) -> Any:  # a key of model code
         if not issubclass(type(key), (str, int, float, type(None))):

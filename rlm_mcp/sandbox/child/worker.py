@@ -25,7 +25,6 @@ from rlm_mcp.sandbox.child.link import Interrupts, Link, Stream, end_with_host
 from rlm_mcp.sandbox.child.namespace import Namespace
 from rlm_mcp.sandbox.child.output import Output
 from rlm_mcp.sandbox.child.saved_variables import pack, unpack
-from rlm_mcp.sandbox.child.thread_pool import replace_pools
 from rlm_mcp.sandbox.child.values import (
     TextSlice,
     TooLongError,
@@ -36,6 +35,8 @@ from rlm_mcp.sandbox.child.values import (
     type_name,
     whole_text,
 )
+from rlm_mcp.sandbox.child.written.awaits import loosen_asyncio
+from rlm_mcp.sandbox.child.written.pools import replace_pools
 from rlm_mcp.sandbox.types import ReplOptions
 from rlm_mcp.sandbox.wire import Frame
 
@@ -146,15 +147,19 @@ class Worker:
 
     def _run_watching_final(self, number: int, code: str) -> None:
         replace_pools(code)
+        loosen_asyncio(code)
         if "import" in code:
             self.namespace.offer_imports(code)
-        before = self.namespace.variables.get("Final")
-        execute.run(code, number, self.namespace.variables, self._echo)
-        after = self.namespace.variables.get("Final")
+        space = self.namespace
+        before, state = space.variables.get("Final"), space.answer_state()
+        execute.run(code, number, space.variables, self._echo, space.helpers)
+        after = space.variables.get("Final")
         if execute.is_final_value(after) and (after is not before or execute.assigns_final(code)):
-            self.namespace.record(after)
-        elif "answer" in code and execute.sets_answer(code):
-            self.namespace.record_answer()
+            space.record(after)
+        elif (given := space.assigned_final()) is not None:
+            space.record(given)
+        elif "answer" in code and _is_new(state, space.answer_state(), code):
+            space.record_answer()
 
     def _echo(self, value: object) -> None:
         self._output.write(short_repr(value, self._limit) + "\n")
@@ -230,6 +235,14 @@ class Worker:
         except BaseException as error:  # noqa: BLE001  # an interrupt; SystemExit of a `__repr__`
             text = "" if order["whole"] else f"<{type_name(value)}: {type_name(error)}>"
             return TextSlice(text, 0, max(limit, len(text)) + 1, is_json=False)
+
+
+def _is_new(before: tuple[Any, Any] | None, after: tuple[Any, Any] | None, code: str) -> bool:
+    """Whether a cell has set the answer, by its name or under another."""
+    if after is None:
+        return False
+    is_changed = before is None or before[1] is not after[1]
+    return is_changed or execute.sets_answer(code)
 
 
 def _error(failed: execute.Failure | None) -> tuple[bytes, ...]:

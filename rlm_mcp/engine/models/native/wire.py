@@ -16,11 +16,12 @@ from typing import Any, Protocol, cast
 import anyio
 import anyio.to_thread
 
+from rlm_mcp.engine.models.addresses import refuse_unusable
 from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
 from rlm_mcp.engine.models.completions import ErrorInReplyError
 from rlm_mcp.engine.models.diagnosis import Faults, passwords_in
 from rlm_mcp.engine.models.event_stream import EventStream
-from rlm_mcp.engine.models.http_provider import CHECK_SECONDS, Provider, refuse_unusable
+from rlm_mcp.engine.models.http_provider import CHECK_SECONDS, Provider
 from rlm_mcp.engine.models.refusals import Refused
 from rlm_mcp.engine.models.retry import AttemptFailedError, Diagnosis
 from rlm_mcp.errors import ModelAuthenticationError, ModelConnectionError, ModelReplyError

@@ -20,6 +20,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlm_mcp.sandbox.child import calls
+from rlm_mcp.sandbox.child.written.prompts import as_text
 
 if TYPE_CHECKING:
     from rlm_mcp.sandbox.child.namespace import Namespace
@@ -50,7 +51,7 @@ def _gathered(fn: Any, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[st
     model = args[1] if len(args) == 2 else named.get("model")
     if model is not None and not isinstance(model, str):  # an error of its own
         return None
-    (prompt,), model = calls.with_long_text([calls.as_prompt(args[0])], model)
+    (prompt,), model = calls.with_long_text([as_text(args[0])], model)
     return prompt, model
 
 

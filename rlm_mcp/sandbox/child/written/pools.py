@@ -7,17 +7,14 @@ model code uses them for nothing but calls that wait.
 from __future__ import annotations
 
 import concurrent.futures
+import queue
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, Self
 
 DEFAULT_THREADS = 8
-POOLS = {
-    "multiprocessing": ("Pool",),
-    "multiprocessing.dummy": ("Pool",),
-    "multiprocessing.pool": ("Pool", "ThreadPool"),
-}
 
 
 class Result:
@@ -113,11 +110,80 @@ class Pool:
         self._threads.shutdown(wait=True)
 
 
+class ProcessExecutor(concurrent.futures.Executor):
+    """`ProcessPoolExecutor` on threads."""
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: object = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+    ) -> None:
+        del mp_context, max_tasks_per_child  # of processes
+        self._threads = concurrent.futures.ThreadPoolExecutor(
+            max_workers or DEFAULT_THREADS, initializer=initializer, initargs=tuple(initargs)
+        )
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Start one call."""
+        return self._threads.submit(fn, *args, **kwargs)
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+    ) -> Iterator[Any]:
+        """Call a function with items, and yield the values in order."""
+        return self._threads.map(fn, *iterables, timeout=timeout, chunksize=chunksize)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls."""
+        self._threads.shutdown(wait=wait, cancel_futures=cancel_futures)
+
+
+class Process(threading.Thread):
+    """A thread with what is asked of a process."""
+
+    @property
+    def exitcode(self) -> int | None:
+        """0 once it has ended."""
+        return None if self.is_alive() else 0
+
+    def terminate(self) -> None:
+        """A thread ends by itself, or with its cell."""
+
+    kill = close = terminate
+
+
+_POOLS: Mapping[str, Mapping[str, object]] = {
+    "multiprocessing": {
+        "Pool": Pool,
+        "Process": Process,
+        "Queue": queue.Queue,
+        "JoinableQueue": queue.Queue,
+        "SimpleQueue": queue.SimpleQueue,
+        "Lock": threading.Lock,
+        "RLock": threading.RLock,
+        "Event": threading.Event,
+        "Semaphore": threading.Semaphore,
+    },
+    "multiprocessing.dummy": {"Pool": Pool},
+    "multiprocessing.pool": {"Pool": Pool, "ThreadPool": Pool},
+}
+
+
 def replace_pools(code: str) -> None:
-    """Put the pools on threads in place where a cell speaks of `multiprocessing`."""
+    """Put pools on threads in place where a cell speaks of those on processes."""
+    if "ProcessPoolExecutor" in code:
+        concurrent.futures.ProcessPoolExecutor = ProcessExecutor  # pyright: ignore[reportAttributeAccessIssue]  # of other arguments
     if "multiprocessing" not in code:
         return
-    for name, pools in POOLS.items():
+    for name, replaced in _POOLS.items():
         __import__(name)
-        for pool in pools:
-            setattr(sys.modules[name], pool, Pool)
+        for each, ours in replaced.items():
+            setattr(sys.modules[name], each, ours)
