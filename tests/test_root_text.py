@@ -36,6 +36,7 @@ async def test_a_page_that_asks_gets_the_text_of_a_turn_before_the_log_has_it(
         pieces: list[RootPiece] = []
         types: list[str] = []
         with anyio.fail_after(90):
+            await site.model.until(lambda: site.model.in_flight == 1)  # before anybody watches
             query = f"/events?run={run['run_id']}&text=1"
             async with site.open_http() as http, http.stream("GET", query) as answer:
                 kind = ""
