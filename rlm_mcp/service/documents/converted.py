@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Pages = tuple[tuple[int, str], ...]
 _DATA_ADDRESS = re.compile(r"\(data:[^)\s]*\)")  # a picture within the text
@@ -67,6 +67,16 @@ def plain(text: str) -> str:
     """Return a text with ordinary line ends, without NULs, and without pictures written out."""
     text = _DATA_ADDRESS.sub("()", text) if "(data:" in text else text
     return text.replace("\r\n", "\n").replace("\0", "").removeprefix("\ufeff")
+
+
+def with_parts(converted: Converted, parts: Iterable[tuple[str, str]]) -> Converted:
+    """Add parts at the end, each under its name, which is the label of its page too."""
+    text, pages = converted.data.decode(), list(converted.pages)
+    for name, words in parts:
+        text = f"{text.rstrip()}\n\n" if text.strip() else ""
+        pages.append((len(text), name))
+        text += f"{name.capitalize()}:\n\n{plain(words)}\n"
+    return replace(converted, data=text.encode("utf-8", "replace"), pages=tuple(pages))
 
 
 def attachments_note(names: Sequence[str]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ from rlm_mcp.service.documents.archives import (
     zip_kind,
     zip_members,
 )
+from rlm_mcp.service.documents.beside import notes_beside, parts_beside
 from rlm_mcp.service.documents.converted import (
     Converted,
     LeftOut,
@@ -29,12 +29,14 @@ from rlm_mcp.service.documents.converted import (
     lines_of,
     plain,
     replaced_note,
+    with_parts,
 )
 from rlm_mcp.service.documents.databases import SCHEMA, tables_of
 from rlm_mcp.service.documents.decoding import decoded, decoded_page
 from rlm_mcp.service.documents.kinds import kind_of, packed_coding
 from rlm_mcp.service.documents.mailboxes import mails_of
 from rlm_mcp.service.documents.mails import Mail, read_mail
+from rlm_mcp.service.documents.notebooks import NotANotebookError, notebook
 from rlm_mcp.service.documents.ole import is_encrypted_office, is_old_excel, office_kind
 from rlm_mcp.service.documents.pictures import count_pictures
 
@@ -197,20 +199,25 @@ def _of_mails(path: str, mails: Sequence[Mail], labels: Iterable[str]) -> Conver
 
 
 def _document(kind: str, data: bytes, path: str) -> Converted:
-    mark = f"{secrets.token_hex(8)}:"  # no document can hold it
-    if kind == "html":
-        data = decoded_page(data).encode("utf-8", "replace")
-    if kind == "ipynb":
-        data = data.removeprefix(codecs.BOM_UTF8)
-    result = _extracted(kind, data, mark)
+    mark, given = f"{secrets.token_hex(8)}:", data  # no document can hold it
+    try:
+        if kind == "html":
+            given = data = decoded_page(data).encode("utf-8", "replace")
+        elif kind == "ipynb":
+            given = notebook(data, _page_text)
+    except NotANotebookError as error:
+        note = f"{error}, so it is no notebook; it is stored as the text that it is"
+        return Converted(path, data, is_raw=True, notes=(note,))
+    result = _extracted(kind, given, mark)
     notes = tuple(_notes(kind, data, result))
     if kind in _SHEETS:
         sheets = _sheets(result)
         converted = joined(path, ((f"sheet {name}", csv_of(rows)) for name, rows in sheets))
     elif kind in _PAGED:
-        converted = _paged(path, _PAGED[kind], result.content, mark)
+        converted = _paged(path, _PAGED[kind], result, mark)
     else:
         converted = _with_page_breaks(path, result)
+    converted = with_parts(converted, parts_beside(kind, data, converted.data.decode()))
     if not converted.data.strip():
         raise UnreadableError(_why_empty(kind, converted))
     if kind == "pdf":
@@ -225,6 +232,7 @@ def _extracted(kind: str, data: bytes, mark: str) -> Any:
         enable_quality_processing=False,
         output_format="plain" if kind in _PLAIN else "markdown",
         concurrency=kreuzberg.ConcurrencyConfig(max_threads=1),
+        pdf_options=kreuzberg.PdfConfig(extract_annotations=True),
         content_filter=kreuzberg.ContentFilterConfig(
             include_headers=True,
             include_footers=True,
@@ -259,12 +267,18 @@ def _page_text(page: str) -> str:
     return str(_extracted("html", page.encode("utf-8", "replace"), "").content)
 
 
-def _paged(path: str, unit: str, content: str, mark: str) -> Converted:
-    """Cut at the marks, each of which begins a page."""
-    parts = re.split(rf"\n*{mark}(\d+)\n*", content)
+def _paged(path: str, unit: str, result: Any, mark: str) -> Converted:
+    """Cut at the marks, each of which begins a page; what was noted on a page stands at its end."""
+    parts = re.split(rf"\n*{mark}(\d+)\n*", result.content)
+    notes: dict[str, str] = {}
+    for one in result.annotations or ():
+        if one.annotation_type != "link" and one.content:
+            number = str(one.page_number)
+            notes[number] = f"{notes.get(number, '')}\n\nNote: {one.content}"
     pages = zip(parts[1::2], parts[2::2], strict=True)
+    labelled = ((f"{unit} {number}", text + notes.get(number, "")) for number, text in pages)
     before = [("", parts[0])] if parts[0].strip() else []
-    return joined(path, [*before, *((f"{unit} {number}", text) for number, text in pages)])
+    return joined(path, [*before, *labelled])
 
 
 def _with_page_breaks(path: str, result: Any) -> Converted:
@@ -292,6 +306,7 @@ def _notes(kind: str, data: bytes, result: Any) -> Iterator[str]:
     if images:
         yield f"{images:,} {'picture was' if images == 1 else 'pictures were'} left out"
     yield from attachments_note(result.metadata.get("attachments") or ())
+    yield from notes_beside(kind, data)
 
 
 def _blank(converted: Converted) -> Iterator[str]:
