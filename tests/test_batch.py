@@ -167,6 +167,29 @@ def test_each_bad_line_has_its_number_and_reason() -> None:
     assert [line.number for line in bad] == [2, 3, 4, 5, 6]
 
 
+def test_lines_are_read_whatever_kind_of_value_they_hold() -> None:
+    asked = '"question": "?", "expected":'
+    good, bad = read_lines(
+        [
+            '{"id": "a", ' + asked + ' {"n": 1, "ok": true, "x": null}}\r',
+            '{"id": "b", ' + asked + " false}",
+            '{"id": "c", ' + asked + ' ["ä", 2.5]}',
+            '{"id": 1.5, ' + asked + " 1}",
+            "[" * 100_000,
+        ]
+    )
+
+    assert [line.expected for line in good] == [
+        '{"n": 1, "ok": true, "x": null}',
+        "false",
+        '["ä", 2.5]',
+    ]
+    assert [(line.number, line.reason.split(":")[0]) for line in bad] == [
+        (4, "id is missing, or neither text nor a whole number"),
+        (5, "not JSON"),
+    ]
+
+
 def test_a_report_of_nothing_is_whole() -> None:
     assert report([])["score"] is None
     assert wilson_interval(1.0, 10)[0] == pytest.approx(0.7225, abs=1e-4)

@@ -159,6 +159,60 @@ async def kept(directory: Path, assign: str, check: str) -> str:
             "(True, 60000)",
         ),
         (
+            "import urllib.parse\nimport concurrent.futures\nimport xml.etree.ElementTree as tree",
+            "urllib.parse.quote('a b'), concurrent.futures.Future.__name__, tree.XML('<a/>').tag",
+            "('a%20b', 'Future', 'a')",
+        ),
+        (
+            "_seen = {'a'}\ndef _clean(s):\n    return s.strip()\n"
+            "def run(s):\n    return _clean(s), 'a' in _seen",
+            "run(' x ')",
+            "('x', True)",
+        ),
+        (
+            "square, cube = lambda x: x ** 2, lambda x: x ** 3\nf = g = lambda: 5\n"
+            "exec('def made(x):\\n    return x + 1')",
+            "square(3), cube(2), f(), g(), made(1)",
+            "(9, 8, 5, 5, 2)",
+        ),
+        (
+            "class Shelf:\n    items = []\n    count = 0\n"
+            "Shelf.items.append('a')\nShelf.count += 2\n"
+            "def tally():\n    return tally.seen\ntally.seen = {'x': 1}",
+            "Shelf.items, Shelf.count, tally()",
+            "(['a'], 2, {'x': 1})",
+        ),
+        (
+            "rows = [1, 2]\nalso = rows\nby = {'rows': rows, 'text': context}\n"
+            "tree = {'children': []}\nleaf = {'parent': tree}\ntree['children'].append(leaf)",
+            "also is rows, by['rows'] is rows, by['text'] is context, leaf['parent'] is tree,"
+            " tree['children'][0]['parent'] is tree",
+            "(True, True, True, True, True)",
+        ),
+        (
+            "class A:\n    def who(self):\n        return 'old'\n"
+            "class A:\n    def who(self):\n        return 'a'\n"
+            "class B(A):\n    def who(self):\n        return super().who() + 'b'\n"
+            "import abc\nclass C(abc.ABC):\n    @abc.abstractmethod\n    def f(self): ...\n"
+            "class D(C, B):\n    def f(self):\n        return self.who()\nd = D()",
+            "d.f(), isinstance(d, C), type(d) is D",
+            "('ab', True, True)",
+        ),
+        (
+            "import functools\ndef loud(f):\n    @functools.wraps(f)\n    def inner(*a):\n"
+            "        return f(*a).upper()\n    return inner\n@loud\ndef say(s):\n    return s\n"
+            "add_two = functools.partial(lambda a, b: a + b, 2)",
+            "say('a'), add_two(3)",
+            "('A', 5)",
+        ),
+        (
+            "import re, uuid, pathlib, zoneinfo, datetime\np = re.compile('a+', re.I)\n"
+            "u = uuid.UUID(int=5), pathlib.PurePosixPath('a/b')\n"
+            "w = datetime.datetime(2026, 1, 2, tzinfo=zoneinfo.ZoneInfo('UTC'))",
+            "p.findall('AAb'), u[0].int, u[1].name, str(w)",
+            "(['AA'], 5, 'b', '2026-01-02 00:00:00+00:00')",
+        ),
+        (
             "words = 'surrogate \\ud800'",
             "words",
             "'surrogate \\ud800'",
@@ -176,7 +230,7 @@ async def test_what_is_lost_is_named_with_the_reason(
 ) -> None:
     monkeypatch.setattr(repls, "MAX_LASTING_BYTES", 100_000)
     code = (
-        "n = 1\ngen = (i for i in range(3))\nbig = 'x' * 200_000\n"
+        "n = 1\ngen = (i for i in range(3))\nmixed = {'g': gen}\nbig = 'x' * 200_000\n"
         "def make():\n    y = 2\n    return lambda: y\nclosure = make()"
     )
     run_id = await first_run(tmp_path, code)
@@ -185,6 +239,7 @@ async def test_what_is_lost_is_named_with_the_reason(
 
     [line] = [one["preview"] for one in run["events"] if one["type"] == "warning"]
     assert "gen (a value of type generator cannot be kept)" in line
+    assert "mixed (a value of type dict that holds one of type generator cannot be kept)" in line
     assert "big (it is larger than is kept)" in line
     assert "closure (a function that uses variables of another function)" in line
     assert "Lost variables: " in run["opening"]

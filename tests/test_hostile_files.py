@@ -189,7 +189,7 @@ def test_one_file_that_is_damaged_behind_its_beginning_costs_a_directory_nothing
     names = [piece.name for piece in pieces if piece.name is not None]
     assert names == ["a.log", "b.log.gz", "c.log.gz"]
     [[(name, reason)]] = [piece.left_out for piece in pieces if piece.left_out]
-    assert (name, reason[:40]) == ("b.log.gz", "its rest cannot be read: The body is not")
+    assert (name, reason[:40]) == ("b.log.gz", "its rest cannot be read: The bytes are n")
     with pytest.raises(InvalidInputError, match="ends too early"):
         pieces_of(found_in(tmp_path / "logs" / "b.log.gz"), tmp_path)
 

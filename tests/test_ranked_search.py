@@ -123,6 +123,17 @@ async def test_pages_by_words_join_to_what_one_page_gives(served: Served) -> Non
         ("Köln", "Der Dom in Ko\u0308ln steht"),
         ("strasse", "Die Straße nach Hause"),
         ("office", "The o\ufb03ce is closed"),
+        ("lodz", "Miasto Łódź w Polsce"),
+        ("ŁÓDŹ", "Miasto Lodz w Polsce"),
+        ("tromso", "Havnen i Tromsø er stor"),
+        ("Đà Nẵng", "They met in Da Nang"),
+        ("ILIK", "hava ılık ve güzel"),
+        ("encyclopaedia", "The Encyclopædia of ships"),
+        ("كتاب", "این کتاب خوب است"),
+        ("データベース", "ﾃﾞｰﾀﾍﾞｰｽ ﾆ ｾﾂｿﾞｸ"),
+        ("AND OR NOT near", "the word NEAR it"),
+        ('"walrus*" -otter ^x', "one walrus here"),
+        ("naïve:résumé", "a naive resume"),
     ],
 )
 async def test_words_of_any_script_are_found(served: Served, words: str, line: str) -> None:
@@ -201,6 +212,28 @@ async def test_a_damaged_index_is_made_again(served: Served) -> None:
     path.write_bytes(b"no database at all" * 1000)
 
     assert await searched(served, "walrus", "a walrus\n") == first
+
+
+@pytest.mark.parametrize("damage", ["cut", "overwritten", "other tables"])
+async def test_an_index_that_is_damaged_behind_its_beginning_is_made_again(
+    served: Served, damage: str
+) -> None:
+    text = f"{NOVEL * 5}a walrus\n"
+    first = await searched(served, "walrus", text)
+    (path,) = (served.settings.data_dir / FOLDER).iterdir()
+    data = path.read_bytes()
+    if damage == "cut":
+        path.write_bytes(data[: len(data) // 8])
+    elif damage == "overwritten":
+        path.write_bytes(data[:8192] + b"\x5a" * (len(data) - 8192))
+    else:
+        path.unlink()
+        with sqlite3.connect(path) as db:
+            db.execute(f"PRAGMA user_version={building.FORMAT}")
+            db.execute("CREATE TABLE passages (id)")
+        db.close()
+
+    assert await searched(served, "walrus", text) == first
 
 
 async def test_an_sqlite_without_its_module_is_named_with_the_way_out(

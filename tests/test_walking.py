@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -139,6 +141,53 @@ def test_include_and_exclude_narrow_a_directory(root: Path) -> None:
     assert found.skipped_total == {"not included": 1, "excluded": 1}
 
 
+@pytest.mark.parametrize(
+    ("include", "exclude", "left"),
+    [
+        (("*.{ts,tsx}",), (), ["a.ts", "src/b.tsx", "src/c.ts"]),
+        (("./src/**",), (), ["src/b.tsx", "src/c.ts"]),
+        (("{src,docs}/*.{ts,md}",), (), ["docs/d.md", "src/c.ts"]),
+        ((), ("{root}/src", "*.{py,md}"), ["a.ts"]),
+        (("{root}/src/c.ts",), (), ["src/c.ts"]),
+    ],
+)
+def test_patterns_are_understood_as_people_write_them(
+    root: Path, include: tuple[str, ...], exclude: tuple[str, ...], left: list[str]
+) -> None:
+    for name in ("a.ts", "src/b.tsx", "src/c.ts", "docs/d.md", "e.py"):
+        write(root / name)
+    choice = Choice(
+        include=tuple(one.replace("{root}", str(root)) for one in include),
+        exclude=tuple(one.replace("{root}", str(root)) for one in exclude),
+    )
+
+    assert names(found_in(root, choice=choice)) == left
+
+
+def test_what_a_glob_leaves_out_is_told_once_and_nothing_that_nobody_asked_for(root: Path) -> None:
+    write(root / ".gitignore", "node_modules/\n*.gen.*\n")
+    for name in ("node_modules/x.ts", "a.ts", "b.tsx", "b.gen.ts", "c.gen.md", ".d", "e.md"):
+        write(root / name)
+
+    found = found_in(root, root / "**" / "*.{ts,tsx}")
+
+    assert names(found) == ["a.ts", "b.tsx"]
+    assert found.skipped == (("b.gen.ts", "ignored"), ("node_modules/", "ignored"))
+    with pytest.raises(InvalidInputError, match=r"left out of the search were: 1 ignored"):
+        found_in(root, root / "*.gen.md")
+
+
+def test_the_file_git_of_a_worktree_is_left_out_where_a_glob_names_hidden_files(root: Path) -> None:
+    write(root / ".git", "gitdir: /elsewhere/.git/worktrees/a\n")
+    write(root / "module" / ".git", "gitdir: ../.git/modules/module\n")
+    write(root / ".env.example")
+
+    found = found_in(root, root / "**" / ".*")
+
+    assert names(found) == [".env.example"]
+    assert found.skipped_total == {"hidden": 2}
+
+
 def test_a_folder_that_is_excluded_is_not_walked(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +318,37 @@ def test_a_file_url_is_decoded_and_other_normal_forms_are_found(root: Path) -> N
 
     assert names(found_in(root, path.as_uri())) == ["Bericht März.txt"]
     assert names(found_in(root, str(path).replace("ä", "a\u0308"))) == ["Bericht März.txt"]
+
+
+def test_a_file_url_names_this_machine_and_may_hold_a_hash(root: Path) -> None:
+    path = write(root / "a#b.txt")
+    plain = write(root / "c.txt")
+
+    for url in (
+        f"file://{path}",
+        f"file://{platform.node()}{plain}",
+        f"file://localhost{plain}#L10",
+        f"FILE://{plain}",
+    ):
+        assert len(names(found_in(root, url))) == 1
+    with pytest.raises(InvalidInputError, match="of another machine, 'server'"):
+        found_in(root, "file://server/share/a.txt")
+
+
+def test_a_path_of_windows_is_told_where_its_file_is(root: Path) -> None:
+    with pytest.raises(InvalidInputError, match="is one of Windows") as why:
+        found_in(root, "C:\\Users\\me\\a.txt")
+
+    assert "'/mnt/c/Users/me/a.txt'" in why.value.fix
+
+
+def test_a_pipe_is_told_with_what_reads_one(root: Path) -> None:
+    os.mkfifo(root / "pipe")
+
+    with pytest.raises(InvalidInputError, match="is a pipe, and neither") as why:
+        found_in(root, root / "pipe")
+
+    assert "contexts add -" in why.value.fix
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])

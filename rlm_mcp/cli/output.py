@@ -22,11 +22,17 @@ from rlm_mcp.errors import InvalidInputError
 _CONTROL = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]|\r(?!\n)"
 )
+_OF_LINES = re.compile("[\t\n\r]")
 
 
 def visible(text: str) -> str:
     """Return a text whose controls are written out, as in `\\u001b`: JSON stays what it says."""
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def in_line(name: str) -> str:
+    """Return a name whose line ends and tabs are written out too: it stands within a line."""
+    return _OF_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", name)
 
 
 def say(

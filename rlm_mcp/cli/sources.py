@@ -6,11 +6,13 @@ import os
 import sys
 from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import anyio
 import anyio.to_thread
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rlm_mcp.cli.output import in_line
 from rlm_mcp.cli.terminal import messages
 from rlm_mcp.errors import NotTextError
 from rlm_mcp.service.contexts.added import Added
@@ -20,18 +22,21 @@ from rlm_mcp.service.contexts.transfers import Body
 from rlm_mcp.service.service import Service
 
 STANDARD_INPUT = "-"
+_OTHER_NAMES = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _READ_BYTES = 1 << 16
 _PART_BYTES = 4 << 20
 _LINE_SECONDS = 5.0
 
 
 async def add_source(service: Service, source: NewText) -> Added:
-    """Store what a path names; the path `-` is standard input.
+    """Store what a path names; the path `-` is standard input, and so is `/dev/stdin`.
 
     Raises:
         InvalidInputError: it cannot be read, or is not text.
         StoreError: the database could not store it.
     """
+    if source.path in _OTHER_NAMES:
+        source = replace(source, path=STANDARD_INPUT)
     with _open_progress(source.path) as report:
         if source.path == STANDARD_INPUT:
             body = Body(_reported(_standard_input(), report), is_bounded=False)
@@ -95,4 +100,4 @@ class _ProgressLines:
             return
         self._next = anyio.current_time() + _LINE_SECONDS
         of = f" of {total / 1e6:.0f}" if total else ""
-        messages().print(f"storing {self._source}: {done / 1e6:.0f}{of} MB", markup=False)
+        messages().print(f"storing {in_line(self._source)}: {done / 1e6:.0f}{of} MB", markup=False)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlm_mcp.cli.commands.options import Launch
-from rlm_mcp.cli.output import say
+from rlm_mcp.cli.output import in_line, say
 from rlm_mcp.cli.sources import add_source
 from rlm_mcp.cli.terminal import print_json, print_table
 from rlm_mcp.server import schemas
@@ -41,14 +41,15 @@ async def add_texts(launch: Launch, sources: Sequence[NewText], as_json: bool) -
 def _report_added(added: Added) -> None:
     known = ", already stored" * added.deduplicated
     lines = [
-        f"{added.name}: {added.chars:,} characters, about {added.estimated_tokens:,} tokens, "
+        f"{in_line(added.name)}: {added.chars:,} characters, "
+        f"about {added.estimated_tokens:,} tokens, "
         f"{added.documents:,} document{'s' * (added.documents != 1)}{known}"
     ]
     if added.charset != UTF_8:
         lines.append(f"decoded from {added.charset}")
     if added.replaced_characters:
         lines.append(f"{added.replaced_characters:,} invalid byte sequences became U+FFFD")
-    lines += [f"skipped: {path} ({why})" for path, why in added.skipped[:_SHOWN_SKIPS]]
+    lines += [f"skipped: {in_line(path)} ({why})" for path, why in added.skipped[:_SHOWN_SKIPS]]
     if added.skipped_total > _SHOWN_SKIPS:
         lines.append(f"skipped: {added.skipped_total - _SHOWN_SKIPS:,} more")
     if ignored := added.skipped_reasons.get(IGNORED):
@@ -115,7 +116,7 @@ async def search_texts(
         return
     for match in page.matches:
         place = f"{match.page}, line {match.line}" if match.page else f"{match.line}"
-        say(f"{match.name or match.handle}:{place}: {match.text}")
+        say(f"{in_line(match.name or match.handle)}:{place}: {match.text}")
     if not page.matches:
         say("Nothing was found.", err=True)
     elif page.next_cursor:

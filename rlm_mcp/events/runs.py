@@ -82,8 +82,8 @@ class CheckedCitation(Record):
     Args:
         quote: its words, as they were cited.
         verified: whether the text holds them.
-        how: "exact", "normalised" (white space and quotation marks differ), "not found", or
-            "not looked for" where the time was up.
+        how: "exact", "normalised" (white space, marks, case or ligatures differ, or an ellipsis
+            stands for words), "not found", or "not looked for" where the time was up.
         cited: whether the run cited it; otherwise it is a quotation in the answer.
         handle: of the text; this and the following say where it was found, else they are null.
         document: its number within that text.

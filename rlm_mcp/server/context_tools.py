@@ -206,7 +206,8 @@ def _added_text(added: Added) -> str:
     if added.replaced_characters:
         lines.append(f"{added.replaced_characters} byte sequences that are not text became U+FFFD.")
     if added.skipped:
-        some = "; ".join(f"{path}: {reason}" for path, reason in added.skipped[:5])
+        first = ((" ".join(path.split()), reason) for path, reason in added.skipped[:5])
+        some = "; ".join(f"{path}: {reason}" for path, reason in first)
         lines.append(f"{added.skipped_total:,} files were left out: {some}")
     if ignored := added.skipped_reasons.get("ignored"):
         lines.append(

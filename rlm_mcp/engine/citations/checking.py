@@ -32,7 +32,7 @@ async def check_citations(
         cited: passages, with the places that the REPL named.
         answer: its quotations are looked for; empty where it holds no words of its own.
     """
-    unique = list({normalised(one.quote): one for one in cited}.values())[:MAX_CITATIONS]
+    unique = _distinct(cited)[:MAX_CITATIONS]
     known = [normalised(one.quote) for one in unique]
     quoted = [
         quote for quote in quotations(answer) if not any(normalised(quote) in one for one in known)
@@ -49,6 +49,17 @@ async def check_citations(
         )
 
 
+def _distinct(cited: Sequence[Citation]) -> list[Citation]:
+    """Return each passage once; the same words at two known places are two passages."""
+    placed = {normalised(one.quote) for one in cited if one.document is not None}
+    found: dict[tuple[str, int | None, int], Citation] = {}
+    for one in cited:
+        words = normalised(one.quote)
+        if one.document is not None or words not in placed:
+            found.setdefault((words, one.document, one.start), one)
+    return list(found.values())
+
+
 @dataclass(frozen=True)
 class _Outcome:
     """The place of a passage, if it was found; `is_whole`: the whole text was searched."""
@@ -60,17 +71,17 @@ class _Outcome:
 def _check(
     source: ContextSource, cited: Sequence[Citation], quoted: Sequence[str]
 ) -> tuple[CheckedCitation, ...]:
-    outcomes = {
-        one.quote: _Outcome(found) for one in cited if (found := _at_its_place(source, one))
-    }
-    missing = [one.quote for one in cited if one.quote not in outcomes]
+    places = [_at_its_place(source, one) for one in cited]
+    missing = [one.quote for one, place in zip(cited, places, strict=True) if place is None]
+    outcomes: dict[str, _Outcome] = {}
     for quotes, seconds in ((missing, CITED_SECONDS), (quoted, QUOTED_SECONDS)):
         if quotes:
             found, is_whole = find_passages(source, quotes, seconds)
             outcomes |= {quote: _Outcome(found.get(quote), is_whole) for quote in quotes}
+    at_places = [_Outcome(place) if place else None for place in (*places, *(None for _ in quoted))]
     return tuple(
-        _checked(source, quote, outcomes[quote], is_cited=is_cited)
-        for quote, is_cited in _marked(cited, quoted)
+        _checked(source, quote, there or outcomes[quote], is_cited=is_cited)
+        for (quote, is_cited), there in zip(_marked(cited, quoted), at_places, strict=True)
     )
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+from rlm_mcp.engine.citations.loose import LooseQuote
 from rlm_mcp.engine.citations.quotations import any_spelling, telling_word
 from rlm_mcp.sandbox.types import ContextSource
 
@@ -43,17 +44,17 @@ class _Window:
     def __init__(self, text: bytes) -> None:
         self.text = text
 
-    def spans(self, needle: _Needle) -> Iterator[tuple[int, int, bool]]:
-        """Yield the places of a passage: word for word, then in other spellings."""
-        at = self.text.find(needle.exact)
-        while at >= 0:
-            yield at, at + len(needle.exact), True
-            at = self.text.find(needle.exact, at + 1)
-        for start, end in needle.spelled(self.text):
-            yield start, end, False
+    def places(self, find: Callable[[bytes], Iterator[Span]]) -> Iterator[Span]:
+        """Yield the places of a passage in the text, then those where a word of it is cut."""
+        yield from find(self.text)
         if self._cuts:
-            for start, end in needle.spelled(self._whole_words):
-                yield self._place(start, bisect_right), self._place(end, bisect_left), False
+            for start, end in find(self._whole_words):
+                yield self._place(start, bisect_right), self._place(end, bisect_left)
+
+    @cached_property
+    def lowered(self) -> bytes:
+        """The text in small letters, as far as it is ASCII, with its words whole."""
+        return (self._whole_words if self._cuts else self.text).lower()
 
     @cached_property
     def _cuts(self) -> Sequence[Span]:
@@ -77,23 +78,58 @@ class _Window:
         return end + at - whole
 
 
+class _Needle(Protocol):
+    @property
+    def quote(self) -> str: ...
+
+    def spans(self, window: _Window) -> Iterator[tuple[int, int, bool]]:
+        """Yield where it is in a window, and whether word for word."""
+        ...
+
+
 @dataclass(frozen=True)
-class _Needle:
+class _Strict:
+    """A quote word for word, or with other white space, marks and accents."""
+
     quote: str
     exact: bytes
     anchor: bytes
     pattern: re.Pattern[bytes]
 
     @classmethod
-    def of(cls, quote: str) -> _Needle:
+    def of(cls, quote: str) -> _Strict:
         return cls(
             quote, quote.encode("utf-8", "replace"), telling_word(quote), any_spelling(quote)
         )
 
-    def spelled(self, text: bytes) -> Iterator[Span]:
-        """Yield where it is in any spelling."""
+    def spans(self, window: _Window) -> Iterator[tuple[int, int, bool]]:
+        at = window.text.find(self.exact)
+        while at >= 0:
+            yield at, at + len(self.exact), True
+            at = window.text.find(self.exact, at + 1)
+        for start, end in window.places(self._spelled):
+            yield start, end, False
+
+    def _spelled(self, text: bytes) -> Iterator[Span]:
         if text.find(self.anchor) >= 0:
             yield from (match.span() for match in self.pattern.finditer(text))
+
+
+@dataclass(frozen=True)
+class _Loose:
+    """A quote shortened or in other case, which is not in the text in any stricter form."""
+
+    quote: str
+    form: LooseQuote
+
+    @classmethod
+    def of(cls, quote: str) -> _Loose:
+        return cls(quote, LooseQuote.of(quote))
+
+    def spans(self, window: _Window) -> Iterator[tuple[int, int, bool]]:
+        if self.form.anchor in window.lowered:
+            for start, end in window.places(self.form.places):
+                yield start, end, False
 
 
 class _Documents:
@@ -123,17 +159,30 @@ def find_passages(
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[dict[str, Found], bool]:
     """Find each quote once; also return whether the whole text was looked at in time."""
-    documents = _Documents(source)
-    missing = [_Needle.of(quote) for quote in quotes]
+    documents, end = _Documents(source), clock() + seconds
     found: dict[str, Found] = {}
-    end = clock() + seconds
+    for kind in (_Strict, _Loose):
+        missing = [kind.of(quote) for quote in quotes if quote not in found]
+        if not _look(source, documents, missing, found, lambda: clock() > end):
+            return found, False
+    return found, True
+
+
+def _look(
+    source: ContextSource,
+    documents: _Documents,
+    missing: Sequence[_Needle],
+    found: dict[str, Found],
+    is_late: Callable[[], bool],
+) -> bool:
+    """Note the places of quotes; return whether the whole text was looked at in time."""
     held, byte, char = b"", 0, 0
     with closing(_closable(source)) as chunks:
         for chunk in chunks:
             if not missing:
                 break
-            if clock() > end:
-                return found, False
+            if is_late():
+                return False
             text = held + chunk
             window = _Window(text)
             missing = [
@@ -144,7 +193,7 @@ def find_passages(
             held = _tail(text)
             gone = text[: len(text) - len(held)]
             byte, char = byte + len(gone), char + _chars(gone)
-    return found, True
+    return True
 
 
 def _note(
@@ -155,7 +204,7 @@ def _note(
     found: dict[str, Found],
 ) -> bool:
     """Note the place of a passage in a window; return whether it is there."""
-    for start, end, is_exact in window.spans(needle):
+    for start, end, is_exact in needle.spans(window):
         place = documents.place(
             before[0] + start,
             end - start,

@@ -172,8 +172,7 @@ async def _supported(
     if outcome.answer is None or run.engine.depth > 0:
         return (), None
     given = [*run.cells.citations, *map(Citation, outcome.citations)]
-    words = outcome.answer if outcome.data is None else ""
-    citations = await check_citations(run.source, given, words)
+    citations = await check_citations(run.source, given, outcome.answer)
     verified = sum(one.verified for one in citations)
     return citations, Support(_origin(run, outcome), len(citations), verified)
 

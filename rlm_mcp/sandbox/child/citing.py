@@ -76,7 +76,16 @@ def _flat(given: Iterable[object]) -> Iterable[object]:
 def _of_dict(fields: dict[object, object]) -> object:
     quote = next((fields[name] for name in _QUOTES if fields.get(name)), None)
     span = tuple(fields[name] for name in _SPANS if fields.get(name) is not None)
-    return span if quote is None and _is_span(span) else quote
+    if quote is None or not isinstance(quote, str):
+        return span if quote is None and _is_span(span) else quote
+    return _Placed(quote, cast("tuple[int, ...]", span)) if _is_span(span) else quote
+
+
+class _Placed(NamedTuple):
+    """A quote with the span in which it is said to be."""
+
+    quote: str
+    span: tuple[int, ...]
 
 
 def _is_span(value: object) -> bool:
@@ -88,6 +97,8 @@ def _is_span(value: object) -> bool:
 
 def _citation(context: str | Documents, given: object) -> Citation:
     match given:
+        case _Placed(quote, span):
+            return _placed(context, quote, span)
         case Match():
             return _quoted(context, given.text.strip("…"))
         case re.Match():
@@ -102,6 +113,15 @@ def _citation(context: str | Documents, given: object) -> Citation:
             raise TypeError(
                 f"a {type_name(given)} cites nothing: give a quote, a span (start, end) or a match"
             )
+
+
+def _placed(context: str | Documents, quote: str, span: tuple[int, ...]) -> Citation:
+    """Return a quote at its span if that holds it: the same words may be at other places too."""
+    try:
+        there = _span(context, span)
+    except (ValueError, IndexError):
+        return _quoted(context, quote)
+    return there if there.quote.split() == quote.split() else _quoted(context, quote)
 
 
 def _matched(context: str | Documents, match: re.Match[str]) -> Citation:

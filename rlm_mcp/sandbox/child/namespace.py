@@ -137,6 +137,12 @@ class Namespace:
             if not is_given and is_machinery(value):
                 yield name
 
+    def unlisted(self) -> Iterator[str]:
+        """Yield the names that cells gave and nobody is shown: those with an underscore."""
+        for name in self.names():
+            if name.startswith("_") and not name.startswith("__") and name not in self._given:
+                yield name
+
     @property
     def context(self) -> str | Documents:
         """The text."""

@@ -185,7 +185,8 @@ class Worker:
         space = self.namespace
         try:
             with self._interrupts.allowed():
-                names = list(islice((*space.code(), *space.assigned()), wire.MAX_VARIABLES))
+                listed = (*space.code(), *space.assigned(), *space.unlisted())
+                names = list(islice(listed, wire.MAX_VARIABLES))
                 for name, payload, reason in keep(space.variables, names, space.context, bounds):
                     texts += [wire.clip(name, wire.MAX_NAME_BYTES), payload]
                     texts += [wire.clip(reason, wire.MAX_NAME_BYTES)]

@@ -130,13 +130,18 @@ def lasting(frame: Frame) -> list[LastingVariable]:
     """Read a `kept` frame; names that cannot be of variables are left out."""
     rows = range(0, len(frame.blobs) - 2, 3)
     read = [LastingVariable(frame.text(at), frame.blobs[at + 1], frame.text(at + 2)) for at in rows]
-    return [one for one in {one.name: one for one in read}.values() if is_variable(one.name)]
+    return [one for one in {one.name: one for one in read}.values() if _can_last(one.name)]
 
 
 def names(frame: Frame) -> list[str]:
     """Read the names that a frame lists, without those that cannot be of variables."""
     listed = dict.fromkeys(frame.text(at) for at in range(len(frame.blobs)))
-    return [name for name in listed if is_variable(name)]
+    return [name for name in listed if _can_last(name)]
+
+
+def _can_last(name: str) -> bool:
+    """Return whether what has this name may be kept: names with one underscore are not listed."""
+    return is_variable(name.removeprefix("_"))
 
 
 def is_variable(name: str) -> bool:

@@ -97,20 +97,26 @@ def _of_fields(fields: Mapping[str, Any]) -> BatchLine:
         raise _BadLineError(f"unknown key {unknown[0]!r}")
     id_, question = fields.get("id"), fields.get("question")
     if not isinstance(id_, str | int) or not str(id_):
-        raise _BadLineError("id is missing")
+        raise _BadLineError("id is missing, or neither text nor a whole number")
     if not isinstance(question, str) or not question.strip():
         raise _BadLineError("question is missing or empty")
     _check_kinds(fields)
-    expected = fields.get("expected")
     return BatchLine(
         id=str(id_),
         question=question,
         contexts=tuple(fields.get("contexts") or ()),
-        expected=None if expected is None else str(expected),
+        expected=_expected(fields.get("expected")),
         score=fields.get("score") or "",
         answer_schema=fields.get("answer_schema"),
         budget=fields.get("budget") or {},
     )
+
+
+def _expected(value: object) -> str | None:
+    """Return the expected answer as text: what is none, as the JSON that a typed answer is."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _check_kinds(fields: Mapping[str, Any]) -> None:

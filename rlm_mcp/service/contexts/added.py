@@ -59,9 +59,9 @@ class Decoded:
         """Note what was found in one more document; an empty charset is UTF-8."""
         if hole_bytes:
             self.left_out.note(name, f"{hole_bytes:,} {_HOLE}", counted_as=_HOLE)
+        self.replaced += replaced
         if charset not in ("", UTF_8):
             self.charsets = tuple(dict.fromkeys((*self.charsets, charset)))
-            self.replaced += replaced
 
 
 def sealed_view(

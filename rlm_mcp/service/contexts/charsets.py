@@ -5,40 +5,30 @@ from __future__ import annotations
 import codecs
 from codecs import IncrementalDecoder
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from rlm_mcp.errors import InvalidInputError
-from rlm_mcp.service.contexts.guessing import (
-    MIN_STRANGE,
-    MULTIBYTE,
-    SHIFT,
-    guess_charset,
-    shifting_charset,
-    strange_bytes,
-    telling_lines,
-)
+from rlm_mcp.service.contexts.guessing import SHIFT, Lines, is_mostly_utf8, shifting_charset
 from rlm_mcp.service.contexts.spool import Spool
+from rlm_mcp.service.contexts.wide import (
+    MARK_BYTES,
+    UTF_8,
+    WideDecoder,
+    charset_of_mark,
+    is_wide,
+    line_of_zero,
+    lines_at_first_zero,
+    wide_charset,
+)
 from rlm_mcp.text import count_utf8
 
-UTF_8 = "utf-8"
 # So much is looked at before what is valid UTF-8 passes on: text of other charsets can begin so.
 SAMPLE_BYTES = 64 << 10
 _PIECE_BYTES = 1 << 20
-# From this share on, lines of UTF-8 among others are a second charset and no accident.
-_MIXED_SHARE, _MIXED_MULTIBYTE_SHARE = 0.1, 0.4
-_MIN_MIXED_LINES = 3
-_MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-    (codecs.BOM_UTF8, UTF_8),
-)
-_MARK_BYTES = 4
+# So few bytes show whether what begins with a NUL is UTF-16.
+_WIDE_BYTES = 512
 # Codecs of Python that are not charsets; some raise even with errors="replace".
 _NO_CHARSETS = {"idna", "punycode", "raw_unicode_escape", "undefined", "unicode_escape", "utf_7"}
-_CONTROLS = bytes(sorted(set(range(32)) - set(b"\t\n\v\f\r\x1b")))
 
 
 class Counted(NamedTuple):
@@ -53,8 +43,8 @@ class CharsetDecoder:
 
     What is valid UTF-8 passes at once, a beginning of 64 KiB aside. From the first byte that is
     not, the rest waits for the end of the document, where its charset is guessed from all of it:
-    the first bytes may not tell. A file that holds UTF-8 beside another charset, as a log of two
-    programs or an mbox does, is decoded line by line.
+    the first bytes may not tell, and neither does a byte order mark. A file that holds UTF-8 beside
+    another charset, as a log of two programs or an mbox does, is decoded line by line.
 
     Args:
         given: the charset's name; empty if it is to be guessed.
@@ -104,12 +94,15 @@ class CharsetDecoder:
             return data
         data, self._held = self._held + data, b""
         if not self._is_begun:
-            if len(data) < _MARK_BYTES:
+            if len(data) < MARK_BYTES:
                 self._held = data
                 return b""
-            if charset := charset_of_mark(data):
+            charset = charset_of_mark(data)
+            if charset and charset != UTF_8:
                 self._take(charset)
                 return self._decode(data, is_last=False)
+            if charset:
+                self._is_begun = self._has_passed_utf8 = True
         return self._pass_on(data, is_last=False)
 
     def end(self) -> Iterator[bytes]:
@@ -129,8 +122,11 @@ class CharsetDecoder:
 
     def _take(self, charset: str) -> None:
         self._is_decided = self._is_begun = True
-        self.charset, self.is_guessed = charset, charset != UTF_8
-        self._decoder = _decoder(charset)
+        self.charset = charset
+        self.is_guessed = charset != UTF_8
+        self._decoder = (
+            WideDecoder(charset, _decode_other) if is_wide(charset) else _decoder(charset)
+        )
 
     def _pass_utf8(self, data: bytes) -> Counted | None:
         """Return what is whole in bytes that are valid UTF-8; None where they are not."""
@@ -158,8 +154,11 @@ class CharsetDecoder:
             self._held = b"" if is_last else data[valid:]
             return data if is_last else data[:valid]
         begin = at if not self._has_passed_utf8 else valid
-        start = data.rfind(b"\n", 0, begin) + 1 if not self._has_passed_utf8 else begin
-        if not self._is_begun and b"\0" in data[:_MARK_BYTES]:
+        if data[begin : begin + 1] == b"\0":
+            start = line_of_zero(data, begin)
+        else:
+            start = begin if self._has_passed_utf8 else data.rfind(b"\n", 0, begin) + 1
+        if not self._is_begun and b"\0" in data[:MARK_BYTES]:
             start = 0
         self._is_begun = True
         self._spool = Spool()
@@ -173,22 +172,30 @@ class CharsetDecoder:
 
     def _decode_spooled(self, spool: Spool) -> Iterator[bytes]:
         head = spool.head(SAMPLE_BYTES)
-        if certain := wide_charset(head) or shifting_charset(head):
-            yield from self._decode_all(spool, certain)
+        first_wide = lines_at_first_zero(spool.pieces(), _WIDE_BYTES)
+        if wide := wide_charset(first_wide) or wide_charset(head):
+            self._take(wide)
+            begins_wide = head.startswith(first_wide)
+            self._decoder = WideDecoder(wide, _decode_other, begins_wide=begins_wide)
+            yield from self._decode_all(spool)
             return
-        lines = _Lines.of(spool)
-        charset = lines.charset()
+        if shifting := shifting_charset(head):
+            self._take(shifting)
+            yield from self._decode_all(spool)
+            return
+        lines = Lines.of(spool)
+        charset = lines.charset(has_utf8=self._has_passed_utf8)
         is_mixed = bool(charset) and lines.has_utf8(charset, begins_so=self._has_passed_utf8)
         if charset and not is_mixed:
-            yield from self._decode_all(spool, charset)
+            self._take(charset)
+            yield from self._decode_all(spool)
         elif charset:
             self.charset, self.is_guessed = f"{UTF_8}, {charset}", True
             yield from self._decode_mixed(spool, charset)
         else:
             yield from spool.pieces()
 
-    def _decode_all(self, spool: Spool, charset: str) -> Iterator[bytes]:
-        self._take(charset)
+    def _decode_all(self, spool: Spool) -> Iterator[bytes]:
         for piece in spool.pieces():
             yield self._decode(piece, is_last=False)
         yield self._decode(b"", is_last=True)
@@ -196,7 +203,7 @@ class CharsetDecoder:
     def _decode_mixed(self, spool: Spool, charset: str) -> Iterator[bytes]:
         gathered = bytearray()
         for line in spool.lines():
-            if _is_mostly_utf8(line):
+            if is_mostly_utf8(line):
                 gathered += line
             else:
                 text = line.decode(charset, "replace")
@@ -210,50 +217,18 @@ class CharsetDecoder:
     def _decode(self, data: bytes, *, is_last: bool) -> bytes:
         if self._decoder is None:
             return data
-        text = self._decoder.decode(data, is_last)
+        text = self._decoder.decode(data, final=is_last)
+        if isinstance(self._decoder, WideDecoder):
+            self.charset = ", ".join(self._decoder.charsets)
         self.replaced += text.count("\ufffd")
         return text.encode("utf-8", "replace")
 
 
-@dataclass(frozen=True)
-class _Lines:
-    """What the lines of a text are: those in UTF-8, and those to guess another charset from."""
-
-    utf8: int
-    other: int
-    sample: bytes
-
-    @classmethod
-    def of(cls, spool: Spool) -> Self:
-        """Look at every line."""
-        counts, every = [0, 0], spool.lines()
-
-        def others() -> Iterator[bytes]:
-            for line in every:
-                if line.isascii():
-                    continue
-                is_other = not _is_mostly_utf8(line)
-                counts[is_other] += 1
-                if is_other:
-                    yield line.rstrip(b"\n")
-
-        sample = telling_lines(others(), spool.size)
-        for _ in others():  # the rest, of which the sample needed no more
-            pass
-        return cls(counts[0], counts[1], sample)
-
-    def charset(self) -> str:
-        """Guess; empty where there is too little to guess from, or nothing fits."""
-        if strange_bytes(self.sample) < MIN_STRANGE or _has_controls(self.sample):
-            return ""
-        return guess_charset(self.sample)
-
-    def has_utf8(self, charset: str, *, begins_so: bool) -> bool:
-        """Whether lines of UTF-8 are no accident; short ones in two bytes a character may be."""
-        if begins_so:
-            return True
-        share = _MIXED_SHARE if charset not in MULTIBYTE else _MIXED_MULTIBYTE_SHARE
-        return self.utf8 >= max(_MIN_MIXED_LINES, share * (self.utf8 + self.other))
+def _decode_other(data: bytes) -> tuple[str, str]:
+    """Decode what stands among UTF-16; return the text and the name of its charset."""
+    decoder = CharsetDecoder()
+    text = b"".join([decoder.feed(data), *decoder.end()])
+    return text.decode("utf-8", "replace"), decoder.charset
 
 
 def _is_plain(data: bytes) -> bool:
@@ -320,11 +295,6 @@ def _decoder(charset: str) -> IncrementalDecoder | None:
     return None if charset == UTF_8 else codecs.getincrementaldecoder(charset)("replace")
 
 
-def charset_of_mark(data: bytes) -> str:
-    """Tell a charset by the byte order mark that bytes begin with; empty without one."""
-    return next((charset for mark, charset in _MARKS if data.startswith(mark)), "")
-
-
 def _first_strange(data: bytes) -> int:
     """Where the first byte is that is not ASCII, or is a NUL or a shift; else the length."""
     end = len(data) if data.isascii() else _ascii_length(data)
@@ -340,31 +310,3 @@ def _ascii_length(data: bytes) -> int:
     except UnicodeDecodeError as error:
         return error.start
     return len(data)
-
-
-def wide_charset(sample: bytes) -> str:
-    """Know UTF-16 and UTF-32 without a mark by their zeros, in mostly Latin text."""
-    least = max(len(sample) // 5, MIN_STRANGE)
-    zeros = tuple(sample[at::4].count(0) for at in range(4))
-    if min(zeros[1:]) * 4 >= 3 * least and zeros[0] * 20 < zeros[1]:
-        charset = "utf-32-le"
-    elif min(zeros[:3]) * 4 >= 3 * least and zeros[3] * 20 < zeros[2]:
-        charset = "utf-32-be"
-    else:
-        first, second = zeros[0] + zeros[2], zeros[1] + zeros[3]
-        if max(first, second) < least or min(first, second) > len(sample) // 40:
-            return ""
-        charset = "utf-16-le" if first < second else "utf-16-be"
-    return "" if _has_controls(sample.decode(charset, "replace").encode()) else charset
-
-
-def _has_controls(data: bytes) -> bool:
-    return len(data) - len(data.translate(None, _CONTROLS)) > len(data) // 100
-
-
-def _is_mostly_utf8(sample: bytes) -> bool:
-    """Whether more characters beyond ASCII are whole UTF-8 than are broken."""
-    text, _ = codecs.utf_8_decode(sample, "replace", False)  # its end may cut a character
-    broken = text.count("\ufffd") - sample.count("\ufffd".encode())
-    whole = len(text) - broken - len(text.encode("ascii", "ignore"))
-    return broken == 0 or whole > broken

@@ -11,7 +11,7 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 
-from rlm_mcp.errors import InvalidInputError, NotTextError
+from rlm_mcp.errors import InvalidInputError, NotTextError, StoreError
 from rlm_mcp.sandbox.types import ReplOptions, Sandbox
 from rlm_mcp.service.contexts.added import Added, Decoded, check_name, open_view, sealed_view
 from rlm_mcp.service.contexts.file_text import read_batches, total_bytes
@@ -127,7 +127,7 @@ class ContextService:
             if not new.is_final:
                 return open_view(await upload.pause(parts.state()), parts.waiting)
             decoded = Decoded()
-            decoded.note(new.name or "text", "", 0, parts.hole_bytes)
+            decoded.note(new.name or "text", "", parts.replaced, parts.hole_bytes)
             return sealed_view(await upload.seal(), (), decoded)
 
     async def _add_documents(self, new: NewText) -> Added:
@@ -139,7 +139,7 @@ class ContextService:
                 for index, read in enumerate(encoded, start):
                     await upload.begin_document(f"document {index}")
                     await upload.write(read.data)
-                    decoded.note(f"document {index}", "", 0, read.hole_bytes)
+                    decoded.note(f"document {index}", "", read.replaced, read.hole_bytes)
             return sealed_view(await upload.seal(), (), decoded)
 
     async def _add_path(self, new: NewText, report: ReportBytes) -> Added:
@@ -243,9 +243,14 @@ class ContextService:
         if not handles:
             raise InvalidInputError("No context was given.", fix="Pass at least one handle.")
         records = [await self._store.get(handle) for handle in handles]
-        for record in records:
-            await self._searches.builds.ready(self._searches.indexes, record, index_seconds)
-        found, next_cursor = await ranked_search(self._searches.indexes, records, query, cursor)
+        builds, indexes = self._searches.builds, self._searches.indexes
+        await builds.all_ready(indexes, records, index_seconds)
+        try:
+            found, next_cursor = await ranked_search(indexes, records, query, cursor)
+        except StoreError:
+            if not await builds.all_ready(indexes, records, index_seconds):
+                raise
+            found, next_cursor = await ranked_search(indexes, records, query, cursor)
         located = [_ranked(record, match) for record, match in found]
         return FoundPage(await self._with_pages(located), next_cursor)
 

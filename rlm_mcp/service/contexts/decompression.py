@@ -21,6 +21,7 @@ _GZIP_WITH_HEADER = 16 + zlib.MAX_WBITS
 # Zeros after the last member are common, and gzip(1) passes over them.
 _PADDING = b"\0"
 CODINGS = ("gzip", "zstd")
+_BY_HAND = {"gzip": "gzip -dc", "zstd": "zstd -dc"}
 
 
 class _Stream(Protocol):
@@ -88,15 +89,16 @@ class Unpacker:
         self._given += size
         if self._given > max(ALWAYS_ALLOWED_BYTES, self._taken * self._max_growth):
             raise TooLargeError(
-                f"The body of {self._taken:,} bytes so far becomes more than {self._given:,} "
-                f"when its {self._coding} is undone; text does not grow {self._max_growth} times.",
-                fix="Send it without Content-Encoding if it really is a text.",
+                f"The first {self._taken:,} bytes of {self._coding} become more than "
+                f"{self._given:,}; text does not grow {self._max_growth} times.",
+                fix=f"If they really are a text, unpack them first ({_BY_HAND[self._coding]}).",
             )
 
     def _no_coding(self, why: str) -> InvalidInputError:
         return InvalidInputError(
-            f"The body is not whole {self._coding}: {why}.",
-            fix="Send it again, or without Content-Encoding if it is not compressed.",
+            f"The bytes are not whole {self._coding}: {why}.",
+            fix="Send or copy them again, without Content-Encoding if they are not compressed. "
+            f"To store what can still be read, unpack it first ({_BY_HAND[self._coding]}).",
         )
 
 

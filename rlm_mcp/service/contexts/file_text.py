@@ -27,6 +27,7 @@ from rlm_mcp.service.documents.frames import Small
 from rlm_mcp.service.documents.kinds import is_installed, kind_of
 
 BATCH_BYTES = 1 << 20
+_BLOCK_BYTES = 512  # of `st_blocks`, by POSIX
 
 
 class OpenedFile(Protocol):
@@ -61,13 +62,15 @@ class Piece(NamedTuple):
 
 
 def total_bytes(found: FoundFiles) -> int:
-    """Add up the sizes of files; one that is gone by now counts nothing."""
+    """Add up the sizes of files, holes apart; one that is gone by now counts nothing."""
     total = 0
     for _, path in found.files:
         try:
-            total += path.stat().st_size
+            file = path.stat()
         except OSError:
             continue  # reading it reports the error
+        on_disk = _BLOCK_BYTES * getattr(file, "st_blocks", 0)  # Windows does not tell
+        total += min(file.st_size, on_disk) or file.st_size
     return total
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from io import FileIO
 from pathlib import Path
 
 from rlm_mcp.errors import InvalidInputError, NotTextError, PathNotAllowedError, RLMError
+from rlm_mcp.service.contexts.decompression import Unpacker
 from rlm_mcp.service.contexts.paths import (
     AllowedPaths,
     as_on_disk,
@@ -17,12 +20,14 @@ from rlm_mcp.service.contexts.paths import (
     has_wildcard,
     is_match,
     meant_path,
+    path_of_windows,
     with_separator,
 )
 from rlm_mcp.service.contexts.text_reader import (
     EMPTY,
     MIN_HOLE_BYTES,
     SNIFFED_BYTES,
+    coding_of,
     peek,
     why_no_text,
 )
@@ -92,6 +97,11 @@ def find_files(
 
 def _find(path: str, allowed: AllowedPaths, check: Check, choice: Choice) -> FoundFiles:
     given = _absolute(path)
+    if (mounted := path_of_windows(path)) and not given.exists():
+        raise InvalidInputError(
+            f"The path {path!r} is one of Windows, and the server does not run there.",
+            fix=f"The Linux in Windows (WSL) has such files below /mnt: {mounted!r}.",
+        )
     if glob_patterns(path) and not given.exists():
         return _in_glob(path, allowed, check, choice)
     real = allowed.check(given, path)
@@ -101,14 +111,25 @@ def _find(path: str, allowed: AllowedPaths, check: Check, choice: Choice) -> Fou
         return _texts_among(files, real, allowed, choice, left_out, check)
     if real.is_file():
         return FoundFiles(((given.name, real),), is_single=True)
-    if real.exists():
+    if special := _special(given):
         raise InvalidInputError(
-            f"The path {path!r} is neither a file nor a directory.",
-            fix="Give a regular file, a directory or a glob.",
+            f"The path {path!r} is {special}, and neither a file nor a directory.",
+            fix="Give a regular file, a directory or a glob. What a program writes goes through a "
+            "pipe into `rlm-mcp contexts add -`.",
         )
     raise InvalidInputError(
-        f"The path {path!r} does not exist on the server's machine.", fix=_nearest_entry(given)
+        f"The path {path!r} does not exist on the server's machine.",
+        fix=_nearest_entry(given),
     )
+
+
+def _special(path: Path) -> str:
+    """Say what exists by a path and is no regular file; empty where nothing does."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return ""
+    return "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
 
 
 def _absolute(path: str) -> Path:
@@ -126,20 +147,36 @@ def _in_glob(given: str, allowed: AllowedPaths, check: Check, choice: Choice) ->
             )
     left_out = Omissions()
     files: dict[str, None] = {}
+    noted: set[str] = set()
     for pattern in patterns:
-        files |= dict.fromkeys(_matching(pattern, allowed, choice, left_out, check))
+        files |= dict.fromkeys(_matching(pattern, allowed, choice, left_out, noted, check))
     if not files:
-        raise InvalidInputError(
-            f"No file matches the glob {given!r}.",
-            fix="Use ** for any depth, such as 'docs/**/*.md'.",
-        )
+        raise _no_match(given, left_out)
+    left_out.is_meant = None
     base = Path(os.path.commonpath([Path(file).parent for file in files]))
     return _texts_among(list(files), base, allowed, choice, left_out, check)
 
 
+def _no_match(given: str, left_out: Omissions) -> InvalidInputError:
+    counts = ", ".join(f"{count:,} {reason}" for reason, count in left_out.counts.most_common())
+    also = f"; left out of the search were: {counts}" * bool(counts)
+    return InvalidInputError(
+        f"No file matches the glob {given!r}{also}.",
+        fix="Use ** for any depth, such as 'docs/**/*.md'"
+        + "; give what is left out by its own path" * bool(counts)
+        + ".",
+    )
+
+
 def _matching(
-    pattern: Path, allowed: AllowedPaths, choice: Choice, left_out: Omissions, check: Check
+    pattern: Path,
+    allowed: AllowedPaths,
+    choice: Choice,
+    left_out: Omissions,
+    noted: set[str],
+    check: Check,
 ) -> Iterator[str]:
+    """Yield the files that fit a glob; of what is left out, note once what fits it too."""
     fixed = _fixed_part(pattern)
     base = allowed.check(fixed)
     wanted = [composed(part) for part in pattern.parts[len(fixed.parts) :]]
@@ -151,6 +188,13 @@ def _matching(
     names_hidden = any(part.startswith(".") for part in wanted)
     choice = replace(choice, has_hidden=choice.has_hidden or names_hidden)
     above = len(with_separator(str(base)))
+
+    def is_meant(name: str) -> bool:
+        is_first = f"{base}/{name}" not in noted
+        noted.add(f"{base}/{name}")
+        return is_first and (name.endswith("/") or is_match(composed(name).split("/"), wanted))
+
+    left_out.is_meant = is_meant
     for file in walk(base, depth, choice, left_out, check):
         if is_match(composed(file[above:]).replace(os.sep, "/").split("/"), wanted):
             yield file
@@ -226,32 +270,71 @@ def why_not_text(path: str, allowed: AllowedPaths, max_bytes: int | None = None)
             size = os.fstat(file.fileno()).st_size
             if max_bytes is not None and size > max_bytes:
                 return f"larger than RLM_MCP_MAX_FILE_BYTES ({max_bytes:,})"
-            return _why_not_taken(os.path.basename(path), _first_bytes(file))  # noqa: PTH119  # likewise
+            return _why_not_taken(os.path.basename(path), file)  # noqa: PTH119  # likewise
     except PathNotAllowedError:
         return "outside the allowed paths"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
 
 
-def _why_not_taken(name: str, head: bytes) -> str:
+def _why_not_taken(name: str, file: FileIO) -> str:
+    head = file.read(SNIFFED_BYTES)
     kind = kind_of(name, head)
     if kind and is_installed():
         return ""
     try:
-        return why_not_converted(kind) or why_no_text(peek(head, SNIFFED_BYTES))
+        begin = head if why_not_converted(kind) else _with_hole_cut(file, head)
+        return why_not_converted(kind) or why_no_text(peek(begin, SNIFFED_BYTES))
     except RLMError as error:
         return f"not text: {error.message}"
 
 
-def _first_bytes(file: FileIO) -> bytes:
-    """Read the first bytes, with those behind a hole of NULs."""
-    head = file.read(SNIFFED_BYTES)
-    while len(head) >= MIN_HOLE_BYTES and not head.strip(b"\0") and len(head) < MAX_HOLE_BYTES:
-        more = file.read(_PIECE_BYTES)
-        if not more:
-            break
-        head += more
+def _with_hole_cut(file: FileIO, head: bytes) -> bytes:
+    """Return the first bytes; of a hole of NULs there, compressed or not, little and what follows.
+
+    Raises:
+        InvalidInputError, TooLargeError: they are not whole gzip or zstd.
+    """
+    if not head.strip(b"\0"):
+        pieces = _data_behind(file, len(head))
+    elif coding := coding_of(head):
+        begin = next(Unpacker(coding).unpack(head), b"")
+        if begin.strip(b"\0") or not begin:
+            return head
+        file.seek(0)
+        pieces = _unpacked(file, coding)
+    else:
+        return head
+    for piece in pieces:
+        if behind := piece.lstrip(b"\0"):
+            return bytes(MIN_HOLE_BYTES) + (behind + next(pieces, b""))[:SNIFFED_BYTES]
     return head
+
+
+def _data_behind(file: FileIO, start: int) -> Iterator[bytes]:
+    """Yield what a file holds, without what takes no room on the disk; not too much of it."""
+    at, end = start, start + MAX_HOLE_BYTES
+    while at < end:
+        with suppress(AttributeError):  # not there on every platform
+            try:
+                data = os.lseek(file.fileno(), at, os.SEEK_DATA)
+            except OSError:  # there is no more
+                return
+            at, end = data, end + data - at
+        piece = file.read(_PIECE_BYTES)
+        if not piece:
+            return
+        yield piece
+        at += len(piece)
+
+
+def _unpacked(file: FileIO, coding: str) -> Iterator[bytes]:
+    unpacker = Unpacker(coding)
+    for _ in range(MAX_HOLE_BYTES // _PIECE_BYTES):
+        piece = file.read(_PIECE_BYTES)
+        if not piece:
+            return
+        yield from unpacker.unpack(piece)
 
 
 def require_text(path: Path, allowed: AllowedPaths) -> None:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Self
+
+from rlm_mcp.service.contexts.spool import Spool
+from rlm_mcp.service.contexts.wide import has_controls
 
 # Bytes that a guess is made from: of a longer text, lines from all over it.
 GUESSED_BYTES = 512 << 10
-# Fewer bytes beyond ASCII are not enough to guess from; they are replaced as invalid ones are.
+# Fewer bytes beyond ASCII are not enough to guess from.
 MIN_STRANGE = 3
+# What these few are in a text that is ASCII otherwise, such as one with a single name in it: a
+# letter beside others, or a mark. Anything else is replaced as invalid bytes are.
+_OF_FEW = "cp1252"
+_LETTERS_OF_FEW = frozenset("äöüßéèêëàâáãåæçíìîïñóòôõøúùûýÄÖÜÉÈÊÀÂÁÃÅÆÇÍÎÑÓÔÕØÚÝ")
 
 # Charsets that give the same text for the bytes at hand; the more common one is likelier to fit
 # what else there is.
@@ -50,6 +60,9 @@ _PUNCTUATION = frozenset("“”„‚‘’–—…«»‹›°§€£©®™�
 # Charsets of which another is a subset that texts are really in.
 _USUAL = {"cp1125": "cp866", "koi8_t": "koi8_r", "shift_jis_2004": "cp932", "shift_jis": "cp932"}
 MULTIBYTE = ("cp932", "euc_jp", "gb18030", "big5hkscs", "cp949", "johab")
+# From this share on, lines of UTF-8 among others are a second charset and no accident.
+_MIXED_SHARE, _MIXED_MULTIBYTE_SHARE = 0.1, 0.4
+_MIN_MIXED_LINES = 3
 _SHIFTING = ("iso2022_kr", "iso2022_jp", "iso2022_jp_2", "iso2022_jp_ext")
 # What these shift with.
 SHIFT = b"\x1b$"
@@ -70,6 +83,61 @@ def guess_charset(sample: bytes) -> str:
     usual = _USUAL.get(name, name)
     name = usual if _errors(sample, usual) == 0 else name
     return codecs.lookup(_latin(sample, name) if name in _LATIN_FAMILY else name).name
+
+
+@dataclass(frozen=True)
+class Lines:
+    """What the lines of a text are: those in UTF-8, and those to guess another charset from."""
+
+    utf8: int
+    other: int
+    sample: bytes
+
+    @classmethod
+    def of(cls, spool: Spool) -> Self:
+        """Look at every line."""
+        counts, every = [0, 0], spool.lines()
+
+        def others() -> Iterator[bytes]:
+            for line in every:
+                if line.isascii():
+                    continue
+                is_other = not is_mostly_utf8(line)
+                counts[is_other] += 1
+                if is_other:
+                    yield line.rstrip(b"\n")
+
+        sample = telling_lines(others(), spool.size)
+        for _ in others():  # the rest, of which the sample needed no more
+            pass
+        return cls(counts[0], counts[1], sample)
+
+    def charset(self, *, has_utf8: bool) -> str:
+        """Guess; empty where there is too little to guess from, or nothing fits."""
+        if has_controls(self.sample):
+            return ""
+        if strange_bytes(self.sample) < MIN_STRANGE:
+            return "" if has_utf8 or self.utf8 else charset_of_few(self.sample)
+        return guess_charset(self.sample)
+
+    def has_utf8(self, charset: str, *, begins_so: bool) -> bool:
+        """Whether lines of UTF-8 are no accident; short ones in two bytes a character may be."""
+        if begins_so:
+            return True
+        share = _MIXED_SHARE if charset not in MULTIBYTE else _MIXED_MULTIBYTE_SHARE
+        return self.utf8 >= max(_MIN_MIXED_LINES, share * (self.utf8 + self.other))
+
+
+def charset_of_few(sample: bytes) -> str:
+    """Return the charset in which one or two bytes beyond ASCII make sense; empty without one."""
+    if any(0xC2 <= lead < 0xF5 and 0x80 <= trail < 0xC0 for lead, trail in pairwise(sample)):
+        return ""  # the beginning of a character in UTF-8
+    text = f" {sample.decode(_OF_FEW, 'replace')} "
+    for before, char, after in zip(text, text[1:], text[2:], strict=False):
+        is_within = any(one.isascii() and one.isalpha() for one in (before, after))
+        if not (char.isascii() or char in _PUNCTUATION or (char in _LETTERS_OF_FEW and is_within)):
+            return ""
+    return _OF_FEW
 
 
 def shifting_charset(head: bytes) -> str:
@@ -143,3 +211,11 @@ def _share_of_a_language(sample: bytes, charset: str) -> float:
 def _fits(sample: bytes) -> bool:
     """Whether some Latin charset gives mostly letters of one language."""
     return max(_share_of_a_language(sample, one) for one in _LATIN) > 0.7  # most
+
+
+def is_mostly_utf8(sample: bytes) -> bool:
+    """Whether more characters beyond ASCII are whole UTF-8 than are broken."""
+    text, _ = codecs.utf_8_decode(sample, "replace", False)  # its end may cut a character
+    broken = text.count("\ufffd") - sample.count("\ufffd".encode())
+    whole = len(text) - broken - len(text.encode("ascii", "ignore"))
+    return broken == 0 or whole > broken

@@ -7,7 +7,7 @@ import re
 
 from rlm_mcp.sandbox.wire import utf8
 from rlm_mcp.service.contexts.charsets import UTF_8
-from rlm_mcp.service.contexts.text_reader import TextReader
+from rlm_mcp.service.contexts.text_reader import TextReader, lone_halves
 
 _FIRST_HALF = re.compile("[\ud800-\udbff]\\Z")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
@@ -22,14 +22,19 @@ class PartsReader:
 
     Args:
         state: what `state` returned after the part before; empty for the first part.
+
+    Attributes:
+        replaced: how many halves of characters stayed alone and became `?`.
     """
 
     def __init__(self, state: str = "") -> None:
         self._reader = TextReader(UTF_8)
         self._half = ""
+        self.replaced = 0
         if state:
             saved = json.loads(state)
             self._half = saved["half"]
+            self.replaced = saved.get("replaced", 0)  # earlier versions kept none
             self._reader.resume(saved["reader"])
 
     @classmethod
@@ -55,12 +60,14 @@ class PartsReader:
         text = _PAIR.sub(_whole, text)
         if not is_last and (half := _FIRST_HALF.search(text)):
             text, self._half = text[: half.start()], half.group()
+        self.replaced += lone_halves(text)
         data = b"".join(self._reader.feed(utf8(text)))
         return data + b"".join(self._reader.end()) if is_last else data
 
     def state(self) -> str:
         """Return what reads on from here."""
-        return json.dumps({"half": self._half, "reader": self._reader.state()})
+        saved = {"half": self._half, "replaced": self.replaced, "reader": self._reader.state()}
+        return json.dumps(saved)
 
 
 def _whole(pair: re.Match[str]) -> str:

@@ -6,6 +6,7 @@ import errno
 import fnmatch
 import glob
 import os
+import platform
 import re
 import stat
 import sys
@@ -26,6 +27,7 @@ if sys.platform == "darwin":
 # A directory may hold more entries than anybody waits for.
 _MAX_LOOKED_AT = 10_000
 MAX_BRACES = 100
+_OF_WINDOWS = re.compile(r"[A-Za-z]:[\\/]")
 _ESCAPED = re.compile(r"\\(.)")  # as a terminal writes a file that is dropped on it
 WINDOWS_PATH_CHARS = 248  # what a directory's path may have there; a file's has a few more
 # Without the last two, a link or a pipe put in the way would be followed or waited for.
@@ -209,16 +211,28 @@ def meant_path(path: str) -> str:
         stripped = _path_of_url(stripped)
     unescaped = _ESCAPED.sub(r"\1", stripped) if os.sep == "/" else stripped
     given = unescaped if "\\ " in stripped else stripped  # a glob's wildcards are never escaped
-    forms = (stripped, unescaped)
+    forms = (stripped, unescaped, path_of_windows(stripped) or stripped)
     return next((form for form in forms if _exists(str(as_on_disk(Path(form))))), given)
 
 
 def _path_of_url(url: str) -> str:
     address = urlsplit(url)
-    if address.netloc not in ("", "localhost"):
-        return url
+    if address.netloc.lower() not in ("", "localhost", platform.node().lower()):
+        raise InvalidInputError(
+            f"The address {url[:200]!r} names a file of another machine, {address.netloc[:100]!r}.",
+            fix="Give the path of a file, a directory or a glob on the server's machine.",
+        )
     path = unquote(address.path + f"?{address.query}" * bool(address.query))  # or a wildcard
+    whole = f"{path}#{unquote(address.fragment)}"  # of a name that was not quoted
+    path = whole if address.fragment and _exists(whole) else path
     return path.lstrip("/") if sys.platform == "win32" else path  # /C:/texts/a.txt
+
+
+def path_of_windows(path: str) -> str:
+    """Return where the Linux in Windows has a file by its path in Windows; empty for others."""
+    if sys.platform == "win32" or not _OF_WINDOWS.match(path):
+        return ""
+    return f"/mnt/{path[0].lower()}/" + path[3:].replace("\\", "/")
 
 
 def as_on_disk(path: Path) -> Path:
@@ -254,21 +268,25 @@ def has_wildcard(part: str) -> bool:
 
 def glob_patterns(path: str) -> list[str]:
     """Return the patterns that a glob stands for, its braces expanded; none if it is no glob."""
-    expanded = _braces_expanded(path)
+    expanded = braces_expanded(path)
     if len(expanded) == 1 and not glob.has_magic(path):
         return []
     return expanded
 
 
-def _braces_expanded(pattern: str) -> list[str]:
-    """Expand `{a,b}` as shells do; a brace without a comma stands for itself."""
+def braces_expanded(pattern: str) -> list[str]:
+    """Expand `{a,b}` as shells do; a brace without a comma stands for itself.
+
+    Raises:
+        InvalidInputError: there are too many of them.
+    """
     found = re.search(r"\{([^{}]*,[^{}]*)\}", pattern)
     if found is None:
         return [pattern]
     expanded = [
         one
         for choice in found[1].split(",")
-        for one in _braces_expanded(pattern[: found.start()] + choice + pattern[found.end() :])
+        for one in braces_expanded(pattern[: found.start()] + choice + pattern[found.end() :])
     ]
     if len(expanded) > MAX_BRACES:
         raise InvalidInputError(

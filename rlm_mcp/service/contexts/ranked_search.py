@@ -52,15 +52,23 @@ class IndexBuilds:
         self._one = anyio.CapacityLimiter(1)
         self._builds: dict[Path, _Build] = {}
 
-    async def ready(self, indexes: TextIndexes, record: ContextRecord, seconds: float) -> None:
-        """Wait until a text has its index.
+    async def all_ready(
+        self, indexes: TextIndexes, records: Sequence[ContextRecord], seconds: float
+    ) -> bool:
+        """Wait until texts have their indexes; return whether one was made anew.
 
         Raises:
-            StoreBusyError: it takes longer than the `seconds`.
-            StoreError: it cannot be made.
+            StoreBusyError: it takes longer than the `seconds` for one.
+            StoreError: one cannot be made.
         """
-        if await anyio.to_thread.run_sync(indexes.is_built, record):
-            return
+        is_new = False
+        for record in records:
+            if not await anyio.to_thread.run_sync(indexes.is_built, record):
+                await self._ready(indexes, record, seconds)
+                is_new = True
+        return is_new
+
+    async def _ready(self, indexes: TextIndexes, record: ContextRecord, seconds: float) -> None:
         path = indexes.path(record)
         build = self._builds.get(path)
         if build is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -18,6 +19,7 @@ _SIGN_BYTES = 4
 EMPTY = "empty"  # why a document without a byte is not stored
 # So much is looked at at once; as much as a socket gives, which is then not copied for it.
 _READ_BYTES = 256 << 10
+_HALVES = re.compile("[\ud800-\udfff]")
 
 
 class Digest(Protocol):
@@ -169,7 +171,7 @@ class TextReader:
 
     def _begin(self, data: bytes) -> None:
         self._is_begun = True
-        coding = next((name for sign, name in _SIGNS.items() if data.startswith(sign)), "")
+        coding = coding_of(data)
         self._unpacker = Unpacker(coding) if coding else None
 
     def _decode(self, raw: bytes) -> bytes:
@@ -187,18 +189,34 @@ class TextReader:
         return self._decoder.feed(raw)
 
 
+def coding_of(data: bytes) -> str:
+    """Tell by its first bytes how a text is compressed; empty if it is not."""
+    return next((name for sign, name in _SIGNS.items() if data.startswith(sign)), "")
+
+
 class InlineText(NamedTuple):
-    """The UTF-8 of a text that a caller sent, and how many NULs at its start were left out."""
+    """The UTF-8 of a text that a caller sent, and what of it was left out or replaced.
+
+    `hole_bytes` counts NULs at its start, `replaced` the halves of characters that became `?`.
+    """
 
     data: bytes
     hole_bytes: int
+    replaced: int
 
 
 def read_inline(text: str) -> InlineText:
     """Read a text that came as characters, so that it is stored as a file with it would be."""
     reader = TextReader(UTF_8)
     data = b"".join([*reader.feed(utf8(text)), *reader.end()])
-    return InlineText(data, reader.hole_bytes)
+    return InlineText(data, reader.hole_bytes, lone_halves(text))
+
+
+def lone_halves(text: str) -> int:
+    """Count the halves of characters, which UTF-8 cannot hold."""
+    if text.isascii():
+        return 0
+    return len(_HALVES.findall(text))
 
 
 def is_stored_as_it_is(data: bytes) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlm_mcp.errors import InvalidInputError
-from rlm_mcp.service.contexts.paths import composed, with_separator
+from rlm_mcp.service.contexts.paths import braces_expanded, composed, with_separator
 from rlm_mcp.store.database import storable
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ MAX_REASONS = 50
 OTHER_REASONS = "other reasons"
 IGNORE_FILES = (".gitignore", ".ignore")
 MAX_IGNORE_BYTES = 1 << 20
+GIT = ".git"  # of a worktree or a submodule, it is a file
 HIDDEN = "hidden"
 IGNORED = "ignored"
 LINKED = "a link to a directory, not followed"
@@ -52,10 +53,14 @@ EVERYTHING = Choice()
 
 @dataclass
 class Omissions:
-    """What was left out: the first ones by name, and how many for each reason."""
+    """What was left out: the first ones by name, and how many for each reason.
+
+    `is_meant` says of a path whether somebody asked for it; what nobody asked for is not noted.
+    """
 
     listed: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     counts: Counter[str] = field(default_factory=Counter[str])
+    is_meant: Callable[[str], bool] | None = None
 
     def note(self, name: str, reason: str, counted_as: str = "") -> None:
         """Note a file or directory, with its path relative to the base.
@@ -65,6 +70,8 @@ class Omissions:
             reason: why it was left out.
             counted_as: the reason that it is counted under, where that is another one.
         """
+        if self.is_meant is not None and not self.is_meant(name):
+            return
         counted = counted_as or reason
         is_new = counted not in self.counts and len(self.counts) >= MAX_REASONS
         self.counts[OTHER_REASONS if is_new else counted] += 1
@@ -134,8 +141,7 @@ def walk(
         InvalidInputError: there is too much below it.
     """
     ignored = _IgnoreFiles(base, choice.honours_ignore_files)
-    wanted = spec_of(choice.include) if choice.include else None
-    unwanted = spec_of(choice.exclude) if choice.exclude else None
+    wanted, unwanted = _chosen(choice.include, base), _chosen(choice.exclude, base)
     bound, above = _Bound(base), len(with_separator(str(base)))
 
     def unreadable(error: OSError) -> None:
@@ -167,6 +173,19 @@ def walk(
                 yield with_separator(parent) + name
 
 
+def _chosen(patterns: Sequence[str], base: Path) -> GitIgnoreSpec | None:
+    """Compile patterns of `include` or `exclude`, which may have braces and name the directory."""
+    if not patterns:
+        return None
+    above = with_separator(str(base))
+    meant = [
+        f"/{one.removeprefix(above)}" if one.startswith(above) else one.removeprefix("./")
+        for pattern in patterns
+        for one in dict.fromkeys((pattern, *braces_expanded(pattern)))
+    ]
+    return spec_of(meant)
+
+
 def _is_excluded(place: str, unwanted: GitIgnoreSpec | None, left_out: Omissions) -> bool:
     is_excluded = unwanted is not None and unwanted.match_file(composed(place))
     if is_excluded:
@@ -175,14 +194,14 @@ def _is_excluded(place: str, unwanted: GitIgnoreSpec | None, left_out: Omissions
 
 
 def _reason(name: str, place: str, choice: Choice, ignored: _IgnoreFiles) -> str:
-    if name.startswith(".") and not choice.has_hidden:
+    if name.startswith(".") and (name == GIT or not choice.has_hidden):
         return HIDDEN
     return IGNORED if ignored.ignores(place) else ""
 
 
 def _enters(place: str, choice: Choice, ignored: _IgnoreFiles, left_out: Omissions) -> bool:
     folder = ignored.base / place
-    if folder.name.startswith(".") and (folder.name == ".git" or not choice.has_hidden):
+    if folder.name.startswith(".") and (folder.name == GIT or not choice.has_hidden):
         left_out.note(f"{place}/", HIDDEN)
     elif folder.is_symlink():
         left_out.note(f"{place}/", LINKED)

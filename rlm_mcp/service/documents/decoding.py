@@ -6,7 +6,6 @@ import codecs
 import re
 from encodings.aliases import aliases
 
-from rlm_mcp.service.contexts.charsets import charset_of_mark, wide_charset
 from rlm_mcp.service.contexts.guessing import (
     MIN_STRANGE,
     guess_charset,
@@ -14,6 +13,7 @@ from rlm_mcp.service.contexts.guessing import (
     strange_bytes,
     telling_lines,
 )
+from rlm_mcp.service.contexts.wide import charset_of_mark, wide_charset
 
 _WIDE = ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")
 # How a page without a mark begins in these: with a `<`.

@@ -37,6 +37,7 @@ from rlm_mcp.values import Usage
 MAX_CODE_CHARS = 100_000
 MAX_OUTPUT_CHARS = 16_000
 _PLACE_SECONDS = 30.0
+_WITH_WORDS = ("str", "dict", "list")  # answers that may hold quotations
 _AGAIN = "Call rlm_exec with its run_id to continue in its REPL."
 
 
@@ -226,7 +227,7 @@ class _Cell:
             )
         seconds = time.monotonic() - began
         final = result.final
-        words = final.text if final is not None and final.type == "str" else ""
+        words = final.text if final is not None and final.type in _WITH_WORDS else ""
         citations = await check_citations(self._source, result.citations, words)
         line = preview(result.error.message if result.error else result.output)
         executed = replace(

@@ -15,7 +15,7 @@ from rlm_mcp.store.index.files import DRAFT_SUFFIX
 from rlm_mcp.store.index.folding import split_scripts
 from rlm_mcp.store.index.passages import Passage, cut_passages
 
-FORMAT = 2  # an index of another format is made anew
+FORMAT = 3  # an index of another format is made anew
 # The extension of SQLite that indexes words.
 FTS_MODULE = "fts5"
 _PASSAGES_A_STEP = 2000

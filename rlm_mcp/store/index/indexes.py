@@ -20,6 +20,8 @@ from rlm_mcp.store.index.passages import Passage
 from rlm_mcp.store.index.ranking import Ranking, query_terms, rank
 
 _BUSY_SECONDS = 5.0
+# What a query of an index that is whole never meets; the first is a table that is not there.
+_DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,23 @@ class TextIndexes:
         """Return the best line of each of the best passages, best first.
 
         Raises:
-            StoreError: the text or its index was deleted, or cannot be read.
+            StoreError: the text or its index was deleted, or cannot be read; an index that is
+                damaged is deleted.
         """
-        path = self.path(record)
-        with self._translated(path), _opened(path) as index:
-            ranking = rank(index, query_terms(query), limit)
+        ranking = self._ranking(record, query, limit)
         with self._database.open_reader() as db:
             return self._located(db, record, ranking, context_lines)
+
+    def _ranking(self, record: ContextRecord, query: str, limit: int) -> Ranking:
+        path = self.path(record)
+        with self._translated(path):
+            try:
+                with _opened(path) as index:
+                    return rank(index, query_terms(query), limit)
+            except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+                    drop_index(self._database, self._caller, record.sha256)
+                raise
 
     def _translated(self, path: Path) -> AbstractContextManager[None]:
         return translated(path, names_path=self._database.names_path)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from itertools import accumulate
 from typing import NamedTuple
 
-from rlm_mcp.store.index.folding import UNSPACED, fold_char, is_unspaced
+from rlm_mcp.store.index.folding import UNSPACED, fold_each, is_unspaced
 
 MAX_LINE_CHARS = 1000
 
@@ -51,7 +51,7 @@ class _Folded:
     """A line as its words are compared, and where each character of that is in the line."""
 
     def __init__(self, line: str) -> None:
-        pieces = [line.lower()] if line.isascii() else list(map(fold_char, line))
+        pieces = [line.lower()] if line.isascii() else fold_each(line)
         self.text = "".join(pieces)
         self._ends = None if line.isascii() else list(accumulate(map(len, pieces)))
 
