@@ -111,7 +111,7 @@ class _Connection(H11Protocol):
 
         `h11` and uvicorn would copy them five times, under the interpreter's lock.
         """
-        reader: Any = vars(self.conn)["_reader"]
+        reader: Any = vars(self.conn).get("_reader")  # where it moved, h11 does all of it
         cycle = self.cycle
         left: int = getattr(reader, "_remaining", 0)
         # The end of a body, and what comes after an answer, is for h11, as is what it holds.
