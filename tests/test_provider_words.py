@@ -216,6 +216,23 @@ def test_a_wait_is_read_from_words(text: str, seconds: float | None) -> None:
     assert told_in_words(text) == seconds
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("Try again at 2024-99-99 10:00 UTC.", None),
+        ("retry at 0000-00-00 10:00:00 UTC", None),
+        ("Please retry in 0.30000000000000004s.", 0.30000000000000004),
+        # As a quoted prompt may hold it: each of these took minutes.
+        ("try again in " + "1" * 50_000, None),
+        ("1" * 50_000 + " of them, try again in 5 s", 5.0),
+        ("retry in " + "1.1" * 20_000, None),
+    ],
+    ids=["month 99", "year 0", "long fraction", "digits", "digits before it", "dots"],
+)
+def test_a_wait_that_is_none_is_passed_over_at_once(text: str, seconds: float | None) -> None:
+    assert told_in_words(text) == seconds
+
+
 def test_a_wait_is_read_from_fields() -> None:
     info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "18s"}
     assert diagnosed(429, [words("quota", details=[info])]).retry_after_seconds == 18.0

@@ -11,8 +11,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+# Numbers are bounded: a refusal may quote a prompt, and long digits would take the square of their
+# length.
+_NUMBER = r"(\d{1,12}(?:\.\d{1,20})?)"
 _PART = re.compile(
-    r"(\d+(?:\.\d+)?)\s*(ms|milliseconds?|s|sec(?:ond)?s?|m|min(?:ute)?s?|h|hours?|d(?:ays?)?)"
+    rf"{_NUMBER}\s*(ms|milliseconds?|s|sec(?:ond)?s?|m|min(?:ute)?s?|h|hours?|d(?:ays?)?)"
 )
 _LENGTH = rf"((?:{_PART.pattern}(?:\s*,)?(?:\s*and\b)?\s*)+)(?![a-z])"
 _LEAD = r"(?:try again|retry|retry-after|wait|available|resets?|cool-?down)\b[^.\d]{0,40}?"
@@ -21,10 +24,10 @@ _ONE = re.compile(rf"{_LEAD}\b(?:an?|one) (second|minute|hour)\b", re.IGNORECASE
 _CLOCK = re.compile(rf"{_LEAD}\b(\d{{1,2}}):(\d\d):(\d\d)\b", re.IGNORECASE)
 # "Retry after: 30", where nothing else is counted.
 _BARE = re.compile(
-    r"(?:try again|retry)[- ](?:after|in):? (\d+(?:\.\d+)?)(?=[.,;)]?(?:\s*$|\s*\n))", re.IGNORECASE
+    rf"(?:try again|retry)[- ](?:after|in):? {_NUMBER}(?=[.,;)]?(?:\s*$|\s*\n))", re.IGNORECASE
 )
 _ISO = re.compile(r"P(?:T)(?=\d)", re.IGNORECASE)
-_CHINESE_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(秒|分钟|分|小时|時間)")
+_CHINESE_PART = re.compile(rf"{_NUMBER}\s*(秒|分钟|分|小时|時間)")
 _CHINESE = re.compile(rf"((?:{_CHINESE_PART.pattern})+)\s*[后後]")
 _CHINESE_SECONDS = {"秒": 1.0, "分钟": 60.0, "分": 60.0, "小时": 3600.0, "時間": 3600.0}
 _MOMENT = re.compile(
@@ -32,7 +35,7 @@ _MOMENT = re.compile(
     r"(\d{4}-\d\d-\d\d)[T ](?:at )?(\d\d:\d\d(?::\d\d)?)(?:\.\d+)? ?(?:Z|UTC|GMT|\+00:?00)",
     re.IGNORECASE,
 )
-_IN_ONE = re.compile(r"(\w+)=(\d+)")  # `limit=10, remaining=0, reset=5`, and `r=0;t=5`
+_IN_ONE = re.compile(r"(\w{1,40})=(\d{1,19})")  # `limit=10, remaining=0, reset=5`, and `r=0;t=5`
 _RETRY_AFTER = ("retry-after", "retry-after-seconds")
 _EPOCH = 1_000_000_000  # larger numbers are moments since 1970, and not lengths
 _EPOCH_MS = _EPOCH * 1000
@@ -63,7 +66,8 @@ def told_in_words(text: str, now: datetime | None = None) -> float | None:
     if found := _IN_WORDS.search(text):
         return seconds_of(found[1])
     if found := _MOMENT.search(text):
-        return _until(datetime.fromisoformat(f"{found[1]}T{found[2]}+00:00"), now)
+        with suppress(ValueError):  # such as a month 13
+            return _until(datetime.fromisoformat(f"{found[1]}T{found[2]}+00:00"), now)
     if found := _CHINESE.search(text):
         parts = _CHINESE_PART.finditer(found[1])
         return sum(float(part[1]) * _CHINESE_SECONDS[part[2]] for part in parts)
