@@ -24,16 +24,23 @@ def unknown_names(names: Collection[str], known: Collection[str]) -> Iterator[st
             yield f"{name} is not a setting" + _did_you_mean(name, variables)
 
 
-def problem_of(found: Mapping[str, Any], shown: Collection[str], known: Collection[str]) -> str:
+def problem_of(
+    found: Mapping[str, Any],
+    shown: Collection[str],
+    known: Collection[str],
+    also: Mapping[str, str],
+) -> str:
     """Describe what pydantic found wrong, by the name of the variable.
 
     Args:
         found: one of the errors of a `ValidationError`.
         shown: the settings whose values may be quoted.
         known: all settings.
+        also: variables of other programs that set one of them.
     """
     field, *inner = map(str, found["loc"])
-    name = PREFIX + field.upper() + "".join(f"[{part}]" for part in inner)
+    variable = also.get(field, PREFIX + field.upper())
+    name = variable + "".join(f"[{part}]" for part in inner)
     if found["type"] == "extra_forbidden" and inner:
         near = _did_you_mean(inner[-1], ModelTable.model_fields)
         return f"{name} is not a field of a model's table{near}"
@@ -54,4 +61,6 @@ def _did_you_mean(name: str, known: Collection[str]) -> str:
 
 def _shown(value: object) -> object:
     """Return a value as it may be quoted: an address without its name and password."""
-    return without_credentials(value) if isinstance(value, str) and "@" in value else value
+    if isinstance(value, str) and ("@" in value or "://" in value):
+        return without_credentials(value)
+    return value

@@ -17,7 +17,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from rlm_mcp.bearer_tokens import refuse_bad_tokens, refuse_weak, tokens_by_name
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.daily_limits import DailyLimits
-from rlm_mcp.engine.models.tables import ANTHROPIC_KEY, ModelTable, with_good_names
+from rlm_mcp.engine.models.tables import ANTHROPIC_KEY, Address, Key, ModelTable, with_good_names
 from rlm_mcp.errors import ConfigurationError
 from rlm_mcp.refused_settings import PREFIX, problem_of, unknown_names
 from rlm_mcp.values import DOCKER_IMAGE, IsolationLevel, SandboxName
@@ -36,11 +36,11 @@ class Settings(RLMConfig, DailyLimits):
     Each field is read from `RLM_MCP_<FIELD>` in the environment, else from the configuration file.
     """
 
-    base_url: str | None = Field(
+    base_url: Address | None = Field(
         default=None,
         description="Root of an OpenAI-compatible API, such as http://127.0.0.1:11434/v1.",
     )
-    api_key: SecretStr | None = Field(
+    api_key: Key | None = Field(
         default=None, description="Key of that API; local servers need none."
     )
     root_model: str | None = Field(default=None, description="Model that writes the code.")
@@ -252,7 +252,7 @@ def load_settings(
         known = Settings.model_fields
         shown = {name for name in known if not _is_secret(name)}
         found = error.errors(include_url=False)
-        problems = "; ".join(problem_of(one, shown, known) for one in found)
+        problems = "; ".join(problem_of(one, shown, known, _names_used()) for one in found)
         # No cause is chained: pydantic's own text could show the value of a secret.
         raise ConfigurationError(
             f"These settings cannot be used: {problems}{'' if problems.endswith('?') else '.'}",
@@ -326,6 +326,15 @@ def _read_variables(environ: Mapping[str, str]) -> dict[str, str]:
         if value:
             values[field] = value
     return values
+
+
+def _names_used() -> dict[str, str]:
+    """The variables of other programs that set a field in place of ours."""
+    return {
+        field: also
+        for field, also in ALSO.items()
+        if os.environ.get(also) and not os.environ.get(PREFIX + field.upper())
+    }
 
 
 def _is_secret(field: str) -> bool:

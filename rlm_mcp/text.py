@@ -1,4 +1,4 @@
-"""Text made fit to be shown or sent: surrogates, shortening, names that were probably meant."""
+"""Text made fit to be shown or sent: surrogates, shortening, near names, amounts."""
 
 from __future__ import annotations
 
@@ -110,3 +110,51 @@ def nearest(name: str, known: Iterable[str], count: int = 1, cutoff: float = 0.6
     longer = [one for one in names if len(name) > 2 and one.startswith(name)]
     alike = difflib.get_close_matches(name[:200], names, n=count, cutoff=cutoff)
     return list(dict.fromkeys([*longer, *alike]))[:count]
+
+
+# Money, times, counts and sizes as people read them. The page writes them so too
+# (`web/src/format.js`); `tests/amounts.json` holds both to it.
+
+_MOST_DECIMALS = 6
+
+
+def dollars(usd: float) -> str:
+    """Write USD with cents; below ten cents, with two digits that say something."""
+    decimals = 2
+    if 0 < usd < 1:
+        decimals = min(max(decimals, 1 - math.floor(math.log10(usd))), _MOST_DECIMALS)
+    whole, _, part = f"{usd:,.{decimals}f}".partition(".")
+    return f"${whole}.{part[:2]}{part[2:].rstrip('0')}"
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as `350 ms`, `3.6 s`, `31 s`, `2 min 5 s` or `1 h 10 min`."""
+    if seconds < 0.0005:
+        return "0 s"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = math.floor(seconds + 0.5)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = math.floor(whole / 60 + 0.5)
+    return f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number with what it counts: `1 turn`, `1,200 turns`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def byte_size(size: int) -> str:
+    """Write a number of bytes as `812 B`, `64 kB`, `5.3 MB` or `1.2 GB`."""
+    if size < 1000:
+        return f"{size} B"
+    if size < 999_500:
+        return f"{math.floor(size / 1000 + 0.5)} kB"
+    if size < 999_950_000:
+        return f"{size / 1e6:.1f} MB"
+    return f"{size / 1e9:,.1f} GB"

@@ -60,7 +60,7 @@ async def test_the_demo_prints_what_the_documents_show_of_it(
 
 def without_what_varies(text: str) -> str:
     """Text without ids, times and tokens, and without the places of its line breaks."""
-    varying = r"(?:ctx|run)_[0-9a-f]+|[\d.]+ s\b|[\d,]+ tokens in, \d+ out"
+    varying = r"(?:ctx|run)_[0-9a-f]+|[\d.]+ m?s\b|[\d,]+ tokens in, \d+ out"
     return " ".join(re.sub(varying, "…", text).split())
 
 

@@ -49,7 +49,7 @@ async def opened(directory: Path, **limits: Any) -> AsyncGenerator[Service]:
 @pytest.mark.parametrize(
     ("limits", "named"),
     [
-        ({"daily_usd": 0.15}, r"'ann' is used up: 0.2 of 0.15 usd"),
+        ({"daily_usd": 0.15}, r"'ann' is used up: \$0.20 of \$0.15 on "),
         ({"daily_tokens": "ann=150000,*=9"}, r"200,020 of 150,000 tokens"),
         ({"daily_runs": {"ann": 1}}, r"1 of 1 runs"),
     ],

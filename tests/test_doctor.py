@@ -76,12 +76,10 @@ async def test_an_unknown_model_is_told_with_those_that_are_near(tmp_path: Path)
 
 async def test_a_server_that_does_not_run_here_is_asked_after_by_its_name(tmp_path: Path) -> None:
     there = await checks_of(tmp_path, base_url="http://127.0.0.1:9/v1", sub_model=None)
-    bad = await checks_of(tmp_path, base_url="127.0.0.1:11434")
 
     assert there["root model"].state == "failed"
     assert there["root model"].fix.endswith("Is the model server running?")
     assert there["sub model"].found == "the root model"
-    assert "begins with http://" in bad["root model"].fix
 
 
 @pytest.mark.parametrize(
@@ -136,6 +134,15 @@ def test_walls_that_a_container_lacks_are_told_with_the_options_that_give_them()
     assert "apparmor=unconfined" in within.fix
     assert "container" not in outside.fix
     assert (full.state, full.fix) == ("ok", "")
+
+
+async def test_an_address_without_its_scheme_is_a_finding_that_says_what_it_lacks(
+    tmp_path: Path,
+) -> None:
+    done = await command(environment(tmp_path, "localhost:11434/v1"), "doctor")
+
+    assert done.exit_code == 1
+    assert "RLM_MCP_BASE_URL='localhost:11434/v1': it must begin with http://" in done.stdout
 
 
 async def test_settings_that_cannot_be_read_are_a_finding_too(tmp_path: Path) -> None:

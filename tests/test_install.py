@@ -138,8 +138,7 @@ def test_installing_again_changes_nothing_and_removing_leaves_what_was_there(
     assert installed != before
     assert servers_in(host, installed)["other"]["start"] == ["x", "é"]
     assert [copy.read_text() for copy in sorted(file.parent.glob("*.bak"))] == [before, installed]
-    left = file.read_text()
-    assert left == (before if host != "vscode" else with_empty_inputs(before))
+    assert file.read_text() == before
 
 
 OTHERS = {
@@ -157,8 +156,42 @@ EXISTING = {
 }
 
 
-def with_empty_inputs(text: str) -> str:
-    return text.replace("{\n", '{\n\t"inputs": [],\n', 1)
+@pytest.mark.parametrize("host", HOST_NAMES)
+def test_removing_deletes_a_file_that_installing_made(host: str, home: Path) -> None:
+    file = home / FILES[host]
+    install(host, "--yes")
+    gone = install(host, "--yes", "--remove")
+    absent = install(host, "--yes", "--remove")
+
+    assert (gone.exit_code, absent.exit_code) == (0, 0)
+    assert f"Deleted: {file}; it held nothing else" in gone.stdout
+    assert "Nothing to change" in absent.stdout
+    assert list(file.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "before", [b"{}", b'{"mcpServers": {}}', b"{\r\n}\n", b"\xef\xbb\xbf{ }\n"]
+)
+def test_removing_leaves_a_file_of_somebody_else_byte_for_byte(before: bytes, home: Path) -> None:
+    file = home / FILES["cursor"]
+    file.parent.mkdir()
+    file.write_bytes(before)
+    install("cursor", "--yes")
+    install("cursor", "--yes", "--with-key")  # written twice
+    install("cursor", "--yes", "--remove")
+
+    assert file.read_bytes() == before
+
+
+def test_removing_keeps_what_was_written_after_installing(home: Path) -> None:
+    file = home / FILES["cursor"]
+    install("cursor", "--yes")
+    servers = json.loads(file.read_text())
+    servers["mcpServers"]["other"] = {"command": "x"}
+    file.write_text(json.dumps(servers, indent=2))
+    install("cursor", "--yes", "--remove")
+
+    assert json.loads(file.read_text()) == {"mcpServers": {"other": {"command": "x"}}}
 
 
 def test_an_entry_that_is_there_keeps_its_key_and_what_else_was_set_in_it() -> None:
@@ -228,7 +261,8 @@ def test_nothing_is_written_on_a_dry_run_or_when_the_answer_is_no(home: Path) ->
     unanswered = install("vscode")
     taken = install("vscode", "--project", given="y\n")
 
-    assert (dry.exit_code, refused.exit_code, unanswered.exit_code) == (0, 2, 1)
+    assert (dry.exit_code, refused.exit_code, unanswered.exit_code) == (0, 2, 2)
+    assert "Give --yes" in unanswered.stderr
     assert '+    "rlm": {' in dry.stdout
     assert "Write this?" in refused.stderr
     assert not (home / FILES["vscode"]).exists()

@@ -214,7 +214,9 @@ async def test_a_pause_longer_than_our_patience_ends_at_once() -> None:
 
 async def test_attempts_are_bounded() -> None:
     async with a_model(lambda _: server_error(), RetryPolicy(attempts=4)) as (server, model):
-        with pytest.raises(ModelConnectionError, match="answered 503: The server is overloaded"):
+        with pytest.raises(
+            ModelConnectionError, match=r"answered 503 for .*: The server is overloaded"
+        ):
             await model.complete(a_request())
         assert server.received == 4
 
@@ -375,6 +377,16 @@ async def test_a_prompt_too_long_has_an_error_of_its_own(fault: Fault) -> None:
         with pytest.raises(ContextLengthError):
             await model.complete(a_request())
         assert server.received == 1
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 422, 429, 500, 503])
+async def test_an_error_names_the_address_and_the_model(way: Way, status: int) -> None:
+    policy = RetryPolicy(attempts=1, brief_attempts=1)
+    async with a_model(lambda _: rejected(status, "No."), policy, way=way) as (server, model):
+        told = f"endpoint at '{server.base_url}/?' answered {status} for the model 'root': .*No"
+        with pytest.raises(ModelError, match=told):
+            await model.complete(a_request())
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,43 @@ async def test_matches_of_several_texts_are_in_one_order_with_their_documents(
     assert first["score"] > second["score"]
 
 
+async def test_words_and_a_pattern_give_a_document_the_same_name(
+    served: Served, tmp_path: Path
+) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/a.txt").write_text("one walrus")
+    (tmp_path / "d/b.txt").write_text("two walrus")
+    sources = [
+        {"path": str(tmp_path / "d/a.txt"), "name": "a label"},
+        {"path": str(tmp_path / "d"), "name": "another label"},
+        {"text": "three walrus"},
+        {"text": "four walrus", "name": "of its own"},
+    ]
+    handles = [(await served.call("rlm_context_add", **one))["handle"] for one in sources]
+
+    named: dict[str, list[list[str]]] = {}
+    for mode in ("pattern", "words"):
+        asked = {"pattern": "walrus", "mode": mode}
+        calls = [
+            *([handle] for handle in handles),
+            handles,
+        ]
+        found = [await served.call("rlm_context_search", handles=texts, **asked) for texts in calls]
+        named[mode] = [sorted(one["name"] for one in page["matches"]) for page in found]
+
+    assert named["words"] == named["pattern"]
+
+
+async def test_what_has_no_effect_on_words_is_said(served: Served) -> None:
+    handle = (await served.call("rlm_context_add", text="Walrus"))["handle"]
+    search = {"handles": [handle], "pattern": "walrus", "mode": "words"}
+    both = await served.call("rlm_context_search", **search, literal=True)
+    plain = await served.call("rlm_context_search", **search)
+
+    assert both["note"] == "literal and ignore_case have no effect with mode='words'."
+    assert "note" not in plain
+
+
 async def test_pages_by_words_join_to_what_one_page_gives(served: Served) -> None:
     text = "".join(f"walrus {number}\n{NOVEL[:2500]}\n" for number in range(9))
     whole = await searched(served, "walrus", text)

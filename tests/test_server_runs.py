@@ -61,7 +61,7 @@ async def test_progress_is_told_at_once_and_at_each_step(
         assert len(messages) >= 3
         assert all(earlier < later for earlier, later in pairwise(values))
         assert messages[0].startswith(f"{run['run_id']} · turn ")
-        assert re.fullmatch(r"turn 2 · 0/500 calls · \d+ s", messages[-1])
+        assert re.fullmatch(r"turn 2 · 0/500 calls · [\d.]+ m?s", messages[-1])
 
 
 async def test_a_run_can_be_asked_about_a_small_text_at_once(served: Served) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,46 @@ def test_the_names_of_openai_serve_where_ours_are_not_set(monkeypatch: pytest.Mo
     assert theirs.api_key is not None
     assert theirs.api_key.get_secret_value() == "theirs"
     assert ours.base_url == "http://ours/v1"
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("127.0.0.1:11434/v1", "RLM_MCP_BASE_URL='127.0.0.1:11434/v1': it must begin with http://"),
+        ("http://:80/v1", "RLM_MCP_BASE_URL='http://:80/v1': its host or port cannot be used"),
+        ("http://host:port/v1", "its host or port cannot be used"),
+        ("ftp://ann:canary@host", "RLM_MCP_BASE_URL='ftp://host': it must begin with http://"),
+        ("ws://host/?key=canary", "RLM_MCP_BASE_URL='ws://host/': it must begin with http://"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_at_the_start(
+    address: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLM_MCP_BASE_URL", address)
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings()
+    monkeypatch.setenv("RLM_MCP_BASE_URL", "")
+    monkeypatch.setenv("RLM_MCP_MODELS", json.dumps({"big": {"base_url": address}}))
+    with pytest.raises(ConfigurationError) as of_table:
+        load_settings()
+
+    assert told in str(raised.value)
+    assert "RLM_MCP_MODELS[big][base_url]: it" in str(of_table.value)
+    assert "canary" not in f"{raised.value}{of_table.value}"
+
+
+def test_an_address_or_key_of_openai_that_cannot_be_used_is_named_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "theirs/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "canary\u00e9")
+
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings()
+
+    assert "OPENAI_BASE_URL='theirs/v1': it must begin" in str(raised.value)
+    assert "OPENAI_API_KEY: it contains invalid characters" in str(raised.value)
+    assert "canary" not in str(raised.value)
 
 
 def test_allowed_paths_are_separated_as_in_path(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -206,6 +206,32 @@ async def test_a_server_whose_host_reads_no_more_ends_without_a_traceback(tmp_pa
     assert b"Traceback" not in said
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system tells of it at once")
+@pytest.mark.parametrize("greets", [False, True])
+async def test_a_server_whose_host_keeps_stdin_open_and_reads_no_more_ends(
+    tmp_path: Path, greets: bool
+) -> None:
+    env = {"HOME": str(tmp_path), "RLM_MCP_DATA_DIR": str(tmp_path / "data")}
+    reading, writing = os.pipe()
+    with anyio.fail_after(120):
+        async with await anyio.open_process(
+            [sys.executable, "-m", "rlm_mcp"], stdin=subprocess.PIPE, stdout=writing, env=env
+        ) as server:
+            os.close(writing)
+            assert server.stdin is not None
+            assert server.stderr is not None
+            if greets:
+                await server.stdin.send(GREETING)
+                await anyio.wait_readable(reading)
+            os.close(reading)
+            said = b"".join([piece async for piece in server.stderr])
+            ended = await server.wait()
+
+    assert ended == 0
+    assert b"Traceback" not in said
+    assert not list((tmp_path / "data").glob("*-wal"))  # the store was closed
+
+
 async def test_nothing_but_the_protocol_is_written_to_stdout(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     env = {"HOME": str(tmp_path), "RLM_MCP_DATA_DIR": str(settings.data_dir)}
@@ -396,8 +422,8 @@ async def test_the_tools_are_listed_before_store_engine_and_sandbox_are_loaded()
         done = await anyio.run_process([sys.executable, "-c", program], env=env)
     loaded = set(done.stdout.decode().split())
 
-    early = ("engine.config", "engine.daily_limits", "engine.models.tables")
-    early += ("service.runs.questions",)
+    early = ("engine.config", "engine.daily_limits", "engine.models.addresses")
+    early += ("engine.models.tables", "service.runs.questions")
     rooms = ("engine", "engine.models", "service", "service.runs")
     layers = ("store", "sandbox", "engine", "service", "events", "server.schemas", "server.views")
     layers += ("server.context_tools", "server.run_tools", "server.app_view")

@@ -137,7 +137,7 @@ async def test_deleting_says_what_it_freed_and_refuses_what_is_not_there(
     as_json = await command(env, "contexts", "delete", two, "--json")
     again = await command(env, "contexts", "delete", one)
 
-    assert re.fullmatch(rf"Deleted {one}, [\d,]+ bytes freed\.\n", done.stderr)
+    assert re.fullmatch(rf"Deleted {one}, [\d.]+ k?B freed\.\n", done.stderr)
     assert json.loads(as_json.stdout)["deleted"] is True
     assert again.exit_code == 2
     assert one in again.stderr

@@ -35,6 +35,7 @@ async def run_batch(launch: Launch, given: Mapping[str, Any]) -> bool:
     await _check_out(given["out"])
     lines, bad = await _read(given["questions"])
     _name_bad(bad, is_strict=given["strict"])
+    _refuse_idle_judge(lines, given)
     async with open_batch(
         given["texts"], settings=launch.settings, options=_options(given), adding=_shown
     ) as batch:
@@ -74,6 +75,15 @@ def _name_bad(bad: Sequence[BadLine], *, is_strict: bool) -> None:
         raise InvalidInputError(
             f"{len(bad)} of the lines are bad; nothing was asked.",
             fix="Correct them, or leave --strict out to skip them.",
+        )
+
+
+def _refuse_idle_judge(lines: Sequence[BatchLine], given: Mapping[str, Any]) -> None:
+    is_used = "judge" in {given["score"], *(line.score for line in lines)}
+    if given["judge_model"] and not is_used:
+        raise InvalidInputError(
+            "--judge-model has no effect: nothing is compared by 'judge'.",
+            fix="Add --score judge, or leave --judge-model out.",
         )
 
 

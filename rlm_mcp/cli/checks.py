@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import anyio
 from rich.markup import escape
@@ -18,6 +18,7 @@ from rlm_mcp.cli.hosts.installer import server_command, snippet
 from rlm_mcp.cli.hosts.known import HOSTS
 from rlm_mcp.cli.output import say
 from rlm_mcp.cli.terminal import messages, results
+from rlm_mcp.cli.wording import in_words_of_commands
 from rlm_mcp.errors import ConfigurationError
 from rlm_mcp.service.doctor import Check, check_all
 from rlm_mcp.settings import Settings, load_settings, unknown_variables
@@ -37,7 +38,8 @@ def run_checks(launch: Launch) -> list[Check]:
     else:
         read = Check("settings", "ok", str(launch.config_file or "from the environment"))
     with messages().status("checking"):
-        return [read, *anyio.run(_all, settings)]
+        found = anyio.run(_all, settings)
+    return [read, *(replace(one, fix=in_words_of_commands(one.fix)) for one in found)]
 
 
 async def _all(settings: Settings) -> list[Check]:

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from rlm_mcp.cli.demo_script import QUESTION, demo_lines, scripted_reply
 from rlm_mcp.cli.display import EventPrinter, show_outcome
-from rlm_mcp.cli.failures import error_line
 from rlm_mcp.cli.terminal import results
+from rlm_mcp.cli.wording import error_line
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.local_models import LOCAL_SERVERS, find_local_model
 from rlm_mcp.service.runs.questions import Question
@@ -54,6 +54,10 @@ async def run_demo(settings: Settings, servers: Sequence[tuple[str, int]] = LOCA
             run_id, DEMO_SECONDS, EventPrinter(service.runs, console).report
         )
         await _show_outcome(service, console, state)
+        console.print(
+            f"Kept: the text {handle} and the run {run_id}, readable from any assistant. To look "
+            f"at the run in a browser: rlm-mcp ui {run_id}"
+        )
     return state.answer is not None
 
 
@@ -105,8 +109,7 @@ async def _show_outcome(service: Service, console: Console, state: RunState) -> 
     table = Table(*columns, "preview", title="The REPL's variables")
     for variable in await service.runs.variables(state.run_id):
         table.add_row(
-            *(escape(text) for text in (variable.name, variable.type, str(variable.size))),
+            *(escape(text) for text in (variable.name, variable.type, f"{variable.size:,}")),
             Text(variable.preview[:60], no_wrap=True, overflow="ellipsis"),
         )
     console.print(table)
-    console.print(f"Kept: context and run {state.run_id}, readable from any assistant.")

@@ -22,9 +22,10 @@ from rlm_mcp.events import (
     SubCallsStarted,
     read_detail,
 )
-from rlm_mcp.service.runs.questions import progress_line
+from rlm_mcp.service.runs.questions import calls_of_allowed, progress_line
 from rlm_mcp.service.runs.runs import Report, RunService, RunState
 from rlm_mcp.store.runs.records import Event
+from rlm_mcp.text import counted, dollars, duration
 from rlm_mcp.values import ModelUsage
 
 Verbosity = Literal["nothing", "progress", "everything"]
@@ -141,15 +142,15 @@ def show_outcome(console: Console, state: RunState) -> None:
     """Print a run's status and figures in one line."""
     figures = state.figures
     parts = [
-        f"{state.status}: {_counted(figures.iterations, 'turn')}",
-        _counted(figures.sub_calls, "sub-call")
-        + (f" ({figures.cached_sub_calls} more from the cache)" * bool(figures.cached_sub_calls)),
+        f"{state.status}: {counted(figures.iterations, 'turn')}",
+        counted(figures.sub_calls, "sub-call")
+        + (f" ({figures.cached_sub_calls:,} more from the cache)" * bool(figures.cached_sub_calls)),
         f"{figures.input_tokens:,} tokens in",
         f"{figures.output_tokens:,} out",
     ]
     if figures.cost_usd is not None:
-        parts.append(f"${figures.cost_usd:.4f}")
-    parts.append(f"{state.elapsed_seconds:.1f} s")
+        parts.append(dollars(figures.cost_usd))
+    parts.append(duration(state.elapsed_seconds))
     lines = [f"{', '.join(parts)}.", *map(_of_model, figures.by_model), state.run_id]
     if len(figures.by_model) < 2:
         del lines[1:-1]
@@ -158,19 +159,15 @@ def show_outcome(console: Console, state: RunState) -> None:
 
 def _of_model(used: ModelUsage) -> str:
     how = _COST_IS[used.cost_is or "estimated"]
-    cost = "" if used.cost_usd is None else f", ${used.cost_usd:.4f} ({how})"
+    cost = "" if used.cost_usd is None else f", {dollars(used.cost_usd)} ({how})"
     tokens = f"{used.input_tokens:,} tokens in, {used.output_tokens:,} out"
-    return f"  {used.model or 'the model'}: {_counted(used.calls, 'call')}, {tokens}{cost}"
+    return f"  {used.model or 'the model'}: {counted(used.calls, 'call')}, {tokens}{cost}"
 
 
 def _so_far(event: Event, state: RunState) -> str:
-    allowed = state.config.get("max_sub_calls", "?")
+    calls = calls_of_allowed(event.figures.sub_calls, state.config)
     since = datetime.fromisoformat(event.at) - datetime.fromisoformat(state.created_at)
-    return f"{event.figures.sub_calls}/{allowed} calls · {since.total_seconds():.0f} s"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
+    return f"{calls} · {duration(since.total_seconds())}"
 
 
 def _without_seconds(state: RunState) -> str:

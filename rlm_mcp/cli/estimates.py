@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from rlm_mcp.cli.output import say
 from rlm_mcp.service.runs.estimating import DirectCall, Estimate, RecordedRuns
+from rlm_mcp.text import counted, dollars, duration
 
-_LIMITS = {
-    "max_usd": "${:,.2f}",
-    "max_tokens": "{:,} tokens",
-    "max_seconds": "{:,.0f} s",
-    "max_sub_calls": "{:,} sub-calls",
-    "max_iterations": "{:,} turns",
+_LIMITS: Mapping[str, Callable[[Any], str]] = {
+    "max_usd": dollars,
+    "max_tokens": lambda tokens: counted(tokens, "token"),
+    "max_seconds": duration,
+    "max_sub_calls": lambda calls: counted(calls, "sub-call"),
+    "max_iterations": lambda turns: counted(turns, "turn"),
 }
 
 
@@ -32,7 +33,7 @@ def show_estimate(estimate: Estimate, *, as_json: bool) -> None:
 
 
 def _direct_call(call: DirectCall) -> str:
-    cost = "no price is known" if call.cost_usd is None else f"about {_usd(call.cost_usd)}"
+    cost = "no price is known" if call.cost_usd is None else f"about {dollars(call.cost_usd)}"
     tokens = f"{call.input_tokens:,} tokens in, {call.output_tokens:,} out"
     if call.fits is None:
         return f"{cost} ({tokens}); its window is not known"
@@ -43,20 +44,15 @@ def _direct_call(call: DirectCall) -> str:
 def _recorded(recorded: RecordedRuns) -> str:
     if not recorded.runs or recorded.tokens is None or recorded.seconds is None:
         return "none with these models yet"
-    cost = "cost not known" if recorded.cost_usd is None else _usd(recorded.cost_usd)
+    cost = "cost not known" if recorded.cost_usd is None else dollars(recorded.cost_usd)
     return (
         f"{recorded.runs:,} with these models; median {cost}, {recorded.tokens:,.0f} tokens, "
-        f"{recorded.seconds:,.0f} s"
+        f"{duration(recorded.seconds)}"
     )
 
 
 def _limits(limits: Mapping[str, Any]) -> str:
-    said = [form.format(limits[name]) for name, form in _LIMITS.items() if limits[name] is not None]
+    said = [write(limits[name]) for name, write in _LIMITS.items() if limits[name] is not None]
     if limits["max_usd"] is None:
         said.append("none in USD")
     return ", ".join(said)
-
-
-def _usd(usd: float) -> str:
-    """Write USD with two digits, or with two that say something."""
-    return f"${usd:,.2f}" if usd >= 1 or not usd else f"${usd:.2g}"

@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import IO, Any
 
 import click
 
 from rlm_mcp.cli.output import say, visible
-from rlm_mcp.errors import RLMError, first_of, with_fix
+from rlm_mcp.cli.wording import error_line
+from rlm_mcp.errors import RLMError, first_of
 
 NO_ANSWER = 1
 REFUSED = 2
 INTERRUPTED = 130
-
-# Errors name tools and their arguments; at a terminal commands and options are named instead.
-_COMMANDS = {
-    "rlm_context_add": "rlm-mcp contexts add",
-    "rlm_context_list": "rlm-mcp contexts list",
-    "rlm_context_read": "rlm-mcp contexts show",
-    "rlm_context_delete": "rlm-mcp contexts delete",
-    "rlm_query": "rlm-mcp query",
-    "rlm_run_list": "rlm-mcp runs list",
-    "rlm_run_wait": "rlm-mcp runs show --follow",
-    "rlm_run_trace": "rlm-mcp runs show --trace",
-    "rlm_run_variables": "rlm-mcp runs show --variables",
-    "rlm_run_cancel": "rlm-mcp runs cancel",
-    "rlm_run_resume": "rlm-mcp runs resume",
-    "rlm_status": "rlm-mcp doctor",
-    "continue_run": "--continue",
-    "answer_schema": "--schema",
-    "literal=true": "--literal",
-}
 
 
 def report_interrupted(run_id: str, *, goes_on: bool = False) -> None:
@@ -43,10 +24,14 @@ def report_interrupted(run_id: str, *, goes_on: bool = False) -> None:
     if not run_id:
         say("Interrupted before a run started.", err=True)
     elif goes_on:
-        line = f"The run continues. Follow it with: rlm-mcp runs show {run_id} --follow"
-        say(line, err=True)
+        report_continuing(run_id)
     else:
         say(f"Interrupted. Resume it with: rlm-mcp runs resume {run_id}", err=True)
+
+
+def report_continuing(run_id: str) -> None:
+    """Say on stderr how to follow a run that continues without this command."""
+    say(f"The run continues. Follow it with: rlm-mcp runs show {run_id} --follow", err=True)
 
 
 class CommandGroup(click.Group):
@@ -60,16 +45,14 @@ class CommandGroup(click.Group):
         **extra: Any,
     ) -> click.Context:
         """Parse the arguments of this group."""
-        with _visible_arguments():
+        with _told_interrupts(), _visible_arguments():
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command that was named."""
         try:
-            with _visible_arguments():
+            with _told_interrupts(), _visible_arguments():
                 return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise SystemExit(INTERRUPTED) from None
         except RLMError as error:
             raise _CommandFailed(error) from error
         except BaseExceptionGroup as group:
@@ -80,6 +63,16 @@ class CommandGroup(click.Group):
             if isinstance(first, RLMError):
                 raise _CommandFailed(first) from group
             raise first from None  # whoever read stdout has closed it
+
+
+@contextmanager
+def _told_interrupts() -> Generator[None]:
+    """End the command with a word and its own exit code when the user interrupts it."""
+    try:
+        yield
+    except (KeyboardInterrupt, click.Abort):  # the latter while a question is asked
+        say("Interrupted.", err=True)
+        raise SystemExit(INTERRUPTED) from None
 
 
 @contextmanager
@@ -111,13 +104,3 @@ def print_error(line: str) -> None:
     if sys.stderr.isatty():
         message = click.wrap_text(message, shutil.get_terminal_size().columns)
     say(message, err=True)
-
-
-def error_line(error: Mapping[str, Any]) -> str:
-    """Format an error (`{code, message, fix}`) as one line, with commands in place of tools."""
-    text = " ".join(f"{error['code']}: {with_fix(error['message'], error['fix'])}".split())
-    return re.sub(
-        r"\b(?:rlm_\w+|continue_run|answer_schema|literal=true)\b",
-        lambda found: _COMMANDS.get(found[0], found[0]),
-        text,
-    )

@@ -11,10 +11,11 @@ from typing import Any, cast
 
 from rlm_mcp.cli.commands.options import Launch
 from rlm_mcp.cli.display import Verbosity, open_run_display, show_outcome
-from rlm_mcp.cli.failures import NO_ANSWER, error_line, print_error
+from rlm_mcp.cli.failures import NO_ANSWER, print_error, report_continuing
 from rlm_mcp.cli.output import say
 from rlm_mcp.cli.sources import add_source
 from rlm_mcp.cli.terminal import messages, print_json
+from rlm_mcp.cli.wording import error_line
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.server.run_results import citation_lines
 from rlm_mcp.server.views import run_view
@@ -44,6 +45,8 @@ class RunDisplay:
                     say(line, err=True)
         elif state.status == "running":
             say(state.run_id)
+            if self.verbosity != "nothing":
+                report_continuing(state.run_id)
         if state.error and not self.as_json:
             print_error(error_line(state.error))
             if state.status == "exhausted" and self.verbosity != "nothing":

@@ -20,6 +20,7 @@ from rlm_mcp.service.contexts.contexts import ReportBytes
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.transfers import Body
 from rlm_mcp.service.service import Service
+from rlm_mcp.text import byte_size
 
 STANDARD_INPUT = "-"
 _OTHER_NAMES = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
@@ -99,5 +100,6 @@ class _ProgressLines:
         if anyio.current_time() < self._next:
             return
         self._next = anyio.current_time() + _LINE_SECONDS
-        of = f" of {total / 1e6:.0f}" if total else ""
-        messages().print(f"storing {in_line(self._source)}: {done / 1e6:.0f}{of} MB", markup=False)
+        of = f" of {byte_size(total)}" if total else ""
+        shown = f"storing {in_line(self._source)}: {byte_size(done)}{of}"
+        messages().print(shown, markup=False)

@@ -48,8 +48,8 @@ def _ago(at: str, now: datetime) -> str:
     seconds = (now - datetime.fromisoformat(at)).total_seconds()
     for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= length:
-            return f"{seconds / length:.0f} {unit} ago"
-    return f"{max(0, seconds):.0f} s ago"
+            return f"{seconds // length:.0f} {unit} ago"
+    return "now"
 
 
 async def show_trace(launch: Launch, run_id: str, after: int, as_json: bool) -> None:

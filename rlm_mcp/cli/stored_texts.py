@@ -17,6 +17,7 @@ from rlm_mcp.service.contexts.charsets import UTF_8
 from rlm_mcp.service.contexts.requests import NewText, SearchQuery
 from rlm_mcp.service.contexts.walking import IGNORED
 from rlm_mcp.service.service import open_service
+from rlm_mcp.text import byte_size, counted
 
 _SHOWN_SKIPS = 5
 
@@ -42,8 +43,7 @@ def _report_added(added: Added) -> None:
     known = ", already stored" * added.deduplicated
     lines = [
         f"{in_line(added.name)}: {added.chars:,} characters, "
-        f"about {added.estimated_tokens:,} tokens, "
-        f"{added.documents:,} document{'s' * (added.documents != 1)}{known}"
+        f"about {added.estimated_tokens:,} tokens, {counted(added.documents, 'document')}{known}"
     ]
     if added.charset != UTF_8:
         lines.append(f"decoded from {added.charset}")
@@ -135,4 +135,4 @@ async def delete_texts(launch: Launch, handles: Sequence[str], as_json: bool) ->
             if as_json:
                 print_json(schemas.DeletedContext(deleted=True, freed_bytes=freed))
             else:
-                say(f"Deleted {handle}, {freed:,} bytes freed.", err=True)
+                say(f"Deleted {handle}, {byte_size(freed)} freed.", err=True)

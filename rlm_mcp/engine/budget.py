@@ -21,7 +21,7 @@ from rlm_mcp.engine.models.metering import (
     PriceList,
     estimate_tokens,
 )
-from rlm_mcp.engine.spending import Scarce, exceeded, no_price
+from rlm_mcp.engine.spending import Scarce, exceeded, no_price, would_use
 from rlm_mcp.errors import BudgetExceededError
 from rlm_mcp.values import Usage
 
@@ -355,13 +355,13 @@ class Budget:
             most_kept = int(config.max_tokens * LAST_TURN_SPENDING_SHARE)
             room = config.max_tokens - min(kept.total, most_kept)
             if planned.total > room:
-                raise exceeded("tokens", f"{planned.total} of {config.max_tokens} would be used")
+                raise would_use("tokens", planned.total, config.max_tokens)
         if config.max_usd is not None:
             most_kept_usd = config.max_usd * LAST_TURN_SPENDING_SHARE
             kept_usd = min(kept.usd, most_kept_usd)
             cost = self._usd + self._reserved.usd + expected.usd
             if cost > config.max_usd - kept_usd:
-                raise exceeded("usd", f"{cost:.4f} of {config.max_usd} USD would be used")
+                raise would_use("usd", cost, config.max_usd)
 
 
 def usual_price(config: RLMConfig) -> Price | None:

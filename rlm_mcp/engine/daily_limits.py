@@ -11,6 +11,7 @@ from typing import Any, cast
 from pydantic import BaseModel, Field, field_validator
 
 from rlm_mcp.errors import BudgetExceededError
+from rlm_mcp.text import dollars
 
 EVERYBODY = "*"
 _FORM = (
@@ -103,9 +104,12 @@ class Allowance:
         for name in names:
             limit, used = self._limits.get(name), getattr(self.spent, name)
             if limit is not None and used >= limit:
-                figures = f"{used:,.9g} of {limit:,.9g} {name} on {self.spent.day} (UTC)"
+                figures = f"{used:,.9g} of {limit:,.9g} {name}"
+                if name == "usd":
+                    figures = f"{dollars(used)} of {dollars(limit)}"
                 raise BudgetExceededError(
-                    f"The daily limit of {self._caller!r} is used up: {figures}.",
+                    f"The daily limit of {self._caller!r} is used up: {figures} on "
+                    f"{self.spent.day} (UTC).",
                     limit=f"daily_{name}",
                     fix=f"It resets at {self._starts_anew()}.",
                 )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlm_mcp.errors import BudgetExceededError, ConfigurationError
+from rlm_mcp.text import dollars
 
 
 @dataclass(frozen=True)
@@ -17,17 +18,29 @@ class Scarce:
     of: float
 
     def __str__(self) -> str:
-        used = f"{self.used:.4f}" if self.limit == "usd" else f"{self.used:.0f}"
-        return f"{used} of {self.of:g} {self.limit.replace('_', '-')}"
+        if self.limit == "usd":
+            return f"{dollars(self.used)} of {dollars(self.of)}"
+        return f"{self.used:.0f} of {self.of:g} {self.limit.replace('_', '-')}"
+
+
+def spelled(limit: str) -> str:
+    """Write the name of a limit in words."""
+    return {"usd": "USD", "sub_calls": "sub-calls", "iterations": "turns"}.get(limit, limit)
 
 
 def exceeded(limit: str, why: str) -> BudgetExceededError:
     """Return the error for a limit that has no room for a call."""
     return BudgetExceededError(
-        f"The budget of {limit} is used up: {why}.",
+        f"The budget of {spelled(limit)} is used up: {why}.",
         limit=limit,
         fix="Answer from what is known, or give the run a larger budget.",
     )
+
+
+def would_use(limit: str, used: float, of: float) -> BudgetExceededError:
+    """Return the error for a call for which there is too little left of USD or tokens."""
+    write = dollars if limit == "usd" else "{:,.0f}".format
+    return exceeded(limit, f"{write(used)} of {write(of)} would be used")
 
 
 def no_price(max_usd: float, models: Sequence[str]) -> ConfigurationError:

@@ -8,7 +8,7 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from rlm_mcp.server import schemas
-from rlm_mcp.server.results import beside, more, result, text_link
+from rlm_mcp.server.results import beside, more, result, text_link, with_notes
 from rlm_mcp.server.tool import (
     MAX_RESULT_CHARS,
     Cursor,
@@ -134,7 +134,12 @@ async def rlm_context_search(  # noqa: PLR0913  # a tool's parameters are its ar
         f"{match.start} to {match.end}: {match.text}"
         for match in found.matches
     ]
-    return result(found, ("\n".join(lines) or "No match.") + more(found.next_cursor))
+    page = result(found, ("\n".join(lines) or "No match.") + more(found.next_cursor))
+    is_idle = mode == "words" and (literal or ignore_case)
+    return with_notes(page, [_IDLE] if is_idle else [])
+
+
+_IDLE = "literal and ignore_case have no effect with mode='words'."
 
 
 def _page(match: schemas.SearchMatch) -> str:

@@ -33,7 +33,7 @@ from rlm_mcp.server.results import (
 )
 from rlm_mcp.server.sendable import sendable
 from rlm_mcp.server.tool import service_in
-from rlm_mcp.text import cut
+from rlm_mcp.text import cut, duration
 
 if TYPE_CHECKING:
     from rlm_mcp.service.service import Service
@@ -257,7 +257,7 @@ def _run_entry(run: RunSummary) -> Resource:
         name=run.run_id,
         title=one_line(run.question),
         description=f"{one_line(run.question) or 'Code'}: {run.status}, "
-        f"{run.elapsed_seconds:.0f} s",
+        f"{duration(run.elapsed_seconds)}",
         mime_type=JSON,
         annotations=Annotations(last_modified=run.created_at),
     )

@@ -16,15 +16,19 @@ import io
 import json
 import logging
 import os
+import stat
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import contextmanager, suppress
+from concurrent.futures import CancelledError
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from threading import Thread
 from typing import Any, BinaryIO, TextIO, cast
 
 import anyio
 import anyio.to_thread
-from anyio.abc import ObjectSendStream
+from anyio.abc import ObjectReceiveStream, ObjectSendStream
+from anyio.from_thread import BlockingPortal
 from anyio.streams.memory import MemoryObjectReceiveStream
 from mcp.server.lowlevel import Server
 from mcp.server.runner import serve_dual_era_loop
@@ -57,12 +61,17 @@ async def serve_stdio(server: Server[Any]) -> None:
         log.info("The host reads no more: it has closed this server's stdout.")
 
 
-async def _serve(server: Server[Any], lines: TextIO) -> None:
+async def _serve(server: Server[Any], stdin: TextIO) -> None:
     outgoing, messages = anyio.create_memory_object_stream[SessionMessage](0)
     with _own_stdout() as file:
         async with anyio.create_task_group() as writing:
             writing.start_soon(write_messages, messages, file)
-            async with server.lifespan(server) as state, anyio.create_task_group() as reading:
+            async with (
+                server.lifespan(server) as state,
+                _open_lines(stdin) as lines,
+                anyio.create_task_group() as reading,
+            ):
+                reading.start_soon(_end_when_unread, file)
                 async with outgoing, anyio.create_task_group() as serving:
                     probes, first = anyio.create_memory_object_stream[Incoming](0)
                     incoming, rest = anyio.create_memory_object_stream[Incoming](0)
@@ -115,14 +124,14 @@ def refusal(line: str) -> JSONRPCError:
 
 
 async def _read(
-    lines: TextIO,
+    lines: ObjectReceiveStream[str],
     probes: ObjectSendStream[Incoming],
     incoming: ObjectSendStream[Incoming],
     answer: Callable[[SessionMessage], Awaitable[None]],
 ) -> None:
     chosen = probes
     async with probes, incoming:
-        async for line in _lines(lines):
+        async for line in lines:
             if line.isspace():
                 continue
             try:
@@ -157,18 +166,45 @@ def _send(file: BinaryIO, lines: bytes) -> None:
     file.flush()
 
 
-async def _lines(file: TextIO) -> AsyncGenerator[str]:
-    # A thread that reads cannot be cancelled: at a terminal, Ctrl-C would wait for the next line.
-    # A terminal returns one line at a time, so none stays unread in the buffer.
-    is_awaited = os.name == "posix" and file.isatty()
-    while True:
-        if is_awaited:
-            await anyio.wait_readable(file)
-        # Where the host reads no more but keeps stdin open, the thread is left at its line.
-        line = await anyio.to_thread.run_sync(file.readline, abandon_on_cancel=True)
-        if not line:
-            return
-        yield line
+@asynccontextmanager
+async def _open_lines(file: TextIO) -> AsyncGenerator[ObjectReceiveStream[str]]:
+    """Read lines in a thread for which the process does not wait when it ends.
+
+    A thread that reads cannot be interrupted. At a terminal, and where the host keeps stdin open
+    but reads no more, it would wait for a line that never comes.
+    """
+    sender, receiver = anyio.create_memory_object_stream[str](0)
+    async with BlockingPortal() as portal, receiver:
+        Thread(target=_send_lines, args=(file, portal, sender), daemon=True).start()
+        yield receiver
+
+
+def _send_lines(file: TextIO, portal: BlockingPortal, sender: ObjectSendStream[str]) -> None:
+    # The server may end at any time: then nobody takes the line, or the portal is closed.
+    with suppress(anyio.BrokenResourceError, RuntimeError, CancelledError):
+        try:
+            for line in iter(file.readline, ""):
+                portal.call(sender.send, line)
+        finally:
+            portal.call(sender.aclose)
+
+
+async def _end_when_unread(stdout: BinaryIO) -> None:
+    """End the server when nobody can read what it says: writing alone would show it, if ever.
+
+    Linux tells of it at once: a pipe that nobody reads any more counts as readable.
+
+    Raises:
+        BrokenPipeError: the host has closed its end.
+    """
+    try:
+        descriptor = stdout.fileno()
+        is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    except (OSError, ValueError):  # it stands for stdout, and is no file of the system
+        return
+    if is_pipe and sys.platform == "linux":
+        await anyio.wait_readable(descriptor)
+        raise BrokenPipeError
 
 
 def _take_stdin() -> TextIO:

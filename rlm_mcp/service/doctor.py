@@ -40,7 +40,7 @@ from rlm_mcp.store.contexts.text_cache import FOLDER, WORKS_HERE
 from rlm_mcp.store.contexts.text_folder import bytes_below
 from rlm_mcp.store.database import DATABASE_NAME
 from rlm_mcp.store.probe import SQLITE_VERSION, stored_names, try_directory
-from rlm_mcp.text import nearest
+from rlm_mcp.text import byte_size, duration, nearest
 
 if TYPE_CHECKING:
     from rlm_mcp.service.executor.cluster import Cluster
@@ -99,7 +99,7 @@ def _check_directory(directory: Path) -> Check:
     except RLMError as error:
         return Check(name, "failed", error.message, error.fix)
     free = free_bytes(directory)
-    found = f"{directory}, {free / 1e9:,.1f} GB free, SQLite {SQLITE_VERSION}"
+    found = f"{directory}, {byte_size(free)} free, SQLite {SQLITE_VERSION}"
     if free < _LITTLE_ROOM_BYTES:
         fix = "Free disk space, or set RLM_MCP_DATA_DIR to a directory on a larger disk."
         return Check(name, "warning", found, fix)
@@ -114,7 +114,7 @@ async def _check_database(path: Path) -> Check:
     except RLMError as error:
         return Check("database", "failed", error.message, error.fix)
     size = (await anyio.Path(path).stat()).st_size
-    return Check("database", "ok", f"{path.name}, {size / 1e6:,.1f} MB")
+    return Check("database", "ok", f"{path.name}, {byte_size(size)}")
 
 
 def _check_text_cache(settings: Settings) -> Check:
@@ -123,7 +123,7 @@ def _check_text_cache(settings: Settings) -> Check:
         return Check(name, "ok", "not used on this system: REPLs copy their text")
     if settings.text_cache_mb == 0:
         return Check(name, "ok", "turned off: RLM_MCP_TEXT_CACHE_MB is 0")
-    return Check(name, "ok", f"{directory}, {bytes_below(directory) / 1e6:,.1f} MB")
+    return Check(name, "ok", f"{directory}, {byte_size(bytes_below(directory))}")
 
 
 def _check_paths(paths: Sequence[Path] | None) -> Check:
@@ -250,7 +250,7 @@ async def _check_model(part: str, name: str, models: Models) -> Check:
     except RLMError as error:
         return Check(part, "failed", error.message, error.fix)
     seconds = anyio.current_time() - began
-    answered = Check(part, "ok", f"{name} answered in {seconds:.1f} s")
+    answered = Check(part, "ok", f"{name} answered in {duration(seconds)}")
     return await _with_window(answered, name, models)
 
 

@@ -86,6 +86,32 @@ async def test_a_run_is_asked_cancelled_resumed_and_asked_on_by_buttons(
         await expect(page.locator("h1")).to_have_text("And now?")
 
 
+async def test_a_run_that_used_up_its_turns_is_resumed_with_more(
+    tmp_path: Path, open_tab: OpenTab
+) -> None:
+    looks = [cell(f"print({number})") for number in range(2)]
+    async with open_site(tmp_path, turns(*looks, "No.", "FINAL(found)")) as site, open_tab() as tab:
+        async with site.open_client() as client:
+            run = await client.call(
+                "rlm_query", question="?", text="x", budget={"max_iterations": 3}, wait_seconds=60
+            )
+        assert run["status"] == "exhausted"
+        await tab.open(f"{site.url}/#/run/{run['run_id']}", ANN)
+        page = tab.page
+        await expect(page.locator(".run .status")).to_have_text("exhausted")
+        await page.locator("summary", has_text="Resume").click()
+        await expect(page.get_by_role("spinbutton", name="Turns")).to_have_value("6")
+        await page.get_by_role("spinbutton", name="Turns").fill("3")
+        await page.get_by_role("button", name="Resume").click()
+        refused = page.locator(".notice", has_text="already used up: 3 turns")
+        await expect(refused).not_to_contain_text("max_")
+        await page.locator("summary", has_text="Resume").click()
+        await page.get_by_role("spinbutton", name="Turns").fill("6")
+        await page.get_by_role("button", name="Resume").click()
+
+        await expect(page.locator(".run .status")).to_have_text("completed")
+
+
 async def test_a_file_is_uploaded_with_a_progress_bar(tmp_path: Path, open_tab: OpenTab) -> None:
     path = anyio.Path(tmp_path / "big.txt")
     await path.write_text("x y z\n" * 500_000)

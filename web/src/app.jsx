@@ -5,6 +5,7 @@ import { visible } from "./format.js";
 import { Host } from "./host.js";
 import { RunView } from "./run_view.jsx";
 import { overHost } from "./sources.js";
+import { inWordsOfThePage } from "./words.js";
 
 const RUN_ID = /run_[0-9a-f]{32}/;
 const SHORTEST_PAUSE = 500;
@@ -94,7 +95,7 @@ function App({ host, source }) {
     return (
       <main>
         {problem ? (
-          <p class="notice">{visible(problem)}</p>
+          <p class="notice">{visible(inWordsOfThePage(problem))}</p>
         ) : (
           <p class="quiet">
             {visible(question)} <span class="pulse">The run begins.</span>

@@ -1,26 +1,19 @@
 // The form for a question: over stored texts, or on from a run.
 import { useState } from "preact/hooks";
 import { bytes, visible } from "./format.js";
+import { budgetIn, Limits } from "./limits.jsx";
 import { Notice } from "./parts.jsx";
 
-const LIMITS = [
-  { name: "max_usd", label: "US dollars", step: "0.01", min: 0 },
-  { name: "max_seconds", label: "Seconds", step: "1", min: 1 },
-  { name: "max_sub_calls", label: "Sub-calls", step: "1", min: 0 },
-  { name: "max_iterations", label: "Turns", step: "1", min: 1 },
-];
 const WHAT_IS_SEEN =
   "What do you want to know? The model that answers sees this question and the texts, nothing else.";
 
 function argumentsOf(form, from, handles) {
   const given = Object.fromEntries(new FormData(form));
-  const limits = LIMITS.filter(({ name }) => given[name] !== "" && given[name] !== undefined);
-  const budget = Object.fromEntries(limits.map(({ name }) => [name, Number(given[name])]));
   return {
     question: given.question,
     wait_seconds: 0,
     ...(from ? { continue_run: from } : { contexts: handles }),
-    ...(limits.length && { budget }),
+    ...budgetIn(form),
     ...(given.root_model && { root_model: given.root_model }),
   };
 }
@@ -74,7 +67,7 @@ export function Ask({ source, lists, from, onAsked }) {
         onKeyDown={sendByKeys}
       />
       {!from && <Texts {...{ lists, handles, toggle }} />}
-      <Limits />
+      <LimitsAndModel />
       {refusal && <Notice error={refusal} />}
       <p>
         <button type="submit" class="primary" disabled={isBusy || (!from && !handles.length)}>
@@ -108,16 +101,11 @@ const Texts = ({ lists, handles, toggle }) => (
   </fieldset>
 );
 
-const Limits = () => (
+const LimitsAndModel = () => (
   <details>
     <summary>Limits and model</summary>
     <div class="limits">
-      {LIMITS.map(({ name, label, ...range }) => (
-        <label key={name}>
-          {label}
-          <input name={name} type="number" {...range} />
-        </label>
-      ))}
+      <Limits />
       <label>
         Root model
         <input name="root_model" placeholder="as configured" />

@@ -20,27 +20,33 @@ export function number(value) {
   return exact(value);
 }
 
+// Money, times, counts and sizes as the command line writes them (rlm_mcp/text.py).
+
 export function seconds(value) {
   if (value == null) return "";
-  if (value < 0.001) return "0 s";
-  if (value < 1) return `${Math.round(value * 1000)} ms`;
-  if (value < 100) return `${value.toFixed(1)} s`;
+  if (value < 0.0005) return "0 s";
+  if (value < 0.9995) return `${Math.round(value * 1000)} ms`;
+  if (value < 9.95) return `${value.toFixed(1)} s`;
   const whole = Math.round(value);
+  if (whole < 60) return `${whole} s`;
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  return `${Math.floor(whole / 3600)} h ${Math.round((whole % 3600) / 60)} min`;
+  const minutes = Math.round(whole / 60);
+  return `${exact(Math.floor(minutes / 60))} h ${minutes % 60} min`;
 }
 
 export function dollars(value) {
   if (value == null) return "–";
-  if (value === 0) return "$0";
-  return value < 0.1 ? `$${value.toFixed(4)}` : `$${value.toFixed(2)}`;
+  const decimals = value > 0 && value < 1 ? Math.max(2, 1 - Math.floor(Math.log10(value))) : 2;
+  const digits = { minimumFractionDigits: 2, maximumFractionDigits: Math.min(decimals, 6) };
+  return `$${value.toLocaleString(LOCALE, digits)}`;
 }
 
 export function bytes(value) {
-  if (value >= 1e9) return `${(value / 1e9).toFixed(1)} GB`;
-  if (value >= 1e6) return `${(value / 1e6).toFixed(1)} MB`;
-  if (value >= 1e3) return `${(value / 1e3).toFixed(0)} kB`;
-  return `${value} B`;
+  if (value < 1000) return `${value} B`;
+  if (value < 999_500) return `${Math.round(value / 1e3)} kB`;
+  if (value < 999_950_000) return `${(value / 1e6).toFixed(1)} MB`;
+  const digits = { minimumFractionDigits: 1, maximumFractionDigits: 1 };
+  return `${(value / 1e9).toLocaleString(LOCALE, digits)} GB`;
 }
 
 export function ago(iso) {

@@ -10,6 +10,7 @@ import { overHttp } from "./sources.js";
 import { Stream } from "./stream.js";
 import { Text } from "./text.jsx";
 import { useUploads } from "./uploads.js";
+import { saidBy } from "./words.js";
 
 const stream = { current: /** @type {Stream} */ (null) };
 let source;
@@ -239,7 +240,10 @@ async function save(runId, format) {
   const answer = await fetch(`/runs/${runId}/export?format=${format}`, {
     headers: session.headers,
   });
-  if (!answer.ok) return `It could not be saved (HTTP ${answer.status}).`;
+  if (!answer.ok) {
+    const { error } = await answer.json().catch(() => ({}));
+    return error ? saidBy(error) : `It could not be saved (HTTP ${answer.status}).`;
+  }
   const url = URL.createObjectURL(await answer.blob());
   const link = document.createElement("a");
   link.href = url;

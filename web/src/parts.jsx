@@ -4,6 +4,7 @@ import python from "highlight.js/lib/languages/python";
 import { createLowlight } from "lowlight";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { counted, exact, visible } from "./format.js";
+import { saidBy } from "./words.js";
 
 const lowlight = createLowlight({ python });
 const MOST_COLOURED_CHARS = 20_000;
@@ -79,9 +80,7 @@ export const Figure = ({ label, value, note = "" }) => (
 
 export const Notice = ({ error, children = null }) => (
   <p class="notice" role="alert">
-    <span>
-      {visible(error.message)} {visible(error.fix ?? "")}
-    </span>
+    <span>{visible(saidBy(error))}</span>
     {children}
   </p>
 );

@@ -3,12 +3,14 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { Answer } from "./answer.jsx";
 import { CallDetail } from "./calls.jsx";
 import { dollars, number, seconds, visible } from "./format.js";
+import { budgetIn, Limits, moreRoom } from "./limits.jsx";
 import { RunLog } from "./log.js";
 import { Figure, Notice, Status, useTick } from "./parts.jsx";
 import { Plots } from "./plots.jsx";
 import { Timeline } from "./timeline.jsx";
 import { Turns } from "./turns.jsx";
 import { Variables } from "./variables.jsx";
+import { inWordsOfThePage } from "./words.js";
 
 // Follows a run; gives its log, and a number that changes with it.
 export function useRun(source, runId) {
@@ -95,7 +97,7 @@ export function RunView({ source, runId, run = null, isCompact = false, canAct =
       {refusal && <Notice error={refusal} />}
       {error && (
         <p class="notice" role="alert">
-          {visible(error.message)} Trying again…
+          {visible(inWordsOfThePage(error.message))} Trying again…
         </p>
       )}
       {log.isCleared && (
@@ -155,10 +157,33 @@ function Actions({ log, isLive, act }) {
     );
   }
   if (!log.ended || log.ended.status === "completed" || !log.question) return null;
+  const resume = (more = {}) => act("rlm_run_resume", { wait_seconds: 0, ...more });
+  if (log.ended.status === "exhausted") return <ResumeWithMore {...{ log, resume }} />;
   return (
-    <button type="button" onClick={() => act("rlm_run_resume", { wait_seconds: 0 })}>
+    <button type="button" onClick={() => resume()}>
       Resume
     </button>
+  );
+}
+
+// A run that has used up a limit goes on only with a larger one.
+function ResumeWithMore({ log, resume }) {
+  const send = (event) => {
+    event.preventDefault();
+    event.currentTarget.closest("details").open = false;
+    resume(budgetIn(event.currentTarget));
+  };
+  return (
+    <details class="menu">
+      <summary class="button">Resume</summary>
+      <form class="choices more" onSubmit={send}>
+        <small>Larger limits, for the whole run; what it has used counts.</small>
+        <Limits values={moreRoom(log)} />
+        <button type="submit" class="primary">
+          Resume
+        </button>
+      </form>
+    </details>
   );
 }
 

@@ -1,6 +1,7 @@
 // Files on their way to the server, by the same route as `curl -T`.
 import { useState } from "preact/hooks";
 import { session } from "./session.js";
+import { saidBy } from "./words.js";
 
 let lastKey = 0;
 
@@ -24,6 +25,8 @@ export function useUploads(onStored) {
   return /** @type {[any[], typeof upload]} */ ([uploads, upload]);
 }
 
+const refusedWith = (status) => `The server refused it (HTTP ${status}).`;
+
 // By XMLHttpRequest, since fetch does not tell how much was sent.
 function send(file, { onSent, onProblem, onStored }) {
   const request = new XMLHttpRequest();
@@ -32,7 +35,7 @@ function send(file, { onSent, onProblem, onStored }) {
   request.onload = () => {
     const body = JSON.parse(request.responseText || "{}");
     if (request.status === 201) onStored(body.handle);
-    else onProblem(body.error?.message ?? `The server refused it (HTTP ${request.status}).`);
+    else onProblem(body.error ? saidBy(body.error) : refusedWith(request.status));
   };
   request.open("PUT", `/contexts/${encodeURIComponent(file.name)}`);
   for (const [name, value] of Object.entries(session.headers)) {

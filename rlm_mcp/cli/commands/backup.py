@@ -8,6 +8,7 @@ import click
 
 from rlm_mcp.cli.commands.options import Launch
 from rlm_mcp.cli.output import say
+from rlm_mcp.text import byte_size
 
 
 @click.command(short_help="Copy the database to FILE, while servers use it.")
@@ -31,4 +32,4 @@ def backup(launch: Launch, file: Path) -> None:
             shown.update(f"Copying the database: {100 * (total - left) // max(total, 1)}%")
 
         size = back_up(database, file, progress)
-    say(f"{file}: {size / 1_000_000:,.1f} MB")
+    say(f"{file}: {byte_size(size)}")

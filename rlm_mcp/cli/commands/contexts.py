@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import anyio
 import click
 
-from rlm_mcp.cli.commands.options import Launch, complete_handles, json_option
+from rlm_mcp.cli.commands.options import (
+    Launch,
+    complete_handles,
+    json_option,
+    refuse_without_effect,
+)
+
+_CHOOSING = ("include", "exclude", "no_ignore")
 
 
 @click.group()
@@ -37,6 +45,7 @@ def add(launch: Launch, sources: tuple[str, ...], as_json: bool, **given: Any) -
     from rlm_mcp.cli.stored_texts import add_texts
     from rlm_mcp.service.contexts.requests import NewText
 
+    _refuse_without_effect(sources, given)
     wanted = [
         NewText(
             path=source,
@@ -48,6 +57,22 @@ def add(launch: Launch, sources: tuple[str, ...], as_json: bool, **given: Any) -
         for source in sources
     ]
     anyio.run(add_texts, launch, wanted, as_json)
+
+
+def _refuse_without_effect(sources: tuple[str, ...], given: dict[str, Any]) -> None:
+    """Refuse what can do nothing for these sources."""
+    if given["name"] and len(sources) > 1:
+        raise click.UsageError(
+            "--name names one text, and each SOURCE becomes one: give it with a single SOURCE."
+        )
+    if sources.count("-") > 1:
+        raise click.UsageError("Standard input can be read only once: give - once.")
+    chosen = [f"--{name.replace('_', '-')}" for name in _CHOOSING if given[name]]
+    if chosen and all(source == "-" or Path(source).is_file() for source in sources):
+        raise click.UsageError(
+            f"{chosen[0]} has no effect: it chooses among the files of a directory or glob, and "
+            "no SOURCE is one."
+        )
 
 
 @contexts.command("list")
@@ -115,6 +140,7 @@ def search(
     from rlm_mcp.cli.stored_texts import search_texts
     from rlm_mcp.service.contexts.requests import SearchQuery
 
+    refuse_without_effect(("literal", "words"), ("ignore_case", "words"))
     mode = "words" if given.pop("words") else "pattern"
     anyio.run(search_texts, launch, handles, SearchQuery(mode=mode, **given), cursor, as_json)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from rlm_mcp.cli.commands.options import Launch
+from rlm_mcp.cli.commands.options import Launch, refuse_without_effect
 
 HOST_NAMES = (
     "claude-desktop",
@@ -47,5 +47,6 @@ def install(launch: Launch, host: str, **given: bool) -> None:
     """
     from rlm_mcp.cli.hosts.installer import InstallRequest, install_server
 
+    refuse_without_effect(("with_key", "remove"), ("yes", "dry_run"))
     request = InstallRequest(host, given["project"], given["with_key"], given["remove"])
     install_server(launch, request, ask=not given["yes"], is_dry_run=given["dry_run"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import click
+from click.core import ParameterSource
 
 from rlm_mcp.cli.output import say
 from rlm_mcp.errors import RLMError
@@ -32,9 +33,7 @@ _BUDGET: Mapping[str, tuple[type, str]] = {
     "max_depth": (int, "Depth of runs inside runs; 1: plain sub-calls only."),
 }
 
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print the tool's structured result as JSON."
-)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 def budget_options(command: Command) -> Command:
@@ -54,6 +53,44 @@ def verbosity_of(values: Mapping[str, Any]) -> Verbosity:
     if values["quiet"]:
         return "nothing"
     return "everything" if values["verbose"] else "progress"
+
+
+def refuse_without_effect(*pairs: tuple[str, str]) -> None:
+    """Refuse an option that another one leaves without effect.
+
+    Args:
+        pairs: the names of both parameters of the current command.
+
+    Raises:
+        UsageError: both are given.
+    """
+    for name, other in pairs:
+        if _is_given(name) and _is_given(other):
+            raise click.UsageError(
+                f"{_spelled(name)} has no effect with {_spelled(other)}: leave one of them out."
+            )
+
+
+def refuse_alone(needed: str, *names: str) -> None:
+    """Refuse options that have an effect only with another one, where that is not given.
+
+    Raises:
+        UsageError: names the first of them.
+    """
+    for name in names if not _is_given(needed) else ():
+        if _is_given(name):
+            raise click.UsageError(f"{_spelled(name)} has no effect without {_spelled(needed)}.")
+
+
+def _is_given(name: str) -> bool:
+    source = click.get_current_context().get_parameter_source(name)
+    return source is ParameterSource.COMMANDLINE
+
+
+def _spelled(name: str) -> str:
+    """The option as it is written at its longest."""
+    found = (one for one in click.get_current_context().command.params if one.name == name)
+    return max(next(found).opts, key=len)
 
 
 def complete_handles(ctx: click.Context, _parameter: click.Parameter, typed: str) -> list[str]:

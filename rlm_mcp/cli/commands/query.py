@@ -16,6 +16,7 @@ from rlm_mcp.cli.commands.options import (
     complete_runs,
     given_budget,
     json_option,
+    refuse_without_effect,
     verbosity_of,
 )
 from rlm_mcp.cli.failures import INTERRUPTED, report_interrupted
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     "options",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Set another field of RLMConfig for this run. Repeatable.",
+    help="Change another setting for this run, such as temperature=0. Repeatable.",
 )
 @click.option(
     "--attempts",
@@ -104,6 +105,7 @@ def query(launch: Launch, **given: Any) -> None:
     from rlm_mcp.cli.estimates import show_estimate
     from rlm_mcp.cli.questions import RunDisplay, add_sources, ask, estimate, watch
 
+    _refuse_without_effect(given)
     sources = (*given["files"], *(("-",) if given["text"] == "-" else ()))
     question = _question(given)
     if not (sources or given["contexts"] or given["text"] or given["continue_run"]):
@@ -128,6 +130,19 @@ def query(launch: Launch, **given: Any) -> None:
         report_interrupted(display.run_id, goes_on=wait_seconds is not None)
         raise SystemExit(INTERRUPTED) from None
     display.finish(state)
+
+
+def _refuse_without_effect(given: dict[str, Any]) -> None:
+    refuse_without_effect(
+        ("wait", "detach"),
+        ("wait", "estimate"),
+        ("detach", "estimate"),
+        ("verbose", "detach"),
+        ("verbose", "estimate"),
+        ("verbose", "quiet"),
+    )
+    if [*given["files"], given["text"]].count("-") > 1:
+        raise click.UsageError("Standard input can be read only once: give - once.")
 
 
 def _question(given: dict[str, Any]) -> Question:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import anyio
@@ -13,6 +14,8 @@ from rlm_mcp.cli.commands.options import (
     complete_runs,
     given_budget,
     json_option,
+    refuse_alone,
+    refuse_without_effect,
     verbosity_of,
 )
 from rlm_mcp.cli.failures import INTERRUPTED, report_interrupted
@@ -57,6 +60,8 @@ def show(launch: Launch, **given: Any) -> None:
     from rlm_mcp.cli import stored_runs
     from rlm_mcp.cli.questions import RunDisplay, watch
 
+    refuse_without_effect(*combinations(("variable", "variables", "trace", "follow"), 2))
+    refuse_alone("trace", "after")
     run_id, as_json = given["run_id"], given["as_json"]
     if given["variable"]:
         anyio.run(stored_runs.show_variable, launch, run_id, given["variable"], as_json)
@@ -85,6 +90,7 @@ def resume(launch: Launch, **given: Any) -> None:
     """
     from rlm_mcp.cli.questions import RunDisplay, resume_run
 
+    refuse_without_effect(("verbose", "quiet"))
     display = RunDisplay(verbosity_of(given), given["as_json"], given["run_id"])
     try:
         state = anyio.run(resume_run, launch, display, given_budget(given))

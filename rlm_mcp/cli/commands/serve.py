@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 import click
 
-from rlm_mcp.cli.commands.options import Launch
+from rlm_mcp.cli.commands.options import Launch, refuse_alone
 from rlm_mcp.cli.output import say
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def serve(
     origins: tuple[str, ...],
 ) -> None:
     """Serve MCP over stdio, or over HTTP."""
+    refuse_alone("over_http", "host", "port", "hosts", "origins")
     gc.set_threshold(*GC_THRESHOLDS)
     sys.setswitchinterval(THREAD_SECONDS)
     _keep_freed_memory()

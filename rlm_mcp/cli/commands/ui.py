@@ -43,11 +43,14 @@ async def _serve_page(settings: Settings, run_id: str, port: int, opens: bool) -
 
     Raises:
         ConfigurationError: the server cannot listen there.
+        NotFoundError: there is no such run.
         StoreError: the database cannot be opened.
     """
     from rlm_mcp.server.http.own_page import address_with, guarded, new_token
     from rlm_mcp.server.http.serving import Place, open_http_server, until_stopped
 
+    if run_id:
+        await _find_run(settings, run_id)
     token = new_token()
     async with (
         open_http_server(guarded(settings, token), Place(port=port)) as url,
@@ -60,6 +63,13 @@ async def _serve_page(settings: Settings, run_id: str, port: int, opens: bool) -
             tasks.start_soon(_open_browser, address, settings.data_dir)
         await until_stopped()
         tasks.cancel_scope.cancel()
+
+
+async def _find_run(settings: Settings, run_id: str) -> None:
+    from rlm_mcp.service.service import open_service
+
+    async with open_service(settings.model_copy(update={"ray_address": None})) as service:
+        await service.runs.state(run_id)
 
 
 async def _open_browser(address: str, directory: Path) -> None:

@@ -58,6 +58,30 @@ def without_server(text: str, host: Host) -> str:
     return _json_without_server(text, host)
 
 
+def entry_in(text: str, host: Host) -> Entry:
+    """Our server's entry as it stands in a host's file; empty where it is not there.
+
+    Raises:
+        InvalidInputError: the text is not a file of this host.
+    """
+    if host.language == "json":
+        document: Mapping[str, Any] = json_value(text)
+        return _table(document, _json_path(document, host))
+    if host.language == "toml":
+        from rlm_mcp.cli.hosts.toml_file import toml_value as read
+    else:
+        from rlm_mcp.cli.hosts.yaml_outline import yaml_value as read
+    servers: Any = read(text).get(host.servers)
+    if isinstance(servers, list):
+        ours = [cast("Entry", one) for one in cast("list[Any]", servers) if _is_ours(one)]
+        return ours[0] if ours else {}
+    return _table({host.servers: servers}, (host.servers, SERVER))
+
+
+def _is_ours(listed: object) -> bool:
+    return isinstance(listed, dict) and cast("Entry", listed).get("name") == SERVER
+
+
 def _json_with_server(text: str, host: Host, change: Change) -> str:
     document = json_value(text)
     path = _json_path(document, host)

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import anyio
 import click
 
 from rlm_mcp.cli.commands.options import Launch
 from rlm_mcp.cli.failures import REFUSED
-from rlm_mcp.cli.hosts.files import hide_secrets, holds_key, with_server, without_server
+from rlm_mcp.cli.hosts.files import (
+    entry_in,
+    hide_secrets,
+    holds_key,
+    with_server,
+    without_server,
+)
 from rlm_mcp.cli.hosts.host import Host, ServerCommand, own_command
 from rlm_mcp.cli.hosts.known import HOSTS
 from rlm_mcp.cli.output import say
@@ -40,20 +49,24 @@ class InstallRequest:
 
 @dataclass(frozen=True)
 class Change:
-    """A host's file before (None: it does not exist) and after."""
+    """A host's file before and after; None where it does not exist.
+
+    `exact` are the bytes of a file that is put back as it was.
+    """
 
     path: Path
     before: bytes | None
-    after: str
+    after: str | None
+    exact: bytes | None = None
 
     @property
     def text_before(self) -> str:
         """The file's text with plain line ends, empty where there is no file."""
-        return (self.before or b"").decode("utf-8-sig").replace("\r\n", "\n")
+        return _text_of(self.before or b"")
 
     @property
     def is_needed(self) -> bool:
-        """Whether there is anything to write."""
+        """Whether there is anything to write or to delete."""
         return self.after != self.text_before
 
     def diff(self) -> list[str]:
@@ -62,13 +75,17 @@ class Change:
             hide_secrets(line)
             for line in difflib.unified_diff(
                 self.text_before.splitlines(),
-                self.after.splitlines(),
+                (self.after or "").splitlines(),
                 str(self.path) if self.before is not None else os.devnull,
-                str(self.path),
+                str(self.path) if self.after is not None else os.devnull,
                 n=2,
                 lineterm="",
             )
         ]
+
+
+def _text_of(content: bytes) -> str:
+    return content.decode("utf-8-sig").replace("\r\n", "\n")
 
 
 def server_command(launch: Launch, *, with_key: bool = False) -> ServerCommand:
@@ -100,7 +117,7 @@ def plan(path: Path, host: Host, server: ServerCommand | None) -> Change:
     try:
         text = change.text_before
         if server is None:
-            return replace(change, after=without_server(text, host) if text else "")
+            return _removal(change, host) if text else change
         return replace(change, after=with_server(text, host, server.entry(host)))
     except (InvalidInputError, UnicodeError) as error:
         raise InvalidInputError(
@@ -109,6 +126,38 @@ def plan(path: Path, host: Host, server: ServerCommand | None) -> Change:
             if server
             else "Remove the server by hand.",
         ) from error
+
+
+def _removal(change: Change, host: Host) -> Change:
+    """Plan to take the server out: the file as it was before, if nothing else has changed since."""
+    text = change.text_before
+    left = without_server(text, host)
+    if left == text:
+        return replace(change, after=text)
+    entry = entry_in(text, host)
+    for copy in sorted(change.path.resolve().parent.glob(_copies(change.path)), reverse=True):
+        content = copy.read_bytes()
+        if _leads_to(text, content, host, entry):
+            return replace(change, after=_text_of(content), exact=content)
+    if with_server("", host, entry) == text:
+        return replace(change, after=None)  # `install` made the file, and nobody else wrote to it
+    return replace(change, after=left)
+
+
+def _leads_to(text: str, content: bytes, host: Host, entry: Mapping[str, Any]) -> bool:
+    """Whether a file had no server of ours, and has become `text` when it was added."""
+    try:
+        before = _text_of(content)
+        if entry_in(before, host):
+            return False
+        return with_server(before, host, entry) == text
+    except (InvalidInputError, UnicodeError):
+        return False
+
+
+def _copies(path: Path) -> str:
+    """The names of copies that `write` keeps of a file."""
+    return f"{glob.escape(path.resolve().name)}.*.bak"
 
 
 def _file_of(host: Host, request: InstallRequest) -> Path:
@@ -132,6 +181,8 @@ def snippet(host: Host, server: ServerCommand) -> str:
 def write(change: Change) -> Path | None:
     """Replace a file in one step, with its permissions; return the copy of the old one.
 
+    A file that held nothing but the server is deleted.
+
     A file that holds a key is readable only by its owner. A link stays a link.
 
     Raises:
@@ -145,6 +196,9 @@ def write(change: Change) -> Path | None:
             f"{str(change.path)!r} has changed since it was read.", fix="Run the command again."
         )
     backup = None
+    if change.after is None:
+        target.unlink()
+        return None
     if change.before is not None:
         stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S-%f")
         backup = target.with_name(f"{target.name}.{stamp}.bak")
@@ -155,7 +209,7 @@ def write(change: Change) -> Path | None:
 
 def _replace(target: Path, change: Change) -> None:
     mode = target.stat().st_mode & 0o777 if change.before is not None else _PRIVATE
-    if holds_key(change.after):
+    if holds_key(change.after or ""):
         mode &= _PRIVATE
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     written = Path(name)
@@ -173,8 +227,11 @@ def _replace(target: Path, change: Change) -> None:
 
 def _encoded(change: Change) -> bytes:
     """The new text with the file's line ends and byte order mark."""
-    before = change.before or b""
-    text = change.after.replace("\n", "\r\n") if b"\r\n" in before else change.after
+    if change.exact is not None:
+        return change.exact
+    before, text = change.before or b"", change.after or ""
+    if b"\r\n" in before:
+        text = text.replace("\n", "\r\n")
     return text.encode("utf-8-sig" if before.startswith(b"\xef\xbb\xbf") else "utf-8")
 
 
@@ -201,7 +258,7 @@ def install_server(launch: Launch, request: InstallRequest, *, ask: bool, is_dry
     if is_dry_run:
         _warn(launch, request)
         return
-    if ask and not click.confirm("Write this?", err=True):
+    if ask and not _is_agreed("Delete this file?" if change.after is None else "Write this?"):
         raise SystemExit(REFUSED)
     try:
         backup = write(change)
@@ -211,10 +268,29 @@ def install_server(launch: Launch, request: InstallRequest, *, ask: bool, is_dry
             fix="Check the permissions of the file and its directory.",
         ) from error
     kept = f"; the file as it was is {backup.name}" if backup else ""
+    if change.after is None:
+        say(f"Deleted: {change.path}; it held nothing else")
+        return
     say(f"Written: {change.path}{kept}")
     if not request.is_removal:
         _advise(launch, host, change, request)
         prepare_sandbox(launch.settings)
+
+
+def _is_agreed(question: str) -> bool:
+    """Ask on the terminal.
+
+    Raises:
+        InvalidInputError: nobody answers.
+    """
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort as error:
+        if sys.stdin.isatty():
+            raise  # an interrupt
+        raise InvalidInputError(
+            "Nothing was changed: there was no answer.", fix="Give --yes to be asked nothing."
+        ) from error
 
 
 def prepare_sandbox(settings: Settings, platform: str = sys.platform) -> None:
@@ -236,7 +312,7 @@ def _show(change: Change) -> None:
 
 
 def _advise(launch: Launch, host: Host, change: Change, request: InstallRequest) -> None:
-    if f'"{host.key}"' in change.after and not host.inputs:
+    if f'"{host.key}"' in (change.after or "") and not host.inputs:
         where = "" if request.is_project else ", or run the command again with --with-key"
         say(f"Replace {host.key} in that file by your API key{where}.")
     _warn(launch, request)

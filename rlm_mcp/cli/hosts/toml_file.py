@@ -20,7 +20,7 @@ def toml_with(text: str, path: tuple[str, str], change: Callable[[Fields], Field
     Raises:
         InvalidInputError: the text is not TOML, or `path` is something else in it.
     """
-    wanted = _plain(text)
+    wanted = toml_value(text)
     outer, inner = path
     tables = wanted.get(outer, {})
     if not isinstance(tables, dict):
@@ -41,7 +41,7 @@ def toml_without(text: str, path: tuple[str, str]) -> str:
     Raises:
         InvalidInputError: the text is not TOML.
     """
-    wanted = _plain(text)
+    wanted = toml_value(text)
     outer, inner = path
     if inner not in wanted.get(outer, {}):
         return text
@@ -79,7 +79,12 @@ def _item(value: Any) -> Any:
     return inline
 
 
-def _plain(text: str) -> dict[str, Any]:
+def toml_value(text: str) -> dict[str, Any]:
+    """What a text says.
+
+    Raises:
+        InvalidInputError: it is not TOML.
+    """
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -96,6 +101,6 @@ def _parsed(text: str) -> MutableMapping[str, Any]:
 def _checked(document: MutableMapping[str, Any], wanted: Fields) -> str:
     """Write it, and check that it says what it should, so that no edit destroys a file."""
     text = tomlkit.dumps(document).rstrip("\n") + "\n" if document else ""
-    if _plain(text) != wanted:
+    if toml_value(text) != wanted:
         raise InvalidInputError("Its layout cannot be edited without losing something.")
     return text

@@ -11,6 +11,7 @@ from rlm_mcp.engine.citations.checking import check_citations
 from rlm_mcp.engine.loop.judge import Outcome, judge, judge_last
 from rlm_mcp.engine.loop.run import Run
 from rlm_mcp.engine.run_context import Engine, RLMEvent, RunLog, repl_options
+from rlm_mcp.engine.spending import spelled
 from rlm_mcp.engine.subcalls.nested_runs import InnerPart
 from rlm_mcp.engine.subcalls.sub_caller import SubCaller
 from rlm_mcp.engine.telemetry import run_span, turn_span
@@ -105,7 +106,7 @@ def _reason_to_end(run: Run) -> BudgetExceededError | None:
     scarce = run.engine.budget.last_turn_limit
     if scarce is not None:
         return BudgetExceededError(
-            f"The budget of {scarce} has room for one more turn.", limit=scarce
+            f"The budget of {spelled(scarce)} has room for one more turn.", limit=scarce
         )
     return None
 

@@ -51,7 +51,7 @@ def refuse_unusable(base_url: str, api_key: str) -> None:
     Raises:
         ConfigurationError: the address or the key is none.
     """
-    if not all("!" <= character <= "~" for character in api_key):
+    if not is_header_text(api_key):
         # Refused here, since an error of the HTTP library would quote the header it cannot send.
         raise ConfigurationError(
             "The API key contains invalid characters.", fix="Copy it again from the provider."
@@ -78,6 +78,28 @@ def unusable(base_url: str) -> ConfigurationError:
 def _is_models_of_azure(host: str | None, path: str) -> bool:
     """Whether a path is where Azure has the models of all makers, and not a list of them."""
     return (host or "").endswith(_AZURE_HOSTS) and path.rstrip("/") == "/models"
+
+
+def is_header_text(key: str) -> bool:
+    """Whether a key can be sent in a header."""
+    return all("!" <= character <= "~" for character in key)
+
+
+def problem_with(address: str) -> str:
+    """Say why no request can be sent to an address; empty where one can."""
+    address = cleaned(address)
+    if not address.startswith(("http://", "https://")):
+        return "it must begin with http:// or https://"
+    try:
+        parts = urlsplit(address)
+        is_whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_whole = False
+    if is_whole:
+        return ""
+    return (
+        "its host or port cannot be used; in a name and a password write / ? # @ as %2F %3F %23 %40"
+    )
 
 
 def other_bases(base: str) -> tuple[str, ...]:

@@ -356,12 +356,12 @@ def _meaning(faults: Faults, error: Exception, body: Mapping[str, Any]) -> Diagn
         if reply.status_code in REDIRECTS and (place := place_of(str(reply.url), headers)):
             return faults.moved(place)
         told = error.body or reply.text
-        return Refused(reply.status_code, told, headers, sent).diagnose()
+        return faults.refused(Refused(reply.status_code, told, headers, sent), body)
     if isinstance(error, (openai.APITimeoutError, TimeoutError)):
         return faults.late()
     if isinstance(error, (openai.APIConnectionError, httpx2.HTTPError)):
         why = error.__cause__ or error
         return faults.gone(why, was_there=not isinstance(why, httpx2.ConnectError))
     if isinstance(error, (openai.APIError, ErrorInReplyError)):
-        return Refused(200, error.body or str(error), {}, sent).diagnose()
+        return faults.refused(Refused(200, error.body or str(error), {}, sent), body)
     return faults.odd(error)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from rlm_mcp.engine.models.problems import NoChoicesError
+from rlm_mcp.engine.models.refusals import Refused
 from rlm_mcp.engine.models.retry import AttemptFailedError, Diagnosis
 from rlm_mcp.errors import (
     ModelConnectionError,
@@ -44,6 +46,11 @@ class Faults:
     @property
     def _at(self) -> str:
         return f"the model endpoint at {without_credentials(self.base_url)!r}"
+
+    def refused(self, answer: Refused, body: Mapping[str, Any]) -> Diagnosis:
+        """There is an answer, and it is an error; `body` is what was sent."""
+        asked = {"at": without_credentials(self.base_url), "model": str(body.get("model", ""))}
+        return replace(answer, **asked).diagnose()
 
     def late(self) -> Diagnosis:
         """There was no answer in time."""

@@ -267,7 +267,7 @@ class ProviderWire:
             text = (await _read_some(reply, MAX_ERROR_BYTES)).decode("utf-8", "replace")
             headers = {name.lower(): value for name, value in reply.headers.items()}
             refused = Refused(reply.status, as_json(text), headers, optional_parts(body))
-            diagnosis = refused.diagnose()
+            diagnosis = self._faults.refused(refused, body)
             if reply.url != asked:
                 diagnosis.error.fix = f"The request was redirected to {_place(reply)!r}: set that."
             raise self._faults.failed(diagnosis, None)
@@ -334,7 +334,7 @@ class ProviderWire:
             raise faults.failed(faults.late(), error) from None
         except ErrorInReplyError as error:
             refused = Refused(200, error.body, {}, optional_parts(body))
-            raise faults.failed(refused.diagnose(), error) from None
+            raise faults.failed(faults.refused(refused, body), error) from None
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
             raise unusable(self._provider.base_url) from None  # whose text quotes the address
         except aiohttp.ClientConnectorError as error:

@@ -141,20 +141,26 @@ class Refused:
         headers: of the answer, names in lower case.
         sent: names of the optional parameters that were in the request, `SYSTEM_ROLE` among them
             where it had a system message.
+        at: the endpoint's address, without a password.
+        model: the model that was asked for.
     """
 
     status: int
     body: object
     headers: Mapping[str, str]
     sent: Sequence[str] = ()
+    at: str = ""
+    model: str = ""
 
     def diagnose(self) -> Diagnosis:
         """Say what it means."""
         problem = Problem.of(self.body)
         is_inside = self.status < 400
         status = (problem.status or _likely_status(problem)) if is_inside else self.status
-        where = "in a reply" if is_inside else str(self.status)
-        said = f"The model endpoint answered {where}: {problem.message}"
+        endpoint = f"endpoint at {self.at!r}" if self.at else "endpoint"
+        how = "with an error" if is_inside else str(self.status)
+        model = f" for the model {self.model!r}" if self.model else ""
+        said = f"The model {endpoint} answered {how}{model}: {problem.message}"
         told = told_in_headers(self.headers)
         wait = problem.wait_seconds if told is None else told
         return _diagnose(_Case(status, said, problem, wait, self.sent, is_inside))

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+
+from rlm_mcp.engine.models.addresses import is_header_text, problem_with
 
 ANTHROPIC_BASE_URL = "https://api.anthropic.com"
 ANTHROPIC_KEY = "ANTHROPIC_API_KEY"
 NATIVE = frozenset({"anthropic", "responses"})
 """Providers that are asked through their own packages."""
 _NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+
+
+def _sendable(address: str) -> str:
+    if problem := problem_with(address):
+        raise ValueError(problem)
+    return address
+
+
+def _in_a_header(key: SecretStr) -> SecretStr:
+    if not is_header_text(key.get_secret_value()):
+        raise ValueError("it contains invalid characters; copy it again from the provider")
+    return key
+
+
+Address = Annotated[str, AfterValidator(_sendable)]
+"""The root of an API, to which requests can be sent."""
+Key = Annotated[SecretStr, AfterValidator(_in_a_header)]
+"""The key of an API, which is sent in a header."""
 
 
 class ModelTable(BaseModel):
@@ -26,7 +46,7 @@ class ModelTable(BaseModel):
         "Messages API, or a command.",
     )
     model: str = Field(default="", description="The provider's name of it; NAME if not set.")
-    base_url: str | None = Field(
+    base_url: Address | None = Field(
         default=None, description="Root of the API; the default endpoint if not set."
     )
     api_key_env: str | None = Field(

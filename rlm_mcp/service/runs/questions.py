@@ -5,7 +5,7 @@ Loads nothing else of the service.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.errors import InvalidInputError
-from rlm_mcp.text import nearest
+from rlm_mcp.text import dollars, duration, nearest
 
 if TYPE_CHECKING:
     from rlm_mcp.store.runs.records import RunRecord
@@ -152,13 +152,20 @@ def _valid(fields: Mapping[str, Any]) -> RLMConfig:
         return RLMConfig.model_validate(fields)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}={problem['input']!r}: {problem['msg']}"
+            f"{_place(problem['loc'])}={problem['input']!r}: "
+            f"{problem['msg'][:1].lower()}{problem['msg'][1:]}"
             for problem in error.errors(include_url=False)
         )
         raise InvalidInputError(
             f"These options cannot be used: {problems}.",
             fix="Correct them and ask again; nothing was started.",
         ) from error
+
+
+def _place(loc: Sequence[int | str]) -> str:
+    """Name a field as callers do: those of the budget have other names in the config."""
+    names = {field: name for name, field in BUDGET_FIELDS.items()}
+    return ".".join(names.get(str(part), str(part)) for part in loc)
 
 
 def _unknown_option(name: str) -> str:
@@ -181,12 +188,17 @@ def progress_line(run: RunRecord) -> str:
     if run.queue_position is not None:
         return f"waiting, {run.queue_position - 1} ahead"
     figures = run.figures
-    calls = f"{figures.sub_calls}/{run.config.get('max_sub_calls', '?')} calls"
-    parts = [f"turn {figures.iterations}", calls]
+    parts = [f"turn {figures.iterations:,}", calls_of_allowed(figures.sub_calls, run.config)]
     if figures.cost_usd is not None:
-        parts.append(f"${figures.cost_usd:.2f}")
-    parts.append(f"{run.elapsed_seconds:.0f} s")
+        parts.append(dollars(figures.cost_usd))
+    parts.append(duration(run.elapsed_seconds))
     return " · ".join(parts)
+
+
+def calls_of_allowed(calls: int, config: Mapping[str, Any]) -> str:
+    """Say how many sub-calls were made of those allowed, as in `12/500 calls`."""
+    allowed = config.get("max_sub_calls")
+    return f"{calls:,}/{'?' if allowed is None else f'{allowed:,}'} calls"
 
 
 def more_room(record: RunRecord) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from rlm_mcp.engine.budget import Budget, Pricing
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.recording import RecordedCell, Recording, read_recording
 from rlm_mcp.engine.run_context import RLMEvent
+from rlm_mcp.engine.spending import spelled
 from rlm_mcp.errors import InvalidInputError, NotFoundError
 from rlm_mcp.events import FORMAT_VERSION, RunFinished, RunStarted
 from rlm_mcp.sandbox.types import ContextSource
@@ -212,7 +213,7 @@ def _check_room(record: RunRecord, rebuilt: Rebuilt, budget: Budget, config: RLM
     if limit is not None:
         proposed = {f"max_{limit}": None} | more_room(record)
         raise InvalidInputError(
-            f"The run {record.run_id!r} has used up its budget of {limit}.",
+            f"The run {record.run_id!r} has used up its budget of {spelled(limit)}.",
             fix=f"Give a larger budget, such as {proposed}: a limit counts what the run has "
             "already spent.",
         )

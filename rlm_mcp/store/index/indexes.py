@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from rlm_mcp.store.connection import connect, transaction, translated
-from rlm_mcp.store.contexts.reading import chunk_data, text_bytes, text_of
+from rlm_mcp.store.contexts.reading import chunk_data, document_rows, text_bytes, text_of
 from rlm_mcp.store.contexts.records import ContextRecord
 from rlm_mcp.store.database import Database
 from rlm_mcp.store.index.building import FORMAT, Progress, build_index
@@ -116,7 +116,7 @@ class TextIndexes:
             found.append(
                 RankedMatch(
                     passage.document,
-                    _document_name(db, record, text_id, passage.document),
+                    _document_name(db, self._caller, record, passage.document),
                     passage.line + place.line + 1,
                     passage.start_char + place.start,
                     passage.start_char + place.end,
@@ -145,8 +145,7 @@ def _passage_text(db: Connection, text_id: int, passage: Passage) -> str:
     return b"".join(row[0] for row in rows).decode()
 
 
-def _document_name(db: Connection, record: ContextRecord, text_id: int, position: int) -> str:
-    if record.documents == 1:
-        return record.name
-    sql = "SELECT name FROM documents WHERE text_id = ? AND position = ?"
-    return db.execute(sql, [text_id, position]).fetchone()[0]
+def _document_name(db: Connection, caller: str, record: ContextRecord, position: int) -> str:
+    """The name by which a search for a pattern gives the document too."""
+    [row] = document_rows(db, caller, record.handle, position, 1)
+    return row[1]

@@ -191,14 +191,15 @@ class NativeWire:
         import httpx2  # noqa: PLC0415  # loaded by now
 
         if isinstance(error, module.APIStatusError):
-            return self._in_chat_names(_refused(error, body).diagnose(), body)
+            refused = self._faults.refused(_refused(error, body), body)
+            return self._in_chat_names(refused, body)
         if isinstance(error, (module.APITimeoutError, TimeoutError)):
             return self._faults.late()
         if isinstance(error, (module.APIConnectionError, httpx2.HTTPError)):
             why = error.__cause__ or error
             return self._faults.gone(why, was_there=not isinstance(why, httpx2.ConnectError))
         if isinstance(error, ErrorInReplyError):
-            return Refused(200, error.body, {}, ()).diagnose()
+            return self._faults.refused(Refused(200, error.body, {}, ()), body)
         return self._faults.odd(error)
 
     def _in_chat_names(self, diagnosis: Diagnosis, body: Mapping[str, Any]) -> Diagnosis:

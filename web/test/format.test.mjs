@@ -1,0 +1,35 @@
+// Amounts are written as on the command line, and errors in the page's own words.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { bytes, counted, dollars, seconds } from "../src/format.js";
+import { saidBy } from "../src/words.js";
+
+const file = new URL("../../tests/amounts.json", import.meta.url);
+const examples = JSON.parse(readFileSync(file, "utf8"));
+const writers = {
+  dollars,
+  duration: seconds,
+  counted: (count) => counted(count, "turn"),
+  byte_size: bytes,
+};
+
+for (const [kind, rows] of Object.entries(examples)) {
+  test(`${kind} is written as on the command line`, () => {
+    for (const [number, said] of rows) assert.equal(writers[kind](number), said);
+  });
+}
+
+test("an error names controls of the page in place of tools and arguments", () => {
+  const message = "The run 'run_1' has used up its budget of turns.";
+  const fix = "Give a larger budget, such as {'max_usd': 0.5, 'max_iterations': 4}: it counts.";
+  assert.equal(
+    saidBy({ message, fix }),
+    `${message} Give a larger budget, such as 0.5 US dollars, 4 turns: it counts.`,
+  );
+});
+
+test("what a provider says stays as it is", () => {
+  const message = "The model endpoint answered 400: max_tokens=5 is too few";
+  assert.equal(saidBy({ code: "model_request", message }), message);
+});
