@@ -130,6 +130,22 @@ async def test_a_file_is_uploaded_with_a_progress_bar(tmp_path: Path, open_tab: 
         await expect(page.locator("h1")).to_have_text("big.txt")
 
 
+async def test_an_upload_that_a_proxy_refuses_says_so(tmp_path: Path, open_tab: OpenTab) -> None:
+    async with open_site(tmp_path, turns("never")) as site, open_tab() as tab:
+        await tab.open(f"{site.url}/#/ask", ANN)
+        page = tab.page
+        await expect(page.get_by_role("heading", name="Ask a question")).to_be_visible()
+        html = "<html><body>Request Entity Too Large</body></html>"
+        await page.route(
+            "**/contexts/*",
+            lambda route: route.fulfill(status=413, content_type="text/html", body=html),
+        )
+        file = {"name": "big.txt", "mimeType": "text/plain", "buffer": b"a text"}
+        await page.set_input_files("input[type=file]", [file])
+
+        await expect(page.locator(".upload")).to_contain_text("The server refused it (HTTP 413).")
+
+
 async def test_files_that_are_dropped_anywhere_are_stored(
     tmp_path: Path, open_tab: OpenTab
 ) -> None:

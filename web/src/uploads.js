@@ -33,7 +33,7 @@ function send(file, { onSent, onProblem, onStored }) {
   request.upload.onprogress = (event) => onSent(event.loaded);
   request.onerror = () => onProblem("The connection broke; nothing was stored.");
   request.onload = () => {
-    const body = JSON.parse(request.responseText || "{}");
+    const body = answerOf(request);
     if (request.status === 201) onStored(body.handle);
     else onProblem(body.error ? saidBy(body.error) : refusedWith(request.status));
   };
@@ -43,4 +43,12 @@ function send(file, { onSent, onProblem, onStored }) {
   }
   request.setRequestHeader("content-type", file.type || "application/octet-stream");
   request.send(file);
+}
+
+function answerOf(request) {
+  try {
+    return JSON.parse(request.responseText);
+  } catch {
+    return {}; // of a proxy, which answers in HTML
+  }
 }
