@@ -25,7 +25,7 @@ class Scarce:
 
 def spelled(limit: str) -> str:
     """Write the name of a limit in words."""
-    return {"usd": "USD", "sub_calls": "sub-calls", "iterations": "turns"}.get(limit, limit)
+    return {"usd": "USD", "sub_calls": "sub-calls"}.get(limit, limit)
 
 
 def exceeded(limit: str, why: str) -> BudgetExceededError:
