@@ -162,7 +162,7 @@ async def test_an_upload_that_is_cancelled_disappears(
         async with contexts.open_upload() as upload:
             await upload.write(b"x" * (2 * MIB))
             scope.cancel()
-            await upload.write(b"x" * (2 * MIB))
+            await upload.write(b"x" * (8 * MIB))
     assert scope.cancelled_caught
     assert await is_empty(database)
 
@@ -219,7 +219,7 @@ async def test_an_upload_that_lost_a_piece_can_not_be_sealed(
         await upload.write(b"a" * MIB)
         await database.write(lambda db: db.execute("PRAGMA max_page_count=1"))
         with pytest.raises(StoreError, match="is full"):
-            await upload.write(b"b" * (20 * MIB))  # it is written while more is taken in
+            await upload.write(b"b" * (40 * MIB))  # it is written while more is taken in
         await database.write(lambda db: db.execute("PRAGMA max_page_count=1000000"))
         for call in (upload.write(b"c" * MIB), upload.pause(), upload.seal()):
             with pytest.raises(StoreError, match="failed earlier and accepts no more"):

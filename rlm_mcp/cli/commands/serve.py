@@ -32,11 +32,11 @@ What is loaded at the start are 150,000 objects that stay. By default, Python lo
 cycles so often that it takes a fifth of a busy server's CPU, and of its start.
 """
 
-THREAD_SECONDS = 0.001
+THREAD_SECONDS = 0.0001
 """How long one thread of a server may keep the others waiting that want to run Python.
 
 SQLite, digests and sockets work beside the interpreter, and want it back for an instant after each
-step. By default they then wait for up to 5 ms, and an upload takes them all.
+step. By default they then wait for up to 5 ms each time, for most of an upload.
 """
 
 FREED_BYTES = 8 << 20

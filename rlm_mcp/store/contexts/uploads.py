@@ -34,7 +34,7 @@ from rlm_mcp.store.database import Database, storable
 
 # Pieces are collected up to this size before a worker thread cuts them: threads that take turns
 # seldom wait less for each other.
-_GATHERED_BYTES = 4 * CHUNK_BYTES
+_GATHERED_BYTES = 8 * CHUNK_BYTES
 # What a piece counts besides its bytes: 20,000 empty documents are enough for one write.
 _PIECE_BYTES = _GATHERED_BYTES // 20_000
 

@@ -70,7 +70,7 @@ class WorkBehind:
 
 
 # Cuts that wait for the writer: while it waits for the disk, this much is taken in and cut.
-_CUTS_AHEAD = 4
+_CUTS_AHEAD = 2
 
 
 class Behind:
