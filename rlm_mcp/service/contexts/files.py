@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from io import FileIO
 from pathlib import Path
@@ -315,12 +316,14 @@ def _data_behind(file: FileIO, start: int) -> Iterator[bytes]:
     """Yield what a file holds, without what takes no room on the disk; not too much of it."""
     at, end = start, start + MAX_HOLE_BYTES
     while at < end:
-        with suppress(AttributeError):  # not there on every platform
+        if sys.platform != "win32":
             try:
                 data = os.lseek(file.fileno(), at, os.SEEK_DATA)
-            except OSError:  # there is no more
-                return
-            at, end = data, end + data - at
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # there is no more
+                    return
+            else:
+                at, end = data, end + data - at
         piece = file.read(_PIECE_BYTES)
         if not piece:
             return
