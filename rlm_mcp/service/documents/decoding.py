@@ -84,7 +84,7 @@ def load_charsets() -> None:
     """Load all that decoding needs, while files may still be opened."""
     for name in {*aliases.values(), *_WIDE}:
         _known(name)
-    guess_charset("Grüße aus Köln, wo Änderungen möglich sind".encode("cp1252"))
+    guess_charset("Съешь же ещё этих мягких французских булок".encode("cp1251"))
 
 
 def _meant(named: str) -> str:
