@@ -17,6 +17,7 @@ from rlm_mcp.store.database import DATABASE_NAME, open_database
 from rlm_mcp.store.runs.leases import RunLeases
 from rlm_mcp.store.runs.runs import Runs
 from rlm_mcp.testing.scripted_model import Answer, ChatRequestView, Reply
+from rlm_mcp.text import byte_size
 from tests.commands import command, environment
 from tests.serving import cell, open_served
 
@@ -45,7 +46,7 @@ async def test_a_backup_of_a_database_in_use_is_restored_and_its_runs_go_on(
         gate.set()
         await served.ended(run["run_id"])
 
-    assert (done.exit_code, "MB" in done.stdout) == (0, True)
+    assert (done.exit_code, byte_size(copy.stat().st_size) in done.stdout) == (0, True)
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600 or sys.platform == "win32"
     assert not copy.with_name(f"{copy.name}.part").exists()
     restored = tmp_path / "elsewhere" / "data"

@@ -243,7 +243,7 @@ async def test_a_limit_in_usd_without_prices_is_refused_before_anything_is_asked
         done = await command(env, *arguments(tmp_path, "--max-usd", "1"))
         received = model.received
     assert (done.exit_code, received) == (2, 0)
-    assert "max_usd=1.0 cannot be kept" in done.stderr
+    assert "--max-usd 1.0 cannot be kept" in done.stderr
 
 
 async def test_a_batch_whose_results_cannot_be_written_ends(tmp_path: Path) -> None:

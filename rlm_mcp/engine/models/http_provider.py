@@ -299,8 +299,9 @@ class ProviderWire:
     async def _read_stream(self, reply: ClientResponse, request: ChatRequest) -> ChatReply:
         parts, events, size = ReplyParts(request.chars), self.events(), 0
         on_delta = cast("OnDelta", request.on_delta)
+        may_be_whole = isinstance(events, EventStream)  # others have JSON in their lines
         async for piece in reply.content.iter_any():
-            if not size and piece.lstrip()[:1] in {b"{", b"["}:  # no events, whatever it is called
+            if may_be_whole and not size and piece.lstrip()[:1] in {b"{", b"["}:  # no events
                 return await self._read_whole(reply, request, piece)
             size += len(piece)
             self._refuse_endless(size)

@@ -157,7 +157,7 @@ def _with_names(found: FoundFinal, argument: str) -> FoundFinal:
     marked = _MARKED_NAME.fullmatch(argument)
     expression = marked["name"] if marked else argument
     node = _only_argument(expression)
-    names = free_names(node) if node is not None else ()
+    names = free_names(node) if node is not None and not _reads_as_words(node) else ()
     return replace(found, expression=expression, names=names) if names else found
 
 
@@ -229,6 +229,12 @@ def _is_computed(node: ast.expr) -> bool:
     if not isinstance(node, ast.Call | ast.BinOp | ast.Subscript | ast.IfExp):
         return False
     return any(_calls_python(part) for part in ast.walk(node))
+
+
+def _reads_as_words(node: ast.expr) -> bool:
+    """Whether operators that are English words join its parts, as in `x is 1`, `cats and dogs`."""
+    in_words = ast.BoolOp | ast.IfExp | ast.Is | ast.IsNot | ast.In | ast.NotIn | ast.Not
+    return any(isinstance(part, in_words) for part in ast.walk(node))
 
 
 def _joins_text(node: ast.BinOp) -> bool:

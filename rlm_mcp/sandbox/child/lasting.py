@@ -157,7 +157,8 @@ def _unpicklable(value: object, error: BaseException) -> str:
     said = error.args[0] if type(error) in (TypeError, pickle.PicklingError) and error.args else ""
     found = _UNPICKLABLE.search(said) if type(said) is str else None
     inner = found[1] if found is not None else ""
-    within = f" that holds one of type {inner}" * (inner not in ("", type_name(value)))
+    is_within = inner.rpartition(".")[2] not in ("", type_name(value))
+    within = f" that holds one of type {inner}" if is_within else ""
     return f"a value of type {type_name(value)}{within} cannot be kept"
 
 
