@@ -25,9 +25,9 @@ from rlm_mcp.sandbox.types import ReplOptions
 from rlm_mcp.sandbox.wire import Frame
 from rlm_mcp.testing.scripted_replies import ChatRequestView
 from tests.test_orchestrator import a_bench, code
-from tests.test_sandbox_cells import Here, standard_streams
+from tests.test_sandbox_cells import Here, process_as_it_was
 
-__all__ = ["standard_streams"]  # a fixture for all tests of this file
+__all__ = ["process_as_it_was"]  # a fixture for all tests of this file
 
 NOTES = "\n".join(["The kettle leaks.", "", "All is fine.", "It never came."])
 TABLE = "\n".join(f"{number};{name};open" for number in range(40) for name in ("Lena", "Omar"))
