@@ -106,15 +106,21 @@ class Known:
                 assert (found, told) == (digest, digest), handle
 
 
-async def work_and_die(known: Known, chance: random.Random) -> None:
-    """Check what earlier servers left, work on under load, and be killed at a random moment."""
+async def work_and_die(known: Known, chance: random.Random, longest: float = 1.5) -> None:
+    """Check what earlier servers left, work on under load, and be killed at a random moment.
+
+    Args:
+        known: what was acknowledged so far.
+        chance: for the moment.
+        longest: until then, in seconds; a busy machine needs more until it acknowledges anything.
+    """
     async with open_to_be_killed(known) as (served, kill):
         await take_up(known, served)
         async with anyio.create_task_group() as load:
             load.start_soon(_upload, known, served)
             for _ in range(RUNS_AT_ONCE):
                 load.start_soon(_ask, known, served)
-            await anyio.sleep(chance.uniform(0, 1.5))
+            await anyio.sleep(chance.uniform(0, longest))
             kill()
             load.cancel_scope.cancel()
     known.kills += 1

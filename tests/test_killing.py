@@ -12,6 +12,7 @@ from tests.killing import Known, answer_of, script, take_up, work_and_die
 from tests.test_stdio import open_process
 
 KILLS = 3
+MOST_KILLS = 10  # where a busy machine acknowledges nothing before it is killed
 
 
 async def test_a_server_that_is_killed_at_any_moment_loses_nothing_and_its_runs_go_on(
@@ -20,8 +21,10 @@ async def test_a_server_that_is_killed_at_any_moment_loses_nothing_and_its_runs_
     chance = random.Random(5)
     async with open_scripted_model(script) as model:
         known = Known(tmp_path, model)
-        for _ in range(KILLS):
-            await work_and_die(known, chance)
+        for number in range(MOST_KILLS):
+            if number >= KILLS and known.runs and known.texts:
+                break
+            await work_and_die(known, chance, longest=1.5 * max(1, number - KILLS + 2))
         async with open_process(tmp_path, model) as served:
             await take_up(known, served)
             with anyio.fail_after(60):
