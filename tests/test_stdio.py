@@ -22,7 +22,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCResponse
 
-from rlm_mcp.server.stdio import write_messages
+from rlm_mcp.server.stdio import Unanswered, write_messages
 from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
 from rlm_mcp.testing.scripted_replies import Reply
 from tests import walls
@@ -273,6 +273,29 @@ async def test_what_a_library_prints_reaches_the_host_at_no_time(tmp_path: Path)
     assert b"a library's own words" in done.stderr
 
 
+async def test_requests_of_a_pipe_that_is_closed_at_once_are_answered(tmp_path: Path) -> None:
+    env = {"HOME": str(tmp_path), "RLM_MCP_DATA_DIR": str(tmp_path / "data")}
+    hello = {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "pipe", "version": "1"},
+    }
+    sent: list[dict[str, object]] = [
+        {"id": 1, "method": "initialize", "params": hello},
+        {"method": "notifications/initialized"},
+        {"id": 2, "method": "ping"},
+        {"id": 3, "method": "tools/list"},
+    ]
+    lines = "".join(json.dumps({"jsonrpc": "2.0", **each}) + "\n" for each in sent)
+    with anyio.fail_after(120):
+        done = await anyio.run_process(
+            [sys.executable, "-m", "rlm_mcp"], env=env, input=lines.encode(), check=False
+        )
+
+    assert done.returncode == 0
+    assert sorted(json.loads(line)["id"] for line in done.stdout.splitlines()) == [1, 2, 3]
+
+
 def responses(count: int) -> list[SessionMessage]:
     return [
         SessionMessage(JSONRPCResponse(jsonrpc="2.0", id=number, result={}))
@@ -288,7 +311,7 @@ async def test_messages_that_wait_together_are_written_in_order(tmp_path: Path) 
     outgoing, messages = anyio.create_memory_object_stream[SessionMessage](0)
     with (tmp_path / "stdout").open("wb") as file, anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(write_messages, messages, file)
+            tasks.start_soon(write_messages, messages, file, Unanswered())
             async with outgoing, anyio.create_task_group() as senders:
                 for response in responses(20):
                     senders.start_soon(outgoing.send, response)
@@ -300,7 +323,7 @@ async def test_a_message_sent_just_before_the_end_is_written(tmp_path: Path) -> 
     outgoing, messages = anyio.create_memory_object_stream[SessionMessage](0)
     with (tmp_path / "stdout").open("wb") as file, anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(write_messages, messages, file)
+            tasks.start_soon(write_messages, messages, file, Unanswered())
             await anyio.wait_all_tasks_blocked()
             outgoing.send_nowait(responses(1)[0])
             outgoing.close()

@@ -40,12 +40,16 @@ from mcp_types import (
     JSONRPCError,
     JSONRPCMessage,
     JSONRPCRequest,
+    JSONRPCResponse,
     jsonrpc_message_adapter,
 )
 
 from rlm_mcp.server.sendable import sendable
 
 Incoming = SessionMessage | Exception
+# Whoever sends requests through a pipe closes it at once, and still wants to read the answers. A
+# host that is gone does not hold the server for longer.
+_ANSWER_SECONDS = 1.0
 _PROBE = "server/discover"
 # In `_meta` of a call whose arguments held half a surrogate pair: says so to whoever answers it.
 HALVES_META_KEY = "rlm-mcp/half-characters"
@@ -63,9 +67,10 @@ async def serve_stdio(server: Server[Any]) -> None:
 
 async def _serve(server: Server[Any], stdin: TextIO) -> None:
     outgoing, messages = anyio.create_memory_object_stream[SessionMessage](0)
+    unanswered = Unanswered()
     with _own_stdout() as file:
         async with anyio.create_task_group() as writing:
-            writing.start_soon(write_messages, messages, file)
+            writing.start_soon(write_messages, messages, file, unanswered)
             async with (
                 server.lifespan(server) as state,
                 _open_lines(stdin) as lines,
@@ -75,7 +80,8 @@ async def _serve(server: Server[Any], stdin: TextIO) -> None:
                 async with outgoing, anyio.create_task_group() as serving:
                     probes, first = anyio.create_memory_object_stream[Incoming](0)
                     incoming, rest = anyio.create_memory_object_stream[Incoming](0)
-                    reading.start_soon(_read, lines, probes, incoming, outgoing.send)
+                    read = partial(_read, lines, probes, incoming, outgoing.send, unanswered)
+                    reading.start_soon(read)
                     for receiver in (first, rest):
                         loop = partial(
                             serve_dual_era_loop,
@@ -128,6 +134,7 @@ async def _read(
     probes: ObjectSendStream[Incoming],
     incoming: ObjectSendStream[Incoming],
     answer: Callable[[SessionMessage], Awaitable[None]],
+    unanswered: Unanswered,
 ) -> None:
     chosen = probes
     async with probes, incoming:
@@ -139,22 +146,51 @@ async def _read(
             except (ValueError, RecursionError):
                 await answer(SessionMessage(refusal(line)))
             else:
-                if isinstance(message, JSONRPCRequest) and message.method != _PROBE:
-                    chosen = incoming
+                if isinstance(message, JSONRPCRequest):
+                    unanswered.add(message)
+                    chosen = chosen if message.method == _PROBE else incoming
                 await chosen.send(SessionMessage(message))
+        with anyio.move_on_after(_ANSWER_SECONDS):
+            await unanswered.until_none()
+
+
+class Unanswered:
+    """The requests of a host that have no answer yet."""
+
+    def __init__(self) -> None:
+        self._ids = set[int | str]()
+        self._changed = anyio.Event()
+
+    def add(self, request: JSONRPCRequest) -> None:
+        """Note a request."""
+        self._ids.add(request.id)
+
+    def remove(self, message: JSONRPCMessage) -> None:
+        """Note what was written, if it is an answer."""
+        if isinstance(message, JSONRPCResponse | JSONRPCError) and message.id is not None:
+            self._ids.discard(message.id)
+            self._changed.set()
+
+    async def until_none(self) -> None:
+        """Wait until all are answered."""
+        while self._ids:
+            self._changed = anyio.Event()
+            await self._changed.wait()
 
 
 async def write_messages(
-    messages: MemoryObjectReceiveStream[SessionMessage], file: BinaryIO
+    messages: MemoryObjectReceiveStream[SessionMessage], file: BinaryIO, unanswered: Unanswered
 ) -> None:
     """Write messages in order, all that wait at once, until nobody sends any more."""
     async with messages:
         async for first in messages:
-            lines = [_line(first)]
+            waiting = [first]
             with suppress(anyio.WouldBlock, anyio.EndOfStream):
                 while True:
-                    lines.append(_line(messages.receive_nowait()))
-            await anyio.to_thread.run_sync(_send, file, b"".join(lines))
+                    waiting.append(messages.receive_nowait())
+            await anyio.to_thread.run_sync(_send, file, b"".join(map(_line, waiting)))
+            for sent in waiting:
+                unanswered.remove(sent.message)
 
 
 def _line(sent: SessionMessage) -> bytes:
