@@ -59,7 +59,11 @@ async def test_the_demo_prints_what_the_documents_show_of_it(
 
 
 def without_what_varies(text: str) -> str:
-    """Text without ids, times and tokens, and without the places of its line breaks."""
+    """Text without ids, times and tokens, and without the places of its line breaks.
+
+    On a busy machine some of the sub-calls are reported before the others.
+    """
+    text = re.sub(r"^[1-4] of 5 sub-calls finished.*\n", "", text, flags=re.MULTILINE)
     varying = r"(?:ctx|run)_[0-9a-f]+|[\d.]+ m?s\b|[\d,]+ tokens in, \d+ out"
     return " ".join(re.sub(varying, "…", text).split())
 
