@@ -835,6 +835,9 @@ REPEATED = {
     "digits": "1" * 60_000,
     "blank lines": "a" + "\n" * 60_000 + "b",
     "closing tags": "</think>" * 5000,
+    "lines of one space": " \n" * 30_000 + "x",
+    "boxes left open": "\\boxed{" * 8000,
+    "answers left open": "<answer>" * 7500,
 }
 
 

@@ -26,8 +26,8 @@ _ANALYSIS = re.compile(
 # Tags of further models, which stand at the start of a reply: Magistral, Seed-OSS, Kimi-VL and
 # OpenThinker. The opening one of Kimi-VL may be part of the prompt.
 _MARKED = re.compile(
-    r"\A\s*(?:\[THINK\].*?(?:\[/THINK\]|\Z)|<seed:think>.*?(?:</seed:think>|\Z)"
-    r"|[^◁]*(?:◁think▷.*?)?(?:◁/think▷)|◁think▷.*\Z"
+    r"\A\s*+(?:\[THINK\].*?(?:\[/THINK\]|\Z)|<seed:think>.*?(?:</seed:think>|\Z)"
+    r"|[^◁]*+(?:◁think▷.*?)?(?:◁/think▷)|◁think▷.*\Z"
     r"|<\|begin_of_thought\|>.*?(?:<\|end_of_thought\|>|\Z))"
     r"\s*(?:<\|begin_of_solution\|>\s*)?",
     re.DOTALL,

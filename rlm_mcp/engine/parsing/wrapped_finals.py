@@ -12,9 +12,7 @@ Fields = dict[str, object]
 
 _BOXED = re.compile(r"\\f?box(?:ed)?[ ]?\{")
 _TAGGED = re.compile(
-    r"[<\[](?P<tag>final|answer|final_answer|result)(?: [^<>\n]*)?[>\]]"
-    r"(?P<body>.*?)[<\[]/(?P=tag)[>\]]",
-    re.DOTALL | re.IGNORECASE,
+    r"[<\[](?P<tag>final|answer|final_answer|result)(?: [^<>\n]*)?[>\]]", re.IGNORECASE
 )
 _ANSWER_KEYS = ("final_answer", "final", "answer")
 # What models write beside the answer in one object.
@@ -25,7 +23,9 @@ _BESIDE = re.compile(
 )
 _JSON_BLOCK = re.compile(r"```(?:json)?[ \t]*\n(\{.*?\})\s*```", re.DOTALL)
 _MAX_BOX_CHARS = 20_000
-_JSON_FENCE = re.compile(r"\A```(?:json)?\s*\n|\n\s*```\Z")
+# A reply may repeat itself without end, and each of them is looked at to its own end.
+_MOST_WRAPPERS = 20
+_JSON_FENCE = re.compile(r"\A```(?:json)?\s*\n|(?<=\n)[ \t]*```\Z")
 
 
 def read_wrapped_final(text: str) -> str | None:
@@ -33,11 +33,22 @@ def read_wrapped_final(text: str) -> str | None:
 
     None where there is none; the last box or tag counts.
     """
-    boxes = [_braced(text, match.end()) for match in _BOXED.finditer(text)]
-    tagged = [match["body"].strip() for match in _TAGGED.finditer(text)]
-    found = next((one for one in (*reversed(boxes), *reversed(tagged)) if one), None)
+    boxes = [_braced(text, match.end()) for match in _last(_BOXED, text)]
+    tagged = [_tagged(text, match) for match in _last(_TAGGED, text)]
+    found = next((one for one in (*boxes, *tagged) if one), None)
     found = found or _only_json_answer(text)
     return None if found is None or is_placeholder(found) else found
+
+
+def _last(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
+    """Return the last places of a pattern, the last one first."""
+    return list(pattern.finditer(text))[: -_MOST_WRAPPERS - 1 : -1]
+
+
+def _tagged(text: str, opening: re.Match[str]) -> str | None:
+    """Return the text between a tag and the next that closes it."""
+    end = re.compile(rf"[<\[]/{opening['tag']}[>\]]", re.IGNORECASE).search(text, opening.end())
+    return text[opening.end() : end.start()].strip() if end else None
 
 
 def _braced(text: str, start: int) -> str | None:
