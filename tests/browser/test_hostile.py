@@ -51,7 +51,9 @@ STRINGS = (
 ALL = "\n".join(STRINGS)
 
 
-FIRST = cell(f"evil = {ALL!r}\nprint(evil)\nreply = llm_query(evil)\nraised = dict(x=evil)")
+FIRST = cell(
+    f"evil = {ALL!r}\nprint(evil)\nreply = llm_query(evil)\nraised = dict(x=evil)\ntold = evil + '.'"
+)
 SECOND = cell(
     "inner = rlm_query(evil, evil)\ntry:\n    llm_query('fail ' + evil)\nfinally:\n    1 / 0"
 )
@@ -69,7 +71,7 @@ def answer(request: ChatRequestView) -> Answer:
             if turn == 0 and "REPL" in _system(request)
             else ALL
         )
-    return [f"{ALL}\n\n{FIRST}", f"{ALL}\n\n{SECOND}", f"{ALL}\n\n{THIRD}", "FINAL_VAR(evil)"][
+    return [f"{ALL}\n\n{FIRST}", f"{ALL}\n\n{SECOND}", f"{ALL}\n\n{THIRD}", "FINAL_VAR(told)"][
         min(turn, 3)
     ]
 
