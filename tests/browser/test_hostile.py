@@ -52,7 +52,8 @@ ALL = "\n".join(STRINGS)
 
 
 FIRST = cell(
-    f"evil = {ALL!r}\nprint(evil)\nreply = llm_query(evil)\nraised = dict(x=evil)\ntold = evil + '.'"
+    f"evil = {ALL!r}\nprint(evil)\nreply = llm_query(evil)\nraised = dict(x=evil)\n"
+    "told = evil + '.'"
 )
 SECOND = cell(
     "inner = rlm_query(evil, evil)\ntry:\n    llm_query('fail ' + evil)\nfinally:\n    1 / 0"
