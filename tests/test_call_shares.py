@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -155,9 +156,8 @@ async def call(service: Service, handle: str) -> None:
     assert done.output == "fine\n"
 
 
-@pytest.mark.usefixtures("one_sandbox_for_all")
-async def test_a_refusal_that_the_server_hears_holds_its_workers_back(tmp_path: Path) -> None:
-    refused: list[float] = []
+def refusing_first(refused: list[float]) -> Callable[[ChatRequestView], Answer]:
+    """A model that refuses its first request, and notes when it came."""
 
     def script(request: ChatRequestView) -> Answer:
         if not refused:
@@ -165,9 +165,16 @@ async def test_a_refusal_that_the_server_hears_holds_its_workers_back(tmp_path: 
             return rate_limited(str(RETRY_SECONDS))
         return Reply("fine") if request.model == "sub" else cell("FINAL('done')")
 
+    return script
+
+
+@pytest.mark.usefixtures("one_sandbox_for_all")
+async def test_a_refusal_that_the_server_hears_holds_its_workers_back(tmp_path: Path) -> None:
+    refused: list[float] = []
+
     cluster = InProcessCluster(2)
     async with (
-        open_scripted_model(script) as model,
+        open_scripted_model(refusing_first(refused)) as model,
         open_front(tmp_path, model, cluster) as service,
     ):
         with anyio.fail_after(60):
@@ -188,15 +195,9 @@ async def test_a_refusal_that_the_server_hears_holds_its_workers_back(tmp_path: 
 async def test_a_refusal_that_a_worker_hears_holds_the_server_back(tmp_path: Path) -> None:
     refused: list[float] = []
 
-    def script(request: ChatRequestView) -> Answer:
-        if not refused:
-            refused.append(request.at)
-            return rate_limited(str(RETRY_SECONDS))
-        return Reply("fine") if request.model == "sub" else cell("FINAL('done')")
-
     cluster = InProcessCluster(2)
     async with (
-        open_scripted_model(script) as model,
+        open_scripted_model(refusing_first(refused)) as model,
         open_front(tmp_path, model, cluster) as service,
     ):
         with anyio.fail_after(60):
