@@ -51,12 +51,13 @@ async def run(repl: Repl, code: str, *, seconds: float = 60) -> CellResult:
     return await repl.execute(code, timeout_seconds=seconds, on_call=shout)
 
 
+def was_put_back(done: CellResult) -> bool:
+    return done.error is not None and PUT_BACK in done.error.message
+
+
 async def run_over(repl: Repl, code: str) -> CellResult:
     """Run a cell that does not end until it is put back: before its last line it is interrupted."""
-    return await with_enough_time(
-        lambda seconds: run(repl, code, seconds=seconds),
-        lambda done: done.error is not None and PUT_BACK in done.error.message,
-    )
+    return await with_enough_time(lambda seconds: run(repl, code, seconds=seconds), was_put_back)
 
 
 async def test_its_level_is_partial_and_its_layers_are_named(sandbox: PortableSandbox) -> None:
@@ -135,13 +136,15 @@ async def test_what_ends_the_interpreter_leaves_everything_as_it_was_before(
 
 
 async def test_memory_that_grew_in_a_cell_that_is_ended_is_given_back(repl: Repl) -> None:
-    await run(repl, "x = 1")
+    async def grow(seconds: float) -> CellResult:
+        # Where the last one was interrupted before its last line, its memory stayed: more than can
+        # be put back, so this one loses all variables and the next one starts small again.
+        await run(repl, "x = 1; big = None")
+        return await run(repl, f"big = bytearray(300_000_000)\n{DEAF}", seconds=seconds)
+
     for _ in range(2):
-        # Where a cell is interrupted before its last line, its memory stays, and is too much to be
-        # put back.
-        ended = await run_over(repl, f"big = bytearray(300_000_000)\n{DEAF}")
-        assert ended.error is not None
-        assert PUT_BACK in ended.error.message
+        ended = await with_enough_time(grow, was_put_back)
+        assert was_put_back(ended)
     last = await run(repl, "len(bytearray(600_000_000)), x")
     assert (last.error, last.output) == (None, "(600000000, 1)\n")
 
