@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from rlm_mcp.service import repls
+from rlm_mcp.service import saved_variables
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.writing import no_report
 from rlm_mcp.service.executor import crew
@@ -105,7 +105,7 @@ def _demands(*demands: tuple[int, int]) -> list[tuple[str, tuple[int, int]]]:
 @pytest.fixture(autouse=True)
 def settings_of_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLM_MCP_API_KEY", "key-of-the-nodes")
-    monkeypatch.setattr(repls, "SAVE_SECONDS", 0.2)
+    monkeypatch.setattr(saved_variables, "SAVE_SECONDS", 0.2)
     monkeypatch.setattr(crew, "PING_SECONDS", 0.05)
     monkeypatch.setattr(crew, "PINGS_MISSED", 1000)  # this process may stand still for long
 

@@ -9,7 +9,7 @@ import pytest
 
 from rlm_mcp.engine.prompts.earlier import Earlier, describe_earlier
 from rlm_mcp.sandbox.types import Variable
-from rlm_mcp.service import repls
+from rlm_mcp.service import saved_variables
 from rlm_mcp.testing.scripted_replies import Script
 from tests.serving import cell, open_served, turns
 
@@ -228,7 +228,7 @@ async def test_a_value_is_what_it_was_in_a_new_process(
 async def test_what_is_lost_is_named_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repls, "MAX_LASTING_BYTES", 100_000)
+    monkeypatch.setattr(saved_variables, "MAX_LASTING_BYTES", 100_000)
     code = (
         "n = 1\ngen = (i for i in range(3))\nmixed = {'g': gen}\nbig = 'x' * 200_000\n"
         "def make():\n    y = 2\n    return lambda: y\nclosure = make()"
@@ -276,7 +276,7 @@ async def test_the_root_is_told_what_is_there_in_the_same_process_too(tmp_path: 
 async def test_variables_that_an_earlier_version_saved_are_assigned_as_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repls, "Lasting", type("Nothing", (), {}))
+    monkeypatch.setattr(saved_variables, "Lasting", type("Nothing", (), {}))
     run_id = await first_run(tmp_path, "n = [1, 2]\nseen = {1}")
     monkeypatch.undo()
 

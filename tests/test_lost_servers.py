@@ -13,7 +13,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from rlm_mcp.service import repls
+from rlm_mcp.service import saved_variables
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.writing import no_report
 from rlm_mcp.service.runs.live import LiveRuns
@@ -70,7 +70,7 @@ async def model(script: Script) -> AsyncGenerator[ScriptedModel]:
 @pytest.fixture(autouse=True)
 def settings_of_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLM_MCP_API_KEY", "key-of-the-nodes")
-    monkeypatch.setattr(repls, "SAVE_SECONDS", 0.2)
+    monkeypatch.setattr(saved_variables, "SAVE_SECONDS", 0.2)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from rlm_mcp.errors import NotFoundError, SandboxBusyError, SandboxDiedError
-from rlm_mcp.service import repls
+from rlm_mcp.service import repls, saved_variables
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.writing import no_report
 from rlm_mcp.service.executor import crew, remote_repls
@@ -219,7 +219,7 @@ async def test_a_follow_up_gets_what_only_the_repl_of_the_worker_holds(tmp_path:
         return cell("FINAL(len(large))")
 
     # After a cell of a caller so much is not saved; at the end of a question it is.
-    size = 4 * repls.CELL_LASTING_BYTES
+    size = 4 * saved_variables.CELL_LASTING_BYTES
     cluster = InProcessCluster()
     async with open_front(tmp_path, cluster, script) as (service, _):
         code = f"large = [str(n) for n in range({size // 8})]"

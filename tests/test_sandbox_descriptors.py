@@ -14,7 +14,7 @@ from rlm_mcp.errors import SandboxError, TooManyFilesError
 from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import Isolation, ReplOptions
-from rlm_mcp.service.repls import no_calls
+from rlm_mcp.service.saved_variables import no_calls
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="descriptors are listed in /proc")
 

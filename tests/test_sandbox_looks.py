@@ -14,7 +14,7 @@ import pytest
 from rlm_mcp.errors import SandboxBusyError
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.sandbox.types import CallReply, CellResult, Repl, ReplCall, ReplOptions
-from rlm_mcp.service.repls import save_variables
+from rlm_mcp.service.saved_variables import save_variables
 from rlm_mcp.store.runs.records import SavedVariable
 from tests.walls import a_sandbox, native_alone
 

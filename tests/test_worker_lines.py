@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from rlm_mcp.errors import StoreBusyError, StoreError
-from rlm_mcp.service import repls
+from rlm_mcp.service import saved_variables
 from rlm_mcp.service import service as opened_service
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.writing import no_report
@@ -42,7 +42,7 @@ STEPS = 2
 @pytest.fixture(autouse=True)
 def settings_of_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLM_MCP_API_KEY", "key-of-the-nodes")
-    monkeypatch.setattr(repls, "SAVE_SECONDS", 0.2)
+    monkeypatch.setattr(saved_variables, "SAVE_SECONDS", 0.2)
     monkeypatch.setattr(crew, "RESTART_SECONDS", 0.01)
 
 

@@ -25,7 +25,7 @@ from rlm_mcp.errors import (
 )
 from rlm_mcp.sandbox.choice import OwnedSandbox
 from rlm_mcp.sandbox.types import Isolation
-from rlm_mcp.service import repls
+from rlm_mcp.service import saved_variables
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.writing import no_report
 from rlm_mcp.service.doctor import check_workers
@@ -82,7 +82,7 @@ def key_of_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def little_time_to_save_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     # A worker of this process is not killed but cancelled, and looks at a REPL whose cell runs.
-    monkeypatch.setattr(repls, "SAVE_SECONDS", 0.2)
+    monkeypatch.setattr(saved_variables, "SAVE_SECONDS", 0.2)
 
 
 @pytest.fixture

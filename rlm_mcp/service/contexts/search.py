@@ -10,7 +10,7 @@ from rlm_mcp.cursors import decode_cursor, encode_cursor, invalid_cursor
 from rlm_mcp.errors import InvalidInputError, SandboxError
 from rlm_mcp.sandbox.types import CellResult, Repl
 from rlm_mcp.service.contexts.requests import SearchQuery
-from rlm_mcp.service.repls import no_calls
+from rlm_mcp.service.saved_variables import no_calls
 
 SEARCH_SECONDS = 20.0
 MAX_PATTERN_CHARS = 10_000

@@ -15,7 +15,8 @@ from rlm_mcp.sandbox.types import CallReply, CellResult, Repl, ReplCall
 from rlm_mcp.service.executor.messages import CellCall, Place, ReplGone, WantedRepl
 from rlm_mcp.service.executor.outbox import Outbox
 from rlm_mcp.service.executor.remote_text import RemoteSource
-from rlm_mcp.service.repls import OpenRepl, Repls, last_variables
+from rlm_mcp.service.repls import OpenRepl, Repls
+from rlm_mcp.service.saved_variables import last_variables
 from rlm_mcp.store.runs.records import SavedVariable
 
 
@@ -105,7 +106,7 @@ class HeldRepls:
             await work.ended.wait()
 
     async def saved(self, at: Place, *, after_cell: bool) -> Sequence[SavedVariable]:
-        """Read what a REPL holds; see `repls.save_variables`.
+        """Read what a REPL holds; see `saved_variables.save_variables`.
 
         Raises:
             SandboxDiedError: the REPL is gone.

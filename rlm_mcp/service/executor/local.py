@@ -20,7 +20,7 @@ from rlm_mcp.engine.types import RLMResponse
 from rlm_mcp.errors import NotFoundError, SandboxError, StoreError
 from rlm_mcp.events import RunWarning
 from rlm_mcp.sandbox.types import Variable
-from rlm_mcp.service.repls import OpenRepl, last_variables
+from rlm_mcp.service.repls import OpenRepl
 from rlm_mcp.service.runs.execution import (
     Execution,
     RunServices,
@@ -30,6 +30,7 @@ from rlm_mcp.service.runs.execution import (
     write_lines,
 )
 from rlm_mcp.service.runs.live import LiveRun, Ticket
+from rlm_mcp.service.saved_variables import last_variables
 from rlm_mcp.store.runs.records import Outcome, SavedVariable
 from rlm_mcp.text import names_in_line
 from rlm_mcp.values import Usage, error_fields

@@ -25,10 +25,11 @@ from rlm_mcp.events import (
     Support,
 )
 from rlm_mcp.sandbox.types import CallReply, CellResult, ReplCall, Variable
-from rlm_mcp.service.repls import OpenRepl, last_variables, save_variables
+from rlm_mcp.service.repls import OpenRepl
 from rlm_mcp.service.runs.execution import Execution, RunServices, Task, new_event
 from rlm_mcp.service.runs.live import LiveRun, RunQueue
 from rlm_mcp.service.runs.questions import RunDefaults
+from rlm_mcp.service.saved_variables import last_variables, save_variables
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.runs.records import NewEvent, NewRun, Outcome, SavedVariable
 from rlm_mcp.text import names_in_line, preview

@@ -22,12 +22,12 @@ from rlm_mcp.sandbox.types import Particular
 from rlm_mcp.service.contexts.contexts import ContextService
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.text_reader import read_inline
-from rlm_mcp.service.repls import last_variables
 from rlm_mcp.service.runs.estimating import Estimate, Estimator
 from rlm_mcp.service.runs.execution import RunExecutor, RunServices, Task, new_event
 from rlm_mcp.service.runs.live import LiveRun, RunQueue
 from rlm_mcp.service.runs.questions import Begun, Question, RunDefaults, check_question, run_config
 from rlm_mcp.service.runs.resuming import Resumer, Resumption
+from rlm_mcp.service.saved_variables import last_variables
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.contexts.texts import handle_of
 from rlm_mcp.store.runs.records import NewRun, RunRecord, SavedVariable
