@@ -42,10 +42,16 @@ def json_answer(
 
 
 def refusal(
-    status: int, message: str, *, fix: str = "", headers: Mapping[str, str] | None = None
+    status: int,
+    message: str,
+    *,
+    code: str = "",
+    fix: str = "",
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Answer with one of HTTP's own errors."""
-    info = ErrorInfo(code=_CODES[status], message=message, retryable=status == 503, fix=fix)
+    """Answer with one of HTTP's own errors; its `code` is the usual one if not given."""
+    code = code or _CODES[status]
+    info = ErrorInfo(code=code, message=message, retryable=status == 503, fix=fix)
     return json_answer(_ErrorBody(error=info), status, headers)
 
 

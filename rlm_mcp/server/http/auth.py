@@ -12,8 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, BearerAuthBackend
 from mcp.server.auth.provider import AccessToken, TokenVerifier
+from starlette.authentication import AuthenticationError
 from starlette.datastructures import Headers
 from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rlm_mcp.server.http.answers import refusal
@@ -79,10 +82,12 @@ class BearerCheck:
     ) -> None:
         self._app = app
         self._is_open = is_open
-        self._challenge = f'Bearer resource_metadata="{metadata_url}"' if metadata_url else "Bearer"
+        self._unauthorized = _unauthorized(metadata_url)
         backend = BearerAuthBackend(FirstVerifier(verifiers))
         self._checked = (
-            AuthenticationMiddleware(self._admit, backend) if verifiers else self._as_owner
+            AuthenticationMiddleware(self._admit, backend, _unchecked)
+            if verifiers
+            else self._as_owner
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,7 +96,7 @@ class BearerCheck:
             await self._app(scope, receive, send)
         elif len(Headers(scope=scope).getlist("authorization")) > 1:
             # A proxy in front may have used the other header.
-            await _unauthorized(self._challenge)(scope, receive, send)
+            await self._unauthorized(scope, receive, send)
         else:
             await self._checked(scope, receive, send)
 
@@ -101,20 +106,36 @@ class BearerCheck:
             scope.setdefault("state", {})["caller"] = user.access_token.client_id
             await self._app(scope, receive, send)
         else:
-            await _unauthorized(self._challenge)(scope, receive, send)
+            await self._unauthorized(scope, receive, send)
 
     async def _as_owner(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["user"] = AuthenticatedUser(token_of(""))
         await self._admit(scope, receive, send)
 
 
-def _unauthorized(challenge: str) -> ASGIApp:
+def _unauthorized(metadata_url: str | None) -> ASGIApp:
+    challenge, also = "Bearer", ""
+    if metadata_url:
+        challenge = f'Bearer resource_metadata="{metadata_url}"'
+        also = f", or an access token of the authorization server that {metadata_url} names"
     return refusal(
         401,
         "This request needs a valid bearer token.",
         fix="Send the header 'Authorization: Bearer TOKEN', with a token of RLM_MCP_HTTP_TOKEN or "
-        "RLM_MCP_HTTP_TOKENS.",
+        f"RLM_MCP_HTTP_TOKENS{also}.",
         headers={"www-authenticate": challenge},
+    )
+
+
+def _unchecked(request: HTTPConnection, error: AuthenticationError) -> Response:
+    """Answer where a token could not be checked, so that clients do not ask for another one."""
+    del request
+    return refusal(
+        503,
+        str(error),
+        code="keys_unavailable",
+        fix="Try again in a minute; the server's log says what is wrong with the key server.",
+        headers={"retry-after": "60"},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ from rlm_mcp.server.http.answers import error_answer
 from rlm_mcp.server.http.auth import BearerCheck, StaticBearers
 from rlm_mcp.server.http.host_check import HostCheck, KnownHosts, is_loopback
 from rlm_mcp.server.http.metrics import metrics_routes
-from rlm_mcp.server.http.oauth import Issuer, OAuthBearers
+from rlm_mcp.server.http.oauth import Issuer, open_bearers
 from rlm_mcp.server.http.page import page_routes
 from rlm_mcp.server.http.requests import Exchanges
 from rlm_mcp.server.http.routes import make_routes
@@ -107,7 +107,7 @@ async def open_http_server(
     Raises:
         ConfigurationError, StoreError: as for `serve_http`.
     """
-    _check_exposure(place, is_open=not _verifiers(settings))
+    _check_exposure(place, is_open=not _needs_token(settings))
     # Callers may not own this machine's files, so readable paths must be set explicitly.
     settings = settings.model_copy(update={"allowed_paths": settings.allowed_paths or ()})
     with _listening(place) as sock:
@@ -116,10 +116,8 @@ async def open_http_server(
         ) as service:
             make = build or build_http_mcp
             mcp = await anyio.to_thread.run_sync(make, lambda: nullcontext(service))
-            app = Exchanges(_build_app(mcp, service, place, settings), patience)
-            config = await anyio.to_thread.run_sync(_configured, app, patience)
-            async with mcp.session_manager.run(), _running(config, app, service, sock):
-                yield _root_url(place, sock)
+            async with _answering(mcp, service, settings, place, sock, patience) as url:
+                yield url
 
 
 @asynccontextmanager
@@ -131,11 +129,26 @@ async def open_http_service(
     Raises:
         ConfigurationError: anybody could call it, or it cannot listen there.
     """
-    _check_exposure(place, is_open=not _verifiers(settings))
+    _check_exposure(place, is_open=not _needs_token(settings))
     with _listening(place) as sock:
         mcp = await anyio.to_thread.run_sync(build_http_mcp, lambda: nullcontext(service))
-        app = Exchanges(_build_app(mcp, service, place, settings), Patience())
-        config = await anyio.to_thread.run_sync(_configured, app, Patience())
+        async with _answering(mcp, service, settings, place, sock, Patience()) as url:
+            yield url
+
+
+@asynccontextmanager
+async def _answering(
+    mcp: MCPServer[PendingService],
+    service: Service,
+    settings: Settings,
+    place: Place,
+    sock: socket.socket,
+    patience: Patience,
+) -> AsyncGenerator[str]:
+    """Answer requests until the block is left; gives the server's root URL."""
+    async with _open_verifiers(settings) as verifiers:
+        app = Exchanges(_build_app(mcp, service, place, settings, verifiers), patience)
+        config = await anyio.to_thread.run_sync(_configured, app, patience)
         async with mcp.session_manager.run(), _running(config, app, service, sock):
             yield _root_url(place, sock)
 
@@ -151,7 +164,11 @@ def build_http_mcp(open_service: OpenService) -> MCPServer[PendingService]:
 
 
 def _build_app(
-    mcp: MCPServer[PendingService], service: Service, place: Place, settings: Settings
+    mcp: MCPServer[PendingService],
+    service: Service,
+    place: Place,
+    settings: Settings,
+    verifiers: Sequence[TokenVerifier],
 ) -> ASGIApp:
     # Hosts and origins are checked below, on every route alike.
     unchecked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
@@ -165,7 +182,6 @@ def _build_app(
     if issuer := _issuer(settings):
         app.router.routes.extend(_metadata(issuer))
         metadata_url = str(build_resource_metadata_url(AnyHttpUrl(issuer.resource)))
-    verifiers = _verifiers(settings)
     guarded: ASGIApp = BearerCheck(app, verifiers, is_open=is_open, metadata_url=metadata_url)
     if place.allowed_origins:
         guarded = CORSMiddleware(
@@ -179,13 +195,21 @@ def _build_app(
     return HostCheck(guarded, known)
 
 
-def _verifiers(settings: Settings) -> list[TokenVerifier]:
+@asynccontextmanager
+async def _open_verifiers(settings: Settings) -> AsyncGenerator[list[TokenVerifier]]:
     tokens = {name: token.get_secret_value() for name, token in settings.http_tokens.items()}
     if settings.http_token:
         tokens[""] = settings.http_token.get_secret_value()
     static: list[TokenVerifier] = [StaticBearers(tokens)] if tokens else []
-    issuer = _issuer(settings)
-    return [*static, OAuthBearers(issuer)] if issuer else static
+    if issuer := _issuer(settings):
+        async with open_bearers(issuer) as bearers:
+            yield [*static, bearers]
+    else:
+        yield static
+
+
+def _needs_token(settings: Settings) -> bool:
+    return bool(_issuer(settings) or settings.http_token or settings.http_tokens)
 
 
 def _issuer(settings: Settings) -> Issuer | None:
