@@ -16,7 +16,7 @@ import lines
 from mcp import Client
 
 from rlm_mcp.server.app import build_server
-from rlm_mcp.service.service import open_service
+from rlm_mcp.service.opening import open_service
 from rlm_mcp.settings import Settings
 
 QUESTION = "How many ships came in?"

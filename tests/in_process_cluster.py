@@ -16,8 +16,9 @@ import anyio
 from rlm_mcp.sandbox.choice import OwnedSandbox
 from rlm_mcp.service.executor.cluster import Node, WorkerLostError
 from rlm_mcp.service.executor.worker import Worker
+from rlm_mcp.service.opening import open_service
 from rlm_mcp.service.runs.runs import RunState
-from rlm_mcp.service.service import Service, open_service
+from rlm_mcp.service.service import Service
 from rlm_mcp.testing.scripted_model import ScriptedModel
 from tests.serving import SHARED_SANDBOX, settings_in
 

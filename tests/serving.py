@@ -18,7 +18,7 @@ from mcp_types import CallToolResult, TextContent
 from rlm_mcp.sandbox.choice import OwnedSandbox
 from rlm_mcp.server.app import build_server
 from rlm_mcp.server.results import ERROR_META_KEY
-from rlm_mcp.service.service import open_service
+from rlm_mcp.service.opening import open_service
 from rlm_mcp.settings import Settings
 from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Script

@@ -20,7 +20,7 @@ from rlm_mcp.service.batch.report import report, wilson_interval
 from rlm_mcp.service.batch.scores import SCORES
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.writing import no_report
-from rlm_mcp.service.service import open_service
+from rlm_mcp.service.opening import open_service
 from rlm_mcp.testing.scripted_model import (
     Answer,
     ChatRequestView,

@@ -15,9 +15,10 @@ from sqlite_utils import Database as SQLiteFile
 from rlm_mcp.errors import NotFoundError, RLMError
 from rlm_mcp.service.contexts.added import Added
 from rlm_mcp.service.contexts.requests import NewText, SearchQuery
+from rlm_mcp.service.opening import open_service
 from rlm_mcp.service.runs.questions import Question
 from rlm_mcp.service.runs.runs import RunState
-from rlm_mcp.service.service import Service, open_service
+from rlm_mcp.service.service import Service
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.contexts.records import SealedContext, Span
 from rlm_mcp.store.contexts.texts import utc_now

@@ -13,11 +13,11 @@ import anyio
 import pytest
 from mcp_types import CancelledNotification, CancelledNotificationParams
 
+from rlm_mcp.service.opening import open_service
 from rlm_mcp.service.runs.abandoned import AbandonedRuns
 from rlm_mcp.service.runs.live import LiveRun, LiveRuns, RunQueue
 from rlm_mcp.service.runs.questions import Question
 from rlm_mcp.service.runs.runs import RunState
-from rlm_mcp.service.service import open_service
 from rlm_mcp.store.database import DATABASE_NAME, Database, open_database
 from rlm_mcp.store.runs.abandoned import AbandonedMarks
 from rlm_mcp.store.runs.records import NewRun

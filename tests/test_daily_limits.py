@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from rlm_mcp.errors import BudgetExceededError
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.writing import no_report
+from rlm_mcp.service.opening import open_service
 from rlm_mcp.service.runs.questions import Question
 from rlm_mcp.service.runs.runs import RunState
-from rlm_mcp.service.service import Service, open_service
+from rlm_mcp.service.service import Service
 from rlm_mcp.settings import as_variables
 from rlm_mcp.testing.scripted_model import open_scripted_model
 from rlm_mcp.testing.scripted_replies import Reply

@@ -16,10 +16,11 @@ import pytest
 from rlm_mcp.service import saved_variables
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.writing import no_report
+from rlm_mcp.service.opening import open_service
 from rlm_mcp.service.runs.live import LiveRuns
 from rlm_mcp.service.runs.other_servers import OtherServers
 from rlm_mcp.service.runs.questions import Question
-from rlm_mcp.service.service import Service, open_service
+from rlm_mcp.service.service import Service
 from rlm_mcp.store.database import DATABASE_NAME, open_database
 from rlm_mcp.store.runs.attempts import MAX_ATTEMPTS
 from rlm_mcp.store.runs.leases import Cancels, RunLeases

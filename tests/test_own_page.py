@@ -19,7 +19,7 @@ import pytest
 
 from rlm_mcp.server.http.own_page import redirect_file
 from rlm_mcp.server.http.page_beside import open_page_beside
-from rlm_mcp.service.service import open_service
+from rlm_mcp.service.opening import open_service
 from rlm_mcp.store.database import DATABASE_NAME
 from rlm_mcp.testing.scripted_model import open_scripted_model
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply

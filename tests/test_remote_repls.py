@@ -16,10 +16,11 @@ from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.writing import no_report
 from rlm_mcp.service.executor import crew, remote_repls
 from rlm_mcp.service.executor.cluster import Node
+from rlm_mcp.service.opening import open_service
 from rlm_mcp.service.runs.exec import CellDone
 from rlm_mcp.service.runs.questions import Question
 from rlm_mcp.service.runs.runs import RunState
-from rlm_mcp.service.service import Service, open_service
+from rlm_mcp.service.service import Service
 from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
 from tests.in_process_cluster import InProcess, InProcessCluster, ended

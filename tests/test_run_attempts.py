@@ -17,9 +17,10 @@ from rlm_mcp.errors import RunLostError
 from rlm_mcp.sandbox.host.text import TextContext
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.writing import no_report
+from rlm_mcp.service.opening import open_service
 from rlm_mcp.service.runs.execution import RunSpec, Task
 from rlm_mcp.service.runs.questions import Question
-from rlm_mcp.service.service import Service, open_service
+from rlm_mcp.service.service import Service
 from rlm_mcp.store.database import DATABASE_NAME, Database, open_database
 from rlm_mcp.store.runs.attempts import MAX_ATTEMPTS
 from rlm_mcp.store.runs.leases import Cancels, RunLeases

@@ -35,9 +35,10 @@ from rlm_mcp.service.executor.messages import Refused, given
 from rlm_mcp.service.executor.ray_cluster import open_cluster
 from rlm_mcp.service.executor.sent_settings import received, to_send
 from rlm_mcp.service.executor.worker import Worker
+from rlm_mcp.service.opening import open_service
 from rlm_mcp.service.runs.questions import Question
 from rlm_mcp.service.runs.runs import RunState
-from rlm_mcp.service.service import Service, open_service
+from rlm_mcp.service.service import Service
 from rlm_mcp.store.runs.attempts import MAX_ATTEMPTS
 from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
@@ -514,7 +515,7 @@ async def test_where_ray_is_missing_the_error_says_what_to_install(
 
 async def test_a_server_without_a_cluster_loads_nothing_of_one() -> None:
     code = (
-        "import sys, rlm_mcp.service.service\n"
+        "import sys, rlm_mcp.service.opening\n"
         "found = [one for one in sys.modules if one == 'ray' or one.startswith("
         "('rlm_mcp.service.executor.crew', 'rlm_mcp.service.executor.ray_cluster'))]\n"
         "assert not found, found"

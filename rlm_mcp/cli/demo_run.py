@@ -19,9 +19,10 @@ from rlm_mcp.cli.terminal import results
 from rlm_mcp.cli.wording import error_line
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.local_models import LOCAL_SERVERS, find_local_model
+from rlm_mcp.service.opening import open_service
 from rlm_mcp.service.runs.questions import Question
 from rlm_mcp.service.runs.runs import RunState
-from rlm_mcp.service.service import Service, open_service
+from rlm_mcp.service.service import Service
 from rlm_mcp.settings import Settings
 from rlm_mcp.testing.scripted_model import open_scripted_model
 

@@ -11,9 +11,9 @@ from dataclasses import asdict
 
 from rlm_mcp.cli.commands.options import Launch
 from rlm_mcp.cli.output import say
+from rlm_mcp.service.opening import open_service
 from rlm_mcp.service.runs.questions import Question
 from rlm_mcp.service.runs.runs import RunState
-from rlm_mcp.service.service import open_service
 
 WORK_COMMAND = "work-detached"
 

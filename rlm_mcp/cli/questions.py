@@ -20,10 +20,11 @@ from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.server.run_results import citation_lines
 from rlm_mcp.server.views import run_view
 from rlm_mcp.service.contexts.requests import NewText
+from rlm_mcp.service.opening import open_service
 from rlm_mcp.service.runs.estimating import Estimate
 from rlm_mcp.service.runs.questions import Question, more_room
 from rlm_mcp.service.runs.runs import RunState
-from rlm_mcp.service.service import Service, open_service
+from rlm_mcp.service.service import Service
 
 
 @dataclass

@@ -16,7 +16,7 @@ from rlm_mcp.cli.terminal import messages, print_json, print_table, results
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.server.view.run_file import run_file
 from rlm_mcp.server.views import run_page, run_view, trace_view, variable_view, variables_view
-from rlm_mcp.service.service import open_service
+from rlm_mcp.service.opening import open_service
 
 _TRACE_LIMIT = 100
 _READ_CHARS = 50_000

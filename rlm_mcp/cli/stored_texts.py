@@ -16,7 +16,7 @@ from rlm_mcp.service.contexts.added import Added
 from rlm_mcp.service.contexts.charsets import UTF_8
 from rlm_mcp.service.contexts.requests import NewText, SearchQuery
 from rlm_mcp.service.contexts.walking import IGNORED
-from rlm_mcp.service.service import open_service
+from rlm_mcp.service.opening import open_service
 from rlm_mcp.text import byte_size, counted
 
 _SHOWN_SKIPS = 5

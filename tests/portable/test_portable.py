@@ -21,7 +21,7 @@ from rlm_mcp.sandbox.portable import module as modules
 from rlm_mcp.sandbox.portable.sandbox import PortableSandbox
 from rlm_mcp.sandbox.types import CallReply, CellResult, Repl, ReplCall, ReplOptions
 from rlm_mcp.sandbox.walls import seccomp
-from rlm_mcp.service.service import open_service
+from rlm_mcp.service.opening import open_service
 from tests.overtime import with_enough_time
 from tests.serving import settings_in
 

@@ -108,7 +108,7 @@ def serve(
 
 def _open_service(settings: Settings) -> AbstractAsyncContextManager[Service]:
     """Load and open the service; the server has answered its first requests by then."""
-    from rlm_mcp.service.service import open_service
+    from rlm_mcp.service.opening import open_service
 
     _spare_what_is_loaded()
     return open_service(settings, purpose="serve")

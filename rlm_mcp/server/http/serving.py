@@ -38,7 +38,8 @@ from rlm_mcp.server.http.timeouts import Patience, patient
 from rlm_mcp.server.http.upload_tool import UPLOAD_TOOL
 from rlm_mcp.server.pending import OpenService, PendingService
 from rlm_mcp.service.machine import share_descriptors
-from rlm_mcp.service.service import Service, open_service
+from rlm_mcp.service.opening import open_service
+from rlm_mcp.service.service import Service
 from rlm_mcp.settings import Settings
 
 MCP_PATH = "/mcp"

@@ -17,7 +17,8 @@ from rlm_mcp.service.batch.texts import AddText, BatchTexts
 from rlm_mcp.service.contexts.added import Added
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.writing import no_report
-from rlm_mcp.service.service import Service, open_service
+from rlm_mcp.service.opening import open_service
+from rlm_mcp.service.service import Service
 from rlm_mcp.settings import Settings, load_settings
 
 
