@@ -67,7 +67,11 @@ class Settings(RLMConfig, DailyLimits):
         "working directory and the home directory without hidden entries.",
     )
     wait_seconds: float = Field(
-        default=45, ge=0, le=3600, description="Maximum seconds that a call waits for its run."
+        default=45,
+        ge=0,
+        le=3600,
+        description="Maximum seconds that a call waits for its run; where this is not set, longer "
+        "or shorter for callers with a limit of their own.",
     )
     cancel_grace_seconds: float = Field(
         default=60,

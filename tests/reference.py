@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from rlm_mcp import cli
 from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.engine.daily_limits import DailyLimits
 from rlm_mcp.events import DETAILS
 from rlm_mcp.settings import ALSO, PREFIX, Settings
 from tests.surface import surface
@@ -179,7 +180,11 @@ def options_part() -> str:
 
 
 def _settings(is_here: Callable[[str], bool]) -> str:
-    rows = [_setting(name, field) for name, field in Settings.model_fields.items() if is_here(name)]
+    # Few limit what each caller may use a day: that comes last, not first as in the classes.
+    named = sorted(
+        Settings.model_fields.items(), key=lambda item: item[0] in DailyLimits.model_fields
+    )
+    rows = [_setting(name, field) for name, field in named if is_here(name)]
     return table(("variable", "default", "value", "meaning"), rows)
 
 
@@ -199,6 +204,7 @@ _VALUES = (
     ("SecretStr", "secret"),
     ("tuple[pathlib", "list of paths"),
     ("Path", "path"),
+    ("dict[str, float]", "number, or table of numbers"),
     ("int", "whole number"),
     ("float", "number"),
     ("str", "text"),

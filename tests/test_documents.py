@@ -11,8 +11,10 @@ import shlex
 import tomllib
 from array import array
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from types import CodeType, ModuleType
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -20,7 +22,8 @@ import click
 import pytest
 
 import rlm_mcp
-from rlm_mcp import RLMResponse, cli
+from rlm_mcp import BatchLine, RLMEvent, RLMResponse, cli
+from rlm_mcp.events import CheckedCitation, Support
 from rlm_mcp.sandbox.child.calls import CallDesk
 from rlm_mcp.sandbox.child.documents import Documents
 from rlm_mcp.sandbox.child.namespace import Namespace
@@ -29,6 +32,7 @@ from rlm_mcp.server.http.metrics import metrics_routes
 from rlm_mcp.server.http.page import page_routes
 from rlm_mcp.server.http.prometheus import write_metrics
 from rlm_mcp.server.http.routes import make_routes
+from rlm_mcp.service.batch.lines import read_lines
 from rlm_mcp.service.measures import Measures
 from rlm_mcp.service.runs.live import Tally
 from rlm_mcp.settings import PREFIX, Settings
@@ -209,6 +213,14 @@ def test_a_json_block_is_json_that_starts_the_server(name: str, block: str) -> N
     assert all(name.removeprefix(PREFIX).lower() in Settings.model_fields for name in variables)
 
 
+@pytest.mark.parametrize(("name", "block"), blocks("jsonl"))
+def test_a_block_of_json_lines_holds_questions_of_a_batch(name: str, block: str) -> None:
+    good, bad = read_lines(block.splitlines())
+
+    assert good, name
+    assert not bad
+
+
 @pytest.mark.parametrize(("name", "block"), blocks("toml"))
 def test_a_toml_block_starts_the_server_or_holds_settings(name: str, block: str) -> None:
     values = tomllib.loads(block)
@@ -266,6 +278,13 @@ def test_every_public_name_of_the_library_is_in_its_document_or_in_the_error_tre
     known = TEXTS["docs/library.md"] + errors
 
     assert [name for name in rlm_mcp.__all__ if name not in known and name[0] != "_"] == []
+
+
+@pytest.mark.parametrize("kind", [BatchLine, CheckedCitation, RLMEvent, RLMResponse, Support])
+def test_every_field_of_what_a_program_gets_or_gives_is_told(kind: Any) -> None:
+    told = TEXTS["docs/library.md"] + TEXTS["docs/answers.md"]
+
+    assert [one.name for one in fields(kind) if f"`{one.name}`" not in told] == []
 
 
 def test_the_two_commands_of_the_front_page_stand_as_they_are() -> None:

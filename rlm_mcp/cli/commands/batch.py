@@ -54,9 +54,10 @@ def batch(launch: Launch, **given: Any) -> None:
     """Ask the questions in the file QUESTIONS, and write a result for each.
 
     A line is a JSON object: id, question, and if wanted contexts (names of texts, or handles),
-    expected, score, answer_schema and budget. Without contexts it asks over all texts. Bad lines
-    are named and skipped. Started again after any end, a batch finds what is done and resumes what
-    was interrupted: nothing on record is paid twice. Exit code 1: a question has no answer.
+    expected, score, answer_schema and budget. Without contexts it asks over all texts of --texts.
+    Bad lines are named and skipped. Started again after any end, a batch finds what is done and
+    resumes what was interrupted: nothing on record is paid twice. Exit code 1: a question has no
+    answer.
     """
     from rlm_mcp.cli.batch_run import run_batch
 

@@ -24,7 +24,7 @@ from rlm_mcp.values import RUN_STATUSES
 
 @click.group()
 def runs() -> None:
-    """List, show, cancel and resume runs."""
+    """List, show, follow, resume, cancel and save runs."""
 
 
 @runs.command("list")
