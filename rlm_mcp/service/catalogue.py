@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlm_mcp.engine.models.http_provider import OPENAI_BASE_URL, Provider
-from rlm_mcp.engine.models.named import Catalogue, Models
+from rlm_mcp.engine.models.named import Catalogue
 from rlm_mcp.settings import Settings, environment_of_commands, keys_of_models
 
 
@@ -24,12 +24,3 @@ def catalogue_of(settings: Settings) -> Catalogue:
         environment_of_commands(),
         settings.root_context_tokens,
     )
-
-
-async def window_of(models: Models, name: str) -> int | None:
-    """Return the window of a model in tokens, where the settings or the kept table have it."""
-    table = models.catalogue.tables.get(name)
-    if table is not None and table.context_tokens:
-        return table.context_tokens
-    known = await models.find_known([name])
-    return known[name].context_tokens if name in known else None

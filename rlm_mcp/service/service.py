@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -15,7 +15,6 @@ from rlm_mcp.service.contexts.paths import AllowedPaths
 from rlm_mcp.service.contexts.ranked_search import IndexBuilds
 from rlm_mcp.service.contexts.tickets import SharedTickets, Ticket
 from rlm_mcp.service.contexts.transfers import TransferService
-from rlm_mcp.service.executor.opening import MakeExecutor, WorkSite
 from rlm_mcp.service.measures import Measures, measure
 from rlm_mcp.service.runs.abandoned import AbandonedRuns
 from rlm_mcp.service.runs.exec import CellService
@@ -31,6 +30,9 @@ from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.database import Database
 from rlm_mcp.store.index.indexes import TextIndexes
 from rlm_mcp.store.runs.counts import count_by_status
+
+if TYPE_CHECKING:
+    from rlm_mcp.service.executor.opening import MakeExecutor, WorkSite
 
 _SHUTDOWN_SECONDS = 10.0
 

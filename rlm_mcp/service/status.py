@@ -10,7 +10,6 @@ from rlm_mcp.engine.models.metering import Ledger, Price
 from rlm_mcp.engine.models.named import MILLION, Models
 from rlm_mcp.errors import ModelError
 from rlm_mcp.sandbox.types import Sandbox
-from rlm_mcp.service.catalogue import window_of
 from rlm_mcp.service.executor.cluster import ClusterState
 from rlm_mcp.settings import Settings
 from rlm_mcp.store.contexts.contexts import Contexts
@@ -122,7 +121,7 @@ async def model_status(models: Models, settings: Settings) -> ModelStatus:
 async def _allowed(models: Models, settings: Settings) -> tuple[Mapping[str, Any], ...]:
     names = models.catalogue.names
     prices = await models.prices(*names)
-    windows = {name: await window_of(models, name) for name in names}
+    windows = {name: await models.window(name) for name in names}
     usual = Price(settings.cost_per_input_token, settings.cost_per_output_token)
     ledger = Ledger(prices, usual if usual.input or usual.output else None)
     return tuple(

@@ -350,8 +350,3 @@ async def open_database(
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(database.close)
-
-
-def storable(text: str) -> str:
-    """Return text that SQLite can hold: lone surrogates, which UTF-8 cannot encode, become `?`."""
-    return text.encode("utf-8", "replace").decode()

@@ -25,6 +25,7 @@ from rlm_mcp.engine.models.tables import (
     ANTHROPIC_KEY,
     NATIVE,
     ModelTable,
+    takes_cache_key,
     takes_schemas,
 )
 from rlm_mcp.errors import ConfigurationError, ContextLengthError, InvalidInputError, ModelError
@@ -32,7 +33,6 @@ from rlm_mcp.text import without_credentials
 
 MILLION = 1_000_000
 COMMAND_PREFIX = "command:"
-OPENAI_HOST = "api.openai.com"
 ANTHROPIC_CACHE_WRITE = 1.25  # of the input price, for entries that live five minutes
 _TELLING_COMMANDS = frozenset(
     f"{COMMAND_PREFIX}{name}" for name, preset in PRESETS.items() if preset.tells_cost
@@ -189,6 +189,14 @@ class Models:
             self._known.update(await anyio.to_thread.run_sync(_look_up_all, asked))
         return {name: one for name in names if (one := self._known.get(name))}
 
+    async def window(self, name: str) -> int | None:
+        """Return the window of a model in tokens, where the settings or the kept table have it."""
+        table = self.catalogue.tables.get(name)
+        if table is not None and table.context_tokens:
+            return table.context_tokens
+        known = await self.find_known([name])
+        return known[name].context_tokens if name in known else None
+
     async def complete(self, name: str, request: ChatRequest) -> ChatReply:
         """Ask a model, and the one named as its fallback where it fails.
 
@@ -236,7 +244,7 @@ async def open_models(
         enter = stack.enter_async_context
         usual = ModelTable(context_tokens=catalogue.context_tokens)
         default = await enter(_open(catalogue.default, usual, limiter, policy))
-        default.takes_cache_key = _takes_cache_key(usual, catalogue.default.base_url)
+        default.takes_cache_key = takes_cache_key(usual, catalogue.default.base_url)
         default.takes_schemas = takes_schemas(usual, catalogue.default.base_url)
         named: dict[str, ChatModel] = {}
         endpoints: dict[str, Endpoint] = {}
@@ -248,8 +256,8 @@ async def open_models(
                 continue
             source = _provider(table, catalogue)
             endpoint = await enter(_open(source, table, limiter, policy))
-            endpoint.extras = _extras(table)
-            endpoint.takes_cache_key = _takes_cache_key(table, source.base_url)
+            endpoint.extras = table.extras
+            endpoint.takes_cache_key = takes_cache_key(table, source.base_url)
             endpoint.takes_schemas = takes_schemas(table, source.base_url)
             endpoints[name] = endpoint
             model = endpoint.model(table.model or name)
@@ -281,12 +289,6 @@ def _wire(source: Provider, table: ModelTable, attempt_seconds: float) -> Closab
     return LocalWire(source, attempt_seconds, Wishes(server, table.context_tokens))
 
 
-def _takes_cache_key(table: ModelTable, address: str) -> bool:
-    if table.server is not None:
-        return table.server == "openai"
-    return host_of(address) == OPENAI_HOST
-
-
 def _look_up_all(asked: Mapping[str, tuple[str, str]]) -> Mapping[str, KnownModel | None]:
     return {name: look_up(model, address) for name, (model, address) in asked.items()}
 
@@ -309,11 +311,6 @@ def _refuse_unknown_fallback(name: str, table: ModelTable, catalogue: Catalogue)
             f"The fallback {table.fallback!r} of the model {name!r} has no table.",
             fix=f"Add [models.{table.fallback}], or remove the fallback.",
         )
-
-
-def _extras(table: ModelTable) -> Mapping[str, object]:
-    effort = {"reasoning_effort": table.reasoning_effort} if table.reasoning_effort else {}
-    return {**table.extra_body, **effort}
 
 
 def provider_of(name: str, catalogue: Catalogue) -> Provider:

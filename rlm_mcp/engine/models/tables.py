@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
-from rlm_mcp.engine.models.addresses import is_header_text, problem_with
+from rlm_mcp.engine.models.addresses import host_of, is_header_text, problem_with
 
 ANTHROPIC_BASE_URL = "https://api.anthropic.com"
 ANTHROPIC_KEY = "ANTHROPIC_API_KEY"
@@ -82,6 +82,12 @@ class ModelTable(BaseModel):
         default=None, description="argv, or a preset: claude, codex, gemini, llm."
     )
 
+    @property
+    def extras(self) -> Mapping[str, object]:
+        """Fields of the table that each request's JSON gets."""
+        effort = {"reasoning_effort": self.reasoning_effort} if self.reasoning_effort else {}
+        return {**self.extra_body, **effort}
+
 
 # Hosts whose API takes a JSON Schema for replies; what one of their models refuses is left out.
 _SCHEMA_HOSTS = frozenset(
@@ -96,6 +102,7 @@ _SCHEMA_HOSTS = frozenset(
 
 
 _SCHEMA_SERVERS = frozenset({"lm-studio", "llama.cpp", "vllm", "openai"})
+_OPENAI_HOST = "api.openai.com"
 
 
 def takes_schemas(table: ModelTable, address: str) -> bool:
@@ -104,10 +111,14 @@ def takes_schemas(table: ModelTable, address: str) -> bool:
         return True
     if table.server is not None:
         return table.server in _SCHEMA_SERVERS
-    try:
-        return urlsplit(address).hostname in _SCHEMA_HOSTS
-    except ValueError:  # no address; whoever sends to it says so
-        return False
+    return host_of(address) in _SCHEMA_HOSTS
+
+
+def takes_cache_key(table: ModelTable, address: str) -> bool:
+    """Whether an endpoint is known to take a key by which it finds prompts of the same run."""
+    if table.server is not None:
+        return table.server == "openai"
+    return host_of(address) == _OPENAI_HOST
 
 
 def with_good_names(tables: dict[str, ModelTable]) -> dict[str, ModelTable]:

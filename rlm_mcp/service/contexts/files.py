@@ -39,7 +39,7 @@ from rlm_mcp.service.documents.kinds import (
     kind_of,
     why_not_converted,
 )
-from rlm_mcp.store.database import storable
+from rlm_mcp.text import without_surrogates
 
 _PIECE_BYTES = 1 << 20
 MAX_PATH_CHARS = 4096
@@ -236,7 +236,7 @@ def _texts_among(
         if reason:
             left_out.note(name, reason)
         else:
-            files.append((storable(name), Path(real)))
+            files.append((without_surrogates(name), Path(real)))
     listed = tuple(sorted(left_out.listed))
     return FoundFiles(tuple(files), listed, dict(left_out.counts))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.service.contexts.paths import braces_expanded, composed, with_separator
-from rlm_mcp.store.database import storable
+from rlm_mcp.text import without_surrogates
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
@@ -76,7 +76,7 @@ class Omissions:
         is_new = counted not in self.counts and len(self.counts) >= MAX_REASONS
         self.counts[OTHER_REASONS if is_new else counted] += 1
         if len(self.listed) < MAX_LISTED:
-            self.listed.append((storable(name), reason))
+            self.listed.append((without_surrogates(name), reason))
 
 
 @dataclass

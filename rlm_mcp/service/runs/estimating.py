@@ -11,7 +11,6 @@ from rlm_mcp.engine.budget import Budget, Pricing, usual_price
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.models.metering import Ledger
 from rlm_mcp.engine.models.named import Models
-from rlm_mcp.service.catalogue import window_of
 from rlm_mcp.service.runs.questions import BUDGET_FIELDS, Question
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.runs.past import PastRun
@@ -99,7 +98,7 @@ class Estimator:
         return chars, tokens + _tokens_of(question.text)
 
     async def _direct_call(self, tokens: int, ledger: Ledger, model: str) -> DirectCall:
-        price, window = ledger.price_of(model), await window_of(self.models, model)
+        price, window = ledger.price_of(model), await self.models.window(model)
         return DirectCall(
             tokens,
             ANSWER_TOKENS,

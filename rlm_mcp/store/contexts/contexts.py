@@ -39,7 +39,7 @@ from rlm_mcp.store.contexts.records import (
 from rlm_mcp.store.contexts.texts import drop_text, sweep
 from rlm_mcp.store.contexts.uploads import Upload, begin_upload, claim_upload
 from rlm_mcp.store.contexts.write_behind import Behind
-from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database, storable
+from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database
 from rlm_mcp.store.index.files import drop_index, sweep_indexes
 from rlm_mcp.store.paging import (
     COMPARED,
@@ -48,6 +48,7 @@ from rlm_mcp.store.paging import (
     not_found,
     row_before,
 )
+from rlm_mcp.text import without_surrogates
 
 if TYPE_CHECKING:
     from rlm_mcp.store.contexts.text_cache import TextCache
@@ -343,7 +344,9 @@ def _starting(db: Connection, caller: str, prefix: str, limit: int) -> list[str]
         "SELECT handle FROM contexts WHERE caller = ? AND substr(handle, 1, ?) = ? "
         "ORDER BY id DESC LIMIT ?"
     )
-    return [row[0] for row in db.execute(sql, [caller, len(prefix), storable(prefix), limit])]
+    return [
+        row[0] for row in db.execute(sql, [caller, len(prefix), without_surrogates(prefix), limit])
+    ]
 
 
 def _read_bytes(db: Connection, caller: str, handle: str, start: int, limit: int) -> bytes:

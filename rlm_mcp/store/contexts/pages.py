@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from sqlite3 import Connection
 from typing import NamedTuple
 
-from rlm_mcp.store.database import storable
+from rlm_mcp.text import without_surrogates
 
 
 class PageMark(NamedTuple):
@@ -29,7 +29,7 @@ def store_pages(db: Connection, caller: str, handle: str, marks: Iterable[PageMa
         return
     db.executemany(
         "INSERT OR IGNORE INTO pages(context, document, start, label) VALUES (?, ?, ?, ?)",
-        ((context, mark.document, mark.start, storable(mark.label)) for mark in marks),
+        ((context, mark.document, mark.start, without_surrogates(mark.label)) for mark in marks),
     )
 
 

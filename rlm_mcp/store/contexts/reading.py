@@ -18,8 +18,9 @@ from rlm_mcp.sandbox.citable import SourcePlace
 from rlm_mcp.store.contexts.chunking import Place
 from rlm_mcp.store.contexts.pages import pages_at
 from rlm_mcp.store.contexts.records import ContextRecord, Span, TextSlice
-from rlm_mcp.store.database import Database, storable
+from rlm_mcp.store.database import Database
 from rlm_mcp.store.paging import LARGEST, check_offset
+from rlm_mcp.text import without_surrogates
 
 if TYPE_CHECKING:
     from rlm_mcp.sandbox.layout import Layout
@@ -31,7 +32,7 @@ RECORD_COLUMNS = "handle, name, sha256, bytes, chars, lines, documents, created_
 def find_context(db: Connection, caller: str, handle: str) -> ContextRecord | None:
     """Return the record of a caller's context, or None."""
     sql = f"SELECT {RECORD_COLUMNS} FROM contexts WHERE caller = ? AND handle = ?"  # noqa: S608  # our constant
-    row = db.execute(sql, [caller, storable(handle)]).fetchone()
+    row = db.execute(sql, [caller, without_surrogates(handle)]).fetchone()
     return ContextRecord(*row) if row else None
 
 

@@ -30,7 +30,8 @@ from rlm_mcp.store.contexts.texts import (
     utc_now,
 )
 from rlm_mcp.store.contexts.write_behind import Behind
-from rlm_mcp.store.database import Database, storable
+from rlm_mcp.store.database import Database
+from rlm_mcp.text import without_surrogates
 
 # Pieces are collected up to this size before a worker thread cuts them: threads that take turns
 # seldom wait less for each other.
@@ -298,7 +299,7 @@ def begin_upload(db: Connection, caller: str, name: str) -> dict[str, Any]:
     row: dict[str, Any] = {
         "upload_id": f"upl_{secrets.token_hex(16)}",
         "text_id": new_text(db),
-        "name": storable(name),
+        "name": without_surrogates(name),
         "caller": caller,
         "state": TextCutter().state(),
         "claim": secrets.token_hex(8),
@@ -332,7 +333,7 @@ def find_upload(db: Connection, caller: str, upload_id: str) -> dict[str, Any]:
     """
     columns = ("upload_id", "text_id", "name", "caller", "state")
     sql = f"SELECT {', '.join(columns)} FROM uploads WHERE upload_id = ? AND caller = ?"  # noqa: S608  # our constants
-    row = db.execute(sql, [storable(upload_id), caller]).fetchone()
+    row = db.execute(sql, [without_surrogates(upload_id), caller]).fetchone()
     if row is not None:
         return dict(zip(columns, row, strict=True))
     raise NotFoundError(

@@ -11,7 +11,8 @@ from sqlite3 import Connection
 
 from rlm_mcp.errors import StoreError
 from rlm_mcp.store.connection import LOG_LEAVES_BYTES
-from rlm_mcp.store.database import Database, storable
+from rlm_mcp.store.database import Database
+from rlm_mcp.text import without_surrogates
 
 # The time of its last use is kept to the hour, so that a reply which is used often costs no writes.
 USE_PRECISION_SECONDS = 3600.0
@@ -70,7 +71,7 @@ def _store(db: Connection, replies: Mapping[str, str], now: float, run_id: str) 
         "INSERT INTO replies(key, reply, input_tokens, output_tokens, created_at, used_at, run) "
         "VALUES (?, ?, 0, 0, ?, ?, ?) ON CONFLICT(key) DO UPDATE SET "
         "reply = excluded.reply, used_at = excluded.used_at, run = excluded.run",
-        ((key, storable(text), now, now, run_id) for key, text in replies.items()),
+        ((key, without_surrogates(text), now, now, run_id) for key, text in replies.items()),
     )
 
 

@@ -13,7 +13,6 @@ from typing import Any, cast
 
 from rlm_mcp.errors import NotFoundError, RunLostError, StoreError
 from rlm_mcp.events import FinalAnswer, RunFinished
-from rlm_mcp.store.database import storable
 from rlm_mcp.store.paging import COMPARED, not_found
 from rlm_mcp.store.runs.records import (
     CANCELLED,
@@ -29,6 +28,7 @@ from rlm_mcp.store.runs.records import (
     models_to_json,
     to_json,
 )
+from rlm_mcp.text import without_surrogates
 from rlm_mcp.values import Usage
 
 _FIGURES = (
@@ -67,7 +67,7 @@ def find_run(db: Connection, caller: str, run_id: str, clock: WorkClock) -> RunR
         NotFoundError: there is none; the error names similar ones.
     """
     sql = f"{_SELECT} WHERE run_id = ? AND caller = ?"
-    row = db.execute(sql, [storable(run_id), caller]).fetchone()
+    row = db.execute(sql, [without_surrogates(run_id), caller]).fetchone()
     if row is None:
         raise missing_run(db, caller, run_id)
     *columns, position = row
@@ -80,7 +80,7 @@ def _last_final(db: Connection, run_id: str) -> FinalAnswer | None:
     row = db.execute(
         "SELECT detail FROM events WHERE run = (SELECT id FROM runs WHERE run_id = ?) "
         "AND type = ? AND depth = 0 ORDER BY seq DESC LIMIT 1",
-        [storable(run_id), FinalAnswer.type],
+        [without_surrogates(run_id), FinalAnswer.type],
     ).fetchone()
     return FinalAnswer.from_detail(json.loads(row[0])) if row else None
 
@@ -99,7 +99,7 @@ def row_of(db: Connection, caller: str, run_id: str) -> int:
         NotFoundError: there is no such run.
     """
     sql = "SELECT id FROM runs WHERE run_id = ? AND caller = ?"
-    row = db.execute(sql, [storable(run_id), caller]).fetchone()
+    row = db.execute(sql, [without_surrogates(run_id), caller]).fetchone()
     if row is None:
         raise missing_run(db, caller, run_id)
     return row[0]
@@ -115,7 +115,7 @@ def owned_row(db: Connection, caller: str, run_id: str, owner: str) -> tuple[int
         RunLostError: it has ended, or another process works on it.
     """
     sql = "SELECT id, status, owner, attempt FROM runs WHERE run_id = ? AND caller = ?"
-    found = db.execute(sql, [storable(run_id), caller]).fetchone()
+    found = db.execute(sql, [without_surrogates(run_id), caller]).fetchone()
     if found is None:
         raise missing_run(db, caller, run_id)
     row, status, actual, attempt = found
@@ -158,7 +158,7 @@ def same_run(db: Connection, caller: str, run: NewRun, now: float) -> str | None
     """Return the id of the caller's run to be used instead of a new one, if there is one."""
     if run.idempotency_key is not None:
         sql = "SELECT run_id FROM runs WHERE caller = ? AND idempotency_key = ?"
-        found = db.execute(sql, [caller, storable(run.idempotency_key)]).fetchone()
+        found = db.execute(sql, [caller, without_surrogates(run.idempotency_key)]).fetchone()
         return found[0] if found else None
     if not run.is_shared:
         return None
@@ -167,7 +167,7 @@ def same_run(db: Connection, caller: str, run: NewRun, now: float) -> str | None
         "SELECT run_id FROM runs WHERE status = 'running' AND caller = ? AND question = ? "
         "AND contexts = ? AND config = ? AND continues IS ? AND lease_until > ? ORDER BY id",
         [
-            *(caller, storable(run.question), to_json(run.contexts), to_json(run.config)),
+            *(caller, without_surrogates(run.question), to_json(run.contexts), to_json(run.config)),
             *(run.continues, now),
         ],
     ).fetchone()
@@ -181,9 +181,14 @@ def insert_run(db: Connection, caller: str, run: NewRun, mine: Claim) -> int:
         "continues, created_at, started, owner, lease_until) "
         "VALUES (?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
-            *(run.run_id, storable(run.question), to_json(run.contexts), to_json(run.config)),
+            *(
+                run.run_id,
+                without_surrogates(run.question),
+                to_json(run.contexts),
+                to_json(run.config),
+            ),
             caller,
-            None if run.idempotency_key is None else storable(run.idempotency_key),
+            None if run.idempotency_key is None else without_surrogates(run.idempotency_key),
             *(run.continues, iso(mine.now), NOT_YET if run.is_queued else mine.now),
             *(mine.owner, mine.lease_until),
         ],
@@ -300,7 +305,7 @@ def end_run(
         "started = min(started, ?), cancel_requested = 0, abandoned_at = NULL WHERE id = ?",
         [
             outcome.status,
-            None if outcome.answer is None else storable(outcome.answer),
+            None if outcome.answer is None else without_surrogates(outcome.answer),
             None if outcome.data is None else to_json(outcome.data),
             None if outcome.error is None else to_json(outcome.error),
             *(iso(now), until, now, row),
@@ -347,7 +352,7 @@ def _usage(row: Mapping[str, Any]) -> Usage:
 def _event(seq: int, at: str, new: NewEvent) -> Event:
     return Event(
         *(seq, at, new.type, new.iteration, new.depth),
-        preview=storable(new.preview),
+        preview=without_surrogates(new.preview),
         detail=new.detail,
         figures=new.figures,
     )

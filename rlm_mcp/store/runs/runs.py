@@ -11,7 +11,7 @@ from rlm_mcp.errors import InvalidInputError, NotFoundError, RunLostError
 from rlm_mcp.sandbox.types import Variable, VariableText
 from rlm_mcp.store.connection import LOG_LEAVES_BYTES
 from rlm_mcp.store.contexts.records import Page
-from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database, storable
+from rlm_mcp.store.database import CALLER_PATIENCE_SECONDS, Database
 from rlm_mcp.store.paging import check_limit, check_offset, row_before
 from rlm_mcp.store.runs import rows
 from rlm_mcp.store.runs.attempts import resume_run
@@ -34,7 +34,7 @@ from rlm_mcp.store.runs.variables import (
     read_variables,
     replace_variables,
 )
-from rlm_mcp.text import NAME_CHARS, names_in_line
+from rlm_mcp.text import NAME_CHARS, names_in_line, without_surrogates
 from rlm_mcp.values import RunStatus
 
 
@@ -245,7 +245,7 @@ class Runs:
             "SELECT run_id FROM runs WHERE caller = ? AND substr(run_id, 1, ?) = ? "
             "ORDER BY id DESC LIMIT ?"
         )
-        values = [self._caller, len(prefix), storable(prefix), limit]
+        values = [self._caller, len(prefix), without_surrogates(prefix), limit]
         return await self._database.read(lambda db: [row[0] for row in db.execute(sql, values)])
 
     async def used_since(self, at: str) -> tuple[int, int, float]:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from sqlite3 import Connection
 
 from rlm_mcp.sandbox.types import Variable, VariableText
-from rlm_mcp.store.database import storable
 from rlm_mcp.store.runs.records import SavedVariable
+from rlm_mcp.text import without_surrogates
 
 
 def replace_variables(db: Connection, row: int, variables: Iterable[SavedVariable]) -> None:
@@ -18,10 +18,16 @@ def replace_variables(db: Connection, row: int, variables: Iterable[SavedVariabl
         "reason, is_code) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             (
-                *(row, position, storable(one.name), storable(one.type), one.size),
-                *(storable(one.preview), one.json),
-                None if one.value is None else storable(one.value),
-                *(one.payload, storable(one.reason), one.is_code),
+                *(
+                    row,
+                    position,
+                    without_surrogates(one.name),
+                    without_surrogates(one.type),
+                    one.size,
+                ),
+                *(without_surrogates(one.preview), one.json),
+                None if one.value is None else without_surrogates(one.value),
+                *(one.payload, without_surrogates(one.reason), one.is_code),
             )
             for position, one in enumerate(variables)
         ),
@@ -57,7 +63,7 @@ def find_variable(
     found = db.execute(
         "SELECT type, size, coalesce(value, preview), json FROM variables "
         "WHERE run = ? AND name = ? AND is_code = 0",
-        [row, storable(name)],
+        [row, without_surrogates(name)],
     ).fetchone()
     if found is None:
         return None
