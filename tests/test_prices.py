@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from rlm_mcp.engine.budget import Budget, Pricing
+from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.models.addresses import is_local
 from rlm_mcp.engine.models.chat import ChatReply
@@ -17,6 +17,7 @@ from rlm_mcp.engine.models.kept_prices import look_up
 from rlm_mcp.engine.models.metering import Ledger, Price, PriceList
 from rlm_mcp.engine.models.named import Catalogue, open_models
 from rlm_mcp.engine.models.tables import ModelTable
+from rlm_mcp.engine.pricing import Pricing
 from rlm_mcp.errors import BudgetExceededError, ConfigurationError
 from rlm_mcp.testing.scripted_replies import Fault
 from rlm_mcp.values import ModelUsage, Usage

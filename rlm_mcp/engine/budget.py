@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 
 from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.daily_limits import Allowance
 from rlm_mcp.engine.models.chat import ChatReply
-from rlm_mcp.engine.models.metering import (
-    Amount,
-    Ledger,
-    Price,
-    PriceList,
-    estimate_tokens,
-)
+from rlm_mcp.engine.models.metering import Amount, Ledger, estimate_tokens
+from rlm_mcp.engine.pricing import Pricing, usual_price
 from rlm_mcp.engine.spending import Scarce, exceeded, no_price, would_use
 from rlm_mcp.errors import BudgetExceededError
 from rlm_mcp.values import Usage
@@ -33,25 +26,6 @@ LAST_TURN_SECONDS = 30.0
 LAST_TURN_SPENDING_SHARE = 0.25
 Settle = Callable[[ChatReply], "float | None"]  # returns the cost of the reply, where it is known
 SCARCE_SHARE = 0.8  # of a limit; beyond it the model is told to finish
-
-
-@dataclass(frozen=True)
-class Pricing:
-    """What the models of a run cost.
-
-    Args:
-        prices: by name.
-        root: name of the model that writes the code.
-        sub: name of the model that is asked where none is named.
-        others: names of further models that may be asked.
-        allowance: what their caller may use today, where that is limited.
-    """
-
-    prices: PriceList = field(default_factory=PriceList)
-    root: str = ""
-    sub: str = ""
-    others: Sequence[str] = ()
-    allowance: Allowance | None = None
 
 
 class Budget:
@@ -362,9 +336,3 @@ class Budget:
             cost = self._usd + self._reserved.usd + expected.usd
             if cost > config.max_usd - kept_usd:
                 raise would_use("usd", cost, config.max_usd)
-
-
-def usual_price(config: RLMConfig) -> Price | None:
-    """Return the price that the operator set for models without their own, if any."""
-    usual = Price(config.cost_per_input_token, config.cost_per_output_token)
-    return usual if usual.input or usual.output else None

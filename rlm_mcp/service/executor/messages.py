@@ -10,7 +10,7 @@ from rlm_mcp import errors
 from rlm_mcp.errors import RLMError, StoreError
 
 if TYPE_CHECKING:
-    from rlm_mcp.engine.budget import Pricing
+    from rlm_mcp.engine.pricing import Pricing
     from rlm_mcp.sandbox.types import ContextSource, Isolation, ReplCall, ReplOptions
     from rlm_mcp.service.runs.execution import RunSpec
     from rlm_mcp.store.runs.records import NewEvent, Outcome, SavedVariable

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
-from rlm_mcp.engine.budget import Budget, Pricing
+from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.cache import SubCallCache
 from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.engine.pricing import Pricing
 from rlm_mcp.engine.recording import Recording
 from rlm_mcp.engine.run_context import Engine, EventSink, RLMEvent
 from rlm_mcp.errors import RLMError, RunLostError, StoreError, TooManyFilesError, lacks_descriptors

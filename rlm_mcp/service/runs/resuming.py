@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from rlm_mcp.engine.budget import Budget, Pricing
+from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
+from rlm_mcp.engine.pricing import Pricing
 from rlm_mcp.engine.recording import RecordedCell, Recording, read_recording
 from rlm_mcp.engine.run_context import RLMEvent
 from rlm_mcp.engine.spending import spelled
