@@ -12,8 +12,8 @@ import anyio
 
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.models.chat import ChatReply
-from rlm_mcp.engine.models.metering import Amount, Ledger, estimate_tokens
-from rlm_mcp.engine.pricing import Pricing, usual_price
+from rlm_mcp.engine.models.metering import Amount, Ledger, estimate_tokens, usual_price
+from rlm_mcp.engine.pricing import Pricing
 from rlm_mcp.engine.spending import Scarce, exceeded, no_price, would_use
 from rlm_mcp.errors import BudgetExceededError
 from rlm_mcp.values import Usage

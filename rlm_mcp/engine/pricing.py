@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.daily_limits import Allowance
-from rlm_mcp.engine.models.metering import Price, PriceList
+from rlm_mcp.engine.models.metering import PriceList
 
 
 @dataclass(frozen=True)
@@ -27,9 +26,3 @@ class Pricing:
     sub: str = ""
     others: Sequence[str] = ()
     allowance: Allowance | None = None
-
-
-def usual_price(config: RLMConfig) -> Price | None:
-    """Return the price that the operator set for models without their own, if any."""
-    usual = Price(config.cost_per_input_token, config.cost_per_output_token)
-    return usual if usual.input or usual.output else None

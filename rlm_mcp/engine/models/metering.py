@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
+from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.models.chat import CallTiming, ChatReply, ChatRequest
 from rlm_mcp.values import CostIs, ModelUsage
 
@@ -138,6 +139,12 @@ def dearest(prices: Iterable[Price | None]) -> Price | None:
     """Return the highest of the prices that are known, if any is."""
     known = [price for price in prices if price is not None]
     return reduce(Price.or_more, known) if known else None
+
+
+def usual_price(config: RLMConfig) -> Price | None:
+    """Return the price that the operator set for models without their own, if any."""
+    usual = Price(config.cost_per_input_token, config.cost_per_output_token)
+    return usual if usual.input or usual.output else None
 
 
 class Amount:

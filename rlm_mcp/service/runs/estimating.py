@@ -9,9 +9,9 @@ from typing import Any
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
-from rlm_mcp.engine.models.metering import Ledger
+from rlm_mcp.engine.models.metering import Ledger, usual_price
 from rlm_mcp.engine.models.named import Models
-from rlm_mcp.engine.pricing import Pricing, usual_price
+from rlm_mcp.engine.pricing import Pricing
 from rlm_mcp.service.runs.questions import BUDGET_FIELDS, Question
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.runs.past import PastRun
