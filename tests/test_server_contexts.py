@@ -304,3 +304,25 @@ async def test_an_upload_that_is_not_open_is_refused(served: Served) -> None:
     text = await refused(served, "rlm_context_add", text="x", upload_id="upl_nothing")
 
     assert "upl_nothing" in text
+
+
+async def test_patterns_that_have_nothing_to_choose_from_are_told(
+    served: Served, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("a line\n")
+
+    of_file = await served.call(
+        "rlm_context_add", path=str(tmp_path / "a.txt"), include=["*.py"], exclude=["*.txt"]
+    )
+    of_text = await served.raw("rlm_context_add", text="a line of text", exclude=["*.txt"])
+    of_texts = await served.call("rlm_context_add", documents=["one", "two"], include=["*"])
+    of_directory = await served.call("rlm_context_add", path=str(tmp_path), include=["*.txt"])
+
+    assert of_file["documents"] == 1
+    assert of_file["note"] == (
+        "Include and exclude had no effect: they choose files of a directory or glob, and the "
+        "path names a single file."
+    )
+    assert "Exclude had no effect" in text_of(of_text)
+    assert "no path was given" in of_texts["note"]
+    assert "note" not in of_directory

@@ -54,6 +54,7 @@ def _report_added(added: Added) -> None:
         lines.append(f"skipped: {added.skipped_total - _SHOWN_SKIPS:,} more")
     if ignored := added.skipped_reasons.get(IGNORED):
         lines.append(f"ignored by .gitignore or .ignore: {ignored:,} (--no-ignore takes them)")
+    lines += [added.note] if added.note else []
     say("\n".join(lines), err=True)
 
 

@@ -58,7 +58,8 @@ async def rlm_context_add(  # noqa: PLR0913  # a tool's parameters are its argum
     )
     added = await (await service_of(ctx)).contexts.add(new, progress.report)
     links = [text_link(added.handle, added.name)] if added.handle else []
-    return result(added_view(added), _added_text(added), *links)
+    stored = result(added_view(added), _added_text(added), *links)
+    return with_notes(stored, [added.note] if added.note else [])
 
 
 async def rlm_context_list(

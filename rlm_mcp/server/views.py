@@ -146,6 +146,7 @@ def added_view(added: Added) -> schemas.AddedContext:
         "skipped": skipped,
         "skipped_total": added.skipped_total,
     }
+    del fields["note"]  # stands in a result only where there is one
     return schemas.AddedContext.model_validate(fields)
 
 

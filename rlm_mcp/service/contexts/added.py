@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.sandbox.wire import utf8
 from rlm_mcp.service.contexts.charsets import UTF_8
+from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.walking import Omissions
 from rlm_mcp.store.contexts.records import OpenUpload, SealedContext
 from rlm_mcp.text import estimated_tokens
@@ -18,7 +19,10 @@ _HOLE = "NUL bytes at its start were left out"
 
 @dataclass(frozen=True)
 class Added:
-    """A stored text, or an upload that waits for more (`handle` and `sha256` are None)."""
+    """A stored text, or an upload that waits for more (`handle` and `sha256` are None).
+
+    `note` is what the caller should know about the arguments; empty for nothing.
+    """
 
     handle: str | None
     upload_id: str | None
@@ -34,6 +38,7 @@ class Added:
     replaced_characters: int = 0
     preview: str = ""
     charset: str = UTF_8
+    note: str = ""
 
     @property
     def skipped_total(self) -> int:
@@ -102,6 +107,15 @@ def open_view(upload: OpenUpload, waiting: str = "") -> Added:
         documents=upload.documents,
         estimated_tokens=estimated_tokens(chars, size),
     )
+
+
+def idle_note(new: NewText) -> str:
+    """Say which arguments have no effect where no directory is read; empty where all have one."""
+    idle = " and ".join(name for name in ("include", "exclude") if getattr(new, name))
+    if not idle:
+        return ""
+    given = "and the path names a single file" if new.path else "and no path was given"
+    return f"{idle.capitalize()} had no effect: they choose files of a directory or glob, {given}."
 
 
 def check_name(name: str) -> None:

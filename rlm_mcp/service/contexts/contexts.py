@@ -13,7 +13,14 @@ import anyio.to_thread
 
 from rlm_mcp.errors import InvalidInputError, NotTextError, StoreError
 from rlm_mcp.sandbox.types import ReplOptions, Sandbox
-from rlm_mcp.service.contexts.added import Added, Decoded, check_name, open_view, sealed_view
+from rlm_mcp.service.contexts.added import (
+    Added,
+    Decoded,
+    check_name,
+    idle_note,
+    open_view,
+    sealed_view,
+)
 from rlm_mcp.service.contexts.file_text import read_batches, total_bytes
 from rlm_mcp.service.contexts.files import find_files, require_text
 from rlm_mcp.service.contexts.parts import PartsReader
@@ -110,9 +117,8 @@ class ContextService:
         _check(new)
         if new.path:
             return await self._add_path(new, report)
-        if new.documents:
-            return await self._add_documents(new)
-        return await self._add_text(new)
+        add = self._add_documents if new.documents else self._add_text
+        return replace(await add(new), note=idle_note(new))
 
     async def _add_text(self, new: NewText) -> Added:
         opened = (
@@ -166,7 +172,8 @@ class ContextService:
             decoded = await write_batches(upload, batches, total, report, shown)
             added = sealed_view(await upload.seal(), found.skipped, decoded)
             reasons = Counter(found.skipped_total) + decoded.left_out.counts
-            return replace(added, skipped_reasons=dict(reasons))
+            note = idle_note(new) if found.is_single else ""
+            return replace(added, skipped_reasons=dict(reasons), note=note)
 
     async def list(self, limit: int, cursor: str) -> Page[ContextRecord]:
         """List contexts, newest first.

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple, Protocol
 from rlm_mcp.sandbox.wire import utf8
 from rlm_mcp.service.contexts.charsets import UTF_8, CharsetDecoder, Counted, is_plain_utf8
 from rlm_mcp.service.contexts.decompression import Unpacker
-from rlm_mcp.service.contexts.line_ends import LineEnds, is_cr_only
 
 # Fewer NUL bytes at the start may be the first characters of UTF-16 or UTF-32.
 MIN_HOLE_BYTES = 512
 SNIFFED_BYTES = 8192
 _SIGNS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _SIGN_BYTES = 4
+# Text without any line feed in so much of its beginning has none.
+LOOKED_AT_BYTES = 8192
 EMPTY = "empty"  # why a document without a byte is not stored
 # So much is looked at at once; as much as a socket gives, which is then not copied for it.
 _READ_BYTES = 256 << 10
@@ -28,6 +29,60 @@ class Digest(Protocol):
     def update(self, data: bytes, /) -> None:
         """Take in more bytes."""
         ...
+
+
+def is_cr_only(data: bytes) -> bool:
+    """Whether the lines of a text end with CR alone, judged by its beginning."""
+    looked_at = data[:LOOKED_AT_BYTES]
+    return b"\r" in looked_at and b"\n" not in looked_at
+
+
+class _LineEnds:
+    """Passes on UTF-8, split anywhere; a text whose lines end with CR alone gets LF instead."""
+
+    def __init__(self) -> None:
+        self._is_decided = False
+        self._is_cr = False
+        self._held = b""
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether `feed` only passes on what it gets."""
+        return self._is_decided and not self._is_cr
+
+    @property
+    def waiting(self) -> bytes:
+        """What is held until the kind of line ends is known."""
+        return self._held
+
+    def state(self) -> list[Any]:
+        """Return as JSON what `resume` continues from."""
+        return [self._is_decided, self._is_cr, self._held.hex()]
+
+    def resume(self, state: list[Any]) -> None:
+        """Continue from a state."""
+        self._is_decided, self._is_cr, held = state
+        self._held = bytes.fromhex(held)
+
+    def feed(self, data: bytes) -> bytes:
+        """Take in more; return what can pass."""
+        if self._is_decided:
+            return self._converted(data)
+        self._held += data
+        if b"\n" not in self._held and len(self._held) < LOOKED_AT_BYTES:
+            return b""
+        return self.end()
+
+    def end(self) -> bytes:
+        """Return what was held until here."""
+        held, self._held = self._held, b""
+        if not self._is_decided:
+            self._is_decided = True
+            self._is_cr = is_cr_only(held)
+        return self._converted(held)
+
+    def _converted(self, data: bytes) -> bytes:
+        return data.replace(b"\r", b"\n") if self._is_cr else data
 
 
 class TextReader:
@@ -53,7 +108,7 @@ class TextReader:
         self._digest = digest
         self._is_announced = bool(coding)
         self._decoder = CharsetDecoder(charset)
-        self._line_ends = LineEnds()
+        self._line_ends = _LineEnds()
         self._unpacker = Unpacker(coding) if coding else None
         self._is_begun = bool(coding)
         self._held = b""

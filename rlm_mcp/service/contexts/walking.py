@@ -8,23 +8,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rlm_mcp.errors import InvalidInputError
-from rlm_mcp.service.contexts.paths import braces_expanded, composed, with_separator
+from rlm_mcp.service.contexts.ignore_rules import GIT, IgnoreFiles, IgnoreRules
+from rlm_mcp.service.contexts.paths import braces_expanded, with_separator
 from rlm_mcp.text import without_surrogates
-
-if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
 
 MAX_ENTRIES = 500_000
 MAX_WALK_SECONDS = 60.0
+_LOOKED_AT_ONCE = 200
 MAX_LISTED = 200
 MAX_REASONS = 50
 OTHER_REASONS = "other reasons"
-IGNORE_FILES = (".gitignore", ".ignore")
-MAX_IGNORE_BYTES = 1 << 20
-GIT = ".git"  # of a worktree or a submodule, it is a file
 HIDDEN = "hidden"
 IGNORED = "ignored"
 LINKED = "a link to a directory, not followed"
@@ -79,56 +74,6 @@ class Omissions:
             self.listed.append((without_surrogates(name), reason))
 
 
-@dataclass
-class _IgnoreFiles:
-    """The rules of the ignore files met so far, by the folder below the base that they are in."""
-
-    base: Path
-    is_on: bool
-    rules: dict[str, list[GitIgnoreSpec]] = field(default_factory=dict[str, "list[GitIgnoreSpec]"])
-
-    def read(self, folder: str, files: Sequence[str]) -> None:
-        """Read the ignore files of a folder; one that cannot be read has no rules."""
-        for name in IGNORE_FILES if self.is_on else ():
-            path = self.base / folder / name
-            if name in files and path.is_file():  # a pipe would be waited for
-                try:
-                    with path.open("rb") as file:
-                        text = file.read(MAX_IGNORE_BYTES).decode("utf-8-sig", "replace")
-                except OSError:
-                    continue
-                self.rules.setdefault(folder, []).append(spec_of(text.splitlines()))
-
-    def ignores(self, place: str) -> bool:
-        """Whether a place is ignored: the nearest rule that says something decides.
-
-        Args:
-            place: the path below the base, with slashes; a folder's ends with one.
-        """
-        cut = len(place)
-        while self.rules and cut > 0:
-            cut = place.rfind("/", 0, cut - 1)
-            for spec in reversed(self.rules.get(place[: max(cut, 0)], [])):
-                said = spec.check_file(composed(place[cut + 1 :])).include
-                if said is not None:
-                    return said
-        return False
-
-
-def spec_of(patterns: Sequence[str]) -> GitIgnoreSpec:
-    """Compile patterns as `.gitignore` has them; one that is malformed matches nothing."""
-    from pathspec import GitIgnoreSpec  # noqa: PLC0415  # only directories need it
-
-    good: list[str] = []
-    for pattern in patterns:
-        try:
-            GitIgnoreSpec.from_lines([pattern])
-        except ValueError:
-            continue
-        good.append(composed(pattern))
-    return GitIgnoreSpec.from_lines(good)
-
-
 def walk(
     base: Path, depth: int | None, choice: Choice, left_out: Omissions, check: Check
 ) -> Iterator[str]:
@@ -140,7 +85,7 @@ def walk(
     Raises:
         InvalidInputError: there is too much below it.
     """
-    ignored = _IgnoreFiles(base, choice.honours_ignore_files)
+    ignored = IgnoreFiles(base, choice.honours_ignore_files)
     wanted, unwanted = _chosen(choice.include, base), _chosen(choice.exclude, base)
     bound, above = _Bound(base), len(with_separator(str(base)))
 
@@ -152,7 +97,7 @@ def walk(
         check()
         bound.count(len(folders) + len(files))
         here = parent[above:].replace(os.sep, "/")
-        ignored.read(here, files)
+        ignored.read(here, folders, files)
         start = here + "/" * bool(here)
         if depth is not None and start.count("/") + 1 >= depth:
             folders.clear()
@@ -162,10 +107,13 @@ def walk(
             if _enters(start + name, choice, ignored, left_out)
             and not _is_excluded(f"{start}{name}/", unwanted, left_out)
         ]
-        for name in sorted(files):
+        for number, name in enumerate(sorted(files)):
+            if number % _LOOKED_AT_ONCE == 0:
+                check()
+                bound.count(0)
             place = start + name
             reason = _reason(name, place, choice, ignored)
-            if not reason and wanted is not None and not wanted.match_file(composed(place)):
+            if not reason and wanted is not None and not wanted.holds(place):
                 reason = "not included"
             if reason:
                 left_out.note(place, reason)
@@ -173,7 +121,7 @@ def walk(
                 yield with_separator(parent) + name
 
 
-def _chosen(patterns: Sequence[str], base: Path) -> GitIgnoreSpec | None:
+def _chosen(patterns: Sequence[str], base: Path) -> IgnoreRules | None:
     """Compile patterns of `include` or `exclude`, which may have braces and name the directory."""
     if not patterns:
         return None
@@ -183,23 +131,23 @@ def _chosen(patterns: Sequence[str], base: Path) -> GitIgnoreSpec | None:
         for pattern in patterns
         for one in dict.fromkeys((pattern, *braces_expanded(pattern)))
     ]
-    return spec_of(meant)
+    return IgnoreRules(meant)
 
 
-def _is_excluded(place: str, unwanted: GitIgnoreSpec | None, left_out: Omissions) -> bool:
-    is_excluded = unwanted is not None and unwanted.match_file(composed(place))
+def _is_excluded(place: str, unwanted: IgnoreRules | None, left_out: Omissions) -> bool:
+    is_excluded = unwanted is not None and unwanted.holds(place)
     if is_excluded:
         left_out.note(place, "excluded")
     return is_excluded
 
 
-def _reason(name: str, place: str, choice: Choice, ignored: _IgnoreFiles) -> str:
+def _reason(name: str, place: str, choice: Choice, ignored: IgnoreFiles) -> str:
     if name.startswith(".") and (name == GIT or not choice.has_hidden):
         return HIDDEN
     return IGNORED if ignored.ignores(place) else ""
 
 
-def _enters(place: str, choice: Choice, ignored: _IgnoreFiles, left_out: Omissions) -> bool:
+def _enters(place: str, choice: Choice, ignored: IgnoreFiles, left_out: Omissions) -> bool:
     folder = ignored.base / place
     if folder.name.startswith(".") and (folder.name == GIT or not choice.has_hidden):
         left_out.note(f"{place}/", HIDDEN)
