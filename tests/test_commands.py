@@ -373,10 +373,13 @@ async def test_a_detached_run_goes_on_when_its_command_has_returned(
         working = await command(env, "runs", "show", run_id)
         gate.set()
         ended = await command(env, "runs", "show", run_id, "--follow")
+        again = await command(env, "runs", "show", run_id, "--follow")
         refused = await command(env, "query", "Who?", "-c", "ctx_0", "--wait", "5")
 
     assert (code, working.exit_code) == (0, 0)
     assert run_id in working.stderr
+    assert again.stdout == ended.stdout
+    assert again.stderr.startswith("completed: ")  # it is not said to be running
     assert working.stdout.strip() == run_id
     assert (ended.exit_code, ended.stdout) == (0, "Ottilie\n")
     assert (refused.exit_code, refused.stdout) == (2, "")

@@ -48,7 +48,9 @@ async def test_code_runs_over_a_context_and_goes_on_with_its_variables(served: S
     second = await served.call("rlm_exec", code="print(words[-1])", run_id=first["run_id"])
     run = await served.call("rlm_run_wait", run_id=first["run_id"])
     trace = await served.call("rlm_run_trace", run_id=first["run_id"], limit=50)
+    listed = text_of(await served.raw("rlm_run_list"))
 
+    assert listed.endswith("Code of the caller")
     assert (first["output"], first["error"], first["truncated"]) == ("3\n", None, False)
     assert [variable["name"] for variable in first["variables"]] == ["words"]
     assert (second["output"], second["note"]) == ("three\n", None)

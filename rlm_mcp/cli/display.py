@@ -90,6 +90,8 @@ class _ProgressLines:
         if figures == self._shown and state.elapsed_seconds - self._shown_at < _LINE_SECONDS:
             return
         if not self._shown:
+            if state.status != "running":
+                return  # it had ended before: its outcome is printed next
             self._console.print(f"{state.run_id} is running", markup=False)
         self._shown, self._shown_at = figures, state.elapsed_seconds
         self._console.print(progress_line(state), markup=False)

@@ -15,7 +15,14 @@ from rlm_mcp.cli.output import say
 from rlm_mcp.cli.terminal import messages, print_json, print_table, results
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.server.view.run_file import run_file
-from rlm_mcp.server.views import run_page, run_view, trace_view, variable_view, variables_view
+from rlm_mcp.server.views import (
+    asked_of,
+    run_page,
+    run_view,
+    trace_view,
+    variable_view,
+    variables_view,
+)
 from rlm_mcp.service.opening import open_service
 
 _TRACE_LIMIT = 100
@@ -36,7 +43,7 @@ async def list_runs(launch: Launch, asked: Mapping[str, Any], as_json: bool) -> 
     now = datetime.now(UTC)
     print_table(
         ("run", "status", "began", "question"),
-        ((one.run_id, one.status, _ago(one.created_at, now), one.question) for one in page.runs),
+        ((one.run_id, one.status, _ago(one.created_at, now), asked_of(one)) for one in page.runs),
     )
     if not page.runs:
         say('No runs yet. Ask with: rlm-mcp query "..." --file PATH', err=True)

@@ -26,7 +26,7 @@ from rlm_mcp.server.tool import (
     service_of,
     usual_wait,
 )
-from rlm_mcp.server.views import run_page, trace_view, variable_view, variables_view
+from rlm_mcp.server.views import asked_of, run_page, trace_view, variable_view, variables_view
 from rlm_mcp.service.runs.questions import Question, progress_line
 from rlm_mcp.text import cut
 
@@ -136,7 +136,7 @@ async def rlm_run_list(
 ) -> Annotated[CallToolResult, schemas.RunPage]:
     """List runs, newest first."""
     page = run_page(await (await service_of(ctx)).runs.list(status, limit, cursor))
-    lines = [f"{info.run_id}  {info.status:11}  {cut(info.question, 100)}" for info in page.runs]
+    lines = [f"{info.run_id}  {info.status:11}  {cut(asked_of(info), 100)}" for info in page.runs]
     text = "\n".join(lines) or "There is no run yet; rlm_query starts one."
     return result(page, text + more(page.next_cursor))
 

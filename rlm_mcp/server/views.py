@@ -62,6 +62,11 @@ def _supported(state: RunRecord) -> dict[str, Any]:
     }
 
 
+def asked_of(run: RunSummary | schemas.RunInfo) -> str:
+    """Return what a run answers, in a line of a list."""
+    return run.question or "Code of the caller"
+
+
 def run_page(page: Page[RunSummary]) -> schemas.RunPage:
     """A page of the list of runs."""
     return schemas.RunPage(runs=list(map(_run_info, page.items)), next_cursor=page.next_cursor)
