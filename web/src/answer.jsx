@@ -1,5 +1,5 @@
 // The answer, large, with links to the places that it cites.
-import { visible } from "./format.js";
+import { placeOf, visible } from "./format.js";
 import { Folded, useAnswer } from "./parts.jsx";
 
 const isLinked = document.documentElement.dataset.as === "page";
@@ -39,11 +39,10 @@ function Shown({ answer, data, status, citations, support }) {
 }
 
 function Citation({ cited }) {
-  const { handle, document, start, end, name, page, quote, verified, how } = cited;
+  const { handle, document, start, end, quote, verified, how } = cited;
   const said = `“${visible(quote || "")}”`;
   if (start == null) return `${said} (${verified ? "in the text" : visible(how || "not found")})`;
-  const place = [name || `document ${document}`, page && `page ${page}`].filter(Boolean).join(", ");
-  const label = `${said} (${visible(place)})`;
+  const label = `${said} (${visible(placeOf(cited))})`;
   if (!isLinked) return label;
   return <a href={`#/text/${handle}/${document}/${start}/${end}`}>{label}</a>;
 }

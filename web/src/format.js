@@ -58,3 +58,7 @@ export function ago(iso) {
 }
 
 export const counted = (count, noun) => `${exact(count)} ${noun}${count === 1 ? "" : "s"}`;
+
+// Where a citation stands: a document, and a label of its own such as "page 7" or "sheet Costs".
+export const placeOf = ({ name, document, page }) =>
+  [name || `document ${document}`, page].filter(Boolean).join(", ");

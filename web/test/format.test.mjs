@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { bytes, counted, dollars, seconds } from "../src/format.js";
+import { bytes, counted, dollars, placeOf, seconds } from "../src/format.js";
 import { saidBy } from "../src/words.js";
 
 const file = new URL("../../tests/amounts.json", import.meta.url);
@@ -32,4 +32,10 @@ test("an error names controls of the page in place of tools and arguments", () =
 test("what a provider says stays as it is", () => {
   const message = "The model endpoint answered 400: max_tokens=5 is too few";
   assert.equal(saidBy({ code: "model_request", message }), message);
+});
+
+test("a citation's place is named by the label that its page, sheet or slide has", () => {
+  assert.equal(placeOf({ name: "report.pdf", document: 0, page: "page 7" }), "report.pdf, page 7");
+  assert.equal(placeOf({ name: "", document: 3, page: "sheet Costs" }), "document 3, sheet Costs");
+  assert.equal(placeOf({ name: "notes.txt", document: 1, page: null }), "notes.txt");
 });
