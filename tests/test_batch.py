@@ -265,7 +265,7 @@ async def test_files_of_a_batch_that_cannot_be_used_are_told_before_anything_is_
     await anyio.to_thread.run_sync(write_batch, tmp_path, 1)
     env = environment(tmp_path, "http://127.0.0.1:9/v1")
     out = tmp_path / "missing" / "results.jsonl"
-    unwritten = await command(env, *arguments(tmp_path, "--out", str(out)))
+    unwritten = await command(env, *arguments(tmp_path)[:-1], str(out))
     (tmp_path / "questions.jsonl").write_bytes(b"\xff\xff")
     unread = await command(env, *arguments(tmp_path))
 

@@ -60,6 +60,24 @@ async def test_a_run_is_saved_without_what_came_from_texts(tmp_path: Path) -> No
     assert any("llm_query" in event["detail"].get("code", "") for event in data["events"])
 
 
+async def test_a_trace_without_texts_holds_no_prompt_and_says_so(tmp_path: Path) -> None:
+    async with asked(tmp_path) as (env, run_id):
+        whole = await command(env, "runs", "export", run_id, "--trace", "-")
+        saved = await command(env, "runs", "export", run_id, "--trace", "--no-texts", "-")
+
+    assert "a secret of the text" in whole.stdout
+    assert "otherData" not in json.loads(whole.stdout)
+    assert "secret" not in saved.stdout
+    trace = json.loads(saved.stdout)
+    assert trace["otherData"]["left_out"].startswith("Left out of this file: prompts, replies")
+    spans = [
+        [one["name"], one["ts"], one.get("dur")] for one in trace["traceEvents"] if "ts" in one
+    ]
+    others = json.loads(whole.stdout)["traceEvents"]
+    assert spans == [[one["name"], one["ts"], one.get("dur")] for one in others if "ts" in one]
+    assert "sub-call" in {one.get("cat") for one in trace["traceEvents"]}
+
+
 async def test_a_run_saved_without_texts_quotes_none_of_them_as_a_citation(tmp_path: Path) -> None:
     script = turns(cell("cite('a secret of the text')\nprint(context)\nFINAL('nine')"))
     async with asked(tmp_path, script) as (env, run_id):

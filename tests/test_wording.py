@@ -88,6 +88,26 @@ def test_an_error_at_a_terminal_names_options(message: str, fix: str, told: str)
     assert error_line(error) == f"invalid_input: {told.replace('{}', 'rlm-mcp query')}"
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("The path 'max_usd=2 rlm_query' does not exist.", None),
+        ('There is no text "the server\'s limit must be rlm_query" here.', None),
+        (
+            "It starts with 'a \\'b\\' literal=true': max_usd.",
+            "It starts with 'a \\'b\\' literal=true': --max-usd.",
+        ),
+        ("There is no option 'x'; did you mean 'root_max_tokens'? Options: sub_max_tokens.", None),
+        ("max_usd=nan: input", "--max-usd nan: input"),
+        ("max_usd=1e+30: input", "--max-usd 1e+30: input"),
+    ],
+)
+def test_what_an_error_quotes_and_what_has_a_longer_name_stay_as_they_are(
+    text: str, said: str | None
+) -> None:
+    assert in_words_of_commands(text) == (said or text)
+
+
 def test_what_a_provider_says_stays_as_it_is() -> None:
     error = {"code": "model_request", "message": "It said: max_tokens=5 is too few", "fix": ""}
 

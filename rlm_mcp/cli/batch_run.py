@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,7 @@ async def run_batch(launch: Launch, given: Mapping[str, Any]) -> bool:
     _name_bad(bad, is_strict=given["strict"])
     _refuse_idle_judge(lines, given)
     async with open_batch(
-        given["texts"], settings=launch.settings, options=_options(given), adding=_shown
+        given["texts"], settings=launch.settings, options=_options(given), adding=_adding(given)
     ) as batch:
         answered = await _write(batch, lines, given["out"])
     summary = batch.report()
@@ -98,13 +100,26 @@ def _options(given: Mapping[str, Any]) -> BatchOptions:
     )
 
 
-def _shown(service: Service) -> AddText:
-    """Store texts with a progress bar."""
+def _adding(given: Mapping[str, Any]) -> Callable[[Service], AddText]:
+    """Store texts with a progress bar, and of a directory none of the batch's own files.
 
-    async def add(text: NewText) -> Added:
-        return await add_source(service, text)
+    With its results among the texts, a batch that is started again would ask all of it anew.
+    """
+    own = tuple(map(_exactly, (given["questions"], given["out"])))
 
-    return add
+    def shown(service: Service) -> AddText:
+        async def add(text: NewText) -> Added:
+            return await add_source(service, replace(text, exclude=own))
+
+        return add
+
+    return shown
+
+
+def _exactly(path: Path) -> str:
+    """Return the pattern that a file alone fits."""
+    name = re.sub(r"([\\*?\[\]! #])", r"\\\1", path.name)
+    return str(path.parent.resolve() / name)
 
 
 async def _write(batch: OpenBatch, lines: Sequence[BatchLine], out: Path) -> int:

@@ -10,6 +10,7 @@ from typing import IO, Any
 
 import click
 
+from rlm_mcp.cli.commands.options import CheckedCommand, refuse_contradictions
 from rlm_mcp.cli.output import say, visible
 from rlm_mcp.cli.wording import error_line
 from rlm_mcp.errors import RLMError, first_of
@@ -36,6 +37,13 @@ def report_continuing(run_id: str) -> None:
 
 class CommandGroup(click.Group):
     """Turns our own errors into a line on stderr and an exit code."""
+
+    command_class = CheckedCommand
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options before the command's name."""
+        refuse_contradictions(self, ctx, args)
+        return super().parse_args(ctx, args)
 
     def make_context(
         self,

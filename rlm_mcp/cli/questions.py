@@ -62,14 +62,19 @@ def _way_on(state: RunState) -> str:
     return f"Resume it with more room: rlm-mcp runs resume {state.run_id}{''.join(limits)}"
 
 
-async def add_sources(launch: Launch, sources: Sequence[str]) -> tuple[str, ...]:
+async def add_sources(
+    launch: Launch, sources: Sequence[str], verbosity: Verbosity
+) -> tuple[str, ...]:
     """Store texts, and return their handles.
 
     Raises:
         RLMError: one cannot be read or stored.
     """
     async with open_service(launch.settings, named=sources, purpose=launch.to_look) as service:
-        added = [await add_source(service, NewText(path=source)) for source in sources]
+        is_shown = verbosity != "nothing"
+        added = [
+            await add_source(service, NewText(path=source), is_shown=is_shown) for source in sources
+        ]
     return tuple(str(one.handle) for one in added)
 
 
@@ -128,7 +133,7 @@ def read_options(given: Sequence[str]) -> dict[str, str]:
     """Read options written as `NAME=VALUE`; values are checked when the run is made.
 
     Raises:
-        InvalidInputError: one is written in another way.
+        InvalidInputError: one is written in another way, or given twice.
     """
     options: dict[str, str] = {}
     for pair in given:
@@ -137,7 +142,13 @@ def read_options(given: Sequence[str]) -> dict[str, str]:
             raise InvalidInputError(
                 f"The option {pair!r} has no value.", fix="Write it as NAME=VALUE."
             )
-        options[name.strip().replace("-", "_")] = value
+        name = name.strip().replace("-", "_")
+        if name in options:
+            raise InvalidInputError(
+                f"The option {name!r} is given twice, as {options[name]!r} and as {value!r}.",
+                fix="Give it once.",
+            )
+        options[name] = value
     return options
 
 

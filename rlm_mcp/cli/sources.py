@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import AsyncIterator, Generator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import contextmanager, nullcontext, suppress
 
 import anyio
 import anyio.to_thread
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rlm_mcp.cli.commands.options import STANDARD_INPUT
 from rlm_mcp.cli.output import in_line
 from rlm_mcp.cli.terminal import messages
 from rlm_mcp.errors import NotTextError
@@ -19,29 +19,32 @@ from rlm_mcp.service.contexts.added import Added
 from rlm_mcp.service.contexts.contexts import ReportBytes
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.transfers import Body
+from rlm_mcp.service.contexts.writing import no_report
 from rlm_mcp.service.service import Service
 from rlm_mcp.text import byte_size
 
-STANDARD_INPUT = "-"
-_OTHER_NAMES = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+_STREAM = "standard input"
 _READ_BYTES = 1 << 16
 _PART_BYTES = 4 << 20
 _LINE_SECONDS = 5.0
 
 
-async def add_source(service: Service, source: NewText) -> Added:
+async def add_source(service: Service, source: NewText, *, is_shown: bool = True) -> Added:
     """Store what a path names; the path `-` is standard input, and so is `/dev/stdin`.
+
+    Args:
+        is_shown: whether progress is.
 
     Raises:
         InvalidInputError: it cannot be read, or is not text.
         StoreError: the database could not store it.
     """
-    if source.path in _OTHER_NAMES:
-        source = replace(source, path=STANDARD_INPUT)
-    with _open_progress(source.path) as report:
-        if source.path == STANDARD_INPUT:
+    is_stream = source.path in STANDARD_INPUT
+    shown = _STREAM if is_stream else source.path
+    with _open_progress(shown) if is_shown else nullcontext(no_report) as report:
+        if is_stream:
             body = Body(_reported(_standard_input(), report), is_bounded=False)
-            return await service.transfers.receive(source.name or "standard input", body)
+            return await service.transfers.receive(source.name or _STREAM, body)
         return await service.contexts.add(source, report)
 
 
@@ -80,7 +83,7 @@ def _open_progress(source: str) -> Generator[ReportBytes]:
     if not console.is_terminal:
         yield _ProgressLines(source).report
         return
-    label = "storing standard input" if source == STANDARD_INPUT else "storing"
+    label = f"storing {_STREAM}" if source == _STREAM else "storing"
     columns = (TextColumn(label), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(label, total=None)

@@ -59,9 +59,14 @@ _WORDS = (
     (r"(?:the|its) operator can raise", "raise"),
     (r"without a name lists", "lists"),
 )
-_LIMIT = r"max_(?:usd|tokens|seconds|sub_calls|iterations|depth)\b"
-_LIMITS = re.compile(rf"\{{'{_LIMIT}[^}}]*\}}|'?{_LIMIT}'?(?:=-?[\d.]*\d)?")
-_ONE_LIMIT = re.compile(rf"({_LIMIT})(?:'?(?:=|: )(-?[\d.]*\d))?")
+_LIMIT = r"(?<!\w)max_(?:usd|tokens|seconds|sub_calls|iterations|depth)\b"
+_NUMBER = r"-?(?:[\d.]*\d(?:e[+-]?\d+)?|inf|nan)\b"
+_LIMITS = re.compile(rf"\{{'{_LIMIT}[^}}]*\}}|'?{_LIMIT}'?(?:={_NUMBER})?")
+_ONE_LIMIT = re.compile(rf"({_LIMIT})(?:'?(?:=|: )({_NUMBER}))?")
+# Values that an error quotes, unless they are names of ours: those are somebody's words.
+_QUOTED = re.compile(
+    rf"""(?<!\w)(?!'(?:pattern|words|{_LIMIT})')('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(?!\w)"""
+)
 
 
 def error_line(error: Mapping[str, str]) -> str:
@@ -74,11 +79,17 @@ def error_line(error: Mapping[str, str]) -> str:
 
 
 def in_words_of_commands(text: str) -> str:
-    """Write commands and options in place of tools and their arguments."""
+    """Write commands and options in place of tools and their arguments, but for quoted values."""
+    pieces: list[str] = _QUOTED.split(text)
+    pieces[::2] = map(_in_words, pieces[::2])
+    return "".join(pieces).strip()
+
+
+def _in_words(text: str) -> str:
     for written, instead in _WORDS:
         text = re.sub(written, instead, text)
     text = _LIMITS.sub(_options, text)
-    return re.sub(r"\brlm_\w+", lambda name: _TOOLS.get(name[0], name[0]), text).strip()
+    return re.sub(r"\brlm_\w+", lambda name: _TOOLS.get(name[0], name[0]), text)
 
 
 def _options(found: re.Match[str]) -> str:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from rlm_mcp.cli.commands.options import Launch
+from rlm_mcp.cli.commands.options import CheckedCommand, Launch
 from rlm_mcp.cli.output import say
 from rlm_mcp.text import byte_size
 
 
-@click.command(short_help="Copy the database to FILE, while servers use it.")
+@click.command(cls=CheckedCommand, short_help="Copy the database to FILE, while servers use it.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.pass_obj
 def backup(launch: Launch, file: Path) -> None:

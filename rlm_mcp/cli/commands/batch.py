@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import click
 
-from rlm_mcp.cli.commands.options import Launch
+from rlm_mcp.cli.commands.options import CheckedCommand, Launch
 from rlm_mcp.cli.failures import INTERRUPTED, NO_ANSWER
 from rlm_mcp.cli.output import say
 
 _SCORES = ("contains", "exact", "number", "regex", "f1", "judge")
 
 
-@click.command(short_help="Ask many questions, and write their answers to a file.")
+@click.command(
+    cls=CheckedCommand, short_help="Ask many questions, and write their answers to a file."
+)
 @click.argument("questions", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option(
     "--texts",
@@ -55,12 +58,13 @@ def batch(launch: Launch, **given: Any) -> None:
 
     A line is a JSON object: id, question, and if wanted contexts (names of texts, or handles),
     expected, score, answer_schema and budget. Without contexts it asks over all texts of --texts.
-    Bad lines are named and skipped. Started again after any end, a batch finds what is done and
-    resumes what was interrupted: nothing on record is paid twice. Exit code 1: a question has no
-    answer.
+    Bad lines are named and skipped. Neither QUESTIONS nor the results become texts of a directory.
+    Started again after any end, a batch finds what is done and resumes what was interrupted:
+    nothing on record is paid twice. Exit code 1: a question has no answer.
     """
     from rlm_mcp.cli.batch_run import run_batch
 
+    _refuse_overwriting(given["out"], (given["questions"], *map(Path, given["texts"])))
     try:
         is_whole = anyio.run(run_batch, launch, given)
     except KeyboardInterrupt:
@@ -68,3 +72,10 @@ def batch(launch: Launch, **given: Any) -> None:
         raise SystemExit(INTERRUPTED) from None
     if not is_whole:
         raise SystemExit(NO_ANSWER)
+
+
+def _refuse_overwriting(out: Path, read: Iterable[Path]) -> None:
+    """Refuse to write the results over a file that the batch reads."""
+    for path in read:
+        if path.resolve() == out.resolve():
+            raise click.UsageError(f"--out would overwrite {str(path)!r}: name another file.")

@@ -5,12 +5,16 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from rlm_mcp.cli.commands.options import CheckedCommand
 from rlm_mcp.cli.output import say
 
 SHELLS = ("bash", "zsh", "fish")
 
 
-@click.command(short_help="Print the script that completes commands and handles in a shell.")
+@click.command(
+    cls=CheckedCommand,
+    short_help="Print the script that completes commands and handles in a shell.",
+)
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:

@@ -9,16 +9,19 @@ import anyio
 import click
 
 from rlm_mcp.cli.commands.options import (
+    STANDARD_INPUT,
+    CheckedGroup,
     Launch,
     complete_handles,
     json_option,
+    refuse_second_reading,
     refuse_without_effect,
 )
 
 _CHOOSING = ("include", "exclude", "no_ignore")
 
 
-@click.group()
+@click.group(cls=CheckedGroup)
 def contexts() -> None:
     """Store, list, read, search and delete texts."""
 
@@ -65,10 +68,9 @@ def _refuse_without_effect(sources: tuple[str, ...], given: dict[str, Any]) -> N
         raise click.UsageError(
             "--name names one text, and each SOURCE becomes one: give it with a single SOURCE."
         )
-    if sources.count("-") > 1:
-        raise click.UsageError("Standard input can be read only once: give - once.")
+    refuse_second_reading(sources)
     chosen = [f"--{name.replace('_', '-')}" for name in _CHOOSING if given[name]]
-    if chosen and all(source == "-" or Path(source).is_file() for source in sources):
+    if chosen and all(source in STANDARD_INPUT or Path(source).is_file() for source in sources):
         raise click.UsageError(
             f"{chosen[0]} has no effect: it chooses among the files of a directory or glob, and "
             "no SOURCE is one."

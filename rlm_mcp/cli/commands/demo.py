@@ -5,10 +5,12 @@ from __future__ import annotations
 import anyio
 import click
 
-from rlm_mcp.cli.commands.options import Launch
+from rlm_mcp.cli.commands.options import CheckedCommand, Launch
 
 
-@click.command(short_help="Show a question over a long text, from text to answer.")
+@click.command(
+    cls=CheckedCommand, short_help="Show a question over a long text, from text to answer."
+)
 @click.pass_obj
 def demo(launch: Launch) -> None:
     """Store a text of some megabytes, ask a question over it, and show the work."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import anyio
 import click
 
-from rlm_mcp.cli.commands.options import Launch
+from rlm_mcp.cli.commands.options import CheckedCommand, Launch
 
 
-@click.command(hidden=True)
+@click.command(cls=CheckedCommand, hidden=True)
 @click.pass_obj
 def work_detached(launch: Launch) -> None:
     """Work on the question given on standard input."""

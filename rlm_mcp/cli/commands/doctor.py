@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import click
 
-from rlm_mcp.cli.commands.options import Launch, json_option
+from rlm_mcp.cli.commands.options import CheckedCommand, Launch, json_option
 from rlm_mcp.cli.failures import NO_ANSWER
 
 
-@click.command(short_help="Check everything that a question needs, and say how to fix it.")
+@click.command(
+    cls=CheckedCommand, short_help="Check everything that a question needs, and say how to fix it."
+)
 @json_option
 @click.pass_obj
 def doctor(launch: Launch, as_json: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from rlm_mcp.cli.commands.options import Launch, refuse_without_effect
+from rlm_mcp.cli.commands.options import CheckedCommand, Launch, refuse_without_effect
 
 HOST_NAMES = (
     "claude-desktop",
@@ -24,7 +24,7 @@ HOST_NAMES = (
 )
 
 
-@click.command(short_help="Connect an assistant to this server.")
+@click.command(cls=CheckedCommand, short_help="Connect an assistant to this server.")
 @click.argument("host", type=click.Choice(HOST_NAMES), metavar="HOST")
 @click.option(
     "--project",

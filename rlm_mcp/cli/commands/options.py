@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +33,9 @@ _BUDGET: Mapping[str, tuple[type, str]] = {
     "max_depth": (int, "Depth of runs inside runs; 1: plain sub-calls only."),
 }
 
+STANDARD_INPUT = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+"""The names of standard input, where a command takes paths."""
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
@@ -55,6 +58,46 @@ def verbosity_of(values: Mapping[str, Any]) -> Verbosity:
     return "everything" if values["verbose"] else "progress"
 
 
+class CheckedCommand(click.Command):
+    """Refuses an option that is given twice, where only its last value would count."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read what it was given.
+
+        Raises:
+            UsageError: two options contradict each other, or something else cannot be used.
+        """
+        refuse_contradictions(self, ctx, args)
+        return super().parse_args(ctx, args)
+
+
+class CheckedGroup(click.Group):
+    """A group of such commands."""
+
+    command_class = CheckedCommand
+
+
+def refuse_contradictions(command: click.Command, ctx: click.Context, args: Sequence[str]) -> None:
+    """Refuse options of which only the last one would count.
+
+    Raises:
+        UsageError: one that takes a single value is given twice, or two set the same.
+    """
+    if ctx.resilient_parsing:  # a shell completes what is not finished yet
+        return
+    *_, given = command.make_parser(ctx).parse_args(list(args))
+    seen: dict[str | None, click.Option] = {}
+    for one in given:
+        if not isinstance(one, click.Option):
+            continue
+        other = seen.get(one.name)
+        if other is not None and other is not one:
+            raise click.UsageError(f"Give {_longest(other)} or {_longest(one)}, not both.", ctx)
+        if other is one and not (one.multiple or one.is_flag):
+            raise click.UsageError(f"{_longest(one)} is given twice: give it once.", ctx)
+        seen[one.name] = one
+
+
 def refuse_without_effect(*pairs: tuple[str, str]) -> None:
     """Refuse an option that another one leaves without effect.
 
@@ -65,7 +108,7 @@ def refuse_without_effect(*pairs: tuple[str, str]) -> None:
         UsageError: both are given.
     """
     for name, other in pairs:
-        if _is_given(name) and _is_given(other):
+        if is_given(name) and is_given(other):
             raise click.UsageError(
                 f"{_spelled(name)} has no effect with {_spelled(other)}: leave one of them out."
             )
@@ -77,12 +120,23 @@ def refuse_alone(needed: str, *names: str) -> None:
     Raises:
         UsageError: names the first of them.
     """
-    for name in names if not _is_given(needed) else ():
-        if _is_given(name):
+    for name in names if not is_given(needed) else ():
+        if is_given(name):
             raise click.UsageError(f"{_spelled(name)} has no effect without {_spelled(needed)}.")
 
 
-def _is_given(name: str) -> bool:
+def refuse_second_reading(sources: Iterable[str]) -> None:
+    """Refuse sources of which more than one is standard input.
+
+    Raises:
+        UsageError: names the way out.
+    """
+    if sum(source in STANDARD_INPUT for source in sources) > 1:
+        raise click.UsageError("Standard input can be read only once: give - once.")
+
+
+def is_given(name: str) -> bool:
+    """Whether an option of the current command was given, whatever its value."""
     source = click.get_current_context().get_parameter_source(name)
     return source is ParameterSource.COMMANDLINE
 
@@ -90,7 +144,11 @@ def _is_given(name: str) -> bool:
 def _spelled(name: str) -> str:
     """The option as it is written at its longest."""
     found = (one for one in click.get_current_context().command.params if one.name == name)
-    return max(next(found).opts, key=len)
+    return _longest(next(found))
+
+
+def _longest(parameter: click.Parameter) -> str:
+    return max(parameter.opts, key=len)
 
 
 def complete_handles(ctx: click.Context, _parameter: click.Parameter, typed: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,14 @@ import anyio
 import click
 
 from rlm_mcp.cli.commands.options import (
+    CheckedCommand,
     Launch,
     budget_options,
     complete_handles,
     complete_runs,
     given_budget,
     json_option,
+    refuse_second_reading,
     refuse_without_effect,
     verbosity_of,
 )
@@ -25,7 +28,16 @@ if TYPE_CHECKING:
     from rlm_mcp.service.runs.questions import Question
 
 
-@click.command(short_help="Ask a question over texts, and print the answer.")
+def _a_number(
+    _ctx: click.Context, _parameter: click.Parameter, value: float | None
+) -> float | None:
+    """Refuse `nan`, which no comparison finds too small."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("nan is not a number of seconds.")
+    return value
+
+
+@click.command(cls=CheckedCommand, short_help="Ask a question over texts, and print the answer.")
 @click.argument("question")
 @click.option(
     "-c",
@@ -83,6 +95,7 @@ if TYPE_CHECKING:
 @click.option(
     "--wait",
     type=click.FloatRange(min=0),
+    callback=_a_number,
     metavar="SECONDS",
     help="Wait at most this long; the run then continues in the background.",
 )
@@ -116,7 +129,7 @@ def query(launch: Launch, **given: Any) -> None:
     wait_seconds = 0.0 if given["detach"] else given["wait"]
     try:
         if sources:
-            handles = anyio.run(add_sources, launch, sources)
+            handles = anyio.run(add_sources, launch, sources, display.verbosity)
             question = _over(question, handles)
         if given["estimate"]:
             show_estimate(anyio.run(estimate, launch, question), as_json=given["as_json"])
@@ -141,8 +154,7 @@ def _refuse_without_effect(given: dict[str, Any]) -> None:
         ("verbose", "estimate"),
         ("verbose", "quiet"),
     )
-    if [*given["files"], given["text"]].count("-") > 1:
-        raise click.UsageError("Standard input can be read only once: give - once.")
+    refuse_second_reading((*given["files"], *(("-",) if given["text"] == "-" else ())))
 
 
 def _question(given: dict[str, Any]) -> Question:
@@ -165,8 +177,10 @@ def _question(given: dict[str, Any]) -> Question:
 def _options(given: dict[str, Any]) -> dict[str, Any]:
     from rlm_mcp.cli.questions import read_options
 
-    attempts = given["attempts"]
-    return read_options(given["options"]) | ({"attempts": attempts} if attempts else {})
+    options, attempts = read_options(given["options"]), given["attempts"]
+    if attempts and "attempts" in options:
+        raise click.UsageError("Give --attempts or --option attempts=N, not both.")
+    return options | ({"attempts": attempts} if attempts else {})
 
 
 def _over(question: Question, handles: Sequence[str]) -> Question:

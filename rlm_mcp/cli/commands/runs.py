@@ -9,10 +9,12 @@ import anyio
 import click
 
 from rlm_mcp.cli.commands.options import (
+    CheckedGroup,
     Launch,
     budget_options,
     complete_runs,
     given_budget,
+    is_given,
     json_option,
     refuse_alone,
     refuse_without_effect,
@@ -22,7 +24,7 @@ from rlm_mcp.cli.failures import INTERRUPTED, report_interrupted
 from rlm_mcp.values import RUN_STATUSES
 
 
-@click.group()
+@click.group(cls=CheckedGroup)
 def runs() -> None:
     """List, show, follow, resume, cancel and save runs."""
 
@@ -63,7 +65,7 @@ def show(launch: Launch, **given: Any) -> None:
     refuse_without_effect(*combinations(("variable", "variables", "trace", "follow"), 2))
     refuse_alone("trace", "after")
     run_id, as_json = given["run_id"], given["as_json"]
-    if given["variable"]:
+    if is_given("variable"):
         anyio.run(stored_runs.show_variable, launch, run_id, given["variable"], as_json)
     elif given["variables"]:
         anyio.run(stored_runs.show_variables, launch, run_id, as_json)

@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 import click
 
-from rlm_mcp.cli.commands.options import Launch, refuse_alone
+from rlm_mcp.cli.commands.options import CheckedCommand, Launch, refuse_alone
 from rlm_mcp.cli.output import say
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ _AT_A_TERMINAL = (
 )
 
 
-@click.command()
+@click.command(cls=CheckedCommand)
 @click.option("--http", "over_http", is_flag=True, help="Serve Streamable HTTP instead of stdio.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(

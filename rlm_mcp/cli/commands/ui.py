@@ -9,7 +9,7 @@ import anyio
 import anyio.to_thread
 import click
 
-from rlm_mcp.cli.commands.options import Launch, complete_runs
+from rlm_mcp.cli.commands.options import CheckedCommand, Launch, complete_runs
 from rlm_mcp.cli.output import say
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _KEPT_SECONDS = 10.0
 
 
-@click.command()
+@click.command(cls=CheckedCommand)
 @click.argument("run_id", metavar="[RUN]", default="", shell_complete=complete_runs)
 @click.option(
     "--port",

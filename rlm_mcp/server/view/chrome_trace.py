@@ -25,10 +25,13 @@ _PROCESS = 1
 _MICROSECONDS = 1_000_000
 
 
-async def trace_pieces(pages: AsyncGenerator[Sequence[Event]]) -> AsyncGenerator[str]:
-    """Yield the JSON of a trace, piece by piece."""
+async def trace_pieces(
+    pages: AsyncGenerator[Sequence[Event]], left_out: str | None = None
+) -> AsyncGenerator[str]:
+    """Yield the JSON of a trace, piece by piece; it begins with what is left out of it."""
     trace = _Trace()
-    yield '{"displayTimeUnit":"ms","traceEvents":['
+    told = f'"otherData":{json.dumps({"left_out": left_out})},' if left_out else ""
+    yield f'{{"displayTimeUnit":"ms",{told}"traceEvents":['
     yield json.dumps(_name("process_name", 0, "rlm-mcp run"))
     async for events in pages:
         for event in events:

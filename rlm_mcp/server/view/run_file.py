@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rlm_mcp.errors import RLMError
@@ -55,7 +55,9 @@ async def run_file(
     """
     await service.runs.state(run_id)
     if wanted == "trace":
-        pieces = trace_pieces(_events(service, run_id))
+        events = _events(service, run_id)
+        told = _Counts(has_no_texts=not has_texts).told
+        pieces = trace_pieces(events if has_texts else _without_texts(events), told)
     elif wanted == "json":
         pieces = _data(service, run_id, has_texts=has_texts)
     else:
@@ -108,6 +110,11 @@ async def _events(service: Service, run_id: str) -> AsyncGenerator[Sequence[Even
     while events := await service.runs.events(run_id, after, EVENTS_A_PIECE):
         yield events
         after = events[-1].seq
+
+
+async def _without_texts(pages: AsyncGenerator[Sequence[Event]]) -> AsyncGenerator[Sequence[Event]]:
+    async for events in pages:
+        yield [replace(one, detail=without_texts(one.detail, LEFT_OUT)) for one in events]
 
 
 @dataclass
