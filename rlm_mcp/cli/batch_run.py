@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,10 @@ async def run_batch(launch: Launch, given: Mapping[str, Any]) -> bool:
     lines, bad = await _read(given["questions"])
     _name_bad(bad, is_strict=given["strict"])
     _refuse_idle_judge(lines, given)
+    own = [await _pattern_of(given[name]) for name in ("questions", "out")]
+    adding = partial(_all_but, own)
     async with open_batch(
-        given["texts"], settings=launch.settings, options=_options(given), adding=_adding(given)
+        given["texts"], settings=launch.settings, options=_options(given), adding=adding
     ) as batch:
         answered = await _write(batch, lines, given["out"])
     summary = batch.report()
@@ -100,26 +103,22 @@ def _options(given: Mapping[str, Any]) -> BatchOptions:
     )
 
 
-def _adding(given: Mapping[str, Any]) -> Callable[[Service], AddText]:
+def _all_but(own: Sequence[str], service: Service) -> AddText:
     """Store texts with a progress bar, and of a directory none of the batch's own files.
 
     With its results among the texts, a batch that is started again would ask all of it anew.
     """
-    own = tuple(map(_exactly, (given["questions"], given["out"])))
 
-    def shown(service: Service) -> AddText:
-        async def add(text: NewText) -> Added:
-            return await add_source(service, replace(text, exclude=own))
+    async def add(text: NewText) -> Added:
+        return await add_source(service, replace(text, exclude=tuple(own)))
 
-        return add
-
-    return shown
+    return add
 
 
-def _exactly(path: Path) -> str:
-    """Return the pattern that a file alone fits."""
+async def _pattern_of(path: Path) -> str:
+    """Return the pattern that one file alone fits."""
     name = re.sub(r"([\\*?\[\]! #])", r"\\\1", path.name)
-    return str(path.parent.resolve() / name)
+    return str(await anyio.Path(path.parent).resolve() / name)
 
 
 async def _write(batch: OpenBatch, lines: Sequence[BatchLine], out: Path) -> int:
