@@ -14,7 +14,12 @@ NAME_CHARS = 100  # of a name that model code made up, in a message
 
 def without_surrogates(text: str) -> str:
     """Replace lone surrogates, which UTF-8 cannot hold, by `?`."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    return text if text.isascii() else utf8(text).decode()
+
+
+def utf8(text: str) -> bytes:
+    """Encode text; lone surrogates become `?`."""
+    return text.encode("utf-8", "replace")
 
 
 # So much is decoded at once: it is in the processor's cache then, and other threads of Python wait

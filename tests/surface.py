@@ -11,12 +11,14 @@ from typing import Any, NoReturn, cast
 
 import anyio
 import anyio.to_thread
+from mcp.server.mcpserver.tools import Tool
 from mcp_types import ListPromptsResult, ListResourceTemplatesResult, ListToolsResult
+from mcp_types import Tool as ListedTool
 
 from rlm_mcp.server.http.serving import build_http_mcp
 from rlm_mcp.server.http.upload_tool import UPLOAD_TOOL
 from rlm_mcp.server.tool import make_tool
-from rlm_mcp.server.toolbox import RECORD, all_specs, as_listed
+from rlm_mcp.server.toolbox import RECORD, all_specs
 from rlm_mcp.service.service import Service
 
 SNAPSHOT = Path(__file__).parent / "surface.json"
@@ -25,6 +27,20 @@ SNAPSHOT = Path(__file__).parent / "surface.json"
 def no_service() -> NoReturn:
     """Lists are given out by a server that serves nothing yet."""
     raise AssertionError(Service)
+
+
+def as_listed(tool: Tool) -> ListedTool:
+    """Return a tool as a client sees it."""
+    return ListedTool(
+        name=tool.name,
+        title=tool.title,
+        description=tool.description,
+        input_schema=tool.parameters,
+        output_schema=tool.output_schema,
+        annotations=tool.annotations,
+        icons=tool.icons,
+        _meta=tool.meta,
+    )
 
 
 async def surface() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,13 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from rlm_mcp.engine.recording import read_recording
+from rlm_mcp.events import RunFinished, RunStarted
 from rlm_mcp.service.runs import starting
 from rlm_mcp.service.runs.resuming import rebuild
 from rlm_mcp.store.database import open_database
 from rlm_mcp.store.runs.leases import RunLeases
+from rlm_mcp.store.runs.records import Event
 from rlm_mcp.store.runs.runs import Runs
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply, Script, unauthorized
 from tests.crashing import cut_off
@@ -175,11 +179,30 @@ async def check_logs(served: Served) -> None:
         assert listed
         for summary in listed:
             record = await runs.get(summary.run_id)
-            rebuilt = rebuild(await runs.events(summary.run_id, limit=1000))
+            events = await runs.events(summary.run_id, limit=1000)
+            rebuilt = rebuild(events)
             names = {field.name for field in fields(rebuilt)} - {"recording"}
-            assert {name: getattr(rebuilt, name) for name in names} == {
-                name: getattr(record, name) for name in names
-            }
+            said = {name: getattr(rebuilt, name) for name in names} | ending_of(events)
+            assert said == {name: getattr(record, name) for name in said}
+
+
+def ending_of(events: Sequence[Event]) -> dict[str, Any]:
+    """How a run ended, by its log alone."""
+    end: RunFinished | None = None
+    for event in events:
+        if event.type == RunFinished.type:
+            end = RunFinished.from_detail(event.detail)
+        elif event.type == RunStarted.type and event.depth == 0:
+            end = None
+    status = end.status if end else "running"
+    # An answer that was recorded, but not as the end of the run, is not its answer yet.
+    final = None if status in {"running", "cancelled"} else read_recording(events).final
+    return {
+        "status": status,
+        "answer": final.answer if final else None,
+        "data": final.data if final else None,
+        "error": end.error if end else None,
+    }
 
 
 async def asked(served: Served, **arguments: Any) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from rlm_mcp.store.contexts.records import (
     Span,
     TextSlice,
 )
+from rlm_mcp.store.contexts.uploads import Pages
 from rlm_mcp.store.database import Database, open_database
 
 MIB = 1 << 20
@@ -523,7 +524,7 @@ async def test_a_place_in_a_converted_document_is_told_by_its_page(
         await upload.write(b"no pages here")
         await upload.begin_document("report.pdf")
         await upload.write(b"first page\nsecond page\n")
-        upload.mark_pages([(0, "page 1"), (11, "page 2")])
+        await upload.write_all([Pages(((0, "page 1"), (11, "page 2")))], 0)
         handle = (await upload.seal()).record.handle
 
     labels = await contexts.pages_at(handle, [(0, 3), (1, 0), (1, 10), (1, 11), (1, 22)])
@@ -537,10 +538,10 @@ async def test_the_pages_of_one_caller_are_none_of_another_who_holds_the_same_te
     database: Database,
 ) -> None:
     marked, plain = Contexts(database, caller="one"), Contexts(database, caller="two")
-    for contexts, pages in ((marked, [(0, "page 1")]), (plain, [])):
+    for contexts, pages in ((marked, ((0, "page 1"),)), (plain, ())):
         async with contexts.open_upload("same") as upload:
             await upload.write(b"the same text")
-            upload.mark_pages(pages)
+            await upload.write_all([Pages(pages)], 0)
             handle = (await upload.seal()).record.handle
 
     assert await marked.pages_at(handle, [(0, 5)]) == ["page 1"]

@@ -77,20 +77,6 @@ def all_specs(more: Sequence[ToolSpec]) -> Sequence[ToolSpec]:
     return [*for_texts, *more, *for_runs, *for_view]
 
 
-def as_listed(tool: Tool) -> ListedTool:
-    """Return a tool as a client sees it."""
-    return ListedTool(
-        name=tool.name,
-        title=tool.title,
-        description=tool.description,
-        input_schema=tool.parameters,
-        output_schema=tool.output_schema,
-        annotations=tool.annotations,
-        icons=tool.icons,
-        _meta=tool.meta,
-    )
-
-
 def _is_for_apps(recorded: Mapping[str, Any]) -> bool:
     ui = recorded.get("_meta", {}).get("ui", {})
     return ui.get("visibility") == ["app"]

@@ -20,7 +20,8 @@ from rlm_mcp.events import (
 from rlm_mcp.events.drawn import MAX_TEXT_CHARS
 from rlm_mcp.store.runs.records import Event
 
-MODEL_ROW, CODE_ROW, INNER_ROW, CALLS_ROW = 1, 2, 100, 1000
+# The row below that of a run's model is the one of its code.
+MODEL_ROW, INNER_ROW, CALLS_ROW = 1, 100, 1000
 _PROCESS = 1
 _MICROSECONDS = 1_000_000
 

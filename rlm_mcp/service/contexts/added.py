@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rlm_mcp.errors import InvalidInputError
-from rlm_mcp.sandbox.wire import utf8
 from rlm_mcp.service.contexts.charsets import UTF_8
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.walking import Omissions
 from rlm_mcp.store.contexts.records import OpenUpload, SealedContext
-from rlm_mcp.text import estimated_tokens
+from rlm_mcp.text import estimated_tokens, utf8
 
 MAX_NAME_CHARS = 200
 _HOLE = "NUL bytes at its start were left out"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 
-from rlm_mcp.sandbox.wire import utf8
 from rlm_mcp.service.contexts.charsets import UTF_8
 from rlm_mcp.service.contexts.text_reader import TextReader, lone_halves
+from rlm_mcp.text import utf8
 
 _FIRST_HALF = re.compile("[\ud800-\udbff]\\Z")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")

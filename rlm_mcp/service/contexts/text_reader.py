@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from rlm_mcp.sandbox.wire import utf8
 from rlm_mcp.service.contexts.charsets import UTF_8, CharsetDecoder, Counted, is_plain_utf8
 from rlm_mcp.service.contexts.decompression import Unpacker
+from rlm_mcp.text import utf8
 
 # Fewer NUL bytes at the start may be the first characters of UTF-16 or UTF-32.
 MIN_HOLE_BYTES = 512

@@ -23,7 +23,6 @@ _CHARSETS = (
     ("cp850", re.compile(r"[\u00a0-\u00ff]")),
 )
 _LATIN = ("utf_8", "cp437", "cp850")
-CHARSETS = tuple(name for name, _ in _CHARSETS)
 # What may stand among these: marks and letters of full width, and nothing else.
 _MARKS = re.compile(r"[\u3000-\u303f\uff01-\uff5e\u2010-\u2026\u30fb\u30fc]")
 # What words in Latin script with an accent become in another charset.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from rlm_mcp.engine.budget import Budget
 from rlm_mcp.engine.config import RLMConfig
@@ -13,12 +13,12 @@ from rlm_mcp.engine.recording import RecordedCell, Recording, read_recording
 from rlm_mcp.engine.run_context import RLMEvent
 from rlm_mcp.engine.spending import spelled
 from rlm_mcp.errors import InvalidInputError, NotFoundError
-from rlm_mcp.events import FORMAT_VERSION, RunFinished, RunStarted
+from rlm_mcp.events import FORMAT_VERSION, RunStarted
 from rlm_mcp.sandbox.types import ContextSource
 from rlm_mcp.service.runs.execution import Task, new_event
 from rlm_mcp.service.runs.questions import more_room, used_of, with_budget
 from rlm_mcp.store.runs.records import Event, ResumedRun, RunRecord
-from rlm_mcp.values import RunStatus, Usage
+from rlm_mcp.values import Usage
 
 if TYPE_CHECKING:
     from rlm_mcp.store.contexts.contexts import Contexts
@@ -220,9 +220,6 @@ def _check_room(record: RunRecord, rebuilt: Rebuilt, budget: Budget, config: RLM
         )
 
 
-_WITHOUT_ANSWER = {"running", "cancelled", "interrupted"}
-
-
 @dataclass(frozen=True)
 class Rebuilt:
     """What a log records of its run; names and meanings are those of `RunRecord`."""
@@ -230,10 +227,6 @@ class Rebuilt:
     question: str
     contexts: tuple[str, ...]
     config: Mapping[str, Any]
-    status: RunStatus = "running"
-    answer: str | None = None
-    data: Any = None
-    error: Mapping[str, Any] | None = None
     figures: Usage = field(default_factory=Usage)
     last_event: int = 0
     recording: Recording = field(default_factory=Recording)
@@ -244,29 +237,18 @@ def rebuild(events: Sequence[Event]) -> Rebuilt:
 
     A resumed run has several starts; the options of the last one hold.
     """
-    starts: list[RunStarted] = []
-    end: RunFinished | None = None
-    for event in events:
-        if event.type == RunStarted.type and event.depth == 0:
-            starts.append(RunStarted.from_detail(event.detail))
-            end = None
-        elif event.type == RunFinished.type:
-            end = RunFinished.from_detail(event.detail)
-    status = cast("RunStatus", end.status) if end else "running"
-    recording = read_recording(events)
-    # An answer that was recorded, but not as the end of the run, is not its answer yet.
-    final = recording.final if status not in _WITHOUT_ANSWER else None
+    starts = [
+        RunStarted.from_detail(event.detail)
+        for event in events
+        if event.type == RunStarted.type and event.depth == 0
+    ]
     return Rebuilt(
         question=starts[0].question or "",
         contexts=starts[0].contexts or (),
         config=starts[-1].options or {},
-        status=status,
-        answer=final.answer if final else None,
-        data=final.data if final else None,
-        error=end.error if end else None,
         figures=events[-1].figures,
         last_event=events[-1].seq,
-        recording=recording,
+        recording=read_recording(events),
     )
 
 

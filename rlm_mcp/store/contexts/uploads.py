@@ -41,7 +41,10 @@ _PIECE_BYTES = _GATHERED_BYTES // 20_000
 
 
 class Pages(NamedTuple):
-    """Where pages of a document begin: the character, and what each is called."""
+    """Where pages of a document begin: the character, and what each is called.
+
+    They are kept once the text is sealed, not over a pause.
+    """
 
     starts: tuple[tuple[int, str], ...]
 
@@ -86,13 +89,6 @@ class Upload:
     async def begin_document(self, name: str) -> None:
         """Start a document; without this, text goes to one with the context's name."""
         await self.write_all((name,), 0)
-
-    def mark_pages(self, pages: Iterable[tuple[int, str]]) -> None:
-        """Say where pages of the current document begin: the character, and what it is called.
-
-        They are kept once the text is sealed, not over a pause.
-        """
-        self._pieces.append((Pages(tuple(pages)),))
 
     async def write(self, data: bytes) -> None:
         """Add bytes to the document: UTF-8, split anywhere.
