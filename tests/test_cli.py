@@ -20,7 +20,7 @@ from click.testing import CliRunner
 import rlm_mcp
 from rlm_mcp.cli.commands.main import main
 from rlm_mcp.cli.demo_run import run_demo
-from rlm_mcp.cli.demo_script import PASSPHRASE, demo_lines, scripted_reply
+from rlm_mcp.cli.demo_script import PASSPHRASE, demo_lines, is_right, scripted_reply
 from rlm_mcp.testing.scripted_model import open_scripted_model
 from tests.serving import settings_in
 
@@ -78,6 +78,29 @@ async def test_the_demo_uses_the_model_that_is_configured(
 
     assert "Model: my-model, as configured." in capsys.readouterr().out
     assert {request.model for request in model.requests} == {"my-model", "sub"}
+
+
+async def test_the_demo_says_that_an_answer_is_not_right(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with open_scripted_model("FINAL(amber and lantern)") as model:
+        settings = settings_in(tmp_path, base_url=model.base_url, root_model="my-model")
+
+        assert await run_demo(settings, servers=())
+
+    assert f"This is not right: the words are {' '.join(PASSPHRASE)}." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("1. Amber\n2. lantern\n3. orchard\n4. granite\n5. meadow", True),
+        ("amber, orchard, lantern, granite and meadow", False),
+        ("no passphrase", False),
+    ],
+)
+def test_the_demo_knows_the_right_answer_in_any_form(answer: str, right: bool) -> None:
+    assert is_right(answer) is right
 
 
 @contextmanager

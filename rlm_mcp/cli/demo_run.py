@@ -13,7 +13,13 @@ from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
-from rlm_mcp.cli.demo_script import QUESTION, demo_lines, scripted_reply
+from rlm_mcp.cli.demo_script import (
+    PASSPHRASE,
+    QUESTION,
+    demo_lines,
+    is_right,
+    scripted_reply,
+)
 from rlm_mcp.cli.display import EventPrinter, show_outcome
 from rlm_mcp.cli.terminal import results
 from rlm_mcp.cli.wording import error_line
@@ -105,6 +111,8 @@ async def _show_outcome(service: Service, console: Console, state: RunState) -> 
     if state.error:
         console.print(error_line(state.error), style="red", markup=False)
     console.print(f"\nAnswer: {escape(str(state.answer))}\n", style="bold green")
+    if state.answer is not None and not is_right(state.answer):
+        console.print(f"This is not right: the words are {' '.join(PASSPHRASE)}.\n", style="red")
     show_outcome(console, state)
     columns = [Column(name, no_wrap=True) for name in ("variable", "type", "size")]
     table = Table(*columns, "preview", title="The REPL's variables")

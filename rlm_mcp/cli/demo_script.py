@@ -75,6 +75,12 @@ FINAL_VAR(passphrase)""",
 )
 
 
+def is_right(answer: str) -> bool:
+    """Return whether an answer names the five words in order, whatever stands between them."""
+    places = [answer.lower().find(word) for word in PASSPHRASE]
+    return -1 not in places and places == sorted(places)
+
+
 def scripted_reply(request: ChatRequestView) -> str:
     """Answer as a root model would, turn by turn, or as a sub-model that reads one passage."""
     found = re.search(r"the (\w+) word of the Kestrel passphrase is '(\w+)'", request.text)
