@@ -114,6 +114,13 @@ class Settings(RLMConfig, DailyLimits):
         pattern=r"^(\[[0-9a-fA-F:]+\]|[^\s:/@]+):\d{1,5}$",
         description="HOST:PORT of the Ray cluster that works on runs; by default this process.",
     )
+    worker_runs: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Runs at work at the same time at one worker of that cluster; by default as "
+        "many as max_concurrent_runs says, or by the node's cores and memory.",
+    )
     keep_runs_days: float = Field(
         default=90,
         ge=0,

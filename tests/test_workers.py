@@ -437,6 +437,33 @@ async def test_the_status_says_what_each_worker_does(
     assert idle.answered_seconds_ago is not None
 
 
+@pytest.mark.parametrize(
+    ("changes", "of_the_node", "places"),
+    [
+        ({"worker_runs": 3, "max_concurrent_runs": 5}, {}, 3),
+        ({"max_concurrent_runs": 5}, {}, 5),
+        ({"max_concurrent_runs": 5}, {"RLM_MCP_WORKER_RUNS": "4"}, 4),
+    ],
+)
+async def test_a_worker_has_as_many_places_as_its_setting_says(
+    tmp_path: Path,
+    model: ScriptedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, int],
+    of_the_node: dict[str, str],
+    places: int,
+) -> None:
+    for name, value in of_the_node.items():
+        monkeypatch.setenv(name, value)
+    async with open_front(tmp_path, model, InProcessCluster(2), **changes) as service:
+        await ended(service, await begin(service))
+        workers = [await worker_once(service, "up"), *await workers_of(service)]
+        limits = (await service.status()).limits
+
+    assert {worker.places for worker in workers if worker.state == "up"} == {places}
+    assert limits["max_concurrent_runs"] % places == 0
+
+
 async def test_the_status_names_workers_that_are_late_or_cannot_work(
     tmp_path: Path, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from rlm_mcp.text import without_credentials
 # None of them is secret; a key is never sent. Options of a run travel with the run.
 _SENT = (
     *("base_url", "root_model", "sub_model", "allowed_models", "root_context_tokens"),
-    *("max_concurrent_calls", "max_concurrent_runs"),
+    *("max_concurrent_calls", "max_concurrent_runs", "worker_runs"),
     *("sandbox", "docker_image", "min_isolation"),
 )
 

@@ -116,9 +116,8 @@ class Worker:
             held = HeldRepls(repls, self._outbox, tasks)
             tell_refusals(models, partial(self._outbox.tell, "", 0))
             self._open = _Open(models, sandbox, repls, held, calls, most_calls, tasks)
-            most = settings.max_concurrent_runs or await anyio.to_thread.run_sync(
-                places, ReplOptions().memory_bytes
-            )
+            most = settings.worker_runs or settings.max_concurrent_runs
+            most = most or await anyio.to_thread.run_sync(places, ReplOptions().memory_bytes)
             self._status = WorkerStatus(
                 __version__, platform.python_version(), os.getpid(), most, isolation
             )
