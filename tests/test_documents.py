@@ -32,6 +32,7 @@ from rlm_mcp.server.http.metrics import metrics_routes
 from rlm_mcp.server.http.page import page_routes
 from rlm_mcp.server.http.prometheus import write_metrics
 from rlm_mcp.server.http.routes import make_routes
+from rlm_mcp.server.tool import CALLER_SECONDS, SILENT_SECONDS, USUAL_SECONDS
 from rlm_mcp.service.batch.lines import read_lines
 from rlm_mcp.service.measures import Measures
 from rlm_mcp.service.runs.live import Tally
@@ -305,6 +306,15 @@ def test_the_front_page_is_short_and_names_every_document() -> None:
 
     assert len(readme.splitlines()) <= 170
     assert [path.name for path in Path(ROOT / "docs").glob("*.md") if path.name not in readme] == []
+
+
+def test_figures_that_are_told_are_those_of_the_code() -> None:
+    shown_whole = Settings.model_fields["direct_max_chars"].default
+    codex, hosts = CALLER_SECONDS["codex-mcp-client"], TEXTS["docs/hosts.md"]
+
+    assert f"one of up to {shown_whole:,} characters" in TEXTS["README.md"]
+    assert f"one of Codex {codex:g} seconds, of other hosts {USUAL_SECONDS:g}" in hosts
+    assert f"asks for no progress {SILENT_SECONDS:g}, " in hosts
 
 
 def test_every_host_is_told_how_to_connect() -> None:
