@@ -68,6 +68,12 @@ def _fences() -> Iterator[Case]:
         "an interpreter session": _block(">>> total = 6 * 7\n>>> total\n42"),
         "code without a fence": CODE,
         "a quoted block": "> ```repl\n> total = 6 * 7\n> ```",
+        "three apostrophes": _block(CODE, "python", "'''"),
+        "two backticks": _block(CODE, "python", "``"),
+        "an action": f"Action: python\nAction Input: {CODE}",
+        "a notebook's prompts": "In [1]: total = 6 * 7\nIn [2]: total\nOut[2]: 42",
+        "Mistral's calls": '[TOOL_CALLS][{"name": "repl", "arguments": {"code": "total = 42"}}]',
+        "a call in harmony": "<|channel|>commentary to=python code<|message|>total = 42<|call|>",
         "a tool call": '{"name": "python", "arguments": {"code": "total = 6 * 7"}}',
     }
     for name, reply in shapes.items():
@@ -208,6 +214,16 @@ def _forms() -> Iterator[Case]:
         "JSON": '{"answer": 42}',
         "a return": "return FINAL(42)",
         "a keyword": "FINAL(answer=42)",
+        "confidence beside it": 'FINAL(answer="42", confidence=0.9)',
+        "brackets": "FINAL[42]",
+        "no parentheses": "FINAL 42",
+        "a heading in capitals": "## FINAL\n\n42",
+        "a name in brackets": "FINAL_VAR[total]",
+        "a name in a tag": "<FINAL_VAR>total</FINAL_VAR>",
+        "a name escaped for Markdown": r"FINAL\_VAR(total)",
+        "a block below its label": "**Final Answer:**\n\n```text\n42\n```",
+        "a block named answer": "```answer\n42\n```",
+        "a chat agent's action": '{"action": "Final Answer", "action_input": "42"}',
     }
     for name, final in shapes.items():
         yield Case("forms of answers", name, [_block(CODE), final], tries_final=True)
@@ -216,6 +232,8 @@ def _forms() -> Iterator[Case]:
     yield Case("forms of answers", "a template", template, turns=3, tries_final=True)
     unfilled = [_block(CODE), "FINAL(It is {total}.)", BY_TEXT]
     yield Case("forms of answers", "an unfilled name", unfilled, turns=3, tries_final=True)
+    two = [_block(CODE), "FINAL(41)\nFINAL(42)", BY_TEXT]
+    yield Case("forms of answers", "two that differ", two, turns=3, tries_final=True)
 
 
 def _behind_words() -> Iterator[Case]:
@@ -228,6 +246,7 @@ def _behind_words() -> Iterator[Case]:
         "an object behind words": 'It is:\n```json\n{"final_answer": 42}\n```',
         "a call of a tool": '{"name": "finish", "arguments": {"answer": "42", "sure": true}}',
         "another language": "最终答案：42",
+        "a sentence in another language": "答えは FINAL(42) です。",
         "taken back": "FINAL(41)\n\nWait, that is wrong.\n\nFINAL(42)",
         "a name in braces": "FINAL({total})",
         "an expression": "FINAL([total][0])",

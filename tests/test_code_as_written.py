@@ -150,6 +150,9 @@ FINALS = {
     "assigned, not called": ("FINAL = 42", "42"),
     "a variable assigned, not called": ("total = 42\nFINAL_VAR = total", "42"),
     "in small letters": ("final_answer(42)", "42"),
+    "confidence beside it": ("FINAL('42', confidence=0.9)", "42"),
+    "reasons beside it": ("FINAL(answer=42, reasoning='as printed')", "42"),
+    "two values by other names": ("FINAL(width=3, height=4)", "[3,4]"),
     "another name of the dict": ("a = answer\na['content'] = 'x'\na['ready'] = True", "x"),
     "a dict set in a function": (
         "def f():\n    answer['content'] = 'x'\n    answer['ready'] = True\nf()",

@@ -15,6 +15,7 @@ from rlm_mcp.engine.parsing.python_source import (
     is_code,
     layouts,
     read_python,
+    without_notebook_prompts,
 )
 
 _MARKS = r"(?P<indent>[ \t]*(?:(?:[-*+>]|\d+[.)])[ \t]+)*)"
@@ -24,11 +25,18 @@ _PYTHON = re.compile(
     r"|(?:i?python|py|repl|tool|code)[-_](?:repl|code|exec(?:ute)?|python|block|input))$",
     re.IGNORECASE,
 )
+# Other marks that models take for a fence, with the language named: '''python
+_ODD_OPENER = re.compile(
+    rf"^{_MARKS}(?P<fence>'''|\"\"\"|´´´|``)[ \t]*"
+    r"(?P<info>i?python[\d.]*|py|repl|tool_code)[ \t]*$",
+    re.IGNORECASE,
+)
 _AFTER_PROSE = re.compile(
     r"(?P<fence>`{3,})[ \t]*(?P<info>i?python\d*|py\d*|repl|tool_code)[ \t]*$", re.IGNORECASE
 )
 _ONE_LINE = re.compile(r"^(?P<body>.*?[^`~])(?P<fence>`{3,}|~{3,})[ \t]*$")
-_ONLY_FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[ \t]*$")
+# An end of another kind than the opening fence, or one that was not written to its end.
+_ONLY_FENCE = re.compile(r"^[ \t]*(?:`+|~{3,}|'''|\"\"\"|´´´)[ \t]*$")
 _GLUED = re.compile(r"[^`\s][ \t]*(?P<fence>`{3,})[ \t]*$")
 _ATTRIBUTE = re.compile(r"^(?:\{.*\}|\w+=\S.*|copy|code|cell|script|block|snippet|repl)$", re.I)
 _LOOKS_LIKE_PYTHON = re.compile(
@@ -38,6 +46,7 @@ _LOOKS_LIKE_PYTHON = re.compile(
 )
 # Languages that may hold fenced blocks of their own.
 _HOLDS_FENCES = frozenset({"markdown", "md", "text", "txt", "plaintext"})
+_ODD_MARKS = frozenset(["'''", '"""', "´´´", "``"])
 # How many candidate ends are tried before the first one is taken.
 _MAX_ENDS = 20
 
@@ -85,6 +94,9 @@ class _End:
 
 def opening_fence(line: str) -> Fence | None:
     """Read `line` as an opening fence."""
+    odd = _ODD_OPENER.match(line)
+    if odd is not None:
+        return Fence(odd["fence"], odd["info"].lower(), odd["indent"])
     match = _OPENER.match(line)
     if match is None:
         match = _AFTER_PROSE.search(line)
@@ -192,6 +204,8 @@ def _ends(lines: Sequence[str], start: int, fence: Fence) -> Iterator[_End]:
 
 
 def _end_at(line: str, index: int, fence: Fence) -> _End | None:
+    if fence.mark in _ODD_MARKS:
+        return _End(index) if line.strip() in {fence.mark, "```"} else None
     match = _OPENER.match(line)
     if match is None:
         glued = _GLUED.search(line) if fence.mark[0] == "`" else None
@@ -222,6 +236,7 @@ def _body(lines: Sequence[str], start: int, stop: int, fence: Fence, end: _End |
 
 
 def _laid_out(body: list[str], fence: Fence) -> tuple[str, Reading]:
+    body = without_notebook_prompts(body)
     plain = Reading()
     for number, code in enumerate(layouts(body, len(fence.indent))):
         reading = read_python(code)

@@ -15,21 +15,30 @@ from rlm_mcp.engine.parsing.python_source import free_names, parse_arguments
 _OPENING = re.compile(
     r"^(?P<marks>(?:[#>*+\-•~`_ \t]|(?:\d+|[a-z])[.)][ \t])*)"
     r"(?:(?:the |my )?(?:final )?answer(?: is)?[*_]*:[*_` \t]*)?"
-    r"(?P<word>(?P<var>FINAL[_ ]?VAR)|FINAL(?:[_ ]?ANSWER)?)[*_`]*(?P<gap>[ \t]*)[(（]",
+    r"(?P<word>(?P<var>FINAL[_ .-]?VAR)|FINAL(?:[_ ]?ANSWER)?)[*_`]*(?P<gap>[ \t]*)[(（]",
     re.IGNORECASE,
 )
 # What models that reply in other languages call it.
-_LABELS = (
-    r"r[ée]ponse finale|respuesta final|resposta final|risposta finale"
-    r"|(?:endgültige|finale) antwort|(?:окончательный|итоговый|финальный) ответ"
-    r"|最终(?:答案|回答)|最終(?:答案|回答)|최종 ?(?:답변|답)"
+LABELS = (
+    r"(?:(?:la|a|mi|ma|de|het|die|meine) )?(?:r[ée]ponse finale|respuesta final|resposta final"
+    r"|risposta finale|(?:endgültige|finale) antwort|(?:definitie(?:f|ve)|uiteindelijke?) antwoord"
+    r"|eindantwoord|slut(?:lig|giltig)t svar|ostateczna odpowiedź|konečná odpověď|jawaban akhir"
+    r"|(?:nihai|son) (?:cevap|yanıt)|(?:câu trả lời|đáp án) cuối cùng"
+    r"|(?:окончательный|итоговый|финальный) ответ|остаточна відповідь"
+    r"|(?:الإجابة|الجواب) النهائية?|پاسخ نهایی|अंतिम उत्तर"
+    r"|最终(?:答案|回答)|最終(?:答案|回答)|최종 ?(?:답변|답))"
+    r"(?: (?:est|es|é|è|ist|lautet|is|adalah|là)|[是为為はは은])?"
 )
 # "FINAL: 42", "**Final answer:** 42", "FINAL_VAR: total"; in capitals, unlike in a sentence.
 _COLON = re.compile(
     r"^(?P<marks>(?:[#>*+\-•~`_ \t]|\d+[.)][ \t])*)"
-    r"(?:(?P<var>FINAL[_ ]?VAR)|FINAL(?:[_ ]ANSWER)?|(?i:(?:the |my )?final answer(?: is)?"
-    rf"|{_LABELS}))[*_`]*[ \t]*(?:[:：]|->|=>|→)[*_`]*(?P<body>.*)$"
+    r"(?:(?P<var>FINAL[_ .-]?VAR)|FINAL(?:[_ ]ANSWER)?|(?i:(?:the |my )?final answer(?: is)?"
+    rf"|{LABELS}))[*_`]*[ \t]*(?:[:：]|->|=>|→)[*_`]*(?P<body>.*)$"
 )
+_ESCAPED = re.compile(
+    r"^[#>*+\-•~`_ \t]*FINAL(?:\\_(?:VAR|ANSWER)\\?\(|\\\()", re.IGNORECASE | re.MULTILINE
+)
+_ESCAPE = re.compile(r"\\([\\_*()\[\]{}#.!>`-])")
 # "FINAL(x) will be called later" is a sentence about the call.
 _SENTENCE = re.compile(
     r"^[ \t*_]*(?:will|would|should|can|could|once|when|after|later|until|if|to|ends?"
@@ -61,7 +70,14 @@ _QUOTES = (
 _APOSTROPHE = re.compile(r"(?<=\w)'(?=\w)")
 _METHODS = frozenset({"join", "format", "strip", "replace", "split", "dumps", "most_common", "get"})
 _BUILTINS = frozenset(vars(builtins))
-_KEYWORD = re.compile(r"\s*(?:final_)?(?:answer|value|result|text)\s*=(?!=)\s*")
+_ANSWER_NAME = r"(?:final_)?(?:answer|value|result|text|output|response|content)"
+_KEYWORD = re.compile(rf"\s*{_ANSWER_NAME}\s*=(?!=)\s*")
+# What models give beside the answer, in one call or one object.
+BESIDE = re.compile(
+    r"reasoning|thoughts?|thinking|explanation|rationale|justification|analysis|confidence"
+    r"|certainty|evidence|sources?|status|type|ready|done|steps?|notes?|summary|plan",
+    re.IGNORECASE,
+)
 
 
 FinalKind = Literal["text", "variable", "code", "empty", "bad_variable"]
@@ -97,6 +113,14 @@ class FoundFinal:
 def is_placeholder(answer: str) -> bool:
     """Whether an answer is a placeholder, such as a template has."""
     return _PLACEHOLDER.fullmatch(answer.strip()) is not None
+
+
+def without_escapes(text: str) -> str:
+    """Undo the escapes of Markdown where a final is written with them: `FINAL\\_VAR(total)`."""
+    opening = _ESCAPED.search(text)
+    if opening is None:
+        return text
+    return text[: opening.start()] + _ESCAPE.sub(r"\1", text[opening.start() :])
 
 
 def opens_final(line: str) -> bool:
@@ -155,7 +179,7 @@ def _with_names(found: FoundFinal, argument: str) -> FoundFinal:
     if found.kind != "text" or found.value != argument:
         return found
     marked = _MARKED_NAME.fullmatch(argument)
-    expression = marked["name"] if marked else argument
+    expression = marked["name"] if marked else argument.replace("\\_", "_")
     node = _only_argument(expression)
     names = free_names(node) if node is not None and not _reads_as_words(node) else ()
     return replace(found, expression=expression, names=names) if names else found
@@ -191,13 +215,28 @@ def _read_text(argument: str) -> tuple[FinalKind, str]:
 
 
 def _without_keyword(argument: str) -> str:
+    """Return the answer alone of what was given by keywords, and beside it."""
+    argument = _without_beside(argument)
     keyword = _KEYWORD.match(argument)
     is_only = keyword is not None and _only_argument(argument) is not None
     return argument[keyword.end() :].strip() if keyword and is_only else argument
 
 
+def _without_beside(argument: str) -> str:
+    """Return the only answer in `answer="42", confidence=0.9`, or in `"42", confidence=0.9`."""
+    call = parse_arguments(argument) if "=" in argument else None
+    if call is None or len(call.args) > 1 or len(call.args) + len(call.keywords) < 2:
+        return argument
+    named = {keyword.arg or "**": keyword.value for keyword in call.keywords}
+    answers = [*call.args, *(named[each] for each in named if re.fullmatch(_ANSWER_NAME, each))]
+    others = [each for each in named if named[each] not in answers]
+    if len(answers) != 1 or not all(map(BESIDE.fullmatch, others)):
+        return argument
+    return ast.get_source_segment(f"_({argument}\n)", answers[0]) or argument
+
+
 def _read_variable(argument: str) -> tuple[FinalKind, str]:
-    name = argument.strip().strip("`*<>").strip()
+    name = argument.replace("\\_", "_").strip().strip("`*<>").strip()
     node = _only_argument(name)
     if node is None:
         return ("bad_variable", argument.strip()) if name else ("empty", "")

@@ -1,4 +1,4 @@
-"""Finals behind words: at the end of a sentence, or below a heading. Pure.
+"""Finals behind words, at the end of a sentence. Pure.
 
 They are heard only in a reply that has nothing else in it: no code, and no final on a line of its
 own.
@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import re
 
+from rlm_mcp.engine.parsing.bare_finals import read_bare_final, read_fenced_answer
 from rlm_mcp.engine.parsing.finals import FoundFinal, is_placeholder, read_final
 
 _CALL = re.compile(r"\bFINAL(?:[_ ]?(?:VAR|ANSWER))?[*_`]*\(", re.IGNORECASE)
-_HEADING = re.compile(
-    r"^[ \t]*(?:(?:#{1,6}[ \t]*[*_]*|[*_]{2})(?i:(?:the |my )?final answer)"
-    r"|FINAL[ _]ANSWER)[*_]*[ \t]*\n(?P<body>.+)\Z",
-    re.DOTALL | re.MULTILINE,
-)
 # "The final answer is **42**." with its value set apart, or a number.
 _SAID = re.compile(
     r"\b(?:the|my) final answer is[: ]*(?P<mark>\*\*|\"|`|)"
@@ -30,8 +26,13 @@ _SPOKEN_OF = re.compile(
     r"|then|once|when|if|or|instead|example|e\.g|format|form|write|i'll|let me)\b",
     re.IGNORECASE,
 )
-_REST = re.compile(r"(?:[\s*_`~.!;,\"'”)|。]|</\w+>)*")
+# The last are how a sentence ends in Japanese and in Korean.
+_REST = re.compile(r"(?:[\s*_`~.!;,\"'”)|。]|</\w+>|です|でした|だ|입니다)*")
 _ONLY_BLOCK = re.compile(r"\s*```\w*[ \t]*\n(?P<body>[^`]*)\n[ \t]*```\s*")
+_COPULA = re.compile(
+    r"(?:\b(?:is|are|answer|result|est|es|é|è|ist|lautet|antwoord|odpowiedź|ответ)|[是为為はは은는])$",
+    re.IGNORECASE,
+)
 _TAGS = re.compile(r"<[^<>\n]*>")
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?。])\s+|\n")
 
@@ -39,9 +40,11 @@ _SENTENCE_ENDS = re.compile(r"(?<=[.!?。])\s+|\n")
 def read_late_final(text: str) -> FoundFinal | None:
     """Read a final that ends a reply, behind words on its line or below a heading."""
     only = _ONLY_BLOCK.fullmatch(text)
-    if "```" in text and only is None:
-        return None  # what stands in a block may be an example
-    return _behind_words(only["body"] if only else text) or _below_heading(text) or _said(text)
+    found = read_fenced_answer(text) if "```" in text or "~~~" in text else None
+    if found is not None or ("```" in text and only is None):
+        return found  # what stands in a block otherwise may be an example
+    said = only["body"] if only else text
+    return _behind_words(said) or read_bare_final(said) or _said(text)
 
 
 def _behind_words(text: str) -> FoundFinal | None:
@@ -65,16 +68,7 @@ def _introduces(before: str) -> bool:
         return True
     if _SPOKEN_OF.search(sentence):
         return False
-    return sentence[-1] in _BOUNDS or bool(re.search(r"\b(?:is|are|answer|result)$", sentence))
-
-
-def _below_heading(text: str) -> FoundFinal | None:
-    heading = _HEADING.search(text)
-    body = heading["body"].strip() if heading else ""
-    if not body or "```" in body or is_placeholder(body):
-        return None
-    plain = re.fullmatch(r"\*\*([^*\n]+)\*\*", body)
-    return FoundFinal("text", plain[1] if plain else body, len(text))
+    return sentence[-1] in _BOUNDS or _COPULA.search(sentence) is not None
 
 
 def _said(text: str) -> FoundFinal | None:

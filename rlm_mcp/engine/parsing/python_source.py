@@ -14,6 +14,7 @@ from dataclasses import dataclass
 _MAX_CODE_CHARS = 400_000
 
 _PROMPT = re.compile(r"^(?:>>>|\.\.\.)(?: |$)")
+_NOTEBOOK_PROMPT = re.compile(r"^[ \t]*(?:In ?\[[\d ]*\]|\.{3,}): ?(?P<code>.*)$")
 
 _ODD_SPACES = re.compile("[\u00a0\u2000-\u200a\u202f\u205f\u3000]")
 _INVISIBLE = re.compile("[\ufeff\u200b-\u200f\u2060-\u2064\u00ad]")
@@ -80,6 +81,15 @@ def is_code(tree: ast.Module, *, besides: frozenset[str] = frozenset()) -> bool:
     return any(_does_something(statement, besides) for statement in tree.body)
 
 
+def only_string(tree: ast.Module) -> str | None:
+    """Return the text of code that is nothing but one string."""
+    statement = tree.body[0] if len(tree.body) == 1 else None
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    if isinstance(value, ast.Constant) and isinstance(value.value, str):
+        return value.value
+    return None
+
+
 def is_empty(tree: ast.Module) -> bool:
     """Whether there is nothing to run: blank lines, comments, `...`."""
     return all(
@@ -109,9 +119,21 @@ def layouts(lines: list[str], width: int) -> Iterator[str]:
 def without_prompts(code: str) -> str:
     """Remove prompts and printed lines from a pasted interpreter session."""
     lines = code.split("\n")
-    if not next((line for line in lines if line.strip()), "").startswith(">>>"):
-        return code
+    if not _first(lines).startswith(">>>"):
+        return "\n".join(without_notebook_prompts(lines))
     return "\n".join(line[4:] for line in lines if _PROMPT.match(line))
+
+
+def without_notebook_prompts(lines: list[str]) -> list[str]:
+    """Return the code alone of a pasted notebook, with prompts such as `In [1]:`."""
+    if not re.match(r"[ \t]*In ?\[[\d ]*\]: ?\S", _first(lines)):
+        return lines
+    prompted = (_NOTEBOOK_PROMPT.match(line) for line in lines)
+    return [found["code"] for found in prompted if found]
+
+
+def _first(lines: list[str]) -> str:
+    return next((line for line in lines if line.strip()), "")
 
 
 def without_invisible(code: str) -> str:

@@ -32,6 +32,12 @@ _MARKED = re.compile(
     r"\s*(?:<\|begin_of_solution\|>\s*)?",
     re.DOTALL,
 )
+# A call of a tool in the harmony format, whose code may be no JSON.
+_TOOL_CHANNEL = re.compile(
+    r"(?:<\|start\|>assistant)?<\|channel\|>\w+ to=[\w.]*(?:python|repl|exec|code)[\w.]*[^<>\n]*"
+    r"(?:<\|constrain\|>\w+)?<\|message\|>(?P<code>.*?)(?:<\|call\|>|<\|end\|>|\Z)",
+    re.DOTALL,
+)
 _OTHER_CHANNEL = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>\w+<\|message\|>|<\|end\|>")
 
 
@@ -42,10 +48,16 @@ def without_tokens(reply: str) -> str:
     text = _NEXT_MESSAGE.sub("", text[header.end() :] if header else text)
     text = _MARKED.sub("", text)
     if _CHANNEL.match(text):
-        text = _OTHER_CHANNEL.sub("", _ANALYSIS.sub("", text))
+        text = _TOOL_CHANNEL.sub(_fenced, _ANALYSIS.sub("", text))
+        text = _OTHER_CHANNEL.sub("", text)
     while match := _END_TOKENS.search(text, max(0, len(text) - 100)):
         text = text[: match.start()]
     return text
+
+
+def _fenced(call: re.Match[str]) -> str:
+    code = call["code"].strip("\n")
+    return code if code.lstrip().startswith("{") else f"\n```python\n{code}\n```\n"
 
 
 def after_orphan_close(

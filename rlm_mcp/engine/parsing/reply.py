@@ -7,11 +7,20 @@ import textwrap
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from rlm_mcp.engine.parsing.actions import read_action
+from rlm_mcp.engine.parsing.bare_finals import is_bare_final
 from rlm_mcp.engine.parsing.fences import Block, Fence, opening_fence, python_spans, read_block
-from rlm_mcp.engine.parsing.finals import FoundFinal, opens_final, read_final
+from rlm_mcp.engine.parsing.finals import FoundFinal, opens_final, read_final, without_escapes
 from rlm_mcp.engine.parsing.late_finals import read_late_final
 from rlm_mcp.engine.parsing.problems import ReplyProblem
-from rlm_mcp.engine.parsing.python_source import is_code, is_empty, read_python, without_returns
+from rlm_mcp.engine.parsing.python_source import (
+    is_code,
+    is_empty,
+    only_string,
+    read_python,
+    without_prompts,
+    without_returns,
+)
 from rlm_mcp.engine.parsing.reasoning import (
     after_orphan_close,
     find_reasoning,
@@ -19,7 +28,7 @@ from rlm_mcp.engine.parsing.reasoning import (
     without_tokens,
 )
 from rlm_mcp.engine.parsing.tool_calls import read_tool_calls
-from rlm_mcp.engine.parsing.wrapped_finals import read_wrapped_final
+from rlm_mcp.engine.parsing.wrapped_finals import read_wrapped_final, read_wrapped_name
 
 _FINALS = frozenset({"FINAL", "FINAL_VAR", "FINALVAR", "FINAL_ANSWER", "FINALANSWER"})
 # Limits for replies that repeat themselves endlessly.
@@ -114,7 +123,7 @@ def parse_reply(reply: str, *, was_cut: bool = False) -> ParsedReply:
         was_cut: the endpoint stopped at its length limit, so the last block may be half a block.
             Half a block is not run.
     """
-    text = after_orphan_close(without_tokens(reply), python_spans)
+    text = without_escapes(after_orphan_close(without_tokens(reply), python_spans))
     unfenced = None if was_cut else _unfenced_code(text)
     if unfenced is not None:
         return ParsedReply(blocks=(CodeBlock(without_returns(unfenced)),))
@@ -127,6 +136,9 @@ def parse_reply(reply: str, *, was_cut: bool = False) -> ParsedReply:
     wrapped = None if was_cut else read_wrapped_final(text)
     if wrapped is not None and not _PLAN.match(wrapped):
         return replace(parsed, final=Directive("text", wrapped))
+    name = None if was_cut else read_wrapped_name(text)
+    if name is not None:
+        return replace(parsed, final=Directive("variable", name))
     called = _from_tool_call(parsed, text)
     late = None if called or was_cut else read_late_final(prose)
     if late is not None and not _PLAN.match(late.value):
@@ -139,11 +151,16 @@ def _unfenced_code(text: str) -> str | None:
     lines = text.strip("\n").rstrip().split("\n")
     if lines[0].strip().lower() in {"python", "repl", "py"}:
         del lines[0]
-    code = textwrap.dedent("\n".join(lines))
+    code = without_prompts(textwrap.dedent("\n".join(lines)))
     if "```" in code or "~~~" in code or not code.strip():
         return None
     tree = read_python(code).tree
-    return code if tree is not None and is_code(tree, besides=_FINALS) else None
+    inner = only_string(tree) if tree is not None else None
+    if inner is not None and inner.startswith("\n"):  # in quotes for a fence
+        code, tree = textwrap.dedent(inner.strip("\n")), read_python(inner).tree
+    if tree is None or not is_code(tree, besides=_FINALS):
+        return None
+    return None if code.startswith("[TOOL_CALLS]") or is_bare_final(code) else code
 
 
 def _walk(lines: list[str], draft: _Draft) -> None:
@@ -154,6 +171,9 @@ def _walk(lines: list[str], draft: _Draft) -> None:
             index = _skip_reasoning(lines, index, draft)
         elif (fence := opening_fence(line)) and not opens_final(fence.prose):
             index = _take_block(lines, index, fence, draft)
+        elif (action := read_action(lines, index)) is not None:
+            code, index = action
+            draft.blocks.append(CodeBlock(without_returns(code)))
         elif opens_final(line) and draft.finals < _MAX_FINALS:
             index = _take_final(lines, index, draft)
         else:
@@ -274,7 +294,10 @@ def _record(found: FoundFinal, draft: _Draft) -> None:
 
     A later one counts where the words between the two take the first back.
     """
-    if draft.final is not None and not _CORRECTION.search("\n".join(draft.prose[draft.said :])):
+    between = "\n".join(draft.prose[draft.said :])
+    if draft.final is not None and not _CORRECTION.search(between):
+        if not any(map(str.isalnum, between)) and _differ(draft.final, found):
+            draft.final = replace(draft.final, is_certain=False)
         return
     draft.said = len(draft.prose)
     if found.kind == "code":
@@ -288,6 +311,12 @@ def _record(found: FoundFinal, draft: _Draft) -> None:
         draft.problem = None if found.closed else "unclosed_final"
     else:
         draft.problem = "empty_final" if found.kind == "empty" else "bad_variable"
+
+
+def _differ(final: Directive, other: FoundFinal) -> bool:
+    """Whether another text is given right behind a final: nothing says which of them is meant."""
+    is_text = final.kind == other.kind == "text"
+    return is_text and final.value.strip().casefold() != other.value.strip().casefold()
 
 
 def _directive(found: FoundFinal) -> Directive:

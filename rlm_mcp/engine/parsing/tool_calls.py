@@ -14,11 +14,15 @@ _CODE_KEYS = ("code", "source", "python", "script", "python_code", "code_string"
 _ARGUMENT_KEYS = ("arguments", "args", "parameters", "params", "input", "action_input", "function")
 _NAME_KEYS = ("name", "tool", "tool_name", "action", "recipient_name")
 _TAGGED = re.compile(
-    r"<(?P<tag>python|repl|code|tool_code|execute|execute_python|execute_ipython|py)(?: [^<>\n]*)?>"
+    r"<(?P<tag>python|repl|code|tool_code|execute|execute_(?:python|ipython|code)|py|run|run_code"
+    r"|code_execution|(?:python|ipython|code)_(?:code|repl|interpreter)|interpreter|script|cell"
+    r"|tool|action|\|python\|)(?: [^<>\n]*)?>"
     r"(?P<code>.*?)(?:</(?P=tag)>|$)",
     re.DOTALL,
 )
-_BRACKETED = re.compile(r"\[(?P<tag>PYTHON|CODE)\](?P<code>.*?)\[/(?P=tag)\]", re.DOTALL)
+_BRACKETED = re.compile(
+    r"\[(?P<tag>PYTHON|CODE|REPL)\](?P<code>.*?)\[/(?P=tag)\]", re.DOTALL | re.I
+)
 _PARAMETER = re.compile(
     r"<parameter(?: name)?=[\"']?(?P<key>\w+)[\"']?>(?P<code>.*?)</parameter>", re.DOTALL
 )
@@ -126,7 +130,8 @@ def _name_of(value: Mapping[str, Any]) -> str:
     if isinstance(function, dict):
         return _name_of(cast("Mapping[str, Any]", function))
     names = (value.get(key) for key in (*_NAME_KEYS, "function"))
-    return next((name for name in names if isinstance(name, str)), "")
+    name = next((name for name in names if isinstance(name, str)), "")
+    return re.sub(r"[ -]", "_", name.strip())  # "Final Answer"
 
 
 def _arguments_of(value: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ import json
 import re
 from typing import cast
 
-from rlm_mcp.engine.parsing.finals import is_placeholder
+from rlm_mcp.engine.parsing.finals import BESIDE, is_placeholder
 
 Fields = dict[str, object]
 
@@ -14,13 +14,14 @@ _BOXED = re.compile(r"\\f?box(?:ed)?[ ]?\{")
 _TAGGED = re.compile(
     r"[<\[](?P<tag>final|answer|final_answer|result)(?: [^<>\n]*)?[>\]]", re.IGNORECASE
 )
-_ANSWER_KEYS = ("final_answer", "final", "answer")
-# What models write beside the answer in one object.
-_BESIDE = re.compile(
-    r"reasoning|thoughts?|thinking|explanation|rationale|analysis|confidence|certainty|evidence"
-    r"|sources?|status|type|ready|done|steps?|notes?|summary|plan",
+_TAGGED_NAME = re.compile(
+    r"[<\[]FINAL_?VAR[>\]]\s{0,20}[\"'`]?(?P<name>[A-Za-z_]\w*)[\"'`]?\s{0,20}[<\[]/FINAL_?VAR[>\]]",
     re.IGNORECASE,
 )
+_JSON_NAME = re.compile(
+    r"\{\s*\"(?:FINAL_VAR|final_variable)\"\s*:\s*\"(?P<name>[A-Za-z_]\w*)\"\s*\}", re.IGNORECASE
+)
+_ANSWER_KEYS = ("final_answer", "final", "answer")
 _JSON_BLOCK = re.compile(r"```(?:json)?[ \t]*\n(\{.*?\})\s*```", re.DOTALL)
 _MAX_BOX_CHARS = 20_000
 # A reply may repeat itself without end, and each of them is looked at to its own end.
@@ -38,6 +39,12 @@ def read_wrapped_final(text: str) -> str | None:
     found = next((one for one in (*boxes, *tagged) if one), None)
     found = found or _only_json_answer(text)
     return None if found is None or is_placeholder(found) else found
+
+
+def read_wrapped_name(text: str) -> str | None:
+    """Read the variable named by a tag or by a JSON object; None where there is none."""
+    match = _TAGGED_NAME.search(text) or _JSON_NAME.fullmatch(_JSON_FENCE.sub("", text.strip()))
+    return match["name"] if match else None
 
 
 def _last(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
@@ -87,6 +94,6 @@ def _answer_in(fields: Fields) -> object:
         return fields["content"]
     keys = [key for key in _ANSWER_KEYS if key in fields]
     others = [key for key in fields if key not in keys]
-    if len(keys) != 1 or not all(map(_BESIDE.fullmatch, others)):
+    if len(keys) != 1 or not all(map(BESIDE.fullmatch, others)):
         return None
     return fields[keys[0]]

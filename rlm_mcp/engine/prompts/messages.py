@@ -42,7 +42,7 @@ def confirm_final(guess: str, output: str) -> str:
 def confirm_extent(answer: str) -> str:
     """Show how an answer was understood whose end is not clear, and ask to confirm it."""
     return (
-        "It is not clear where your answer ends. It was understood as:\n"
+        "It is not clear where your answer ends, or which one is meant. It was understood as:\n"
         f"{cut_middle(answer, _MAX_GUESS_CHARS)}\n\n"
         "If this is the whole answer, give the same FINAL again. If not, put the answer into a "
         'variable in a code block and return that, or give it in quotes: FINAL("""...""").'

@@ -40,6 +40,20 @@ IMPORTED_NAMES = ("llm_query", "llm_query_batch", "ask_each", "number_near", "se
 
 
 _NO_ANSWER: dict[str, Any] = {"content": "", "ready": False}
+# Names of arguments that models pass to FINAL: of the answer, and of what they say about it.
+_ANSWER_NAMES = frozenset(
+    [
+        *("answer", "final_answer", "value", "result", "text", "output", "response", "content"),
+        *("name", "variable", "variable_name", "var"),
+    ]
+)
+_BESIDE = frozenset(
+    [
+        *("reasoning", "thought", "thoughts", "thinking", "explanation", "rationale"),
+        *("justification", "analysis", "confidence", "certainty", "evidence", "source", "sources"),
+        *("status", "type", "steps", "notes", "note", "summary"),
+    ]
+)
 
 
 def _is_shown(name: object) -> bool:
@@ -57,7 +71,14 @@ def _is_ready(ready: object) -> bool:
 
 
 def _only_value(name: str, values: tuple[object, ...], named: dict[str, object]) -> object:
-    """Return the value of a final, which models pass by keywords too; several are one list."""
+    """Return the value of a final, which models pass by keywords too; several are one list.
+
+    What models give beside the answer, such as `confidence=0.9`, is no part of it.
+    """
+    if len(values) < 2 and len(values) + len(named) > 1:
+        answers = [*values, *(named[each] for each in named if each in _ANSWER_NAMES)]
+        if len(answers) == 1 and named.keys() <= _ANSWER_NAMES | _BESIDE:
+            return answers[0]
     given = [*values, *named.values()]
     if not given:
         raise TypeError(f"{name} takes the answer")
