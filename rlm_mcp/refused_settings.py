@@ -47,7 +47,7 @@ def problem_of(
     if found["type"] == "extra_forbidden":
         lower_case = f"{field} is not a setting; write it in lower case, as {field.lower()}"
         return next(unknown_names([name], known), lower_case)
-    # What is no setting may be a misspelt secret, so its value is not shown either.
+    # An unknown name may be a misspelt secret, so its value is not shown either.
     value = f"={_shown(found['input'])!r}" if field in shown else ""
     said: str = found["msg"].removeprefix("Value error, ")
     if found["type"] == "string_pattern_mismatch":

@@ -309,4 +309,4 @@ def test_what_is_no_notebook_is_stored_as_the_text_that_it_is(data: bytes, reaso
     one = only("a.ipynb", data)
 
     assert (one.data, one.is_raw) == (data, True)
-    assert one.notes == (f"{reason}, so it is no notebook; it is stored as the text that it is",)
+    assert one.notes == (f"{reason}, so it is not a notebook; it is stored as it is",)

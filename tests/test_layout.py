@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -73,6 +74,9 @@ SHARED_WITH_THE_CHILD = (
     "rlm_mcp.sandbox.walls",
     "rlm_mcp.sandbox.child",
 )
+
+
+SUPPRESSION = re.compile(r"# (noqa: [A-Z0-9, ]+|(pyright|type): ignore\[[\w, -]+\])")
 
 
 def floor_of(name: str) -> int:
@@ -152,6 +156,31 @@ def test_no_folder_and_no_module_is_too_full() -> None:
     }
     assert long == {}
     assert fullest_folder()[0] <= 20
+
+
+@pytest.mark.parametrize("name", modules())
+def test_a_suppression_has_its_reason_beside_it(name: str) -> None:
+    assert unexplained(modules()[name].read_text()) == []
+
+
+def test_a_suppression_without_a_reason_is_seen() -> None:
+    bare = "import ray  # noqa: PLC0415"
+
+    assert unexplained(f"x = 1\n{bare}\n{bare}") == [bare, bare]
+    assert unexplained(f"# large\n{bare}\n{bare}\n{bare}  # large") == []
+
+
+def unexplained(source: str) -> list[str]:
+    """Lines that suppress a rule, with no comment behind the rule or above the lines."""
+    found: list[str] = []
+    is_explained = False
+    for line in source.splitlines():
+        rules = [*SUPPRESSION.finditer(line)]
+        if not rules:
+            is_explained = line.lstrip().startswith("#")
+        elif not is_explained and "#" not in line[rules[-1].end() :]:
+            found.append(line)
+    return found
 
 
 def test_no_function_is_long() -> None:

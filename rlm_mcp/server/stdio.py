@@ -236,7 +236,7 @@ async def _end_when_unread(stdout: BinaryIO) -> None:
     try:
         descriptor = stdout.fileno()
         is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
-    except (OSError, ValueError):  # it stands for stdout, and is no file of the system
+    except (OSError, ValueError):  # it stands for stdout, and is not a file of the system
         return
     if is_pipe and sys.platform == "linux":
         await anyio.wait_readable(descriptor)

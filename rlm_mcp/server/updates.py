@@ -165,7 +165,7 @@ class Updates:
         """Watch the list for a client of the older protocol, which does not subscribe to it."""
         if ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
             with suppress(RLMError):  # every request answers with it
-                await ctx.lifespan_context.opened()  # a greeting is no reason to hurry
+                await ctx.lifespan_context.opened()  # a greeting need not be fast
                 await self._add(await self._connection_watch(ctx), [None])
 
     async def _connection_watch(self, ctx: Request) -> _Watch:

@@ -167,7 +167,7 @@ _REPLIES = (
 )
 
 # A text may be held by several callers, each under a name of its own and by an entry that the
-# others cannot see. `document` is the name of the only document, which is no part of the content;
+# others cannot see. `document` is the name of the only document, not a part of the content;
 # those of several are, and lie beside the text.
 _CONTEXTS_BY_CALLER = (
     """

@@ -154,7 +154,7 @@ def is_same_host(before: str, after: str) -> bool:
 
 
 def host_of(address: str) -> str:
-    """Return the host of an address; empty where it has none, or is no address."""
+    """Return the host of an address; empty where it has none, or is not a valid URL."""
     with suppress(ValueError):
         return urlsplit(address).hostname or ""
     return ""

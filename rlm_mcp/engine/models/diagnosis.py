@@ -72,7 +72,7 @@ class Faults:
         return Diagnosis(error, "yes" if was_there else "briefly", was_idle=was_idle)
 
     def odd(self, why: Exception, *, lasts: bool = False, fix: str = "") -> Diagnosis:
-        """What came is no completion; `lasts` where another attempt would hardly bring one."""
+        """What came is not a completion; `lasts` where another attempt would hardly bring one."""
         error = ModelReplyError(f"From {self._at}: {_said(why)}", fix=fix)
         is_for_long = lasts or isinstance(why, NoChoicesError)
         return Diagnosis(error, "briefly" if is_for_long else "yes")

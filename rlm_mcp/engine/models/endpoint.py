@@ -197,7 +197,7 @@ def folded(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _response_format(schema: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Ask for a reply that fits a schema; None where it is no object, which most refuse."""
+    """Ask for a reply that fits a schema; None where it is not an object: most refuse that."""
     if schema.get("type") != "object":
         return None
     return {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}

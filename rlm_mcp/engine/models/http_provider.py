@@ -261,7 +261,7 @@ class ProviderWire:
         """Refuse errors and web pages; returns a reply that calls itself a web page.
 
         Raises:
-            AttemptFailedError: it is no reply.
+            AttemptFailedError: it is not a reply.
         """
         if reply.status >= 400:
             text = (await _read_some(reply, MAX_ERROR_BYTES)).decode("utf-8", "replace")

@@ -26,7 +26,7 @@ class HttpOptions:
 
     Args:
         headers: sent with each request, in place of those that a key alone makes.
-        connect_seconds: until there is a connection; None is no limit but that of the attempt.
+        connect_seconds: until there is a connection; None: the limit of the attempt alone.
         read_seconds: until the next piece of an answer, in the same way.
     """
 

@@ -314,7 +314,7 @@ def _refuse_unknown_fallback(name: str, table: ModelTable, catalogue: Catalogue)
 
 
 def provider_of(name: str, catalogue: Catalogue) -> Provider:
-    """Return where a model is that is no command."""
+    """Return where a model is that is not a command."""
     table = catalogue.tables.get(name)
     return _provider(table, catalogue) if table else catalogue.default
 

@@ -104,7 +104,7 @@ class Problem:
 
     @property
     def bare_codes(self) -> frozenset[str]:
-        """The codes without what is no letter."""
+        """The letters of the codes."""
         return frozenset(_NO_LETTERS.sub("", code) for code in self.codes)
 
     def is_about(self, name: str) -> bool:

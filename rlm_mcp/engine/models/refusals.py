@@ -67,7 +67,7 @@ _NO_CREDIT = re.compile(
     r"|(have|has) any credits|used (all|up)\b.{0,20}\bcredits?|spending limit|余额不足|欠费",
     re.IGNORECASE,
 )
-# Where access is refused, a used up quota is no wrong key.
+# Where access is refused, a used up quota does not mean a wrong key.
 _USED_UP = re.compile(
     r"\b(monthly|weekly|daily|usage|current|free)\b.{0,20}\b(quota|limits?|allowance)\b", re.I
 )

@@ -15,7 +15,7 @@ _LATEX_SIZE = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)[ ]?$")
 _LINE_REST = re.compile(r"[^\n]*")
 _ONLY_MARKS = re.compile(r"^[\s*_`~.]*$")
 _LIST_MARK = re.compile(r"(?:^|[\s:;,.])(\d{1,2}|[a-zA-Z])$")
-# A default, as in `args=()`, is no face.
+# A default, as in `args=()`, is not a smiley.
 _FACE = re.compile(r"(?:[:;]|(?<![\w\])])=)['\-]?$")
 _LITERAL_START = re.compile(r"\s*(?:\w+\s*=\s*)?[rRfFbBuU]{0,2}[\"']")
 _GOES_ON = re.compile(r"[ \t]+\S|[()]")

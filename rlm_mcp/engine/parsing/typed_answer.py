@@ -67,8 +67,8 @@ def read_typed_answer(final: Final, schema: Mapping[str, Any]) -> Any:  # any JS
 
 def _problem(data: object, schema: Mapping[str, Any]) -> str | None:
     from jsonschema.exceptions import best_match  # noqa: PLC0415  # pyright: ignore[reportUnknownVariableType]  # its own types are not known
-    from referencing import Registry  # noqa: PLC0415
-    from referencing.exceptions import Unresolvable  # noqa: PLC0415
+    from referencing import Registry  # noqa: PLC0415  # jsonschema brings it
+    from referencing.exceptions import Unresolvable  # noqa: PLC0415  # likewise
 
     # An empty registry: a reference must not make this process fetch an address.
     validator = _validator_for(schema)(schema, registry=cast("Any", Registry)())

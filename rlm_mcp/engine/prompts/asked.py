@@ -37,7 +37,7 @@ _UNIT = re.compile(r"\d[ ]?([A-Za-z%€$]+)(?=\W|$)")
 _BESIDE = re.compile(r"([A-Za-z]+)[ :=#]+\d|\d ([A-Za-z]+)")
 _ASKED = re.compile(r"[^.?!\s][^.?!]*\?")  # the sentences that ask
 _MAX_SEARCHED_CHARS = 240
-# More is no short answer; and these patterns take the square of the length, or its cube.
+# More is not a short answer; and these patterns take the square of the length, or its cube.
 _MAX_ANSWER_CHARS = 100
 _MAX_QUESTION_CHARS = 2_000
 

@@ -80,7 +80,7 @@ def doubt_unseen(value: str) -> str:
 
 
 def doubt_form(value: str, parts: str = "") -> str:
-    """Question an answer that is no number, where one is asked for; `parts` are those of a line."""
+    """Question an answer that is not the number asked for; `parts` are those of a line."""
     said = (
         f"Your answer {cut_middle(value, _MAX_GUESS_CHARS)!r} was not accepted yet: the question "
         "asks for a number, and for nothing else. Take it out of the text, and answer with it."

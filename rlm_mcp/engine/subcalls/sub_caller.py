@@ -335,7 +335,7 @@ def _why_empty(reply: ChatReply) -> str:
 
 
 def _with_text_in_prompt(call: ReplCall) -> ReplCall:
-    """Read `llm_query(question, chunk)`: a second argument that is no name of a model is text.
+    """Read `llm_query(question, chunk)`: a second argument that does not name a model is text.
 
     The question comes last, or else the shorter text: a weak model judges better so.
     """

@@ -193,7 +193,7 @@ def spawn(
 def _pump(theirs: socket.socket, popen: subprocess.Popen[bytes]) -> None:
     """Carry bytes both ways, until the program has ended and all that it wrote was read."""
     assert popen.stdin is not None  # noqa: S101  # for the type checker: they are pipes
-    assert popen.stdout is not None  # noqa: S101
+    assert popen.stdout is not None  # noqa: S101  # likewise
     onward = threading.Thread(target=_pump_in, args=(theirs, popen.stdin), daemon=True)
     onward.start()
     with contextlib.suppress(OSError), popen.stdout:

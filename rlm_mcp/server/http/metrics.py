@@ -38,6 +38,6 @@ async def show_metrics(request: Request) -> Response:
 
 def _written(measures: Measures) -> bytes:
     """Load the library, which is an extra, when it is first used, and write; blocks."""
-    from rlm_mcp.server.http.prometheus import write_metrics  # noqa: PLC0415
+    from rlm_mcp.server.http.prometheus import write_metrics  # noqa: PLC0415  # an extra
 
     return write_metrics(measures)

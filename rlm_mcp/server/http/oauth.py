@@ -25,7 +25,7 @@ MAX_SUBJECT_CHARS = 255
 _LEEWAY_SECONDS = 30.0
 # Large sets of keys have some ten kilobytes.
 _MAX_KEYS_BYTES = 1 << 20
-# What a server that is no key server answers can have any shape.
+# The answer of a server that is not a key server can have any shape.
 _BAD_ANSWERS = (ValueError, TypeError, AttributeError, LookupError, RecursionError, jwt.PyJWTError)
 
 log = logging.getLogger(__name__)

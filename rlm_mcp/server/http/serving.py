@@ -281,7 +281,7 @@ async def _running(
 class _Server(uvicorn.Server):
     """A server that leaves signals to whoever runs it."""
 
-    def capture_signals(self) -> nullcontext[None]:  # type: ignore[override]
+    def capture_signals(self) -> nullcontext[None]:  # type: ignore[override]  # narrower
         """Do nothing."""
         return nullcontext()
 

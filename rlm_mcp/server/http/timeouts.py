@@ -58,6 +58,7 @@ class _Connection(H11Protocol):
     _reader_timer: asyncio.TimerHandle | None = None
     _is_refused = False
 
+    # uvicorn, too, takes the transport that asyncio's protocol declares more widely.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
         super().connection_made(transport)

@@ -30,7 +30,7 @@ class BatchTexts:
         self._adding = anyio.Lock()
 
     async def add_all(self) -> None:
-        """Store every source that is no handle.
+        """Store every source that is not a handle.
 
         Raises:
             InvalidInputError: one cannot be read, or is not text.

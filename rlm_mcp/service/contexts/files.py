@@ -125,7 +125,7 @@ def _find(path: str, allowed: AllowedPaths, check: Check, choice: Choice) -> Fou
 
 
 def _special(path: Path) -> str:
-    """Say what exists by a path and is no regular file; empty where nothing does."""
+    """Say what exists by a path and is not a regular file; empty where nothing does."""
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -209,7 +209,7 @@ def fixed_part(path: str) -> Path:
 
 
 def _fixed_part(pattern: Path) -> Path:
-    """The directory above the first wildcard; a folder that is called like one is no wildcard."""
+    """The directory above the first wildcard; a folder named like one is not a wildcard."""
     fixed = Path(pattern.anchor)
     for part in pattern.parts[1:]:
         if has_wildcard(part) and not (fixed / part).is_dir():

@@ -267,7 +267,7 @@ def has_wildcard(part: str) -> bool:
 
 
 def glob_patterns(path: str) -> list[str]:
-    """Return the patterns that a glob stands for, its braces expanded; none if it is no glob."""
+    """Return the patterns that a glob stands for, its braces expanded; none if it is not a glob."""
     expanded = braces_expanded(path)
     if len(expanded) == 1 and not glob.has_magic(path):
         return []

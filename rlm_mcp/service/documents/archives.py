@@ -100,7 +100,7 @@ def zip_kind(data: bytes) -> str:
     """Tell which office file or book a zip archive is; `archive` if it is none.
 
     Raises:
-        UnreadableError: it is no zip archive.
+        UnreadableError: it is not a zip archive.
     """
     with _opened_zip(data) as archive:
         names = set(archive.namelist())
@@ -117,7 +117,7 @@ def zip_names(data: bytes) -> list[str]:
     """Return the names in a zip archive.
 
     Raises:
-        UnreadableError: it is no zip archive.
+        UnreadableError: it is not a zip archive.
     """
     with _opened_zip(data) as archive:
         return archive.namelist()
@@ -127,7 +127,7 @@ def zip_members(data: bytes, room: Room | None = None) -> Iterator[Member]:
     """Yield the files of a zip archive; `room` is that of the archive around it.
 
     Raises:
-        UnreadableError: it is no zip archive, or too much comes out of it.
+        UnreadableError: it is not a zip archive, or too much comes out of it.
     """
     room = room or Room.of(data)
     with _opened_zip(data) as archive:

@@ -101,6 +101,7 @@ def main() -> None:
 def give_way_to_the_server() -> None:
     """Lower this process's priority: loading the parsers, too, takes time of the processor."""
     if sys.platform == "linux":
+        # Other systems have nothing of this.
         from rlm_mcp.sandbox.walls.confine import give_way, repl_niceness  # noqa: PLC0415
 
         give_way(repl_niceness())
@@ -210,9 +211,10 @@ def confine() -> None:
     import resource  # noqa: PLC0415  # Windows has none
 
     resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR_SECONDS, PROCESSOR_SECONDS))
-    from rlm_mcp.sandbox.walls.limits import limit, mapped_bytes  # noqa: PLC0415
+    from rlm_mcp.sandbox.walls.limits import limit, mapped_bytes  # noqa: PLC0415  # likewise
 
     if sys.platform == "linux":
+        # Other systems have no such walls.
         from rlm_mcp.sandbox.types import Walls  # noqa: PLC0415
         from rlm_mcp.sandbox.walls.confine import (  # noqa: PLC0415
             WallReport,

@@ -33,7 +33,7 @@ class Small(NamedTuple):
 
 
 class FrameError(Exception):
-    """The other side ended, or said something that is no frame."""
+    """The other side ended, or sent something that is not a frame."""
 
 
 def write_frame(stream: BinaryIO, kind: bytes, body: bytes) -> None:

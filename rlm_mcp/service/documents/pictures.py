@@ -23,7 +23,7 @@ def count_pictures(kind: str, data: bytes) -> int:
     """Count the pictures of a document, as far as its kind lets them be found.
 
     Raises:
-        UnreadableError: it is no zip archive, as its kind is.
+        UnreadableError: it is not a zip archive, as its kind is.
     """
     count = _COUNTERS.get(kind)
     return count(data) if count else 0

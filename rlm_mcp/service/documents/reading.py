@@ -206,7 +206,7 @@ def _document(kind: str, data: bytes, path: str) -> Converted:
         elif kind == "ipynb":
             given = notebook(data, _page_text)
     except NotANotebookError as error:
-        note = f"{error}, so it is no notebook; it is stored as the text that it is"
+        note = f"{error}, so it is not a notebook; it is stored as it is"
         return Converted(path, data, is_raw=True, notes=(note,))
     result = _extracted(kind, given, mark)
     notes = tuple(_notes(kind, data, result))

@@ -53,6 +53,7 @@ async def open_crew(
 
     async with AsyncExitStack() as stack:
         if cluster is None:
+            # Ray is an extra, and large.
             from rlm_mcp.service.executor.ray_cluster import open_cluster  # noqa: PLC0415
 
             # By name, since the server depends on its messages alone: nodes are where it runs.

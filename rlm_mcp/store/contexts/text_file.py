@@ -124,7 +124,7 @@ def open_file(path: Path) -> int:
         OSError: it cannot be opened, or is a link.
     """
     assert sys.platform != "win32"  # noqa: S101  # there are no such files there
-    # To look at a file is no use of it: its time of use is set where it is used.
+    # Looking at a file does not count as use: its time of use is set where it is used.
     unnoticed = getattr(os, "O_NOATIME", 0)
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | unnoticed)
 

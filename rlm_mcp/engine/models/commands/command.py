@@ -66,7 +66,7 @@ class CommandModel:
         Raises:
             ConfigurationError: there is no such program.
             ModelConnectionError: it took too long, or ended with an error.
-            ModelReplyError: its output is no reply.
+            ModelReplyError: its output is not a reply.
         """
         async with self._limiter:
             directory = await anyio.to_thread.run_sync(tempfile.mkdtemp, None, "rlm-command-")

@@ -38,7 +38,7 @@ class Reader(Protocol):
 
         Raises:
             ErrorInReplyError: it is an error.
-            ModelReplyError: it is no reply.
+            ModelReplyError: it is not a reply.
         """
         ...
 

@@ -120,7 +120,7 @@ class GuestRepl:
         self._link.forget_wake()
         is_cell = head["kind"] == "exec"
         with self._turn:
-            # A reply that comes after its cell is no order; the host does not count it either.
+            # A reply that comes after its cell is not an order; the host does not count it either.
             self._number += head["kind"] != "reply"
             self._was_interrupted = False
             self._runs, self._cell_runs = True, is_cell
