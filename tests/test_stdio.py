@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,7 +22,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCResponse
 
-from rlm_mcp.server.stdio import Unanswered, write_messages
+from rlm_mcp.server.stdio import MAX_LINE_CHARS, Unanswered, refusal_of_long, write_messages
 from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
 from rlm_mcp.testing.scripted_replies import Reply
 from tests import walls
@@ -359,6 +359,8 @@ async def test_a_file_name_that_is_no_text_harms_nothing(tmp_path: Path) -> None
     assert len(listed["contexts"]) == 1
 
 
+PING = b'{"jsonrpc":"2.0","id":"ping","method":"ping"}\n'
+AGAIN = PING.replace(b'"id":"ping"', b'"id":"again"')
 LIST = b'{"jsonrpc":"2.0","id":"list","method":"tools/list"}\n'
 CALL = b'{"jsonrpc":"2.0","id":"call","method":"tools/call","params":{"name":"rlm_run_list"}}\n'
 PROBE = (
@@ -367,6 +369,16 @@ PROBE = (
     b'"io.modelcontextprotocol/clientInfo":{"name":"raw","version":"1"},'
     b'"io.modelcontextprotocol/clientCapabilities":{}}}}\n'
 )
+
+
+def ids_of(part: bytes) -> set[Any]:
+    """The ids of requests; lines that are no request are not waited for."""
+    found: set[Any] = set()
+    for line in part.splitlines():
+        with suppress(ValueError, RecursionError, AttributeError):
+            if len(line) < MAX_LINE_CHARS and b'"method"' in line:
+                found.add(json.loads(line).get("id"))
+    return {one for one in found if type(one) in (str, int)}
 
 
 async def answers_to(directory: Path, *parts: bytes, **environment: str) -> tuple[Any, bytes]:
@@ -382,7 +394,7 @@ async def answers_to(directory: Path, *parts: bytes, **environment: str) -> tupl
             lines = anyio.streams.buffered.BufferedByteReceiveStream(server.stdout)
             for part in parts:
                 await server.stdin.send(part)
-                asked |= {json.loads(line).get("id") for line in part.splitlines()} - {None}
+                asked |= ids_of(part)
                 while asked - answers.keys():
                     answer = json.loads(await lines.receive_until(b"\n", 1 << 20))
                     answers[answer.get("id")] = answer
@@ -518,3 +530,120 @@ async def test_every_line_is_answered_also_one_with_half_a_character_or_that_is_
     assert codes == [(None, -32700), (7, -32600), (None, -32600), (None, -32700)]
     assert added["structuredContent"]["preview"] == "cut ? here \\ud83d, whole 😀"
     assert unmarked["structuredContent"]["handle"] == added["structuredContent"]["handle"]
+
+
+@pytest.mark.parametrize(
+    ("line", "number", "told"),
+    [
+        (b"\0\0", None, "The line '\\x00\\x00' is not JSON"),
+        (b"[" * 100_000, None, "is not JSON: maximum recursion depth exceeded"),
+        (b'{"jsonrpc":"2.0","id":' + b"9" * 5000 + b"}", None, "is not JSON: Exceeds the limit"),
+        (b'[{"jsonrpc":"2.0","id":5,"method":"ping"}]', None, "is a batch of messages"),
+        (b'{"id":5,"method":"ping"}', 5, "is not a message"),
+        (b'{"jsonrpc":"2.0","id":"\\ud800"}', "?", "is not a message"),
+        (b'{"jsonrpc":"2.0","id":null,"method":"ping"}', None, "neither a text nor a whole number"),
+        (b'{"jsonrpc":"2.0","id":1.5,"method":"ping"}', None, "neither a text nor a whole number"),
+        (b'{"jsonrpc":"2.0","id":true,"method":"ping"}', None, "neither a text nor a whole number"),
+        (b'{"jsonrpc":"2.0","id":7,"method":"tools/call"}', 7, "tools/call: params="),
+        (
+            b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","arguments":[]}}',
+            7,
+            "params.arguments=[]: input should be a valid dictionary",
+        ),
+    ],
+    ids=[
+        "bytes",
+        "nested",
+        "long number",
+        "batch",
+        "no version",
+        "half a character",
+        "null",
+        "fraction",
+        "true",
+        "no parameters",
+        "list",
+    ],
+)
+async def test_a_line_that_cannot_be_answered_is_quoted_and_the_next_one_is_answered(
+    tmp_path: Path, line: bytes, number: Any, told: str
+) -> None:
+    answers, said = await answers_to(tmp_path, GREETING + line + b"\n" + PING)
+
+    assert told in answers[number]["error"]["message"]
+    assert answers["ping"]["result"] == {}
+    assert b"Traceback" not in said
+
+
+async def test_a_call_before_the_greeting_is_told_what_is_missing_and_may_still_greet(
+    tmp_path: Path,
+) -> None:
+    answers, _ = await answers_to(tmp_path, CALL, GREETING + LIST)
+
+    assert "send `initialize` first" in answers["call"]["error"]["message"]
+    assert answers["list"]["result"]["tools"]
+
+
+async def test_a_byte_order_mark_before_the_first_message_is_no_part_of_it(tmp_path: Path) -> None:
+    answers, _ = await answers_to(tmp_path, b"\xef\xbb\xbf" + PING)
+
+    assert answers["ping"]["result"] == {}
+
+
+async def test_a_progress_token_that_is_null_means_none(tmp_path: Path) -> None:
+    call = CALL.replace(b'"rlm_run_list"', b'"rlm_run_list","_meta":{"progressToken":null}')
+    answers, _ = await answers_to(tmp_path, GREETING, call)
+
+    assert answers["call"]["result"]["structuredContent"]["runs"] == []
+
+
+async def test_an_unknown_tool_is_told_with_those_that_exist(tmp_path: Path) -> None:
+    answers, _ = await answers_to(tmp_path, GREETING, CALL.replace(b"run_list", b"runlist"))
+
+    told = answers["call"]["result"]["content"][0]["text"]
+    assert told.startswith(
+        "not_found: There is no tool 'rlm_runlist'. Did you mean 'rlm_run_list'?"
+    )
+    assert "rlm_context_add" in told
+
+
+async def test_half_a_character_in_an_answer_does_not_end_the_server(tmp_path: Path) -> None:
+    outgoing, messages = anyio.create_memory_object_stream[SessionMessage](0)
+    odd = JSONRPCResponse(jsonrpc="2.0", id=7, result={"text": "a\ud800b"})
+    with (tmp_path / "stdout").open("wb") as file, anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write_messages, messages, file, Unanswered())
+            async with outgoing:
+                await outgoing.send(SessionMessage(odd))
+
+    written = json.loads((tmp_path / "stdout").read_bytes())
+    assert written == {"jsonrpc": "2.0", "id": 7, "result": {"text": "a?b"}}
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "number"),
+    [
+        ('{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"a":"', '"}}\n', 7),
+        ('{"method":"tools/call", "id": "a", "params":{"a":"', '"}}', "a"),
+        ('{"params":{"id":9,"a":"', '"}, "method":"x","id":8,"jsonrpc":"2.0"}\n', 8),
+        ('{"params":{"a":"', '","id":5}}\n', None),
+        ('{"params":{"a":"', '}, \\"id\\":5}"}}\n', None),
+        ("", "", None),
+    ],
+    ids=["first", "text", "last", "inner", "quoted", "none"],
+)
+def test_the_id_of_a_message_is_found_at_its_ends(begin: str, end: str, number: Any) -> None:
+    assert refusal_of_long(begin, end).id == number
+
+
+async def test_a_line_without_end_is_refused_with_the_limit_and_another_way(
+    tmp_path: Path,
+) -> None:
+    long = b'{"params":{"a":"' + b"x" * MAX_LINE_CHARS + b'"},"id":"long","method":"x"}\n'
+    answers, _ = await answers_to(tmp_path, PING, long + AGAIN)
+
+    told = answers["long"]["error"]["message"]
+    assert "more than 100,000,000 characters" in told
+    assert "`path`" in told
+    assert "final=false" in told
+    assert answers["again"]["result"] == {}

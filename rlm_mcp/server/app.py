@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 from mcp.server import MCPServer
 from mcp.server.apps import Apps, client_supports_apps
 from mcp.server.caching import CacheableMethod, CacheHint
-from mcp.server.context import HandlerResult, ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import NotificationOptions
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context
@@ -51,6 +52,7 @@ from rlm_mcp.server.results import (
     TEXTS,
     error_result,
     invalid_arguments,
+    invalid_parameters,
     protocol_error,
     with_notes,
 )
@@ -68,6 +70,8 @@ log = logging.getLogger(__name__)
 _HALVES_NOTE = (
     "Half a character (a lone surrogate) in the arguments became '?': cut texts between characters."
 )
+# What the SDK says of a request before the handshake.
+_TOO_EARLY = "Invalid request parameters"
 WEBSITE = "https://pypi.org/project/rlm-mcp/"
 # Three lines of a text, and the piece of it that somebody looks at.
 ICON = (
@@ -140,6 +144,7 @@ def build_server(
         instructions=INSTRUCTIONS + more_instructions,
         lifespan=lifespan,
         extensions=[Tasks(), Apps()],
+        middleware=[_explained],
         log_level="WARNING",
     )
 
@@ -226,7 +231,7 @@ class RLMServer(MCPServer[PendingService]):
         try:
             made = await self._toolbox.find(name)
             if made is None:
-                return await super().call_tool(name, arguments, context)  # which refuses it
+                raise self._toolbox.unknown(name)
             arguments, notes = made.rules.usable(arguments)
             context = context or Context(mcp_server=self)
             if (context.request_context.meta or {}).get(HALVES_META_KEY):
@@ -277,6 +282,36 @@ class RLMServer(MCPServer[PendingService]):
         except ValueError as error:
             known = ", ".join(prompt.name for prompt in PROMPTS)
             raise MCPError(INVALID_PARAMS, f"{error}. The prompts are {known}.") from error
+
+
+async def _explained(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+    """Answer a message; the SDK's own refusals of it say no more than that it was refused.
+
+    Raises:
+        MCPError: in place of a `ValidationError`, and what answering raised.
+    """
+    try:
+        return await call_next(_without_null_token(ctx))
+    except ValidationError as error:
+        raise invalid_parameters(ctx.method, error) from error
+    except MCPError as error:
+        if (error.error.code, error.error.message) != (INVALID_PARAMS, _TOO_EARLY):
+            raise
+        told = f"{ctx.method} came before the session began: send `initialize` first."
+        raise MCPError(INVALID_PARAMS, told) from error
+
+
+def _without_null_token(ctx: ServerRequestContext[Any, Any]) -> ServerRequestContext[Any, Any]:
+    """Drop a progress token that is null, which clients send that must fill every field."""
+    params = ctx.params or {}
+    meta: Any = params.get("_meta")
+    if not isinstance(meta, dict):
+        return ctx
+    fields = cast("dict[str, Any]", meta)
+    if fields.get("progressToken", "") is not None:
+        return ctx
+    kept = {name: one for name, one in fields.items() if name != "progressToken"}
+    return replace(ctx, params={**params, "_meta": kept})
 
 
 def _translated(name: str, error: ToolError) -> CallToolResult | None:

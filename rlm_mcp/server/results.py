@@ -125,16 +125,25 @@ def protocol_errors() -> Generator[None]:
         raise protocol_error(error) from error
 
 
+def invalid_parameters(method: str, error: ValidationError) -> MCPError:
+    """Name the parameters of a request that are not valid, as for arguments."""
+    told = f"Invalid parameters of {method}: {_problems(error)}."
+    return MCPError(INVALID_PARAMS, sendable(cut(told, MAX_ERROR_CHARS)))
+
+
 def invalid_arguments(tool: str, error: ValidationError) -> InvalidInputError:
     """Name the arguments that are not valid, each with its value and what is expected."""
-    problems = [
+    return InvalidInputError(
+        f"Invalid arguments of {tool}: {_problems(error)}.",
+        fix="Correct these and call it again; nothing was changed.",
+    )
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
         f"{'.'.join(str(part) for part in problem['loc'])}={_shown(problem['input'])}: "
         f"{_told(problem)}"
         for problem in error.errors(include_url=False)
-    ]
-    return InvalidInputError(
-        f"Invalid arguments of {tool}: {'; '.join(problems)}.",
-        fix="Correct these and call it again; nothing was changed.",
     )
 
 

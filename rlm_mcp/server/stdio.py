@@ -16,6 +16,7 @@ import io
 import json
 import logging
 import os
+import re
 import stat
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -39,18 +40,35 @@ from mcp_types import (
     ErrorData,
     JSONRPCError,
     JSONRPCMessage,
+    JSONRPCNotification,
     JSONRPCRequest,
     JSONRPCResponse,
     jsonrpc_message_adapter,
 )
+from pydantic_core import PydanticSerializationError
 
 from rlm_mcp.server.sendable import sendable
+from rlm_mcp.text import preview
 
 Incoming = SessionMessage | Exception
 # Whoever sends requests through a pipe closes it at once, and still wants to read the answers. A
 # host that is gone does not hold the server for longer.
 _ANSWER_SECONDS = 1.0
 _PROBE = "server/discover"
+# Parsing so many holds everything else for half a second, and takes five times their memory.
+MAX_LINE_CHARS = 100_000_000
+_PIECE_CHARS = 4096
+_SHOWN_CHARS = 80
+_ONE_A_LINE = 'Write one JSON-RPC message a line: {"jsonrpc": "2.0", "id": 1, "method": ...}.'
+# The id of a message of which only the two ends are known. A quote in a text has a backslash, so
+# neither pattern fits what a text says.
+_PLAIN = r'(?:"(?:[^"\\]|\\.){0,200}"|-?\d{1,20})'
+_OTHERS = rf'(?:\s*"(?:jsonrpc|method)"\s*:\s*{_PLAIN}\s*,)*'
+_ID_FIELD = rf'\s*"id"\s*:\s*({_PLAIN})\s*'
+_FIRST_FIELDS = re.compile(rf"\s*\{{{_OTHERS}{_ID_FIELD},")
+_LAST_FIELDS = re.compile(
+    rf"\}}\s*,{_OTHERS}{_ID_FIELD}(?:,\s*\"(?:jsonrpc|method)\"\s*:\s*{_PLAIN}\s*)*\}}\s*\Z"
+)
 # In `_meta` of a call whose arguments held half a surrogate pair: says so to whoever answers it.
 HALVES_META_KEY = "rlm-mcp/half-characters"
 
@@ -102,7 +120,10 @@ def parse_message(line: str) -> JSONRPCMessage:
     value = json.loads(line)
     if "\\ud" in line or "\\uD" in line:
         value = _without_halves(value)
-    return jsonrpc_message_adapter.validate_python(value, by_name=False)
+    message = jsonrpc_message_adapter.validate_python(value, by_name=False)
+    if isinstance(message, JSONRPCNotification) and "id" in value:
+        raise ValueError("a request's id is a text or a whole number")  # else it gets no answer
+    return message
 
 
 def _without_halves(value: Any) -> Any:
@@ -117,20 +138,40 @@ def _without_halves(value: Any) -> Any:
 
 def refusal(line: str) -> JSONRPCError:
     """Return the answer to a line that is not a message, with its id if it has one."""
+    shown = f"The line {preview(line, _SHOWN_CHARS)!r}"
     try:
         value = json.loads(line)
-    except (ValueError, RecursionError):
-        error = ErrorData(code=PARSE_ERROR, message="The line is not JSON.")
-        return JSONRPCError(jsonrpc="2.0", id=None, error=error)
+    except (ValueError, RecursionError) as error:
+        return _error(PARSE_ERROR, f"{shown} is not JSON: {error}. {_ONE_A_LINE}", None)
+    if isinstance(value, list):
+        told = f"{shown} is a batch of messages, which is not supported. {_ONE_A_LINE}"
+        return _error(INVALID_REQUEST, told, None)
     fields = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
     number = fields.get("id")
-    error = ErrorData(code=INVALID_REQUEST, message="The line is not a JSON-RPC 2.0 message.")
-    is_id = isinstance(number, int | str) and not isinstance(number, bool)
-    return JSONRPCError(jsonrpc="2.0", id=number if is_id else None, error=error)
+    if "id" in fields and (isinstance(number, bool) or not isinstance(number, int | str)):
+        told = f"{shown} has an id that is neither a text nor a whole number. {_ONE_A_LINE}"
+        return _error(INVALID_REQUEST, told, None)
+    return _error(INVALID_REQUEST, f"{shown} is not a message. {_ONE_A_LINE}", number)
+
+
+def refusal_of_long(begin: str, end: str) -> JSONRPCError:
+    """Return the answer to a line that was not read, with its id where it stands at either end."""
+    found = _FIRST_FIELDS.match(begin) or _LAST_FIELDS.search(end)
+    return _error(
+        INVALID_REQUEST,
+        f"The message has more than {MAX_LINE_CHARS:,} characters; it was not read. Give `path` "
+        "for a text in a file, or send a text in parts: with final=false, then its upload_id.",
+        json.loads(found[1]) if found else None,
+    )
+
+
+def _error(code: int, message: str, number: int | str | None) -> JSONRPCError:
+    error = ErrorData(code=code, message=message)
+    return JSONRPCError(jsonrpc="2.0", id=sendable(number), error=error)
 
 
 async def _read(
-    lines: ObjectReceiveStream[str],
+    lines: ObjectReceiveStream[str | JSONRPCError],
     probes: ObjectSendStream[Incoming],
     incoming: ObjectSendStream[Incoming],
     answer: Callable[[SessionMessage], Awaitable[None]],
@@ -139,6 +180,9 @@ async def _read(
     chosen = probes
     async with probes, incoming:
         async for line in lines:
+            if isinstance(line, JSONRPCError):
+                await answer(SessionMessage(line))
+                continue
             if line.isspace():
                 continue
             try:
@@ -194,7 +238,12 @@ async def write_messages(
 
 
 def _line(sent: SessionMessage) -> bytes:
-    return f"{sent.message.model_dump_json(by_alias=True, exclude_unset=True)}\n".encode()
+    try:
+        text = sent.message.model_dump_json(by_alias=True, exclude_unset=True)
+    except PydanticSerializationError:  # of halves of characters, wherever they came from
+        fit = sendable(sent.message.model_dump(by_alias=True, exclude_unset=True))
+        text = json.dumps(fit, ensure_ascii=False)
+    return f"{text}\n".encode()
 
 
 def _send(file: BinaryIO, lines: bytes) -> None:
@@ -203,26 +252,43 @@ def _send(file: BinaryIO, lines: bytes) -> None:
 
 
 @asynccontextmanager
-async def _open_lines(file: TextIO) -> AsyncGenerator[ObjectReceiveStream[str]]:
+async def _open_lines(file: TextIO) -> AsyncGenerator[ObjectReceiveStream[str | JSONRPCError]]:
     """Read lines in a thread for which the process does not wait when it ends.
+
+    In place of a line that is too long comes the answer to it.
 
     A thread that reads cannot be interrupted. At a terminal, and where the host keeps stdin open
     but reads no more, it would wait for a line that never comes.
     """
-    sender, receiver = anyio.create_memory_object_stream[str](0)
+    sender, receiver = anyio.create_memory_object_stream[str | JSONRPCError](0)
     async with BlockingPortal() as portal, receiver:
         Thread(target=_send_lines, args=(file, portal, sender), daemon=True).start()
         yield receiver
 
 
-def _send_lines(file: TextIO, portal: BlockingPortal, sender: ObjectSendStream[str]) -> None:
+def _send_lines(
+    file: TextIO, portal: BlockingPortal, sender: ObjectSendStream[str | JSONRPCError]
+) -> None:
     # The server may end at any time: then nobody takes the line, or the portal is closed.
     with suppress(anyio.BrokenResourceError, RuntimeError, CancelledError):
         try:
-            for line in iter(file.readline, ""):
-                portal.call(sender.send, line)
+            for line in iter(partial(file.readline, MAX_LINE_CHARS), ""):
+                is_whole = len(line) < MAX_LINE_CHARS or line.endswith("\n")
+                portal.call(
+                    sender.send, line if is_whole else refusal_of_long(line, _rest_of(file))
+                )
         finally:
             portal.call(sender.aclose)
+
+
+def _rest_of(file: TextIO) -> str:
+    """Read to the end of a line; return what it ends with."""
+    end = ""
+    while piece := file.readline(_PIECE_CHARS):
+        end = (end + piece)[-_PIECE_CHARS:]
+        if end.endswith("\n"):
+            break
+    return end
 
 
 async def _end_when_unread(stdout: BinaryIO) -> None:
@@ -253,7 +319,9 @@ def _take_stdin() -> TextIO:
     except (OSError, ValueError, io.UnsupportedOperation):
         return sys.stdin  # it cannot be replaced, so it is read directly
     # A worker thread may still wait for this descriptor at the end, so it is never closed.
-    return io.TextIOWrapper(os.fdopen(own, "rb", closefd=False), encoding="utf-8", errors="replace")
+    # Some shells of Windows begin what they pipe with a byte order mark.
+    file = os.fdopen(own, "rb", closefd=False)
+    return io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace")
 
 
 @contextmanager

@@ -16,7 +16,9 @@ import anyio.to_thread
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import Tool as ListedTool
 
+from rlm_mcp.errors import NotFoundError
 from rlm_mcp.server.tool import ArgumentRules, ToolSpec, make_tool
+from rlm_mcp.text import nearest, preview
 
 RECORD = Path(__file__).with_name("tools.json")
 # The tools that a server has only where it is made with them.
@@ -53,6 +55,14 @@ class Toolbox:
     async def find(self, name: str) -> MadeTool | None:
         """Return a tool that can be called."""
         return (self._made or await anyio.to_thread.run_sync(self.make)).get(name)
+
+    def unknown(self, name: str) -> NotFoundError:
+        """The error for a tool that does not exist."""
+        names = [tool.name for tool in self.listed(with_apps=False)]
+        near = "".join(f"Did you mean {one!r}? " for one in nearest(name, names)[:1])
+        return NotFoundError(
+            f"There is no tool {preview(name)!r}.", fix=f"{near}The tools are {', '.join(names)}."
+        )
 
     def make(self) -> Mapping[str, MadeTool]:
         """Load and make the tools, once; blocks."""

@@ -6,8 +6,7 @@ import json
 import re
 
 from rlm_mcp.service.contexts.charsets import UTF_8
-from rlm_mcp.service.contexts.text_reader import TextReader, lone_halves
-from rlm_mcp.text import utf8
+from rlm_mcp.service.contexts.text_reader import TextReader, utf8_of
 
 _FIRST_HALF = re.compile("[\ud800-\udbff]\\Z")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
@@ -57,11 +56,14 @@ class PartsReader:
     def read(self, text: str, *, is_last: bool) -> bytes:
         """Return the UTF-8 of one more part, as far as it is known."""
         text, self._half = self._half + text, ""
-        text = _PAIR.sub(_whole, text)
-        if not is_last and (half := _FIRST_HALF.search(text)):
-            text, self._half = text[: half.start()], half.group()
-        self.replaced += lone_halves(text)
-        data = b"".join(self._reader.feed(utf8(text)))
+        encoded, halves = utf8_of(text)
+        if halves:
+            text = _PAIR.sub(_whole, text)
+            if not is_last and (half := _FIRST_HALF.search(text)):
+                text, self._half = text[: half.start()], half.group()
+            encoded, halves = utf8_of(text)
+        self.replaced += halves
+        data = b"".join(self._reader.feed(encoded))
         return data + b"".join(self._reader.end()) if is_last else data
 
     def state(self) -> str:

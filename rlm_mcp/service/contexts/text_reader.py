@@ -263,15 +263,20 @@ class InlineText(NamedTuple):
 def read_inline(text: str) -> InlineText:
     """Read a text that came as characters, so that it is stored as a file with it would be."""
     reader = TextReader(UTF_8)
-    data = b"".join([*reader.feed(utf8(text)), *reader.end()])
-    return InlineText(data, reader.hole_bytes, lone_halves(text))
+    encoded, halves = utf8_of(text)
+    data = b"".join([*reader.feed(encoded), *reader.end()])
+    return InlineText(data, reader.hole_bytes, halves)
 
 
-def lone_halves(text: str) -> int:
-    """Count the halves of characters, which UTF-8 cannot hold."""
-    if text.isascii():
-        return 0
-    return len(_HALVES.findall(text))
+def utf8_of(text: str) -> tuple[bytes, int]:
+    """Return the UTF-8 of a text, and how many halves of characters in it became `?`.
+
+    They are looked for only where there are some: nothing else runs in this process meanwhile.
+    """
+    try:
+        return text.encode(), 0
+    except UnicodeEncodeError:
+        return utf8(text), len(_HALVES.findall(text))
 
 
 def is_stored_as_it_is(data: bytes) -> bool:
