@@ -1,9 +1,10 @@
-"""Bearer tokens of the HTTP server, as an operator sets them. No error here quotes a token."""
+"""Bearer tokens of the HTTP server, and who issues others; no error here quotes a token."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -11,6 +12,8 @@ MIN_TOKEN_CHARS = 16
 _CALLER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # What may stand in an Authorization header as it is (RFC 6750, section 2.1).
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+
+_SAFE_URL = re.compile(r"https://.|http://([^/?#]*@)?(localhost|127\.0\.0\.1|\[::1\])[:/]")
 
 
 def tokens_by_name(text: str) -> dict[str, str]:
@@ -55,3 +58,15 @@ def refuse_weak(token: SecretStr) -> None:
         raise ValueError(f"a token needs at least {MIN_TOKEN_CHARS} characters")
     if not _TOKEN.fullmatch(text):
         raise ValueError("a token may hold only letters, digits and -._~+/, with = at the end")
+
+
+def refuse_bad_url(url: str, *, may_hold_password: bool) -> None:
+    """Refuse a URL that others could listen to, or that holds a password where it may not.
+
+    Raises:
+        ValueError: names what is wrong.
+    """
+    if not _SAFE_URL.match(url):
+        raise ValueError("it must begin with https://, or with http:// on this machine")
+    if not may_hold_password and urlsplit(url).username is not None:
+        raise ValueError("it must not contain a user name or password")

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
-from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
-from rlm_mcp.bearer_tokens import refuse_bad_tokens, refuse_weak, tokens_by_name
+from rlm_mcp import bearer_tokens
 from rlm_mcp.engine.config import RLMConfig
 from rlm_mcp.engine.daily_limits import DailyLimits
 from rlm_mcp.engine.models.tables import ANTHROPIC_KEY, Address, Key, ModelTable, with_good_names
 from rlm_mcp.errors import ConfigurationError
 from rlm_mcp.refused_settings import PREFIX, problem_of, unknown_names
+from rlm_mcp.settings_file import read_toml
 from rlm_mcp.values import DOCKER_IMAGE, IsolationLevel, SandboxName
 
 # Names that other programs use for the same thing; ours win.
@@ -27,7 +25,6 @@ ALSO = {"base_url": "OPENAI_BASE_URL", "api_key": "OPENAI_API_KEY"}
 # What a command that answers as a model does not get: our own settings, and the marks of a host
 # that runs this server, which would take the command for one started inside of itself.
 _NOT_FOR_COMMANDS = ("RLM_MCP_", "CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SSE_PORT")
-_SAFE_URL = re.compile(r"https://.|http://([^/?#]*@)?(localhost|127\.0\.0\.1|\[::1\])[:/]")
 
 
 class Settings(RLMConfig, DailyLimits):
@@ -183,25 +180,24 @@ class Settings(RLMConfig, DailyLimits):
     @field_validator("oauth_issuer", "oauth_resource", "oauth_jwks_url", mode="after")
     @classmethod
     def _check_url(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value and not _SAFE_URL.match(value):
-            raise ValueError("it must begin with https://, or with http:// on this machine")
-        is_told = info.field_name != "oauth_jwks_url"
-        if value and is_told and urlsplit(value).username is not None:
-            # Clients are told of both; only where the keys are may need a password.
-            raise ValueError("it must not contain a user name or password")
+        if value:
+            # Clients see the other two; only where the keys are may need a password.
+            bearer_tokens.refuse_bad_url(
+                value, may_hold_password=info.field_name == "oauth_jwks_url"
+            )
         return value
 
     @field_validator("http_token", mode="after")
     @classmethod
     def _check_token(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            refuse_weak(value)
+            bearer_tokens.refuse_weak(value)
         return value
 
     @field_validator("http_tokens", mode="before")
     @classmethod
     def _split_tokens(cls, value: object) -> object:
-        return tokens_by_name(value) if isinstance(value, str) else value
+        return bearer_tokens.tokens_by_name(value) if isinstance(value, str) else value
 
     @field_validator("http_tokens", mode="after")
     @classmethod
@@ -209,7 +205,7 @@ class Settings(RLMConfig, DailyLimits):
         cls, value: dict[str, SecretStr], info: ValidationInfo
     ) -> dict[str, SecretStr]:
         single: SecretStr | None = info.data.get("http_token")
-        refuse_bad_tokens(value, [single] if single else [])
+        bearer_tokens.refuse_bad_tokens(value, [single] if single else [])
         return value
 
     @field_validator("models", mode="before")
@@ -256,7 +252,7 @@ def load_settings(
     Raises:
         ConfigurationError: the file cannot be read, or a value does not fit; names each.
     """
-    values = _read_toml(config_file) if config_file else {}
+    values = read_toml(config_file) if config_file else {}
     try:
         return Settings.model_validate(values | _read_variables(os.environ) | dict(given or {}))
     except ValidationError as error:
@@ -359,18 +355,3 @@ def _as_text(value: object) -> str:
     if isinstance(value, dict):
         return ",".join(f"{name}={one}" for name, one in cast("dict[str, object]", value).items())
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(
-            f"The configuration file {str(path)!r} cannot be read: {error.strerror}.",
-            fix="Give --config the path of a TOML file.",
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"The configuration file {str(path)!r} is not TOML: {error}.",
-            fix="Write lines such as: root_model = 'NAME'.",
-        ) from error

@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("server", "testing"),
     ("service",),
     ("settings",),
-    ("refused_settings",),
+    ("refused_settings", "settings_file"),
     ("engine", "store"),
     ("sandbox",),
     ("events",),
