@@ -2,7 +2,7 @@
 
 A pattern such as `(a+)+$` can take years, and while `re` matches no other thread of its process
 runs. Callers write schemas, and so does model code: neither may stop the server. The process starts
-only for a schema with patterns, which few have.
+only where the patterns of a schema may take long over an answer of its length, which is rare.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from typing import Any
 import anyio
 from anyio import to_thread
 
+from rlm_mcp.engine.parsing.pattern_costs import most_steps
 from rlm_mcp.engine.parsing.typed_answer import read_typed_answer
 from rlm_mcp.errors import InvalidInputError, SandboxError
 from rlm_mcp.sandbox.types import Final
 
 PROCESSOR_SECONDS = 5
+# They take less time than the process would need to start.
+_FEW_STEPS = 20_000_000
 _LONGEST_SECONDS = 120.0  # where the processor's time is not counted, or scarce
-# `patternProperties` begins with it too.
-_MARK = '"pattern'
 
 
 async def read_answer(final: Final, schema: Mapping[str, Any]) -> Any:  # any JSON
@@ -34,7 +35,7 @@ async def read_answer(final: Final, schema: Mapping[str, Any]) -> Any:  # any JS
         InvalidInputError: it is not JSON, or does not fit, or its patterns take too long.
         SandboxError: no process can be started.
     """
-    if _MARK not in json.dumps(schema):
+    if most_steps(schema, max(len(final.text), len(final.json or ""))) <= _FEW_STEPS:
         # In a thread: the validator is loaded on first use, and an answer may be long.
         return await to_thread.run_sync(read_typed_answer, final, schema)
     said = json.loads(await _said_of(json.dumps([asdict(final), schema]).encode()))

@@ -7,7 +7,6 @@ import textwrap
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from rlm_mcp.engine.parsing.actions import read_action
 from rlm_mcp.engine.parsing.bare_finals import is_bare_final
 from rlm_mcp.engine.parsing.fences import Block, Fence, opening_fence, python_spans, read_block
 from rlm_mcp.engine.parsing.finals import FoundFinal, opens_final, read_final, without_escapes
@@ -27,7 +26,7 @@ from rlm_mcp.engine.parsing.reasoning import (
     reasoning_end,
     without_tokens,
 )
-from rlm_mcp.engine.parsing.tool_calls import read_tool_calls
+from rlm_mcp.engine.parsing.tool_calls import read_action, read_tool_calls
 from rlm_mcp.engine.parsing.wrapped_finals import read_wrapped_final, read_wrapped_name
 
 _FINALS = frozenset({"FINAL", "FINAL_VAR", "FINALVAR", "FINAL_ANSWER", "FINALANSWER"})

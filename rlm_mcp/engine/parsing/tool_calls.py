@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -38,6 +38,17 @@ _PYTHON_TAG = re.compile(
     r"<\|python_(?:tag|start)\|>(?P<code>.+?)(?:<\|python_end\|>|\Z)", re.DOTALL
 )
 _SHAPE = re.compile(r"<tool_call>|<function[=_]|<invoke |\[TOOL_CALLS\]|<\|python_(?:tag|start)\|>")
+# Code behind `Action: python` and `Action Input:`, in traces that models were trained on.
+_ACTION = re.compile(
+    r"[*_ ]{0,4}Action(?: \d+)?[*_]{0,4}:[*_` ]{0,6}"
+    r"(?:python|repl|python[_ ]?(?:repl|ast|repl_ast|interpreter)|code|code[_ ]interpreter"
+    r"|run[_ ](?:code|python)|exec(?:ute)?(?:[_ ](?:code|python))?)[*_` ]*",
+    re.IGNORECASE,
+)
+_INPUT = re.compile(r"[*_ ]{0,4}Action Input(?: \d+)?[*_]{0,4}:[*_]{0,4} ?(?P<code>.*)", re.I)
+_NEXT = re.compile(
+    r"[*_ ]{0,4}(?:Observation|Thought|Action|Final Answer)(?: \d+)?[*_]{0,4}:", re.I
+)
 _MAX_OBJECTS = 20
 
 
@@ -66,6 +77,24 @@ def read_tool_calls(text: str) -> FoundCalls | None:
     found = [_code_of(call) for call in calls]
     # Running only some of the calls would not be what the model asked for.
     return FoundCalls(tuple(code for code in found if code) if all(found) else ())
+
+
+def read_action(lines: Sequence[str], index: int) -> tuple[str, int] | None:
+    """Return the code of the action that begins in a line, and the line behind it.
+
+    None where there is none; an input in a fence or in JSON is read as anywhere else.
+    """
+    if not _ACTION.fullmatch(lines[index]) or index + 1 >= len(lines):
+        return None
+    opening = _INPUT.fullmatch(lines[index + 1])
+    if opening is None:
+        return None
+    end = index + 2
+    while end < len(lines) and not _NEXT.match(lines[end]):
+        end += 1
+    code = "\n".join([opening["code"], *lines[index + 2 : end]]).strip("\n ")
+    tree = read_python(code).tree
+    return (code, end) if tree is not None and is_code(tree) else None
 
 
 def _element_call(text: str) -> FoundCalls | None:
