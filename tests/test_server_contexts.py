@@ -4,6 +4,8 @@ import re
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import pytest
 
 from tests.serving import Served, open_served, text_of, turns
@@ -326,3 +328,36 @@ async def test_patterns_that_have_nothing_to_choose_from_are_told(
     assert "Exclude had no effect" in text_of(of_text)
     assert "no path was given" in of_texts["note"]
     assert "note" not in of_directory
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["rlm.sqlite3", "rlm.sqlite3-wal", "upload.key", "texts/0", "search/0", "page-0/open.html"],
+)
+async def test_what_the_server_keeps_for_all_callers_is_nobodys_text(
+    served: Served, tmp_path: Path, name: str
+) -> None:
+    """The allowed paths of these servers hold their data directory too."""
+    kept = served.settings.data_dir / name
+    beside = served.settings.data_dir / "notes.txt"
+    link = tmp_path / "link.txt"
+    await served.call("rlm_context_list")  # from now on there is a database
+    await anyio.to_thread.run_sync(_write, kept, beside, link)
+
+    for path in (kept, link):
+        told = await served.error("rlm_context_add", path=str(path))
+        assert told["code"] == "path_not_allowed"
+        assert "belongs to the server's own data" in told["message"]
+    both = await served.call("rlm_context_add", path=str(served.settings.data_dir))
+    globbed = await served.call("rlm_context_add", path=f"{served.settings.data_dir}/**/*")
+
+    assert (both["documents"], globbed["documents"]) == (1, 1)
+    assert "notes" in both["preview"]
+
+
+def _write(kept: Path, beside: Path, link: Path) -> None:
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    if not kept.exists():
+        kept.write_text("what belongs to another caller\n" * 10)
+    beside.write_text("some notes\n" * 10)
+    link.symlink_to(kept)

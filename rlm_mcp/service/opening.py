@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -19,7 +20,7 @@ from rlm_mcp.service.catalogue import catalogue_of
 from rlm_mcp.service.contexts.files import fixed_part
 from rlm_mcp.service.contexts.paths import AllowedPaths
 from rlm_mcp.service.contexts.ranked_search import IndexBuilds
-from rlm_mcp.service.contexts.tickets import SharedTickets
+from rlm_mcp.service.contexts.tickets import KEY_NAME, SharedTickets
 from rlm_mcp.service.executor.cluster import Cluster
 from rlm_mcp.service.executor.opening import Purpose, WorkSite, open_crew
 from rlm_mcp.service.housekeeping import Housekeeping, keeping_of
@@ -38,8 +39,10 @@ from rlm_mcp.service.runs.other_servers import OtherServers
 from rlm_mcp.service.service import Parts, Service, end_runs
 from rlm_mcp.settings import Settings
 from rlm_mcp.store.contexts.contexts import Contexts
+from rlm_mcp.store.contexts.text_cache import FOLDER as TEXTS_FOLDER
 from rlm_mcp.store.contexts.text_cache import TextCache
-from rlm_mcp.store.database import DATABASE_NAME, Database, open_database
+from rlm_mcp.store.database import DATABASE_NAME, PAGE_PREFIX, Database, open_database
+from rlm_mcp.store.index.files import FOLDER as SEARCH_FOLDER
 from rlm_mcp.store.runs.abandoned import AbandonedMarks
 from rlm_mcp.store.runs.leases import Cancels, Leases, RunLeases
 from rlm_mcp.store.runs.owners import owner_id
@@ -194,6 +197,19 @@ async def _most_at_once(settings: Settings) -> int:
 
 
 def _allowed_paths(settings: Settings, named: Sequence[str]) -> AllowedPaths:
+    own = _own_paths(settings)
     if settings.allowed_paths is not None:
-        return AllowedPaths.chosen(settings.allowed_paths)
-    return AllowedPaths.usual(Path.cwd(), Path.home()).beside(map(fixed_part, named))
+        return replace(AllowedPaths.chosen(settings.allowed_paths), own=own)
+    usual = AllowedPaths.usual(Path.cwd(), Path.home()).beside(map(fixed_part, named))
+    return replace(usual, own=own)
+
+
+def _own_paths(settings: Settings) -> tuple[str, ...]:
+    """Return how the paths begin of what the server keeps: texts of all callers, keys and tokens.
+
+    Other files may lie beside them, where somebody chose a directory that has some.
+    """
+    data = settings.data_dir.resolve()
+    files = (DATABASE_NAME, KEY_NAME, PAGE_PREFIX)
+    folders = (data / SEARCH_FOLDER, (settings.text_cache_dir or data / TEXTS_FOLDER).resolve())
+    return (*(str(data / name) for name in files), *(f"{one}{os.sep}" for one in folders))

@@ -29,6 +29,7 @@ from rlm_mcp.store.write_queue import GroupCommit, GroupedCall, WriteTurns
 T = TypeVar("T")
 
 DATABASE_NAME = "rlm.sqlite3"
+PAGE_PREFIX = "page-"  # of folders beside it that lead a browser to the page, with its token
 # How long a write waits for another process: one whose work would be lost, and one whose caller
 # can try again.
 BUSY_SECONDS = 30.0

@@ -18,10 +18,11 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from rlm_mcp.settings import Settings
+from rlm_mcp.store.database import PAGE_PREFIX
 from rlm_mcp.store.runs.owners import is_surely_dead, owner_id
 
 _TOKEN_BYTES = 32
-_PREFIX, _OWNER = "page-", "owner"
+_OWNER = "owner"
 
 
 def new_token() -> str:
@@ -44,7 +45,7 @@ def guarded(settings: Settings, token: str) -> Settings:
 
 def _remove_left_over(directory: Path) -> None:
     """Remove the files of processes that were killed, and could not do it themselves."""
-    for owner in directory.glob(f"{_PREFIX}*/{_OWNER}"):
+    for owner in directory.glob(f"{PAGE_PREFIX}*/{_OWNER}"):
         if is_surely_dead(owner.read_text(encoding="utf-8")):
             shutil.rmtree(owner.parent, ignore_errors=True)
 
@@ -58,7 +59,7 @@ def redirect_file(address: str, directory: Path) -> Generator[Path]:
     """
     target = html.escape(address, quote=True)
     _remove_left_over(directory)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=directory) as private:
+    with tempfile.TemporaryDirectory(prefix=PAGE_PREFIX, dir=directory) as private:
         (Path(private) / _OWNER).write_text(owner_id(), encoding="utf-8")
         path = Path(private) / "open.html"
         path.touch(mode=0o600, exist_ok=False)

@@ -47,11 +47,13 @@ class AllowedPaths:
         roots: resolved directories.
         hidden: whether entries whose name starts with a dot may be read below a root.
         is_remote: the caller may be on another machine, which learns no other path of this one.
+        own: how paths begin that are the server's own: they hold what belongs to all callers.
     """
 
     roots: tuple[Path, ...]
     hidden: bool = True
     is_remote: bool = False
+    own: tuple[str, ...] = ()
 
     @classmethod
     def chosen(cls, directories: Sequence[Path]) -> AllowedPaths:
@@ -86,6 +88,11 @@ class AllowedPaths:
         real = path.resolve()
         if self.allows_real(str(real)):
             return real
+        if self._is_own(str(real)):
+            raise PathNotAllowedError(
+                f"The path {given or str(path)!r} belongs to the server's own data.",
+                fix="Give a file of yours; what is stored has a handle.",
+            )
         where = f" (it leads to {str(real)!r})" if real != path else ""
         shown = f" {given!r}" * bool(given) if self.is_remote else f" {str(path)!r}{where}"
         raise PathNotAllowedError(
@@ -96,7 +103,7 @@ class AllowedPaths:
 
     def allows_real(self, real: str) -> bool:
         """Say whether a path may be read that is absolute and holds no symlinks."""
-        return any(self._is_below(root, real) for root in self._roots)
+        return not self._is_own(real) and any(self._is_below(root, real) for root in self._roots)
 
     def allows(self, path: Path) -> bool:
         """Say whether a path may be read, symlinks resolved."""
@@ -134,6 +141,13 @@ class AllowedPaths:
     @cached_property
     def _roots(self) -> tuple[str, ...]:
         return tuple(with_separator(str(root)) for root in self.roots)
+
+    @cached_property
+    def _own(self) -> tuple[str, ...]:
+        return tuple(map(os.path.normcase, self.own))
+
+    def _is_own(self, real: str) -> bool:
+        return os.path.normcase(real).startswith(self._own)
 
     def _is_below(self, root: str, real: str) -> bool:
         inner = with_separator(real)
