@@ -1226,7 +1226,7 @@ def typed_reply(request: ChatRequestView) -> Answer:
     if "raft" in str(request.messages):
         return "There is no such thing."
     if "boat" in request.text and len(request.messages) == 1:
-        return '{"name": "boat", "year": "1900"}'
+        return '{"name": "boat", "year": "unknown"}'
     name = "boat" if "boat" in str(request.messages) else "ship"
     return f'Here it is:\n```json\n{{"name": "{name}", "year": 1900}}\n```'
 

@@ -88,6 +88,77 @@ DIALECTS: dict[str, tuple[str, Any, Any]] = {
 }
 
 
+PAGE = {
+    "$defs": {
+        "page": {
+            "type": "object",
+            "properties": {
+                "number": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+                "kind": {"enum": ["cover", "text"]},
+                "parts": {"type": "array", "items": {"$ref": "#/$defs/page"}},
+            },
+            "required": ["number"],
+            "additionalProperties": False,
+        }
+    },
+    "$ref": "#/$defs/page",
+}
+INTEGER = {"type": "integer"}
+SPELLED: dict[str, tuple[str, Any, Any]] = {
+    "a number in quotes": ('{"count": "3", "ok": true}', COUNT, MEANT),
+    "groups of digits": ("1,234,567", INTEGER, 1234567),
+    "a sign of money": ("$1,234.50", {"type": "number"}, 1234.5),
+    "a minus as it is printed": ("\u22125", INTEGER, -5),
+    "a boolean in quotes": ('{"count": 3, "ok": "true"}', COUNT, MEANT),
+    "yes": ("Yes.", {"type": "boolean"}, True),
+    "no": ('{"count": 3, "ok": "no"}', COUNT, {**MEANT, "ok": False}),
+    "null in quotes": (
+        '{"x": "null"}',
+        {"type": "object", "properties": {"x": {"type": ["null"]}}},
+        {"x": None},
+    ),
+    "a number for a text": ('{"day": 42}', DAY, {"day": "42"}),
+    "an enum in another case": ("Positive", {"enum": ["positive", "negative"]}, "positive"),
+    "an enum in bold": ("**no**.", {"enum": ["yes", "no"]}, "no"),
+    "an enum of numbers": ('"2"', {"enum": [1, 2]}, 2),
+    "one object for a list": ('{"count": "3", "ok": true}', {**NAMES, "items": COUNT}, [MEANT]),
+    "a list for an object of it": (
+        '["a"]',
+        {"type": "object", "properties": {"names": NAMES}, "required": ["names"]},
+        {"names": ["a"]},
+    ),
+    "a key in another spelling": ('{"Count": 3, "OK": true}', COUNT, MEANT),
+    "confidence beside it": (
+        '{"answer": {"count": 3, "ok": true}, "confidence": 0.9}',
+        COUNT,
+        MEANT,
+    ),
+    "two objects around it": ('{"result": {"answer": {"count": 3, "ok": true}}}', COUNT, MEANT),
+    "references, deeply": (
+        '{"number": "1", "parts": [{"number": null, "kind": "Cover"}, {"number": "1,002"}]}',
+        PAGE,
+        {"number": 1, "parts": [{"number": None, "kind": "cover"}, {"number": 1002}]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPELLED)
+def test_a_value_that_is_only_spelled_otherwise_fits(name: str) -> None:
+    text, schema, meant = SPELLED[name]
+    check_schema(schema)
+    found = read_typed_answer(Final(text, "str", None), schema)
+    assert (found, type(found)) == (meant, type(meant))
+
+
+def test_a_value_that_fits_as_it_is_stays_as_it_is() -> None:
+    for text, schema in (
+        ('"42"', {"type": "string"}),
+        ('"yes"', {}),
+        ('"A"', {"enum": ["a", "A"]}),
+    ):
+        assert read_typed_answer(Final(text, "str", None), schema) == text.strip('"')
+
+
 @pytest.mark.parametrize("name", DIALECTS)
 def test_a_typed_answer_is_read_in_each_dialect(name: str) -> None:
     text, schema, meant = DIALECTS[name]
@@ -104,7 +175,15 @@ def test_a_typed_answer_is_read_in_each_dialect(name: str) -> None:
         ('{"count": 1,000, "ok": true}', COUNT, "not JSON that can be read"),
         ('{"count": 3, "ok": true, "note": "x"}', COUNT, "'note' was unexpected"),
         ("count: 3\nok: true", COUNT, "is not of type 'object'"),
-        ("Yes", {"enum": ["yes", "no"]}, "is not one of"),
+        ("Maybe", {"enum": ["yes", "no"]}, "is not one of"),
+        ("A", {"enum": ["a", "á"], "maxLength": 0}, "is not one of"),
+        ("yes", {"enum": ["Yes", "YES"]}, "is not one of"),
+        ("1,234", {"type": "number"}, "is not of type 'number'"),
+        ("12%", {"type": "number"}, "is not of type 'number'"),
+        ("3 or 5", {"type": "integer"}, "is not of type 'integer'"),
+        ('{"count": "3.5", "ok": true}', COUNT, "is not of type 'integer'"),
+        ('{"Count": 3, "COUNT": 4, "ok": true}', COUNT, "'count' is a required property"),
+        ("Alice, Bob", NAMES, "is not of type 'array'"),
         ("[" * 3000 + "]" * 3000, NAMES, "not JSON that can be read"),
     ],
 )

@@ -8,12 +8,15 @@ from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from typing import Any, cast
 
+from rlm_mcp.engine.parsing.finals import BESIDE
+from rlm_mcp.engine.parsing.fitting import fitted
 from rlm_mcp.engine.parsing.literals import find_pieces, read_lines, read_values
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.sandbox.types import Final
 
 _WRAPPERS = frozenset({"answer", "final_answer", "final", "result", "output", "response", "value"})
 _MAX_PROBLEMS = 3
+_MOST_AROUND = 2
 _FENCED = re.compile(r"\A\s*(?:```|~~~)\w*[ \t]*\r?\n(.*)\n\s*(?:```|~~~)\s*\Z", re.DOTALL)
 
 
@@ -56,7 +59,8 @@ def read_typed_answer(final: Final, schema: Mapping[str, Any]) -> Any:  # any JS
             return data
         problems.append(problem)
         read.append(data)
-    for data in chain.from_iterable(map(_inner_values, read)):
+    inner = list(chain.from_iterable(map(_inner_values, read)))
+    for data in (*inner, *(fitted(data, schema) for data in (*read, *inner))):
         if _problem(data, schema) is None:
             return data
     said = problems[0] if problems else "The answer is not JSON."
@@ -137,12 +141,16 @@ def _readings(final: Final) -> Iterator[Any]:
         yield final.text  # a schema may ask for a string
 
 
-def _inner_values(value: Any) -> Iterator[Any]:
+def _inner_values(value: Any, depth: int = 1) -> Iterator[Any]:
     """Yield what is alone in an object or a list, which models put around their answer."""
-    if isinstance(value, dict) and len(cast("dict[str, Any]", value)) == 1:
-        [(key, inner)] = cast("dict[str, Any]", value).items()
-        if isinstance(inner, dict | list) or key.lower() in _WRAPPERS:
-            yield inner
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        inner = [key for key in fields if not BESIDE.fullmatch(key)] or list(fields)
+        found = fields[inner[0]] if len(inner) == 1 else None
+        if len(inner) == 1 and (isinstance(found, dict | list) or inner[0].lower() in _WRAPPERS):
+            yield found
+            if depth < _MOST_AROUND:
+                yield from _inner_values(found, depth + 1)
     elif isinstance(value, list) and len(cast("list[Any]", value)) == 1:
         inner = cast("list[Any]", value)[0]
         if isinstance(inner, dict):
