@@ -54,7 +54,9 @@ def recorded(log: Path) -> Iterator[Line]:
 
 @pytest.mark.parametrize("log", find_logs(), ids=lambda log: f"{log.parent.name}-{log.stem}")
 def test_what_was_recorded_is_read_and_written_with_nothing_lost(log: Path) -> None:
-    for line in recorded(log):
+    lines = list(recorded(log))
+    assert lines
+    for line in lines:
         written = read_detail(line).to_detail()
         assert {key: written[key] for key in line.detail} == line.detail
         assert json.loads(json.dumps(written)) == written

@@ -562,6 +562,7 @@ async def test_roles_alternate_and_what_was_sent_stays_as_it_was(sandbox: Proces
     async with a_bench(sandbox, replies) as bench:
         await bench.ask()
         requests = bench.root_requests
+    assert len(requests) == len(replies)
     for request in requests:
         roles = [message["role"] for message in request.messages]
         assert roles[0] == "system"

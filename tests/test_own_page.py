@@ -212,3 +212,10 @@ def test_the_file_that_opens_a_page_is_its_owners_alone_and_that_of_a_killed_pro
         assert not killed.exists()
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_left_over_that_cannot_be_read_keeps_no_page_from_opening(tmp_path: Path) -> None:
+    (tmp_path / "page-unreadable" / "owner").mkdir(parents=True)
+
+    with redirect_file("http://127.0.0.1:1/", tmp_path) as file:
+        assert file.exists()

@@ -504,6 +504,14 @@ OWN_FORMS: dict[str, tuple[str, ParsedReply]] = {
     "a keyword": ("FINAL(answer=42)", text("42")),
     "returned": ("```repl\nreturn FINAL(total)\n```", code("FINAL(total)")),
     "returned without a fence": ("return FINAL(total)", code("FINAL(total)")),
+    "returned where something fails": (
+        "```repl\ntry:\n    x = 1 / y\nexcept ZeroDivisionError:\n    return FINAL(0)\n```",
+        code("try:\n    x = 1 / y\nexcept ZeroDivisionError:\n    FINAL(0)"),
+    ),
+    "returned in a case": (
+        "```repl\nmatch x:\n    case 1:\n        return FINAL(x)\n```",
+        code("match x:\n    case 1:\n        FINAL(x)"),
+    ),
     "returned in a branch": (
         "```repl\nif x:\n    return FINAL(x)\nreturn\n```",
         code("if x:\n    FINAL(x)\npass"),

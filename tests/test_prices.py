@@ -96,6 +96,14 @@ def test_tokens_read_from_and_written_to_a_cache_have_their_prices() -> None:
     assert price.cost(200_001, 0) == pytest.approx(200_001 * 6e-6)
 
 
+@pytest.mark.parametrize(("given", "usd"), [(10, 10.0), (11, 22.0), (100, 200.0), (101, 303.0)])
+def test_of_several_prices_of_long_prompts_that_of_the_longest_one_passed_counts(
+    given: int, usd: float
+) -> None:
+    price = Price(1.0, above=((10, Price(2.0)), (100, Price(3.0))))
+    assert price.cost(given, 0) == usd
+
+
 def test_own_prices_win_over_those_of_the_table() -> None:
     prices = PriceList({"a": CHEAP}, known={"a": DEAR, "b": DEAR})
     assert Ledger(prices, None).price_of("a") == CHEAP

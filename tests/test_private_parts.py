@@ -209,5 +209,6 @@ def private_uses() -> Iterator[str]:
 
 def test_what_uses_private_parts_stands_in_the_list_above() -> None:
     listed = set(re.findall(r"`((?:child|server|engine|portable)/\S+)`", __doc__ or ""))
+    assert "server/tool" in private_uses()
     for module in private_uses():
         assert any(module.endswith(name) for name in listed), module

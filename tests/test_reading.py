@@ -112,6 +112,7 @@ def test_a_page_begins_where_its_place_says(tmp_path: Path) -> None:
     text = one.data.decode()
 
     starts = [start for start, _ in one.pages]
+    assert len(starts) > 1
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(text)], strict=True), 1):
         assert text[start:end].strip().startswith(f"The revenue of region {number} was")
 

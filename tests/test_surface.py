@@ -109,6 +109,7 @@ async def test_every_tool_says_what_it_is_and_does(tmp_path: Path) -> None:
     async with open_served(tmp_path, turns("never")) as served:
         found = await served.client.list_tools()
 
+    assert len(found.tools) > 10
     for tool in found.tools:
         assert tool.title
         assert tool.description

@@ -21,6 +21,7 @@ from rlm_mcp.server.tool import (
 from rlm_mcp.server.views import added_view, context_page, search_page
 from rlm_mcp.service.contexts.charsets import UTF_8
 from rlm_mcp.service.contexts.requests import NewText, SearchQuery
+from rlm_mcp.text import counted
 
 if TYPE_CHECKING:
     from rlm_mcp.service.contexts.added import Added
@@ -73,15 +74,15 @@ async def rlm_context_list(
     """List stored texts, newest first."""
     page = context_page(await (await service_of(ctx)).contexts.list(limit, cursor))
     lines = [
-        f"{item.handle}  {item.chars:,} characters, {item.documents} document"
-        f"{'s' * (item.documents != 1)}  {item.name}"
+        f"{item.handle}  {item.chars:,} characters, "
+        f"{counted(item.documents, 'document')}  {item.name}"
         for item in page.contexts
     ]
     text = "\n".join(lines) or "No text is stored yet; rlm_context_add stores one."
     return result(page, text + more(page.next_cursor))
 
 
-async def rlm_context_read(  # a tool's parameters are its arguments
+async def rlm_context_read(
     ctx: ToolContext,
     *,
     handle: Handle,
@@ -203,8 +204,8 @@ def _added_text(added: Added) -> str:
             f"upload_id={added.upload_id!r}, and final=true with the last."
         )
     size = f"{added.chars:,} characters, about {added.estimated_tokens:,} tokens"
-    plural = "s" * (added.documents != 1)
-    lines = [f"{added.handle}  {added.name} ({size}, {added.documents} document{plural})"]
+    documents = counted(added.documents, "document")
+    lines = [f"{added.handle}  {added.name} ({size}, {documents})"]
     if added.deduplicated:
         lines.append("The same content was stored before and keeps its handle.")
     if added.charset != UTF_8:

@@ -33,7 +33,7 @@ from rlm_mcp.server.results import (
 )
 from rlm_mcp.server.sendable import sendable
 from rlm_mcp.server.tool import service_in
-from rlm_mcp.text import cut, duration
+from rlm_mcp.text import counted, cut, duration
 
 if TYPE_CHECKING:
     from rlm_mcp.service.service import Service
@@ -237,14 +237,13 @@ def _found(uri: str) -> tuple[Kind | None, Values]:
 
 
 def _text_entry(record: ContextRecord) -> Resource:
-    plural = "s" * (record.documents != 1)
     return Resource(
         uri=text_uri(record.handle),
         name=record.handle,
         title=one_line(record.name),
         # The name first: hosts show this beside the URI, and no title.
         description=f"{one_line(record.name)}: {record.chars:,} characters, "
-        f"{record.documents} document{plural}",
+        f"{counted(record.documents, 'document')}",
         mime_type=TEXT,
         size=record.bytes,
         annotations=Annotations(last_modified=record.created_at),

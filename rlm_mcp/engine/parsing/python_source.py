@@ -157,14 +157,14 @@ def without_returns(code: str) -> str:
     return changed if returns and read_python(changed).tree is not None else code
 
 
-def _outer_returns(body: Iterable[ast.stmt]) -> list[ast.Return]:
+def _outer_returns(nodes: Iterable[ast.AST]) -> list[ast.Return]:
+    inner_scopes = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.expr
     found: list[ast.Return] = []
-    for statement in body:
-        if isinstance(statement, ast.Return):
-            found.append(statement)
-        elif not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            inner = [one for one in ast.iter_child_nodes(statement) if isinstance(one, ast.stmt)]
-            found += _outer_returns(inner)
+    for node in nodes:
+        if isinstance(node, ast.Return):
+            found.append(node)
+        elif not isinstance(node, inner_scopes):
+            found += _outer_returns(ast.iter_child_nodes(node))
     return found
 
 

@@ -12,7 +12,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -46,8 +46,9 @@ def guarded(settings: Settings, token: str) -> Settings:
 def _remove_left_over(directory: Path) -> None:
     """Remove the files of processes that were killed, and could not do it themselves."""
     for owner in directory.glob(f"{PAGE_PREFIX}*/{_OWNER}"):
-        if is_surely_dead(owner.read_text(encoding="utf-8")):
-            shutil.rmtree(owner.parent, ignore_errors=True)
+        with suppress(OSError):  # another process may remove its own at this moment
+            if is_surely_dead(owner.read_text(encoding="utf-8")):
+                shutil.rmtree(owner.parent, ignore_errors=True)
 
 
 @contextmanager

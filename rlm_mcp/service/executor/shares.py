@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tell_refusals(models: Models, tell: Callable[[Crowded], object]) -> None:
-    """Have the refusals told that providers give here."""
+    """Pass on that a provider refused a call here because of too many."""
 
     def crowded(table: str, seconds: float) -> None:
         tell(Crowded(table, seconds))
@@ -24,7 +24,7 @@ def tell_refusals(models: Models, tell: Callable[[Crowded], object]) -> None:
 
 
 def hold(models: Models, crowded: Crowded) -> None:
-    """Leave a provider alone that refused a call elsewhere."""
+    """Send a provider nothing for a while that refused a call elsewhere."""
     if crowded.table in models.endpoints:
         models.endpoints[crowded.table].hold(crowded.seconds)
 
@@ -57,7 +57,7 @@ class CallShares:
         del self._parts[worker]
 
     def grant(self, worker: Hashable) -> int:
-        """Return what a worker is to be told now."""
+        """Return how many calls a worker may have under way from now on."""
         part = self._parts.get(worker)
         if part is None:  # it was lost a moment ago
             return 1

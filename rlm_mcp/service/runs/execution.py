@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     from rlm_mcp.store.runs.replies import StoredReplies
     from rlm_mcp.store.runs.runs import Runs
 
+_FINISH_SECONDS = 10.0
+_RETRY_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
@@ -100,12 +105,6 @@ class RunExecutor(Protocol):
         `ticket` is given back by then.
         """
         ...
-
-
-_FINISH_SECONDS = 10.0
-_RETRY_SECONDS = 5.0
-
-log = logging.getLogger(__name__)
 
 
 class Journal(Protocol):
@@ -305,7 +304,7 @@ class Execution:
         """Store how the run ended, unless it has ended by now; return what kept it from that."""
         usage = self._work.usage
         reason = f": {outcome.error['message']}" if outcome.error else ""
-        by_model = tuple(map(asdict, self._work.usage.by_model)) or None
+        by_model = tuple(map(asdict, usage.by_model)) or None
         finished = RunFinished(outcome.status, outcome.error, usage_by_model=by_model)
         line = f"{outcome.status}{reason}"
         event = new_event(RLMEvent.of(finished, usage.iterations, line, usage=usage))

@@ -111,9 +111,9 @@ INTERRUPTED = Outcome(
 class SavedVariable:
     """A variable of a run's REPL, for when the REPL is closed.
 
-    `value` is its text, where the caller kept it; `json` says that it is
-    JSON. `size` is what `len` said. `payload` is what a REPL makes the variable of again, `reason`
-    says why there is none. `is_code`: a module, function or class, which is not listed.
+    `value` is its text, where the caller kept it; `json` says that it is JSON. `size` is what `len`
+    said. `payload` is what a REPL makes the variable of again, `reason` says why there is none.
+    `is_code`: a module, function or class, which is not listed.
     """
 
     name: str
