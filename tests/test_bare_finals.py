@@ -159,3 +159,10 @@ REPEATED = {
 def test_forms_that_repeat_without_end_are_still_read(reply: str) -> None:
     parsed = parse_reply(reply)
     assert parsed.blocks or parsed.final or parsed.problem
+
+
+def test_brackets_inside_an_answer_in_brackets_are_a_part_of_it() -> None:
+    final = parse_reply("FINAL[The text says:\nFINAL <draft> was\nsent]").final
+
+    assert final is not None
+    assert final.value == "The text says:\nFINAL <draft> was\nsent"

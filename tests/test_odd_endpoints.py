@@ -18,6 +18,7 @@ import pytest
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSListener
 
+from rlm_mcp.engine.models.addresses import is_same_host
 from rlm_mcp.engine.models.chat import ChatReply, ChatRequest
 from rlm_mcp.engine.models.http_provider import Provider
 from rlm_mcp.engine.models.openai_client import open_endpoint
@@ -251,6 +252,31 @@ async def test_a_redirect_on_the_same_host_is_followed_with_the_prompt(status: b
     answers = 0
     async with an_endpoint(behave) as base_url:
         assert (await ask(a_provider(base_url), ONCE)).text == "fine"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_same"),
+    [
+        ("https://models.example/v1", "https://models.example/v2", True),
+        ("https://models.example:8443/v1", "https://models.example:8443/v2", True),
+        ("http://models.example/v1", "https://models.example/v1", True),
+        (
+            "https://models.example/v1",
+            "http://models.example/v1",
+            False,
+        ),
+        ("http://models.example/v1", "https://models.example:8443/v1", False),
+        ("http://models.example:8080/v1", "https://models.example/v1", False),
+        ("https://models.example/v1", "https://models.example:8443/v1", False),
+        ("https://models.example/v1", "https://me@models.example/v1", False),
+        ("https://models.example/v1", "https://other.example/v1", False),
+        ("https://models.example/v1", "https://models.example:x/v1", False),
+    ],
+)
+def test_a_redirect_stays_on_its_host_and_never_loses_encryption(
+    before: str, after: str, is_same: bool
+) -> None:
+    assert is_same_host(before, after) is is_same
 
 
 async def test_redirects_in_circles_end() -> None:

@@ -546,3 +546,13 @@ async def test_the_pages_of_one_caller_are_none_of_another_who_holds_the_same_te
 
     assert await marked.pages_at(handle, [(0, 5)]) == ["page 1"]
     assert await plain.pages_at(handle, [(0, 5)]) == [None]
+
+
+async def test_a_text_that_is_stored_again_keeps_the_pages_that_it_had(contexts: Contexts) -> None:
+    for pages in ([(0, "page 1")], [(0, "slide 1"), (4, "slide 2")]):
+        async with contexts.open_upload("same") as upload:
+            await upload.write(b"the same text")
+            await upload.write_all([Pages(tuple(pages))], 0)
+            handle = (await upload.seal()).record.handle
+
+    assert await contexts.pages_at(handle, [(0, 0), (0, 5)]) == ["page 1", "page 1"]
