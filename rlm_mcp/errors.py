@@ -30,6 +30,7 @@ RLMError
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from typing import Any, ClassVar, TypeVar, cast
 
 
@@ -165,17 +166,32 @@ class TooManyFilesError(RLMError):
 
 def lacks_descriptors(error: BaseException | None) -> bool:
     """Whether an error comes from the limit of open files, in whatever it was wrapped."""
+    return any(_number(one) in (errno.EMFILE, errno.ENFILE) for one in _causes(error))
+
+
+def may_pass(error: BaseException | None) -> bool:
+    """Whether an error comes from what a machine lacks for a moment: time, memory, descriptors."""
+    return lacks_descriptors(error) or any(
+        isinstance(one, (TimeoutError, MemoryError)) or _number(one) in (errno.ENOMEM, errno.EAGAIN)
+        for one in _causes(error)
+    )
+
+
+def _number(error: BaseException) -> int | None:
+    return error.errno if isinstance(error, OSError) else None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Give an error and all that it was made of, each once."""
     pending, seen = [error], set[int]()
     while pending:
         one = pending.pop()
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
-        if isinstance(one, OSError) and one.errno in (errno.EMFILE, errno.ENFILE):
-            return True
+        yield one
         inner: tuple[BaseException, ...] = getattr(one, "exceptions", ())
         pending += [one.__cause__, one.__context__, getattr(one, "os_error", None), *inner]
-    return False
 
 
 class BudgetExceededError(RLMError):

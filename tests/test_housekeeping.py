@@ -12,6 +12,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
+from rlm_mcp.sandbox.host import fork_client
 from rlm_mcp.service import housekeeping
 from rlm_mcp.service.housekeeping import Housekeeping
 from rlm_mcp.store.contexts.contexts import Contexts
@@ -24,8 +25,10 @@ from rlm_mcp.store.runs.records import NewEvent, NewRun, Outcome, SavedVariable,
 from rlm_mcp.store.runs.replies import Replies
 from rlm_mcp.store.runs.runs import Runs
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
-from tests.serving import cell, open_served
+from tests.serving import cell, open_served, turns
 from tests.test_store_runs import Clock
+from tests.waiting import until
+from tests.walls import native_alone
 
 DAY = 86_400.0
 CANARY = "canary-7c41e0"
@@ -159,9 +162,9 @@ async def test_a_context_whose_own_time_is_over_goes_and_the_others_stay(
         async with contexts.open_upload() as upload:
             await upload.write(text)
             handles.append((await upload.seal()).record.handle)
-    for handle, until in zip(handles, (clock.now - 1, clock.now + 1), strict=False):
+    for handle, end in zip(handles, (clock.now - 1, clock.now + 1), strict=False):
         await database.write(
-            lambda db, row=(until, handle): db.execute(
+            lambda db, row=(end, handle): db.execute(
                 "UPDATE contexts SET expires_at = ? WHERE handle = ?", row
             )
         )
@@ -320,3 +323,16 @@ async def test_one_process_at_a_time_holds_a_lease(database: Database, clock: Cl
         held.append(free)
 
     assert held == [True, False, True, True, False, True, True, True]
+
+
+@native_alone("its processes start in another way")
+async def test_a_server_whose_walls_could_not_be_tried_goes_on_and_tries_them_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_served(tmp_path, turns(), has_own_sandbox=True) as served:
+        with monkeypatch.context() as hurried:
+            hurried.setattr(fork_client, "START_SECONDS", 0)
+            await until(lambda: "isolation could not be tried" in caplog.text)
+        handle = (await served.call("rlm_context_add", text="some text"))["handle"]
+        done = await served.call("rlm_exec", code="1", contexts=[handle])
+    assert (done["output"], done["error"]) == ("1\n", None)

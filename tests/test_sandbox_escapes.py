@@ -14,7 +14,8 @@ from typing import Any
 import anyio
 import pytest
 
-from rlm_mcp.errors import IsolationError
+from rlm_mcp.errors import IsolationError, SandboxError
+from rlm_mcp.sandbox.host import fork_client
 from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
 from rlm_mcp.sandbox.types import ReplOptions, Walls
 from rlm_mcp.sandbox.walls import seccomp
@@ -138,6 +139,19 @@ async def test_full_isolation_is_refused_where_a_wall_is_missing() -> None:
         with pytest.raises(IsolationError, match="the minimum is 'full'"):
             async with sandbox.open_repl(TEXT, ReplOptions()):
                 pass
+
+
+@native_alone("its walls are other ones")
+async def test_walls_that_could_not_be_tried_in_time_are_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with ProcessSandbox() as sandbox:
+        with monkeypatch.context() as hurried:
+            hurried.setattr(fork_client, "START_SECONDS", 0)
+            with pytest.raises(SandboxError, match="did not start"):
+                await sandbox.isolation()
+        later = await sandbox.isolation()
+    assert later.level in ("partial", "full")
 
 
 DENYING = """

@@ -9,7 +9,7 @@ from typing import Protocol, Self
 
 import anyio
 
-from rlm_mcp.errors import SandboxError
+from rlm_mcp.errors import SandboxError, may_pass
 from rlm_mcp.sandbox.host.sandbox import RANKS, ProcessSandbox
 from rlm_mcp.sandbox.types import (
     ContextSource,
@@ -168,6 +168,8 @@ class BestSandbox:
             await portable.prepare()
             found = await portable.isolation()
         except SandboxError as error:
+            if may_pass(error):
+                raise
             await self._native.isolation()
             self._native.add_missing(f"portable sandbox: {error.message}")
             return self._native

@@ -320,7 +320,11 @@ class Sandbox(Protocol):
     """Opens REPLs."""
 
     async def isolation(self) -> Isolation:
-        """Return the isolation in force, tested once and remembered."""
+        """Return the isolation in force, tested once and remembered.
+
+        Raises:
+            SandboxError: it could not be tested now; the next call tests it again.
+        """
         ...
 
     def open_repl(

@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 
 from rlm_mcp.engine.models.named import Models, open_models
+from rlm_mcp.errors import SandboxError
 from rlm_mcp.sandbox.choice import OwnedSandbox, make_sandbox
 from rlm_mcp.sandbox.types import ReplOptions, Sandbox
 from rlm_mcp.service.allowances import Allowances
@@ -185,7 +186,11 @@ def _share_descriptors() -> Descriptors:
 async def _log_missing_isolation(sandbox: Sandbox) -> None:
     """Try the walls before the first question, which need not wait then; say what is missing."""
     await anyio.sleep(_SETTLING_SECONDS)
-    isolation = await sandbox.isolation()
+    try:
+        isolation = await sandbox.isolation()
+    except (OSError, SandboxError) as error:
+        log.warning("isolation could not be tried, and is tried again when a REPL opens: %s", error)
+        return
     if isolation.missing:
         log.warning("isolation is %r; missing: %s", isolation.level, "; ".join(isolation.missing))
 

@@ -14,7 +14,7 @@ from typing import Self
 import anyio
 from anyio import to_thread
 
-from rlm_mcp.errors import IsolationError, SandboxError, WireError
+from rlm_mcp.errors import IsolationError, SandboxError, WireError, may_pass
 from rlm_mcp.sandbox.boot import Start
 from rlm_mcp.sandbox.host import selftest
 from rlm_mcp.sandbox.host.channel import Channel, socket_pair
@@ -170,7 +170,7 @@ class ProcessSandbox(Held):
             async with self._open(launcher) as repl:
                 breaches = await selftest.find_breaches(repl, sys.executable)
         except SandboxError as error:
-            return Isolation("process", ("limits",), (f"fork server: {error.message}",))
+            return without_wall("fork server", error, "limits")
         return _judged(warm, breaches)
 
     async def _find_seatbelt(self) -> Isolation:
@@ -179,10 +179,21 @@ class ProcessSandbox(Held):
             async with self._open(launcher) as repl:
                 breaches = await selftest.find_breaches(repl, sys.executable, memory=False)
         except SandboxError as error:
-            return Isolation("process", ("limits",), (f"seatbelt: {error.message}",))
+            return without_wall("seatbelt", error, "limits")
         if breaches:
             return Isolation("process", ("limits",), as_missing(breaches))
         return Isolation("partial", ("seatbelt", "limits"), ("memory: polled, not limited",))
+
+
+def without_wall(wall: str, error: SandboxError, *layers: str) -> Isolation:
+    """Return what holds where a wall does not stand.
+
+    Raises:
+        SandboxError: it could not be tried for a reason that may pass, so that nothing is known.
+    """
+    if may_pass(error):
+        raise error
+    return Isolation("process", layers, (f"{wall}: {error.message}",))
 
 
 def as_missing(breaches: list[str]) -> tuple[str, ...]:

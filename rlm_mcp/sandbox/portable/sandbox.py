@@ -12,11 +12,11 @@ from dataclasses import replace
 import anyio
 from anyio import to_thread
 
-from rlm_mcp.errors import SandboxError
+from rlm_mcp.errors import SandboxError, may_pass
 from rlm_mcp.sandbox.host import selftest
 from rlm_mcp.sandbox.host.repl import ChildRepl, ReplProcess, opened
 from rlm_mcp.sandbox.host.room import Room
-from rlm_mcp.sandbox.host.sandbox import Held, as_missing, refuse_too_little
+from rlm_mcp.sandbox.host.sandbox import Held, as_missing, refuse_too_little, without_wall
 from rlm_mcp.sandbox.portable.launcher import (
     PortableLauncher,
     PortableProcess,
@@ -167,7 +167,7 @@ class PortableSandbox(Held):
             try:
                 return await _tried(module, self._layer)
             except SandboxError as error:
-                if not self._layer:
+                if not self._layer or may_pass(error):
                     raise
                 missing = f"{self._layer}: {error.message}"
             # The wall holds without its second layer, whose absence is reported.
@@ -175,7 +175,7 @@ class PortableSandbox(Held):
             found = await _tried(module, "")
             return replace(found, missing=(*found.missing, missing))
         except SandboxError as error:
-            return Isolation("process", (), (f"wasm: {error.message}",))
+            return without_wall("wasm", error)
 
 
 async def _tried(module: PythonModule, layer: str) -> Isolation:
