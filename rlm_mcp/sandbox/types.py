@@ -320,11 +320,7 @@ class Sandbox(Protocol):
     """Opens REPLs."""
 
     async def isolation(self) -> Isolation:
-        """Return the isolation in force, tested once and remembered.
-
-        Raises:
-            SandboxError: it could not be tested now; the next call tests it again.
-        """
+        """Return the isolation in force, tested once; SandboxError if it cannot be tested now."""
         ...
 
     def open_repl(
