@@ -40,6 +40,7 @@ async def test_the_demo_runs_to_its_answer_without_a_model_and_says_that_it_is_s
     assert "RLM_MCP_ROOT_MODEL" in shown
     assert ANSWER in shown
     assert "5 sub-calls" in shown
+    assert re.search(r"in a browser: uv run rlm-mcp ui run_\w+$", shown.strip())
     table = shown.partition("The REPL's variables")[2]
     assert "│ passphrase │ str  │ 36   │ 'amber lantern orchard granite meadow'" in table
     assert max(map(len, table.splitlines()[:-1])) == 80

@@ -9,6 +9,7 @@ import io
 import json
 import lzma
 import os
+import re
 import signal
 import sqlite3
 import sys
@@ -231,6 +232,9 @@ async def test_without_the_extra_a_document_says_what_to_install(tmp_path: Path)
         assert error["code"] == "not_text"
         assert "a PDF file, which needs the extra `documents`" in error["message"]
         assert "pip install 'rlm-mcp[documents]'" in error["message"]
+        assert re.fullmatch(
+            r"Install it for the server, or convert .* to text first\.", error["fix"]
+        )
     assert read["text"] == "<p>words</p>"
 
 

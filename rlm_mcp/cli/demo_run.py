@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -35,6 +36,11 @@ from rlm_mcp.testing.scripted_model import open_scripted_model
 DEMO_SECONDS = 900.0
 
 
+# How a command is started here: in a clone it is on no PATH.
+_IS_CLONE = (Path(__file__).parents[2] / "pyproject.toml").is_file()
+_COMMAND = "uv run rlm-mcp" if _IS_CLONE else "rlm-mcp"
+
+
 @dataclass(frozen=True)
 class _ChosenModel:
     settings: Settings
@@ -63,7 +69,7 @@ async def run_demo(settings: Settings, servers: Sequence[tuple[str, int]] = LOCA
         await _show_outcome(service, console, state)
         console.print(
             f"Kept: the text {handle} and the run {run_id}, readable from any assistant. To look "
-            f"at the run in a browser: rlm-mcp ui {run_id}"
+            f"at the run in a browser: {_COMMAND} ui {run_id}"
         )
     return state.answer is not None
 

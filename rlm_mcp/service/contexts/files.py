@@ -350,14 +350,13 @@ def require_text(path: Path, allowed: AllowedPaths) -> None:
     if reason:
         raise NotTextError(
             f"The file {str(path)!r} holds no text that can be stored: {reason}.",
-            fix="Give a file with text in it."
-            if reason == EMPTY
-            else f"Convert it to UTF-8 text first (for example with iconv){_or_install()}.",
+            fix=_way_on(reason),
         )
 
 
-def _or_install() -> str:
-    if is_installed():
-        return ""
-    how = how_to_install()
-    return f", or install the extra `documents` for PDF, office files, mail and archives: {how}"
+def _way_on(reason: str) -> str:
+    if reason == EMPTY:
+        return "Give a file with text in it."
+    if how_to_install() in reason:
+        return "Install it for the server, or convert the file to text first."
+    return "Convert it to UTF-8 text first (for example with iconv)."
