@@ -46,7 +46,16 @@ async def test_a_run_is_saved_as_a_page_json_and_a_trace(tmp_path: Path) -> None
     assert 'data-as="file"' in page.read_text()
     assert "a secret of the text" in data.read_text()
     assert json.loads(data.read_text())["run"]["run_id"] == run_id
-    assert json.loads(trace.stdout)["traceEvents"]
+    entries = json.loads(trace.stdout)["traceEvents"]
+    rows = {one["tid"]: one["args"]["name"] for one in entries if one["name"] == "thread_name"}
+    spans = [(rows[one["tid"]], one["cat"], one["name"]) for one in entries if one["ph"] == "X"]
+    assert sorted(spans) == [
+        ("code", "code", "code"),
+        ("model", "model", "turn 1"),
+        ("model", "model", "turn 2"),
+        ("sub-calls 1", "sub-call", "llm_query"),
+    ]
+    assert all(one["ts"] >= 0 and one["dur"] > 0 for one in entries if one["ph"] == "X")
 
 
 async def test_a_run_is_saved_without_what_came_from_texts(tmp_path: Path) -> None:
