@@ -37,6 +37,7 @@ from rlm_mcp.service.documents.kinds import kind_of
 from rlm_mcp.service.documents.reading import convert
 
 _WORD = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+_ODT, _EPUB = "application/vnd.oasis.opendocument.text", "application/epub+zip"
 _SLIDES = 'xmlns:p="http://schemas.openxmlformats.org/presentationml/2006/main"'
 
 
@@ -44,6 +45,14 @@ def only(name: str, data: bytes) -> Converted:
     (one,) = convert(name, kind_of(name, data[:8192]), data)
     assert isinstance(one, Converted), one
     return one
+
+
+def zipped(**files: str) -> bytes:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return written.getvalue()
 
 
 def by_page(one: Converted) -> dict[str, str]:
@@ -189,6 +198,58 @@ def test_notes_on_pages_of_a_pdf_are_read_and_form_fields_are_told() -> None:
         for number in (1, 2)
     }
     assert one.notes == ("2 form fields were left out",)
+
+
+def test_characters_that_rtf_writes_as_two_numbers_are_read() -> None:
+    data = rb"{\rtf1\ansi\uc1 a\u55357?\u56832?b \u-10179?\u-8704?. {\uc0\u55357 \u56841 c}\par}"
+
+    assert only("a.rtf", data).data.decode().strip() == "a\U0001f600b \U0001f600. \U0001f609c"
+
+
+def test_words_of_an_odt_stay_apart_and_lists_in_its_tables_are_read() -> None:
+    cell = "<text:p>one</text:p><text:p>two</text:p>"
+    items = "".join(f"<text:list-item><text:p>{name}</text:p></text:list-item>" for name in "xy")
+    row = "".join(
+        f"<table:table-cell>{content}</table:table-cell>"
+        for content in (cell, f"<text:list>{items}</text:list>")
+    )
+    names = "".join(
+        f' xmlns:{name}="urn:oasis:names:tc:opendocument:xmlns:{name}:1.0"'
+        for name in ("office", "text", "table")
+    )
+    content = (
+        f"<office:document-content{names}><office:body><office:text>"
+        "<text:p>a<text:s/>b<text:tab/>c</text:p>"
+        f"<table:table><table:table-row>{row}</table:table-row></table:table>"
+        "</office:text></office:body></office:document-content>"
+    )
+
+    text = only("a.odt", zipped(mimetype=_ODT, **{"content.xml": content})).data.decode()
+
+    assert "a b\tc" in text
+    assert "| one two |" in text
+    assert text.endswith("Lists:\n\nx\n\ny\n")
+
+
+def test_a_chapter_of_a_book_whose_name_has_a_space_is_read() -> None:
+    container = (
+        '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container" version="1.0">'
+        '<rootfiles><rootfile full-path="a.opf" media-type="application/oebps-package+xml"/>'
+        "</rootfiles></container>"
+    )
+    package = (
+        '<package xmlns="http://www.idpf.org/2007/opf" version="3.0"><metadata/><manifest>'
+        '<item id="a" href="chapter%20one.xhtml" media-type="application/xhtml+xml"/></manifest>'
+        '<spine><itemref idref="a"/></spine></package>'
+    )
+    chapter = '<html xmlns="http://www.w3.org/1999/xhtml"><body><p>It began.</p></body></html>'
+    files = {
+        "META-INF/container.xml": container,
+        "a.opf": package,
+        "chapter one.xhtml": chapter,
+    }
+
+    assert "It began." in only("a.epub", zipped(mimetype=_EPUB, **files)).data.decode()
 
 
 def test_what_an_rtf_file_holds_beside_its_body_is_told() -> None:

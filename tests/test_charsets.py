@@ -38,6 +38,8 @@ def decode(data: bytes, told: str = "", *, piece: int = 1000) -> tuple[str, Char
         (RUSSIAN * 20, "utf-32"),
         (PLAIN, "utf-16-le"),
         (PLAIN, "utf-16-be"),
+        (RUSSIAN * 20, "utf-16-le"),
+        (RUSSIAN * 20, "utf-16-be"),
     ],
 )
 def test_a_charset_is_found_out(text: str, charset: str, piece: int) -> None:
@@ -59,6 +61,24 @@ def test_a_broken_byte_in_utf_8_makes_no_other_charset_of_it() -> None:
     data = (GERMAN * 20).encode() + b"\xff\n" + (GERMAN * 20).encode()
 
     assert decode(data)[0] == GERMAN * 20 + "\ufffd\n" + GERMAN * 20
+
+
+@pytest.mark.parametrize("charset", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "text", [CHINESE, JAPANESE, KOREAN, "Σφάλμα στο αρχείο.\n", "קובץ לא נמצא.\n"]
+)
+def test_utf_16_without_a_mark_is_known_in_scripts_that_have_no_zeros(
+    text: str, charset: str
+) -> None:
+    assert decode((text * 20).encode(charset))[0] == text * 20
+
+
+@pytest.mark.parametrize("text", ["台北市信義區信義路五段7號", "안녕하세요, 세계."])
+def test_a_few_words_without_a_zero_are_in_no_wide_charset(text: str) -> None:
+    for charset in ("big5", "euc_kr"):
+        data = text.encode(charset, "ignore")
+
+        assert "utf-16" not in decode(data)[1].charset
 
 
 def test_what_is_no_text_passes_as_it_is() -> None:

@@ -551,3 +551,27 @@ async def test_citations_name_the_page_sheet_slide_or_mail_of_each_kind(tmp_path
     assert {quote: (one["name"], one["page"]) for quote, one in found.items()} == cited
     unverified = [quote for quote, one in found.items() if not one["verified"]]
     assert unverified == ["a sentence that stands nowhere"]
+
+
+async def test_an_archive_without_files_and_changes_beside_a_database_are_told(
+    served: Served, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
+        pass
+    with closing(sqlite3.connect(tmp_path / "a.db")) as database:
+        database.execute("PRAGMA journal_mode = wal")
+        database.execute("CREATE TABLE kept (word TEXT)")
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.execute("INSERT INTO kept VALUES ('new')")
+        database.commit()
+        added = await served.call("rlm_context_add", path=str(tmp_path / "a.db"))
+    error = await served.error("rlm_context_add", path=str(tmp_path / "empty.zip"))
+
+    assert "an archive without files" in error["text"]
+    assert added["skipped"] == [
+        {
+            "path": "a.db",
+            "reason": "its newest changes, which stand in a.db-wal: close it first in the program "
+            "that writes it",
+        }
+    ]

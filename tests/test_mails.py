@@ -8,6 +8,7 @@ import pytest
 
 from rlm_mcp.service.documents import mailboxes
 from rlm_mcp.service.documents.kinds import kind_of
+from rlm_mcp.service.documents.mails import read_mail
 from rlm_mcp.service.documents.reading import Converted, convert
 
 GERMAN = "Grüße aus Köln, wo Änderungen möglich sind"
@@ -186,3 +187,10 @@ def test_a_notebook_may_begin_with_a_byte_order_mark() -> None:
     data += b'"metadata": {}, "nbformat": 4, "nbformat_minor": 5}'
 
     assert only("a.ipynb", b"\xef\xbb\xbf" + data).data == only("a.ipynb", data).data
+
+
+def test_a_mail_that_names_utf_8_and_is_in_another_charset_is_read_in_that() -> None:
+    words = "Ein schöner Gruß aus Köln"
+    head = b"Subject: x\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n"
+
+    assert words in read_mail(head + words.encode("cp1252"), str).text

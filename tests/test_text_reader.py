@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import sys
 from importlib import import_module
@@ -94,7 +95,9 @@ def test_what_is_stored_without_being_read_is_what_reading_would_not_change(
 def test_lines_that_end_with_cr_alone_are_known_by_the_beginning_however_it_is_split(
     size: int,
 ) -> None:
-    assert read(LATE_LINE_FEED.encode(), size)[0] == LATE_LINE_FEED.replace("\r", "\n")
+    meant = LATE_LINE_FEED.replace("\r\n", "\n").replace("\r", "\n")
+
+    assert read(LATE_LINE_FEED.encode(), size)[0] == meant
 
 
 def test_a_hole_at_the_start_is_left_out_and_counted_and_a_few_nuls_are_not() -> None:
@@ -247,3 +250,44 @@ async def test_an_upload_that_an_earlier_version_opened_continues_as_it_began(
         read = await served.call("rlm_context_read", handle=last["handle"])
 
     assert read["text"] == "row\rrow\rrow\r"
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+def test_crlf_behind_a_line_that_carriage_returns_overwrite_is_one_line_end(size: int) -> None:
+    progress = b"".join(b"%d %% done\r" % number for number in range(1000))
+
+    text, _ = read(progress + b"all\r\nis\r\nwell\r\n", size)
+
+    assert text.endswith("999 % done\nall\nis\nwell\n")
+
+
+@pytest.mark.parametrize("behind", [b"", b"Jan 2 host kernel: fine\n" * 3])
+async def test_a_block_of_nuls_that_a_loss_of_power_left_makes_no_log_binary(
+    tmp_path: Path, behind: bytes
+) -> None:
+    (tmp_path / "syslog").write_bytes(b"Jan 1 host kernel: fine\n" * 20 + bytes(4096) + behind)
+    (tmp_path / "nothing").write_bytes(bytes(4096))
+    (tmp_path / "short").write_bytes(b"a record\n" * 20 + bytes(100))
+    async with open_served(tmp_path, turns("never")) as served:
+        added = await served.call("rlm_context_add", path=str(tmp_path / "syslog"))
+        refused = [
+            await served.error("rlm_context_add", path=str(tmp_path / name))
+            for name in ("nothing", "short")
+        ]
+
+    assert added["chars"] == 24 * 20 + 4096 + len(behind)
+    assert ["binary" in error["text"] for error in refused] == [True, True]
+
+
+async def test_compressed_text_is_known_however_late_it_comes_and_what_is_cut_is_told(
+    tmp_path: Path,
+) -> None:
+    noise = "".join(hashlib.sha256(b"%d" % number).hexdigest() for number in range(6000))
+    (tmp_path / "a.zst").write_bytes(ZSTD.compress(noise.encode()))  # its first block is 128 KiB
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(b"a line\n" * 1000)[:-30])
+    async with open_served(tmp_path, turns("never")) as served:
+        added = await served.call("rlm_context_add", path=str(tmp_path / "a.zst"))
+        error = await served.error("rlm_context_add", path=str(tmp_path / "cut.gz"))
+
+    assert added["chars"] == len(noise)
+    assert "The bytes are not whole gzip: it ends too early. Convert" in error["text"]

@@ -15,10 +15,12 @@ from rlm_mcp.service.contexts.wide import (
     UTF_8,
     WideDecoder,
     charset_of_mark,
+    has_controls,
     is_wide,
     line_of_zero,
     lines_at_first_zero,
     wide_charset,
+    wide_charset_of_script,
 )
 from rlm_mcp.text import count_utf8
 
@@ -94,7 +96,8 @@ class CharsetDecoder:
             return data
         data, self._held = self._held + data, b""
         if not self._is_begun:
-            if len(data) < MARK_BYTES:
+            # UTF-16 without a mark may take more to be known.
+            if len(data) < (_WIDE_BYTES if has_controls(data) else MARK_BYTES):
                 self._held = data
                 return b""
             charset = charset_of_mark(data)
@@ -158,7 +161,8 @@ class CharsetDecoder:
             start = line_of_zero(data, begin)
         else:
             start = begin if self._has_passed_utf8 else data.rfind(b"\n", 0, begin) + 1
-        if not self._is_begun and b"\0" in data[:MARK_BYTES]:
+        is_wide_script = not self._is_begun and wide_charset_of_script(data[:_WIDE_BYTES])
+        if is_wide_script or (not self._is_begun and b"\0" in data[:MARK_BYTES]):
             start = 0
         self._is_begun = True
         self._spool = Spool()
@@ -173,9 +177,10 @@ class CharsetDecoder:
     def _decode_spooled(self, spool: Spool) -> Iterator[bytes]:
         head = spool.head(SAMPLE_BYTES)
         first_wide = lines_at_first_zero(spool.pieces(), _WIDE_BYTES)
-        if wide := wide_charset(first_wide) or wide_charset(head):
+        of_script = wide_charset_of_script(head[:_WIDE_BYTES])
+        if wide := wide_charset(first_wide) or wide_charset(head) or of_script:
             self._take(wide)
-            begins_wide = head.startswith(first_wide)
+            begins_wide = head.startswith(first_wide) or bool(of_script)
             self._decoder = WideDecoder(wide, _decode_other, begins_wide=begins_wide)
             yield from self._decode_all(spool)
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -28,6 +28,7 @@ from rlm_mcp.service.documents.kinds import is_installed, kind_of
 
 BATCH_BYTES = 1 << 20
 _BLOCK_BYTES = 512  # of `st_blocks`, by POSIX
+_IN_LOG = "its newest changes, which stand in {}-wal: close it first in the program that writes it"
 
 
 class OpenedFile(Protocol):
@@ -155,10 +156,19 @@ def _pieces(name: str, path: Path, allowed: AllowedPaths, converter: Converter) 
     with allowed.open(path) as file:
         kind = kind_of(path.name, file.read(SNIFFED_BYTES)) if is_installed() else ""
         file.seek(0)
+        if kind == "sqlite" and _has_log(path):
+            yield _left_out(name, _IN_LOG.format(path.name))
         if kind:
             yield from _converted(name, kind, file, converter)
         else:
             yield from _text(name, file)
+
+
+def _has_log(path: Path) -> bool:
+    """Whether a database's newest changes stand in a file beside it, which is not read."""
+    with suppress(OSError):
+        return Path(f"{path}-wal").stat().st_size > 0
+    return False
 
 
 def _text(name: str, file: OpenedFile) -> Iterator[Piece]:
@@ -166,7 +176,8 @@ def _text(name: str, file: OpenedFile) -> Iterator[Piece]:
     first: str | None = name
     pieces = _as_it_was(file)
     begin = next(pieces, b"")
-    if len(begin) == os.fstat(file.fileno()).st_size and is_stored_as_it_is(begin):
+    size = os.fstat(file.fileno()).st_size
+    if len(begin) == size and is_stored_as_it_is(begin):
         yield Piece(begin, name)
         return
     try:
@@ -190,7 +201,10 @@ def _text(name: str, file: OpenedFile) -> Iterator[Piece]:
         yield Piece(rest[start : start + BATCH_BYTES], first)
         first = None
     text, chars = (rest[last:], None) if rest else held
-    yield Piece(text, first, chars, reader.charset, reader.replaced, reader.hole_bytes)
+    is_cut = os.fstat(file.fileno()).st_size < size  # what was behind may not have been read
+    left_out = ((name, "it became shorter while it was read"),) if is_cut else ()
+    found = (reader.charset, reader.replaced, reader.hole_bytes)
+    yield Piece(text, first, chars, *found, left_out=left_out)
 
 
 def _converted(name: str, kind: str, file: OpenedFile, converter: Converter) -> Iterator[Piece]:

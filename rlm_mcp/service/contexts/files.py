@@ -87,9 +87,14 @@ def find_files(
         )
     try:
         meant = meant_path(path)
+        if not meant.strip():
+            raise InvalidInputError(
+                f"The path {shown!r} names nothing.",
+                fix="Give the path of a file, a directory or a glob; '.' is the working directory.",
+            )
         return replace(_find(meant, allowed, check, choice), name=Path(meant).name or meant)
     except (OSError, RuntimeError) as error:  # RuntimeError: no such user, a link to itself
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
         raise InvalidInputError(
             f"The path {shown!r} cannot be used: {reason}.",
             fix="Give the path of a file, a directory or a glob on the server's machine.",
@@ -287,7 +292,7 @@ def _why_not_taken(name: str, file: FileIO) -> str:
         begin = head if why_not_converted(kind) else _with_hole_cut(file, head)
         return why_not_converted(kind) or why_no_text(peek(begin, SNIFFED_BYTES))
     except RLMError as error:
-        return f"not text: {error.message}"
+        return f"not text: {error.message.rstrip('.')}"
 
 
 def _with_hole_cut(file: FileIO, head: bytes) -> bytes:
@@ -299,10 +304,9 @@ def _with_hole_cut(file: FileIO, head: bytes) -> bytes:
     if not head.strip(b"\0"):
         pieces = _data_behind(file, len(head))
     elif coding := coding_of(head):
-        begin = next(Unpacker(coding).unpack(head), b"")
-        if begin.strip(b"\0") or not begin:
+        if next(Unpacker(coding).unpack(head), b"").strip(b"\0"):
             return head
-        file.seek(0)
+        file.seek(0)  # zstd may need more than the first bytes to give any
         pieces = _unpacked(file, coding)
     else:
         return head
@@ -336,6 +340,7 @@ def _unpacked(file: FileIO, coding: str) -> Iterator[bytes]:
     for _ in range(MAX_HOLE_BYTES // _PIECE_BYTES):
         piece = file.read(_PIECE_BYTES)
         if not piece:
+            unpacker.end()
             return
         yield from unpacker.unpack(piece)
 

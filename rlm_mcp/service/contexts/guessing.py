@@ -116,6 +116,8 @@ _WELL_PLACED = tuple(
 _WORD_SIGNS = frozenset("’‘´·–—…\xad\xa0")
 _BESIDE_SIGNS = frozenset("’‘“”„…—–«»\xa0€£°")
 _LONE_WORDS = frozenset("àáéèíóòúùåöæø")
+# What the library takes short texts for, though no text has neither spaces nor line ends.
+_WIDE = ("utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le")
 # Charsets of which another is a subset that texts are really in.
 _USUAL = {"cp1125": "cp866", "koi8_t": "koi8_r", "shift_jis_2004": "cp932", "shift_jis": "cp932"}
 MULTIBYTE = ("cp932", "euc_jp", "gb18030", "big5hkscs", "cp949", "johab")
@@ -144,7 +146,7 @@ def guess_charset(sample: bytes) -> str:
         return of_lone
     from charset_normalizer import from_bytes  # noqa: PLC0415  # few texts need it
 
-    found = from_bytes(sample).best()
+    found = from_bytes(sample, cp_exclusion=[] if b"\0" in sample else list(_WIDE)).best()
     if found is None:
         return _latin(sample, "") if _fits(sample) else _nearly(sample)
     alike = {found.encoding, *found.could_be_from_charset}

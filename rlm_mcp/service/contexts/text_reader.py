@@ -20,6 +20,7 @@ LOOKED_AT_BYTES = 8192
 EMPTY = "empty"  # why a document without a byte is not stored
 # So much is looked at at once; as much as a socket gives, which is then not copied for it.
 _READ_BYTES = 256 << 10
+_HOLE = re.compile(b"\0{%d,}" % MIN_HOLE_BYTES)
 _HALVES = re.compile("[\ud800-\udfff]")
 
 
@@ -43,6 +44,7 @@ class _LineEnds:
     def __init__(self) -> None:
         self._is_decided = False
         self._is_cr = False
+        self._is_after_cr = False
         self._held = b""
 
     @property
@@ -57,12 +59,13 @@ class _LineEnds:
 
     def state(self) -> list[Any]:
         """Return as JSON what `resume` continues from."""
-        return [self._is_decided, self._is_cr, self._held.hex()]
+        return [self._is_decided, self._is_cr, self._held.hex(), self._is_after_cr]
 
     def resume(self, state: list[Any]) -> None:
         """Continue from a state."""
-        self._is_decided, self._is_cr, held = state
+        self._is_decided, self._is_cr, held, *later = state
         self._held = bytes.fromhex(held)
+        self._is_after_cr = bool(later and later[0])  # earlier versions kept none
 
     def feed(self, data: bytes) -> bytes:
         """Take in more; return what can pass."""
@@ -82,7 +85,12 @@ class _LineEnds:
         return self._converted(held)
 
     def _converted(self, data: bytes) -> bytes:
-        return data.replace(b"\r", b"\n") if self._is_cr else data
+        if not self._is_cr or not data:
+            return data
+        # Lines of a log may end with CRLF behind a long first one that CRs overwrite.
+        begin = 1 if self._is_after_cr and data.startswith(b"\n") else 0
+        self._is_after_cr = data.endswith(b"\r")
+        return data[begin:].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 class TextReader:
@@ -309,11 +317,17 @@ def why_no_text(head: bytes) -> str:
     """Say why bytes that begin so cannot be stored as text; empty if they can."""
     if not head:
         return EMPTY
-    if b"\0" in head:
+    if b"\0" in _without_holes(head):
         return "binary"
     if _undecodable_share(head) > 0.1:
         return "text in no known charset"
     return ""
+
+
+def _without_holes(head: bytes) -> bytes:
+    """Leave out long blocks of NULs, as a file has whose last lines were lost with the power."""
+    text = head.rstrip(b"\0") if len(head) >= SNIFFED_BYTES else head
+    return _HOLE.sub(b"", text) or head
 
 
 def _undecodable_share(head: bytes) -> float:

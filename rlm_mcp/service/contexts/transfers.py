@@ -328,7 +328,8 @@ class _Head:
             return
         self._bytes = (self._bytes + piece)[:SNIFFED_BYTES]
         self.is_seen = is_last or len(self._bytes) == SNIFFED_BYTES
-        reason = why_no_text(self._bytes) if self.is_seen or b"\0" in self._bytes else ""
+        has_nul = b"\0" in self._bytes.rstrip(b"\0")  # a block at its end may go on
+        reason = why_no_text(self._bytes) if self.is_seen or has_nul else ""
         if reason:
             raise NotTextError(
                 f"The bytes hold no text that can be stored: {reason}.",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 UTF_8 = "utf-8"
@@ -23,6 +25,21 @@ _ASCII_SHARE, _SPACE_SHARE = 0.8, 0.04
 _NOT_ASCII = bytes(byte for byte in range(256) if byte not in b"\t\n\r" and not 32 <= byte < 127)
 _NOT_ZERO = bytes(byte and ord("a") for byte in range(256))
 _RUN = b"a" * _RUN_BYTES
+
+# Scripts whose characters have no zero in UTF-16; those of East Asia are used together.
+_SCRIPTS = {
+    name: re.compile(f"[{chars}]")
+    for name, chars in {
+        "Greek": "\u0370-\u03ff\u1f00-\u1fff",
+        "Cyrillic": "\u0400-\u052f№«»—–“”„…",
+        "Hebrew": "\u0590-\u05ff",
+        "Arabic": "\u0600-\u077f",
+        "of India": "\u0900-\u0dff",
+        "Thai": "\u0e00-\u0eff",
+        "East Asian": "\u3000-\u30ff\u3130-\u318f\u3400-\u9fff\uac00-\ud7a3\uff00-\uffef“”‘’…—·",
+    }.items()
+}
+_SCRIPT_SHARE, _KNOWN_TO_AN_ODD_ONE = 0.9, 100
 
 # Decodes what stands among UTF-16: gives the text and the name of its charset.
 DecodeOther = Callable[[bytes], tuple[str, str]]
@@ -52,6 +69,32 @@ def wide_charset(sample: bytes) -> str:
             return ""
         charset = "utf-16-le" if first < second else "utf-16-be"
     return "" if has_controls(sample.decode(charset, "replace").encode()) else charset
+
+
+def wide_charset_of_script(sample: bytes) -> str:
+    """Know UTF-16 without a mark in a script that has no zeros, by those of spaces and line ends.
+
+    Other bytes would give characters that do not exist, or of many scripts.
+    """
+    units = Counter(zip(sample[::2], sample[1::2], strict=False))
+    little = sum(units[space, 0] for space in b"\n\r ")
+    big = sum(units[0, space] for space in b"\n\r ")
+    if max(little, big) < _MIN_ZEROS or min(little, big) * 20 > max(little, big):
+        return ""
+    charset = "utf-16-be" if big > little else "utf-16-le"
+    try:
+        text = codecs.getincrementaldecoder(charset)().decode(sample)
+    except UnicodeDecodeError:
+        return ""
+    known = sum(char.isprintable() or char.isspace() for char in text)
+    scripts = Counter(_script_of(char) for char in text if not char.isascii())
+    is_text = known * _KNOWN_TO_AN_ODD_ONE >= len(text) * (_KNOWN_TO_AN_ODD_ONE - 1)
+    is_of_one = scripts.total() > 0 and max(scripts.values()) >= _SCRIPT_SHARE * scripts.total()
+    return charset if is_text and is_of_one and scripts.most_common(1)[0][0] else ""
+
+
+def _script_of(char: str) -> str:
+    return next((name for name, chars in _SCRIPTS.items() if chars.match(char)), "")
 
 
 def has_controls(data: bytes) -> bool:

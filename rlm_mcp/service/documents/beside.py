@@ -48,12 +48,14 @@ _ODF: tuple[_Where, ...] = (
     (re.compile(r"content\.xml"), "text boxes", "text-box"),
     (re.compile(r"content\.xml"), "speaker notes", "notes"),
 )
+_ODT: tuple[_Where, ...] = (*_ODF, (re.compile(r"content\.xml"), "lists", "list"))
 _SHEET = re.compile(r"xl/worksheets/[^/]*\.xml")
 _BESIDE = {
     "docx": _DOCX,
     "pptx": _PPTX,
     "xlsx": _XLSX,
-    **dict.fromkeys(("odt", "ods", "odp"), _ODF),
+    "odt": _ODT,
+    **dict.fromkeys(("ods", "odp"), _ODF),
 }
 _PARAGRAPHS = frozenset(("p", "h", "comment", "cm", "threadedComment", "pt"))
 _TEXTS = frozenset(("t", "text", "v"))

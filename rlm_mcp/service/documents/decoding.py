@@ -9,6 +9,7 @@ from encodings.aliases import aliases
 from rlm_mcp.service.contexts.guessing import (
     MIN_STRANGE,
     guess_charset,
+    is_mostly_utf8,
     shifting_charset,
     strange_bytes,
     telling_lines,
@@ -62,7 +63,8 @@ def decoded(data: bytes, named: str = "") -> str:
             return data.decode(charset)
         except UnicodeDecodeError:
             continue
-    return data.decode(known or _guessed(data), "replace")
+    is_false = not known or (known == "utf-8" and not is_mostly_utf8(data))
+    return data.decode(_guessed(data) if is_false else known, "replace")
 
 
 def decoded_page(data: bytes) -> str:

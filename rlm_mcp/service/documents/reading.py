@@ -11,6 +11,7 @@ from typing import Any
 
 import kreuzberg
 
+from rlm_mcp.service.documents.amended import Amended
 from rlm_mcp.service.documents.archives import (
     Room,
     UnreadableError,
@@ -125,7 +126,9 @@ def _members(
         yield LeftOut(path, "an archive within archives")
         return
     members = zip_members if kind == "archive" else tar_members
+    is_empty = True
     for member in members(data, within.room):
+        is_empty = False
         inner_path = f"{path}/{member.name}" if path else member.name
         if member.reason:
             yield LeftOut(inner_path, member.reason)
@@ -136,6 +139,8 @@ def _members(
             yield from convert(member.name, kind, member.data, inner_path, inner, before_parser)
         else:
             yield Converted(inner_path, member.data, is_raw=True)
+    if is_empty:
+        yield LeftOut(path, "an archive without files")
 
 
 def _read(name: str, kind: str, data: bytes, path: str) -> Converted:
@@ -208,7 +213,8 @@ def _document(kind: str, data: bytes, path: str) -> Converted:
     except NotANotebookError as error:
         note = f"{error}, so it is not a notebook; it is stored as it is"
         return Converted(path, data, is_raw=True, notes=(note,))
-    result = _extracted(kind, given, mark)
+    amended = Amended(kind, given)
+    result = _extracted(kind, amended.data, mark)
     notes = tuple(_notes(kind, data, result))
     if kind in _SHEETS:
         sheets = _sheets(result)
@@ -216,7 +222,7 @@ def _document(kind: str, data: bytes, path: str) -> Converted:
     elif kind in _PAGED:
         converted = _paged(path, _PAGED[kind], result, mark)
     else:
-        converted = _with_page_breaks(path, result)
+        converted = _with_page_breaks(path, result, amended)
     converted = with_parts(converted, parts_beside(kind, data, converted.data.decode()))
     if not converted.data.strip():
         raise UnreadableError(_why_empty(kind, converted))
@@ -281,13 +287,14 @@ def _paged(path: str, unit: str, result: Any, mark: str) -> Converted:
     return joined(path, [*before, *labelled])
 
 
-def _with_page_breaks(path: str, result: Any) -> Converted:
+def _with_page_breaks(path: str, result: Any, amended: Amended) -> Converted:
     """Take the pages where they hold the whole text, else the text without pages."""
     pages: list[dict[str, Any]] = result.pages or []
-    found = [(f"page {page['page_number']}", str(page["content"])) for page in pages]
-    if len(found) > 1 and _letters(text for _, text in found) == _letters([result.content]):
+    whole = amended.text(result.content)
+    found = [(f"page {page['page_number']}", amended.text(str(page["content"]))) for page in pages]
+    if len(found) > 1 and _letters(text for _, text in found) == _letters([whole]):
         return joined(path, found)
-    return Converted(path, plain(result.content).encode())
+    return Converted(path, plain(whole).encode())
 
 
 def _letters(texts: Iterable[str]) -> int:
