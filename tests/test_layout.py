@@ -50,7 +50,7 @@ HOMES: dict[str, str | tuple[str, ...]] = {
         "sandbox",
         "service/documents/converter.py",
         "engine/models/commands",
-        "engine/parsing/guarded_answer.py",
+        "engine/parsing/guarded_process.py",
         "cli/detaching.py",
     ),
     "click": "cli",

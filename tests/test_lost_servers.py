@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,47 @@ async def test_whoever_only_looks_leaves_the_run_of_a_lost_server_to_the_next_on
 
     assert (seen.status, seen.attempt) == ("running", 1)
     assert (state.status, state.attempt) == ("completed", 2)
+
+
+def work_beside(directory: Path, model: ScriptedModel) -> AbstractAsyncContextManager[Service]:
+    """What a command has done that is not a server, such as `rlm-mcp query`, over a cluster."""
+    settings = settings_in(directory, base_url=model.base_url)
+    return open_service(settings, shared=SHARED_SANDBOX.get(), cluster=InProcessCluster())
+
+
+async def test_a_command_that_asks_leaves_the_run_of_a_lost_server_to_the_next_one(
+    tmp_path: Path, model: ScriptedModel, script: Script, dead: str
+) -> None:
+    directory, run_id = await left_behind(tmp_path, model, dead)
+    script.holds = False
+    async with work_beside(directory, model) as service:
+        added = await service.contexts.add(NewText(text="another text"), no_report)
+        own = (await service.runs.begin(Question("And?", (str(added.handle),)))).run_id
+        answered = await ended(service, own)
+        seen = await service.runs.state(run_id)
+    async with open_next(directory, model) as service:
+        state = await ended(service, run_id)
+
+    assert (answered.status, seen.status, seen.attempt) == ("completed", "running", 1)
+    assert (state.status, state.attempt) == ("completed", 2)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_command_that_wants_the_run_of_a_lost_server_can_resume_it(
+    tmp_path: Path, model: ScriptedModel, script: Script, dead: str, waits: bool
+) -> None:
+    directory, run_id = await left_behind(tmp_path, model, dead)
+    script.holds = False
+    asked = len(model.requests)
+    async with work_beside(directory, model) as service:
+        if waits:
+            waited = await ended(service, run_id)
+            assert waited.status == "interrupted"
+        await service.runs.resume(run_id, {})
+        state = await ended(service, run_id)
+
+    assert (state.status, state.answer, state.attempt) == ("completed", ANSWER, 2)
+    assert asked < len(model.requests) <= NEEDED + 1  # the one in flight
 
 
 async def test_the_next_server_continues_a_run_by_itself_and_it_stays_running(

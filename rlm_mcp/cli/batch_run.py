@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -13,9 +13,10 @@ from typing import Any
 
 import anyio
 
-from rlm_mcp.cli.commands.options import Launch
+from rlm_mcp.cli.commands.options import STANDARD_INPUT, Launch
 from rlm_mcp.cli.output import say
-from rlm_mcp.cli.sources import add_source
+from rlm_mcp.cli.result_file import open_result_file
+from rlm_mcp.cli.sources import add_source, read_standard_input
 from rlm_mcp.cli.terminal import messages
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.server.sendable import sendable
@@ -27,50 +28,68 @@ from rlm_mcp.service.contexts.added import Added
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.service import Service
 
+Write = Callable[[str], Awaitable[None]]
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
 
 async def run_batch(launch: Launch, given: Mapping[str, Any]) -> bool:
     """Ask all questions; return whether each of them has an answer.
 
     Raises:
-        InvalidInputError: a file cannot be read or written, a text cannot be stored, or with
-            `strict` a line is bad.
+        InvalidInputError: a file cannot be read or written, a text cannot be stored, no line can
+            be asked, or with `strict` a line is bad.
     """
-    await _check_out(given["out"])
-    lines, bad = await _read(given["questions"])
-    _name_bad(bad, is_strict=given["strict"])
-    _refuse_idle_judge(lines, given)
-    own = [await _pattern_of(given[name]) for name in ("questions", "out")]
-    adding = partial(_all_but, own)
-    async with open_batch(
-        given["texts"], settings=launch.settings, options=_options(given), adding=adding
-    ) as batch:
-        answered = await _write(batch, lines, given["out"])
+    out = given["out"]
+    _refuse_stdout(out)
+    async with open_result_file(out) as write:
+        lines, bad = await _read(given["questions"], given["score"])
+        _name_bad(bad, is_strict=given["strict"])
+        _refuse_nothing(lines, given["questions"])
+        _refuse_idle_judge(lines, given)
+        own = [await _pattern_of(given[name]) for name in ("questions", "out")]
+        adding = partial(_all_but, own)
+        async with open_batch(
+            given["texts"], settings=launch.settings, options=_options(given), adding=adding
+        ) as batch:
+            answered = await _write(batch, lines, write)
     summary = batch.report()
     if given["has_report"]:
         say(json.dumps(summary, ensure_ascii=False, indent=2))
+    if summary["unasked"]:
+        say(f"{summary['unasked']} not asked: --max-usd {given['max_usd']:g} is spent.", err=True)
     say(f"{answered} of {summary['questions']} questions answered.", err=True)
     return not bad and answered == summary["questions"]
 
 
-async def _check_out(path: Path) -> None:
+def _refuse_stdout(out: Path) -> None:
+    if str(out) == "-":
+        raise InvalidInputError(
+            "--out '-' is not a file.", fix="Name one; /dev/stdout prints the results."
+        )
+
+
+async def _read(path: Path, score: str) -> tuple[list[BatchLine], list[BadLine]]:
     try:
-        await (await anyio.open_file(path, "a", encoding="utf-8")).aclose()
+        data = await (_all_of_stdin() if _is_stdin(path) else anyio.Path(path).read_bytes())
     except OSError as error:
         raise InvalidInputError(
-            f"The file {str(path)!r} cannot be written: {error.strerror}.",
-            fix="Name another file with --out.",
-        ) from error
-
-
-async def _read(path: Path) -> tuple[list[BatchLine], list[BadLine]]:
-    try:
-        text = await anyio.Path(path).read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(
-            f"The file {str(path)!r} cannot be read: {error}.",
+            f"The file {str(path)!r} cannot be read: {error.strerror}.",
             fix="Give a file in UTF-8 with one JSON object per line.",
         ) from error
-    return read_lines(text.split("\n"))  # JSON may hold other ends of lines as they are
+    if data.startswith(_UTF16):
+        raise InvalidInputError(
+            f"The file {str(path)!r} is in UTF-16.", fix="Save it in UTF-8, and try again."
+        )
+    # JSON may hold other ends of lines as they are.
+    return read_lines(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), score)
+
+
+def _is_stdin(path: Path) -> bool:
+    return str(path) in STANDARD_INPUT
+
+
+async def _all_of_stdin() -> bytes:
+    return b"".join([part async for part in read_standard_input()])
 
 
 def _name_bad(bad: Sequence[BadLine], *, is_strict: bool) -> None:
@@ -80,6 +99,14 @@ def _name_bad(bad: Sequence[BadLine], *, is_strict: bool) -> None:
         raise InvalidInputError(
             f"{len(bad)} of the lines are bad; nothing was asked.",
             fix="Correct them, or leave --strict out to skip them.",
+        )
+
+
+def _refuse_nothing(lines: Sequence[BatchLine], path: Path) -> None:
+    if not lines:
+        raise InvalidInputError(
+            f"The file {str(path)!r} has no line that can be asked.",
+            fix='Write one JSON object per line, such as {"id": "a", "question": "Who is it?"}.',
         )
 
 
@@ -94,7 +121,7 @@ def _refuse_idle_judge(lines: Sequence[BatchLine], given: Mapping[str, Any]) -> 
 
 def _options(given: Mapping[str, Any]) -> BatchOptions:
     return BatchOptions(
-        name=given["questions"].name,
+        name="stdin" if _is_stdin(given["questions"]) else given["questions"].name,
         at_once=given["at_once"],
         retries_failed=given["retry"] == "failed",
         max_usd=given["max_usd"],
@@ -106,7 +133,8 @@ def _options(given: Mapping[str, Any]) -> BatchOptions:
 def _all_but(own: Sequence[str], service: Service) -> AddText:
     """Store texts with a progress bar, and of a directory none of the batch's own files.
 
-    With its results among the texts, a batch that is started again would ask all of it anew.
+    They hold expected answers. And with its results among the texts, a batch that is started again
+    would ask all of it anew.
     """
 
     async def add(text: NewText) -> Added:
@@ -121,17 +149,13 @@ async def _pattern_of(path: Path) -> str:
     return str(await anyio.Path(path.parent).resolve() / name)
 
 
-async def _write(batch: OpenBatch, lines: Sequence[BatchLine], out: Path) -> int:
+async def _write(batch: OpenBatch, lines: Sequence[BatchLine], write: Write) -> int:
     """Write each result as it comes, and show how many there are; return how many are answers."""
     written = answers = 0
     with messages().status(f"0 of {len(lines)}") as shown:
-        async with (
-            await anyio.open_file(out, "w", encoding="utf-8") as file,
-            aclosing(batch.run(lines)) as answered,
-        ):
+        async with aclosing(batch.run(lines)) as answered:
             async for result in answered:
-                await file.write(json.dumps(sendable(result), ensure_ascii=False) + "\n")
-                await file.flush()
+                await write(json.dumps(sendable(result), ensure_ascii=False) + "\n")
                 written += 1
                 answers += result["answer"] is not None
                 shown.update(f"{written} of {len(lines)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 from collections.abc import Generator
@@ -11,7 +12,7 @@ from typing import IO, Any
 import click
 
 from rlm_mcp.cli.commands.options import CheckedCommand, refuse_contradictions
-from rlm_mcp.cli.output import say, visible
+from rlm_mcp.cli.output import announce, is_for_programs, say, visible
 from rlm_mcp.cli.wording import error_line
 from rlm_mcp.errors import RLMError, first_of
 
@@ -109,6 +110,9 @@ class _CommandFailed(click.ClickException):
 def print_error(line: str) -> None:
     """Print an error on stderr, wrapped between words on a terminal."""
     message = f"Error: {line}"
+    if is_for_programs():
+        announce(message, logging.ERROR)
+        return
     if sys.stderr.isatty():
         message = click.wrap_text(message, shutil.get_terminal_size().columns)
     say(message, err=True)

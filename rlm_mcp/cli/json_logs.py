@@ -15,6 +15,8 @@ class JsonLines(logging.Formatter):
     `error` is the traceback, where there is one.
     """
 
+    is_for_programs = True
+
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         line = {
@@ -32,3 +34,5 @@ def log_as_json() -> None:
     """Let what is logged from now on be JSON lines."""
     for handler in logging.getLogger().handlers:
         handler.setFormatter(JsonLines())
+    logging.getLogger("rlm_mcp").setLevel(logging.INFO)  # what a server says of itself is among it
+    logging.captureWarnings(capture=True)

@@ -67,6 +67,20 @@ def say(
         ) from error
 
 
+def is_for_programs() -> bool:
+    """Whether programs read the log: it consists of JSON lines then."""
+    formatters = (handler.formatter for handler in logging.getLogger().handlers)
+    return any(getattr(one, "is_for_programs", False) for one in formatters)
+
+
+def announce(text: str, level: int = logging.INFO) -> None:
+    """Say on stderr what a program tells of itself: as a line of the log where programs read it."""
+    if is_for_programs():
+        logging.getLogger("rlm_mcp").log(level, text)
+    else:
+        say(f"rlm-mcp: {text}", err=True)
+
+
 def _let_go_of(stream: TextIO) -> None:
     """Send what is still buffered nowhere, or Python would complain of it at its end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)

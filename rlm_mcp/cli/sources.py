@@ -43,7 +43,7 @@ async def add_source(service: Service, source: NewText, *, is_shown: bool = True
     shown = _STREAM if is_stream else source.path
     with _open_progress(shown) if is_shown else nullcontext(no_report) as report:
         if is_stream:
-            body = Body(_reported(_standard_input(), report), is_bounded=False)
+            body = Body(_reported(read_standard_input(), report), is_bounded=False)
             return await service.transfers.receive(source.name or _STREAM, body)
         return await service.contexts.add(source, report)
 
@@ -56,7 +56,7 @@ async def _reported(pieces: AsyncIterator[bytes], report: ReportBytes) -> AsyncI
         await report(done, 0)
 
 
-async def _standard_input() -> AsyncIterator[bytes]:
+async def read_standard_input() -> AsyncIterator[bytes]:
     """Yield what arrives, some megabytes at a time."""
     descriptor = sys.stdin.fileno()
     part, is_empty = bytearray(), True

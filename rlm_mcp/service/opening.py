@@ -94,7 +94,13 @@ async def open_service(
         repls = site.repls(sandbox, descriptors.kept)
         stored = Runs(database, owner=owner)
         runs = _run_services(settings, stored, repls, models, sandbox, database)
-        others = OtherServers(database, leases, Cancels(database, owner=owner), runs.live)
+        others = OtherServers(
+            database,
+            leases,
+            Cancels(database, owner=owner),
+            runs.live,
+            ends_awaited_runs=site.ends_awaited_runs,
+        )
         parts = await _parts(settings, database, runs, others, named, site)
         _start_background(parts, site, Leases(database, owner=owner))
         try:

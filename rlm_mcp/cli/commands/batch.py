@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import click
 
-from rlm_mcp.cli.commands.options import CheckedCommand, Launch
+from rlm_mcp.cli.commands.options import CheckedCommand, Launch, refuse_second_reading
 from rlm_mcp.cli.failures import INTERRUPTED, NO_ANSWER
 from rlm_mcp.cli.output import say
 
@@ -19,7 +19,9 @@ _SCORES = ("contains", "exact", "number", "regex", "f1", "judge")
 @click.command(
     cls=CheckedCommand, short_help="Ask many questions, and write their answers to a file."
 )
-@click.argument("questions", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument(
+    "questions", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True)
+)
 @click.option(
     "--texts",
     multiple=True,
@@ -41,7 +43,11 @@ _SCORES = ("contains", "exact", "number", "regex", "f1", "judge")
     help="How many questions are worked on at the same time.",
 )
 @click.option("--retry", type=click.Choice(["failed"]), help="Resume runs that failed, too.")
-@click.option("--max-usd", type=float, help="Begin no question once all have cost this much.")
+@click.option(
+    "--max-usd",
+    type=float,
+    help="Begin no question once all have cost this much; what is on record is still written.",
+)
 @click.option(
     "--score",
     default="contains",
@@ -58,12 +64,15 @@ def batch(launch: Launch, **given: Any) -> None:
 
     A line is a JSON object: id, question, and if wanted contexts (names of texts, or handles),
     expected, score, answer_schema and budget. Without contexts it asks over all texts of --texts.
-    Bad lines are named and skipped. Neither QUESTIONS nor the results become texts of a directory.
+    Bad lines are named and skipped. QUESTIONS may be - for standard input. Neither QUESTIONS nor
+    the results become texts of a directory or glob.
+
     Started again after any end, a batch finds what is done and resumes what was interrupted:
     nothing on record is paid twice. Exit code 1: a question has no answer.
     """
     from rlm_mcp.cli.batch_run import run_batch
 
+    refuse_second_reading((str(given["questions"]), *given["texts"]))
     _refuse_overwriting(given["out"], (given["questions"], *map(Path, given["texts"])))
     try:
         is_whole = anyio.run(run_batch, launch, given)

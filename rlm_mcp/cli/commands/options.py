@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ import anyio
 import click
 from click.core import ParameterSource
 
-from rlm_mcp.cli.output import say
+from rlm_mcp.cli.output import announce
 from rlm_mcp.errors import RLMError
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ class Launch:
 
             log_as_json()
         for problem in unknown_variables():
-            say(f"rlm-mcp: {problem}", err=True)
+            announce(problem, logging.WARNING)
         return settings
 
     @property

@@ -16,7 +16,7 @@ import anyio.to_thread
 import click
 
 from rlm_mcp.cli.commands.options import CheckedCommand, Launch, refuse_alone
-from rlm_mcp.cli.output import say
+from rlm_mcp.cli.output import announce, say
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -137,10 +137,7 @@ async def _open_page(settings: Settings, service: Service) -> AsyncGenerator[str
 
 def _announce_page(url: str, file: Path) -> None:
     """Say where the page is; hosts keep what a server says, so the token is in the file alone."""
-    say(
-        f"rlm-mcp: the page is at {url}/; open this file in a browser to sign in: {file.as_uri()}",
-        err=True,
-    )
+    announce(f"the page is at {url}/; open this file in a browser to sign in: {file.as_uri()}")
 
 
 def _announce(settings: Settings, url: str) -> None:
@@ -156,4 +153,4 @@ def _announce(settings: Settings, url: str) -> None:
     if not has_token:
         lines.append("no token is set: every user of this machine may call it")
     for line in lines:
-        say(f"rlm-mcp: {line}", err=True)
+        announce(line)

@@ -68,7 +68,7 @@ async def _serve_page(settings: Settings, run_id: str, port: int, opens: bool) -
 async def _find_run(settings: Settings, run_id: str) -> None:
     from rlm_mcp.service.opening import open_service
 
-    async with open_service(settings.model_copy(update={"ray_address": None})) as service:
+    async with open_service(settings, purpose="look") as service:
         await service.runs.state(run_id)
 
 

@@ -11,21 +11,18 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from subprocess import DEVNULL
 from typing import Any
 
-import anyio
 from anyio import to_thread
 
+from rlm_mcp.engine.parsing.guarded_process import PROCESSOR_SECONDS, run_guarded
 from rlm_mcp.engine.parsing.pattern_costs import most_steps
 from rlm_mcp.engine.parsing.typed_answer import read_typed_answer
-from rlm_mcp.errors import InvalidInputError, SandboxError
+from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.sandbox.types import Final
 
-PROCESSOR_SECONDS = 5
 # They take less time than the process would need to start.
 _FEW_STEPS = 20_000_000
-_LONGEST_SECONDS = 120.0  # where the processor's time is not counted, or scarce
 
 
 async def read_answer(final: Final, schema: Mapping[str, Any]) -> Any:  # any JSON
@@ -45,23 +42,14 @@ async def read_answer(final: Final, schema: Mapping[str, Any]) -> Any:  # any JS
 
 
 async def _said_of(asked: bytes) -> bytes:
-    command = [sys.executable, "-I", "-B", "-m", "rlm_mcp.engine.parsing.guarded_answer"]
-    try:
-        with anyio.move_on_after(_LONGEST_SECONDS):
-            done = await anyio.run_process(
-                command, input=asked, stderr=DEVNULL, check=False, env={}, start_new_session=True
-            )
-            if done.returncode == 0:
-                return done.stdout
-    except OSError as error:
-        raise SandboxError(
-            f"No process to check an answer can be started: {error.strerror}.",
-            fix="End other programs, then try again.",
-        ) from error
-    raise InvalidInputError(
-        f"Checking the answer against the patterns of the schema took over {PROCESSOR_SECONDS} s.",
-        fix="Avoid nested repetition such as (a+)+ in them.",
-    )
+    said = await run_guarded(["-m", "rlm_mcp.engine.parsing.guarded_answer"], asked)
+    if said is None:
+        raise InvalidInputError(
+            "Checking the answer against the patterns of the schema took over "
+            f"{PROCESSOR_SECONDS} s.",
+            fix="Avoid nested repetition such as (a+)+ in them.",
+        )
+    return said
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
@@ -17,7 +17,8 @@ import anyio
 from rlm_mcp.errors import RLMError
 from rlm_mcp.service.batch.judging import judge_question, verdict
 from rlm_mcp.service.batch.lines import BatchLine
-from rlm_mcp.service.batch.scores import JUDGE, SCORES
+from rlm_mcp.service.batch.patterns import match_score
+from rlm_mcp.service.batch.scores import JUDGE, REGEX, SCORES, ordered_json
 from rlm_mcp.service.runs.questions import Question
 from rlm_mcp.service.runs.runs import RunService
 from rlm_mcp.store.runs.records import RunRecord
@@ -26,6 +27,8 @@ from rlm_mcp.values import error_fields
 # A run ends by its own budget; a wait is begun again until then.
 _WAIT_SECONDS = 3600.0
 _MAX_FAILED_WAITS = 10
+# Each takes a core until its pattern is found, or it has taken too long.
+_PATTERNS_AT_ONCE = 4
 
 FindHandles = Callable[[Sequence[str]], Awaitable[tuple[str, ...]]]
 
@@ -39,7 +42,8 @@ class BatchOptions:
         settings: all that an answer depends on besides its line; if it changes, runs are new ones.
         at_once: how many questions are worked on at the same time.
         retries_failed: whether runs that failed are resumed too.
-        max_usd: no question is begun once all together have cost so much.
+        max_usd: nothing is begun or resumed once all together have cost so much; what is on record
+            still has its results.
         score: how answers are compared where a line does not say.
         judge_model: who compares where the score is `judge`; empty for the root model.
     """
@@ -65,6 +69,7 @@ class Batch:
         self._runs = runs
         self._find_handles = find_handles
         self._options = options
+        self._matching = anyio.CapacityLimiter(_PATTERNS_AT_ONCE)
         self._spent_usd = 0.0
         self.unasked = 0
 
@@ -72,8 +77,10 @@ class Batch:
         """Yield a result for each question, in order of their end. Close it when you stop early.
 
         Raises:
-            ConfigurationError: there is a limit in USD and no price, so that it would never end.
+            ConfigurationError: no model is configured, or there is a limit in USD and no price, so
+                that it would never end.
         """
+        await self._runs.find(Question("?", ("none",)))  # refuses where no model is configured
         if self._options.max_usd:
             limit = {"max_usd": self._options.max_usd}
             await self._runs.check_limits(Question("?", budget=limit))
@@ -84,16 +91,19 @@ class Batch:
                 group.start_soon(self._work, waiting, send.clone())
             send.close()
             async with receive:
-                async for result in receive:
-                    yield result
+                try:
+                    async for result in receive:
+                        yield result
+                except GeneratorExit:  # whoever closes this gets no group of exceptions
+                    group.cancel_scope.cancel()
 
     async def _work(self, waiting: Any, results: Any) -> None:
         async with results:
             for line in waiting:
-                if self._is_spent():
+                result = await self._answer(line)
+                if result is None:
                     self.unasked += 1
                     continue
-                result = await self._answer(line)
                 self._spent_usd += result["cost_usd"] or 0.0
                 await results.send(result)
 
@@ -101,7 +111,8 @@ class Batch:
         limit = self._options.max_usd
         return limit is not None and self._spent_usd >= limit
 
-    async def _answer(self, line: BatchLine) -> dict[str, Any]:
+    async def _answer(self, line: BatchLine) -> dict[str, Any] | None:
+        """Return the result of a question; None where it would cost more than there is."""
         run_id: str | None = None
         try:
             handles = await self._find_handles(line.contexts)
@@ -112,16 +123,42 @@ class Batch:
                 answer_schema=line.answer_schema,
                 idempotency_key=self._key(line, handles),
             )
-            run_id = (await self._runs.begin(question)).run_id
+            run_id = await self._begun(question)
+            if run_id is None:
+                return None
             run = await self._ended(run_id)
-            if self._is_judged(line) and run.answer is not None:
-                return self._result(line, run) | await self._judged(line, run, handles)
-            return self._result(line, run)
+            return self._result(line, run) | await self._scored_elsewhere(line, run, handles)
         except RLMError as error:
             return self._refused(line, error) | {"run_id": run_id}
 
-    def _is_judged(self, line: BatchLine) -> bool:
-        return line.expected is not None and (line.score or self._options.score) == JUDGE
+    async def _begun(self, question: Question) -> str | None:
+        """Return the run of a question, on record or new; None where it would cost too much."""
+        # First, as what is on record needs nothing of what a new run needs.
+        run_id = await self._runs.find(question)
+        if not self._is_spent():
+            return run_id or (await self._runs.begin(question)).run_id
+        status = (await self._runs.state(run_id)).status if run_id else "running"
+        return None if status in (*self._resumed, "running") else run_id
+
+    @property
+    def _resumed(self) -> Sequence[str]:
+        """How runs ended that are resumed, where that was before this batch."""
+        return ("interrupted", "cancelled", *(["failed"] * self._options.retries_failed))
+
+    async def _scored_elsewhere(
+        self, line: BatchLine, run: RunRecord, handles: tuple[str, ...]
+    ) -> dict[str, Any]:
+        """Return what a judge or a pattern says of an answer, where that is how it is scored."""
+        score = line.score or self._options.score
+        if line.expected is None or run.answer is None or score not in {JUDGE, REGEX}:
+            return {}
+        if score == JUDGE:
+            return await self._judged(line, run, handles)
+        try:
+            async with self._matching:
+                return {"score": await match_score(run.answer, line.expected)}
+        except RLMError as error:  # the answer is paid for, and stays
+            return {"score_error": error_fields(error)}
 
     async def _judged(
         self, line: BatchLine, run: RunRecord, handles: tuple[str, ...]
@@ -130,9 +167,12 @@ class Batch:
         answer, judge = run.answer or "", self._options.judge_model
         digest = hashlib.sha256(json.dumps([line.expected, answer, judge]).encode()).hexdigest()
         key = f"verdict {self._options.name[:80]} {line.id[:80]} {run.run_id} {digest[:32]}"
+        question = judge_question(line, answer, handles, judge, key)
         try:
-            begun = await self._runs.begin(judge_question(line, answer, handles, judge, key))
-            said = await self._ended(begun.run_id)
+            run_id = await self._begun(question)
+            if run_id is None:
+                return {}
+            said = await self._ended(run_id)
         except RLMError as error:  # the answer is paid for, and stays
             return {"score": None, "score_error": error_fields(error)}
         both = (run.figures, said.figures)
@@ -141,7 +181,7 @@ class Batch:
         return {
             "score": score,
             "score_error": None if score is not None else said.error,
-            "judge_run_id": begun.run_id,
+            "judge_run_id": run_id,
             "input_tokens": sum(one.input_tokens for one in both),
             "output_tokens": sum(one.output_tokens for one in both),
             "cost_usd": sum(costs) if costs else None,
@@ -150,13 +190,15 @@ class Batch:
     async def _ended(self, run_id: str) -> RunRecord:
         before = await self._runs.state(run_id)
         state = await self._wait(run_id)
-        is_failed = state.status == "failed" and self._options.retries_failed
         # Whoever cancels a run of a batch at work wants no more of it to be paid.
-        is_cancelled = state.status == "cancelled" and before.status != "running"
-        if is_failed or is_cancelled or state.status == "interrupted":
+        is_cancelled = state.status == "cancelled" and before.status == "running"
+        if state.status not in self._resumed or is_cancelled:
+            return state
+        try:
             await self._runs.resume(run_id, {})
-            state = await self._wait(run_id)
-        return state
+        except RLMError as error:  # what it came to stays
+            return replace(state, error=error_fields(error))
+        return await self._wait(run_id)
 
     async def _wait(self, run_id: str) -> RunRecord:
         failures = 0
@@ -186,7 +228,7 @@ class Batch:
             "status": run.status,
             "answer": run.answer,
             "data": run.data,
-            "score": self._score(line, run.answer),
+            "score": self._score(line, run),
             "turns": figures.iterations,
             "sub_calls": figures.sub_calls,
             "input_tokens": figures.input_tokens,
@@ -199,17 +241,21 @@ class Batch:
     def _refused(self, line: BatchLine, error: RLMError) -> dict[str, Any]:
         empty = dict.fromkeys(("run_id", "answer", "data", "cost_usd"))
         zeros = dict.fromkeys(("turns", "sub_calls", "input_tokens", "output_tokens", "seconds"), 0)
-        score = self._score(line, None)
+        score = None if line.expected is None else 0.0
         named = {"id": line.id, "status": "refused", "score": score, "error": error_fields(error)}
         return {**named, **empty, **zeros}
 
-    def _score(self, line: BatchLine, answer: str | None) -> float | None:
+    def _score(self, line: BatchLine, run: RunRecord) -> float | None:
         if line.expected is None:
             return None
-        if answer is None:
+        if run.answer is None:
             return 0.0
         compare = SCORES.get(line.score or self._options.score)
-        return compare(answer, line.expected) if compare else None
+        if compare is None:
+            return None
+        if line.answer_schema is not None and isinstance(run.data, dict | list):
+            return compare(ordered_json(json.dumps(run.data)), ordered_json(line.expected))
+        return compare(run.answer, line.expected)
 
 
 async def _no_report(state: RunRecord) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rlm_mcp.errors import InvalidInputError
+from rlm_mcp.errors import InvalidInputError, first_of
 from rlm_mcp.service.batch.batch import Batch, BatchOptions
 from rlm_mcp.service.batch.lines import BatchLine, line_of
 from rlm_mcp.service.batch.report import report
@@ -25,8 +25,9 @@ from rlm_mcp.settings import Settings, load_settings
 class OpenBatch:
     """Asks questions over the texts of a batch, and sums up what came of them."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, score: str) -> None:
         self._batch = batch
+        self._score = score
         self._results: list[dict[str, Any]] = []
 
     async def run(
@@ -41,9 +42,10 @@ class OpenBatch:
 
         Raises:
             InvalidInputError: a line is none, or an id occurs twice; nothing was asked.
-            ConfigurationError: there is a limit in USD and no price, so that it would never end.
+            ConfigurationError: no model is configured, or there is a limit in USD and no price, so
+                that it would never end.
         """
-        async with aclosing(self._batch.run(_checked(lines))) as answered:
+        async with aclosing(self._batch.run(_checked(lines, self._score))) as answered:
             async for result in answered:
                 self._results.append(result)
                 yield result
@@ -73,15 +75,31 @@ async def open_batch(
 
     Raises:
         InvalidInputError: a text cannot be read, or is not text.
+        NotFoundError: there is no text with a handle.
         StoreError: the database cannot be opened or written.
     """
     settings = settings or load_settings()
-    sources = [str(text) for text in texts]
+    try:
+        async with _open_batch([str(text) for text in texts], settings, options, adding) as batch:
+            yield batch
+    except BaseExceptionGroup as group:  # the first error without the wrapping
+        raise first_of(group) from None
+
+
+@asynccontextmanager
+async def _open_batch(
+    sources: Sequence[str],
+    settings: Settings,
+    options: BatchOptions,
+    adding: Callable[[Service], AddText] | None,
+) -> AsyncGenerator[OpenBatch]:
     async with open_service(settings, named=sources) as service:
         found = BatchTexts(sources, (adding or _plainly)(service))
         await found.add_all()
+        for handle in await found.find(()):
+            await service.contexts.passage(handle, 0, 1)  # each question would be refused else
         options = replace(options, settings=options.settings + _depends_on(settings))
-        yield OpenBatch(Batch(service.runs, found.find, options))
+        yield OpenBatch(Batch(service.runs, found.find, options), options.score)
 
 
 def _plainly(service: Service) -> AddText:
@@ -97,10 +115,10 @@ def _depends_on(settings: Settings) -> str:
     return json.dumps({**settings.config().model_dump(mode="json"), **models}, sort_keys=True)
 
 
-def _checked(lines: Iterable[BatchLine | Mapping[str, Any]]) -> list[BatchLine]:
+def _checked(lines: Iterable[BatchLine | Mapping[str, Any]], score: str) -> list[BatchLine]:
     checked: dict[str, BatchLine] = {}
     for given in lines:
-        line = given if isinstance(given, BatchLine) else line_of(given)
+        line = line_of(asdict(given) if isinstance(given, BatchLine) else given, score)
         if line.id in checked:
             raise InvalidInputError(
                 f"The id {line.id!r} stands for two questions.", fix="Give each its own."

@@ -20,7 +20,7 @@ def report(results: Sequence[Mapping[str, Any]], unasked: int = 0) -> dict[str, 
     """
     scores = [one["score"] for one in results if one["score"] is not None]
     costs = [one["cost_usd"] for one in results if one["cost_usd"] is not None]
-    seconds = sorted(one["seconds"] for one in results)
+    seconds = sorted(one["seconds"] for one in results if one["run_id"] is not None)
     mean = statistics.fmean(scores) if scores else None
     return {
         "questions": len(results) + unasked,

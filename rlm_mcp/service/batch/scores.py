@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+# A minus after a digit or letter is a dash, as in 10-20, and a comma parts thousands or items.
+_MINUS = r"(?:(?<!\w)-(?=\d))?"
+_NUMBER = re.compile(rf"{_MINUS}(?:\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?")
+_WORD = re.compile(rf"{_MINUS}\w+")
 _TOLERANCE = 1e-6
 
 
@@ -26,14 +30,6 @@ def number(answer: str, expected: str) -> float:
     return float(any(abs(one - wanted[0]) < _TOLERANCE for one in _numbers(answer) if wanted))
 
 
-def regex(answer: str, expected: str) -> float:
-    """The expected pattern is found in the answer; an invalid pattern is never found."""
-    try:
-        return float(re.search(expected, answer) is not None)
-    except (re.error, OverflowError, RecursionError):
-        return 0.0
-
-
 def f1(answer: str, expected: str) -> float:
     """The F1 measure of the words that both have."""
     given, wanted = Counter(_words(answer)), Counter(_words(expected))
@@ -41,21 +37,35 @@ def f1(answer: str, expected: str) -> float:
     return 2 * both / (given.total() + wanted.total()) if both else 0.0
 
 
-# A model compares the two.
-JUDGE = "judge"
+# Neither is computed here: a pattern is looked for in a process that ends in time; a model judges.
+REGEX, JUDGE = "regex", "judge"
 SCORES: Mapping[str, Callable[[str, str], float]] = {
     "contains": contains,
     "exact": exact,
     "number": number,
-    "regex": regex,
     "f1": f1,
 }
-SCORE_NAMES = (*SCORES, JUDGE)
+SCORE_NAMES = (*SCORES, REGEX, JUDGE)
+
+
+def ordered_json(text: str) -> str:
+    """Return JSON with its keys in order, so that two objects can be compared; else the text."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    is_nested = isinstance(value, dict | list)
+    return json.dumps(value, ensure_ascii=False, sort_keys=True) if is_nested else text
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
+    return _WORD.findall(_plain(text).casefold())
 
 
 def _numbers(text: str) -> list[float]:
-    return [float(one.replace(",", "")) for one in _NUMBER.findall(text)]
+    return [float(one.replace(",", "")) for one in _NUMBER.findall(_plain(text))]
+
+
+def _plain(text: str) -> str:
+    """Write the minus sign of typesetting as that of a keyboard."""
+    return text.replace("\u2212", "-")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.service.contexts.added import Added
 from rlm_mcp.service.contexts.requests import NewText
+from rlm_mcp.text import preview
 
 AddText = Callable[[NewText], Awaitable[Added]]
 
@@ -62,12 +65,24 @@ class BatchTexts:
         if name in self._handles or name.startswith("ctx_"):
             return self._handles.get(name, name)
         for source in self._sources:
-            path = anyio.Path(source) / name
-            if await path.is_file():
-                added = await self._add(NewText(path=str(path)))
+            path = await anyio.to_thread.run_sync(_file_in, source, name)
+            if path is not None:
+                added = await self._add(NewText(path=path))
                 self._handles[name] = str(added.handle)
                 return self._handles[name]
         raise InvalidInputError(
-            f"There is no text {name!r} among those of the batch.",
-            fix="Name a source, a file in a directory that is one, or a handle.",
+            f"There is no text {preview(name)!r} among those of the batch.",
+            fix="Name one of --texts as it is written there, a file in a directory that is one, "
+            "or a handle.",
         )
+
+
+def _file_in(source: str, name: str) -> str | None:
+    """Return the path of the file in a directory that has a name there; none leads out of it."""
+    directory = Path(os.path.normpath(Path(source).expanduser().absolute()))
+    path = Path(os.path.normpath(directory / name))
+    try:
+        is_there = path.is_relative_to(directory) and path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return None
+    return str(path) if is_there else None

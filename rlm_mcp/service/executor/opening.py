@@ -79,7 +79,8 @@ class WorkSite:
         leases: of this process.
         tasks: of this process, in the background.
         purpose: where somebody only looks, nothing is worked on, and runs of servers that are gone
-            are let be. Else they end, but those that the crew of a server continues.
+            are let be. Without a crew they end else. With one, a server continues them, and whoever
+            only has some work done ends those that it waits for and leaves the others to a server.
     """
 
     crew: Crew | None
@@ -89,8 +90,13 @@ class WorkSite:
 
     async def end_lost_runs(self) -> None:
         """End the runs of dead servers as `interrupted`, where that is to be done here."""
-        if self.purpose == "work" or (self.purpose == "serve" and self.crew is None):
+        if self.crew is None and self.purpose != "look":
             await self.leases.interrupt_dead()
+
+    @property
+    def ends_awaited_runs(self) -> bool:
+        """Whether runs of dead servers end as `interrupted` as soon as somebody waits for them."""
+        return self.crew is not None and self.purpose == "work"
 
     def repls(self, sandbox: Sandbox, most_kept: int) -> Repls:
         """Return what opens and keeps REPLs for cells of callers.
@@ -139,9 +145,9 @@ class WorkSite:
         self, services: RunServices, texts: Contexts, make_executor: MakeExecutor, queue: RunQueue
     ) -> Callable[[], Awaitable[None]] | None:
         """Return what continues the runs of servers that are gone; None where they end."""
-        if self.purpose == "look":
+        if self.purpose == "look" or self.ends_awaited_runs:
             return checkpoint
-        if self.purpose == "work" or self.crew is None:
+        if self.crew is None:
             return None
         from rlm_mcp.service.executor.taking_up import LostRuns  # noqa: PLC0415  # few
 

@@ -20,15 +20,27 @@ log = logging.getLogger(__name__)
 
 
 class OtherServers:
-    """What this server sees of the others, and they of it."""
+    """What this server sees of the others, and they of it.
+
+    Args:
+        ends_awaited_runs: runs of servers that are gone end as soon as somebody waits for them
+            here, as nobody else sees to that.
+    """
 
     def __init__(
-        self, database: Database, leases: RunLeases, cancels: Cancels, live: LiveRuns
+        self,
+        database: Database,
+        leases: RunLeases,
+        cancels: Cancels,
+        live: LiveRuns,
+        *,
+        ends_awaited_runs: bool = False,
     ) -> None:
         self._database = database
         self._leases = leases
         self._cancels = cancels
         self._live = live
+        self._ends_awaited_runs = ends_awaited_runs
 
     async def version(self) -> int:
         """Return a number that changes with every change of the file."""
@@ -48,9 +60,21 @@ class OtherServers:
             StoreBusyError: another process is writing and does not end.
         """
         await self._cancels.request(run_id)
-        await self._leases.interrupt(
-            [one for one in await self._leases.lost() if one.run_id == run_id]
-        )
+        await self._end_if_lost(run_id)
+
+    async def awaited(self, run_id: str) -> None:
+        """Take note that somebody waits for a run that another process works on, or wants it
+        resumed: where that process is gone and nobody sees to its runs, this one ends.
+
+        Raises:
+            StoreError: the database failed.
+        """
+        if self._ends_awaited_runs:
+            await self._end_if_lost(run_id)
+
+    async def _end_if_lost(self, run_id: str) -> None:
+        lost = await self._leases.lost()
+        await self._leases.interrupt([one for one in lost if one.run_id == run_id])
 
     async def watch_cancels(self) -> None:
         """Cancel the runs of ours that others want cancelled, for as long as the server runs."""

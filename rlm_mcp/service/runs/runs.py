@@ -74,13 +74,19 @@ class RunService:
         self._live = live
         self._repls = repls
         self._others = others
+        self._starter = starter
         self._abandoned = abandoned
         self.abandon = abandoned.add
         self.begin = starter.begin
         self.check_limits = starter.check_limits
         self.estimate = starter.estimate
         self.find = starter.find
-        self.resume = starter.resume
+
+    async def resume(self, run_id: str, limits: Mapping[str, Any]) -> None:
+        """Resume a run that has ended; see `Starter.resume`."""
+        if self._live.get(run_id) is None:
+            await self._others.awaited(run_id)
+        await self._starter.resume(run_id, limits)
 
     async def wait(self, run_id: str, seconds: float, report: Report) -> RunState:
         """Wait for a run to end, reporting at once, after changes and every ten seconds.
@@ -131,11 +137,14 @@ class RunService:
         Args:
             pause_seconds: how long changes are gathered after each state, unless the run ends.
         """
-        run, is_quiet = None, False
+        run, is_quiet, next_look = None, False, 0.0
         while True:
             run = self._live.get(run_id) or run
             state = self._end_of(run)
             change = None
+            if run is None and anyio.current_time() >= next_look:
+                await self._others.awaited(run_id)
+                next_look = anyio.current_time() + HEARTBEAT_SECONDS
             if state is None:
                 change = await self._next_change(run_id)
                 state = await (self.state(run_id) if is_quiet else self._latest(run_id))
