@@ -40,6 +40,7 @@ from rlm_mcp.service.runs.questions import Question
 from rlm_mcp.service.runs.runs import RunState
 from rlm_mcp.service.service import Service
 from rlm_mcp.store.runs.attempts import MAX_ATTEMPTS
+from rlm_mcp.store.runs.runs import Runs
 from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
 from rlm_mcp.testing.scripted_replies import Answer, ChatRequestView, Reply
 from tests.in_process_cluster import InProcess, InProcessCluster, ended, open_front
@@ -237,6 +238,28 @@ async def test_the_variables_of_a_run_at_work_are_read_at_its_worker(
             await service.runs.variable(run_id, "replies", 0, 100)
         gate.set()
         await ended(service, run_id)
+
+
+async def test_who_watches_a_run_on_a_worker_is_told_by_its_lines_and_reads_nothing(
+    tmp_path: Path, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    read = Runs.get
+
+    async def noted(self: Runs, run_id: str) -> RunState:
+        reads.append(run_id)
+        return await read(self, run_id)
+
+    async with open_front(tmp_path, model, InProcessCluster()) as service:
+        monkeypatch.setattr(Runs, "get", noted)
+        run_id = await begin(service)
+        with anyio.fail_after(120):
+            pages = [page async for page in service.runs.follow(run_id, 0)]
+        count = len(reads)
+
+    assert [page[-1].type for page in pages if page][-1] == "run_finished"
+    assert len([page for page in pages if page]) > STEPS
+    assert count < STEPS
 
 
 async def test_a_run_goes_on_from_its_log_when_its_worker_is_lost(

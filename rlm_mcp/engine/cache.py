@@ -8,7 +8,7 @@ caller waits until its own group is done, so a reply is kept before it is used.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -64,18 +64,18 @@ class GroupedCache:
         found = await self._reads.do(dict.fromkeys(keys, ""))
         return next((found[key] for key in keys if key in found), None)
 
-    async def put(self, key: str, text: str, gather_seconds: float = 0.0) -> None:
-        """Keep an answer; it is kept when this returns.
+    async def put(self, keys: Sequence[str], text: str, gather_seconds: float = 0.0) -> None:
+        """Keep an answer; it is kept when this returns, under all keys or none.
 
         Args:
-            key: digest of what was asked.
+            keys: digests of what was asked.
             text: the answer.
             gather_seconds: how long it may wait for others.
 
         Raises:
             StoreError: it could not be kept.
         """
-        await self._writes.do({key: text}, gather_seconds)
+        await self._writes.do(dict.fromkeys(keys, text), gather_seconds)
 
 
 @dataclass

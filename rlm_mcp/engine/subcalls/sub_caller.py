@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import cached_property
@@ -210,13 +210,10 @@ class SubCaller:
         asked = request.model or self._engine.sub_name
         is_asked = reply.model in {"", asked}
         given = key if is_asked else self._key_of(reply.model, str(request.messages[0]["content"]))
-        await self._keep(
-            self._placed(given, asked if is_asked else reply.model),
-            text,
-            self._gather_seconds(reply),
-        )
+        keys = [self._placed(given, asked if is_asked else reply.model)]
         if not is_asked or len(text) > REPLY_CHARS_TOLD:
-            await self._keep(key + OWN, text)  # when resumed, this run gets what it got before
+            keys.append(key + OWN)  # when resumed, this run gets what it got before
+        await self._keep_under(keys, text, self._gather_seconds(reply))
 
     def _gather_seconds(self, reply: ChatReply) -> float:
         if self._engine.budget.calls_under_way < BUSY_CALLS:
@@ -258,10 +255,13 @@ class SubCaller:
             return None
 
     async def _keep(self, key: str, text: str, gather_seconds: float = 0.0) -> None:
+        await self._keep_under([key], text, gather_seconds)
+
+    async def _keep_under(self, keys: Sequence[str], text: str, gather_seconds: float) -> None:
         if self._cache is None:
             return
         try:
-            await self._cache.put(key, text, gather_seconds)
+            await self._cache.put(keys, text, gather_seconds)
         except StoreError as error:  # the answer is paid for and must reach the code
             await self._log.emit(RunWarning(code=error.code), error.message)
 

@@ -9,7 +9,10 @@ import anyio
 from rlm_mcp.errors import RLMError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rlm_mcp.service.executor.messages import Lines
+    from rlm_mcp.store.runs.records import Event
     from rlm_mcp.store.runs.runs import Runs
 
 
@@ -28,8 +31,8 @@ class AttemptLog:
         self._turn = anyio.Lock(fast_acquire=True)
         self._refusal: RLMError | None = None
 
-    async def append(self, lines: Lines) -> None:
-        """Write lines after those that came before them, all or none.
+    async def append(self, lines: Lines) -> Sequence[Event]:
+        """Write lines after those that came before them, all or none; return them as stored.
 
         Raises:
             RLMError: they were refused, or earlier ones were.
@@ -38,7 +41,7 @@ class AttemptLog:
             if self._refusal is not None:
                 raise self._refusal
             try:
-                await self._runs.append_events(self._run_id, lines.events)
+                return await self._runs.append_events(self._run_id, lines.events)
             except RLMError as error:
                 if not lines.is_awaited:
                     self._refusal = error

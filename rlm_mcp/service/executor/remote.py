@@ -301,14 +301,13 @@ class RemoteWork:
         if last.depth == 0 and text is not None:
             text.begin(last.iteration)
         began = anyio.current_time()
-        await self._log.append(lines)
-        for _ in lines.events:
-            live.tally(self.caller).add_lag(anyio.current_time() - began)
+        stored = await self._log.append(lines)
+        live.tally(self.caller).add_lag(anyio.current_time() - began, len(stored))
         allowance = self._budget.pricing.allowance
         if allowance is not None:
             allowance.charge(*_used_since(self.usage, last.figures))
         self.usage = last.figures
-        live.notify(run_id)
+        live.notify(run_id, stored[-1])
         return None if allowance is None else allowance.spent
 
     async def _end(self, ended: Ended) -> None:
