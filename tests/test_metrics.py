@@ -74,6 +74,7 @@ async def test_metrics_count_what_was_done_for_everybody_and_for_a_caller_what_w
     for text, count in ((whole, 2), (hers, 1)):
         assert value(text, 'rlm_runs{status="completed"}') == count
         assert value(text, 'rlm_runs{status="running"}') == 0
+        assert value(text, 'rlm_runs_ended_total{status="failed"}') == 0
         assert value(text, "rlm_turns_total") == run["iterations"] * count
         assert value(text, "rlm_model_calls_total") == 3 * count
         assert value(text, 'rlm_tokens_total{direction="input"}') == run["input_tokens"] * count

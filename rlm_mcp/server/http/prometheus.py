@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -18,6 +19,7 @@ from prometheus_client.registry import Collector
 from rlm_mcp import __version__
 from rlm_mcp.service.measures import Measures
 from rlm_mcp.service.runs.live import LAG_BOUNDS, Tally
+from rlm_mcp.values import EndStatus
 
 _LAG = "Seconds from a line of a run's log to its being in the file."
 
@@ -48,7 +50,8 @@ class _Once(Collector):
             "rlm_runs_ended",
             "Runs that ended since the server started.",
             ["status"],
-            _by_name(done.ended),
+            # From 0, as what grows from nothing is no increase to Prometheus.
+            _by_name(dict.fromkeys(get_args(EndStatus), 0) | done.ended),
         )
         yield from _used(done)
         repls = {"working": seen.working_repls, "kept": seen.kept_repls}
