@@ -170,7 +170,7 @@ async def test_results_go_over_no_file_that_is_read_and_to_none_that_is_none(
     await write(place, asked("a"))
     env = environment(place.parent, "http://127.0.0.1:9/v1")
     path = out if out == "-" else str(place / out)
-    done = await command(env, *given(place, "--out", path))
+    done = await command(env, *given(place)[:-1], path)
 
     assert (done.exit_code, told in done.stderr) == (2, True), done.stderr
     assert "say <a>" in await anyio.Path(place / "q.jsonl").read_text()
