@@ -180,7 +180,7 @@ async def test_results_go_over_no_file_that_is_read_and_to_none_that_is_none(
     ("more", "told"),
     [
         (["--max-usd", "1"], "--max-usd 1.0 cannot be kept"),
-        (["--max-usd", "nan"], "--max-usd=nan"),
+        (["--max-usd", "nan"], "--max-usd nan"),
         (["--max-usd", "-1"], "--max-usd -1"),
         (["--at-once", "0"], "0 is not in the range 1<=x<=10000"),
         (["--texts", "ctx_0"], "There is no context 'ctx_0'"),

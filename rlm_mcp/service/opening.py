@@ -94,13 +94,7 @@ async def open_service(
         repls = site.repls(sandbox, descriptors.kept)
         stored = Runs(database, owner=owner)
         runs = _run_services(settings, stored, repls, models, sandbox, database)
-        others = OtherServers(
-            database,
-            leases,
-            Cancels(database, owner=owner),
-            runs.live,
-            ends_awaited_runs=site.ends_awaited_runs,
-        )
+        others = _others(database, site, Cancels(database, owner=owner), runs.live)
         parts = await _parts(settings, database, runs, others, named, site)
         _start_background(parts, site, Leases(database, owner=owner))
         try:
@@ -120,6 +114,11 @@ def _run_services(
 ) -> RunServices:
     replies, allowances = StoredReplies(Replies(database)), Allowances(settings)
     return RunServices(runs, sandbox, repls, models, LiveRuns(), replies, allowances)
+
+
+def _others(database: Database, site: WorkSite, cancels: Cancels, live: LiveRuns) -> OtherServers:
+    ends = site.ends_awaited_runs
+    return OtherServers(database, site.leases, cancels, live, ends_awaited_runs=ends)
 
 
 def _own_sandbox(settings: Settings) -> OwnedSandbox:

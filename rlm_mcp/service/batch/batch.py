@@ -253,8 +253,10 @@ class Batch:
         compare = SCORES.get(line.score or self._options.score)
         if compare is None:
             return None
-        if line.answer_schema is not None and isinstance(run.data, dict | list):
-            return compare(ordered_json(json.dumps(run.data)), ordered_json(line.expected))
+        if line.answer_schema is not None:
+            is_typed = run.data is not None
+            answer = json.dumps(run.data, ensure_ascii=False) if is_typed else run.answer
+            return compare(ordered_json(answer), ordered_json(line.expected))
         return compare(run.answer, line.expected)
 
 

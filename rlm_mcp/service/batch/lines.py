@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -142,7 +142,8 @@ def _expected(value: object) -> str | None:
 def _contexts(value: object) -> tuple[str, ...]:
     if value is None:
         return ()
-    names = cast("list[object]", value) if isinstance(value, list | tuple) else [None]
+    is_list = isinstance(value, list | tuple)
+    names = cast("Sequence[object]", value) if is_list else [None]
     if not all(isinstance(name, str) and name for name in names):
         raise _BadLineError(f"contexts is {_given(value)}; give a list of names")
     return tuple(map(str, names))
