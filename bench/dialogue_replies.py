@@ -290,6 +290,12 @@ def _code_as_written() -> Iterator[Case]:
         "gather of values": "import asyncio\ntotal = sum(await asyncio.gather(*[40, 2]))",
         "a pool of processes": "from concurrent.futures import ProcessPoolExecutor\n"
         "with ProcessPoolExecutor() as pool:\n    total = sum(pool.map(int, ['40', '2']))",
+        "a bar of progress": "from tqdm import tqdm\ntotal = sum(tqdm([40, 2], desc='chunks'))",
+        "a loop behind another": "import asyncio\nasync def f():\n    return 42\nasyncio.run(f())\n"
+        "total = asyncio.get_event_loop().run_until_complete(f())",
+        "arguments of a script": "import argparse\np = argparse.ArgumentParser()\n"
+        "p.add_argument('--n', type=int, default=42)\ntotal = p.parse_args().n",
+        "an exit of a notebook": "total = 42\nexit()",
         "a magic": f"%%time\n!pip install numpy\n{CODE}",
         "curly quotes": "total = int(“42”)",
         "helpers of a package": f"from rlm import llm_query, FINAL_VAR\n{CODE}",

@@ -73,6 +73,26 @@ AS_WRITTEN = {
         "async def g():\n    for c in 'ab':\n        yield await llm_query(c)\nprint([x async for x in g()])",
         "['A', 'B']\n",
     ),
+    "a loop behind another": (
+        "import asyncio\nasync def f():\n    return llm_query('a')\nprint(asyncio.run(f()))\nloop = asyncio.get_event_loop()\nprint(loop.run_until_complete(f()))\nloop.close()\nprint(asyncio.get_event_loop().run_until_complete(f()))",
+        "A\nA\nA\n",
+    ),
+    "a bar of progress": (
+        "from tqdm import tqdm\nfor c in tqdm('ab', desc='chunks'):\n    print(llm_query(c))\nwith tqdm(total=2) as bar:\n    bar.update(1)\n    bar.set_postfix(n=1)\nprint(bar.n, len(tqdm([1, 2])))",
+        "A\nB\n1 2\n",
+    ),
+    "bars of its parts": (
+        "from tqdm.auto import trange\nfrom tqdm.asyncio import tqdm as bar\nimport asyncio\nprint(list(trange(2)), await bar.gather(*[asyncio.to_thread(llm_query, c) for c in 'ab']))",
+        "[0, 1] ['A', 'B']\n",
+    ),
+    "a notebook's display": (
+        "from IPython.display import display\ndisplay({'a': 1})",
+        "{'a': 1}\n",
+    ),
+    "arguments that nobody gave": (
+        "import argparse, sys\np = argparse.ArgumentParser()\np.add_argument('--n', type=int, default=3)\nprint(p.parse_args().n, sys.argv)",
+        "3 ['']\n",
+    ),
     "nest_asyncio": (
         "import nest_asyncio, asyncio\nnest_asyncio.apply()\nasync def f():\n    return llm_query('a')\nprint(asyncio.run(f()))",
         "A\n",
@@ -179,6 +199,16 @@ async def test_expected_names_are_not_put_over_what_the_model_assigned(repl: Rep
     await run(repl, "context_0 = 5\nanswer = 7")
     assert (await run(repl, "print(context_0, answer)")).output == "5 7\n"
     assert [each.name for each in await repl.variables()] == ["context_0", "answer"]
+
+
+@pytest.mark.parametrize("code", ["exit()", "quit(0)", "import sys\nsys.exit()"])
+async def test_an_exit_ends_the_cell_and_keeps_its_variables(repl: Repl, code: str) -> None:
+    result = await run(repl, f"kept = 7\nprint(kept)\n{code}\nprint('behind')")
+    assert (result.output, result.lost_variables) == ("7\n", False)
+    assert result.error is not None
+    assert result.error.type == "SystemExit"
+    assert (await run(repl, "print(kept)")).output == "7\n"
+    assert "exit" not in [each.name for each in await repl.variables()]
 
 
 async def test_expected_names_that_nobody_used_are_not_listed(repl: Repl) -> None:

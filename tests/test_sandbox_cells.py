@@ -26,7 +26,7 @@ Answer = Callable[[Frame], str]
 # What of `asyncio` takes plain values in a REPL.
 _LOOSENED = (
     *("as_completed", "create_task", "ensure_future", "gather", "run"),
-    *("shield", "wait", "wait_for"),
+    *("shield", "wait", "wait_for", "get_event_loop"),
 )
 
 

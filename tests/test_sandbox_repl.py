@@ -186,7 +186,7 @@ async def test_a_close_name_is_suggested(repl: Repl) -> None:
     [
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("raise KeyboardInterrupt('x')", "KeyboardInterrupt: x"),
-        ("exit()", "NameError: name 'exit' is not defined"),
+        ("exit()", "SystemExit"),
         ("raise BaseExceptionGroup('g', [KeyboardInterrupt()])", "BaseExceptionGroup: g (1 sub"),
         ("def f(): f()\nf()", "RecursionError: maximum recursion depth"),
         (

@@ -162,6 +162,7 @@ def _bytes_of(content: tuple[str | Documents, Documents], layout: Layout) -> int
 def main() -> None:
     """Enter namespaces, import, give up files and privileges, report, then carry out orders."""
     order = json.loads(sys.argv[2])
+    sys.argv = [""]  # cells that read arguments find none
     control = socket.socket(fileno=order["control"])
     walls, report = Walls(**order["walls"]), WallReport()
     confine.ignore_interrupts()

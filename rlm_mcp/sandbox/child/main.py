@@ -18,6 +18,7 @@ from rlm_mcp.sandbox.walls import limits, namespaces
 def main() -> None:
     """Load the text, lower the limits, serve cells."""
     start = Start.from_json(sys.argv[2])
+    sys.argv = [""]  # cells that read arguments find none, as where Python is asked for no script
     if sys.platform == "linux":
         namespaces.die_with_parent()
     sock = socket.socket(fileno=start.socket)

@@ -29,7 +29,7 @@ from rlm_mcp.sandbox.child.values import (
     type_name,
 )
 from rlm_mcp.sandbox.child.written import awaits, prompts
-from rlm_mcp.sandbox.child.written.imports import HelperModule
+from rlm_mcp.sandbox.child.written.imports import HelperModule, offer_tqdm
 from rlm_mcp.sandbox.types import Citation, ReplOptions
 
 MAX_NAME_CHARS = 200
@@ -106,6 +106,9 @@ class Namespace:
             "false": False,
             "null": None,  # JSON pasted into code
             "number_near": items.number_near,
+            "exit": sys.exit,  # of interpreters and notebooks
+            "quit": sys.exit,
+            "display": print,
         }
         # As outside code: FINAL_ANSWER(x) gives the answer too.
         self._expected |= dict.fromkeys(("FINAL_ANSWER", "final_answer"), self._final)
@@ -132,6 +135,8 @@ class Namespace:
             if f"import {name}" in code or f"from {name}" in code:
                 sys.modules[name] = HelperModule(name, self.variables, helper)
         awaits.offer_nest_asyncio(code)
+        if "tqdm" in code:
+            offer_tqdm()
 
     @property
     def helpers(self) -> Mapping[str, Any]:

@@ -56,6 +56,7 @@ def loosen_asyncio(code: str) -> None:
         setattr(asyncio, name, _taking_many(getattr(asyncio, name), asyncio))
     asyncio.gather = _gathering(asyncio.gather)  # pyright: ignore[reportAttributeAccessIssue]  # of other arguments
     asyncio.run = _running(asyncio.run)
+    asyncio.get_event_loop = _finding(asyncio.get_event_loop)
     loop: Any = asyncio.BaseEventLoop
     loop.run_until_complete = _until_complete(loop.run_until_complete)
     loop.create_task = _until_complete(loop.create_task)
@@ -103,6 +104,24 @@ def _running(run: Callable[..., Any]) -> Callable[..., Any]:
         return _in_thread(lambda: run(_coroutine(main), **named))
 
     return running
+
+
+def _finding(find: Callable[[], Any]) -> Callable[[], Any]:
+    """Return an event loop that is open, also behind `asyncio.run`, which leaves none."""
+
+    def finding() -> Any:
+        import asyncio  # noqa: PLC0415  # as above
+
+        try:
+            loop = find()
+        except RuntimeError:
+            loop = None
+        if loop is None or loop.is_closed():
+            loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(loop)
+        return loop
+
+    return finding
 
 
 async def _awaited(value: Awaitable[Any]) -> Any:

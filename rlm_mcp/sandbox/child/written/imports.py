@@ -1,4 +1,4 @@
-"""Imports of helpers as if they stood in a package: `from rlm import llm_query`.
+"""Imports of what is no package here: helpers (`from rlm import llm_query`), and `tqdm`.
 
 Runs in the REPL's process.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -62,6 +62,68 @@ class WithoutHelperImports(ast.NodeTransformer):
 
 # Packages of this kind, from which models import what the REPL has anyway.
 _PACKAGES = frozenset({"rlm", "rlms", "rlm_mcp", "replm", "repl", "llm", "rlm_helpers", "helpers"})
+
+
+class Progress:
+    """Stands in for `tqdm`: gives the items, and shows nothing of how far it is."""
+
+    def __init__(self, iterable: Iterable[Any] = (), *_: object, **named: Any) -> None:
+        self.iterable = iterable
+        self.n = 0
+        self.total = named.get("total")
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in self.iterable:
+            self.n += 1
+            yield item
+
+    def __len__(self) -> int:
+        return len(self.iterable) if hasattr(self.iterable, "__len__") else self.total or 0  # pyright: ignore[reportArgumentType]  # as its `hasattr` says
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, n: int = 1) -> None:
+        """Count on."""
+        self.n += n
+
+    @staticmethod
+    def write(text: object, *_: object, **__: object) -> None:
+        """Print a line."""
+        sys.stdout.write(f"{text}\n")
+
+    @staticmethod
+    async def gather(*values: Any, **_: Any) -> list[Any]:
+        """Await values, as `tqdm.asyncio` does."""
+        import asyncio  # noqa: PLC0415  # few cells use it
+
+        return await asyncio.gather(*values)
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *_, **__: None  # set_description and its kin
+
+
+def offer_tqdm() -> None:
+    """Let `from tqdm import tqdm` succeed where the package is not there."""
+    if _is_there("tqdm"):
+        return
+    parts = ("", ".auto", ".notebook", ".std", ".asyncio", ".autonotebook")
+    made = {part: ModuleType(f"tqdm{part}") for part in parts}
+    for part, module in made.items():
+        module.__dict__.update(tqdm=Progress, trange=_counted, tqdm_notebook=Progress)
+        module.__dict__.update(tqdm_asyncio=Progress, gather=Progress.gather, __path__=[])
+        sys.modules[module.__name__] = module
+        if part:
+            setattr(made[""], part[1:], module)
+
+
+def _counted(*bounds: int, **_: object) -> Progress:
+    return Progress(range(*bounds))
 
 
 def _assigned(name: ast.alias) -> ast.stmt:

@@ -100,6 +100,7 @@ class Guest:
         options = ReplOptions(**said["options"])
         self._worker = Worker(link.send, content, options, self._interrupts, link.wait)
         sys.modules["__main__"] = self._worker.namespace.module
+        sys.argv = [""]  # cells that read arguments find none
         signal.signal(signal.SIGINT, self._interrupts)
         threads.run_calls_together(self._worker.namespace)
 
