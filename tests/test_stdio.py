@@ -22,7 +22,8 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCResponse
 
-from rlm_mcp.server.stdio import MAX_LINE_CHARS, Unanswered, refusal_of_long, write_messages
+from rlm_mcp.server.messages import refusal_of_long
+from rlm_mcp.server.stdio import MAX_LINE_CHARS, Unanswered, write_messages
 from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
 from rlm_mcp.testing.scripted_replies import Reply
 from tests import walls
@@ -535,12 +536,12 @@ async def test_every_line_is_answered_also_one_with_half_a_character_or_that_is_
 @pytest.mark.parametrize(
     ("line", "number", "told"),
     [
-        (b"\0\0", None, "The line '\\x00\\x00' is not JSON"),
+        (b"\0\0", None, "The message '\\x00\\x00' is not JSON"),
         (b"[" * 100_000, None, "is not JSON: maximum recursion depth exceeded"),
         (b'{"jsonrpc":"2.0","id":' + b"9" * 5000 + b"}", None, "is not JSON: Exceeds the limit"),
         (b'[{"jsonrpc":"2.0","id":5,"method":"ping"}]', None, "is a batch of messages"),
-        (b'{"id":5,"method":"ping"}', 5, "is not a message"),
-        (b'{"jsonrpc":"2.0","id":"\\ud800"}', "?", "is not a message"),
+        (b'{"id":5,"method":"ping"}', 5, "is none of JSON-RPC 2.0"),
+        (b'{"jsonrpc":"2.0","id":"\\ud800"}', "?", "is none of JSON-RPC 2.0"),
         (b'{"jsonrpc":"2.0","id":null,"method":"ping"}', None, "neither a text nor a whole number"),
         (b'{"jsonrpc":"2.0","id":1.5,"method":"ping"}', None, "neither a text nor a whole number"),
         (b'{"jsonrpc":"2.0","id":true,"method":"ping"}', None, "neither a text nor a whole number"),
@@ -633,7 +634,7 @@ async def test_half_a_character_in_an_answer_does_not_end_the_server(tmp_path: P
     ids=["first", "text", "last", "inner", "quoted", "none"],
 )
 def test_the_id_of_a_message_is_found_at_its_ends(begin: str, end: str, number: Any) -> None:
-    assert refusal_of_long(begin, end).id == number
+    assert refusal_of_long(begin, end, "1 byte", "Send less.").id == number
 
 
 async def test_a_line_without_end_is_refused_with_the_limit_and_another_way(

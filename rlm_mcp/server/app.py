@@ -45,6 +45,7 @@ from pydantic import AnyUrl, ValidationError
 from rlm_mcp import __version__
 from rlm_mcp.errors import NotFoundError, RLMError, TooManyFilesError, lacks_descriptors
 from rlm_mcp.server.completions import complete
+from rlm_mcp.server.messages import HALVES_META_KEY
 from rlm_mcp.server.pending import OpenPage, OpenService, PendingService
 from rlm_mcp.server.prompts import PROMPTS
 from rlm_mcp.server.resources import KINDS, list_resources, read_resource
@@ -56,7 +57,7 @@ from rlm_mcp.server.results import (
     protocol_error,
     with_notes,
 )
-from rlm_mcp.server.stdio import HALVES_META_KEY, serve_stdio
+from rlm_mcp.server.stdio import serve_stdio
 from rlm_mcp.server.tasks import Tasks
 from rlm_mcp.server.tool import RUN_VIEW, ToolSpec, fit_for, service_of
 from rlm_mcp.server.toolbox import Toolbox

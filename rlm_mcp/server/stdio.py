@@ -16,7 +16,6 @@ import io
 import json
 import logging
 import os
-import re
 import stat
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -24,7 +23,7 @@ from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from threading import Thread
-from typing import Any, BinaryIO, TextIO, cast
+from typing import Any, BinaryIO, TextIO
 
 import anyio
 import anyio.to_thread
@@ -35,20 +34,15 @@ from mcp.server.lowlevel import Server
 from mcp.server.runner import serve_dual_era_loop
 from mcp.shared.message import SessionMessage
 from mcp_types import (
-    INVALID_REQUEST,
-    PARSE_ERROR,
-    ErrorData,
     JSONRPCError,
     JSONRPCMessage,
-    JSONRPCNotification,
     JSONRPCRequest,
     JSONRPCResponse,
-    jsonrpc_message_adapter,
 )
 from pydantic_core import PydanticSerializationError
 
+from rlm_mcp.server.messages import parse_message, refusal, refusal_of_long
 from rlm_mcp.server.sendable import sendable
-from rlm_mcp.text import preview
 
 Incoming = SessionMessage | Exception
 # Whoever sends requests through a pipe closes it at once, and still wants to read the answers. A
@@ -58,19 +52,10 @@ _PROBE = "server/discover"
 # Parsing so many holds everything else for half a second, and takes five times their memory.
 MAX_LINE_CHARS = 100_000_000
 _PIECE_CHARS = 4096
-_SHOWN_CHARS = 80
-_ONE_A_LINE = 'Write one JSON-RPC message a line: {"jsonrpc": "2.0", "id": 1, "method": ...}.'
-# The id of a message of which only the two ends are known. A quote in a text has a backslash, so
-# neither pattern fits what a text says.
-_PLAIN = r'(?:"(?:[^"\\]|\\.){0,200}"|-?\d{1,20})'
-_OTHERS = rf'(?:\s*"(?:jsonrpc|method)"\s*:\s*{_PLAIN}\s*,)*'
-_ID_FIELD = rf'\s*"id"\s*:\s*({_PLAIN})\s*'
-_FIRST_FIELDS = re.compile(rf"\s*\{{{_OTHERS}{_ID_FIELD},")
-_LAST_FIELDS = re.compile(
-    rf"\}}\s*,{_OTHERS}{_ID_FIELD}(?:,\s*\"(?:jsonrpc|method)\"\s*:\s*{_PLAIN}\s*)*\}}\s*\Z"
+_INSTEAD = (
+    "Give `path` for a text in a file, or send a text in parts: with final=false, then its "
+    "upload_id."
 )
-# In `_meta` of a call whose arguments held half a surrogate pair: says so to whoever answers it.
-HALVES_META_KEY = "rlm-mcp/half-characters"
 
 log = logging.getLogger(__name__)
 
@@ -108,66 +93,6 @@ async def _serve(server: Server[Any], stdin: TextIO) -> None:
                         )
                         serving.start_soon(loop, server, receiver, outgoing.clone())
                 reading.cancel_scope.cancel()
-
-
-def parse_message(line: str) -> JSONRPCMessage:
-    """Read one message; half a surrogate pair in it becomes a `?`, which its `_meta` says.
-
-    Raises:
-        ValueError: it is not JSON, or not a message.
-        RecursionError: it is nested too deeply.
-    """
-    value = json.loads(line)
-    if "\\ud" in line or "\\uD" in line:
-        value = _without_halves(value)
-    message = jsonrpc_message_adapter.validate_python(value, by_name=False)
-    if isinstance(message, JSONRPCNotification) and "id" in value:
-        raise ValueError("a request's id is a text or a whole number")  # else it gets no answer
-    return message
-
-
-def _without_halves(value: Any) -> Any:
-    fit: Any = sendable(value)
-    if fit != value and isinstance(fit, dict):
-        params: Any = cast("dict[str, Any]", fit).get("params")
-        if isinstance(params, dict):
-            meta = cast("dict[str, Any]", params).get("_meta")
-            params["_meta"] = (meta if isinstance(meta, dict) else {}) | {HALVES_META_KEY: True}
-    return cast("Any", fit)
-
-
-def refusal(line: str) -> JSONRPCError:
-    """Return the answer to a line that is not a message, with its id if it has one."""
-    shown = f"The line {preview(line, _SHOWN_CHARS)!r}"
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return _error(PARSE_ERROR, f"{shown} is not JSON: {error}. {_ONE_A_LINE}", None)
-    if isinstance(value, list):
-        told = f"{shown} is a batch of messages, which is not supported. {_ONE_A_LINE}"
-        return _error(INVALID_REQUEST, told, None)
-    fields = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-    number = fields.get("id")
-    if "id" in fields and (isinstance(number, bool) or not isinstance(number, int | str)):
-        told = f"{shown} has an id that is neither a text nor a whole number. {_ONE_A_LINE}"
-        return _error(INVALID_REQUEST, told, None)
-    return _error(INVALID_REQUEST, f"{shown} is not a message. {_ONE_A_LINE}", number)
-
-
-def refusal_of_long(begin: str, end: str) -> JSONRPCError:
-    """Return the answer to a line that was not read, with its id where it stands at either end."""
-    found = _FIRST_FIELDS.match(begin) or _LAST_FIELDS.search(end)
-    return _error(
-        INVALID_REQUEST,
-        f"The message has more than {MAX_LINE_CHARS:,} characters; it was not read. Give `path` "
-        "for a text in a file, or send a text in parts: with final=false, then its upload_id.",
-        json.loads(found[1]) if found else None,
-    )
-
-
-def _error(code: int, message: str, number: int | str | None) -> JSONRPCError:
-    error = ErrorData(code=code, message=message)
-    return JSONRPCError(jsonrpc="2.0", id=sendable(number), error=error)
 
 
 async def _read(
@@ -273,12 +198,15 @@ def _send_lines(
     with suppress(anyio.BrokenResourceError, RuntimeError, CancelledError):
         try:
             for line in iter(partial(file.readline, MAX_LINE_CHARS), ""):
-                is_whole = len(line) < MAX_LINE_CHARS or line.endswith("\n")
-                portal.call(
-                    sender.send, line if is_whole else refusal_of_long(line, _rest_of(file))
-                )
+                is_cut = len(line) == MAX_LINE_CHARS and not line.endswith("\n")
+                sent = _refusal_of(line, _rest_of(file)) if is_cut else line
+                portal.call(sender.send, sent)
         finally:
             portal.call(sender.aclose)
+
+
+def _refusal_of(begin: str, end: str) -> JSONRPCError:
+    return refusal_of_long(begin, end, f"{MAX_LINE_CHARS:,} characters", _INSTEAD)
 
 
 def _rest_of(file: TextIO) -> str:

@@ -18,6 +18,7 @@ from mcp.server.auth.routes import build_resource_metadata_url, create_protected
 from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -26,9 +27,10 @@ from rlm_mcp.errors import ConfigurationError, RLMError
 from rlm_mcp.sandbox.choice import OwnedSandbox
 from rlm_mcp.server.app import build_server
 from rlm_mcp.server.http.addresses import is_open
-from rlm_mcp.server.http.answers import error_answer
+from rlm_mcp.server.http.answers import error_answer, no_route_answer
 from rlm_mcp.server.http.auth import BearerCheck, StaticBearers
 from rlm_mcp.server.http.host_check import HostCheck, KnownHosts, is_loopback
+from rlm_mcp.server.http.message_check import MessageCheck
 from rlm_mcp.server.http.metrics import metrics_routes
 from rlm_mcp.server.http.oauth import Issuer, open_bearers
 from rlm_mcp.server.http.page import page_routes
@@ -179,11 +181,14 @@ def _build_app(
     app.state.service = service
     app.router.routes.extend([*make_routes(), *page_routes(), *metrics_routes()])
     app.add_exception_handler(RLMError, error_answer)
+    app.add_exception_handler(HTTPException, no_route_answer)
     metadata_url = None
     if issuer := _issuer(settings):
         app.router.routes.extend(_metadata(issuer))
         metadata_url = str(build_resource_metadata_url(AnyHttpUrl(issuer.resource)))
-    guarded: ASGIApp = BearerCheck(app, verifiers, is_open=is_open, metadata_url=metadata_url)
+    guarded: ASGIApp = BearerCheck(
+        MessageCheck(app, MCP_PATH), verifiers, is_open=is_open, metadata_url=metadata_url
+    )
     if place.allowed_origins:
         guarded = CORSMiddleware(
             guarded,
