@@ -8,7 +8,9 @@ import anyio
 import pytest
 from playwright.async_api import expect
 
+from rlm_mcp.testing.scripted_model import open_scripted_model
 from tests.browser.tabs import OpenTab
+from tests.commands import command, environment
 from tests.http_serving import ANN, BOB, Site, open_site
 from tests.serving import cell, turns
 
@@ -84,6 +86,25 @@ async def test_a_run_whose_text_was_deleted_still_shows_its_answer_in_page_and_f
         await tab.page.goto(Path(saved).as_uri())
         await expect(tab.page.locator(".notice")).to_contain_text("were deleted")
         await expect(tab.page.locator(".answer .text")).to_have_text("what is here?")
+
+
+async def test_a_file_without_texts_does_not_say_that_the_model_saw_no_more(
+    tmp_path: Path, open_tab: OpenTab
+) -> None:
+    note = "the model saw what is shown here"
+    script = turns(cell("print('x' * 20_000)"), "FINAL(done)")
+    async with open_scripted_model(script) as model, open_tab() as tab:
+        env = environment(tmp_path, model.base_url)
+        await command(env, "query", "What is it?", "--text", "a short text", "-q")
+        run_id = (await command(env, "runs", "list")).stdout.split("\t")[0]
+        for name, options in (("whole.html", ()), ("bare.html", ("--no-texts",))):
+            saved = tmp_path / name
+            done = await command(env, "runs", "export", run_id, str(saved), "--html", *options)
+            assert done.exit_code == 0
+            await tab.page.goto(saved.as_uri())
+            await expect(tab.page.locator(".turn")).to_have_count(2)
+            await expect(tab.page.get_by_text(note)).to_have_count(0 if options else 1)
+        await expect(tab.page.locator(".turn .output").first).to_have_text("(left out)")
 
 
 async def test_a_wrong_token_is_refused_in_plain_words_and_the_right_one_opens(

@@ -6,6 +6,7 @@ import { Code, Plain, useAnswer, useSeen } from "./parts.jsx";
 
 const FENCED = /```[\s\S]*?(```|$)/g;
 const NOTHING_PRINTED = "(nothing was printed";
+const LEFT_OUT = "(left out)"; // in a file that was saved without texts
 
 export function Turns({ source, runId, log, onPick, picked, isCompact, isLive, idOf }) {
   const shown = isCompact ? log.turns.slice(-1) : log.turns;
@@ -149,7 +150,8 @@ function Cell({ source, runId, cell, isSeen, hasCode }) {
   const output = full?.output ?? cell.output ?? "";
   const error = full?.error ?? cell.error;
   const isEmpty = !output || output.startsWith(NOTHING_PRINTED);
-  const isCut = cell.outputChars > output.length + 50;
+  const isHere = Boolean(output) && output !== LEFT_OUT;
+  const isCut = isHere && cell.outputChars > output.length + 50;
   return (
     <>
       {hasCode && cell.code && <Code text={full?.code ?? cell.code} />}
