@@ -68,9 +68,8 @@ def empty_root(architecture: str) -> None:
         OSError: mounting is refused.
     """
     _mount(b"none", b"/", b"none", _PRIVATE | _RECURSIVE)
-    _mount(
-        b"tmpfs", b"/tmp", b"tmpfs", _NO_SUID | _NO_DEV | _NO_EXEC, b"size=4k,mode=755"
-    )  # an existing mount point
+    # An existing mount point.
+    _mount(b"tmpfs", b"/tmp", b"tmpfs", _NO_SUID | _NO_DEV | _NO_EXEC, _SMALL)
     old = Path("/tmp/old")  # noqa: S108  # inside the new mount
     old.mkdir()
     call = ctypes.c_long(_PIVOT_ROOT[architecture])
@@ -89,9 +88,8 @@ def drop_capabilities_and_user(architecture: str) -> None:
         OSError: the user does not exist here, as in some containers, or the kernel refuses.
     """
     for capability in range(64):
-        _libc().prctl(
-            _PR_CAPBSET_DROP, capability, 0, 0, 0
-        )  # the kernel refuses numbers it does not know
+        # The kernel refuses numbers that it does not know.
+        _libc().prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
     if os.geteuid() == 0:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
