@@ -50,11 +50,9 @@ def test_a_variable_told_to_the_registry_is_a_setting_and_secret_where_that_is(
     assert variable["description"] == field.description
     assert variable.get("isSecret", False) is is_secret
     if "default" in variable:
-        assert (
-            variable["default"] == f"{field.default:g}"
-            if isinstance(field.default, float)
-            else str(field.default)
-        )
+        default = field.default
+        said = f"{default:g}" if isinstance(default, float) else str(default)
+        assert variable["default"] == said
 
 
 async def test_the_bundle_names_the_tools_that_are_served(tmp_path: Path) -> None:

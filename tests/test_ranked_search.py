@@ -7,6 +7,7 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
+from rlm_mcp.cursors import encode_cursor
 from rlm_mcp.store.contexts.contexts import Contexts
 from rlm_mcp.store.contexts.records import ContextRecord
 from rlm_mcp.store.database import DATABASE_NAME, open_database
@@ -134,6 +135,18 @@ async def test_pages_by_words_join_to_what_one_page_gives(served: Served) -> Non
 
     assert len(whole) == 9
     assert paged == whole
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [encode_cursor("search", 0, 0), encode_cursor("ranked", -1), encode_cursor("ranked", 10**30)],
+)
+async def test_a_cursor_of_another_list_is_refused(served: Served, cursor: str) -> None:
+    handle = (await served.call("rlm_context_add", text="Walrus"))["handle"]
+    search = {"handles": [handle], "pattern": "walrus", "mode": "words"}
+    refused = await served.error("rlm_context_search", **search, cursor=cursor)
+
+    assert "does not belong to this list" in refused["message"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from rlm_mcp.cursors import encode_cursor
 from rlm_mcp.errors import InvalidInputError
 from rlm_mcp.sandbox.host.sandbox import ProcessSandbox
 from rlm_mcp.sandbox.host.text import TextContext
@@ -104,7 +105,18 @@ def test_a_pattern_must_have_a_usable_length(pattern: str) -> None:
         check_pattern(SearchQuery(pattern))
 
 
-@pytest.mark.parametrize("cursor", ["no cursor", "MTox!", "LTE6MA=="])
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "no cursor",
+        encode_cursor("ranked", 1),
+        encode_cursor("runs", 1, 1),
+        encode_cursor("search", 1),
+        encode_cursor("search", -1, 0),
+        encode_cursor("search", 0, 10**30),
+        encode_cursor("search", "0", "0"),
+    ],
+)
 async def test_a_cursor_that_is_not_ours_is_refused(cursor: str) -> None:
     with pytest.raises(InvalidInputError, match="cursor"):
         await found("text", SearchQuery("t"), cursor)

@@ -14,6 +14,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
+from rlm_mcp.cursors import encode_cursor
 from rlm_mcp.errors import InvalidInputError, NotFoundError, NotTextError, StoreError
 from rlm_mcp.sandbox.types import ContextSource
 from rlm_mcp.store.contexts.chunking import CHUNK_BYTES
@@ -198,7 +199,15 @@ async def test_pages_of_the_list_are_newest_first_and_stay_put_under_inserts(
 
 
 @pytest.mark.parametrize(
-    "cursor", ["", "x", "é", "Y29udGV4dHM6", "cnVuczox", "Y29udGV4dHM6LTE", "0" * 10_000, "\ud800"]
+    "cursor",
+    [
+        *("", "x", "é", "Y29udGV4dHM6", "0" * 10_000, "\ud800"),
+        encode_cursor("runs", 5),
+        encode_cursor("contexts"),
+        encode_cursor("contexts", -1),
+        encode_cursor("contexts", "5"),
+        encode_cursor("contexts", 5, 5),
+    ],
 )
 async def test_a_cursor_of_another_list_or_none_at_all_is_refused(
     contexts: Contexts, cursor: str

@@ -19,6 +19,7 @@ MAX_FOUND_CHARS = 60_000
 _PATTERN_ERRORS = ("error", "PatternError", "OverflowError", "RecursionError")
 
 _LIST = "search"
+_PLACES = range(1 << 62)  # what a document and a character of it may be numbered
 # Runs in the REPL: `context` and `FINAL` are its own names. Matches are kept in a variable, so that
 # those found before the time was up can still be read.
 _PROGRAM = """\
@@ -151,7 +152,7 @@ def _place(cursor: str) -> tuple[int, int]:
     if not cursor:
         return 0, 0
     match decode_cursor(_LIST, cursor):
-        case [int() as document, int() as position] if 0 <= min(document, position) < 1 << 62:
+        case [int(document), int(position)] if document in _PLACES and position in _PLACES:
             return document, position
         case _:
             raise invalid_cursor(cursor)
