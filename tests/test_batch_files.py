@@ -322,3 +322,18 @@ async def test_a_handle_that_is_not_stored_is_refused_before_anything_is_asked(
     with pytest.raises(NotFoundError, match="no context 'ctx_0'"):
         async with open_batch(["ctx_0"], settings=settings_in(place, base_url=model.base_url)):
             raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (BatchOptions(at_once=0), "at_once is 0"),
+        (BatchOptions(score="best"), "no score 'best'"),
+    ],
+)
+async def test_options_with_which_nothing_could_be_asked_or_scored_are_refused(
+    place: Path, options: BatchOptions, told: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=told):
+        async with open_batch([place / "a.txt"], options=options):
+            raise AssertionError

@@ -13,6 +13,7 @@ from rlm_mcp.errors import InvalidInputError, first_of
 from rlm_mcp.service.batch.batch import Batch, BatchOptions
 from rlm_mcp.service.batch.lines import BatchLine, line_of
 from rlm_mcp.service.batch.report import report
+from rlm_mcp.service.batch.scores import SCORE_NAMES
 from rlm_mcp.service.batch.texts import AddText, BatchTexts
 from rlm_mcp.service.contexts.added import Added
 from rlm_mcp.service.contexts.requests import NewText
@@ -74,10 +75,11 @@ async def open_batch(
         adding: makes what stores a text, where somebody wants to see how far that is.
 
     Raises:
-        InvalidInputError: a text cannot be read, or is not text.
+        InvalidInputError: a text cannot be read, or is not text; or an option cannot be used.
         NotFoundError: there is no text with a handle.
         StoreError: the database cannot be opened or written.
     """
+    _check(options)
     settings = settings or load_settings()
     try:
         async with _open_batch([str(text) for text in texts], settings, options, adding) as batch:
@@ -100,6 +102,17 @@ async def _open_batch(
             await service.contexts.passage(handle, 0, 1)  # each question would be refused else
         options = replace(options, settings=options.settings + _depends_on(settings))
         yield OpenBatch(Batch(service.runs, found.find, options), options.score)
+
+
+def _check(options: BatchOptions) -> None:
+    if options.score not in SCORE_NAMES:
+        raise InvalidInputError(
+            f"There is no score {options.score!r}.", fix=f"Scores: {', '.join(SCORE_NAMES)}."
+        )
+    if options.at_once < 1:
+        raise InvalidInputError(
+            f"at_once is {options.at_once!r}: no question could be asked.", fix="Give 1 or more."
+        )
 
 
 def _plainly(service: Service) -> AddText:

@@ -72,8 +72,8 @@ class BatchTexts:
                 return self._handles[name]
         raise InvalidInputError(
             f"There is no text {preview(name)!r} among those of the batch.",
-            fix="Name one of --texts as it is written there, a file in a directory that is one, "
-            "or a handle.",
+            fix="Name a text as it was given to the batch, a file in a directory that is one, or a "
+            "handle.",
         )
 
 
