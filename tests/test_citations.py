@@ -131,8 +131,10 @@ async def test_a_later_cell_of_the_caller_may_cite_without_an_answer(tmp_path: P
     async with open_served(tmp_path, turns("never")) as served:
         added = await served.call("rlm_context_add", documents=["a walrus", "nine ships"])
         first = await served.call("rlm_exec", code="1", contexts=[added["handle"]])
-        second = await served.call("rlm_exec", code="cite((1, 0, 4))", run_id=first["run_id"])
+        ran = await served.raw("rlm_exec", code="cite((1, 0, 4))", run_id=first["run_id"])
+    second: dict[str, Any] = ran.structured_content or {}
 
+    assert "1 of 1 citation was found in the text:" in text_of(ran)
     assert (first["citations"], second["answer"]) == ([], None)
     assert [(one["document"], one["quote"], one["verified"]) for one in second["citations"]] == [
         (1, "nine", True)

@@ -13,7 +13,7 @@ from rlm_mcp.server.results import MAX_TEXT_CHARS, beside, result, run_link
 from rlm_mcp.server.schemas import Event, EventLine
 from rlm_mcp.server.views import run_view
 from rlm_mcp.service.runs.questions import progress_line
-from rlm_mcp.text import cut
+from rlm_mcp.text import counted, cut
 
 if TYPE_CHECKING:
     from rlm_mcp.events import SubCall
@@ -90,7 +90,8 @@ def cited_lines(citations: Sequence[schemas.CitedPassage]) -> list[str]:
     left = len(shown) - _SHOWN_CITATIONS
     more = [f"… {left} more"] if left > 0 else []
     verified = sum(one.verified for one in citations)
-    head = f"{verified} of {len(citations)} citations were found in the text:"
+    were = "was" if len(citations) == 1 else "were"
+    head = f"{verified} of {counted(len(citations), 'citation')} {were} found in the text:"
     return [head, *shown[:_SHOWN_CITATIONS], *more]
 
 
