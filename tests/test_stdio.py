@@ -24,6 +24,7 @@ from mcp_types import JSONRPCResponse
 
 from rlm_mcp.server.messages import refusal_of_long
 from rlm_mcp.server.stdio import MAX_LINE_CHARS, Unanswered, write_messages
+from rlm_mcp.store.database import DATABASE_NAME
 from rlm_mcp.testing.scripted_model import ScriptedModel, open_scripted_model
 from rlm_mcp.testing.scripted_replies import Reply
 from tests import walls
@@ -440,6 +441,27 @@ async def test_a_store_that_cannot_be_opened_is_the_answer_of_every_tool(tmp_pat
     assert "/proc/nowhere" in error["message"]
     assert b"/proc/nowhere" in said
     assert b"Traceback" not in said
+
+
+async def test_a_store_that_could_not_be_opened_is_opened_once_that_is_mended(
+    tmp_path: Path,
+) -> None:
+    path = settings_in(tmp_path).data_dir / DATABASE_NAME
+    await anyio.Path(path.parent).mkdir()
+    await anyio.Path(path).write_text("not a database")
+    async with (
+        open_scripted_model(turns("never")) as model,
+        open_process(tmp_path, model) as served,
+    ):
+        first = await served.error("rlm_context_list")
+        again = await served.error("rlm_context_list")
+        await anyio.Path(path).unlink()
+        added = await served.call("rlm_context_add", text="some text")
+        listed = await served.call("rlm_context_list")
+
+    assert first == again
+    assert "is not a database" in first["message"]
+    assert [one["handle"] for one in listed["contexts"]] == [added["handle"]]
 
 
 async def test_the_tools_are_listed_before_store_engine_and_sandbox_are_loaded() -> None:

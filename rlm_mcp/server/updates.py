@@ -82,10 +82,7 @@ class Updates:
 
     async def watch(self, pending: PendingService) -> None:
         """Notify subscribers of changes until it is cancelled."""
-        try:
-            service = await pending.opened()
-        except RLMError:
-            return  # every request answers with it
+        service = await pending.until_open()
         async with anyio.create_task_group() as emitting:
             version = _NEVER_LOOKED
             while True:
