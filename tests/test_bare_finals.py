@@ -19,6 +19,7 @@ CERTAIN = {
     "the value in bold": "FINAL **42**",
     "quoted": 'FINAL "42"',
     "a dash": "FINAL — 42",
+    "a sign before a colon": "✅ **Final Answer:** 42",
     "the word above": "FINAL\n42",
     "a heading": "## FINAL\n\n42",
     "a bold line above": "**FINAL**\n\n42",
@@ -58,6 +59,8 @@ OPEN = {
     "a space before the bracket": ("FINAL [42]", "42"),
     "a hyphen or a minus": ("FINAL - 42", "42"),
     "words": ("FINAL the amber lantern", "the amber lantern"),
+    "no closing parenthesis": ("FINAL(42", "42"),
+    "a sentence without one": ("FINAL(It is amber.", "It is amber."),
     "two that differ": ("FINAL(41)\nFINAL(42)", "41"),
 }
 

@@ -410,10 +410,7 @@ VARIABLES: dict[str, tuple[str, ParsedReply]] = {
     "words": ("FINAL_VAR(the result above)", nothing("bad_variable")),
     "two names": ("FINAL_VAR(a, b)", nothing("bad_variable")),
     "nothing": ("FINAL_VAR()", nothing("empty_final")),
-    "unclosed": (
-        "FINAL_VAR(result",
-        ParsedReply(final=Directive("variable", "result"), problem="unclosed_final"),
-    ),
+    "unclosed": ("FINAL_VAR(result", variable("result")),
 }
 
 TOOL_CALLS: dict[str, tuple[str, ParsedReply]] = {

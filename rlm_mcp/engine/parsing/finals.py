@@ -12,8 +12,10 @@ from rlm_mcp.engine.parsing.argument_end import argument_length, has_another_end
 from rlm_mcp.engine.parsing.cited_finals import split_citations
 from rlm_mcp.engine.parsing.python_source import free_names, parse_arguments
 
+# Marks of Markdown, arrows and small pictures.
+_MARK = r"[#>*+\-•~`_ \t\u2190-\u2bff\ufe0f\U0001f000-\U0001faff]"
 _OPENING = re.compile(
-    r"^(?P<marks>(?:[#>*+\-•~`_ \t]|(?:\d+|[a-z])[.)][ \t])*)"
+    rf"^(?P<marks>(?:{_MARK}|(?:\d+|[a-z])[.)][ \t])*)"
     r"(?:(?:the |my )?(?:final )?answer(?: is)?[*_]*:[*_` \t]*)?"
     r"(?P<word>(?P<var>FINAL[_ .-]?VAR)|FINAL(?:[_ ]?ANSWER)?)[*_`]*(?P<gap>[ \t]*)[(（]",
     re.IGNORECASE,
@@ -31,7 +33,7 @@ LABELS = (
 )
 # "FINAL: 42", "**Final answer:** 42", "FINAL_VAR: total"; in capitals, unlike in a sentence.
 _COLON = re.compile(
-    r"^(?P<marks>(?:[#>*+\-•~`_ \t]|\d+[.)][ \t])*)"
+    rf"^(?P<marks>(?:{_MARK}|\d+[.)][ \t])*)"
     r"(?:(?P<var>FINAL[_ .-]?VAR)|FINAL(?:[_ ]ANSWER)?|(?i:(?:the |my )?final answer(?: is)?"
     rf"|{LABELS}))[*_`]*[ \t]*(?:[:：]|->|=>|→)[*_`]*(?P<body>.*)$"
 )

@@ -33,6 +33,8 @@ _FINALS = frozenset({"FINAL", "FINAL_VAR", "FINALVAR", "FINAL_ANSWER", "FINALANS
 # Limits for replies that repeat themselves endlessly.
 _MAX_FINALS = 10
 _MAX_CUTS = 40
+# A short answer whose parenthesis may only be forgotten: one word, or a sentence.
+_WHOLE = re.compile(r"[^\s\"'](?:\S{0,199}|[^\n]{0,198}[.!?])")
 _PROMISE = re.compile(
     r"\b(?:I(?:'|’| wi)ll|I(?:'m| am) going to|let me|let's|let us|(?:next|first|then),? I"
     r"|I (?:need|want|plan) to|we (?:need to|will|should))\b",
@@ -307,7 +309,9 @@ def _record(found: FoundFinal, draft: _Draft) -> None:
         draft.problem = "promise"
     elif found.kind in ("text", "variable"):
         draft.final = _directive(found)
-        draft.problem = None if found.closed else "unclosed_final"
+        is_whole = found.closed or (not draft.was_cut and _WHOLE.fullmatch(found.value) is not None)
+        draft.final = replace(draft.final, is_certain=found.is_certain and found.closed)
+        draft.problem = None if is_whole else "unclosed_final"
     else:
         draft.problem = "empty_final" if found.kind == "empty" else "bad_variable"
 
