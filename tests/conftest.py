@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 from collections.abc import AsyncGenerator, Iterator
@@ -20,11 +21,18 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 async def one_sandbox_for_all() -> AsyncGenerator[None]:
-    """Let the served instances of a module share a sandbox: all of its tests must be async."""
+    """Let the served instances of a module's async tests share a sandbox."""
     async with a_sandbox(min_isolation="process") as sandbox:
         token = SHARED_SANDBOX.set(sandbox)
         yield
         SHARED_SANDBOX.reset(token)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let the other tests of such a module be run by themselves: they take no async fixture."""
+    if isinstance(item, pytest.Function) and not inspect.iscoroutinefunction(item.obj):
+        names = item.fixturenames
+        names[:] = [name for name in names if name != "one_sandbox_for_all"]
 
 
 @pytest.fixture(autouse=True)

@@ -105,6 +105,19 @@ async def test_a_reply_that_is_used_outlives_one_that_is_not(
     assert list(await replies.get_many(["hot", "cold"])) == ["hot"]
 
 
+async def test_beyond_their_room_the_replies_that_were_not_used_for_longest_go(
+    database: Database, clock: Clock
+) -> None:
+    replies = Replies(database, clock=clock)
+    for number in range(5):
+        await replies.put_many({f"{number}.{one}": "x" * 20_000 for one in range(50)})
+        clock.now += 60
+
+    await Retention(database, Keeping(run_bytes=2_000_000), clock=clock).drop_old()
+
+    assert list(await replies.get_many([f"{number}.0" for number in range(5)])) == ["4.0"]
+
+
 async def test_beyond_their_room_the_oldest_go_but_none_in_its_first_hour(
     database: Database, runs: Runs, clock: Clock
 ) -> None:

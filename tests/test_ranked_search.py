@@ -372,3 +372,11 @@ async def test_a_command_searches_by_pattern_and_by_words(tmp_path: Path) -> Non
 
     assert by_words.stdout == "a.txt:801: a walrus and an otter\n"
     assert by_pattern.stdout == by_words.stdout
+
+
+def test_the_line_with_most_words_is_shown_and_not_one_that_repeats_a_word() -> None:
+    passage = "walrus walrus walrus\na tusk of a walrus\n"
+
+    found = best_line(passage, {"walrus": 1.0, "tusk": 0.5}, 0)
+    assert (found.line, found.text) == (1, "a tusk of a walrus")
+    assert passage[found.start : found.end] == "tusk of a walrus"
