@@ -314,8 +314,12 @@ class Crew:
         worker.answered_at = anyio.current_time()
         answered.set()
 
-    def _tell(self) -> None:
+    def tell_places(self) -> None:
+        """Say how many runs the workers can host; while there is none, one may wait for it."""
         self.on_places(max(1, sum(worker.status.places for worker in self._workers)))
+
+    def _tell(self) -> None:
+        self.tell_places()
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
 

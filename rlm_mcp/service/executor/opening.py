@@ -137,6 +137,8 @@ class WorkSite:
                 queue.resize(places)
 
         crew.on_places = resize
+        if crew.workers:  # they were up before anybody was told
+            crew.tell_places()
         crew.on_crowded = partial(hold, models)
         tell_refusals(models, lambda crowded: start(crew.hold, None, crowded))
         return partial(RemoteExecutor, duty=CrewDuty(crew, self.leases, self.tasks))
