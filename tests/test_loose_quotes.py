@@ -35,6 +35,8 @@ LINE = "The harbour master counted nine ships in the fog."
         ("The **harbour** master _counted_ nine", "harbour master counted", None),
         ("the exami-\nnation of all ships", "The examination … all ships", None),
         ("page one ends with\fhalf of it and goes on", "ends with half of it", None),
+        ("| North | 1,000 € | up |", "North 1,000 € up", "North | 1,000 € | up"),
+        ("the zero\u200bwidth \u202bword\u202c here", "zerowidth word here", None),
         ("ten\u202fthousand\u00a0ships", "Ten thousand ships", "ten\u202fthousand\u00a0ships"),
     ],
 )

@@ -15,9 +15,9 @@ from rlm_mcp.service.contexts.text_reader import TextReader
 from tests.interop.environments import python_with
 
 SDIST = "chardet==5.2.0"
-# What `charset_normalizer`, which guesses for us, gets right by itself of the 419 that Python can
-# decode in the charset they are said to be in.
-BY_THE_LIBRARY = 402
+# Of 424 texts 419 are read right. Some are of two charsets, of which the library that guesses may
+# choose another in its next version; by itself it gets 402 right.
+RIGHT = 415
 LANGUAGES = (
     *("arabic", "bulgarian", "croatian", "cyrillic", "czech", "greek", "hebrew", "hungarian"),
     *("polish", "romanian", "russian", "slovak", "slovene", "turkish"),
@@ -58,7 +58,7 @@ def same(text: str) -> str:
     return unicodedata.normalize("NFKC", re.sub("[~〜～]", "", text))
 
 
-def test_at_least_as_many_charsets_are_found_as_by_the_library(texts: Path) -> None:
+def test_nearly_all_charsets_are_found(texts: Path) -> None:
     right = 0
     for path, charset in of_corpus(texts):
         data = path.read_bytes()
@@ -67,4 +67,4 @@ def test_at_least_as_many_charsets_are_found_as_by_the_library(texts: Path) -> N
         expected = {charset, LARGER.get(charset, charset)}
         right += same(found) in {same(data.decode(one, "replace")) for one in expected}
 
-    assert right >= BY_THE_LIBRARY
+    assert right >= RIGHT

@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import NamedTuple, Protocol
 
 from rlm_mcp.engine.citations.loose import LooseQuote
-from rlm_mcp.engine.citations.quotations import any_spelling, telling_word
+from rlm_mcp.engine.citations.quotations import UNSEEN, any_spelling, telling_word
 from rlm_mcp.sandbox.types import ContextSource
 
 # A passage may lie over the edge of two chunks: so much of the first is looked at again.
@@ -31,11 +31,14 @@ class Found(NamedTuple):
 
 
 Span = tuple[int, int]
-# A word that is cut at the end of a line, or holds a mark where it may be cut.
+# A word that is cut at the end of a line, or holds what nobody sees: where it may be cut, or in
+# which direction it is written.
 _CUT = re.compile(
-    rb"\xc2\xad|(?<=[A-Za-z\x80-\xff])(?:-|\xe2\x80\x90)\r?\n[ \t]*(?=[a-z\x80-\xff])"
+    rb"\xc2\xad|\xe2\x80[\x8b\x8e\x8f\xaa-\xae]|\xe2\x81\xa0|\xef\xbb\xbf"
+    rb"|(?<=[A-Za-z\x80-\xff])(?:-|\xe2\x80\x90)\r?\n[ \t]*(?=[a-z\x80-\xff])"
 )
-_SIGNS_OF_CUTS = (b"-\n", b"-\r\n", b"\xc2\xad", b"\xe2\x80\x90")  # found much sooner
+# Found much sooner.
+_SIGNS_OF_CUTS = (b"-\n", b"-\r\n", b"\xe2\x80\x90", *(char.encode() for char in UNSEEN))
 
 
 class _Window:

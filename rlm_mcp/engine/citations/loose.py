@@ -37,7 +37,7 @@ _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u3005-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef]"
 )
 _MARKUP = rb"[*_`]{0,3}"  # of Markdown, which a quote leaves out
-_SPACE = _MARKUP + SPACE_BYTES + b"+" + _MARKUP
+_SPACE = _MARKUP + rb"(?:" + SPACE_BYTES + rb"|\|)+" + _MARKUP  # cells of a table stand apart
 
 
 class LooseQuote(NamedTuple):

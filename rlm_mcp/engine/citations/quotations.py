@@ -32,7 +32,9 @@ _PLAIN = {ord(one): plain for plain, alike in MARKS_ALIKE.items() for one in ali
 _CLASSES = {one: alike for alike in MARKS_ALIKE.values() for one in alike}
 _HYPHENS = MARKS_ALIKE["-"]
 _DOTS, _ANY_DOTS = "...", rb"(?:\.\.\.|\xe2\x80\xa6)"
-_SOFT_HYPHEN = "\xad"
+# What stands within words and nobody sees.
+UNSEEN = "\xad\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\ufeff"
+_WITHOUT_UNSEEN = dict.fromkeys(map(ord, UNSEEN))
 SPACE_BYTES = rb"(?:[\s\x1c-\x1f]|\xc2[\x85\xa0]|\xe2\x80[\x80-\x8b\xa8\xa9\xaf]|\xe3\x80\x80)"
 _WORD_OF_LETTERS = re.compile(r"\w+")
 _ASCII_WORD = re.compile(r"[0-9A-Za-z]{3,}")
@@ -91,7 +93,7 @@ def normalised(text: str) -> str:
 
 def composed(text: str) -> str:
     """Return a text with each accent and its letter as one character, where there is one."""
-    return unicodedata.normalize("NFC", text).replace("…", _DOTS).replace(_SOFT_HYPHEN, "")
+    return unicodedata.normalize("NFC", text).replace("…", _DOTS).translate(_WITHOUT_UNSEEN)
 
 
 def telling_word(quote: str) -> bytes:
