@@ -295,3 +295,23 @@ def test_long_questions_answers_and_values_are_cut() -> None:
     assert len(told) < 8_000
     assert "and 59 more" in told
     assert told.endswith("Lost variables: lost (why).")
+
+
+async def test_values_that_cannot_be_kept_cost_the_others_nothing(tmp_path: Path) -> None:
+    assign = (
+        "import re\n"
+        "a, b, c = (re.match('x', 'x') for _ in range(3))\n"
+        "d = (one for one in 'x')\n"
+        "e = memoryview(b'x')\n"
+        "after = {'rows': [1, 2]}, {3}, 'x' * 250_000\n"
+        "z = 5"
+    )
+    run_id = await first_run(tmp_path, assign)
+
+    run = await continued(
+        tmp_path, run_id, turns(cell("FINAL(repr((after[:2], len(after[2]), z)))"))
+    )
+
+    assert run["answer"] == "(({'rows': [1, 2]}, {3}), 250000, 5)"
+    assert "a (a value of type Match cannot be kept)" in run["opening"]
+    assert "larger than is kept" not in run["opening"]

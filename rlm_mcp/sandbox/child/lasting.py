@@ -40,6 +40,7 @@ _SCALARS = (str, bytes, int, float, bool, type(None))
 _UNSHARED = (*_SCALARS, tuple, frozenset, range, type, types.ModuleType, types.FunctionType)
 _STATE = (*_SCALARS, list, dict, set, tuple, frozenset, Counter, defaultdict)
 _MAX_SUBMODULES = 50
+_FAILED_BYTES = 1 << 10  # what a value counts at least that was pickled in vain
 _UNPICKLABLE = re.compile(r"cannot pickle '([\w.]+)' object")
 _CachedFunction = type(functools.lru_cache(len))
 
@@ -73,11 +74,12 @@ def keep(
         if value is not context and size_of(value) > left:
             yield Lasting(name, reason=_too_large(left, most))
             continue
-        one = _kept(name, value, shared, left, most)
+        target = Bounded(left)
+        one = _kept(name, value, shared, target, (left, most))
         if one.payload and not issubclass(type(value), _UNSHARED):
             shared.setdefault(id(value), name)
         room -= len(one.payload)
-        wasted += 0 if one.payload else left
+        wasted += 0 if one.payload else target.written + _FAILED_BYTES
         yield one
 
 
@@ -128,7 +130,10 @@ def _order(value: object) -> int:
     return 1 if issubclass(kind, type | types.FunctionType) else 2
 
 
-def _kept(name: str, value: Any, shared: Mapping[int, str], most: int, limit: int) -> Lasting:
+def _kept(
+    name: str, value: Any, shared: Mapping[int, str], target: Bounded, bounds: tuple[int, int]
+) -> Lasting:
+    most, limit = bounds
     try:
         if shared.get(id(value)) == "context":
             return Lasting(name, SOURCE + f"{name} = context".encode())
@@ -140,7 +145,6 @@ def _kept(name: str, value: Any, shared: Mapping[int, str], most: int, limit: in
             source = None
         if source is not None:
             return Lasting(name, _with_state(value, source, most))
-        target = Bounded(most)
         _Pickler(target, value, shared).dump(value)
         return Lasting(name, b"".join(target.parts))
     except FullError:
