@@ -7,6 +7,7 @@ import random
 import pytest
 
 from rlm_mcp.engine.parsing.problems import ReplyProblem
+from rlm_mcp.engine.parsing.python_source import free_names, parse_arguments
 from rlm_mcp.engine.parsing.reply import CodeBlock, Directive, ParsedReply, parse_reply
 
 
@@ -907,3 +908,10 @@ def test_any_mix_of_fragments_is_read_as_something_that_can_be_acted_on(seed: in
             assert all(block.code.strip() for block in parsed.blocks)
             assert parsed.final is None or parsed.final.value.strip()
             assert parsed.syntax is None or parsed.blocks
+
+
+def test_a_variable_of_a_comprehension_is_none_that_an_answer_needs() -> None:
+    call = parse_arguments("[x + len(more) for x in found]")
+
+    assert call is not None
+    assert sorted(free_names(call.args[0])) == ["found", "more"]
