@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -320,6 +321,14 @@ async def test_the_command_takes_attempts_and_says_how_many_agree(tmp_path: Path
 
 def of(*answers: str) -> list[RLMResponse]:
     return [RLMResponse(answer, "completed", 1, 0, 0, 0, 0.0) for answer in answers]
+
+
+def test_whole_numbers_of_typed_answers_are_equal_however_they_are_written() -> None:
+    given = [
+        replace(one, data={"n": [n]})
+        for one, n in zip(of("a", "b", "c"), (42, 42.5, 42.0), strict=True)
+    ]
+    assert equal_groups(given) == [[0, 2], [1]]
 
 
 def test_equal_answers_stand_together_with_the_most_frequent_first() -> None:

@@ -68,6 +68,16 @@ def read_verdict(reply: str, groups: Sequence[Sequence[int]]) -> Agreement:
     return Agreement(groups[best - 1][0], _size(same, groups))
 
 
+def _plain(data: Any) -> Any:
+    """Return JSON with whole numbers alike: 42.0 says what 42 says."""
+    return json.loads(json.dumps(data), parse_float=_number)
+
+
+def _number(text: str) -> int | float:
+    value = float(text)
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
+
+
 def _size(numbers: Sequence[int], groups: Sequence[Sequence[int]]) -> int:
     return sum(len(groups[number - 1]) for number in set(numbers))
 
@@ -75,7 +85,7 @@ def _size(numbers: Sequence[int], groups: Sequence[Sequence[int]]) -> int:
 def _normal(response: RLMResponse) -> str:
     """Write an answer so that equal ones are the same text, however they are spelled."""
     if response.data is not None:
-        return json.dumps(response.data, sort_keys=True, ensure_ascii=False)
+        return json.dumps(_plain(response.data), sort_keys=True, ensure_ascii=False)
     text = " ".join((response.answer or "").split()).casefold()
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
     return text.strip("\"'`*. ")

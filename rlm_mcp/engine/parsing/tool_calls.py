@@ -15,7 +15,7 @@ _ARGUMENT_KEYS = ("arguments", "args", "parameters", "params", "input", "action_
 _NAME_KEYS = ("name", "tool", "tool_name", "action", "recipient_name")
 _TAGGED = re.compile(
     r"<(?P<tag>python|repl|code|tool_code|execute|execute_(?:python|ipython|code)|py|run|run_code"
-    r"|code_execution|(?:python|ipython|code)_(?:code|repl|interpreter)|interpreter|script|cell"
+    r"|code_execution|(?:python|ipython|code)_(?:code|repl|interpreter)|interpreter|cell"
     r"|tool|action|\|python\|)(?: [^<>\n]*)?>"
     r"(?P<code>.*?)(?:</(?P=tag)>|$)",
     re.DOTALL,
