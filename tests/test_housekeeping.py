@@ -91,6 +91,19 @@ async def test_ended_runs_and_replies_go_by_age_and_runs_at_work_never_do(
     assert await database.read(lambda db: rows_of(db, "events", "variables")) == [501, 1]
 
 
+@pytest.mark.parametrize("days", [1e6, 1e12, 1e300, float("inf")])
+async def test_who_keeps_runs_for_longer_than_there_are_dates_keeps_all_of_them(
+    database: Database, runs: Runs, clock: Clock, days: float
+) -> None:
+    run_id = await work(runs)
+    clock.now += 10 * DAY
+
+    keeping = Keeping(run_seconds=days * DAY, upload_seconds=days * DAY)
+
+    assert await Retention(database, keeping, clock=clock).drop_old() == 0
+    assert await left(runs) == [run_id]
+
+
 async def test_a_reply_that_is_used_outlives_one_that_is_not(
     database: Database, clock: Clock
 ) -> None:

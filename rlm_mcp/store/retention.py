@@ -66,7 +66,8 @@ class Retention:
         dropped = 0
         if self._keeping.run_seconds is not None:
             before = self._clock() - max(self._keeping.run_seconds, GRACE_SECONDS)
-            dropped += await self._drop_before(before)
+            # Who keeps runs for a million days, or infinitely many, keeps all since 1970.
+            dropped += await self._drop_before(max(0.0, before))
         if self._keeping.run_bytes is not None:
             dropped += await self._drop_beyond(self._keeping.run_bytes)
         return dropped
