@@ -317,7 +317,7 @@ def why_no_text(head: bytes) -> str:
     """Say why bytes that begin so cannot be stored as text; empty if they can."""
     if not head:
         return EMPTY
-    if b"\0" in _without_holes(head):
+    if b"\0" in head and b"\0" in _without_holes(head):
         return "binary"
     if _undecodable_share(head) > 0.1:
         return "text in no known charset"
