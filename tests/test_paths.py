@@ -372,3 +372,14 @@ def test_a_pipe_that_is_called_like_an_ignore_file_is_not_waited_for(tmp_path: P
     os.mkfifo(tmp_path / ".gitignore")
     found = find_files(str(tmp_path), AllowedPaths.chosen([tmp_path]))
     assert [name for name, _ in found.files] == ["a.txt"]
+
+
+@pytest.mark.parametrize("path", [" ", "''", "file://"])
+def test_a_path_that_names_nothing_is_not_the_working_directory(
+    root: Path, allowed: AllowedPaths, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    (root / "a.txt").write_text("a line\n")
+    monkeypatch.chdir(root)
+
+    with pytest.raises(InvalidInputError, match="names nothing"):
+        find_files(path, allowed)
