@@ -578,5 +578,6 @@ def test_all_parsers_are_loaded_before_the_first_document(monkeypatch: pytest.Mo
     child.warm_up()
 
     assert {one.reason for one in read if isinstance(one, LeftOut)} == {
-        "its 1 pages hold no text: a scanned document, which needs OCR first"
+        "its 1 pages hold no text: a scanned document, which needs OCR first",
+        "an archive without files",
     }
