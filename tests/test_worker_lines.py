@@ -14,8 +14,7 @@ import anyio
 import pytest
 
 from rlm_mcp.errors import StoreBusyError, StoreError
-from rlm_mcp.service import saved_variables
-from rlm_mcp.service import service as opened_service
+from rlm_mcp.service import opening, saved_variables
 from rlm_mcp.service.contexts.requests import NewText
 from rlm_mcp.service.contexts.writing import no_report
 from rlm_mcp.service.executor import crew
@@ -201,8 +200,8 @@ async def test_a_run_whose_last_lines_cannot_be_stored_has_failed_and_is_resumed
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(execution, "_RETRY_SECONDS", 0.05)
-    opening = partial(open_database, busy_seconds=0.1)
-    monkeypatch.setattr(opened_service, "open_database", opening)
+    impatient = partial(open_database, busy_seconds=0.1)
+    monkeypatch.setattr(opening, "open_database", impatient)
     gate = anyio.Event()
     async with (
         open_scripted_model(lambda _: Reply(cell("FINAL('done')"), gate=gate)) as model,
