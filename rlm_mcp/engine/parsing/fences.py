@@ -32,7 +32,8 @@ _ODD_OPENER = re.compile(
     re.IGNORECASE,
 )
 _AFTER_PROSE = re.compile(
-    r"(?P<fence>`{3,})[ \t]*(?P<info>i?python\d*|py\d*|repl|tool_code)[ \t]*$", re.IGNORECASE
+    r"(?<!`)(?P<fence>`{3,})[ \t]*(?P<info>i?python\d*|py\d*|repl|tool_code)[ \t]*$",
+    re.IGNORECASE,
 )
 _ONE_LINE = re.compile(r"^(?P<body>.*?[^`~])(?P<fence>`{3,}|~{3,})[ \t]*$")
 # An end of another kind than the opening fence, or one that was not written to its end.

@@ -21,7 +21,7 @@ _TAGGED = re.compile(
     re.DOTALL,
 )
 _BRACKETED = re.compile(
-    r"\[(?P<tag>PYTHON|CODE|REPL)\](?P<code>.*?)\[/(?P=tag)\]", re.DOTALL | re.I
+    r"\[(?P<tag>PYTHON|CODE|REPL)\](?P<code>(?:(?!\[(?P=tag)\]).)*?)\[/(?P=tag)\]", re.DOTALL | re.I
 )
 _PARAMETER = re.compile(
     r"<parameter(?: name)?=[\"']?(?P<key>\w+)[\"']?>(?P<code>.*?)</parameter>", re.DOTALL

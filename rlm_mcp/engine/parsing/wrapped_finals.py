@@ -12,7 +12,7 @@ Fields = dict[str, object]
 
 _BOXED = re.compile(r"\\f?box(?:ed)?[ ]?\{")
 _TAGGED = re.compile(
-    r"[<\[](?P<tag>final|answer|final_answer|result)(?: [^<>\n]*)?[>\]]", re.IGNORECASE
+    r"[<\[](?P<tag>final|answer|final_answer|result)(?: [^<>\n]{0,200})?[>\]]", re.IGNORECASE
 )
 _TAGGED_NAME = re.compile(
     r"[<\[]FINAL_?VAR[>\]]\s{0,20}[\"'`]?(?P<name>[A-Za-z_]\w*)[\"'`]?\s{0,20}[<\[]/FINAL_?VAR[>\]]",
