@@ -351,7 +351,7 @@ async def test_one_process_at_a_time_holds_a_lease(database: Database, clock: Cl
     assert held == [True, False, True, True, False, True, True, True]
 
 
-@native_alone("its processes start in another way")
+@native_alone("its walls are other ones")
 async def test_a_server_whose_walls_could_not_be_tried_goes_on_and_tries_them_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
