@@ -281,20 +281,21 @@ async def test_questions_come_from_standard_input_too(place: Path, model: Script
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="files are not locked there")
+@pytest.mark.usefixtures("interruptible")
 async def test_two_batches_never_write_to_one_file_and_ctrl_c_says_how_to_go_on(
     place: Path, model: ScriptedModel, script: Script
 ) -> None:
     await write(place, asked("a"))
     env = environment(place.parent, model.base_url)
     script.gate = anyio.Event()
-    working = await anyio.open_process(started(*given(place)), env=env)
-    assert working.stderr is not None
     with anyio.fail_after(120):
-        await model.until(lambda: model.in_flight == 1)
-        second = await command(env, *given(place))
-        working.send_signal(signal.SIGINT)
-        said = "".join([part.decode() async for part in working.stderr])
-        code = await working.wait()
+        async with await anyio.open_process(started(*given(place)), env=env) as working:
+            assert working.stderr is not None
+            await model.until(lambda: model.in_flight == 1)
+            second = await command(env, *given(place))
+            working.send_signal(signal.SIGINT)
+            said = "".join([part.decode() async for part in working.stderr])
+            code = await working.wait()
     script.gate.set()
     done = await command(env, *given(place))
 
