@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -92,6 +93,12 @@ def descriptors() -> list[str]:
                 continue
 
     return sorted(targets())
+
+
+def descriptors_before() -> list[str]:
+    """Return what this process has open once what earlier tests left behind is collected."""
+    gc.collect()
+    return descriptors()
 
 
 def temporary_files() -> list[str]:
@@ -322,7 +329,7 @@ async def test_cancelling_a_waiting_call_cancels_its_handler(repl: Repl) -> None
 
 
 async def test_nothing_is_left_when_the_sandbox_is_closed() -> None:
-    open_before, files_before = descriptors(), temporary_files()
+    open_before, files_before = descriptors_before(), temporary_files()
     processes_before = set(descendants())
     with anyio.fail_after(60):
         async with a_sandbox() as sandbox, AsyncExitStack() as stack:
@@ -345,7 +352,7 @@ async def test_nothing_is_left_when_the_sandbox_is_closed() -> None:
 
 
 async def test_nothing_outlives_the_last_repl_of_a_sandbox_that_was_not_entered() -> None:
-    before, processes = descriptors(), set(descendants())
+    before, processes = descriptors_before(), set(descendants())
     with anyio.fail_after(60):
         async with a_sandbox().open_repl(TEXT, OPTIONS) as repl:
             assert (await run(repl, "1")).output == "1\n"
@@ -358,7 +365,7 @@ async def test_a_source_that_lies_about_its_size_leaves_nothing_behind() -> None
         def byte_lengths(self) -> tuple[int, ...]:
             return (99,)
 
-    before = descriptors()
+    before = descriptors_before()
     with anyio.fail_after(60):
         async with a_sandbox() as sandbox:
             with pytest.raises(SandboxError, match="gave 3 bytes of 99"):
@@ -384,7 +391,7 @@ class Halves(TextContext):
 
 @native_alone("the text goes through a socket, in order")
 async def test_a_large_text_is_written_in_two_parts_and_either_may_fail() -> None:
-    before = descriptors()
+    before = descriptors_before()
     with anyio.fail_after(60):
         async with a_sandbox() as sandbox:
             for text in ("a" * (17 << 20), "a" * (17 << 20) + "ü"):
@@ -417,7 +424,7 @@ async def test_cancelling_while_a_text_is_filled_in_leaves_nothing_behind() -> N
                 anyio.from_thread.run(anyio.lowlevel.checkpoint)
                 yield b""
 
-    before = descriptors()
+    before = descriptors_before()
     with anyio.fail_after(60):
         async with a_sandbox() as sandbox:
             await sandbox.isolation()
@@ -517,7 +524,7 @@ async def test_a_killed_fork_server_is_an_error_of_its_cells_and_the_next_works(
 
 @native_alone("there is no fork server")
 async def test_repls_that_open_while_everything_is_killed_open_after_all() -> None:
-    before, processes = descriptors(), set(descendants())
+    before, processes = descriptors_before(), set(descendants())
     said: list[str] = []
     killed = anyio.Event()
 
@@ -614,7 +621,7 @@ async def test_a_repl_that_cannot_be_replaced_is_an_error_of_the_sandbox(
 
 async def test_a_hundred_busy_repls_leave_the_host_responsive_and_nothing_behind() -> None:
     """Half of them spin, half sleep; answers to the host are counted, not timed."""
-    before, processes = descriptors(), set(descendants())
+    before, processes = descriptors_before(), set(descendants())
     busy = ("while True: pass", "import time\nwhile True: time.sleep(1)")
     with anyio.fail_after(120):
         async with a_sandbox() as sandbox, AsyncExitStack() as stack:
@@ -647,7 +654,7 @@ async def test_a_text_whose_idle_holder_was_killed_is_loaded_anew() -> None:
         async with a_sandbox() as sandbox:
             async with sandbox.open_repl(TEXT, OPTIONS) as repl:
                 await run(repl, "1")
-            before = descriptors()
+            before = descriptors_before()
             for _ in range(3):
                 await anyio.to_thread.run_sync(kill_youngest)
                 async with sandbox.open_repl(TEXT, OPTIONS) as repl:
