@@ -55,9 +55,18 @@ def was_put_back(done: CellResult) -> bool:
     return done.error is not None and PUT_BACK in done.error.message
 
 
-async def run_over(repl: Repl, code: str) -> CellResult:
-    """Run a cell that does not end until it is put back: before its last line it is interrupted."""
-    return await with_enough_time(lambda seconds: run(repl, code, seconds=seconds), was_put_back)
+async def run_over(repl: Repl, code: str, *, before: str) -> CellResult:
+    """Run a cell that does not end until it is put back.
+
+    Where it is interrupted before its last line, or does not come to be put back before its process
+    is ended, it is run again, each time after the cell `before`.
+    """
+
+    async def both(seconds: float) -> CellResult:
+        await run(repl, before)
+        return await run(repl, code, seconds=seconds)
+
+    return await with_enough_time(both, was_put_back)
 
 
 async def test_its_level_is_partial_and_its_layers_are_named(sandbox: PortableSandbox) -> None:
@@ -123,9 +132,11 @@ async def test_no_repl_opens_where_more_is_asked_for_than_it_holds(
 async def test_what_ends_the_interpreter_leaves_everything_as_it_was_before(
     repl: Repl, code: str, kind: str, why: str
 ) -> None:
-    await run(repl, "small = [1]; large = 'x' * 3_000_000; f = lambda: small")
+    before = "small = [1]; large = 'x' * 3_000_000; f = lambda: small; globals().pop('late', 0)"
+    await run(repl, before)
     code = f"late = 1\nprint('seen')\n{code}"
-    result = await (run_over(repl, code) if kind == "TimeoutError" else run(repl, code))
+    over = kind == "TimeoutError"
+    result = await (run_over(repl, code, before=before) if over else run(repl, code))
 
     assert result.error is not None
     assert (result.error.type, result.lost_variables) == (kind, False)
@@ -136,14 +147,11 @@ async def test_what_ends_the_interpreter_leaves_everything_as_it_was_before(
 
 
 async def test_memory_that_grew_in_a_cell_that_is_ended_is_given_back(repl: Repl) -> None:
-    async def grow(seconds: float) -> CellResult:
-        # Where the last one was interrupted before its last line, its memory stayed: more than can
-        # be put back, so this one loses all variables and the next one starts small again.
-        await run(repl, "x = 1; big = None")
-        return await run(repl, f"big = bytearray(300_000_000)\n{DEAF}", seconds=seconds)
-
+    # Where the last one was interrupted before its last line, its memory stayed: more than can be
+    # put back, so the next one loses all variables, and the one behind it starts small again.
+    code = f"big = bytearray(300_000_000)\n{DEAF}"
     for _ in range(2):
-        ended = await with_enough_time(grow, was_put_back)
+        ended = await run_over(repl, code, before="x = 1; big = None")
         assert was_put_back(ended)
     last = await run(repl, "len(bytearray(600_000_000)), x")
     assert (last.error, last.output) == (None, "(600000000, 1)\n")
